@@ -1,0 +1,71 @@
+// Package vfs is the seam between the store and the file system: the operations the store needs of
+// directories and files, with one implementation on Linux (OS) and one that is simulated (internal/simdisk).
+package vfs
+
+import (
+	"errors"
+	"io"
+	"pagecache/iouring"
+)
+
+// Flag says how to open a file.
+type Flag int
+
+// The ways of opening a file. Read is always included.
+const (
+	Read   Flag = 0         // reading only
+	Write  Flag = 1 << iota // reading and writing
+	Create                  // made if it does not exist (with Write)
+	Trunc                   // emptied (with Write)
+)
+
+// FS is a file system. Names are whole paths. Safe for concurrent use.
+type FS interface {
+	// MkdirAll makes a directory and its missing parents, durably (each new entry's parent directory is synced).
+	MkdirAll(dir string) error
+	// Open opens a regular file. Anything else under that name (symbolic link, directory, FIFO, device) is refused with an
+	// error and never blocks. A missing file is an error that wraps fs.ErrNotExist.
+	Open(name string, flag Flag) (File, error)
+	// Rename replaces newname with oldname. Durable after SyncDir of the directory.
+	Rename(oldname, newname string) error
+	// Remove removes a file or an empty directory. Durable after SyncDir of the directory.
+	Remove(name string) error
+	// ReadDir returns the names in a directory, sorted.
+	ReadDir(dir string) ([]string, error)
+	// SyncDir makes the entries of a directory durable.
+	SyncDir(dir string) error
+}
+
+// File is an open regular file. ReadAt and WriteAt go through the page cache.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	Name() string
+	Size() (int64, error)
+	Truncate(size int64) error
+	// Allocate reserves space for the range and grows the file over it, zeros (fallocate). Out of space or past a limit:
+	// an error that wraps syscall.ENOSPC, EFBIG or EDQUOT, and nothing is changed.
+	Allocate(off, n int64) error
+	// Sync makes contents and size durable (fsync).
+	Sync() error
+	// Lock takes the advisory lock on the open file, without waiting; ErrLocked if another holds it.
+	Lock(exclusive bool) error
+	// DropCache asks the kernel to forget cached pages of the range (fadvise DONTNEED), so that they are read anew.
+	DropCache(off, n int64) error
+	// OpenDevice opens the device for durable writes of this file.
+	OpenDevice(opts iouring.Options) (iouring.Device, iouring.Report, error)
+	// OpenMap maps the file for reading.
+	OpenMap() (Map, error)
+}
+
+// Map gives views of a file's bytes. Safe for concurrent use.
+type Map interface {
+	// View returns bytes [off, off+n) of the file, without copying where the platform can. They stay valid until
+	// Close and do not change until that range of the file is written again. Out of bounds: an error.
+	View(off int64, n int) ([]byte, error)
+	Close() error
+}
+
+// ErrLocked says that another process, or another open file of this one, holds the lock.
+var ErrLocked = errors.New("file is locked by another opening")

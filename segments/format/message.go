@@ -1,0 +1,215 @@
+package format
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+)
+
+// Kind says what a message is. On disk: do not renumber.
+type Kind uint8
+
+// The kinds of message.
+const (
+	KindInvalid    Kind = 0  // never written; a zero length word is "no message"
+	KindFailed     Kind = 1  // a reservation that was aborted; the body is kept, and checked, but means nothing
+	KindPad        Kind = 2  // filler up to a block boundary or the segment's end; PageID holds the known stable LSN
+	KindBatchBegin Kind = 3  // opens a batch; no body
+	KindBatchEnd   Kind = 4  // closes a batch; the body is a Manifest
+	KindFree       Kind = 5  // page freed; no body
+	KindCounter    Kind = 6  // id counter (page 1); the body is 8 bytes
+	KindMeta       Kind = 7  // name → root page map (page 0); the body is the whole map
+	KindAppend     Kind = 8  // a delta of a page, inline
+	KindAppendBlob Kind = 9  // a delta of a page, in a blob file; the body names it
+	KindCompact    Kind = 10 // a whole page, inline
+	KindCompactBlb Kind = 11 // a whole page, in a blob file; the body names it
+	KindData       Kind = 12 // a record of a standalone log
+	kindLast            = KindData
+)
+
+var kindNames = [...]string{"invalid", "failed", "pad", "batch-begin", "batch-end", "free", "counter", "meta",
+	"append", "append-blob", "compact", "compact-blob", "data"}
+
+// String returns the kind's name as docs/FORMAT.md writes it.
+func (k Kind) String() string {
+	if int(k) < len(kindNames) {
+		return kindNames[k]
+	}
+	return fmt.Sprintf("kind(%d)", uint8(k))
+}
+
+// Valid reports whether k is a kind that this version writes.
+func (k Kind) Valid() bool { return k > KindInvalid && k <= kindLast }
+
+// A message on disk:
+//
+//	 0        3 4        7 8                  15 16                 23 24
+//	┌──────────┬──────────┬─────────────────────┬─────────────────────┬───────────┐
+//	│ word     │ CRC-32C  │ LSN                 │ page id             │ body …    │
+//	└──────────┴──────────┴─────────────────────┴─────────────────────┴───────────┘
+//
+// word: bits 31…24 kind, bits 23…0 length in bytes, header included. It is stored last: a zero word is "not
+// committed yet". The checksum covers the word, then bytes 8 to the end of the body (a pad: to the end of the
+// header only), and starts from the segment's Seed. The next message begins at the next multiple of Align. Where
+// fewer than HeaderSize bytes are left in a segment there is no message.
+const (
+	HeaderSize    = 24
+	Align         = 8
+	wordKindShift = 24
+	wordLenMask   = 1<<wordKindShift - 1
+)
+
+// Word is the length word of a message.
+//
+//	bits 31…24  kind
+//	bits 23…0   length in bytes, header included; at least HeaderSize
+type Word uint32
+
+// MakeWord packs a kind and a length (header included).
+func MakeWord(k Kind, length int) Word {
+	return Word(uint32(k)<<wordKindShift | uint32(length)&wordLenMask)
+}
+
+// Kind returns the message's kind.
+func (w Word) Kind() Kind { return Kind(w >> wordKindShift) }
+
+// Len returns the message's length in bytes, header included.
+func (w Word) Len() int { return int(w & wordLenMask) }
+
+// AlignUp rounds n up to the alignment of messages.
+func AlignUp(n int) int { return (n + Align - 1) &^ (Align - 1) }
+
+// MaxBody returns the longest body, in bytes, that fits a segment of the given size.
+func MaxBody(segmentSize int) int { return segmentSize - SegmentHeaderSize - HeaderSize }
+
+// Header is a decoded message header.
+type Header struct {
+	Kind Kind
+	Len  int // header included, not rounded up
+	CRC  uint32
+	LSN  LSN
+	Page PageID
+}
+
+// BodyLen returns the length of the body in bytes.
+func (h Header) BodyLen() int { return h.Len - HeaderSize }
+
+// PutHeader writes everything of a message's header but the length word and the checksum.
+func PutHeader(dst []byte, lsn LSN, page PageID) {
+	binary.LittleEndian.PutUint64(dst[8:], uint64(lsn))
+	binary.LittleEndian.PutUint64(dst[16:], uint64(page))
+}
+
+// PutCRC writes the checksum of the message that begins msg, whose header (but for the word) and body are in place.
+func PutCRC(msg []byte, w Word, seed Seed) {
+	binary.LittleEndian.PutUint32(msg[4:], messageCRC(msg, w, seed))
+}
+
+// PutWord writes the length word. Where readers may be looking the word must be stored atomically instead.
+func PutWord(msg []byte, w Word) { binary.LittleEndian.PutUint32(msg, uint32(w)) }
+
+// PutPad writes a whole pad message of length bytes at dst but for its word, and returns the word.
+func PutPad(dst []byte, lsn, stable LSN, length int, seed Seed) Word {
+	w := MakeWord(KindPad, length)
+	PutHeader(dst, lsn, PageID(uint64(stable)))
+	PutCRC(dst, w, seed)
+	return w
+}
+
+// PadStable returns the stable LSN that a pad carries.
+func (h Header) PadStable() LSN { return LSN(uint64(h.Page)) }
+
+func messageCRC(msg []byte, w Word, seed Seed) uint32 {
+	end := w.Len()
+	if w.Kind() == KindPad {
+		end = HeaderSize
+	}
+	var wb [4]byte
+	binary.LittleEndian.PutUint32(wb[:], uint32(w))
+	c := crc32.Update(uint32(seed), castagnoli, wb[:])
+	return crc32.Update(c, castagnoli, msg[8:end])
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// The reasons why DecodeMessage refuses, in the order in which it looks.
+var (
+	ErrNoMessage = errors.New("no message (zero length word)")
+	ErrKind      = errors.New("unknown message kind")
+	ErrLength    = errors.New("message length out of bounds")
+	ErrLSN       = errors.New("message LSN is not the one of its place")
+	ErrCRC       = errors.New("message checksum mismatch")
+)
+
+// DecodeHeader decodes the header at the beginning of src without looking at its checksum. room is how many bytes are left in
+// the segment; the length is bounded by it, never by what the message says.
+func DecodeHeader(src []byte, room int, want LSN) (Header, error) {
+	if len(src) < HeaderSize || room < HeaderSize {
+		return Header{}, ErrLength
+	}
+	w := Word(binary.LittleEndian.Uint32(src))
+	if w == 0 {
+		return Header{}, ErrNoMessage
+	}
+	h := Header{Kind: w.Kind(), Len: w.Len(), CRC: binary.LittleEndian.Uint32(src[4:]),
+		LSN: LSN(binary.LittleEndian.Uint64(src[8:])), Page: PageID(binary.LittleEndian.Uint64(src[16:]))}
+	switch {
+	case !h.Kind.Valid():
+		return h, ErrKind
+	case h.Len < HeaderSize || h.Len > room:
+		return h, ErrLength
+	case h.LSN != want:
+		return h, ErrLSN
+	}
+	return h, nil
+}
+
+// DecodeMessage decodes and verifies the message at the beginning of src, which reaches at most to the end of the
+// segment; want is the LSN that its place calls for. The body aliases src. The errors are those above.
+func DecodeMessage(src []byte, want LSN, seed Seed) (Header, []byte, error) {
+	h, err := DecodeHeader(src, len(src), want)
+	if err != nil {
+		return h, nil, err
+	}
+	if messageCRC(src, MakeWord(h.Kind, h.Len), seed) != h.CRC {
+		return h, nil, ErrCRC
+	}
+	return h, src[HeaderSize:h.Len:h.Len], nil
+}
+
+// Manifest is the body of a KindBatchEnd message: which batch it closes.
+//
+//	0…7  LSN of the KindBatchBegin message
+type Manifest struct{ Begin LSN }
+
+// ManifestSize is the length of an encoded Manifest in bytes.
+const ManifestSize = 8
+
+// Append encodes m.
+func (m Manifest) Append(dst []byte) []byte {
+	return binary.LittleEndian.AppendUint64(dst, uint64(m.Begin))
+}
+
+// DecodeManifest decodes the body of the KindBatchEnd message at lsn.
+func DecodeManifest(body []byte, lsn LSN) (Manifest, error) {
+	if len(body) != ManifestSize {
+		return Manifest{}, fmt.Errorf("batch manifest of %d bytes, want %d", len(body), ManifestSize)
+	}
+	m := Manifest{Begin: LSN(binary.LittleEndian.Uint64(body))}
+	if m.Begin.IsZero() || m.Begin >= lsn {
+		return Manifest{}, fmt.Errorf("batch manifest at LSN %d names a beginning at %d", lsn, m.Begin)
+	}
+	return m, nil
+}
+
+// AppendCounter encodes the body of a KindCounter message.
+func AppendCounter(dst []byte, v uint64) []byte { return binary.LittleEndian.AppendUint64(dst, v) }
+
+// DecodeCounter decodes the body of a KindCounter message.
+func DecodeCounter(body []byte) (uint64, error) {
+	if len(body) != 8 {
+		return 0, fmt.Errorf("counter of %d bytes, want 8", len(body))
+	}
+	return binary.LittleEndian.Uint64(body), nil
+}

@@ -1,0 +1,141 @@
+package format
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+)
+
+// A segment's header on disk:
+//
+//	 0  8  magic "PCSEGMNT"
+//	 8  4  CRC-32C of bytes 0…7 and 12…63
+//	12  2  format version (Version)
+//	14  1  state (SegmentState)
+//	15  1  zero
+//	16  4  segment size in bytes
+//	20  4  block size in bytes at the time of writing
+//	24  8  generation
+//	32  8  base: the LSN of the segment's first byte, a multiple of the segment size
+//	40  8  the stable LSN known when the header was written
+//	48  8  zero
+//	56  4  slot: the segment's own index in the file
+//	60  4  zero
+const SegmentHeaderSize = 64
+
+// Version is the format version that this code writes, in segment headers and the superblock.
+const Version = 1
+
+const segmentMagic = "PCSEGMNT"
+
+// Bounds of the segment size in bytes.
+const (
+	MinSegmentSize = 16 << 10
+	MaxSegmentSize = 16 << 20
+)
+
+// SegmentState says whether a slot holds a part of the log. On disk: do not renumber.
+type SegmentState uint8
+
+// The states of a slot.
+const (
+	SegmentInUse SegmentState = 1 // holds a part of the log
+	SegmentFree  SegmentState = 2 // holds nothing; what follows the header is left over
+)
+
+// SegmentHeader is a decoded segment header.
+type SegmentHeader struct {
+	State       SegmentState
+	SegmentSize int
+	BlockSize   int
+	Generation  Generation
+	Base        LSN
+	Stable      LSN
+	Slot        SegmentID
+}
+
+// Put encodes h into the first SegmentHeaderSize bytes of dst.
+func (h SegmentHeader) Put(dst []byte) {
+	dst = dst[:SegmentHeaderSize]
+	clear(dst)
+	copy(dst, segmentMagic)
+	binary.LittleEndian.PutUint16(dst[12:], Version)
+	dst[14] = byte(h.State)
+	binary.LittleEndian.PutUint32(dst[16:], uint32(h.SegmentSize))
+	binary.LittleEndian.PutUint32(dst[20:], uint32(h.BlockSize))
+	binary.LittleEndian.PutUint64(dst[24:], uint64(h.Generation))
+	binary.LittleEndian.PutUint64(dst[32:], uint64(h.Base))
+	binary.LittleEndian.PutUint64(dst[40:], uint64(h.Stable))
+	binary.LittleEndian.PutUint32(dst[56:], uint32(h.Slot))
+	binary.LittleEndian.PutUint32(dst[8:], segmentCRC(dst))
+}
+
+func segmentCRC(b []byte) uint32 {
+	return crc32.Update(crc32.Update(0, castagnoli, b[:8]), castagnoli, b[12:SegmentHeaderSize])
+}
+
+// The reasons why DecodeSegmentHeader refuses.
+var (
+	ErrSegmentZero    = errors.New("segment header is all zeros (never written)")
+	ErrSegmentDamaged = errors.New("segment header damaged")
+)
+
+// DecodeSegmentHeader decodes and verifies the header of the given slot. ErrSegmentZero: the slot was never
+// written. ErrSegmentDamaged (wrapped, with the reason): neither zero nor valid.
+func DecodeSegmentHeader(src []byte, slot SegmentID, segmentSize int) (SegmentHeader, error) {
+	if len(src) < SegmentHeaderSize {
+		return SegmentHeader{}, fmt.Errorf("%w: %d bytes", ErrSegmentDamaged, len(src))
+	}
+	src = src[:SegmentHeaderSize]
+	if allZero(src) {
+		return SegmentHeader{}, ErrSegmentZero
+	}
+	if string(src[:8]) != segmentMagic || binary.LittleEndian.Uint32(src[8:]) != segmentCRC(src) {
+		return SegmentHeader{}, fmt.Errorf("%w: magic or checksum", ErrSegmentDamaged)
+	}
+	h := SegmentHeader{
+		State:       SegmentState(src[14]),
+		SegmentSize: int(binary.LittleEndian.Uint32(src[16:])),
+		BlockSize:   int(binary.LittleEndian.Uint32(src[20:])),
+		Generation:  Generation(binary.LittleEndian.Uint64(src[24:])),
+		Base:        LSN(binary.LittleEndian.Uint64(src[32:])),
+		Stable:      LSN(binary.LittleEndian.Uint64(src[40:])),
+		Slot:        SegmentID(binary.LittleEndian.Uint32(src[56:])),
+	}
+	switch v := binary.LittleEndian.Uint16(src[12:]); {
+	case v != Version:
+		return h, fmt.Errorf("%w: format version %d, this program knows %d", ErrSegmentDamaged, v, Version)
+	case h.State != SegmentInUse && h.State != SegmentFree:
+		return h, fmt.Errorf("%w: state %d", ErrSegmentDamaged, h.State)
+	case h.SegmentSize != segmentSize:
+		return h, fmt.Errorf("%w: segment size %d, want %d", ErrSegmentDamaged, h.SegmentSize, segmentSize)
+	case h.Slot != slot:
+		return h, fmt.Errorf("%w: header of slot %d in slot %d", ErrSegmentDamaged, h.Slot, slot)
+	case h.Base < 0 || int64(h.Base)%int64(segmentSize) != 0 || h.Stable < NoLSN:
+		return h, fmt.Errorf("%w: base %d, stable %d", ErrSegmentDamaged, h.Base, h.Stable)
+	}
+	return h, nil
+}
+
+func allZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// Seed is what the checksums of a segment's messages start from. It differs for every store, generation and
+// slot, so that a message left over from another life of the slot, or written to the wrong place, never verifies.
+type Seed uint32
+
+// MakeSeed derives the seed of a slot's messages.
+func MakeSeed(store StoreID, g Generation, slot SegmentID) Seed {
+	var b [28]byte
+	copy(b[:16], store[:])
+	binary.LittleEndian.PutUint64(b[16:], uint64(g))
+	binary.LittleEndian.PutUint32(b[24:], uint32(slot))
+	return Seed(crc32.Checksum(b[:], castagnoli))
+}

@@ -1,0 +1,104 @@
+package format
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash/crc32"
+)
+
+// StoreID is drawn at random when a store is made.
+type StoreID [16]byte
+
+// String returns the id in hexadecimal.
+func (s StoreID) String() string { return hex.EncodeToString(s[:]) }
+
+// The superblock, the whole of the file "superblock", replaced atomically at each opening and clean close:
+//
+//	 0  8  magic "PCSUPERB"
+//	 8  4  CRC-32C of bytes 0…7 and 12…79
+//	12  2  format version (Version)
+//	14  1  flags: bit 0 closed cleanly, bit 1 standalone log
+//	15  1  zero
+//	16 16  store id
+//	32  4  segment size in bytes
+//	36  4  zero
+//	40  8  generation of the last opening
+//	48  8  end: LSN of the first byte after the log, if closed cleanly
+//	56  8  next id, if closed cleanly
+//	64  8  next page id never used, if closed cleanly
+//	72  8  zero
+const SuperblockSize = 80
+
+const superMagic = "PCSUPERB"
+
+// Superblock is what must be known about a store before its log can be read.
+type Superblock struct {
+	Store       StoreID
+	SegmentSize int
+	Generation  Generation
+	Clean       bool   // closed cleanly, and the three below are valid
+	Log         bool   // a standalone log, not a page store
+	End         LSN    // where the log ends
+	NextID      uint64 // the id that GenerateID hands out next
+	NextPage    PageID // the first page id that was never allocated
+}
+
+// Append encodes s.
+func (s Superblock) Append(dst []byte) []byte {
+	var b [SuperblockSize]byte
+	copy(b[:], superMagic)
+	binary.LittleEndian.PutUint16(b[12:], Version)
+	if s.Clean {
+		b[14] |= 1
+	}
+	if s.Log {
+		b[14] |= 2
+	}
+	copy(b[16:], s.Store[:])
+	binary.LittleEndian.PutUint32(b[32:], uint32(s.SegmentSize))
+	binary.LittleEndian.PutUint64(b[40:], uint64(s.Generation))
+	binary.LittleEndian.PutUint64(b[48:], uint64(s.End))
+	binary.LittleEndian.PutUint64(b[56:], s.NextID)
+	binary.LittleEndian.PutUint64(b[64:], uint64(s.NextPage))
+	binary.LittleEndian.PutUint32(b[8:], superCRC(b[:]))
+	return append(dst, b[:]...)
+}
+
+func superCRC(b []byte) uint32 {
+	return crc32.Update(crc32.Update(0, castagnoli, b[:8]), castagnoli, b[12:SuperblockSize])
+}
+
+// The reasons why DecodeSuperblock refuses.
+var (
+	ErrSuperDamaged = errors.New("superblock damaged")
+	ErrSuperVersion = errors.New("superblock of another format version")
+)
+
+// DecodeSuperblock decodes and verifies a superblock.
+func DecodeSuperblock(src []byte) (Superblock, error) {
+	if len(src) != SuperblockSize {
+		return Superblock{}, fmt.Errorf("%w: %d bytes, want %d", ErrSuperDamaged, len(src), SuperblockSize)
+	}
+	if string(src[:8]) != superMagic || binary.LittleEndian.Uint32(src[8:]) != superCRC(src) {
+		return Superblock{}, fmt.Errorf("%w: magic or checksum", ErrSuperDamaged)
+	}
+	if v := binary.LittleEndian.Uint16(src[12:]); v != Version {
+		return Superblock{}, fmt.Errorf("%w: format version %d, this program knows %d", ErrSuperVersion, v, Version)
+	}
+	s := Superblock{
+		SegmentSize: int(binary.LittleEndian.Uint32(src[32:])),
+		Clean:       src[14]&1 != 0,
+		Log:         src[14]&2 != 0,
+		Generation:  Generation(binary.LittleEndian.Uint64(src[40:])),
+		End:         LSN(binary.LittleEndian.Uint64(src[48:])),
+		NextID:      binary.LittleEndian.Uint64(src[56:]),
+		NextPage:    PageID(binary.LittleEndian.Uint64(src[64:])),
+	}
+	copy(s.Store[:], src[16:])
+	if s.SegmentSize < MinSegmentSize || s.SegmentSize > MaxSegmentSize || s.End < 0 || s.NextPage > MaxPageID+1 {
+		return Superblock{}, fmt.Errorf("%w: a field out of bounds", ErrSuperDamaged)
+	}
+	return s, nil
+}
