@@ -1,0 +1,174 @@
+package mmapread
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	mmap "github.com/edsrzf/mmap-go"
+	"golang.org/x/sys/unix"
+)
+
+// windowSize is how much of the file one window maps, in bytes: 1 GiB of address space costs nothing until touched.
+const windowSize = 1 << 30
+
+// Map is a file mapped for reading. Safe for concurrent use, but for Close, which must come after the last use of
+// the Map and of every view taken from it.
+type Map struct {
+	f      *os.File
+	window int64 // bytes a window maps, a multiple of the page size
+
+	size    atomic.Int64               // file size last seen; the file only grows while it is mapped
+	windows atomic.Pointer[[]mmap.MMap] // replaced, never changed, under mu; nil once closed
+
+	mu sync.Mutex
+}
+
+// Open maps f, which must stay open until Close. Nothing is mapped before the first View.
+func Open(f *os.File) (*Map, error) { return open(f, windowSize) }
+
+func open(f *os.File, window int64) (*Map, error) {
+	m := &Map{f: f, window: window}
+	m.windows.Store(&[]mmap.MMap{})
+	if _, err := m.statSize(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// View returns bytes [off, off+n) of the file without copying, unless the range crosses a window's boundary. The
+// bytes must not be written to, stay valid until Close, and change only if that range of the file is written again.
+// Outside the file: ErrBounds. Reading the view may fault if the file is cut short: see Guard.
+func (m *Map) View(off int64, n int) ([]byte, error) {
+	if off < 0 || n < 0 || off > m.size.Load()-int64(n) {
+		if err := m.viewSlow(off, n); err != nil {
+			return nil, err
+		}
+	}
+	i, at := int(off/m.window), off%m.window
+	if at+int64(n) > m.window {
+		return m.viewAcross(off, n)
+	}
+	ws := m.windows.Load()
+	if ws == nil {
+		return nil, ErrClosed
+	}
+	if i < len(*ws) && (*ws)[i] != nil {
+		return (*ws)[i][at : at+int64(n) : at+int64(n)], nil
+	}
+	w, err := m.addWindow(i)
+	if err != nil {
+		return nil, err
+	}
+	return w[at : at+int64(n) : at+int64(n)], nil
+}
+
+// viewSlow looks whether the file has grown over the range since its size was last read.
+func (m *Map) viewSlow(off int64, n int) error {
+	if m.windows.Load() == nil {
+		return ErrClosed
+	}
+	if off < 0 || n < 0 {
+		return fmt.Errorf("view of %d bytes at offset %d: %w", n, off, ErrBounds)
+	}
+	size, err := m.statSize()
+	if err != nil {
+		return err
+	}
+	if off > size-int64(n) {
+		return fmt.Errorf("view of %d bytes at offset %d of a file of %d: %w", n, off, size, ErrBounds)
+	}
+	return nil
+}
+
+// viewAcross copies a range that lies in more than one window.
+func (m *Map) viewAcross(off int64, n int) ([]byte, error) {
+	buf := make([]byte, 0, n) // within the file, so bounded by it
+	for len(buf) < n {
+		at := off + int64(len(buf))
+		part, err := m.View(at, int(min(int64(n-len(buf)), m.window-at%m.window)))
+		if err != nil {
+			return nil, err
+		}
+		if err := Guard(func() error { buf = append(buf, part...); return nil }); err != nil {
+			return nil, err
+		}
+	}
+	return buf, nil
+}
+
+func (m *Map) statSize() (int64, error) {
+	fi, err := m.f.Stat()
+	if err != nil {
+		return 0, fmt.Errorf("map %s: %w", m.f.Name(), err)
+	}
+	m.size.Store(fi.Size())
+	return fi.Size(), nil
+}
+
+// addWindow maps window i, unless another goroutine has done so meanwhile.
+func (m *Map) addWindow(i int) (mmap.MMap, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ws := m.windows.Load()
+	if ws == nil {
+		return nil, ErrClosed
+	}
+	if i < len(*ws) && (*ws)[i] != nil {
+		return (*ws)[i], nil
+	}
+	w, err := mmap.MapRegion(m.f, int(m.window), mmap.RDONLY, 0, int64(i)*m.window)
+	if err != nil {
+		return nil, fmt.Errorf("map %s at offset %d: %w", m.f.Name(), int64(i)*m.window, err)
+	}
+	if err := unix.Madvise(w, unix.MADV_RANDOM); err != nil {
+		return nil, errors.Join(fmt.Errorf("madvise %s: %w", m.f.Name(), err), w.Unmap())
+	}
+	next := make([]mmap.MMap, max(i+1, len(*ws)))
+	copy(next, *ws)
+	next[i] = w
+	m.windows.Store(&next)
+	return w, nil
+}
+
+// Drop makes the map forget the pages of a range of the file, so that they are read anew. Before a range is written
+// again its pages must be dropped here and in the page cache (fadvise DONTNEED). off and n are multiples of 4 KiB.
+func (m *Map) Drop(off, n int64) error {
+	ws := m.windows.Load()
+	if ws == nil {
+		return ErrClosed
+	}
+	for off >= 0 && n > 0 {
+		i, at := int(off/m.window), off%m.window
+		part := min(n, m.window-at)
+		if i < len(*ws) && (*ws)[i] != nil {
+			if err := unix.Madvise((*ws)[i][at:at+part], unix.MADV_DONTNEED); err != nil {
+				return fmt.Errorf("madvise %s at offset %d: %w", m.f.Name(), off, err)
+			}
+		}
+		off, n = off+part, n-part
+	}
+	return nil
+}
+
+// Close unmaps everything. Views are invalid from then on; a second Close does nothing.
+func (m *Map) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ws := m.windows.Swap(nil)
+	if ws == nil {
+		return nil
+	}
+	var errs []error
+	for _, w := range *ws {
+		if w != nil {
+			errs = append(errs, w.Unmap())
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("unmap %s: %w", m.f.Name(), err)
+	}
+	return nil
+}
