@@ -20,7 +20,7 @@ type Map struct {
 	f      *os.File
 	window int64 // bytes a window maps, a multiple of the page size
 
-	size    atomic.Int64               // file size last seen; the file only grows while it is mapped
+	size    atomic.Int64                // file size last seen; the file only grows while it is mapped
 	windows atomic.Pointer[[]mmap.MMap] // replaced, never changed, under mu; nil once closed
 
 	mu sync.Mutex

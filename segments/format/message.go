@@ -125,10 +125,17 @@ func messageCRC(msg []byte, w Word, seed Seed) uint32 {
 	if w.Kind() == KindPad {
 		end = HeaderSize
 	}
-	var wb [4]byte
-	binary.LittleEndian.PutUint32(wb[:], uint32(w))
-	c := crc32.Update(uint32(seed), castagnoli, wb[:])
-	return crc32.Update(c, castagnoli, msg[8:end])
+	return crc32.Update(wordCRC(uint32(seed), uint32(w)), castagnoli, msg[8:end])
+}
+
+// wordCRC is crc32.Update over the four bytes of v, which that would move to the heap.
+func wordCRC(c, v uint32) uint32 {
+	c = ^c
+	for range 4 {
+		c = castagnoli[byte(c)^byte(v)] ^ c>>8
+		v >>= 8
+	}
+	return ^c
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -133,9 +133,10 @@ type Seed uint32
 
 // MakeSeed derives the seed of a slot's messages.
 func MakeSeed(store StoreID, g Generation, slot SegmentID) Seed {
-	var b [28]byte
-	copy(b[:16], store[:])
-	binary.LittleEndian.PutUint64(b[16:], uint64(g))
-	binary.LittleEndian.PutUint32(b[24:], uint32(slot))
-	return Seed(crc32.Checksum(b[:], castagnoli))
+	var c uint32 // the checksum of store, g and slot, one after another
+	for i := 0; i < len(store); i += 4 {
+		c = wordCRC(c, binary.LittleEndian.Uint32(store[i:]))
+	}
+	c = wordCRC(wordCRC(c, uint32(g)), uint32(g>>32))
+	return Seed(wordCRC(c, uint32(slot)))
 }
