@@ -79,10 +79,12 @@ func segmentCRC(b []byte) uint32 {
 var (
 	ErrSegmentZero    = errors.New("segment header is all zeros (never written)")
 	ErrSegmentDamaged = errors.New("segment header damaged")
+	ErrSegmentForeign = errors.New("segment of another format version or segment size")
 )
 
 // DecodeSegmentHeader decodes and verifies the header of the given slot. ErrSegmentZero: the slot was never
-// written. ErrSegmentDamaged (wrapped, with the reason): neither zero nor valid.
+// written. ErrSegmentForeign (wrapped, with both values): intact, but not of this version and segment size.
+// ErrSegmentDamaged (wrapped, with the reason): none of these.
 func DecodeSegmentHeader(src []byte, slot SegmentID, segmentSize int) (SegmentHeader, error) {
 	if len(src) < SegmentHeaderSize {
 		return SegmentHeader{}, fmt.Errorf("%w: %d bytes", ErrSegmentDamaged, len(src))
@@ -105,11 +107,11 @@ func DecodeSegmentHeader(src []byte, slot SegmentID, segmentSize int) (SegmentHe
 	}
 	switch v := binary.LittleEndian.Uint16(src[12:]); {
 	case v != Version:
-		return h, fmt.Errorf("%w: format version %d, this program knows %d", ErrSegmentDamaged, v, Version)
+		return h, fmt.Errorf("%w: format version %d, this program knows %d", ErrSegmentForeign, v, Version)
 	case h.State != SegmentInUse && h.State != SegmentFree:
 		return h, fmt.Errorf("%w: state %d", ErrSegmentDamaged, h.State)
 	case h.SegmentSize != segmentSize:
-		return h, fmt.Errorf("%w: segment size %d, want %d", ErrSegmentDamaged, h.SegmentSize, segmentSize)
+		return h, fmt.Errorf("%w: segment size %d, want %d", ErrSegmentForeign, h.SegmentSize, segmentSize)
 	case h.Slot != slot:
 		return h, fmt.Errorf("%w: header of slot %d in slot %d", ErrSegmentDamaged, h.Slot, slot)
 	case h.Base < 0 || int64(h.Base)%int64(segmentSize) != 0 || h.Stable < NoLSN:

@@ -26,9 +26,9 @@ func (s StoreID) String() string { return hex.EncodeToString(s[:]) }
 //	36  4  zero
 //	40  8  generation of the last opening
 //	48  8  end: LSN of the first byte after the log, if closed cleanly
-//	56  8  next id, if closed cleanly
+//	56  8  next id: if closed cleanly exactly, else the one that the opening began with
 //	64  8  next page id never used, if closed cleanly
-//	72  8  zero
+//	72  8  id persist interval of the last opening
 const SuperblockSize = 80
 
 const superMagic = "PCSUPERB"
@@ -38,11 +38,12 @@ type Superblock struct {
 	Store       StoreID
 	SegmentSize int
 	Generation  Generation
-	Clean       bool   // closed cleanly, and the three below are valid
+	Clean       bool   // closed cleanly: End, NextPage and NextID are what they were at the close
 	Log         bool   // a standalone log, not a page store
-	End         LSN    // where the log ends
-	NextID      uint64 // the id that GenerateID hands out next
-	NextPage    PageID // the first page id that was never allocated
+	End         LSN    // where the log ends, if closed cleanly
+	NextID      uint64 // the id that GenerateID hands out next; if not closed cleanly, at the beginning of the opening
+	NextPage    PageID // the first page id that was never allocated, if closed cleanly
+	IDInterval  uint64 // IDPersistInterval of the last opening
 }
 
 // Append encodes s.
@@ -62,6 +63,7 @@ func (s Superblock) Append(dst []byte) []byte {
 	binary.LittleEndian.PutUint64(b[48:], uint64(s.End))
 	binary.LittleEndian.PutUint64(b[56:], s.NextID)
 	binary.LittleEndian.PutUint64(b[64:], uint64(s.NextPage))
+	binary.LittleEndian.PutUint64(b[72:], s.IDInterval)
 	binary.LittleEndian.PutUint32(b[8:], superCRC(b[:]))
 	return append(dst, b[:]...)
 }
@@ -95,9 +97,11 @@ func DecodeSuperblock(src []byte) (Superblock, error) {
 		End:         LSN(binary.LittleEndian.Uint64(src[48:])),
 		NextID:      binary.LittleEndian.Uint64(src[56:]),
 		NextPage:    PageID(binary.LittleEndian.Uint64(src[64:])),
+		IDInterval:  binary.LittleEndian.Uint64(src[72:]),
 	}
 	copy(s.Store[:], src[16:])
-	if s.SegmentSize < MinSegmentSize || s.SegmentSize > MaxSegmentSize || s.End < 0 || s.NextPage > MaxPageID+1 {
+	if s.SegmentSize < MinSegmentSize || s.SegmentSize > MaxSegmentSize || s.SegmentSize%Align != 0 ||
+		s.End < 0 || s.NextPage > MaxPageID+1 {
 		return Superblock{}, fmt.Errorf("%w: a field out of bounds", ErrSuperDamaged)
 	}
 	return s, nil

@@ -1,0 +1,290 @@
+//go:build linux
+
+package mmapread
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"pagecache/segments/format"
+)
+
+const testWindow = 16 << 10
+
+func openTest(t testing.TB, content []byte) (*os.File, *Map) {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	m, err := open(f, testWindow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(m.Close(), f.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return f, m
+}
+
+func noise(n int) []byte {
+	r := rand.New(rand.NewPCG(1, 2))
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}
+
+func TestViewBounds(t *testing.T) {
+	content := noise(3*testWindow + 100)
+	_, m := openTest(t, content)
+	n := len(content)
+	for _, c := range []struct {
+		off  int64
+		n    int
+		want error
+	}{
+		{0, 0, nil}, {0, 1, nil}, {0, n, nil}, {int64(n), 0, nil}, {int64(n - 1), 1, nil},
+		{testWindow - 1, 2, nil}, {testWindow, testWindow, nil}, {testWindow - 8, 2*testWindow + 16, nil},
+		{-1, 1, ErrBounds}, {0, -1, ErrBounds}, {int64(n), 1, ErrBounds}, {int64(n - 1), 2, ErrBounds},
+		{1 << 62, 1 << 62, ErrBounds}, {1<<63 - 1, 1<<63 - 1, ErrBounds}, {0, n + 1, ErrBounds},
+	} {
+		got, err := m.View(c.off, c.n)
+		if !errors.Is(err, c.want) {
+			t.Errorf("View(%d, %d): error %v, want %v", c.off, c.n, err, c.want)
+		}
+		if err == nil && !bytes.Equal(got, content[c.off:c.off+int64(c.n)]) {
+			t.Errorf("View(%d, %d): wrong bytes", c.off, c.n)
+		}
+		if err == nil && c.n > 0 && cap(got) != len(got) {
+			t.Errorf("View(%d, %d): capacity reaches past the view", c.off, c.n)
+		}
+	}
+}
+
+func TestViewSeesGrowth(t *testing.T) {
+	f, m := openTest(t, nil)
+	if _, err := m.View(0, 1); !errors.Is(err, ErrBounds) {
+		t.Fatalf("view of an empty file: %v", err)
+	}
+	var content []byte
+	for i := range 20 {
+		part := bytes.Repeat([]byte{byte(i + 1)}, testWindow/3)
+		if _, err := f.WriteAt(part, int64(len(content))); err != nil {
+			t.Fatal(err)
+		}
+		content = append(content, part...)
+		got, err := m.View(0, len(content))
+		if err != nil || !bytes.Equal(got, content) {
+			t.Fatalf("after growth %d: %v", i, err)
+		}
+	}
+	// A file that grows by truncation, then is written, shows the written bytes through windows made before.
+	if err := f.Truncate(int64(len(content)) + 4096); err != nil {
+		t.Fatal(err)
+	}
+	v, err := m.View(int64(len(content)), 10)
+	if err != nil || !bytes.Equal(v, make([]byte, 10)) {
+		t.Fatalf("grown by zeros: %x, %v", v, err)
+	}
+	if _, err := f.WriteAt([]byte("hello"), int64(len(content))); err != nil {
+		t.Fatal(err)
+	}
+	if string(v[:5]) != "hello" {
+		t.Fatalf("a view does not follow the file: %q", v[:5])
+	}
+}
+
+func putMessage(b []byte, lsn format.LSN, body []byte, seed format.Seed) format.DiskPtr {
+	w := format.MakeWord(format.KindAppend, format.HeaderSize+len(body))
+	format.PutHeader(b, lsn, 7)
+	copy(b[format.HeaderSize:], body)
+	format.PutCRC(b, w, seed)
+	format.PutWord(b, w)
+	return format.DiskPtr{Len: uint32(w.Len())}
+}
+
+func TestPull(t *testing.T) {
+	const seed, lsn, at = 99, 4096, 128
+	body := noise(1000)
+	file := make([]byte, testWindow)
+	ptr := putMessage(file[at:], lsn, body, seed)
+	ptr.Off = at
+	room := testWindow - at
+	f, m := openTest(t, file)
+	h, got, err := m.Pull(ptr, lsn, seed, room)
+	if err != nil || !bytes.Equal(got, body) || h.Page != 7 || h.LSN != lsn || h.Kind != format.KindAppend {
+		t.Fatalf("Pull: %+v, %v", h, err)
+	}
+	with := func(n uint32) format.DiskPtr { return format.DiskPtr{Off: at, Len: n} }
+	for _, c := range []struct {
+		name string
+		ptr  format.DiskPtr
+		lsn  format.LSN
+		seed format.Seed
+		room int
+		want error
+	}{
+		{"seed", ptr, lsn, seed + 1, room, format.ErrCRC},
+		{"LSN", ptr, lsn + 8, seed, room, format.ErrLSN},
+		{"pointer too short", with(ptr.Len - 1), lsn, seed, room, format.ErrLength},
+		{"pointer too long", with(ptr.Len + 1), lsn, seed, room, ErrPointer},
+		{"pointer beyond the segment", ptr, lsn, seed, int(ptr.Len) - 1, ErrPointer},
+		{"pointer of nothing", format.DiskPtr{}, lsn, seed, room, ErrPointer},
+		{"pointer beyond the file", format.DiskPtr{Off: 1 << 40, Len: 100}, lsn, seed, room, ErrBounds},
+		{"zeros", format.DiskPtr{Off: 8192, Len: 100}, lsn, seed, room, format.ErrNoMessage},
+	} {
+		if _, _, err := m.Pull(c.ptr, c.lsn, c.seed, c.room); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, err, c.want)
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() { _, _, _ = m.Pull(ptr, lsn, seed, room) }); n != 0 {
+		t.Errorf("Pull allocates %v times", n)
+	}
+	// proves rule 12: a flip of any bit is found.
+	for i := range int(ptr.Len) * 8 {
+		flip := file[at+i/8] ^ 1<<(i%8)
+		if _, err := f.WriteAt([]byte{flip}, int64(at+i/8)); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := m.Pull(ptr, lsn, seed, room); err == nil {
+			t.Fatalf("bit %d flipped and not found", i)
+		}
+		if _, err := f.WriteAt(file[at+i/8:at+i/8+1], int64(at+i/8)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A file cut short under the map is an error from the call that reads it, and the process lives.
+func TestTruncatedUnderMap(t *testing.T) {
+	file := make([]byte, 3*testWindow)
+	ptr := putMessage(file[2*testWindow:], 8, noise(5000), 1)
+	ptr.Off = 2 * testWindow
+	f, m := openTest(t, file)
+	if _, _, err := m.Pull(ptr, 8, 1, testWindow); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Truncate(2 * testWindow); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := m.Pull(ptr, 8, 1, testWindow); !errors.Is(err, ErrFault) {
+		t.Fatalf("Pull from beyond the end: %v", err)
+	}
+	if _, err := m.View(testWindow+1, testWindow); !errors.Is(err, ErrFault) {
+		t.Fatalf("View across windows from beyond the end: %v", err)
+	}
+	v, err := m.View(int64(ptr.Off), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sum byte
+	if err := Guard(func() error { sum += v[0]; return nil }); !errors.Is(err, ErrFault) {
+		t.Fatalf("guarded load: %v", err)
+	}
+	if err := Guard(func() error { return os.ErrExist }); err != os.ErrExist {
+		t.Fatalf("Guard changed an error: %v", err)
+	}
+	defer func() {
+		if p := recover(); p != "mine" {
+			t.Fatalf("Guard swallowed a panic: %v", p)
+		}
+	}()
+	_ = Guard(func() error { panic("mine") })
+}
+
+func TestConcurrentViews(t *testing.T) {
+	content := noise(16 * testWindow)
+	f, m := openTest(t, content[:testWindow])
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(g), 0))
+			for range 2000 {
+				off, n := r.Int64N(int64(len(content))), r.IntN(2000)
+				got, err := m.View(off, n)
+				if err == nil && !bytes.Equal(got, content[off:off+int64(n)]) || err != nil && !errors.Is(err, ErrBounds) {
+					t.Errorf("View(%d, %d): wrong bytes or %v", off, n, err)
+					return
+				}
+			}
+		})
+	}
+	for i := 1; i < 16; i++ {
+		if _, err := f.WriteAt(content[i*testWindow:(i+1)*testWindow], int64(i*testWindow)); err != nil {
+			t.Error(err)
+		}
+	}
+	wg.Wait()
+	if got, err := m.View(15*testWindow, testWindow); err != nil || !bytes.Equal(got, content[15*testWindow:]) {
+		t.Errorf("the end of the grown file: %v", err)
+	}
+}
+
+func TestCloseAndDrop(t *testing.T) {
+	f, m := openTest(t, noise(2*testWindow))
+	if _, err := m.View(0, 10); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Drop(4096, 2*testWindow-4096); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Close(); err != nil {
+		t.Fatalf("second Close: %v", err)
+	}
+	if _, err := m.View(0, 10); !errors.Is(err, ErrClosed) {
+		t.Fatalf("View after Close: %v", err)
+	}
+	if _, err := m.View(0, 10*testWindow); !errors.Is(err, ErrClosed) {
+		t.Fatalf("View after Close: %v", err)
+	}
+	if err := m.Drop(0, 4096); !errors.Is(err, ErrClosed) {
+		t.Fatalf("Drop after Close: %v", err)
+	}
+	if _, err := f.Stat(); err != nil {
+		t.Fatalf("Close closed the file: %v", err)
+	}
+	// The default window maps past the end of a small file.
+	d, err := Open(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.View(0, 2*testWindow); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func BenchmarkPull(b *testing.B) {
+	const seed, lsn = 99, 4096
+	for _, size := range []int{64, 4096} {
+		file := make([]byte, testWindow)
+		ptr := putMessage(file, lsn, noise(size), seed)
+		_, m := openTest(b, file)
+		b.Run(map[int]string{64: "value=64", 4096: "value=4096"}[size], func(b *testing.B) {
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := m.Pull(ptr, lsn, seed, testWindow); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

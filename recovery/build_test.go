@@ -1,0 +1,178 @@
+package recovery
+
+import (
+	"bytes"
+	"io"
+	"testing"
+
+	"pagecache/segments/format"
+)
+
+const testSize = format.MinSegmentSize
+
+var testStore = format.StoreID{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
+
+// file is a Source in memory.
+type file []byte
+
+func (f file) ReadAt(p []byte, off int64) (int, error) { return bytes.NewReader(f).ReadAt(p, off) }
+func (f file) Size() (int64, error)                    { return int64(len(f)), nil }
+
+var _ io.ReaderAt = file(nil)
+
+// builder writes a log by hand.
+type builder struct {
+	file   file
+	gen    format.Generation
+	slot   format.SegmentID
+	base   format.LSN
+	pos    int // in the segment
+	stable format.LSN
+	want   []Message // what Apply must give
+}
+
+func newBuilder() *builder { return &builder{gen: 1, stable: format.NoLSN} }
+
+// open begins a segment in a slot.
+func (b *builder) open(slot int, base format.LSN, state format.SegmentState) *builder {
+	if need := (slot + 1) * testSize; len(b.file) < need {
+		b.file = append(b.file, make([]byte, need-len(b.file))...)
+	}
+	b.slot, b.base, b.pos = format.SegmentID(slot), base, format.SegmentHeaderSize
+	b.header(state)
+	return b
+}
+
+func (b *builder) header(state format.SegmentState) {
+	format.SegmentHeader{State: state, SegmentSize: testSize, BlockSize: 512, Generation: b.gen, Base: b.base, Stable: b.stable,
+		Slot: b.slot}.Put(b.file[b.at(0):])
+}
+
+func (b *builder) at(pos int) int        { return int(b.slot)*testSize + pos }
+func (b *builder) lsn() format.LSN       { return b.base + format.LSN(b.pos) }
+func (b *builder) seed() format.Seed     { return format.MakeSeed(testStore, b.gen, b.slot) }
+func (b *builder) left() int             { return testSize - b.pos }
+func (b *builder) wrote(n int)           { b.pos += format.AlignUp(n) }
+func (b *builder) known(l format.LSN)    { b.stable = l }
+func (b *builder) result() []Message     { return b.want }
+func (b *builder) offset() format.Offset { return format.Offset(b.at(b.pos)) }
+
+// put writes a message.
+func (b *builder) put(k format.Kind, page format.PageID, body []byte) format.LSN {
+	lsn := b.lsn()
+	n := format.HeaderSize + len(body)
+	msg := b.file[b.at(b.pos):]
+	w := format.MakeWord(k, n)
+	format.PutHeader(msg, lsn, page)
+	copy(msg[format.HeaderSize:], body)
+	format.PutCRC(msg, w, b.seed())
+	format.PutWord(msg, w)
+	if k != format.KindFailed && k != format.KindBatchBegin && k != format.KindBatchEnd {
+		m := Message{Kind: k, LSN: lsn, Page: page, Ptr: format.DiskPtr{Off: b.offset(), Len: uint32(n)}}
+		if keepsBody(k) {
+			m.Body = body
+		}
+		b.want = append(b.want, m)
+	}
+	b.wrote(n)
+	return lsn
+}
+
+// pad writes a pad of n bytes that carries the stable LSN.
+func (b *builder) pad(n int) {
+	msg := b.file[b.at(b.pos):]
+	format.PutWord(msg, format.PutPad(msg, b.lsn(), b.stable, n, b.seed()))
+	b.wrote(n)
+}
+
+// block pads up to the next block of 512 bytes, and calls all of it stable.
+func (b *builder) block() {
+	n := -b.pos & 511
+	if n > 0 && n < format.HeaderSize {
+		n += 512
+	}
+	if n > 0 {
+		b.pad(min(n, b.left()))
+	}
+	b.known(b.lsn() - 1)
+}
+
+// fill pads up to the segment's end.
+func (b *builder) fill() {
+	if n := b.left(); n >= format.HeaderSize {
+		b.pad(n)
+	}
+	b.pos = testSize
+	b.known(b.lsn() - 1)
+}
+
+// page writes n appends of the given body length.
+func (b *builder) pages(n, length int) {
+	for i := range n {
+		body := bytes.Repeat([]byte{byte(i + 1)}, length)
+		b.put(format.KindAppend, format.PageID(2+i), body)
+	}
+}
+
+func (b *builder) begin() format.LSN { return b.put(format.KindBatchBegin, 0, nil) }
+func (b *builder) end(begin format.LSN) format.LSN {
+	return b.put(format.KindBatchEnd, 0, format.Manifest{Begin: begin}.Append(nil))
+}
+func (b *builder) counter(v uint64) format.LSN {
+	return b.put(format.KindCounter, format.CounterPage, format.AppendCounter(nil, v))
+}
+
+func (b *builder) options() Options {
+	return Options{Store: testStore, SegmentSize: testSize, Generation: b.gen, File: "log"}
+}
+
+func collect(t testing.TB, r *Result) []Message {
+	t.Helper()
+	var got []Message
+	if err := r.Apply(func(m Message) error {
+		m.Body = bytes.Clone(m.Body)
+		got = append(got, m)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// upTo returns the messages below an LSN.
+func upTo(ms []Message, end format.LSN) []Message {
+	n := 0
+	for n < len(ms) && ms[n].LSN < end {
+		n++
+	}
+	return ms[:n]
+}
+
+func equal(a, b []Message) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		x, y := a[i], b[i]
+		if x.Kind != y.Kind || x.LSN != y.LSN || x.Page != y.Page || x.Ptr != y.Ptr || !bytes.Equal(x.Body, y.Body) {
+			return false
+		}
+	}
+	return true
+}
+
+// scanned scans and checks that the log ends at end and holds what was written below it.
+func (b *builder) scanned(t testing.TB, o Options, end format.LSN) *Result {
+	t.Helper()
+	r, err := Scan(b.file, o)
+	if err != nil {
+		t.Fatalf("Scan: %v", err)
+	}
+	if r.End != end {
+		t.Fatalf("the log ends at %v (%s), want %v", r.End, r.Why, end)
+	}
+	if got, want := collect(t, r), upTo(b.want, end); !equal(got, want) {
+		t.Fatalf("Apply gave %d messages, want %d:\n%+v\n%+v", len(got), len(want), got, want)
+	}
+	return r
+}

@@ -1,0 +1,146 @@
+package recovery
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"pagecache/segments/format"
+)
+
+// stop is where the valid messages end.
+type stop struct {
+	lsn    format.LSN
+	slot   format.SegmentID // NoSlot if the segment is missing
+	offset format.Offset
+	why    error
+	rest   bool // something was written there or after
+}
+
+var errMissing = errors.New("the segment that should begin here is missing")
+
+// findStop follows the chain to the first place without a valid message.
+func (s *scanner) findStop() stop {
+	at := stop{lsn: s.firstBase}
+	for _, i := range s.chain {
+		t, w := &s.slots[i], &s.segments[i]
+		if t.base < s.firstBase {
+			continue
+		}
+		at.lsn = t.base + format.LSN(w.end)
+		if w.why != nil {
+			at.slot, at.offset, at.why, at.rest = t.id, t.id.Offset(s.size)+format.Offset(w.end), w.why, w.rest
+			break
+		}
+	}
+	if at.why == nil {
+		at.slot, at.offset, at.why = NoSlot, NoOffset, errMissing
+		if id, ok := s.lostSlot(at.lsn); ok {
+			at.slot, at.offset, at.why, at.rest = id, id.Offset(s.size), s.damage, true
+		}
+	}
+	for i := range s.slots {
+		at.rest = at.rest || s.slots[i].valid && s.slots[i].base >= at.lsn
+	}
+	return at
+}
+
+// lostSlot returns the slot with a damaged header that held, or may have held, the segment with the given base.
+func (s *scanner) lostSlot(base format.LSN) (format.SegmentID, bool) {
+	for i := range s.slots {
+		if w := &s.segments[i]; !s.slots[i].valid && s.damage != nil && w.base == base {
+			return s.slots[i].id, true
+		}
+	}
+	if len(s.res.Damaged) > 0 {
+		return s.res.Damaged[0], true
+	}
+	return NoSlot, false
+}
+
+// conclude decides where the log ends and fills in the result.
+func (s *scanner) conclude() error {
+	r := s.res
+	at := s.findStop()
+	r.Tip, r.Stable = at.lsn, s.stable
+	var marks []mark
+	for _, i := range s.chain {
+		if s.slots[i].base < r.Tip {
+			marks = append(marks, s.segments[i].marks...)
+		}
+	}
+	r.End = cutBatches(marks, r.Tip)
+	d := decide(facts{
+		clean: s.o.Clean,
+		// A segment that was opened, but not written to, counts as its base.
+		atEnd:    r.Tip == s.o.End || r.Tip == s.o.End+format.SegmentHeaderSize && s.o.End%format.LSN(s.size) == 0,
+		known:    r.Tip <= s.stable,
+		rest:     at.rest,
+		open:     r.End < r.Tip,
+		cutKnown: r.End <= s.stable,
+	})
+	r.Torn = d.verdict == verdictTorn
+	r.Why = fmt.Sprintf("%s (LSN %v: %v)", d.label, at.lsn, at.why)
+	if d.verdict == verdictCorrupt {
+		return s.corrupt(at, d.label)
+	}
+	s.fillSegments()
+	s.fillCounter()
+	return nil
+}
+
+func (s *scanner) corrupt(at stop, label string) error {
+	reason := fmt.Sprintf("%s (known stable: LSN %v", label, s.stable)
+	if s.o.Clean {
+		reason += fmt.Sprintf("; clean end: LSN %v", s.o.End)
+	}
+	if s.res.End < s.res.Tip {
+		reason += fmt.Sprintf("; batch open from LSN %v", s.res.End)
+	}
+	return &CorruptError{File: s.o.File, Slot: at.slot, Offset: at.offset, LSN: at.lsn, Page: NoPage,
+		Reason: reason + ")", Err: at.why}
+}
+
+// fillSegments sorts the slots in use into those of the log and void ones.
+func (s *scanner) fillSegments() {
+	r := s.res
+	used := make([]bool, len(s.slots))
+	for _, i := range s.chain {
+		t, w := &s.slots[i], &s.segments[i]
+		if t.base >= r.End {
+			break
+		}
+		used[i] = true
+		r.Segments = append(r.Segments, Segment{Slot: t.id, Base: t.base, Generation: t.gen, Stable: t.claim,
+			Used: int(min(format.LSN(w.end), r.End-t.base))})
+		r.index = append(r.index, w)
+	}
+	for i := range s.slots {
+		if s.slots[i].valid && !used[i] {
+			r.Void = append(r.Void, s.slots[i].id)
+		}
+	}
+}
+
+// fillCounter finds the highest counter above the cut: ids are never handed out twice, dropped or not.
+func (s *scanner) fillCounter() {
+	r := s.res
+	if r.End == r.Tip {
+		return
+	}
+	for _, i := range s.chain {
+		base, bodies := s.slots[i].base, s.segments[i].bodies
+		if base >= r.Tip {
+			break
+		}
+		for _, e := range s.segments[i].entries {
+			k := e.word.Kind()
+			if k == format.KindCounter && base+format.LSN(e.pos) >= r.End {
+				r.Counter = max(r.Counter, binary.LittleEndian.Uint64(bodies))
+			}
+			if keepsBody(k) {
+				bodies = bodies[e.word.Len()-format.HeaderSize:]
+			}
+		}
+	}
+}

@@ -1,0 +1,147 @@
+package recovery
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"pagecache/segments/format"
+)
+
+const (
+	// maxProbedZero bounds how many never-written slots are searched for evidence: only a few are kept ahead.
+	maxProbedZero = 16
+	// maxProbeGenerations bounds how many generations a slot without a valid header is tried with.
+	maxProbeGenerations = 64
+	// olderGenerations is how far below a generation that was seen others are tried.
+	olderGenerations = 3
+)
+
+// readHeaders reads the header of every slot, sorts the slots by what they say, and finds the chain of segments.
+func (s *scanner) readHeaders() error {
+	var err error
+	if s.fileSize, err = s.src.Size(); err != nil {
+		return fmt.Errorf("size of %s: %w", s.o.File, err)
+	}
+	count := (s.fileSize + int64(s.size) - 1) / int64(s.size)
+	if count >= math.MaxUint32 {
+		return fmt.Errorf("scan %s: %d bytes are more segments than can be numbered", s.o.File, s.fileSize)
+	}
+	s.stable = format.NoLSN
+	if s.o.From > 0 {
+		s.stable = s.o.From - 1
+	}
+	s.res.MaxGeneration = s.o.Generation
+	buf := make([]byte, format.SegmentHeaderSize)
+	for id := range format.SegmentID(count) {
+		if err := s.readAt(buf, int64(id.Offset(s.size))); err != nil {
+			return err
+		}
+		if err := s.addHeader(buf, id); err != nil {
+			return err
+		}
+	}
+	return s.findChain()
+}
+
+// addHeader takes in the header of slot id.
+func (s *scanner) addHeader(buf []byte, id format.SegmentID) error {
+	r := s.res
+	h, err := format.DecodeSegmentHeader(buf, id, s.size)
+	switch {
+	case errors.Is(err, format.ErrSegmentForeign):
+		return &CorruptError{File: s.o.File, Slot: id, Offset: id.Offset(s.size), LSN: format.NoLSN, Page: NoPage,
+			Reason: "segment of another kind of store", Err: err}
+	case errors.Is(err, format.ErrSegmentZero):
+		r.Zero = append(r.Zero, id)
+		if !s.o.Clean && len(r.Zero) <= maxProbedZero {
+			s.slots = append(s.slots, slot{id: id})
+		}
+		return nil
+	case err != nil:
+		r.Damaged = append(r.Damaged, id)
+		if s.damage == nil {
+			s.damage = fmt.Errorf("slot %v: %w", id, err)
+		}
+		if !s.o.Clean {
+			s.slots = append(s.slots, slot{id: id})
+		}
+		return nil
+	}
+	r.MaxGeneration = max(r.MaxGeneration, h.Generation)
+	s.stable = max(s.stable, h.Stable)
+	if h.State == format.SegmentFree {
+		r.Free = append(r.Free, id)
+		return nil
+	}
+	s.slots = append(s.slots, slot{id: id, valid: true, gen: h.Generation, base: h.Base, claim: h.Stable})
+	return nil
+}
+
+// findChain sorts the slots by base and picks those that the log consists of by their headers: of several with the same
+// base the one of the highest generation; none of a lower generation than one before it; without holes from
+// firstBase on.
+func (s *scanner) findChain() error {
+	slices.SortFunc(s.slots, func(a, b slot) int {
+		switch {
+		case a.valid && !b.valid:
+			return -1
+		case b.valid && !a.valid:
+			return 1
+		}
+		return cmp.Or(cmp.Compare(a.base, b.base), cmp.Compare(b.gen, a.gen), cmp.Compare(a.id, b.id))
+	})
+	var highest format.Generation
+	next := s.firstBase
+	for i := range s.slots {
+		t := &s.slots[i]
+		if !t.valid {
+			break
+		}
+		if i > 0 && s.slots[i-1].base == t.base {
+			if s.slots[i-1].gen == t.gen {
+				return &CorruptError{File: s.o.File, Slot: t.id, Offset: t.id.Offset(s.size), LSN: t.base, Page: NoPage,
+					Reason: fmt.Sprintf("slots %v and %v hold the same segment", s.slots[i-1].id, t.id)}
+			}
+			continue // an older copy
+		}
+		if t.gen < highest {
+			continue // of a tail that was discarded
+		}
+		highest = t.gen
+		if t.base < s.firstBase {
+			s.chain = append(s.chain, i)
+		} else if t.base == next {
+			s.chain = append(s.chain, i)
+			next += format.LSN(s.size)
+		}
+	}
+	return nil
+}
+
+// probeGenerations returns the generations, highest first, that a slot without a valid header is tried with.
+func (s *scanner) probeGenerations() []format.Generation {
+	if len(s.res.Damaged)+len(s.res.Zero) == 0 || s.o.Clean {
+		return nil
+	}
+	seen := make([]format.Generation, 0, len(s.slots)+1)
+	seen = append(seen, s.o.Generation)
+	for i := range s.slots {
+		if s.slots[i].valid {
+			seen = append(seen, s.slots[i].gen)
+		}
+	}
+	slices.Sort(seen)
+	seen = slices.Compact(seen)
+	var gens []format.Generation
+	for _, g := range slices.Backward(seen) {
+		for d := format.Generation(0); d <= olderGenerations && d <= g && len(gens) < maxProbeGenerations; d++ {
+			if len(gens) == 0 || g-d < gens[len(gens)-1] {
+				gens = append(gens, g-d)
+			}
+		}
+	}
+	return gens
+}

@@ -1,0 +1,177 @@
+package recovery
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"pagecache/segments/format"
+)
+
+// Source is the log file to read.
+type Source interface {
+	io.ReaderAt
+	Size() (int64, error)
+}
+
+// Options says what is known about a log before it is read.
+type Options struct {
+	Store       format.StoreID
+	SegmentSize int               // bytes
+	Generation  format.Generation // the superblock's: that of the last opening
+	Clean       bool              // the superblock says that the store was closed cleanly
+	End         format.LSN        // the superblock's, if Clean
+	From        format.LSN        // messages below are known from elsewhere; segments wholly below may be missing
+	File        string            // name for errors
+	Workers     int               // segments read at once; 0: as many as there are processors, at most 4
+}
+
+// Segment is a slot that holds a part of the recovered log.
+type Segment struct {
+	Slot       format.SegmentID
+	Base       format.LSN
+	Generation format.Generation
+	Stable     format.LSN // the stable LSN that the header carries
+	Used       int        // bytes that belong to the log, header included: less than the segment size in the last one
+}
+
+// Result is what Scan found. It is not safe for concurrent use while Apply runs.
+type Result struct {
+	Segments []Segment          // what holds the log, in its order
+	Void     []format.SegmentID // marked in use, but not of the log: discarded before, or dropped now
+	Damaged  []format.SegmentID // header neither zeros nor valid
+	Free     []format.SegmentID // marked free
+	Zero     []format.SegmentID // never written
+
+	End           format.LSN        // where the log ends, with batches cut
+	Tip           format.LSN        // where its valid messages end
+	Stable        format.LSN        // the highest LSN known to have been stable; NoLSN if none
+	MaxGeneration format.Generation // the highest in the superblock and the headers
+	Counter       uint64            // the highest id counter in a message from End to Tip; 0 if none
+	Torn          bool              // something was dropped
+	Why           string            // why the log ends where it does
+
+	from  format.LSN
+	size  int
+	index []*walked // parallel to Segments; nil below from
+}
+
+// Scan reads the log and decides what belongs to it. Acknowledged data that is damaged: a *CorruptError. A file that
+// cannot be read: the error of the Source, with the place.
+func Scan(src Source, o Options) (*Result, error) {
+	if o.SegmentSize < format.MinSegmentSize || o.SegmentSize > format.MaxSegmentSize || o.SegmentSize%format.Align != 0 ||
+		o.From < 0 || o.End < 0 {
+		return nil, fmt.Errorf("scan %s: segment size %d, from LSN %d, end %d: out of bounds", o.File, o.SegmentSize, o.From, o.End)
+	}
+	s := scanner{src: src, o: o, size: o.SegmentSize, res: &Result{from: o.From, size: o.SegmentSize}}
+	s.firstBase = o.From - o.From%format.LSN(s.size)
+	for _, step := range []func() error{s.readHeaders, s.readBodies, s.conclude} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return s.res, nil
+}
+
+// scanner is the state of one Scan.
+type scanner struct {
+	src       Source
+	o         Options
+	size      int   // of a segment, bytes
+	fileSize  int64 // bytes
+	firstBase format.LSN
+
+	slots    []slot // every slot of the file that holds, or may have held, a part of the log
+	chain    []int  // indexes of slots, the log by headers alone, in order of base
+	damage   error  // what is wrong with the first damaged header
+	stable   format.LSN
+	segments []walked // parallel to slots
+	res      *Result
+}
+
+// slot is a slot that is in use, or whose header says nothing.
+type slot struct {
+	id    format.SegmentID
+	valid bool // the header is valid, and says in use
+	gen   format.Generation
+	base  format.LSN
+	claim format.LSN // the header's stable LSN
+}
+
+// readAt fills buf from off on, with zeros past the end of the file.
+func (s *scanner) readAt(buf []byte, off int64) error {
+	n, err := s.src.ReadAt(buf, off)
+	if n < len(buf) {
+		if err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("read %s, %d bytes at offset %d: %w", s.o.File, len(buf), off, err)
+		}
+		clear(buf[n:])
+	}
+	return nil
+}
+
+// Below these a scan is done by the calling goroutine.
+const (
+	manySegments = 4
+	manyBytes    = 1 << 20
+)
+
+// readBodies walks or probes every slot of s.slots.
+func (s *scanner) readBodies() error {
+	s.segments = make([]walked, len(s.slots))
+	gens := s.probeGenerations()
+	workers := s.o.Workers
+	if workers <= 0 {
+		workers = min(4, runtime.GOMAXPROCS(0))
+	}
+	if workers = min(workers, len(s.slots)); len(s.slots) < manySegments || len(s.slots)*s.size < manyBytes {
+		workers = min(workers, 1)
+	}
+	var next atomic.Int64
+	work := func() {
+		buf := make([]byte, s.size)
+		for i := int(next.Add(1)) - 1; i < len(s.slots); i = int(next.Add(1)) - 1 {
+			s.readBody(i, buf, gens)
+		}
+	}
+	if workers == 1 {
+		work()
+	} else {
+		var wg sync.WaitGroup
+		for range workers {
+			wg.Go(work)
+		}
+		wg.Wait()
+	}
+	for i := range s.segments {
+		if err := s.segments[i].err; err != nil {
+			return err
+		}
+		s.stable = max(s.stable, s.segments[i].stable)
+	}
+	return nil
+}
+
+func (s *scanner) readBody(i int, buf []byte, gens []format.Generation) {
+	t, w := &s.slots[i], &s.segments[i]
+	w.stable = format.NoLSN
+	if t.valid && t.base < s.firstBase {
+		w.end = s.size // below From: nothing in it is needed
+		return
+	}
+	if w.err = s.readAt(buf, int64(t.id.Offset(s.size))); w.err != nil {
+		return
+	}
+	if t.valid {
+		w.walk(buf, t.base, s.o.From, format.MakeSeed(s.o.Store, t.gen, t.id))
+		return
+	}
+	seeds := make([]format.Seed, len(gens))
+	for j, g := range gens {
+		seeds[j] = format.MakeSeed(s.o.Store, g, t.id)
+	}
+	w.probe(buf, seeds)
+}
