@@ -1,0 +1,108 @@
+package engine
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"pagecache/engine/internal/iobuf"
+	"pagecache/engine/internal/pagestack"
+	"pagecache/segments/format"
+)
+
+// counter hands out ids. Page 1 notes them: an id is handed out only while it is below the last durable note plus
+// twice the persist interval, and an opening after a crash goes on there, so none is ever handed out twice. The note is
+// durable, not stable: it never waits for a batch (trap 11), and recovery finds it behind an open one.
+type counter struct {
+	// next is the next id. Written by everybody (Add).
+	next atomic.Uint64
+	_    [56]byte
+	// soft is the id from which on a new note is due, hard the first that must not be handed out. Both only grow; written by
+	// note. A stale soft costs the slow path.
+	soft atomic.Uint64
+	hard atomic.Uint64
+
+	log      *iobuf.Log
+	interval uint64
+	write    func(v uint64) (LSN, error)
+	mu       sync.Mutex // held while a note is written
+	busy     atomic.Bool
+	wg       sync.WaitGroup
+}
+
+func (c *counter) start(s *store, next, limit uint64, write func(uint64) (LSN, error)) {
+	c.log, c.interval, c.write = s.log, s.opts.IDPersistInterval, write
+	c.next.Store(next)
+	c.hard.Store(limit)
+	c.soft.Store(limit - c.interval)
+}
+
+// slow is the way of an id that is at or above soft: it starts a note in the background, or waits for one if the id is at or above hard.
+func (c *counter) slow(id uint64) error {
+	if id >= c.hard.Load() {
+		return c.note(id)
+	}
+	if c.busy.CompareAndSwap(false, true) {
+		c.wg.Go(func() {
+			defer c.busy.Store(false)
+			_ = c.note(id) // an error shows when hard is reached
+		})
+	}
+	return nil
+}
+
+// note makes an id that is at least id durable, unless that has been done.
+func (c *counter) note(id uint64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if id < c.soft.Load() {
+		return nil
+	}
+	v := max(id, c.next.Load())
+	lsn, err := c.write(v)
+	if err == nil {
+		err = c.log.MakeDurable(lsn)
+	}
+	if err != nil {
+		return err
+	}
+	c.hard.Store(v + 2*c.interval)
+	c.soft.Store(v + c.interval)
+	return nil
+}
+
+func (c *counter) stop() { c.wg.Wait() }
+
+// writeCounter writes v to page 1.
+func (pc *PageCache[P]) writeCounter(v uint64) (LSN, error) {
+	s := pc.table.Make(format.CounterPage)
+	for {
+		head := s.Load()
+		r, err := pc.log.Reserve(format.KindCounter, format.CounterPage, 8)
+		if err != nil {
+			return 0, err
+		}
+		format.AppendCounter(r.Body()[:0], v)
+		e := &entry[P]{Kind: pagestack.Counter, LSN: r.LSN(), Ptr: r.Ptr(), Depth: 1, Ext: &pagestack.Ext{Counter: v}}
+		if head != nil {
+			e.TS = head.TS + 1
+		}
+		if pc.install(s, head, e, &r) {
+			return e.LSN, nil
+		}
+	}
+}
+
+// GenerateID returns an id that was never returned before in the life of the store, and is higher than all of them. Ids
+// skip by up to twice IDPersistInterval over a crash. Errors: ErrClosed, and the log's where ids cannot be noted.
+func (pc *PageCache[P]) GenerateID() (uint64, error) {
+	if pc.closed.Load() {
+		return 0, logError("generate id", iobuf.ErrClosed)
+	}
+	id := pc.ids.next.Add(1) - 1
+	if id >= pc.ids.soft.Load() {
+		if err := pc.ids.slow(id); err != nil {
+			return 0, logError("generate id", err)
+		}
+	}
+	return id, nil
+}

@@ -1,0 +1,160 @@
+package engine
+
+import (
+	"fmt"
+
+	"pagecache/engine/internal/pagestack"
+)
+
+// Get returns the page's state and value. A page that was never allocated is Unallocated, a freed one Free; neither is an
+// error. The value is valid until the Tx ends. Errors: ErrTxEnded, ErrClosed, ErrCorrupt where the page's bytes on disk are
+// damaged, and what Decode returns. Safe for concurrent use.
+func (pc *PageCache[P]) Get(tx *Tx, pid PageID) (Page[P], error) {
+	if tx != nil && tx.owner == &pc.txs && tx.slot.Inside() && !pc.closed.Load() {
+		if s := pc.table.Get(pid); s != nil {
+			if e := s.Load(); e != nil && (e.Kind == pagestack.Base || e.Kind == pagestack.Merged) {
+				return Page[P]{Kind: Materialized, Value: e.Frag, Ptr: PagePtr[P]{e}}, nil
+			}
+		}
+	}
+	return pc.getSlow(tx, pid)
+}
+
+func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (Page[P], error) {
+	if err := pc.check(tx, "get", pid); err != nil {
+		return Page[P]{}, err
+	}
+	s := pc.table.Get(pid)
+	if s == nil {
+		return Page[P]{}, nil
+	}
+	head := s.Load()
+	if head == nil {
+		return Page[P]{}, nil
+	}
+	switch head.Kind {
+	case pagestack.Free:
+		return Page[P]{Kind: Free, Ptr: PagePtr[P]{head}}, nil
+	case pagestack.Counter:
+		return Page[P]{Kind: Counter, Ptr: PagePtr[P]{head}}, nil
+	case pagestack.Meta:
+		return Page[P]{Kind: MetaPage, Ptr: PagePtr[P]{head}}, nil
+	}
+	if head.Depth > pc.limit {
+		// The writer who should have done it could not; the log may take it now, and if not, reading goes on.
+		if e, err := pc.consolidate(tx, pid, s, head); err == nil && e != nil {
+			return Page[P]{Kind: Materialized, Value: e.Frag, Ptr: PagePtr[P]{e}}, nil
+		}
+	}
+	e, err := pc.materialize(pid, head)
+	if err != nil {
+		return Page[P]{}, err
+	}
+	if e != head {
+		// Housekeeping: where another writer was first, what was read is still the page's state at that moment.
+		s.CompareAndSwap(head, e)
+	}
+	return Page[P]{Kind: Materialized, Value: e.Frag, Ptr: PagePtr[P]{e}}, nil
+}
+
+// materialize returns an entry that stands for the same state as head, with the whole page's value in it: head itself where
+// it has it, else a new one.
+func (pc *PageCache[P]) materialize(pid PageID, head *entry[P]) (*entry[P], error) {
+	if head.Kind == pagestack.Base || head.Kind == pagestack.Merged {
+		return head, nil
+	}
+	frags, refs, err := pc.fragments(pid, head)
+	if err != nil {
+		return nil, err
+	}
+	e := &entry[P]{Kind: pagestack.Base, TS: head.TS, LSN: head.LSN, Ptr: head.Ptr, Depth: head.Depth}
+	if len(frags) == 1 {
+		e.Frag = frags[0]
+	} else {
+		reverse(frags)
+		e.Frag = pc.m.Merge(frags)
+		pc.counts.merges.Add(1)
+	}
+	if len(refs) > 1 {
+		e.Kind, e.Ext = pagestack.Merged, &pagestack.Ext{Refs: refs}
+	}
+	return e, nil
+}
+
+// fragments returns the values that make up the page, newest first, with what is not resident pulled from disk, and the messages
+// that they come from. The values may be fewer: a Merged entry has one for several.
+func (pc *PageCache[P]) fragments(pid PageID, head *entry[P]) ([]P, []pagestack.Ref, error) {
+	end, above := head.End()
+	n := above + 1
+	if end.Ext != nil {
+		n = above + len(end.Ext.Refs)
+	}
+	frags := make([]P, 0, n)
+	refs := make([]pagestack.Ref, 0, n)
+	head.Refs(func(r pagestack.Ref) { refs = append(refs, r) })
+	for e := head; e != end; e = e.Next {
+		frags = append(frags, e.Frag)
+	}
+	if end.Kind != pagestack.OnDisk {
+		return append(frags, end.Frag), refs, nil
+	}
+	for _, r := range end.Ext.Refs {
+		f, err := pc.pull(pid, r)
+		if err != nil {
+			return nil, nil, err
+		}
+		frags = append(frags, f)
+	}
+	return frags, refs, nil
+}
+
+// pull reads one fragment from the log.
+func (pc *PageCache[P]) pull(pid PageID, r pagestack.Ref) (P, error) {
+	var zero P
+	_, body, err := pc.read(r.LSN, r.Ptr)
+	if err != nil {
+		return zero, fmt.Errorf("pull page %d: %w", pid, err)
+	}
+	pc.counts.pulls.Add(1)
+	f, err := pc.m.Decode(body)
+	if err != nil {
+		return zero, fmt.Errorf("decode a fragment of page %d at LSN %d: %w", pid, r.LSN, err)
+	}
+	return f, nil
+}
+
+// Fragments returns the page's state and its fragments, unmerged, newest first: the deltas that are known singly, then the
+// rest of the page as one value if it was merged before, else fragment by fragment. A page that does not exist has a zero PagePtr and
+// no fragments. Pages 0 and 1 are ErrUnsupported. The values are valid until the Tx ends.
+func (pc *PageCache[P]) Fragments(tx *Tx, pid PageID) (PagePtr[P], []P, error) {
+	if err := pc.check(tx, "fragments of", pid); err != nil {
+		return PagePtr[P]{}, nil, err
+	}
+	if pid < FirstUserPage {
+		return PagePtr[P]{}, nil, fmt.Errorf("fragments of page %d: %w: it is the store's own", pid, ErrUnsupported)
+	}
+	s := pc.table.Get(pid)
+	if s == nil {
+		return PagePtr[P]{}, nil, nil
+	}
+	head := s.Load()
+	if head == nil || head.Kind == pagestack.Free {
+		return PagePtr[P]{}, nil, nil
+	}
+	if head.Depth > pc.limit {
+		if e, err := pc.consolidate(tx, pid, s, head); err == nil && e != nil {
+			return PagePtr[P]{e}, []P{e.Frag}, nil
+		}
+	}
+	frags, _, err := pc.fragments(pid, head)
+	if err != nil {
+		return PagePtr[P]{}, nil, err
+	}
+	return PagePtr[P]{head}, frags, nil
+}
+
+func reverse[T any](s []T) {
+	for i, j := 0, len(s)-1; i < j; i, j = i+1, j-1 {
+		s[i], s[j] = s[j], s[i]
+	}
+}

@@ -1,0 +1,148 @@
+package engine
+
+import (
+	"fmt"
+
+	"pagecache/engine/internal/iobuf"
+	"pagecache/engine/internal/pagestack"
+	"pagecache/internal/invariants"
+	"pagecache/segments/format"
+)
+
+// Link appends a delta to the page, if the page is still in the state old. It returns the new state and true; where
+// another writer got there first, the current state and false, which is zero if the page does not exist (any more).
+// An error means that nothing was done: ErrNoSpace, ErrFailed, ErrTooLarge, ErrClosed, ErrTxEnded, ErrUnsupported for pages 0 and
+// 1. The write is in memory when Link returns; MakeStable(ptr.LastLSN()) makes it durable. The delta is the store's from
+// then on. Safe for concurrent use.
+func (pc *PageCache[P]) Link(tx *Tx, pid PageID, old PagePtr[P], delta P) (PagePtr[P], bool, error) {
+	s, err := pc.writable(tx, "link", pid)
+	if err != nil || s == nil {
+		return PagePtr[P]{}, false, err
+	}
+	body := pc.encode(tx, delta)
+	for {
+		head, same := pc.current(s, old)
+		if !same {
+			return PagePtr[P]{head}, false, nil
+		}
+		r, err := pc.log.Reserve(format.KindAppend, pid, len(body))
+		if err != nil {
+			return PagePtr[P]{}, false, logError(fmt.Sprintf("link page %d", pid), err)
+		}
+		copy(r.Body(), body)
+		e := &entry[P]{Next: head, Kind: pagestack.Delta, Frag: delta, TS: head.TS + 1, LSN: r.LSN(), Ptr: r.Ptr(),
+			Depth: min(head.Depth, pagestack.MaxDepth-1) + 1}
+		if !pc.install(s, head, e, &r) {
+			continue // the head moved: either housekeeping, or current finds that the state is gone
+		}
+		if e.Depth > pc.limit {
+			// Nothing depends on it: the page is whole without, and the next Link or Get tries again.
+			_, _ = pc.consolidate(tx, pid, s, e)
+		}
+		return PagePtr[P]{e}, true, nil
+	}
+}
+
+// Replace puts frag in the place of the whole page, if the page is still in the state old. Results as for Link.
+func (pc *PageCache[P]) Replace(tx *Tx, pid PageID, old PagePtr[P], frag P) (PagePtr[P], bool, error) {
+	s, err := pc.writable(tx, "replace", pid)
+	if err != nil || s == nil {
+		return PagePtr[P]{}, false, err
+	}
+	body := pc.encode(tx, frag)
+	for {
+		head, same := pc.current(s, old)
+		if !same {
+			return PagePtr[P]{head}, false, nil
+		}
+		e, err := pc.rewrite(pid, s, head, body, frag, head.TS+1)
+		if err != nil {
+			return PagePtr[P]{}, false, logError(fmt.Sprintf("replace page %d", pid), err)
+		}
+		if e != nil {
+			return PagePtr[P]{e}, true, nil
+		}
+	}
+}
+
+// rewrite writes the whole page and puts it in the place of head; nil if the head has moved. head nil is a page that was
+// never allocated.
+func (pc *PageCache[P]) rewrite(pid PageID, s *slot[P], head *entry[P], body []byte, frag P, ts uint64) (*entry[P], error) {
+	r, err := pc.log.Reserve(format.KindCompact, pid, len(body))
+	if err != nil {
+		return nil, err
+	}
+	copy(r.Body(), body)
+	e := &entry[P]{Kind: pagestack.Base, Frag: frag, TS: ts, LSN: r.LSN(), Ptr: r.Ptr(), Depth: 1}
+	if !pc.install(s, head, e, &r) {
+		return nil, nil
+	}
+	return e, nil
+}
+
+// consolidate rewrites the page as one message, in the same state: the timestamp stays (rule 6). nil if the head has moved.
+func (pc *PageCache[P]) consolidate(tx *Tx, pid PageID, s *slot[P], head *entry[P]) (*entry[P], error) {
+	whole, err := pc.materialize(pid, head)
+	if err != nil {
+		return nil, err
+	}
+	e, err := pc.rewrite(pid, s, head, pc.encode(tx, whole.Frag), whole.Frag, head.TS)
+	if e != nil {
+		pc.counts.consolidations.Add(1)
+	}
+	return e, err
+}
+
+// install swings the head from head to e, accounts for it and completes the reservation, or aborts that and reports false.
+// head was loaded before r was reserved, so that e's LSN is above head's (pagestack, K1).
+func (pc *PageCache[P]) install(s *slot[P], head, e *entry[P], r *iobuf.Reservation) bool {
+	if invariants.Enabled && head != nil && head.LSN >= e.LSN {
+		panic(fmt.Sprintf("pagecache: entry at LSN %d above one at %d", e.LSN, head.LSN))
+	}
+	invariants.Jitter()
+	if !s.CompareAndSwap(head, e) {
+		r.Abort()
+		return false
+	}
+	// Rule 7: the accounts know before the reservation completes.
+	pc.space.Live(e.Ptr)
+	if e.Next == nil && head != nil {
+		head.Refs(func(old pagestack.Ref) { pc.space.Dead(old.Ptr) })
+	}
+	r.Complete()
+	return true
+}
+
+// current returns the page's head and whether it is in the state old. The head is nil where the page does not exist.
+func (pc *PageCache[P]) current(s *slot[P], old PagePtr[P]) (*entry[P], bool) {
+	invariants.Jitter()
+	head := s.Load()
+	if head == nil || head.Kind == pagestack.Free {
+		return nil, false
+	}
+	return head, old.e != nil && old.e.TS == head.TS
+}
+
+// writable returns the slot of a page that a caller wants to change, nil if it was never allocated.
+func (pc *PageCache[P]) writable(tx *Tx, doing string, pid PageID) (*slot[P], error) {
+	if err := pc.check(tx, doing, pid); err != nil {
+		return nil, err
+	}
+	if pid < FirstUserPage {
+		return nil, fmt.Errorf("%s page %d: %w: it is the store's own", doing, pid, ErrUnsupported)
+	}
+	return pc.table.Get(pid), nil
+}
+
+// encode returns the encoding of frag, in the Tx's scratch memory unless the fragment is its own encoding.
+func (pc *PageCache[P]) encode(tx *Tx, frag P) []byte {
+	if pc.raw != nil {
+		return pc.raw(frag)
+	}
+	const keep = 1 << 20
+	b := pc.m.Append(tx.scratch[:0], frag)
+	if cap(b) <= keep {
+		tx.scratch = b
+	}
+	return b
+}

@@ -1,0 +1,254 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"pagecache/engine/internal/iobuf"
+	"pagecache/segments/format"
+)
+
+// Log is a standalone log: records in order, without pages. It is never recycled. All methods are safe for concurrent use.
+type Log struct {
+	*store
+	// open counts reservations that have not ended, so that Close can say so.
+	open atomic.Int64
+}
+
+// OpenLog opens the standalone log in dir, or makes one. SegmentMode is Linear whatever opts says. Errors as for Open.
+func OpenLog(dir string, opts *Options) (*Log, error) {
+	s, _, err := openStore(dir, opts, true)
+	if err != nil {
+		return nil, err
+	}
+	return &Log{store: s}, nil
+}
+
+// Reservation is a place in the log. It ends in exactly one Complete or Abort, soon: until then nothing behind it becomes
+// stable. It belongs to one goroutine.
+type Reservation struct {
+	l *Log
+	r iobuf.Reservation
+	// lsn and ptr are kept here since the place cannot be asked once the reservation has ended.
+	lsn   LSN
+	ptr   DiskPtr
+	ended bool
+}
+
+// ErrReservationEnded is returned by Complete and Abort of a reservation that has ended.
+var ErrReservationEnded = errors.New("reservation has ended")
+
+// Reserve takes a place for a record of n bytes, to be written into Bytes. Errors: ErrNoSpace, ErrTooLarge, ErrFailed, ErrClosed;
+// nothing was done then.
+func (l *Log) Reserve(n int) (*Reservation, error) {
+	r, err := l.reserve(n)
+	if err != nil {
+		return nil, logError("reserve", err)
+	}
+	l.open.Add(1)
+	return &Reservation{l: l, r: r, lsn: r.LSN(), ptr: r.Ptr()}, nil
+}
+
+func (l *Log) reserve(n int) (iobuf.Reservation, error) {
+	if l.closed.Load() {
+		return iobuf.Reservation{}, iobuf.ErrClosed
+	}
+	return l.log.Reserve(format.KindData, 0, n)
+}
+
+// Bytes is where the record goes; nil once the reservation has ended.
+func (r *Reservation) Bytes() []byte {
+	if r.ended {
+		return nil
+	}
+	return r.r.Body()
+}
+
+// LSN is the record's LSN.
+func (r *Reservation) LSN() LSN { return r.lsn }
+
+// Complete commits the record and returns where it is.
+func (r *Reservation) Complete() (LSN, DiskPtr, error) {
+	if r.ended {
+		return 0, DiskPtr{}, ErrReservationEnded
+	}
+	r.ended = true
+	r.r.Complete()
+	r.l.open.Add(-1)
+	return r.lsn, r.ptr, nil
+}
+
+// Abort gives the place up; readers of the log skip it.
+func (r *Reservation) Abort() error {
+	if r.ended {
+		return ErrReservationEnded
+	}
+	r.ended = true
+	r.r.Abort()
+	r.l.open.Add(-1)
+	return nil
+}
+
+// Write appends a record. It is in memory when Write returns; MakeStable makes it durable. Errors as for Reserve.
+func (l *Log) Write(p []byte) (LSN, DiskPtr, error) {
+	r, err := l.reserve(len(p))
+	if err != nil {
+		return 0, DiskPtr{}, logError("write", err)
+	}
+	copy(r.Body(), p)
+	lsn, ptr := r.LSN(), r.Ptr()
+	r.Complete()
+	return lsn, ptr, nil
+}
+
+// WriteBatch appends records that are recovered all or none, and returns their LSNs. After an error what was written before it stays in the
+// log as single records.
+func (l *Log) WriteBatch(records [][]byte) ([]LSN, error) {
+	if len(records) == 0 {
+		return nil, nil
+	}
+	b, err := l.pinLog()
+	if err != nil {
+		return nil, err
+	}
+	lsns := make([]LSN, 0, len(records))
+	for _, p := range records {
+		lsn, _, err := l.Write(p)
+		if err != nil {
+			return lsns, errors.Join(err, b.Abort())
+		}
+		lsns = append(lsns, lsn)
+	}
+	return lsns, b.Seal()
+}
+
+// PinLog begins a batch; see Batch.
+func (l *Log) PinLog() (*Batch, error) { return l.pinLog() }
+
+// Read returns the record at lsn and ptr, as Write or Complete returned them. It is valid until Close and must not be changed. A
+// damaged record is ErrCorrupt.
+func (l *Log) Read(lsn LSN, ptr DiskPtr) ([]byte, error) {
+	if l.closed.Load() {
+		return nil, logError("read", iobuf.ErrClosed)
+	}
+	kind, body, err := l.read(lsn, ptr)
+	if err != nil {
+		return nil, err
+	}
+	if kind != format.KindData {
+		return nil, fmt.Errorf("read LSN %d: a %v message, not a record", lsn, kind)
+	}
+	return body, nil
+}
+
+// Stats returns the log's counts.
+func (l *Log) Stats() Stats { return l.stats() }
+
+// Close makes everything durable, marks the log closed cleanly and releases it. It fails, and closes nothing, while reservations are open.
+func (l *Log) Close() error {
+	if n := l.open.Load(); n != 0 {
+		return fmt.Errorf("close: %d reservations have not ended", n)
+	}
+	if l.closed.Swap(true) {
+		return logError("close", iobuf.ErrClosed)
+	}
+	return logError("close", l.close(0, 0))
+}
+
+// Iterator walks the records of a log in order. It belongs to one goroutine.
+type Iterator struct {
+	l    *Log
+	pos  LSN // of the next message
+	end  LSN // the stable end when the iterator was made
+	lsn  LSN
+	ptr  DiskPtr
+	body []byte
+	err  error
+}
+
+// Iter returns an iterator over the stable records at or above from, as far as the log is stable now. from need not be a
+// record's LSN; 0 is the beginning.
+func (l *Log) Iter(from LSN) *Iterator {
+	it := &Iterator{l: l, end: l.log.StableEnd(), pos: from}
+	size := LSN(l.super.SegmentSize)
+	// A message boundary is only known at the beginning of a segment.
+	it.pos = max(from, 0) / size * size
+	for it.pos < it.end {
+		if it.pos%size == 0 {
+			it.pos += format.SegmentHeaderSize
+		}
+		if it.pos >= from {
+			break
+		}
+		if _, _, ok := it.step(); !ok {
+			break
+		}
+	}
+	return it
+}
+
+// Next moves to the next record; false at the end, or at an error (Err).
+func (it *Iterator) Next() bool {
+	for it.err == nil && it.pos < it.end {
+		if it.l.closed.Load() {
+			it.err = logError("iterate", iobuf.ErrClosed)
+			return false
+		}
+		kind, body, ok := it.step()
+		if ok && kind == format.KindData {
+			it.body = body
+			return true
+		}
+	}
+	it.body = nil
+	return false
+}
+
+// step reads the message at pos, of whatever kind, and moves pos behind it. False: there was none to read in this segment, or an error.
+func (it *Iterator) step() (format.Kind, []byte, bool) {
+	size := LSN(it.l.super.SegmentSize)
+	if it.pos%size == 0 {
+		it.pos += format.SegmentHeaderSize
+	}
+	if size-it.pos%size < format.HeaderSize {
+		it.pos += size - it.pos%size
+		return 0, nil, false
+	}
+	base := it.pos - it.pos%size
+	seg, ok := it.l.space.Find(base)
+	if !ok {
+		it.err = &CorruptError{File: it.l.dir, LSN: it.pos, Reason: "no segment holds this LSN", Err: ErrCorrupt}
+		return 0, nil, false
+	}
+	off := seg.Offset(int(size)) + format.Offset(it.pos-base)
+	it.lsn = it.pos
+	h, err := it.l.header(it.pos, off)
+	if err == nil {
+		it.ptr = DiskPtr{Off: off, Len: uint32(h.Len)}
+		if h.Kind == format.KindPad {
+			it.pos += LSN(format.AlignUp(h.Len))
+			return h.Kind, nil, true
+		}
+		var body []byte
+		var kind format.Kind
+		if kind, body, err = it.l.read(it.pos, it.ptr); err == nil {
+			it.pos += LSN(format.AlignUp(h.Len))
+			return kind, body, true
+		}
+	}
+	it.err = fmt.Errorf("iterate at LSN %d: %w", it.pos, err)
+	return 0, nil, false
+}
+
+// LSN is the current record's.
+func (it *Iterator) LSN() LSN { return it.lsn }
+
+// Ptr says where the current record lies.
+func (it *Iterator) Ptr() DiskPtr { return it.ptr }
+
+// Bytes is the current record, valid until Close, not to be changed.
+func (it *Iterator) Bytes() []byte { return it.body }
+
+// Err is why Next returned false before the end; nil at the end.
+func (it *Iterator) Err() error { return it.err }

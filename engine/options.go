@@ -1,0 +1,199 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"time"
+
+	"pagecache/internal/vfs"
+	"pagecache/iouring"
+	"pagecache/segments/format"
+)
+
+// SegmentMode says what becomes of segments whose contents are dead.
+type SegmentMode int
+
+// The segment modes.
+const (
+	GC     SegmentMode = iota // recycled
+	Linear                    // kept, in order: for standalone logs
+)
+
+// Compression says how page messages are compressed.
+type Compression int
+
+// The kinds of compression.
+const (
+	CompressionNone Compression = iota
+	CompressionZstd
+)
+
+// IOMode says how the log is written.
+type IOMode int
+
+// The ways of writing the log.
+const (
+	IOAuto    IOMode = iota // io_uring if it works, else system calls
+	IOUring                 // io_uring, or an error from Open
+	IOSyscall               // system calls
+)
+
+// DirectMode says whether the log is written with O_DIRECT.
+type DirectMode int
+
+// The ways of using O_DIRECT.
+const (
+	DirectAuto DirectMode = iota // if the file system takes it
+	DirectOn                     // or an error from Open
+	DirectOff
+)
+
+// Options configure a store. The zero value of every field means its default, which is given in brackets. Unless a comment
+// says otherwise a field may change from one opening to the next.
+type Options struct {
+	// SegmentSize in bytes [8 MiB], 16 KiB … 16 MiB, a multiple of 4096. Fixed when the store is made: later
+	// openings may leave it zero, and must not say another.
+	SegmentSize int
+	// IOBuffers is how many segments can be in memory while they are filled and written [3], 2 … 32. Costs
+	// SegmentSize bytes outside the Go heap each.
+	IOBuffers int
+	// CacheCapacity is the bound on resident page bytes [1 GiB]. This version keeps every page it touched.
+	CacheCapacity int64
+	// ConsolidateAfter is the number of fragments above which a page is rewritten as one [10], 1 … 1<<20. Lower: faster reads from
+	// disk, more written.
+	ConsolidateAfter int
+	// FlushEvery is how long a write may stay in memory only when nobody waits for it [500 ms]; negative: for ever.
+	FlushEvery time.Duration
+	// SnapshotEvery is the number of updates between snapshots [1 000 000]; for a later version.
+	SnapshotEvery int
+	// SnapshotDir is where snapshots go [the store's directory]; for a later version.
+	SnapshotDir string
+	// CleanupThreshold is the live share below which a segment is worth cleaning [0.40], 0.01 … 1; for a later version.
+	CleanupThreshold float64
+	// CleanupSkew favours old segments in cleaning, in percent [10], 0 … 98; for a later version.
+	CleanupSkew int
+	// SegmentMode says whether segments are recycled [GC].
+	SegmentMode SegmentMode
+	// Temporary removes the store at Close. Without a directory it is made under /dev/shm, or os.TempDir without that.
+	Temporary bool
+	// ReadOnly opens without writing; for a later version, refused here.
+	ReadOnly bool
+	// Compression of page messages [none]; zstd is for a later version, refused here.
+	Compression Compression
+	// CompressionLevel [5], 1 … 22.
+	CompressionLevel int
+	// IDPersistInterval is how many ids GenerateID hands out between durable notes of them [1 000 000]. A crash skips up to twice
+	// as many. Every Tx draws one. An opening that finds no clean close adds the double of the larger of the old and new interval.
+	IDPersistInterval uint64
+	// IO is how the log is written [IOAuto].
+	IO IOMode
+	// Direct is whether O_DIRECT is used [DirectAuto].
+	Direct DirectMode
+	// PrintProfileOnClose writes Stats to the Logger at Close.
+	PrintProfileOnClose bool
+	// Logger gets the few messages there are [none].
+	Logger *slog.Logger
+
+	fs vfs.FS // test seam: the simulated disk
+}
+
+const (
+	defaultSegmentSize       = 8 << 20
+	defaultIOBuffers         = 3
+	defaultCacheCapacity     = 1 << 30
+	defaultConsolidateAfter  = 10
+	defaultFlushEvery        = 500 * time.Millisecond
+	defaultSnapshotEvery     = 1_000_000
+	defaultCleanupThreshold  = 0.40
+	defaultCleanupSkew       = 10
+	defaultCompressionLevel  = 5
+	defaultIDPersistInterval = 1_000_000
+	segmentSizeMultiple      = 4096
+)
+
+func orDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+// withDefaults returns a copy with every zero field set to its default, but for SegmentSize, which the store decides.
+func (o *Options) withDefaults() Options {
+	var c Options
+	if o != nil {
+		c = *o
+	}
+	orDefault(&c.IOBuffers, defaultIOBuffers)
+	orDefault(&c.CacheCapacity, defaultCacheCapacity)
+	orDefault(&c.ConsolidateAfter, defaultConsolidateAfter)
+	orDefault(&c.FlushEvery, defaultFlushEvery)
+	orDefault(&c.SnapshotEvery, defaultSnapshotEvery)
+	orDefault(&c.CleanupThreshold, defaultCleanupThreshold)
+	orDefault(&c.CleanupSkew, defaultCleanupSkew)
+	orDefault(&c.CompressionLevel, defaultCompressionLevel)
+	orDefault(&c.IDPersistInterval, defaultIDPersistInterval)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.fs == nil {
+		c.fs = vfs.OS
+	}
+	return c
+}
+
+// Validate reports every field that is out of its bounds, in one error.
+func (o *Options) Validate() error {
+	c := o.withDefaults()
+	var errs []error
+	bad := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	s := c.SegmentSize
+	bad(s == 0 || s >= format.MinSegmentSize && s <= format.MaxSegmentSize && s%segmentSizeMultiple == 0,
+		"SegmentSize %d: want %d … %d, a multiple of %d", s, format.MinSegmentSize, format.MaxSegmentSize, segmentSizeMultiple)
+	bad(c.IOBuffers >= 2 && c.IOBuffers <= 32, "IOBuffers %d: want 2 … 32", c.IOBuffers)
+	bad(c.CacheCapacity > 0, "CacheCapacity %d: want a positive number of bytes", c.CacheCapacity)
+	bad(c.ConsolidateAfter >= 1 && c.ConsolidateAfter <= 1<<20, "ConsolidateAfter %d: want 1 … %d", c.ConsolidateAfter, 1<<20)
+	bad(c.SnapshotEvery > 0, "SnapshotEvery %d: want a positive number of updates", c.SnapshotEvery)
+	bad(c.CleanupThreshold >= 0.01 && c.CleanupThreshold <= 1, "CleanupThreshold %v: want 0.01 … 1", c.CleanupThreshold)
+	bad(c.CleanupSkew >= 0 && c.CleanupSkew < 99, "CleanupSkew %d: want 0 … 98", c.CleanupSkew)
+	bad(c.SegmentMode == GC || c.SegmentMode == Linear, "SegmentMode %d: want GC or Linear", c.SegmentMode)
+	bad(c.Compression == CompressionNone || c.Compression == CompressionZstd, "Compression %d: want CompressionNone or CompressionZstd", c.Compression)
+	bad(c.CompressionLevel >= 1 && c.CompressionLevel <= 22, "CompressionLevel %d: want 1 … 22", c.CompressionLevel)
+	bad(c.IDPersistInterval <= math.MaxInt64/4, "IDPersistInterval %d: want at most %d", c.IDPersistInterval, int64(math.MaxInt64/4))
+	bad(c.IO >= IOAuto && c.IO <= IOSyscall, "IO %d: want IOAuto, IOUring or IOSyscall", c.IO)
+	bad(c.Direct >= DirectAuto && c.Direct <= DirectOff, "Direct %d: want DirectAuto, DirectOn or DirectOff", c.Direct)
+	bad(!c.ReadOnly || !c.Temporary, "ReadOnly and Temporary exclude each other")
+	if len(errs) > 0 {
+		return fmt.Errorf("bad options: %w", errors.Join(errs...))
+	}
+	if c.ReadOnly {
+		return fmt.Errorf("ReadOnly: %w by this version", ErrUnsupported)
+	}
+	if c.Compression != CompressionNone {
+		return fmt.Errorf("Compression: %w by this version", ErrUnsupported)
+	}
+	return nil
+}
+
+func (o *Options) device() iouring.Options {
+	d := iouring.Options{Depth: 8}
+	switch o.IO {
+	case IOUring:
+		d.Ring = iouring.On
+	case IOSyscall:
+		d.Ring = iouring.Off
+	}
+	switch o.Direct {
+	case DirectOn:
+		d.Direct = iouring.On
+	case DirectOff:
+		d.Direct = iouring.Off
+	}
+	return d
+}

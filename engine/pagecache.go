@@ -1,0 +1,289 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/pagetable"
+	"pagecache/recovery"
+	"pagecache/segments/format"
+)
+
+// The names of the log, see package segments/format.
+type (
+	PageID  = format.PageID
+	LSN     = format.LSN
+	DiskPtr = format.DiskPtr
+)
+
+// Materializer says what a store's pages are. Its methods are called by many goroutines at once. P is a value that is
+// never changed once it was given to the store.
+type Materializer[P any] interface {
+	// Merge makes one value of a page's fragments, oldest first, at least two. The result aliases none of them.
+	Merge(frags []P) P
+	// Size is how many bytes of memory a fragment takes.
+	Size(frag P) int
+	// Append encodes a fragment behind dst.
+	Append(dst []byte, frag P) []byte
+	// Decode decodes a fragment. It may alias src, which stays unchanged until the Tx ends.
+	Decode(src []byte) (P, error)
+}
+
+// Bytes is the Materializer for pages that are byte strings and grow by appending: merging is concatenation. Encoding
+// and decoding copy nothing.
+type Bytes struct{}
+
+// Merge concatenates.
+func (Bytes) Merge(frags [][]byte) []byte {
+	n := 0
+	for _, f := range frags {
+		n += len(f)
+	}
+	page := make([]byte, 0, n)
+	for _, f := range frags {
+		page = append(page, f...)
+	}
+	return page
+}
+
+// Size is the length and the slice's own words.
+func (Bytes) Size(frag []byte) int { return len(frag) + 24 }
+
+// Append appends.
+func (Bytes) Append(dst, frag []byte) []byte { return append(dst, frag...) }
+
+// Decode returns src itself.
+func (Bytes) Decode(src []byte) ([]byte, error) { return src, nil }
+
+// PageKind says what a page is.
+type PageKind uint8
+
+// The kinds of page.
+const (
+	Unallocated  PageKind = iota // never allocated
+	Materialized                 // has a value
+	Free                         // was freed
+	Counter                      // page 1, the id counter
+	MetaPage                     // page 0, the map from names to root pages
+)
+
+var pageKinds = [...]string{"unallocated", "materialized", "free", "counter", "meta"}
+
+// String returns the kind's name.
+func (k PageKind) String() string { return pageKinds[k] }
+
+// Page is what Get returns. Value is set if Kind is Materialized; it is valid until the Tx ends, and never changes.
+type Page[P any] struct {
+	Kind  PageKind
+	Value P
+	Ptr   PagePtr[P]
+}
+
+// PagePtr is a state of a page, for the compare-and-swap calls. It does not outlive the opening.
+type PagePtr[P any] struct{ e *entry[P] }
+
+// IsZero reports whether p is the state of no page.
+func (p PagePtr[P]) IsZero() bool { return p.e == nil }
+
+// LastLSN is the LSN of the newest message that the state consists of; 0 if IsZero. The state is durable once that is stable.
+func (p PagePtr[P]) LastLSN() LSN {
+	if p.e == nil {
+		return 0
+	}
+	return p.e.LSN
+}
+
+type (
+	entry[P any] = pagestack.Entry[P]
+	slot[P any]  = pagetable.Slot[entry[P]]
+)
+
+// PageCache is an open page store. All methods are safe for concurrent use.
+type PageCache[P any] struct {
+	*store
+	m      Materializer[P]
+	raw    func(P) []byte // for Bytes: the encoding is the fragment itself
+	table  pagetable.Table[entry[P]]
+	txs    txs
+	ids    counter
+	pages  pages
+	counts counts
+	limit  uint16 // ConsolidateAfter
+}
+
+// Open opens the page store in dir, or makes one. opts nil means defaults. Errors: bad options (all of them named), ErrLocked
+// after two seconds, ErrCorrupt, ErrNoSpace, ErrUnsupported, and those of the operating system. On an error nothing
+// stays open and no data was touched.
+func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], error) {
+	if m == nil {
+		return nil, errors.New("open: no Materializer given")
+	}
+	s, found, err := openStore(dir, opts, false)
+	if err != nil {
+		return nil, err
+	}
+	pc := &PageCache[P]{store: s, m: m, limit: uint16(min(s.opts.ConsolidateAfter, math.MaxUint16-1))}
+	if _, ok := any(m).(Bytes); ok {
+		pc.raw, _ = any(func(b []byte) []byte { return b }).(func(P) []byte)
+	}
+	if err := pc.rebuild(found); err != nil {
+		_, _ = s.log.Close()
+		s.space.Wait()
+		s.release()
+		return nil, fmt.Errorf("open %s: %w", s.dir, err)
+	}
+	pc.ids.start(s, found.nextID, found.idLimit, pc.writeCounter)
+	return pc, nil
+}
+
+// rebuild fills the table from the messages that recovery found.
+func (pc *PageCache[P]) rebuild(r *recovered) error {
+	next := max(r.nextPage, FirstUserPage)
+	err := r.scan.Apply(func(m recovery.Message) error {
+		if m.Page > format.MaxPageID {
+			return &CorruptError{File: pc.dir, LSN: m.LSN, Page: m.Page, Reason: "page id out of bounds", Err: ErrCorrupt}
+		}
+		if m.Kind == format.KindCounter || m.Kind == format.KindMeta {
+			return pc.rebuildSpecial(m, r.where(m))
+		}
+		next = max(next, m.Page+1)
+		return pc.rebuildPage(m, r.where(m))
+	})
+	if err != nil {
+		return err
+	}
+	pc.pages.next.Store(uint64(next))
+	for pid := FirstUserPage; pid < next; pid++ {
+		s := pc.table.Get(pid)
+		if s == nil {
+			pc.pages.free = append(pc.pages.free, pid)
+			continue
+		}
+		e := s.Load()
+		if e == nil || e.Kind == pagestack.Free {
+			pc.pages.free = append(pc.pages.free, pid)
+		}
+		if e != nil {
+			if e.Ext != nil {
+				slices.Reverse(e.Ext.Refs)
+			}
+			e.Refs(func(ref pagestack.Ref) { pc.space.Live(ref.Ptr) })
+		}
+	}
+	for _, pid := range []PageID{format.MetaPage, format.CounterPage} {
+		if s := pc.table.Get(pid); s != nil && s.Load() != nil {
+			pc.space.Live(s.Load().Ptr)
+		}
+	}
+	pc.pages.ready()
+	return nil
+}
+
+// FirstUserPage is the first id that Allocate hands out in a new store.
+const FirstUserPage = format.FirstUserPage
+
+func (pc *PageCache[P]) rebuildPage(m recovery.Message, ptr DiskPtr) error {
+	s := pc.table.Make(m.Page)
+	old := s.Load()
+	e := &entry[P]{Kind: pagestack.OnDisk, LSN: m.LSN, Ptr: ptr, Depth: 1}
+	switch m.Kind {
+	case format.KindFree:
+		e.Kind = pagestack.Free
+	case format.KindCompact:
+		e.Ext = &pagestack.Ext{Refs: []pagestack.Ref{{LSN: m.LSN, Ptr: ptr}}}
+	case format.KindAppend:
+		if old == nil || old.Kind != pagestack.OnDisk {
+			return &CorruptError{File: pc.dir, Offset: ptr.Off, LSN: m.LSN, Page: m.Page, Reason: "a delta of a page that has no base", Err: ErrCorrupt}
+		}
+		// Nobody else sees the chain yet. Oldest first until rebuild turns it round.
+		e = old
+		e.Ext.Refs = append(e.Ext.Refs, pagestack.Ref{LSN: m.LSN, Ptr: ptr})
+		e.LSN, e.Ptr, e.Depth = m.LSN, ptr, uint16(min(len(e.Ext.Refs), pagestack.MaxDepth))
+	default:
+		return &CorruptError{File: pc.dir, Offset: ptr.Off, LSN: m.LSN, Page: m.Page, Reason: "a message of kind " + m.Kind.String() + " in a page store", Err: ErrCorrupt}
+	}
+	s.Store(e)
+	return nil
+}
+
+func (pc *PageCache[P]) rebuildSpecial(m recovery.Message, ptr DiskPtr) error {
+	e := &entry[P]{LSN: m.LSN, Ptr: ptr, Depth: 1, Ext: &pagestack.Ext{}}
+	var err error
+	want := format.MetaPage
+	if m.Kind == format.KindCounter {
+		want, e.Kind = format.CounterPage, pagestack.Counter
+		e.Ext.Counter, err = format.DecodeCounter(m.Body)
+	} else {
+		e.Kind = pagestack.Meta
+		e.Ext.Meta, err = format.DecodeMeta(m.Body)
+	}
+	if err == nil && m.Page != want {
+		err = fmt.Errorf("%v message for page %d", m.Kind, m.Page)
+	}
+	if err != nil {
+		return &CorruptError{File: pc.dir, Offset: ptr.Off, LSN: m.LSN, Page: m.Page, Reason: err.Error(), Err: ErrCorrupt}
+	}
+	pc.table.Make(want).Store(e)
+	return nil
+}
+
+// closePatience is how long Close waits for open Txs.
+const closePatience = 5 * time.Second
+
+// Close makes everything written durable, marks the store closed cleanly and releases it. Calls that are under way or come later fail with
+// ErrClosed. It waits a few seconds for open Txs to end; if one does not, the store is closed all the same, but its memory
+// map stays until the process ends, so that what the Tx holds stays valid, and the error says so. A second Close is ErrClosed.
+func (pc *PageCache[P]) Close() error {
+	if pc.closed.Swap(true) {
+		return fmt.Errorf("close: %w", ErrClosed)
+	}
+	var left error
+	for deadline := time.Now().Add(closePatience); pc.txs.domain.Readers() > 0; time.Sleep(200 * time.Microsecond) {
+		if time.Now().After(deadline) {
+			left = fmt.Errorf("close: %d Txs have not ended; the memory map is left in place", pc.txs.domain.Readers())
+			pc.view = nil
+			break
+		}
+	}
+	pc.ids.stop()
+	if pc.opts.PrintProfileOnClose {
+		pc.opts.Logger.Info("profile", "dir", pc.dir, "stats", fmt.Sprintf("%+v", pc.Stats()))
+	}
+	err := pc.close(pc.ids.next.Load(), PageID(pc.pages.next.Load()))
+	return errors.Join(left, logError("close", err))
+}
+
+// WasRecovered reports whether the store existed before this opening.
+func (pc *PageCache[P]) WasRecovered() bool { return pc.found }
+
+// Begin begins a Tx. It fails with ErrClosed, and with the log's error if ids have run out and cannot be noted.
+func (pc *PageCache[P]) Begin() (*Tx, error) {
+	ts := pc.ids.next.Add(1) - 1
+	if ts >= pc.ids.soft.Load() {
+		if err := pc.ids.slow(ts); err != nil {
+			return nil, logError("begin", err)
+		}
+	}
+	tx := pc.txs.begin()
+	if pc.closed.Load() {
+		tx.End()
+		return nil, fmt.Errorf("begin: %w", ErrClosed)
+	}
+	tx.ts.Store(ts)
+	return tx, nil
+}
+
+// check is what every call on a page begins with.
+func (pc *PageCache[P]) check(tx *Tx, doing string, pid PageID) error {
+	if err := pc.txs.checkTx(tx); err != nil {
+		return fmt.Errorf("%s page %d: %w", doing, pid, err)
+	}
+	if pc.closed.Load() {
+		return fmt.Errorf("%s page %d: %w", doing, pid, ErrClosed)
+	}
+	return nil
+}

@@ -1,0 +1,256 @@
+package engine
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+
+	"pagecache/engine/internal/iobuf"
+	"pagecache/iouring"
+	"pagecache/mmapread"
+	"pagecache/recovery"
+	"pagecache/segments"
+	"pagecache/segments/format"
+)
+
+// recovered is what recovery found in the log, and where the log goes on.
+type recovered struct {
+	scan     *recovery.Result
+	keep     []recovery.Segment // below End, by base
+	discard  []format.SegmentID // in use, but nothing in them counts any more
+	tail     *recovery.Segment  // the partly filled one, if End lies inside a segment
+	moved    bool               // the tail was copied to another slot
+	movedOff format.Offset      // add to the offsets of the tail's messages
+	nextPage format.PageID      // the first that was never allocated, if the store was closed cleanly
+	nextID   uint64
+	idLimit  uint64 // ids at and above it must not be handed out before a higher one is durable
+}
+
+// recover reads the log. Rule 11: after anything but a clean close, what the page cache holds is not believed; the file is synced, its
+// cached pages are dropped, and the tail is written anew (moveTail) before anything is shown.
+func (s *store) recover() (*recovered, error) {
+	size, err := s.file.Size()
+	if err != nil {
+		return nil, err
+	}
+	if !s.super.Clean && size > 0 {
+		if err := s.file.Sync(); err != nil {
+			return nil, fmt.Errorf("sync log before reading it: %w", err)
+		}
+		if err := s.file.DropCache(0, size); err != nil {
+			return nil, fmt.Errorf("drop cached pages of the log: %w", err)
+		}
+	}
+	res, err := recovery.Scan(s.file, recovery.Options{Store: s.super.Store, SegmentSize: s.super.SegmentSize,
+		Generation: s.super.Generation, Clean: s.super.Clean, End: s.super.End, File: filepath.Join(s.dir, logName)})
+	if err != nil {
+		return nil, err
+	}
+	if res.Torn {
+		s.opts.Logger.Warn("log ends in a torn tail", "dir", s.dir, "end", res.End, "why", res.Why)
+	}
+	r := &recovered{scan: res, nextPage: s.super.NextPage}
+	for _, g := range res.Segments {
+		if g.Base >= res.End {
+			r.discard = append(r.discard, g.Slot)
+			continue
+		}
+		r.keep = append(r.keep, g)
+	}
+	r.discard = append(append(r.discard, res.Void...), res.Damaged...)
+	if int64(res.End)%int64(s.super.SegmentSize) != 0 {
+		r.tail = &r.keep[len(r.keep)-1]
+	}
+	r.ids(s)
+	return r, nil
+}
+
+// ids decides where the id counter goes on. Ids are handed out below the sum of the last durable note and
+// twice the interval, so that is where a crashed store goes on: ids never repeat.
+func (r *recovered) ids(s *store) {
+	r.nextID = s.super.NextID
+	if s.found && !s.super.Clean {
+		r.nextID = max(r.nextID, r.scan.Counter) + 2*max(s.super.IDInterval, s.opts.IDPersistInterval)
+	}
+	r.idLimit = r.nextID + 2*s.opts.IDPersistInterval
+}
+
+// start begins a new generation, opens the device, moves the tail, frees the slots that hold nothing and starts the log.
+func (s *store) start(r *recovered) (err error) {
+	sb := s.super
+	clean := sb.Clean
+	sb.Clean, sb.End, sb.NextPage = false, 0, 0
+	sb.Generation = max(sb.Generation, r.scan.MaxGeneration) + 1
+	sb.NextID, sb.IDInterval = r.nextID, s.opts.IDPersistInterval
+	// The generation is durable before the first write of this opening (format.Generation).
+	if err := s.writeSuper(sb); err != nil {
+		return err
+	}
+	size := sb.SegmentSize
+	for range s.opts.IOBuffers {
+		b, err := iouring.AllocBuffer(size)
+		if err != nil {
+			return fmt.Errorf("io buffer of %d bytes: %w", size, err)
+		}
+		s.bufs = append(s.bufs, b)
+	}
+	o := s.opts.device()
+	o.Buffers = s.bufs
+	if s.dev, s.report, err = s.file.OpenDevice(o); err != nil {
+		return fmt.Errorf("open device: %w", err)
+	}
+	if s.report.Reason != "" {
+		s.opts.Logger.Info("log device", "dir", s.dir, "use", deviceLine(s.report))
+	}
+	if s.view, err = s.file.OpenMap(); err != nil {
+		return err
+	}
+	fileSize, err := s.file.Size()
+	if err != nil {
+		return err
+	}
+	s.space = segments.NewSpace(s.file, size, int(fileSize/int64(size)), sb.Store, sb.Generation)
+	spare := append(slices.Clone(r.scan.Zero), r.scan.Free...)
+	if r.tail != nil && !(clean && int64(r.scan.End)%int64(s.dev.Block()) == 0) {
+		if spare, err = s.moveTail(r, spare); err != nil {
+			return fmt.Errorf("write the log's tail anew: %w", err)
+		}
+	}
+	for _, slot := range r.discard {
+		if err := s.freeSlot(slot); err != nil {
+			return err
+		}
+	}
+	spare = append(spare, r.discard...)
+	slices.SortFunc(spare, func(a, b format.SegmentID) int { return cmp.Compare(a, b) })
+	s.space.Ready(spare)
+	return s.startLog(r)
+}
+
+func (s *store) startLog(r *recovered) (err error) {
+	partial := int64(r.scan.End)%int64(s.super.SegmentSize) != 0
+	for i, g := range r.keep {
+		s.space.Adopt(g.Slot, g.Base, format.MakeSeed(s.super.Store, g.Generation, g.Slot), partial && i == len(r.keep)-1)
+	}
+	c := iobuf.Config{Device: s.dev, Space: s.space, Buffers: s.bufs, Store: s.super.Store, Generation: s.super.Generation,
+		FlushEvery: max(0, s.opts.FlushEvery), End: r.scan.End}
+	if partial {
+		off := int64(r.tail.Slot.Offset(s.super.SegmentSize))
+		c.Slot, c.Seed = r.tail.Slot, format.MakeSeed(s.super.Store, r.tail.Generation, r.tail.Slot)
+		c.Fill = func(mem []byte) error {
+			_, err := s.file.ReadAt(mem, off)
+			return err
+		}
+	}
+	s.log, err = iobuf.New(c)
+	return err
+}
+
+// moveTail copies the valid part of the last segment to another slot, under this opening's generation: the body
+// first, durably, then the header. Until the header is durable the old slot counts; from then on the new one does, and the old
+// one holds nothing. Stable bytes are never written over (rule 1), whatever the crash left after them is never read again
+// (trap 7), and what is shown is on the disk (rule 11).
+func (s *store) moveTail(r *recovered, spare []format.SegmentID) ([]format.SegmentID, error) {
+	size, block := s.super.SegmentSize, s.dev.Block()
+	old, buf := *r.tail, s.bufs[0]
+	defer clear(buf)
+	used := int(int64(r.scan.End) % int64(size))
+	n := (used + block - 1) &^ (block - 1)
+	if n-used > 0 && n-used < format.HeaderSize {
+		n = min(n+block, size)
+	}
+	if err := s.readTail(old, buf[:used]); err != nil {
+		return nil, err
+	}
+	slot, spare, err := s.spareSlot(spare)
+	if err != nil {
+		return nil, err
+	}
+	seed := format.MakeSeed(s.super.Store, s.super.Generation, slot)
+	oldSeed := format.MakeSeed(s.super.Store, old.Generation, old.Slot)
+	pos := format.SegmentHeaderSize
+	for used-pos >= format.HeaderSize {
+		h, _, err := format.DecodeMessage(buf[pos:used], old.Base+format.LSN(pos), oldSeed)
+		if err != nil {
+			return nil, s.corrupt(old.Base+format.LSN(pos), format.DiskPtr{Off: old.Slot.Offset(size) + format.Offset(pos), Len: uint32(h.Len)}, h, err)
+		}
+		format.PutCRC(buf[pos:], format.MakeWord(h.Kind, h.Len), seed)
+		pos += format.AlignUp(h.Len)
+	}
+	stable := r.scan.End - 1
+	if n-used >= format.HeaderSize {
+		format.PutWord(buf[used:], format.PutPad(buf[used:], r.scan.End, stable, n-used, seed))
+	}
+	off := int64(slot.Offset(size))
+	if n > block {
+		if err := s.writeDurably(buf[block:n], off+int64(block)); err != nil {
+			return nil, err
+		}
+	}
+	format.SegmentHeader{State: format.SegmentInUse, SegmentSize: size, BlockSize: block, Generation: s.super.Generation,
+		Base: old.Base, Stable: stable, Slot: slot}.Put(buf)
+	if err := s.writeDurably(buf[:block], off); err != nil {
+		return nil, err
+	}
+	r.discard = append(r.discard, old.Slot)
+	r.moved, r.movedOff = true, slot.Offset(size)-old.Slot.Offset(size)
+	r.tail.Slot, r.tail.Generation = slot, s.super.Generation
+	r.scan.End = old.Base + format.LSN(n)
+	return spare, nil
+}
+
+// readTail reads the valid part of the tail. Bytes that do not come are an error of the caller's decoding.
+func (s *store) readTail(g recovery.Segment, buf []byte) error {
+	_, err := s.file.ReadAt(buf, int64(g.Slot.Offset(s.super.SegmentSize)))
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// spareSlot takes a slot whose space is reserved from spare, or from the end of the file.
+func (s *store) spareSlot(spare []format.SegmentID) (format.SegmentID, []format.SegmentID, error) {
+	if len(spare) > 0 {
+		return spare[0], spare[1:], nil
+	}
+	slot, err := s.space.Append()
+	return slot, nil, noSpace(err)
+}
+
+// freeSlot marks a slot free by a synced header write, so that no later scan takes its contents for the log.
+func (s *store) freeSlot(slot format.SegmentID) error {
+	buf := s.bufs[0][:s.dev.Block()]
+	defer clear(buf)
+	format.SegmentHeader{State: format.SegmentFree, SegmentSize: s.super.SegmentSize, BlockSize: len(buf),
+		Generation: s.super.Generation, Stable: format.NoLSN, Slot: slot}.Put(buf)
+	if err := s.writeDurably(buf, int64(slot.Offset(s.super.SegmentSize))); err != nil {
+		return fmt.Errorf("mark %v free: %w", slot, err)
+	}
+	return nil
+}
+
+// writeDurably is one write through the device, before the log runs.
+func (s *store) writeDurably(b []byte, off int64) error {
+	comps, err := s.dev.Do([]iouring.Write{{Off: off, Buf: b}}, 1, nil)
+	for err == nil && len(comps) == 0 {
+		comps, err = s.dev.Do(nil, 1, nil)
+	}
+	if err != nil {
+		return err
+	}
+	return comps[0].Err
+}
+
+// where returns where a message that recovery found lies now.
+func (r *recovered) where(m recovery.Message) format.DiskPtr {
+	if r.moved && m.LSN >= r.tail.Base {
+		m.Ptr.Off += r.movedOff
+	}
+	return m.Ptr
+}
+
+func pull(v mmapread.Viewer, ptr format.DiskPtr, lsn format.LSN, seed format.Seed) (format.Header, []byte, error) {
+	return mmapread.Pull(v, ptr, lsn, seed, int(ptr.Len))
+}

@@ -1,0 +1,78 @@
+package engine
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+
+	"pagecache/iouring"
+)
+
+// counts are a page store's own; one goroutine's writes do not slow another's reads.
+type counts struct {
+	pulls          atomic.Int64
+	merges         atomic.Int64
+	consolidations atomic.Int64
+}
+
+// Stats says what a store has done since it was opened, and what it stands on. Bytes are bytes on disk unless said
+// otherwise.
+type Stats struct {
+	Device         string // one line: what writes the log, and why nothing better
+	Dir            string // where the store lies
+	StableLSN      LSN
+	Generation     uint64
+	BytesWritten   int64 // given to the device, padding included
+	BytesPadded    int64
+	Flushes        int64 // device writes
+	BufferWaits    int64 // times a writer had to wait for an io buffer
+	Segments       int   // slots of the log file
+	SegmentsInUse  int
+	LiveBytes      int64 // of messages that are current
+	Pages          int64 // page ids handed out and not freed
+	PagesFree      int64 // ids that will be handed out again
+	Pulls          int64 // fragments read from the log
+	Merges         int64
+	Consolidations int64
+	OpenTxs        int
+	OldestTx       uint64 // timestamp of the oldest open Tx, 0 if there is none
+}
+
+// Stats returns the store's counts. Safe for concurrent use; the counts are read one after another.
+func (pc *PageCache[P]) Stats() Stats {
+	st := pc.stats()
+	st.PagesFree = pc.pages.spare.Load()
+	st.Pages = int64(pc.pages.next.Load()) - int64(FirstUserPage) - st.PagesFree
+	st.Pulls, st.Merges, st.Consolidations = pc.counts.pulls.Load(), pc.counts.merges.Load(), pc.counts.consolidations.Load()
+	st.OpenTxs, st.OldestTx = pc.txs.oldest()
+	return st
+}
+
+func (s *store) stats() Stats {
+	l := s.log.Stats()
+	st := Stats{Device: deviceLine(s.report), Dir: s.dir, StableLSN: l.StableEnd - 1, Generation: uint64(s.super.Generation),
+		BytesWritten: l.BytesWritten, BytesPadded: l.BytesPadded, Flushes: l.Flushes, BufferWaits: l.BufferWaits}
+	st.Segments, st.SegmentsInUse, st.LiveBytes = s.space.Totals()
+	return st
+}
+
+func deviceLine(r iouring.Report) string {
+	use := []string{"system calls", "through the page cache with RWF_DSYNC"}
+	if r.Ring {
+		use[0] = "io_uring"
+	}
+	if r.Direct {
+		use[1] = "O_DIRECT with RWF_DSYNC"
+	}
+	if r.FixedFile {
+		use = append(use, "registered file")
+	}
+	if r.FixedBuffer {
+		use = append(use, "registered buffers")
+	}
+	line := fmt.Sprintf("%s, blocks of %d", strings.Join(use, ", "), r.Block)
+	if r.Reason != "" {
+		line += " (" + r.Reason + ")"
+	}
+	return line
+}

@@ -1,0 +1,303 @@
+package engine
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"pagecache/engine/internal/iobuf"
+	"pagecache/internal/vfs"
+	"pagecache/iouring"
+	"pagecache/mmapread"
+	"pagecache/recovery"
+	"pagecache/segments"
+	"pagecache/segments/format"
+)
+
+// The names of a store's files in its directory.
+const (
+	logName      = "log"
+	superName    = "superblock"
+	superTmpName = "superblock.tmp"
+)
+
+// lockPatience is how long an opening waits for a predecessor to die: after a kill the kernel's in-flight work holds
+// the file for a moment (trap 19).
+const lockPatience = 2 * time.Second
+
+// store is what page stores and standalone logs have in common: the directory, its lock, the log.
+type store struct {
+	opts   Options
+	fs     vfs.FS
+	dir    string
+	madeIt bool // this opening made the directory, for Temporary
+	file   vfs.File
+	view   vfs.Map
+	dev    iouring.Device
+	report iouring.Report
+	bufs   [][]byte
+	space  *segments.Space
+	log    *iobuf.Log
+	super  format.Superblock
+	found  bool // the store existed before this opening
+
+	closed atomic.Bool // set once by Close; a stale read lets a call through that Close waits for or that finds the log closed
+}
+
+// openStore opens or makes a store; recovered is what its log held, nil for a new one. On an error nothing stays open.
+func openStore(dir string, o *Options, isLog bool) (s *store, found *recovered, err error) {
+	if err := o.Validate(); err != nil {
+		return nil, nil, err
+	}
+	s = &store{opts: o.withDefaults()}
+	s.fs = s.opts.fs
+	if s.dir, err = s.directory(dir); err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.release()
+			err = fmt.Errorf("open %s: %w", s.dir, err)
+		}
+	}()
+	if err := s.fs.MkdirAll(s.dir); err != nil {
+		return nil, nil, err
+	}
+	if err := s.openFile(); err != nil {
+		return nil, nil, err
+	}
+	if err := s.readSuper(isLog); err != nil {
+		return nil, nil, err
+	}
+	if found, err = s.recover(); err != nil {
+		return nil, nil, err
+	}
+	if err := s.start(found); err != nil {
+		return nil, nil, err
+	}
+	return s, found, nil
+}
+
+// directory decides where the store lies.
+func (s *store) directory(dir string) (string, error) {
+	if dir != "" {
+		if _, err := s.fs.ReadDir(dir); errors.Is(err, fs.ErrNotExist) {
+			s.madeIt = true
+		}
+		return filepath.Clean(dir), nil
+	}
+	if !s.opts.Temporary {
+		return "", errors.New("open: no directory given, and not Temporary")
+	}
+	parent := "/dev/shm"
+	if st, err := os.Stat(parent); err != nil || !st.IsDir() {
+		parent = os.TempDir()
+	}
+	tmp, err := os.MkdirTemp(parent, "pagecache.tmp.")
+	if err != nil {
+		return "", fmt.Errorf("open: temporary directory: %w", err)
+	}
+	s.madeIt = true
+	return tmp, nil
+}
+
+// openFile opens and locks the log file.
+func (s *store) openFile() error {
+	f, err := s.fs.Open(filepath.Join(s.dir, logName), vfs.Write|vfs.Create)
+	if err != nil {
+		return err
+	}
+	s.file = f
+	for deadline := time.Now().Add(lockPatience); ; time.Sleep(5 * time.Millisecond) {
+		if err = f.Lock(true); !errors.Is(err, vfs.ErrLocked) {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%w: %w", ErrLocked, err)
+		}
+	}
+}
+
+// readSuper reads the superblock, or draws a new one for a new store.
+func (s *store) readSuper(isLog bool) error {
+	kind := map[bool]string{false: "page store", true: "standalone log"}
+	name := filepath.Join(s.dir, superName)
+	b, err := s.readSmall(name, format.SuperblockSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		size, err := s.file.Size()
+		if err != nil {
+			return err
+		}
+		if size != 0 {
+			return &CorruptError{File: name, Reason: "the log has contents but the superblock is missing", Err: ErrCorrupt}
+		}
+		s.super = format.Superblock{SegmentSize: s.opts.SegmentSize, Log: isLog, IDInterval: s.opts.IDPersistInterval}
+		orDefault(&s.super.SegmentSize, defaultSegmentSize)
+		_, err = rand.Read(s.super.Store[:])
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	s.found = true
+	if s.super, err = format.DecodeSuperblock(b); errors.Is(err, format.ErrSuperVersion) {
+		return fmt.Errorf("%s: %w: %w", name, ErrUnsupported, err)
+	} else if err != nil {
+		return &CorruptError{File: name, Reason: err.Error(), Err: ErrCorrupt}
+	}
+	if want := s.opts.SegmentSize; want != 0 && want != s.super.SegmentSize {
+		return fmt.Errorf("store has segments of %d bytes, Options.SegmentSize says %d", s.super.SegmentSize, want)
+	}
+	if s.super.Log != isLog {
+		return fmt.Errorf("%w: this is a %s, not a %s", ErrUnsupported, kind[s.super.Log], kind[isLog])
+	}
+	return nil
+}
+
+// readSmall reads a file of at most limit bytes; of a longer one it returns one byte more.
+func (s *store) readSmall(name string, limit int) ([]byte, error) {
+	f, err := s.fs.Open(name, vfs.Read)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, min(size, int64(limit)+1))
+	if _, err := f.ReadAt(b, 0); err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	return b, nil
+}
+
+// writeSuper replaces the superblock, durably: trap 5.
+func (s *store) writeSuper(sb format.Superblock) error {
+	tmp := filepath.Join(s.dir, superTmpName)
+	f, err := s.fs.Open(tmp, vfs.Write|vfs.Create|vfs.Trunc)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(sb.Append(nil), 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = s.fs.Rename(tmp, filepath.Join(s.dir, superName))
+	}
+	if err == nil {
+		err = s.fs.SyncDir(s.dir)
+	}
+	if err != nil {
+		return noSpace(fmt.Errorf("write superblock: %w", err))
+	}
+	s.super = sb
+	return nil
+}
+
+func noSpace(err error) error {
+	if isNoSpace(err) {
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	return err
+}
+
+// close ends the log and marks the store clean. nextID and nextPage go into the superblock. After it nothing of the store is open.
+func (s *store) close(nextID uint64, nextPage format.PageID) error {
+	end, err := s.log.Close()
+	s.space.Wait()
+	if err == nil && s.opts.Temporary {
+		s.release()
+		return nil
+	}
+	if err == nil {
+		sb := s.super
+		sb.Clean, sb.End, sb.NextID, sb.NextPage = true, end, nextID, nextPage
+		err = s.writeSuper(sb)
+	}
+	s.release()
+	return err
+}
+
+// release closes what is open, in the order that keeps the lock to the last, and removes a temporary store.
+func (s *store) release() {
+	if s.dev != nil && (s.log == nil || s.log.Drained()) {
+		_ = s.dev.Close()
+		for _, b := range s.bufs {
+			iouring.FreeBuffer(b)
+		}
+	}
+	if s.view != nil {
+		_ = s.view.Close()
+	}
+	if s.opts.Temporary && s.file != nil {
+		for _, n := range []string{superTmpName, superName, logName} {
+			_ = s.fs.Remove(filepath.Join(s.dir, n))
+		}
+		if s.madeIt {
+			_ = s.fs.Remove(s.dir) // fails, rightly, if somebody put something there
+		}
+	}
+	if s.file != nil {
+		_ = s.file.Close()
+	}
+}
+
+// read returns the body of the message at ptr: a view of the mapped file, or a copy from the io buffers while its segment
+// is there. A damaged one is a *CorruptError.
+func (s *store) read(lsn format.LSN, ptr format.DiskPtr) (format.Kind, []byte, error) {
+	size := int64(s.super.SegmentSize)
+	if lsn.IsZero() || int64(ptr.Off)%size != int64(lsn)%size || ptr.Len < format.HeaderSize ||
+		int64(ptr.Off)%size+int64(ptr.Len) > size {
+		return 0, nil, fmt.Errorf("read LSN %d at %v: no message can lie there", lsn, ptr)
+	}
+	seg := s.space.At(ptr.Off)
+	if seg.Base() != lsn-format.LSN(int64(lsn)%size) {
+		return 0, nil, fmt.Errorf("read LSN %d at %v: that segment holds other LSNs", lsn, ptr)
+	}
+	if seg.State() == segments.Active {
+		buf := make([]byte, ptr.Len)
+		if s.log.Read(buf, lsn) {
+			h, body, err := format.DecodeMessage(buf, lsn, seg.Seed())
+			return h.Kind, body, s.corrupt(lsn, ptr, h, err)
+		}
+	}
+	h, body, err := pull(s.view, ptr, lsn, seg.Seed())
+	return h.Kind, body, s.corrupt(lsn, ptr, h, err)
+}
+
+func (s *store) corrupt(lsn format.LSN, ptr format.DiskPtr, h format.Header, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &recovery.CorruptError{File: filepath.Join(s.dir, logName), Slot: format.SegmentID(int64(ptr.Off) / int64(s.super.SegmentSize)),
+		Offset: ptr.Off, LSN: lsn, Page: h.Page, Reason: err.Error(), Err: err}
+}
+
+// header reads and bounds the header at a place where a message begins, without its checksum.
+func (s *store) header(lsn format.LSN, off format.Offset) (format.Header, error) {
+	size := int64(s.super.SegmentSize)
+	room := int(size - int64(off)%size)
+	var buf [format.HeaderSize]byte
+	if s.space.At(off).State() == segments.Active && s.log.Read(buf[:], lsn) {
+		return format.DecodeHeader(buf[:], room, lsn)
+	}
+	var h format.Header
+	err := mmapread.Guard(func() error {
+		b, err := s.view.View(int64(off), format.HeaderSize)
+		if err == nil {
+			h, err = format.DecodeHeader(b, room, lsn)
+		}
+		return err
+	})
+	return h, s.corrupt(lsn, format.DiskPtr{Off: off, Len: format.HeaderSize}, h, err)
+}

@@ -1,0 +1,105 @@
+package engine
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"pagecache/engine/internal/epoch"
+)
+
+// Tx is what the calls on a store happen in. It pins an epoch: nothing that was reachable when it began is taken
+// away before it ends. It gives no isolation: calls in different Txs see each other at once. A Tx belongs to one
+// goroutine, and is not used after End. Transactions should be short, since they hold back the reuse of space.
+type Tx struct {
+	slot  epoch.Slot
+	owner *txs
+	// ts is written by Begin; read by its owner, and by Stats of other goroutines, for which a stale one is good enough.
+	ts      atomic.Uint64
+	scratch []byte // for encoding
+}
+
+// TS is the timestamp of the Tx: an id like those of GenerateID, unique and rising over the life of the store.
+func (tx *Tx) TS() uint64 { return tx.ts.Load() }
+
+// End ends the Tx. Ending it twice in a row does nothing.
+func (tx *Tx) End() {
+	if tx.slot.Leave() {
+		tx.owner.pool.Put(tx)
+	}
+}
+
+// txs makes and reuses a store's Txs.
+type txs struct {
+	domain epoch.Domain
+	pool   sync.Pool
+	mu     sync.Mutex
+	all    []*Tx // for ever: the collector may empty the pool, and the domain still knows the slots
+	next   int
+}
+
+// begin returns a Tx that is inside. The loop ends because make returns Txs that nobody else has, unless it finds one that
+// the pool gives somebody else at the same time, which takes a begin of theirs.
+func (t *txs) begin() *Tx {
+	for {
+		tx, _ := t.pool.Get().(*Tx)
+		if tx == nil {
+			tx = t.make()
+		}
+		if tx.slot.TryEnter(&t.domain) {
+			return tx
+		}
+	}
+}
+
+// make finds a Tx that is not in use, or makes one.
+func (t *txs) make() *Tx {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	const tries = 64
+	for range min(tries, len(t.all)) {
+		t.next = (t.next + 1) % len(t.all)
+		if tx := t.all[t.next]; !tx.slot.Inside() {
+			return tx
+		}
+	}
+	tx := &Tx{owner: t}
+	t.all = append(t.all, tx)
+	t.domain.Register(&tx.slot)
+	return tx
+}
+
+// checkTx reports whether tx is one of this store's and has not ended.
+func (t *txs) checkTx(tx *Tx) error {
+	if tx != nil && tx.owner == t && tx.slot.Inside() {
+		return nil
+	}
+	return txError(t, tx)
+}
+
+func txError(t *txs, tx *Tx) error {
+	switch {
+	case tx == nil:
+		return fmt.Errorf("no Tx given: %w", ErrTxEnded)
+	case tx.owner != t:
+		return fmt.Errorf("Tx of another store: %w", ErrTxEnded)
+	}
+	return ErrTxEnded
+}
+
+// oldest returns how many Txs are open and the timestamp of the oldest. A Tx that is just beginning counts with its
+// last timestamp.
+func (t *txs) oldest() (n int, ts uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, tx := range t.all {
+		if !tx.slot.Inside() {
+			continue
+		}
+		n++
+		if s := tx.ts.Load(); n == 1 || s < ts {
+			ts = s
+		}
+	}
+	return n, ts
+}

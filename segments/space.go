@@ -1,0 +1,263 @@
+package segments
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"pagecache/segments/format"
+)
+
+// File is what Space needs of the log file.
+type File interface {
+	Allocate(off, n int64) error
+	Sync() error
+}
+
+// State is what a slot is used for.
+type State uint32
+
+// The states of a slot; see the package comment.
+const (
+	Free State = iota
+	Active
+	Inactive
+)
+
+// String returns the state's name.
+func (s State) String() string { return [...]string{"free", "active", "inactive"}[s] }
+
+// Segment describes one slot.
+type Segment struct {
+	// state is written by Space's transitions only, under Space.mu; read by anyone. A stale read sends a reader to the io
+	// buffers, which then point it to the file.
+	state atomic.Uint32
+	// live is how many bytes of messages in the slot are current, rounded up as on disk. Written by Live and Dead.
+	live atomic.Int64
+	// base and seed are written before the state leaves Free.
+	base atomic.Int64
+	seed atomic.Uint32
+}
+
+// State returns the slot's state.
+func (s *Segment) State() State { return State(s.state.Load()) }
+
+// Live returns the live bytes.
+func (s *Segment) Live() int64 { return s.live.Load() }
+
+// Base returns the LSN of the segment's first byte.
+func (s *Segment) Base() format.LSN { return format.LSN(s.base.Load()) }
+
+// Seed returns what the checksums of the segment's messages start from.
+func (s *Segment) Seed() format.Seed { return format.Seed(s.seed.Load()) }
+
+const (
+	chunkBits = 10
+	chunkSize = 1 << chunkBits
+	// maxAhead bounds how far the file grows ahead of need, in bytes.
+	maxAhead = 128 << 20
+)
+
+// Space hands out slots of the log file and counts what lives in them. Safe for concurrent use.
+type Space struct {
+	file        File
+	segmentSize int
+	store       format.StoreID
+	generation  format.Generation
+
+	// chunks grows by whole chunks; each pointer is written once (under mu) and publishes a zeroed chunk.
+	chunks [1 << 12]atomic.Pointer[[chunkSize]Segment]
+
+	mu        sync.Mutex
+	free      []format.SegmentID              // Free, space reserved, lowest last
+	index     map[format.LSN]format.SegmentID // by base, of the slots that are not Free
+	slots     int                             // slots that the file holds
+	used      int                             // slots that are not Free
+	preparing bool                            // a goroutine is growing the file
+	grown     sync.WaitGroup
+}
+
+// NewSpace returns a Space for a file that holds slots segments; Adopt then says which of them are in use, and Ready ends that.
+func NewSpace(f File, segmentSize, slots int, store format.StoreID, g format.Generation) *Space {
+	return &Space{index: map[format.LSN]format.SegmentID{}, file: f, segmentSize: segmentSize, slots: slots, store: store, generation: g}
+}
+
+// MaxSlots is how many slots a file can have.
+const MaxSlots = chunkSize << 12
+
+// Segment returns the slot's description.
+func (s *Space) Segment(id format.SegmentID) *Segment {
+	p := &s.chunks[id>>chunkBits]
+	c := p.Load()
+	if c == nil {
+		p.CompareAndSwap(nil, new([chunkSize]Segment))
+		c = p.Load()
+	}
+	return &c[id&(chunkSize-1)]
+}
+
+// Adopt says that a slot holds a segment found by recovery, Active if it is the one that the log goes on in.
+func (s *Space) Adopt(id format.SegmentID, base format.LSN, seed format.Seed, active bool) {
+	g := s.Segment(id)
+	g.base.Store(int64(base))
+	g.seed.Store(uint32(seed))
+	state := Inactive
+	if active {
+		state = Active
+	}
+	g.state.Store(uint32(state))
+	s.index[base] = id
+	s.used++
+}
+
+// Append reserves one more slot at the end of the file and returns it. It is the caller's.
+func (s *Space) Append() (format.SegmentID, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.reserve(s.slots, 1); err != nil {
+		return 0, err
+	}
+	s.slots++
+	return format.SegmentID(s.slots - 1), nil
+}
+
+// Ready makes the slots given free for use: those that recovery found to hold nothing.
+func (s *Space) Ready(free []format.SegmentID) {
+	for i := len(free) - 1; i >= 0; i-- {
+		s.free = append(s.free, free[i])
+	}
+}
+
+// OpenSegment takes a slot for the segment that begins at base. It grows the file if no slot is free; an error wraps the
+// reason, and nothing has changed.
+func (s *Space) OpenSegment(base format.LSN) (format.SegmentID, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.free) == 0 {
+		if s.preparing {
+			s.mu.Unlock()
+			s.grown.Wait()
+			s.mu.Lock()
+			continue
+		}
+		if err := s.grow(); err != nil {
+			return 0, err
+		}
+	}
+	id := s.free[len(s.free)-1]
+	s.free = s.free[:len(s.free)-1]
+	s.used++
+	g := s.Segment(id)
+	g.base.Store(int64(base))
+	g.seed.Store(uint32(format.MakeSeed(s.store, s.generation, id)))
+	g.state.Store(uint32(Active))
+	s.index[base] = id
+	if ahead := s.ahead(); len(s.free) <= ahead/2 && !s.preparing && s.used > 2 {
+		s.preparing = true
+		s.grown.Add(1)
+		go s.prepare(s.slots, ahead)
+	}
+	return id, nil
+}
+
+// ahead is how many slots are worth reserving at once: a quarter of the file, at most maxAhead bytes, at least one.
+func (s *Space) ahead() int {
+	return max(1, min(s.slots/4, maxAhead/s.segmentSize))
+}
+
+// prepare grows the file in the background. Errors show when a slot is needed and there is none.
+func (s *Space) prepare(first, n int) {
+	defer s.grown.Done()
+	err := s.reserve(first, n)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.preparing = false
+	if err == nil {
+		s.add(first, n)
+	}
+}
+
+// Wait waits for growing in the background to end.
+func (s *Space) Wait() { s.grown.Wait() }
+
+// grow adds slots at the end of the file, fewer if there is no room for as many as it would like.
+func (s *Space) grow() error {
+	n := s.ahead()
+	err := s.reserve(s.slots, n)
+	if err != nil && n > 1 {
+		n = 1
+		err = s.reserve(s.slots, n)
+	}
+	if err == nil {
+		s.add(s.slots, n)
+	}
+	return err
+}
+
+// reserve takes the disk space of n slots from first on, durably: trap 13.
+func (s *Space) reserve(first, n int) error {
+	if first+n > MaxSlots {
+		return fmt.Errorf("grow log beyond %d segments: %w", MaxSlots, errTooManySegments)
+	}
+	size := int64(s.segmentSize)
+	if err := s.file.Allocate(int64(first)*size, int64(n)*size); err != nil {
+		return fmt.Errorf("grow log by %d segments: %w", n, err)
+	}
+	if err := s.file.Sync(); err != nil {
+		return fmt.Errorf("sync log after growing: %w", err)
+	}
+	return nil
+}
+
+func (s *Space) add(first, n int) {
+	fresh := make([]format.SegmentID, 0, n+len(s.free))
+	for i := first + n - 1; i >= first; i-- {
+		fresh = append(fresh, format.SegmentID(i))
+	}
+	s.free = append(fresh, s.free...)
+	s.slots = max(s.slots, first+n)
+}
+
+// SealSegment says that the segment is wholly durable and held by no buffer.
+func (s *Space) SealSegment(id format.SegmentID, base format.LSN) {
+	g := s.Segment(id)
+	if g.State() != Active || g.Base() != base {
+		panic(fmt.Sprintf("segments: sealing %v, which is %v with base %d, as base %d", id, g.State(), g.Base(), base))
+	}
+	g.state.Store(uint32(Inactive))
+}
+
+// Live counts n bytes more alive in the slot where ptr points.
+func (s *Space) Live(ptr format.DiskPtr) { s.count(ptr, 1) }
+
+// Dead counts what ptr points to as dead.
+func (s *Space) Dead(ptr format.DiskPtr) { s.count(ptr, -1) }
+
+func (s *Space) count(ptr format.DiskPtr, sign int64) {
+	id := format.SegmentID(int64(ptr.Off) / int64(s.segmentSize))
+	s.Segment(id).live.Add(sign * int64(format.AlignUp(int(ptr.Len))))
+}
+
+// At returns the segment in which a file offset lies.
+func (s *Space) At(off format.Offset) *Segment {
+	return s.Segment(format.SegmentID(int64(off) / int64(s.segmentSize)))
+}
+
+// Totals returns the slots of the file, how many of them are in use, and the live bytes in all of them.
+func (s *Space) Totals() (slots, used int, live int64) {
+	s.mu.Lock()
+	slots, used = s.slots, s.used
+	s.mu.Unlock()
+	for i := range slots {
+		live += s.Segment(format.SegmentID(i)).Live()
+	}
+	return slots, used, live
+}
+
+// Find returns the slot that holds the segment that begins at base.
+func (s *Space) Find(base format.LSN) (format.SegmentID, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id, ok := s.index[base]
+	return id, ok
+}
