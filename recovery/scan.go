@@ -133,8 +133,12 @@ func (s *scanner) readBodies() error {
 	var next atomic.Int64
 	work := func() {
 		buf := make([]byte, s.size)
+		var entries []entry // room that is used again, so that the index is allocated once for each segment
 		for i := int(next.Add(1)) - 1; i < len(s.slots); i = int(next.Add(1)) - 1 {
+			w := &s.segments[i]
+			w.entries = entries[:0]
 			s.readBody(i, buf, gens)
+			entries, w.entries = w.entries, append([]entry(nil), w.entries...)
 		}
 	}
 	if workers == 1 {

@@ -130,13 +130,20 @@ func messageCRC(msg []byte, w Word, seed Seed) uint32 {
 
 // wordCRC is crc32.Update over the four bytes of v, which that would move to the heap.
 func wordCRC(c, v uint32) uint32 {
-	c = ^c
-	for range 4 {
-		c = castagnoli[byte(c)^byte(v)] ^ c>>8
-		v >>= 8
-	}
-	return ^c
+	x := ^c ^ v
+	return ^(crcOf4[0][x&0xff] ^ crcOf4[1][x>>8&0xff] ^ crcOf4[2][x>>16&0xff] ^ crcOf4[3][x>>24])
 }
+
+// crcOf4[i][b] is what byte b contributes with 3−i bytes after it.
+var crcOf4 = func() (t [4]crc32.Table) {
+	t[3] = *castagnoli
+	for i := 2; i >= 0; i-- {
+		for b, c := range t[i+1] {
+			t[i][b] = castagnoli[byte(c)] ^ c>>8
+		}
+	}
+	return t
+}()
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
