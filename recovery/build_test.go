@@ -54,7 +54,6 @@ func (b *builder) seed() format.Seed     { return format.MakeSeed(testStore, b.g
 func (b *builder) left() int             { return testSize - b.pos }
 func (b *builder) wrote(n int)           { b.pos += format.AlignUp(n) }
 func (b *builder) known(l format.LSN)    { b.stable = l }
-func (b *builder) result() []Message     { return b.want }
 func (b *builder) offset() format.Offset { return format.Offset(b.at(b.pos)) }
 
 // put writes a message.

@@ -64,7 +64,7 @@ func AnnotateSuperblock(dst, src []byte) []byte {
 	a.field(8, "end", "LSN %v", s.End)
 	a.field(8, "next id", "%d", s.NextID)
 	a.field(8, "next page", "%v", s.NextPage)
-	a.field(8, "zero", "")
+	a.field(8, "id interval", "%d", s.IDInterval)
 	return a.dst
 }
 

@@ -37,7 +37,8 @@ func golden(t *testing.T, name string, got []byte) {
 var testStore = StoreID{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
 
 func testSuper() Superblock {
-	return Superblock{Store: testStore, SegmentSize: 8 << 20, Generation: 3, Clean: true, End: 0x12340, NextID: 5_000_000, NextPage: 77}
+	return Superblock{Store: testStore, SegmentSize: 8 << 20, Generation: 3, Clean: true, End: 0x12340, NextID: 5_000_000, NextPage: 77,
+		IDInterval: 1_000_000}
 }
 
 // testSegment returns a segment with a message of every kind, and the LSN after the last.
