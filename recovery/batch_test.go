@@ -112,6 +112,13 @@ func TestCountersBeyondTheCut(t *testing.T) {
 	if r.Counter != 3000 || r.Tip != tip {
 		t.Errorf("counter %d, tip %v", r.Counter, r.Tip)
 	}
+	b = newBuilder().open(0, 0, format.SegmentInUse)
+	b.counter(5000)
+	b.begin()
+	b.counter(4000)
+	if r, err := Scan(b.file, b.options()); err != nil || r.Counter != 5000 {
+		t.Errorf("%+v, %v", r, err)
+	}
 }
 
 // A batch that was known to be stable cannot be open.

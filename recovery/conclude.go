@@ -122,20 +122,17 @@ func (s *scanner) fillSegments() {
 	}
 }
 
-// fillCounter finds the highest counter above the cut: ids are never handed out twice, dropped or not.
+// fillCounter finds the highest counter: ids are never handed out twice, so one in a batch that is dropped counts too.
 func (s *scanner) fillCounter() {
 	r := s.res
-	if r.End == r.Tip {
-		return
-	}
 	for _, i := range s.chain {
-		base, bodies := s.slots[i].base, s.segments[i].bodies
-		if base >= r.Tip {
+		if s.slots[i].base >= r.Tip {
 			break
 		}
+		bodies := s.segments[i].bodies
 		for _, e := range s.segments[i].entries {
 			k := e.word.Kind()
-			if k == format.KindCounter && base+format.LSN(e.pos) >= r.End {
+			if k == format.KindCounter {
 				r.Counter = max(r.Counter, binary.LittleEndian.Uint64(bodies))
 			}
 			if keepsBody(k) {

@@ -50,7 +50,7 @@ type Result struct {
 	Tip           format.LSN        // where its valid messages end
 	Stable        format.LSN        // the highest LSN known to have been stable; NoLSN if none
 	MaxGeneration format.Generation // the highest in the superblock and the headers
-	Counter       uint64            // the highest id counter in a message from End to Tip; 0 if none
+	Counter       uint64            // the highest id counter below Tip, whether End cuts it off or not; 0 if none
 	Torn          bool              // something was dropped
 	Why           string            // why the log ends where it does
 
