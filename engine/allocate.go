@@ -100,11 +100,7 @@ func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
 	s := pc.table.Make(pid)
 	for {
 		head := s.Load() // nil or Free: the id is ours alone
-		ts := uint64(1)
-		if head != nil {
-			ts = head.TS + 1
-		}
-		e, err := pc.rewrite(pid, s, head, body, frag, ts)
+		e, err := pc.rewrite(pid, s, head, body, frag, nextTS(head))
 		if err != nil {
 			pc.pages.giveBack(pid)
 			return 0, PagePtr[P]{}, logError("allocate", err)
@@ -131,7 +127,7 @@ func (pc *PageCache[P]) Free(tx *Tx, pid PageID, old PagePtr[P]) (PagePtr[P], bo
 		if err != nil {
 			return PagePtr[P]{}, false, logError(fmt.Sprintf("free page %d", pid), err)
 		}
-		e := &entry[P]{Kind: pagestack.Free, TS: head.TS + 1, LSN: r.LSN(), Ptr: r.Ptr(), Depth: 1}
+		e := pagestack.New[P](pagestack.Free, head.TS()+1, 1, r.LSN(), r.Ptr())
 		if pc.install(s, head, e, &r) {
 			pc.pages.give(&pc.txs, pid)
 			return PagePtr[P]{e}, true, nil

@@ -82,10 +82,8 @@ func (pc *PageCache[P]) writeCounter(v uint64) (LSN, error) {
 			return 0, err
 		}
 		format.AppendCounter(r.Body()[:0], v)
-		e := &entry[P]{Kind: pagestack.Counter, LSN: r.LSN(), Ptr: r.Ptr(), Depth: 1, Ext: &pagestack.Ext{Counter: v}}
-		if head != nil {
-			e.TS = head.TS + 1
-		}
+		e := pagestack.New[P](pagestack.Counter, nextTS(head), 1, r.LSN(), r.Ptr())
+		e.Ext = &pagestack.Ext{Counter: v}
 		if pc.install(s, head, e, &r) {
 			return e.LSN, nil
 		}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 
 	"pagecache/engine/internal/pagestack"
 )
@@ -12,7 +13,7 @@ import (
 func (pc *PageCache[P]) Get(tx *Tx, pid PageID) (Page[P], error) {
 	if tx != nil && tx.owner == &pc.txs && tx.slot.Inside() && !pc.closed.Load() {
 		if s := pc.table.Get(pid); s != nil {
-			if e := s.Load(); e != nil && (e.Kind == pagestack.Base || e.Kind == pagestack.Merged) {
+			if e := s.Load(); e != nil && (e.Kind() == pagestack.Base || e.Kind() == pagestack.Merged) {
 				return Page[P]{Kind: Materialized, Value: e.Frag, Ptr: PagePtr[P]{e}}, nil
 			}
 		}
@@ -32,7 +33,7 @@ func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (Page[P], error) {
 	if head == nil {
 		return Page[P]{}, nil
 	}
-	switch head.Kind {
+	switch head.Kind() {
 	case pagestack.Free:
 		return Page[P]{Kind: Free, Ptr: PagePtr[P]{head}}, nil
 	case pagestack.Counter:
@@ -40,7 +41,7 @@ func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (Page[P], error) {
 	case pagestack.Meta:
 		return Page[P]{Kind: MetaPage, Ptr: PagePtr[P]{head}}, nil
 	}
-	if head.Depth > pc.limit {
+	if head.Depth() > pc.limit {
 		// The writer who should have done it could not; the log may take it now, and if not, reading goes on.
 		if e, err := pc.consolidate(tx, pid, s, head); err == nil && e != nil {
 			return Page[P]{Kind: Materialized, Value: e.Frag, Ptr: PagePtr[P]{e}}, nil
@@ -60,52 +61,65 @@ func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (Page[P], error) {
 // materialize returns an entry that stands for the same state as head, with the whole page's value in it: head itself where
 // it has it, else a new one.
 func (pc *PageCache[P]) materialize(pid PageID, head *entry[P]) (*entry[P], error) {
-	if head.Kind == pagestack.Base || head.Kind == pagestack.Merged {
+	if head.Kind() == pagestack.Base || head.Kind() == pagestack.Merged {
 		return head, nil
 	}
-	frags, refs, err := pc.fragments(pid, head)
+	whole, err := pc.whole(pid, head)
 	if err != nil {
 		return nil, err
 	}
-	e := &entry[P]{Kind: pagestack.Base, TS: head.TS, LSN: head.LSN, Ptr: head.Ptr, Depth: head.Depth}
-	if len(frags) == 1 {
-		e.Frag = frags[0]
-	} else {
-		reverse(frags)
-		e.Frag = pc.m.Merge(frags)
-		pc.counts.merges.Add(1)
+	kind, ext := pagestack.Base, (*pagestack.Ext)(nil)
+	if head.Depth() > 1 {
+		kind, ext = pagestack.Merged, &pagestack.Ext{Refs: make([]pagestack.Ref, 0, head.Depth())}
+		head.Refs(func(r pagestack.Ref) { ext.Refs = append(ext.Refs, r) })
 	}
-	if len(refs) > 1 {
-		e.Kind, e.Ext = pagestack.Merged, &pagestack.Ext{Refs: refs}
-	}
+	e := pagestack.New[P](kind, head.TS(), head.Depth(), head.LSN, head.Ptr())
+	e.Frag, e.Ext = whole, ext
 	return e, nil
 }
 
-// fragments returns the values that make up the page, newest first, with what is not resident pulled from disk, and the messages
-// that they come from. The values may be fewer: a Merged entry has one for several.
-func (pc *PageCache[P]) fragments(pid PageID, head *entry[P]) ([]P, []pagestack.Ref, error) {
-	end, above := head.End()
-	n := above + 1
-	if end.Ext != nil {
-		n = above + len(end.Ext.Refs)
+// whole returns the page's merged value.
+func (pc *PageCache[P]) whole(pid PageID, head *entry[P]) (P, error) {
+	buf, _ := pc.frags.Get().(*[]P)
+	if buf == nil {
+		buf = new([]P)
 	}
-	frags := make([]P, 0, n)
-	refs := make([]pagestack.Ref, 0, n)
-	head.Refs(func(r pagestack.Ref) { refs = append(refs, r) })
-	for e := head; e != end; e = e.Next {
-		frags = append(frags, e.Frag)
+	defer func() {
+		clear(*buf) // keeps nothing alive
+		*buf = (*buf)[:0]
+		pc.frags.Put(buf)
+	}()
+	var err error
+	if *buf, err = pc.fragments(*buf, pid, head); err != nil {
+		var zero P
+		return zero, err
 	}
-	if end.Kind != pagestack.OnDisk {
-		return append(frags, end.Frag), refs, nil
+	if len(*buf) == 1 {
+		return (*buf)[0], nil
 	}
-	for _, r := range end.Ext.Refs {
+	slices.Reverse(*buf)
+	pc.counts.merges.Add(1)
+	return pc.m.Merge(*buf), nil
+}
+
+// fragments appends the values that make up the page, newest first, to dst, with what is not resident pulled from disk. They
+// may be fewer than the messages: a Merged entry has one for several.
+func (pc *PageCache[P]) fragments(dst []P, pid PageID, head *entry[P]) ([]P, error) {
+	e := head
+	for ; e.Kind() == pagestack.Delta; e = e.Next {
+		dst = append(dst, e.Frag)
+	}
+	if e.Kind() != pagestack.OnDisk {
+		return append(dst, e.Frag), nil
+	}
+	for _, r := range e.Ext.Refs {
 		f, err := pc.pull(pid, r)
 		if err != nil {
-			return nil, nil, err
+			return dst, err
 		}
-		frags = append(frags, f)
+		dst = append(dst, f)
 	}
-	return frags, refs, nil
+	return dst, nil
 }
 
 // pull reads one fragment from the log.
@@ -138,23 +152,17 @@ func (pc *PageCache[P]) Fragments(tx *Tx, pid PageID) (PagePtr[P], []P, error) {
 		return PagePtr[P]{}, nil, nil
 	}
 	head := s.Load()
-	if head == nil || head.Kind == pagestack.Free {
+	if head == nil || head.Kind() == pagestack.Free {
 		return PagePtr[P]{}, nil, nil
 	}
-	if head.Depth > pc.limit {
+	if head.Depth() > pc.limit {
 		if e, err := pc.consolidate(tx, pid, s, head); err == nil && e != nil {
 			return PagePtr[P]{e}, []P{e.Frag}, nil
 		}
 	}
-	frags, _, err := pc.fragments(pid, head)
+	frags, err := pc.fragments(make([]P, 0, head.Depth()), pid, head)
 	if err != nil {
 		return PagePtr[P]{}, nil, err
 	}
 	return PagePtr[P]{head}, frags, nil
-}
-
-func reverse[T any](s []T) {
-	for i, j := 0, len(s)-1; i < j; i, j = i+1, j-1 {
-		s[i], s[j] = s[j], s[i]
-	}
 }

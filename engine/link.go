@@ -30,12 +30,12 @@ func (pc *PageCache[P]) Link(tx *Tx, pid PageID, old PagePtr[P], delta P) (PageP
 			return PagePtr[P]{}, false, logError(fmt.Sprintf("link page %d", pid), err)
 		}
 		copy(r.Body(), body)
-		e := &entry[P]{Next: head, Kind: pagestack.Delta, Frag: delta, TS: head.TS + 1, LSN: r.LSN(), Ptr: r.Ptr(),
-			Depth: min(head.Depth, pagestack.MaxDepth-1) + 1}
+		e := pagestack.New[P](pagestack.Delta, head.TS()+1, head.Depth()+1, r.LSN(), r.Ptr())
+		e.Next, e.Frag = head, delta
 		if !pc.install(s, head, e, &r) {
 			continue // the head moved: either housekeeping, or current finds that the state is gone
 		}
-		if e.Depth > pc.limit {
+		if e.Depth() > pc.limit {
 			// Nothing depends on it: the page is whole without, and the next Link or Get tries again.
 			_, _ = pc.consolidate(tx, pid, s, e)
 		}
@@ -55,7 +55,7 @@ func (pc *PageCache[P]) Replace(tx *Tx, pid PageID, old PagePtr[P], frag P) (Pag
 		if !same {
 			return PagePtr[P]{head}, false, nil
 		}
-		e, err := pc.rewrite(pid, s, head, body, frag, head.TS+1)
+		e, err := pc.rewrite(pid, s, head, body, frag, head.TS()+1)
 		if err != nil {
 			return PagePtr[P]{}, false, logError(fmt.Sprintf("replace page %d", pid), err)
 		}
@@ -73,7 +73,8 @@ func (pc *PageCache[P]) rewrite(pid PageID, s *slot[P], head *entry[P], body []b
 		return nil, err
 	}
 	copy(r.Body(), body)
-	e := &entry[P]{Kind: pagestack.Base, Frag: frag, TS: ts, LSN: r.LSN(), Ptr: r.Ptr(), Depth: 1}
+	e := pagestack.New[P](pagestack.Base, ts, 1, r.LSN(), r.Ptr())
+	e.Frag = frag
 	if !pc.install(s, head, e, &r) {
 		return nil, nil
 	}
@@ -82,11 +83,11 @@ func (pc *PageCache[P]) rewrite(pid PageID, s *slot[P], head *entry[P], body []b
 
 // consolidate rewrites the page as one message, in the same state: the timestamp stays (rule 6). nil if the head has moved.
 func (pc *PageCache[P]) consolidate(tx *Tx, pid PageID, s *slot[P], head *entry[P]) (*entry[P], error) {
-	whole, err := pc.materialize(pid, head)
+	whole, err := pc.whole(pid, head)
 	if err != nil {
 		return nil, err
 	}
-	e, err := pc.rewrite(pid, s, head, pc.encode(tx, whole.Frag), whole.Frag, head.TS)
+	e, err := pc.rewrite(pid, s, head, pc.encode(tx, whole), whole, head.TS())
 	if e != nil {
 		pc.counts.consolidations.Add(1)
 	}
@@ -105,7 +106,7 @@ func (pc *PageCache[P]) install(s *slot[P], head, e *entry[P], r *iobuf.Reservat
 		return false
 	}
 	// Rule 7: the accounts know before the reservation completes.
-	pc.space.Live(e.Ptr)
+	pc.space.Live(e.Ptr())
 	if e.Next == nil && head != nil {
 		head.Refs(func(old pagestack.Ref) { pc.space.Dead(old.Ptr) })
 	}
@@ -117,10 +118,10 @@ func (pc *PageCache[P]) install(s *slot[P], head, e *entry[P], r *iobuf.Reservat
 func (pc *PageCache[P]) current(s *slot[P], old PagePtr[P]) (*entry[P], bool) {
 	invariants.Jitter()
 	head := s.Load()
-	if head == nil || head.Kind == pagestack.Free {
+	if head == nil || head.Kind() == pagestack.Free {
 		return nil, false
 	}
-	return head, old.e != nil && old.e.TS == head.TS
+	return head, old.e != nil && old.e.TS() == head.TS()
 }
 
 // writable returns the slot of a page that a caller wants to change, nil if it was never allocated.
@@ -145,4 +146,12 @@ func (pc *PageCache[P]) encode(tx *Tx, frag P) []byte {
 		tx.scratch = b
 	}
 	return b
+}
+
+// nextTS is the timestamp of the state after head, which may be nil (rule 6).
+func nextTS[P any](head *entry[P]) uint64 {
+	if head == nil {
+		return 1
+	}
+	return head.TS() + 1
 }

@@ -3,9 +3,11 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync/atomic"
 
 	"pagecache/engine/internal/iobuf"
+	"pagecache/recovery"
 	"pagecache/segments/format"
 )
 
@@ -218,7 +220,8 @@ func (it *Iterator) step() (format.Kind, []byte, bool) {
 	base := it.pos - it.pos%size
 	seg, ok := it.l.space.Find(base)
 	if !ok {
-		it.err = &CorruptError{File: it.l.dir, LSN: it.pos, Reason: "no segment holds this LSN", Err: ErrCorrupt}
+		it.err = &CorruptError{File: filepath.Join(it.l.dir, logName), Slot: recovery.NoSlot, Offset: recovery.NoOffset, LSN: it.pos,
+			Page: recovery.NoPage, Reason: "no segment holds this LSN"}
 		return 0, nil, false
 	}
 	off := seg.Offset(int(size)) + format.Offset(it.pos-base)

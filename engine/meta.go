@@ -82,10 +82,8 @@ func (pc *PageCache[P]) CASRoot(tx *Tx, name []byte, old, new Option) (Option, b
 			return None, false, logError(fmt.Sprintf("change root %q", name), err)
 		}
 		copy(r.Body(), body)
-		e := &entry[P]{Kind: pagestack.Meta, TS: 1, LSN: r.LSN(), Ptr: r.Ptr(), Depth: 1, Ext: &pagestack.Ext{Meta: m}}
-		if head != nil {
-			e.TS = head.TS + 1
-		}
+		e := pagestack.New[P](pagestack.Meta, nextTS(head), 1, r.LSN(), r.Ptr())
+		e.Ext = &pagestack.Ext{Meta: m}
 		if pc.install(s, head, e, &r) {
 			return new, true, nil
 		}
@@ -127,7 +125,7 @@ func (pc *PageCache[P]) ReadTS(tx *Tx, pid PageID) (uint64, bool) {
 	if s == nil {
 		return 0, false
 	}
-	if e := s.Load(); e == nil || e.Kind == pagestack.Free {
+	if e := s.Load(); e == nil || e.Kind() == pagestack.Free {
 		return 0, false
 	}
 	if c := pc.table.ReadTS(pid, false); c != nil {

@@ -3,9 +3,12 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"math"
+	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
 	"time"
+	"unsafe"
 
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/pagetable"
@@ -43,11 +46,13 @@ func (Bytes) Merge(frags [][]byte) []byte {
 	for _, f := range frags {
 		n += len(f)
 	}
-	page := make([]byte, 0, n)
+	// A Builder's memory is not zeroed first, and whoever gets the page may not write to it any more than to a string.
+	var page strings.Builder
+	page.Grow(n)
 	for _, f := range frags {
-		page = append(page, f...)
+		page.Write(f)
 	}
-	return page
+	return unsafe.Slice(unsafe.StringData(page.String()), n)
 }
 
 // Size is the length and the slice's own words.
@@ -112,7 +117,8 @@ type PageCache[P any] struct {
 	ids    counter
 	pages  pages
 	counts counts
-	limit  uint16 // ConsolidateAfter
+	limit  int       // ConsolidateAfter
+	frags  sync.Pool // of *[]P, empty: room for the fragments of a page while it is merged
 }
 
 // Open opens the page store in dir, or makes one. opts nil means defaults. Errors: bad options (all of them named), ErrLocked
@@ -126,7 +132,7 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 	if err != nil {
 		return nil, err
 	}
-	pc := &PageCache[P]{store: s, m: m, limit: uint16(min(s.opts.ConsolidateAfter, math.MaxUint16-1))}
+	pc := &PageCache[P]{store: s, m: m, limit: min(s.opts.ConsolidateAfter, pagestack.MaxDepth-1)}
 	if _, ok := any(m).(Bytes); ok {
 		pc.raw, _ = any(func(b []byte) []byte { return b }).(func(P) []byte)
 	}
@@ -143,9 +149,13 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 // rebuild fills the table from the messages that recovery found.
 func (pc *PageCache[P]) rebuild(r *recovered) error {
 	next := max(r.nextPage, FirstUserPage)
+	// Ids are dense, so that a page's id is bounded by how many messages there are, but for those of the last allocations
+	// before a crash. The bound keeps a hostile id from costing memory (rule 12).
+	const slack = 1 << 20
+	bound, seen := next+slack, uint64(0)
 	err := r.scan.Apply(func(m recovery.Message) error {
-		if m.Page > format.MaxPageID {
-			return &CorruptError{File: pc.dir, LSN: m.LSN, Page: m.Page, Reason: "page id out of bounds", Err: ErrCorrupt}
+		if seen++; m.Page > bound+PageID(seen) {
+			return pc.misplaced(m, "page id out of proportion to the log")
 		}
 		if m.Kind == format.KindCounter || m.Kind == format.KindMeta {
 			return pc.rebuildSpecial(m, r.where(m))
@@ -164,7 +174,7 @@ func (pc *PageCache[P]) rebuild(r *recovered) error {
 			continue
 		}
 		e := s.Load()
-		if e == nil || e.Kind == pagestack.Free {
+		if e == nil || e.Kind() == pagestack.Free {
 			pc.pages.free = append(pc.pages.free, pid)
 		}
 		if e != nil {
@@ -176,7 +186,7 @@ func (pc *PageCache[P]) rebuild(r *recovered) error {
 	}
 	for _, pid := range []PageID{format.MetaPage, format.CounterPage} {
 		if s := pc.table.Get(pid); s != nil && s.Load() != nil {
-			pc.space.Live(s.Load().Ptr)
+			pc.space.Live(s.Load().Ptr())
 		}
 	}
 	pc.pages.ready()
@@ -189,44 +199,51 @@ const FirstUserPage = format.FirstUserPage
 func (pc *PageCache[P]) rebuildPage(m recovery.Message, ptr DiskPtr) error {
 	s := pc.table.Make(m.Page)
 	old := s.Load()
-	e := &entry[P]{Kind: pagestack.OnDisk, LSN: m.LSN, Ptr: ptr, Depth: 1}
+	e := pagestack.New[P](pagestack.OnDisk, 0, 1, m.LSN, ptr)
 	switch m.Kind {
 	case format.KindFree:
-		e.Kind = pagestack.Free
+		e = pagestack.New[P](pagestack.Free, 0, 1, m.LSN, ptr)
 	case format.KindCompact:
 		e.Ext = &pagestack.Ext{Refs: []pagestack.Ref{{LSN: m.LSN, Ptr: ptr}}}
 	case format.KindAppend:
-		if old == nil || old.Kind != pagestack.OnDisk {
-			return &CorruptError{File: pc.dir, Offset: ptr.Off, LSN: m.LSN, Page: m.Page, Reason: "a delta of a page that has no base", Err: ErrCorrupt}
+		if old == nil || old.Kind() != pagestack.OnDisk {
+			return pc.misplaced(m, "a delta of a page that has no base")
 		}
 		// Nobody else sees the chain yet. Oldest first until rebuild turns it round.
-		e = old
+		e = pagestack.New[P](pagestack.OnDisk, 0, len(old.Ext.Refs)+1, m.LSN, ptr)
+		e.Ext = old.Ext
 		e.Ext.Refs = append(e.Ext.Refs, pagestack.Ref{LSN: m.LSN, Ptr: ptr})
-		e.LSN, e.Ptr, e.Depth = m.LSN, ptr, uint16(min(len(e.Ext.Refs), pagestack.MaxDepth))
 	default:
-		return &CorruptError{File: pc.dir, Offset: ptr.Off, LSN: m.LSN, Page: m.Page, Reason: "a message of kind " + m.Kind.String() + " in a page store", Err: ErrCorrupt}
+		return pc.misplaced(m, "a message of kind "+m.Kind.String()+" in a page store")
 	}
 	s.Store(e)
 	return nil
 }
 
+// misplaced is the error for a message that is intact but cannot be where it is.
+func (s *store) misplaced(m recovery.Message, reason string) error {
+	return &CorruptError{File: filepath.Join(s.dir, logName), Slot: format.SegmentID(int64(m.Ptr.Off) / int64(s.super.SegmentSize)),
+		Offset: m.Ptr.Off, LSN: m.LSN, Page: m.Page, Reason: reason}
+}
+
 func (pc *PageCache[P]) rebuildSpecial(m recovery.Message, ptr DiskPtr) error {
-	e := &entry[P]{LSN: m.LSN, Ptr: ptr, Depth: 1, Ext: &pagestack.Ext{}}
+	ext := new(pagestack.Ext)
 	var err error
-	want := format.MetaPage
+	kind, want := pagestack.Meta, format.MetaPage
 	if m.Kind == format.KindCounter {
-		want, e.Kind = format.CounterPage, pagestack.Counter
-		e.Ext.Counter, err = format.DecodeCounter(m.Body)
+		kind, want = pagestack.Counter, format.CounterPage
+		ext.Counter, err = format.DecodeCounter(m.Body)
 	} else {
-		e.Kind = pagestack.Meta
-		e.Ext.Meta, err = format.DecodeMeta(m.Body)
+		ext.Meta, err = format.DecodeMeta(m.Body)
 	}
 	if err == nil && m.Page != want {
 		err = fmt.Errorf("%v message for page %d", m.Kind, m.Page)
 	}
 	if err != nil {
-		return &CorruptError{File: pc.dir, Offset: ptr.Off, LSN: m.LSN, Page: m.Page, Reason: err.Error(), Err: ErrCorrupt}
+		return pc.misplaced(m, err.Error())
 	}
+	e := pagestack.New[P](kind, 0, 1, m.LSN, ptr)
+	e.Ext = ext
 	pc.table.Make(want).Store(e)
 	return nil
 }

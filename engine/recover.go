@@ -52,14 +52,8 @@ func (s *store) recover() (*recovered, error) {
 		s.opts.Logger.Warn("log ends in a torn tail", "dir", s.dir, "end", res.End, "why", res.Why)
 	}
 	r := &recovered{scan: res, nextPage: s.super.NextPage}
-	for _, g := range res.Segments {
-		if g.Base >= res.End {
-			r.discard = append(r.discard, g.Slot)
-			continue
-		}
-		r.keep = append(r.keep, g)
-	}
-	r.discard = append(append(r.discard, res.Void...), res.Damaged...)
+	r.keep = res.Segments
+	r.discard = append(slices.Clone(res.Void), res.Damaged...)
 	if int64(res.End)%int64(s.super.SegmentSize) != 0 {
 		r.tail = &r.keep[len(r.keep)-1]
 	}

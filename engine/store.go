@@ -134,7 +134,7 @@ func (s *store) readSuper(isLog bool) error {
 			return err
 		}
 		if size != 0 {
-			return &CorruptError{File: name, Reason: "the log has contents but the superblock is missing", Err: ErrCorrupt}
+			return damagedFile(name, "the log has contents but the superblock is missing", nil)
 		}
 		s.super = format.Superblock{SegmentSize: s.opts.SegmentSize, Log: isLog, IDInterval: s.opts.IDPersistInterval}
 		orDefault(&s.super.SegmentSize, defaultSegmentSize)
@@ -148,7 +148,7 @@ func (s *store) readSuper(isLog bool) error {
 	if s.super, err = format.DecodeSuperblock(b); errors.Is(err, format.ErrSuperVersion) {
 		return fmt.Errorf("%s: %w: %w", name, ErrUnsupported, err)
 	} else if err != nil {
-		return &CorruptError{File: name, Reason: err.Error(), Err: ErrCorrupt}
+		return damagedFile(name, err.Error(), err)
 	}
 	if want := s.opts.SegmentSize; want != 0 && want != s.super.SegmentSize {
 		return fmt.Errorf("store has segments of %d bytes, Options.SegmentSize says %d", s.super.SegmentSize, want)
@@ -157,6 +157,12 @@ func (s *store) readSuper(isLog bool) error {
 		return fmt.Errorf("%w: this is a %s, not a %s", ErrUnsupported, kind[s.super.Log], kind[isLog])
 	}
 	return nil
+}
+
+// damagedFile is the error for a file that is damaged as a whole.
+func damagedFile(name, reason string, err error) error {
+	return &CorruptError{File: name, Slot: recovery.NoSlot, Offset: recovery.NoOffset, LSN: format.NoLSN, Page: recovery.NoPage,
+		Reason: reason, Err: err}
 }
 
 // readSmall reads a file of at most limit bytes; of a longer one it returns one byte more.
@@ -279,7 +285,7 @@ func (s *store) corrupt(lsn format.LSN, ptr format.DiskPtr, h format.Header, err
 	if err == nil {
 		return nil
 	}
-	return &recovery.CorruptError{File: filepath.Join(s.dir, logName), Slot: format.SegmentID(int64(ptr.Off) / int64(s.super.SegmentSize)),
+	return &CorruptError{File: filepath.Join(s.dir, logName), Slot: format.SegmentID(int64(ptr.Off) / int64(s.super.SegmentSize)),
 		Offset: ptr.Off, LSN: lsn, Page: h.Page, Reason: err.Error(), Err: err}
 }
 

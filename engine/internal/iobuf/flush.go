@@ -85,7 +85,7 @@ func (l *Log) rest() bool {
 	l.mu.Lock()
 	if l.err != nil || l.wantedLocked() == format.NoLSN {
 		// Who waits now waits for a batch to end, which calls for a leader when it does.
-		l.leading = false
+		l.resignLocked()
 		l.mu.Unlock()
 		return true
 	}
@@ -122,7 +122,16 @@ func (l *Log) passLocked() {
 		l.handoff <- struct{}{} // has room: only a leader sends, and only the next leader receives
 		return
 	}
+	l.resignLocked()
+}
+
+// resignLocked ends the lead with no successor. The flusher may have taken a kick for nothing meanwhile, so whoever
+// waits for a buffer is remembered.
+func (l *Log) resignLocked() {
 	l.leading = false
+	if l.starved.Load() > 0 {
+		l.kickFlusher()
+	}
 }
 
 // bulkLocked reports whether the leader leaves a chunk unwritten that came while it led.

@@ -183,15 +183,25 @@ func (l *Log) StableLSN() format.LSN { return format.LSN(l.stable.Load() - 1) }
 // Block is the unit of device writes in bytes.
 func (l *Log) Block() int { return l.block }
 
-// Tail is the LSN below which everything has been reserved. It may be too high by a message that did not fit.
+// Tail is the LSN below which everything has been reserved. It may be too high by a message that did not fit. It takes no
+// lock that a writer holds while it waits for a buffer, since the flusher asks for it. The loop ends because a buffer
+// changes its base only after a whole segment was written.
 func (l *Log) Tail() format.LSN {
-	l.rotateMu.Lock()
-	defer l.rotateMu.Unlock()
-	b := l.active.Load()
-	if b == nil {
-		return l.nextBase
+	for {
+		b := l.active.Load()
+		if b == nil {
+			return l.DurableEnd()
+		}
+		base := b.base.Load()
+		tail := min(b.tail.Load(), uint64(l.segmentSize))
+		if b.base.Load() != base || l.active.Load() != b {
+			continue
+		}
+		if base < 0 {
+			return l.DurableEnd() // retired, and nobody has opened the next
+		}
+		return format.LSN(base) + format.LSN(tail)
 	}
-	return l.nextBase - format.LSN(l.segmentSize) + format.LSN(min(b.tail.Load(), uint64(l.segmentSize)))
 }
 
 // Err is why the log has stopped: nil, ErrClosed, or an error that wraps ErrFailed and its cause.

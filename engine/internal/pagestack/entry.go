@@ -37,20 +37,75 @@ type Ref struct {
 	Ptr format.DiskPtr
 }
 
-// Entry is one link of a chain. All fields are written before the entry is published by a head and never after.
+// Entry is one link of a chain. All fields are written before the entry is published by a head and never after. For byte
+// strings it is 64 bytes, one cache line: a chain is read entry by entry from cold memory.
 type Entry[P any] struct {
 	Next  *Entry[P] // the next older, of a Delta only
-	Frag  P         // the resident value: a delta's own, or the whole page's
-	TS    uint64    // write timestamp
-	LSN   format.LSN
-	Ptr   format.DiskPtr // of the newest message in the entry
-	Depth uint16         // messages from here down, as far as they count (MaxDepth)
-	Kind  Kind
 	Ext   *Ext
+	Frag  P // the resident value: a delta's own, or the whole page's
+	LSN   format.LSN
+	stamp stamp
+	place place
 }
 
-// MaxDepth is where Depth stops counting.
-const MaxDepth = 1<<16 - 1
+// New returns an entry for the message at lsn and ptr, unpublished.
+func New[P any](k Kind, ts uint64, depth int, lsn format.LSN, ptr format.DiskPtr) *Entry[P] {
+	return &Entry[P]{LSN: lsn, stamp: makeStamp(ts, depth), place: makePlace(k, lsn, ptr)}
+}
+
+// Kind says what the entry is.
+func (e *Entry[P]) Kind() Kind { return e.place.kind() }
+
+// TS is the write timestamp.
+func (e *Entry[P]) TS() uint64 { return uint64(e.stamp >> depthBits) }
+
+// Depth is how many messages make up the page from here down, at most MaxDepth.
+func (e *Entry[P]) Depth() int { return int(e.stamp & MaxDepth) }
+
+// Ptr is the newest message in the entry.
+func (e *Entry[P]) Ptr() format.DiskPtr { return e.place.ptr(e.LSN) }
+
+// stamp is the write timestamp and the depth.
+//
+//	bits 63…16  timestamp
+//	bits 15…0   depth
+type stamp uint64
+
+const (
+	depthBits = 16
+	// MaxDepth is where Depth stops counting.
+	MaxDepth = 1<<depthBits - 1
+)
+
+func makeStamp(ts uint64, depth int) stamp {
+	return stamp(ts<<depthBits | uint64(min(depth, MaxDepth)))
+}
+
+// place is what the entry is and where its message lies.
+//
+//	bits 63…60  kind
+//	bits 59…36  length of the message in bytes
+//	bits 35…0   file offset / 4096; the rest of the offset is the LSN's, as segments are multiples of 4096 bytes
+type place uint64
+
+const (
+	grainBits = 12
+	grain     = 1 << grainBits
+	kindShift = 60
+	lenShift  = 36
+	lenMask   = 1<<24 - 1
+	offMask   = 1<<lenShift - 1
+)
+
+func makePlace(k Kind, lsn format.LSN, ptr format.DiskPtr) place {
+	return place(uint64(k)<<kindShift | uint64(ptr.Len)<<lenShift | uint64(ptr.Off)>>grainBits)
+}
+
+func (p place) kind() Kind { return Kind(p >> kindShift) }
+
+func (p place) ptr(lsn format.LSN) format.DiskPtr {
+	return format.DiskPtr{Off: format.Offset(uint64(p)&offMask<<grainBits | uint64(lsn)%grain), Len: uint32(p >> lenShift & lenMask)}
+}
 
 // Ext is what few entries need.
 type Ext struct {
@@ -68,15 +123,6 @@ func (e *Entry[P]) Refs(visit func(Ref)) {
 			}
 			continue
 		}
-		visit(Ref{LSN: e.LSN, Ptr: e.Ptr})
+		visit(Ref{LSN: e.LSN, Ptr: e.Ptr()})
 	}
-}
-
-// End returns the oldest entry of the chain and how many entries lie above it.
-func (e *Entry[P]) End() (end *Entry[P], above int) {
-	for e.Next != nil {
-		e = e.Next
-		above++
-	}
-	return e, above
 }

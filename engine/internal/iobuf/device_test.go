@@ -1,0 +1,195 @@
+package iobuf
+
+import (
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"pagecache/iouring"
+	"pagecache/segments/format"
+)
+
+// memDevice keeps what is written in memory. It completes writes in an order that its seed chooses, checks that no byte is written twice
+// (proves rule 1), and fails when it is told to.
+type memDevice struct {
+	t       testing.TB
+	mu      sync.Mutex
+	block   int
+	rng     *rand.Rand
+	data    []byte
+	written []bool // by block
+	flight  []iouring.Write
+	failAt  int // the write that fails; 0: none
+	writes  int
+	delay   time.Duration
+	hang    chan struct{} // if set, Do waits for it
+}
+
+func newMemDevice(t testing.TB, block, size int, seed uint64) *memDevice {
+	return &memDevice{t: t, block: block, rng: rand.New(rand.NewPCG(seed, 1)), data: make([]byte, size), written: make([]bool, size/block)}
+}
+
+func (d *memDevice) Depth() int { return 4 }
+func (d *memDevice) Block() int { return d.block }
+
+func (d *memDevice) Close() error { return nil }
+
+func (d *memDevice) Do(writes []iouring.Write, min int, dst []iouring.Completion) ([]iouring.Completion, error) {
+	if d.hang != nil {
+		<-d.hang
+	}
+	if d.delay > 0 {
+		time.Sleep(d.delay)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.flight = append(d.flight, writes...)
+	if len(d.flight) > d.Depth() {
+		d.t.Errorf("%d writes in flight, depth is %d", len(d.flight), d.Depth())
+	}
+	for _, w := range writes {
+		if w.Off%int64(d.block) != 0 || len(w.Buf)%d.block != 0 || len(w.Buf) == 0 {
+			d.t.Errorf("write of %d bytes at %d with blocks of %d", len(w.Buf), w.Off, d.block)
+		}
+	}
+	n := min
+	if extra := len(d.flight) - min; extra > 0 {
+		n += d.rng.IntN(extra + 1)
+	}
+	for range n {
+		if len(d.flight) == 0 {
+			break
+		}
+		i := d.rng.IntN(len(d.flight))
+		w := d.flight[i]
+		d.flight[i] = d.flight[len(d.flight)-1]
+		d.flight = d.flight[:len(d.flight)-1]
+		d.writes++
+		c := iouring.Completion{Tag: w.Tag}
+		if d.writes == d.failAt {
+			c.Err = syscall.EIO
+		} else {
+			d.store(w)
+		}
+		dst = append(dst, c)
+	}
+	return dst, nil
+}
+
+func (d *memDevice) store(w iouring.Write) {
+	if d.data == nil {
+		return // benchmarks
+	}
+	for b := int(w.Off) / d.block; b < (int(w.Off)+len(w.Buf))/d.block; b++ {
+		if d.written[b] {
+			d.t.Errorf("block %d written twice", b)
+		}
+		d.written[b] = true
+	}
+	copy(d.data[w.Off:], w.Buf)
+}
+
+// memSpace hands out slots in a scattered order, up to a limit.
+type memSpace struct {
+	mu     sync.Mutex
+	next   int
+	limit  int
+	sealed map[format.LSN]bool
+	slots  map[format.LSN]format.SegmentID
+}
+
+func (s *memSpace) OpenSegment(base format.LSN) (format.SegmentID, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.next >= s.limit {
+		return 0, syscall.ENOSPC
+	}
+	id := format.SegmentID(s.next ^ 1)
+	s.next++
+	s.slots[base] = id
+	return id, nil
+}
+
+func (s *memSpace) SealSegment(slot format.SegmentID, base format.LSN) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sealed[base] = true
+}
+
+type rig struct {
+	*Log
+	t     testing.TB
+	dev   *memDevice
+	space *memSpace
+	seg   int
+}
+
+const testGeneration = 7
+
+func newRig(t testing.TB, segment, buffers, block, slots int, seed uint64) *rig {
+	d := newMemDevice(t, block, segment*(slots+2), seed)
+	s := &memSpace{limit: slots, sealed: map[format.LSN]bool{}, slots: map[format.LSN]format.SegmentID{}}
+	var bufs [][]byte
+	for range buffers {
+		bufs = append(bufs, aligned(segment))
+	}
+	l, err := New(Config{Device: d, Space: s, Buffers: bufs, Generation: testGeneration, Chunk: segment / 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &rig{Log: l, t: t, dev: d, space: s, seg: segment}
+}
+
+func aligned(n int) []byte {
+	b := make([]byte, n+4096)
+	skip := -int(uintptr(unsafe.Pointer(&b[0]))) & 4095
+	return b[skip : skip+n : skip+n]
+}
+
+func (r *rig) put(kind format.Kind, page format.PageID, body []byte) (format.LSN, error) {
+	res, err := r.Reserve(kind, page, len(body))
+	if err != nil {
+		return 0, err
+	}
+	copy(res.Body(), body)
+	lsn := res.LSN()
+	res.Complete()
+	return lsn, nil
+}
+
+type found struct {
+	h    format.Header
+	body []byte
+}
+
+// messages decodes what the device holds below end, and fails the test at anything that does not decode.
+func (r *rig) messages(end format.LSN) map[format.LSN]found {
+	out := map[format.LSN]found{}
+	for base := format.LSN(0); base < end; base += format.LSN(r.seg) {
+		slot, ok := r.space.slots[base]
+		if !ok {
+			r.t.Fatalf("no slot for base %d below %d", base, end)
+		}
+		seg := r.dev.data[int(slot)*r.seg:][:r.seg]
+		hd, err := format.DecodeSegmentHeader(seg, slot, r.seg)
+		if err != nil || hd.Base != base {
+			r.t.Fatalf("segment at %d: %+v %v", base, hd, err)
+		}
+		seed := format.MakeSeed(format.StoreID{}, testGeneration, slot)
+		for pos := format.SegmentHeaderSize; r.seg-pos >= format.HeaderSize && base+format.LSN(pos) < end; {
+			h, body, err := format.DecodeMessage(seg[pos:], base+format.LSN(pos), seed)
+			if err != nil {
+				r.t.Fatalf("message at LSN %d (below %d): %v", base+format.LSN(pos), end, err)
+			}
+			out[h.LSN] = found{h, body}
+			pos += format.AlignUp(h.Len)
+		}
+	}
+	return out
+}
+
+func isEIO(err error) bool { return errors.Is(err, ErrFailed) && errors.Is(err, syscall.EIO) }
