@@ -155,7 +155,8 @@ func (l *Log) Close() error {
 	if l.closed.Swap(true) {
 		return logError("close", iobuf.ErrClosed)
 	}
-	return logError("close", l.close(0, 0))
+	end, err := l.log.Close()
+	return logError("close", l.finish(end, err, 0, 0))
 }
 
 // Iterator walks the records of a log in order. It belongs to one goroutine.

@@ -266,11 +266,12 @@ func (pc *PageCache[P]) Close() error {
 			break
 		}
 	}
-	pc.ids.stop()
 	if pc.opts.PrintProfileOnClose {
 		pc.opts.Logger.Info("profile", "dir", pc.dir, "stats", fmt.Sprintf("%+v", pc.Stats()))
 	}
-	err := pc.close(pc.ids.next.Load(), PageID(pc.pages.next.Load()))
+	end, err := pc.log.Close() // wakes whoever waits for the log, such as a note of ids
+	pc.ids.stop()
+	err = pc.finish(end, err, pc.ids.next.Load(), PageID(pc.pages.next.Load()))
 	return errors.Join(left, logError("close", err))
 }
 

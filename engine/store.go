@@ -217,9 +217,9 @@ func noSpace(err error) error {
 	return err
 }
 
-// close ends the log and marks the store clean. nextID and nextPage go into the superblock. After it nothing of the store is open.
-func (s *store) close(nextID uint64, nextPage format.PageID) error {
-	end, err := s.log.Close()
+// finish ends a closing: it marks the store clean, if the log was closed without an error, and releases everything. end is where
+// the log ends.
+func (s *store) finish(end format.LSN, err error, nextID uint64, nextPage format.PageID) error {
 	s.space.Wait()
 	if err == nil && s.opts.Temporary {
 		s.release()

@@ -275,7 +275,10 @@ func (l *Log) Close() (format.LSN, error) {
 		return end, ErrClosed
 	}
 	close(l.quit)
-	<-l.done
+	select {
+	case <-l.done:
+	case <-time.After(patience): // a completion does not come; Drained says so
+	}
 	return end, err
 }
 
