@@ -1,0 +1,17 @@
+//go:build !linux
+
+package vfs
+
+import "pagecache/iouring"
+
+// OS fails at everything: this system is not Linux.
+var OS FS = noFS{}
+
+type noFS struct{}
+
+func (noFS) MkdirAll(string) error            { return iouring.ErrLinuxOnly }
+func (noFS) Open(string, Flag) (File, error)  { return nil, iouring.ErrLinuxOnly }
+func (noFS) Rename(string, string) error      { return iouring.ErrLinuxOnly }
+func (noFS) Remove(string) error              { return iouring.ErrLinuxOnly }
+func (noFS) ReadDir(string) ([]string, error) { return nil, iouring.ErrLinuxOnly }
+func (noFS) SyncDir(string) error             { return iouring.ErrLinuxOnly }
