@@ -1,0 +1,97 @@
+package simdisk
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"pagecache/iouring"
+)
+
+// device is a Device on a simulated file: S2.
+type device struct {
+	h      *file
+	flight []inFlight
+}
+
+type inFlight struct {
+	w   iouring.Write
+	tag uint64 // of the pending change; 0: none
+	err error
+}
+
+// ErrLose, returned by a fault for a device write, has it acknowledged but never written.
+var ErrLose = errors.New("simulated write is lost")
+
+func (v *device) Depth() int { return v.h.d.opts.Depth }
+
+func (v *device) Block() int { return v.h.d.opts.Block }
+
+func (v *device) Close() error {
+	v.flight = nil
+	return nil
+}
+
+// Do is iouring.Device.Do. The bytes are taken when the write starts.
+func (v *device) Do(writes []iouring.Write, min int, dst []iouring.Completion) ([]iouring.Completion, error) {
+	d, f := v.h.d, v.h.f
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, w := range writes {
+		if w.Off%int64(d.opts.Block) != 0 || len(w.Buf)%d.opts.Block != 0 || len(w.Buf) == 0 {
+			return dst, fmt.Errorf("write of %d bytes at %d: want whole blocks of %d", len(w.Buf), w.Off, d.opts.Block)
+		}
+		last, err := d.op(Op{OpDeviceWrite, v.h.name, w.Off, len(w.Buf)})
+		if err != nil && d.crashed.Load() && !last {
+			return dst, ErrCrashed
+		}
+		x := inFlight{w: w, err: err}
+		if err != ErrLose {
+			d.tags++
+			x.tag = d.tags
+			f.put(w.Buf, w.Off)
+			f.pending = append(f.pending, dirty{off: w.Off, data: slices.Clone(w.Buf), tag: x.tag})
+		}
+		v.flight = append(v.flight, x)
+		if last {
+			return dst, ErrCrashed
+		}
+	}
+	if len(v.flight) > d.opts.Depth {
+		return dst, fmt.Errorf("%d writes in flight, depth is %d", len(v.flight), d.opts.Depth)
+	}
+	for d.hung && min > 0 && !d.crashed.Load() {
+		d.wake.Wait()
+	}
+	if d.crashed.Load() {
+		return dst, ErrCrashed
+	}
+	if d.hung {
+		return dst, nil
+	}
+	n := min
+	if n > len(v.flight) {
+		n = len(v.flight)
+	}
+	n += d.rng.IntN(len(v.flight) - n + 1)
+	for range n {
+		i := d.rng.IntN(len(v.flight))
+		dst = append(dst, v.complete(v.flight[i], f))
+		v.flight = slices.Delete(v.flight, i, i+1)
+	}
+	return dst, nil
+}
+
+// complete ends a write. One that failed stays pending: it may have reached the medium or not.
+func (v *device) complete(x inFlight, f *inode) iouring.Completion {
+	c := iouring.Completion{Tag: x.w.Tag}
+	if x.err != nil && x.err != ErrLose {
+		c.Err = x.err
+		return c
+	}
+	if i := slices.IndexFunc(f.pending, func(p dirty) bool { return x.tag != 0 && p.tag == x.tag }); i >= 0 {
+		f.durable.settle(f.pending[i])
+		f.pending = slices.Delete(f.pending, i, i+1)
+	}
+	return c
+}
