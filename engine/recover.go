@@ -78,10 +78,6 @@ func (s *store) start(r *recovered) (err error) {
 	sb.Clean, sb.End, sb.NextPage = false, 0, 0
 	sb.Generation = max(sb.Generation, r.scan.MaxGeneration) + 1
 	sb.NextID, sb.IDInterval = r.nextID, s.opts.IDPersistInterval
-	// The generation is durable before the first write of this opening (format.Generation).
-	if err := s.writeSuper(sb); err != nil {
-		return err
-	}
 	size := sb.SegmentSize
 	for range s.opts.IOBuffers {
 		b, err := iouring.AllocBuffer(size)
@@ -103,6 +99,10 @@ func (s *store) start(r *recovered) (err error) {
 	}
 	fileSize, err := s.file.Size()
 	if err != nil {
+		return err
+	}
+	// Up to here nothing was changed. The generation is durable before the first write of this opening (format.Generation).
+	if err := s.writeSuper(sb); err != nil {
 		return err
 	}
 	s.space = segments.NewSpace(s.file, size, int(fileSize/int64(size)), sb.Store, sb.Generation)
@@ -178,10 +178,11 @@ func (s *store) moveTail(r *recovered, spare []format.SegmentID) ([]format.Segme
 		format.PutWord(buf[used:], format.PutPad(buf[used:], r.scan.End, stable, n-used, seed))
 	}
 	off := int64(slot.Offset(size))
-	if n > block {
-		if err := s.writeDurably(buf[block:n], off+int64(block)); err != nil {
-			return nil, err
-		}
+	// All but the header, the first block too: when the header is written below, the rest of its block does not change, so a
+	// write that is torn by sectors leaves a slot without a valid header, or a whole one.
+	clear(buf[:format.SegmentHeaderSize])
+	if err := s.writeDurably(buf[:n], off); err != nil {
+		return nil, err
 	}
 	format.SegmentHeader{State: format.SegmentInUse, SegmentSize: size, BlockSize: block, Generation: s.super.Generation,
 		Base: old.Base, Stable: stable, Slot: slot}.Put(buf)

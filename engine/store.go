@@ -54,15 +54,16 @@ func openStore(dir string, o *Options, isLog bool) (s *store, found *recovered, 
 	if err := o.Validate(); err != nil {
 		return nil, nil, err
 	}
-	s = &store{opts: o.withDefaults()}
+	st := &store{opts: o.withDefaults()}
+	s = st
 	s.fs = s.opts.fs
 	if s.dir, err = s.directory(dir); err != nil {
 		return nil, nil, err
 	}
 	defer func() {
 		if err != nil {
-			s.release()
-			err = fmt.Errorf("open %s: %w", s.dir, err)
+			st.release() // not s: the returns above have set it to nil
+			err = fmt.Errorf("open %s: %w", st.dir, err)
 		}
 	}()
 	if err := s.fs.MkdirAll(s.dir); err != nil {
