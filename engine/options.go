@@ -96,7 +96,8 @@ type Options struct {
 	// Logger gets the few messages there are [none].
 	Logger *slog.Logger
 
-	fs vfs.FS // test seam: the simulated disk
+	fs         vfs.FS // test seam: the simulated disk
+	foreground bool   // test seam: nothing is done to the disk that a call does not wait for, but by the flusher; set with fs
 }
 
 const (
@@ -111,6 +112,8 @@ const (
 	defaultCompressionLevel  = 5
 	defaultIDPersistInterval = 1_000_000
 	segmentSizeMultiple      = 4096
+	// zeroAfter: segments that last longer than this are zeroed ahead; 8 MiB in that time is 80 MiB/s.
+	zeroAfter = 100 * time.Millisecond
 )
 
 func orDefault[T comparable](v *T, d T) {
@@ -140,6 +143,8 @@ func (o *Options) withDefaults() Options {
 	}
 	if c.fs == nil {
 		c.fs = vfs.OS
+	} else if c.fs != vfs.OS {
+		c.foreground = true
 	}
 	return c
 }

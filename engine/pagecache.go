@@ -138,7 +138,7 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 	}
 	if err := pc.rebuild(found); err != nil {
 		_, _ = s.log.Close()
-		s.space.Wait()
+		s.space.Close()
 		s.release()
 		return nil, fmt.Errorf("open %s: %w", s.dir, err)
 	}

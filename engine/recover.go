@@ -105,7 +105,8 @@ func (s *store) start(r *recovered) (err error) {
 	if err := s.writeSuper(sb); err != nil {
 		return err
 	}
-	s.space = segments.NewSpace(s.file, size, int(fileSize/int64(size)), sb.Store, sb.Generation)
+	s.space = segments.NewSpace(segments.Options{File: s.file, SegmentSize: size, Slots: int(fileSize / int64(size)), Store: sb.Store,
+		Generation: sb.Generation, Background: !s.opts.foreground, Zero: s.zero, ZeroAfter: zeroAfter})
 	spare := append(slices.Clone(r.scan.Zero), r.scan.Free...)
 	if r.tail != nil && !(clean && int64(r.scan.End)%int64(s.dev.Block()) == 0) {
 		if spare, err = s.moveTail(r, spare); err != nil {
@@ -227,10 +228,13 @@ func (s *store) freeSlot(slot format.SegmentID) error {
 }
 
 // writeDurably is one write through the device, before the log runs.
-func (s *store) writeDurably(b []byte, off int64) error {
-	comps, err := s.dev.Do([]iouring.Write{{Off: off, Buf: b}}, 1, nil)
+func (s *store) writeDurably(b []byte, off int64) error { return writeTo(s.dev, b, off) }
+
+// writeTo is one write through a device that nothing else is using.
+func writeTo(dev iouring.Device, b []byte, off int64) error {
+	comps, err := dev.Do([]iouring.Write{{Off: off, Buf: b}}, 1, nil)
 	for err == nil && len(comps) == 0 {
-		comps, err = s.dev.Do(nil, 1, nil)
+		comps, err = dev.Do(nil, 1, nil)
 	}
 	if err != nil {
 		return err

@@ -40,11 +40,14 @@ type store struct {
 	view   vfs.Map
 	dev    iouring.Device
 	report iouring.Report
-	bufs   [][]byte
-	space  *segments.Space
-	log    *iobuf.Log
-	super  format.Superblock
-	found  bool // the store existed before this opening
+	// zeroDev writes zeros ahead of the log, and zeros are what it writes; made when first used, by one goroutine at a time.
+	zeroDev iouring.Device
+	zeros   []byte
+	bufs    [][]byte
+	space   *segments.Space
+	log     *iobuf.Log
+	super   format.Superblock
+	found   bool // the store existed before this opening
 
 	closed atomic.Bool // set once by Close; a stale read lets a call through that Close waits for or that finds the log closed
 }
@@ -221,7 +224,7 @@ func noSpace(err error) error {
 // finish ends a closing: it marks the store clean, if the log was closed without an error, and releases everything. end is where
 // the log ends.
 func (s *store) finish(end format.LSN, err error, nextID uint64, nextPage format.PageID) error {
-	s.space.Wait()
+	s.space.Close()
 	if err == nil && s.opts.Temporary {
 		s.release()
 		return nil
@@ -237,6 +240,10 @@ func (s *store) finish(end format.LSN, err error, nextID uint64, nextPage format
 
 // release closes what is open, in the order that keeps the lock to the last, and removes a temporary store.
 func (s *store) release() {
+	if s.zeroDev != nil {
+		_ = s.zeroDev.Close()
+		iouring.FreeBuffer(s.zeros)
+	}
 	if s.dev != nil && (s.log == nil || s.log.Drained()) {
 		_ = s.dev.Close()
 		for _, b := range s.bufs {
@@ -307,4 +314,29 @@ func (s *store) header(lsn format.LSN, off format.Offset) (format.Header, error)
 		return err
 	})
 	return h, s.corrupt(lsn, format.DiskPtr{Off: off, Len: format.HeaderSize}, h, err)
+}
+
+// zero writes zeros to a range of the log file, durably, past the log's own device, so as not to stand in its way.
+func (s *store) zero(off, n int64) error {
+	if s.zeroDev == nil {
+		o := s.opts.device()
+		o.Ring, o.Depth = iouring.Off, 1
+		dev, _, err := s.file.OpenDevice(o)
+		if err != nil {
+			return err
+		}
+		const piece = 256 << 10 // small enough not to hold up a commit for long
+		if s.zeros, err = iouring.AllocBuffer(piece); err != nil {
+			return errors.Join(err, dev.Close())
+		}
+		s.zeroDev = dev
+	}
+	for end := off + n; off < end; {
+		b := s.zeros[:min(int64(len(s.zeros)), end-off)]
+		if err := writeTo(s.zeroDev, b, off); err != nil {
+			return err
+		}
+		off += int64(len(b))
+	}
+	return nil
 }

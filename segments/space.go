@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"pagecache/segments/format"
 )
@@ -60,26 +61,45 @@ const (
 
 // Space hands out slots of the log file and counts what lives in them. Safe for concurrent use.
 type Space struct {
-	file        File
-	segmentSize int
-	store       format.StoreID
-	generation  format.Generation
+	o Options
 
 	// chunks grows by whole chunks; each pointer is written once (under mu) and publishes a zeroed chunk.
 	chunks [1 << 12]atomic.Pointer[[chunkSize]Segment]
 
-	mu        sync.Mutex
-	free      []format.SegmentID              // Free, space reserved, lowest last
-	index     map[format.LSN]format.SegmentID // by base, of the slots that are not Free
-	slots     int                             // slots that the file holds
-	used      int                             // slots that are not Free
-	preparing bool                            // a goroutine is growing the file
-	grown     sync.WaitGroup
+	mu      sync.Mutex
+	free    []format.SegmentID              // Free, space reserved, the next to be used last
+	index   map[format.LSN]format.SegmentID // by base, of the slots that are not Free
+	zeroed  map[format.SegmentID]bool       // of free: wholly written with zeros
+	slots   int                             // slots that the file holds
+	used    int                             // slots that are not Free
+	opened  int                             // calls of OpenSegment that got a slot
+	running bool                            // prepare is at work
+	ahead   sync.WaitGroup                  // on prepare
+	quit    chan struct{}                   // closed by Close
 }
 
-// NewSpace returns a Space for a file that holds slots segments; Adopt then says which of them are in use, and Ready ends that.
-func NewSpace(f File, segmentSize, slots int, store format.StoreID, g format.Generation) *Space {
-	return &Space{index: map[format.LSN]format.SegmentID{}, file: f, segmentSize: segmentSize, slots: slots, store: store, generation: g}
+// Options say what a Space works on.
+type Options struct {
+	File        File
+	SegmentSize int // bytes
+	Slots       int // that the file holds
+	Store       format.StoreID
+	Generation  format.Generation
+
+	// Background grows the file ahead of need, in a goroutine of its own.
+	Background bool
+	// Zero writes zeros to a range of the file, durably. With Background, the next slot is zeroed ahead if the segments last
+	// longer than ZeroAfter each: the first write to space that is only reserved costs the file system a change of its own
+	// books, so that a small durable write takes about twice as long as one to space that was written before. When
+	// segments go by faster than that, bandwidth counts, and writing everything twice would halve it. nil: never.
+	Zero      func(off, n int64) error
+	ZeroAfter time.Duration
+}
+
+// NewSpace returns a Space; Adopt then says which slots are in use, and Ready which are free.
+func NewSpace(o Options) *Space {
+	return &Space{o: o, slots: o.Slots, index: map[format.LSN]format.SegmentID{}, zeroed: map[format.SegmentID]bool{},
+		quit: make(chan struct{})}
 }
 
 // MaxSlots is how many slots a file can have.
@@ -129,14 +149,14 @@ func (s *Space) Ready(free []format.SegmentID) {
 }
 
 // OpenSegment takes a slot for the segment that begins at base. It grows the file if no slot is free; an error wraps the
-// reason, and nothing has changed.
+// reason, and nothing has changed. The loop ends because prepare ends, after which either a slot is free or the file is grown here.
 func (s *Space) OpenSegment(base format.LSN) (format.SegmentID, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.free) == 0 {
-		if s.preparing {
+		if s.running {
 			s.mu.Unlock()
-			s.grown.Wait()
+			s.ahead.Wait()
 			s.mu.Lock()
 			continue
 		}
@@ -146,43 +166,78 @@ func (s *Space) OpenSegment(base format.LSN) (format.SegmentID, error) {
 	}
 	id := s.free[len(s.free)-1]
 	s.free = s.free[:len(s.free)-1]
+	delete(s.zeroed, id)
 	s.used++
+	s.opened++
 	g := s.Segment(id)
 	g.base.Store(int64(base))
-	g.seed.Store(uint32(format.MakeSeed(s.store, s.generation, id)))
+	g.seed.Store(uint32(format.MakeSeed(s.o.Store, s.o.Generation, id)))
 	g.state.Store(uint32(Active))
 	s.index[base] = id
-	if ahead := s.ahead(); len(s.free) <= ahead/2 && !s.preparing && s.used > 2 {
-		s.preparing = true
-		s.grown.Add(1)
-		go s.prepare(s.slots, ahead)
+	if s.o.Background && !s.running && s.used > 1 {
+		s.running = true
+		s.ahead.Go(s.prepare)
 	}
 	return id, nil
 }
 
-// ahead is how many slots are worth reserving at once: a quarter of the file, at most maxAhead bytes, at least one.
-func (s *Space) ahead() int {
-	return max(1, min(s.slots/4, maxAhead/s.segmentSize))
-}
+// stride is how many slots are worth reserving at once: a quarter of the file, at most maxAhead bytes, at least two.
+func (s *Space) stride() int { return max(2, min(s.slots/4, maxAhead/s.o.SegmentSize)) }
 
-// prepare grows the file in the background. Errors show when a slot is needed and there is none.
-func (s *Space) prepare(first, n int) {
-	defer s.grown.Done()
-	err := s.reserve(first, n)
+// prepare works ahead in the background: it grows the file when few slots are free, and zeroes the next one. Its errors
+// show when a slot is needed and there is none.
+func (s *Space) prepare() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.preparing = false
-	if err == nil {
+	defer func() { s.running = false }()
+	if n := s.stride(); len(s.free) <= n/2 {
+		first := s.slots
+		s.mu.Unlock()
+		err := s.reserve(first, n)
+		s.mu.Lock()
+		if err != nil {
+			return
+		}
 		s.add(first, n)
+	}
+	if s.o.Zero != nil && len(s.free) > 1 && !s.zeroed[s.free[len(s.free)-1]] {
+		s.zeroNext()
 	}
 }
 
-// Wait waits for growing in the background to end.
-func (s *Space) Wait() { s.grown.Wait() }
+// zeroNext zeroes the slot that is used next, unless segments go by too fast. It is called, and returns, with mu held. While it works
+// the slot is not free.
+func (s *Space) zeroNext() {
+	opened := s.opened
+	s.mu.Unlock()
+	select {
+	case <-time.After(s.o.ZeroAfter):
+	case <-s.quit:
+	}
+	s.mu.Lock()
+	if s.opened != opened || len(s.free) < 2 {
+		return
+	}
+	id := s.free[len(s.free)-1]
+	s.free = s.free[:len(s.free)-1]
+	s.mu.Unlock()
+	err := s.o.Zero(int64(id.Offset(s.o.SegmentSize)), int64(s.o.SegmentSize))
+	s.mu.Lock()
+	s.free = append(s.free, id)
+	if err == nil {
+		s.zeroed[id] = true
+	}
+}
+
+// Close ends the work in the background and waits for it.
+func (s *Space) Close() {
+	close(s.quit)
+	s.ahead.Wait()
+}
 
 // grow adds slots at the end of the file, fewer if there is no room for as many as it would like.
 func (s *Space) grow() error {
-	n := s.ahead()
+	n := s.stride()
 	err := s.reserve(s.slots, n)
 	if err != nil && n > 1 {
 		n = 1
@@ -199,11 +254,11 @@ func (s *Space) reserve(first, n int) error {
 	if first+n > MaxSlots {
 		return fmt.Errorf("grow log beyond %d segments: %w", MaxSlots, errTooManySegments)
 	}
-	size := int64(s.segmentSize)
-	if err := s.file.Allocate(int64(first)*size, int64(n)*size); err != nil {
+	size := int64(s.o.SegmentSize)
+	if err := s.o.File.Allocate(int64(first)*size, int64(n)*size); err != nil {
 		return fmt.Errorf("grow log by %d segments: %w", n, err)
 	}
-	if err := s.file.Sync(); err != nil {
+	if err := s.o.File.Sync(); err != nil {
 		return fmt.Errorf("sync log after growing: %w", err)
 	}
 	return nil
@@ -234,13 +289,13 @@ func (s *Space) Live(ptr format.DiskPtr) { s.count(ptr, 1) }
 func (s *Space) Dead(ptr format.DiskPtr) { s.count(ptr, -1) }
 
 func (s *Space) count(ptr format.DiskPtr, sign int64) {
-	id := format.SegmentID(int64(ptr.Off) / int64(s.segmentSize))
+	id := format.SegmentID(int64(ptr.Off) / int64(s.o.SegmentSize))
 	s.Segment(id).live.Add(sign * int64(format.AlignUp(int(ptr.Len))))
 }
 
 // At returns the segment in which a file offset lies.
 func (s *Space) At(off format.Offset) *Segment {
-	return s.Segment(format.SegmentID(int64(off) / int64(s.segmentSize)))
+	return s.Segment(format.SegmentID(int64(off) / int64(s.o.SegmentSize)))
 }
 
 // Totals returns the slots of the file, how many of them are in use, and the live bytes in all of them.

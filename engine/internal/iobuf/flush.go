@@ -20,6 +20,7 @@ type flight struct {
 	comps   []iouring.Completion
 	full    []*buffer // completed by the last reap
 	padded  int       // bytes of padding not counted yet
+	woke    int       // how many the last reap woke, until they have been let run
 	idle    int       // turns without progress
 }
 
@@ -55,8 +56,14 @@ func (l *Log) lead(me *waiter) {
 			l.mu.Unlock()
 			return
 		}
-		failed := l.err != nil
+		failed, alone := l.err != nil, len(l.waiters) <= 1
 		l.mu.Unlock()
+		if l.fl.woke > 1 && me != nil {
+			// Those whom the last completion woke are about to run, and likely to commit again: one write for them all.
+			runtime.Gosched()
+			l.fl.woke = 0
+			continue
+		}
 
 		l.fl.writes = l.fl.writes[:0]
 		if !failed {
@@ -70,7 +77,7 @@ func (l *Log) lead(me *waiter) {
 		}
 		l.fl.idle = 0
 		var err error
-		l.fl.comps, err = l.dev.Do(l.fl.writes, 1, l.fl.comps[:0])
+		l.fl.comps, err = l.dev.Do(l.fl.writes, l.patient(me, alone), l.fl.comps[:0])
 		if err != nil {
 			l.fl.pending = l.fl.pending[:0]
 			l.fail(err)
@@ -78,6 +85,25 @@ func (l *Log) lead(me *waiter) {
 		}
 		l.reap()
 	}
+}
+
+// patient is how many completions the leader waits for in the kernel: one, unless others who wait for the log may have
+// something to do first. A goroutine in a system call keeps its processor for a while, and those who were woken by the last
+// completion would wait for it instead of adding to the next write. So the leader lets them run, and waits in the kernel only
+// once there is nobody left to run.
+func (l *Log) patient(me *waiter, alone bool) int {
+	if me == nil || alone {
+		return 1
+	}
+	if len(l.fl.writes) == 0 {
+		const nobody = 2 * time.Microsecond
+		start := time.Now()
+		runtime.Gosched()
+		if time.Since(start) < nobody {
+			return 1
+		}
+	}
+	return 0
 }
 
 // rest is a turn with nothing in flight and nothing to write. It reports true when the leader's work is over.
@@ -150,14 +176,14 @@ func (l *Log) gather(queue []*buffer, want format.LSN) {
 	for _, b := range queue {
 		base := format.LSN(b.base.Load())
 		b.walk(l.block)
-		if want >= base+format.LSN(b.boundary) && want < base+format.LSN(b.walked) && b.walked < len(b.mem) {
+		if len(l.fl.pending) < commitDepth && want >= base+format.LSN(b.boundary) && want < base+format.LSN(b.walked) && b.walked < len(b.mem) {
 			// The message at want is committed but its last block is not full.
 			l.fl.padded += b.padTail(b.walked, l.block, l.StableLSN())
 			b.walk(l.block)
 		}
 		for len(l.fl.pending) < cap(l.fl.pending) {
 			n := b.walked&^(l.block-1) - b.submitted
-			worth := n >= l.chunk || b.walked == len(b.mem) || want >= base+format.LSN(b.covered)
+			worth := n >= l.chunk || b.walked == len(b.mem) || want >= base+format.LSN(b.covered) && len(l.fl.pending) < commitDepth
 			if n == 0 || !worth {
 				break
 			}
@@ -168,6 +194,10 @@ func (l *Log) gather(queue []*buffer, want format.LSN) {
 		}
 	}
 }
+
+// commitDepth is how many writes may be in flight for the sake of those who wait: while they are, the next gathers more
+// commits.
+const commitDepth = 2
 
 // maxWrite bounds one device write, so that several are in flight while a buffer is flushed.
 const maxWrite = 4 << 20
@@ -226,7 +256,9 @@ func (l *Log) reap() {
 	l.fl.pending = append(l.fl.pending[:0], l.fl.pending[n:]...)
 	l.fl.seq += uint64(n)
 	if n > 0 && l.err == nil {
+		waiting := len(l.waiters)
 		l.settleLocked()
+		l.fl.woke = waiting - len(l.waiters)
 	}
 	l.mu.Unlock()
 	for _, b := range l.fl.full {
