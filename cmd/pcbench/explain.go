@@ -1,0 +1,94 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// elsewhere are options of fio that pcbench does not have, with what it has instead.
+var elsewhere = map[string]string{
+	"ioengine":      "the store writes its log itself; --io=auto|uring|syscall says how",
+	"filename":      "the store is a directory of its own; --directory says where",
+	"fsync":         "use --fdatasync=N",
+	"blocksize":     "use --bs",
+	"readwrite":     "use --rw",
+	"rwmixwrite":    "use --rwmixread with the rest of 100",
+	"filesize":      "use --size",
+	"number_ios":    "use --io_size",
+	"loops":         "use --io_size, or --time_based with --runtime",
+	"thread":        "jobs are goroutines always; leave it out",
+	"randrepeat":    "use --randseed: the same seed chooses the same pages",
+	"norandommap":   "pages are chosen independently of each other always; leave it out",
+	"bsrange":       "pages are all of one size, --bs",
+	"bssplit":       "pages are all of one size, --bs",
+	"sync":          "use --fdatasync=1",
+	"output_format": "use --output-format",
+	"end-fsync":     "use --end_fsync",
+	"time-based":    "use --time_based",
+	"io-size":       "use --io_size",
+	"ramp-time":     "use --ramp_time",
+	"buffered":      "use --direct=auto|on|off",
+}
+
+// explain says of an error of pflag which option would be right.
+func explain(f *pflag.FlagSet, err error) error {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) {
+		var bad *pflag.InvalidValueError
+		if errors.As(err, &bad) {
+			return fmt.Errorf("--%s=%s: %s", bad.GetFlag().Name, bad.GetValue(), cause(bad))
+		}
+		return fmt.Errorf("%w (pcbench run --help lists the options)", err)
+	}
+	name := unknown.GetSpecifiedName()
+	if short := unknown.GetSpecifiedShortnames(); short != "" {
+		return fmt.Errorf("-%s: options begin with two dashes, like --rw=randwrite", short)
+	}
+	if hint := elsewhere[name]; hint != "" {
+		return fmt.Errorf("--%s: no such option here; %s", name, hint)
+	}
+	best, least := "", 4
+	f.VisitAll(func(o *pflag.Flag) {
+		if d := distance(name, o.Name); d < least && d < len(o.Name) {
+			best, least = o.Name, d
+		}
+	})
+	if best != "" {
+		return fmt.Errorf("--%s: no such option; did you mean --%s?", name, best)
+	}
+	return fmt.Errorf("--%s: no such option (pcbench run --help lists them)", name)
+}
+
+// cause is what is wrong with a value, without the name of a Go function.
+func cause(err error) string {
+	for errors.Unwrap(err) != nil {
+		err = errors.Unwrap(err)
+	}
+	if s := err.Error(); !strings.Contains(s, "invalid syntax") {
+		return s
+	}
+	return "must be a whole number"
+}
+
+// distance is the edit distance of two words.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"time"
+)
+
+// The report in JSON has fio's names, units and order, so that what reads fio's output reads ours. Times of operations are in
+// ns, runtimes in ms, bw in KiB/s.
+
+type jsonReport struct {
+	Version     string    `json:"fio version"`
+	Timestamp   int64     `json:"timestamp"`
+	TimestampMS int64     `json:"timestamp_ms"`
+	Time        string    `json:"time"`
+	Jobs        []jsonJob `json:"jobs"`
+}
+
+type jsonJob struct {
+	Name       string        `json:"jobname"`
+	Group      int           `json:"groupid"`
+	Error      int           `json:"error"`
+	ETA        int           `json:"eta"`
+	Elapsed    int64         `json:"elapsed"` // s
+	Options    pairs         `json:"job options"`
+	Read       jsonDirection `json:"read"`
+	Write      jsonDirection `json:"write"`
+	Trim       jsonDirection `json:"trim"`
+	Sync       jsonSync      `json:"sync"`
+	JobRuntime int64         `json:"job_runtime"` // ms
+	User       fixed         `json:"usr_cpu"`
+	System     fixed         `json:"sys_cpu"`
+	Switches   int64         `json:"ctx"`
+	MajFaults  int64         `json:"majf"`
+	MinFaults  int64         `json:"minf"`
+	Depths     pairs         `json:"iodepth_level"`
+	NS         pairs         `json:"latency_ns"`
+	US         pairs         `json:"latency_us"`
+	MS         pairs         `json:"latency_ms"`
+	Depth      int           `json:"latency_depth"`
+	Store      jsonStore     `json:"store"`
+}
+
+type jsonDirection struct {
+	Bytes       int64       `json:"io_bytes"`
+	KBytes      int64       `json:"io_kbytes"`
+	BWBytes     int64       `json:"bw_bytes"`
+	BW          int64       `json:"bw"`
+	IOPS        fixed       `json:"iops"`
+	Runtime     int64       `json:"runtime"`
+	Total       int64       `json:"total_ios"`
+	Short       int64       `json:"short_ios"`
+	Dropped     int64       `json:"drop_ios"`
+	Slat        jsonLatency `json:"slat_ns"`
+	Clat        jsonLatency `json:"clat_ns"`
+	Lat         jsonLatency `json:"lat_ns"`
+	BWMin       int64       `json:"bw_min"`
+	BWMax       int64       `json:"bw_max"`
+	BWAgg       fixed       `json:"bw_agg"`
+	BWMean      fixed       `json:"bw_mean"`
+	BWDev       fixed       `json:"bw_dev"`
+	BWSamples   int         `json:"bw_samples"`
+	IOPSMin     int64       `json:"iops_min"`
+	IOPSMax     int64       `json:"iops_max"`
+	IOPSMean    fixed       `json:"iops_mean"`
+	IOPSDev     fixed       `json:"iops_stddev"`
+	IOPSSamples int         `json:"iops_samples"`
+}
+
+type jsonLatency struct {
+	Min        int64 `json:"min"`
+	Max        int64 `json:"max"`
+	Mean       fixed `json:"mean"`
+	Dev        fixed `json:"stddev"`
+	N          int64 `json:"N"`
+	Percentile pairs `json:"percentile,omitempty"`
+}
+
+type jsonSync struct {
+	Total int64       `json:"total_ios"`
+	Lat   jsonLatency `json:"lat_ns"`
+}
+
+// jsonStore is ours: what the store itself did while the whole group ran.
+type jsonStore struct {
+	Device         string `json:"device"`
+	Written        int64  `json:"written_bytes"`
+	Padded         int64  `json:"padded_bytes"`
+	Flushes        int64  `json:"flushes"`
+	BufferWaits    int64  `json:"buffer_waits"`
+	Merges         int64  `json:"merges"`
+	Consolidations int64  `json:"consolidations"`
+	Segments       int    `json:"segments"`
+}
+
+// fixed is a number with six decimals, as fio writes them.
+type fixed float64
+
+// MarshalJSON writes the number; 0 for what is none.
+func (f fixed) MarshalJSON() ([]byte, error) {
+	if math.IsNaN(float64(f)) || math.IsInf(float64(f), 0) {
+		f = 0
+	}
+	return strconv.AppendFloat(nil, float64(f), 'f', 6, 64), nil
+}
+
+// pairs is an object whose names keep their order.
+type pairs []pair
+
+type pair struct {
+	name  string
+	value any
+}
+
+// MarshalJSON writes the object.
+func (p pairs) MarshalJSON() ([]byte, error) {
+	b := &bytes.Buffer{}
+	b.WriteByte('{')
+	for i, e := range p {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		name, err := json.Marshal(e.name)
+		if err != nil {
+			return nil, err
+		}
+		value, err := json.Marshal(e.value)
+		if err != nil {
+			return nil, err
+		}
+		b.Write(name)
+		b.WriteByte(':')
+		b.Write(value)
+	}
+	b.WriteByte('}')
+	return b.Bytes(), nil
+}
+
+// writeJSON writes the report that fio calls json.
+func writeJSON(out io.Writer, results []*result, at time.Time) error {
+	report := jsonReport{Version: "pcbench-" + version, Timestamp: at.Unix(), TimestampMS: at.UnixMilli(), Time: at.Format(time.ANSIC), Jobs: []jsonJob{}}
+	for i, r := range results {
+		for _, j := range r.jobs {
+			report.Jobs = append(report.Jobs, newJSONJob(r, i, j))
+		}
+	}
+	e := json.NewEncoder(out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(report); err != nil {
+		return fmt.Errorf("write the report: %w", err)
+	}
+	return nil
+}
+
+func newJSONJob(r *result, group int, j *job) jsonJob {
+	u, st := &j.usage, &r.store
+	list := shares(&j.read.latencies, &j.write.latencies)
+	out := jsonJob{Name: j.name, Group: group, Error: errno(j.err), Elapsed: int64(math.Ceil(r.elapsed.Seconds())), Options: pairs{},
+		Read: newJSONDirection(&j.read), Write: newJSONDirection(&j.write), Trim: newJSONDirection(&newJob("", 0).read),
+		Sync: jsonSync{j.sync.n, newJSONLatency(&j.sync)}, JobRuntime: j.runtime / 1e6,
+		User: fixed(u.userPercent), System: fixed(u.systemPercent), Switches: u.switches, MajFaults: u.majFaults, MinFaults: u.minFault,
+		NS: bandPairs(list, 1), US: bandPairs(list, microsecond), MS: bandPairs(list, millisecond), Depth: r.spec.IODepth,
+		Store: jsonStore{st.device, st.written, st.padded, st.flushes, st.waits, st.merges, st.consolidations, st.segments}}
+	for _, o := range r.spec.given {
+		out.Options = append(out.Options, pair{o[0], o[1]})
+	}
+	for _, d := range depths {
+		out.Depths = append(out.Depths, pair{d.name, fixed(d.share(r.spec.IODepth))})
+	}
+	return out
+}
+
+func bandPairs(list []float64, unit int64) (p pairs) {
+	for i, b := range bands {
+		if b.unit == unit {
+			p = append(p, pair{b.name, fixed(list[i])})
+		}
+	}
+	return p
+}
+
+func newJSONDirection(d *direction) jsonDirection {
+	const kib = 1024
+	bw, iops := &d.bw, &d.iops
+	share := 0.0
+	if bw.of > 0 {
+		share = min(100, 100*bw.mean/bw.of)
+	}
+	l := newJSONLatency(&d.latencies)
+	whole := l
+	whole.Percentile = nil
+	return jsonDirection{Bytes: d.bytes, KBytes: d.bytes / kib, BWBytes: int64(d.bytesPerSecond()), BW: int64(d.bytesPerSecond() / kib),
+		IOPS: fixed(d.perSecond()), Runtime: d.runtime / 1e6, Total: d.n, Clat: l, Lat: whole,
+		BWMin: int64(bw.least / kib), BWMax: int64(bw.most / kib), BWAgg: fixed(share), BWMean: fixed(bw.mean / kib), BWDev: fixed(bw.dev / kib), BWSamples: bw.n,
+		IOPSMin: int64(iops.least), IOPSMax: int64(iops.most), IOPSMean: fixed(iops.mean), IOPSDev: fixed(iops.dev), IOPSSamples: iops.n}
+}
+
+func newJSONLatency(l *latencies) jsonLatency {
+	out := jsonLatency{Min: l.least, Max: l.most, Mean: fixed(l.mean()), Dev: fixed(l.deviation()), N: l.n}
+	if l.n > 0 {
+		for i, ns := range l.at() {
+			out.Percentile = append(out.Percentile, pair{strconv.FormatFloat(percentiles[i], 'f', 6, 64), ns})
+		}
+	}
+	return out
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// progress writes what is going on: over and over on one line of a terminal, else as a line every few seconds.
+type progress struct {
+	out      io.Writer
+	terminal bool
+	every    time.Duration
+}
+
+// newProgress returns the progress on a file, usually standard error.
+func newProgress(f *os.File) *progress {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	if err == nil {
+		return &progress{out: f, terminal: true, every: 200 * time.Millisecond}
+	}
+	return &progress{out: f, every: 3 * time.Second}
+}
+
+// shown is what a progress line says.
+type shown struct {
+	ramping               bool
+	share                 float64 // done, 0 to 1
+	readBytes, writeBytes int64
+	reads, writes         int64
+}
+
+// watch shows what now returns, until the returned function is called. Nothing of it is left on a terminal then.
+func (p *progress) watch(name string, now func() shown) (end func()) {
+	if p == nil {
+		return func() {}
+	}
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(p.every)
+		defer tick.Stop()
+		started := time.Now()
+		last, lastAt, width := shown{}, started, 0
+		for {
+			select {
+			case <-quit:
+				if width > 0 {
+					fmt.Fprintf(p.out, "\r%s\r", strings.Repeat(" ", width))
+				}
+				return
+			case at := <-tick.C:
+				s := now()
+				line := s.line(name, last, at.Sub(lastAt), at.Sub(started))
+				last, lastAt = s, at
+				if !p.terminal {
+					fmt.Fprintln(p.out, line)
+					continue
+				}
+				fmt.Fprintf(p.out, "\r%-*s", width, line)
+				width = len(line)
+			}
+		}
+	}()
+	return func() { close(quit); <-done }
+}
+
+// line says how far it is, how fast since last, and how long it will take: [w=1240MiB/s,19.8k IOPS][45.0%][eta 00m:03s].
+func (s shown) line(name string, last shown, since, all time.Duration) string {
+	b := &strings.Builder{}
+	fmt.Fprintf(b, "%s: ", name)
+	if s.ramping {
+		fmt.Fprint(b, "[ramping up]")
+	}
+	speed := func(letter string, bytes, n int64) {
+		if n > 0 {
+			fmt.Fprintf(b, "[%s=%sB/s,%s IOPS]", letter, shorten(uint64(perSecond(bytes, int64(since))), 4, true), shorten(uint64(perSecond(n, int64(since))), 4, false))
+		}
+	}
+	speed("r", s.readBytes-last.readBytes, s.reads-last.reads)
+	speed("w", s.writeBytes-last.writeBytes, s.writes-last.writes)
+	fmt.Fprintf(b, "[%.1f%%]", s.share*100)
+	if s.share > 0 {
+		eta := int64(all.Seconds() * (1 - s.share) / s.share)
+		fmt.Fprintf(b, "[eta %02dm:%02ds]", eta/60, eta%60)
+	}
+	return b.String()
+}

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"pagecache/engine"
+)
+
+// session is an open store and the table of its pages. Groups of jobs run on it, one after another.
+type session struct {
+	place *place
+	pc    *engine.PageCache[[]byte]
+	bs    int64
+	// table says which page has which id: 0 means none yet, claimed that a worker is just allocating it. Written by write and by
+	// layout, by compare-and-swap from 0; an id never changes. A stale read costs another look.
+	table []atomic.Uint64
+	// laid is the number of the first page that layout has not taken yet. Written by layout (Add).
+	laid atomic.Int64
+}
+
+// claimed is no page's id: pages 0 and 1 are the store's own.
+const claimed = 1
+
+// open makes a store for pages as s says.
+func open(s *spec) (*session, error) {
+	pages := s.pages()
+	p, err := newPlace(s.Directory, s.Name)
+	if err != nil {
+		return nil, err
+	}
+	ses := &session{place: p, bs: s.BS, table: make([]atomic.Uint64, pages)}
+	opts := s.Engine
+	if err = os.Mkdir(p.store(), 0o755); err == nil {
+		if s.Delta > 0 {
+			ses.pc, err = engine.Open(p.store(), patched{}, &opts)
+		} else {
+			ses.pc, err = engine.Open(p.store(), engine.Bytes{}, &opts)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open the store: %w", err), p.remove())
+	}
+	return ses, nil
+}
+
+// close closes and removes the store.
+func (ses *session) close() error {
+	err := ses.pc.Close()
+	if err != nil {
+		err = fmt.Errorf("close the store: %w", err)
+	}
+	return errors.Join(err, ses.place.remove())
+}
+
+// layout allocates the pages that do not exist yet and makes them stable. It ends early when ctx is done, or at the first error.
+func (ses *session) layout(ctx context.Context, s *spec, pr *progress) error {
+	var wg sync.WaitGroup
+	errs := make([]error, layoutWorkers())
+	defer pr.watch("laying out", func() shown {
+		done := min(ses.laid.Load(), int64(len(ses.table)))
+		return shown{share: float64(done) / float64(len(ses.table)), writeBytes: done * ses.bs, writes: done}
+	})()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for i := range errs {
+		wg.Go(func() {
+			if errs[i] = ses.layoutSome(ctx, newValues(int(s.BS), s.Refill, newRand(s.Seed, layoutStream+i))); errs[i] != nil {
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("lay out: %w", err)
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	if _, err := ses.pc.Flush(); err != nil {
+		return fmt.Errorf("lay out: %w", err)
+	}
+	return nil
+}
+
+// layoutSome allocates one run of pages after another until there are no more.
+func (ses *session) layoutSome(ctx context.Context, v *values) error {
+	const run = 64
+	for ctx.Err() == nil {
+		from := ses.laid.Add(run) - run
+		if from >= int64(len(ses.table)) {
+			return nil
+		}
+		tx, err := ses.pc.Begin()
+		if err != nil {
+			return err
+		}
+		for i := from; i < min(from+run, int64(len(ses.table))) && err == nil; i++ {
+			_, _, err = ses.allocate(tx, i, v)
+		}
+		tx.End()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// allocate makes page i if it does not exist. It returns false if another worker made it, or is just making it.
+func (ses *session) allocate(tx *engine.Tx, i int64, v *values) (engine.LSN, bool, error) {
+	if ses.table[i].Load() != 0 || !ses.table[i].CompareAndSwap(0, claimed) {
+		return 0, false, nil
+	}
+	pid, ptr, err := ses.pc.Allocate(tx, v.take())
+	if err != nil {
+		ses.table[i].Store(0)
+		return 0, false, err
+	}
+	ses.table[i].Store(uint64(pid))
+	return ptr.LastLSN(), true, nil
+}
+
+// cursor is the next page of a job that goes in order, alone in its cache line. Written by the job's workers (Add).
+type cursor struct {
+	atomic.Int64
+	_ [56]byte
+}
+
+// group is one run of a spec on a session.
+type group struct {
+	spec    *spec
+	ses     *session
+	picker  *picker
+	workers []*worker
+	cursors []cursor
+	// stop ends all workers soon. Written once, when the context is done or a worker has failed.
+	stop     atomic.Bool
+	base     time.Time
+	ramp     int64 // ns after base when measuring begins
+	deadline int64 // ns after base when workers end by themselves
+	sampled  [][]sample
+}
+
+// run runs the jobs of s and returns what they have done. An error of the store is in the result, beside what was done before it.
+func (ses *session) run(ctx context.Context, s *spec, pr *progress) (*result, error) {
+	if s.layout() {
+		if err := ses.layout(ctx, s, pr); err != nil {
+			return nil, err
+		}
+	}
+	g := &group{spec: s, ses: ses, picker: newPicker(int64(len(ses.table)), s.Theta), cursors: make([]cursor, s.NumJobs)}
+	for j := range g.cursors {
+		g.cursors[j].Store(int64(j) * int64(len(ses.table)) / int64(s.NumJobs))
+	}
+	for i := range s.workers() {
+		g.workers = append(g.workers, newWorker(g, i))
+	}
+	g.stop.Store(ctx.Err() != nil) // what is not laid out is not to be read
+	unwatch := context.AfterFunc(ctx, func() { g.stop.Store(true) })
+	defer unwatch()
+	before := ses.pc.Stats()
+	g.base = time.Now()
+	g.ramp, g.deadline = int64(s.Ramp), 1<<62
+	if !s.untimed() {
+		g.deadline = g.ramp + int64(s.Runtime)
+	}
+	r := g.execute(pr)
+	r.store = storeStats(before, ses.pc.Stats())
+	return r, nil
+}
+
+// execute starts the workers, waits for them, and makes their writes stable if that is asked for.
+func (g *group) execute(pr *progress) *result {
+	unshow := pr.watch(g.spec.Name, g.shown)
+	endSampling := g.sample()
+	var wg sync.WaitGroup
+	usage := startUsage(g)
+	for _, w := range g.workers {
+		wg.Go(func() {
+			if w.err = w.run(); w.err != nil {
+				g.stop.Store(true)
+			}
+		})
+	}
+	wg.Wait()
+	endSampling()
+	r := &result{spec: g.spec, started: g.base, elapsed: time.Since(g.base)}
+	if g.spec.EndFsync {
+		_, r.err = g.ses.pc.Flush()
+		r.flushed = g.now()
+	}
+	unshow()
+	r.usage = usage()
+	r.collect(g)
+	return r
+}
+
+// now is the time since the group began, in ns.
+func (g *group) now() int64 { return int64(time.Since(g.base)) }
