@@ -10,8 +10,10 @@ import (
 type queue interface {
 	// push queues a durable write under an id that comes back from pop. There is room for as many as the writer's depth.
 	push(id uint64, off int64, buf []byte)
-	// enter hands the kernel what was pushed and waits until at least need completions can be popped. It may return early, without
-	// an error; its errors mean that the queue is unusable.
+	// pending says that something was pushed which the kernel has not taken yet.
+	pending() bool
+	// enter hands the kernel what was pushed and waits until at least need completions can be popped. It may return early,
+	// without an error, if there are completions; its errors mean that the queue is unusable.
 	enter(need int) error
 	// pop returns a completion: the bytes written, or a negative errno.
 	pop() (id uint64, res int32, ok bool)
@@ -25,18 +27,29 @@ const (
 	verdictDone  verdict = iota // all of it is durable
 	verdictMore                 // a part is; the rest must be written
 	verdictAgain                // nothing was written, and the kernel asks to try again
-	verdictFail                 // the write failed
+	verdictSpace                // no room: reported, and no fault of the device
+	verdictFail                 // anything else: reported, and the log stops
 )
 
-// judge is the decision table for completions: res is what the kernel said of a write of want bytes.
+func (v verdict) String() string {
+	return [...]string{"done", "more", "again", "space", "fail"}[v]
+}
+
+// judge is the decision table for completions: res is what the kernel said of a write of want bytes, want > 0.
 func judge(res int32, want int) verdict {
 	switch {
 	case res > 0 && int(res) == want:
 		return verdictDone
 	case res > 0 && int(res) < want:
 		return verdictMore
-	case res == -int32(unix.EINTR) || res == -int32(unix.EAGAIN):
-		return verdictAgain
+	case res >= 0:
+		return verdictFail // no progress at all, or more than was asked for
 	}
-	return verdictFail // an errno, no progress at all, or more than was asked for
+	switch unix.Errno(-res) {
+	case unix.EINTR, unix.EAGAIN:
+		return verdictAgain
+	case unix.ENOSPC, unix.EFBIG, unix.EDQUOT:
+		return verdictSpace
+	}
+	return verdictFail
 }

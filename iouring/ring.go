@@ -13,13 +13,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ring is one io_uring: the queues that it shares with the kernel. One goroutine at a time uses it, on any thread.
+// ring is one io_uring: the queues that it shares with the kernel. One goroutine at a time uses it, on any thread, which is
+// why it is set up without IORING_SETUP_SINGLE_ISSUER and DEFER_TASKRUN: they tie a ring to one thread.
 //
-// Of the shared words the kernel writes sqHead, sqFlags and cqTail, we write sqTail and cqHead. Storing sqTail publishes
-// the entries below it to the kernel; loading cqTail makes the completions below it, and what the kernel did for them, visible.
-// Go's atomics are sequentially consistent, which is more than the acquire and release that io_uring asks for. The
-// race detector does not see the kernel: raceRelease and raceAcquire stand for it.
+// Of the shared words the kernel writes sqHead, sqFlags and cqTail, we write sqTail and cqHead. All are counters that only
+// grow and wrap; the masks turn them into places. Storing sqTail publishes the entries below it to the kernel; loading cqTail
+// makes the completions below it, and what the kernel did for them, visible; a stale load of either of the kernel's shows less room or
+// fewer completions than there are. Go's atomics are sequentially consistent, which is more than the acquire and
+// release that io_uring asks for.
+//
+// A completion is never lost. At most depth writes are in flight or not popped (the writer's ids), depth ≤ submission entries
+// ≤ completion entries, so the queue cannot overflow, on kernels without IORING_FEAT_NODROP either. If it does
+// nevertheless, pop fetches what the kernel kept back.
 type ring struct {
+	k                       kernel
 	fd                      int
 	sqHead, sqTail, sqFlags *atomic.Uint32
 	cqHead, cqTail          *atomic.Uint32
@@ -28,47 +35,53 @@ type ring struct {
 	sqes                    []sys.SubmissionQueueEntry64
 	cqes                    []sys.CompletionQueueEvent16
 	maps                    [][]byte
-	target                  int32                                         // the file, or its index if fixedFile
-	fixedFile               bool                                          //
-	fixed                   [][]byte                                      // registered buffers
-	enterCall               func(fd int, submit, min, flags uint32) error // seam
+	target                  int           // the file, or its index if fixedFile
+	fixedFile               bool          // the file is registered
+	fixed                   [][]byte      // registered buffers
+	patience                time.Duration // how long enter tries without any progress
 }
 
-var errRingLayout = errors.New("io_uring: the kernel's queue layout makes no sense")
+// stall is how long io_uring_enter may refuse (EAGAIN: no memory for a request; EBUSY) without any progress, until the ring
+// counts as unusable.
+const stall = 30 * time.Second
+
+var errRingLayout = errors.New("the kernel's queue layout makes no sense")
 
 // newRing sets up a ring for depth writes to the file descriptor.
-func newRing(fd, depth int) (*ring, error) {
+func newRing(k kernel, fd, depth int) (*ring, error) {
 	var p sys.IOURingParams
-	rfd, err := sys.IOURingSetup(uint(depth), &p)
+	rfd, err := k.setup(uint(depth), &p) // close-on-exec from the start
 	if err != nil {
 		return nil, err
 	}
-	unix.CloseOnExec(rfd)
-	r := &ring{fd: rfd, target: int32(fd), enterCall: enterRing}
-	if err := r.mapQueues(&p); err != nil {
+	r := &ring{k: k, fd: rfd, target: fd, patience: stall}
+	if int64(p.SQEntries) < int64(depth) {
+		err = fmt.Errorf("%w: %d entries for %d writes", errRingLayout, p.SQEntries, depth)
+	} else {
+		err = r.mapQueues(&p)
+	}
+	if err != nil {
 		return nil, errors.Join(err, r.close())
 	}
 	return r, nil
 }
 
-func enterRing(fd int, submit, min, flags uint32) error {
-	_, err := sys.IOURingEnter(fd, submit, min, flags, nil)
-	return err
-}
-
 // mapQueues maps the three areas and checks that every queue lies inside its own.
 func (r *ring) mapQueues(p *sys.IOURingParams) error {
-	const word = 4
+	const word, limit = 4, 1 << 24
 	sqeSize, cqeSize := uint64(unsafe.Sizeof(sys.SubmissionQueueEntry64{})), uint64(unsafe.Sizeof(sys.CompletionQueueEvent16{}))
 	sqSize := uint64(p.SQOffset.Array) + uint64(p.SQEntries)*word
 	cqSize := uint64(p.CQOffset.Cqes) + uint64(p.CQEntries)*cqeSize
-	const limit = 1 << 24
 	if p.SQEntries == 0 || p.CQEntries < p.SQEntries || sqSize > limit || cqSize > limit {
 		return fmt.Errorf("%w: %d and %d entries", errRingLayout, p.SQEntries, p.CQEntries)
 	}
 	single := p.Features&sys.IORING_FEAT_SINGLE_MMAP != 0
 	if single {
 		sqSize = max(sqSize, cqSize)
+		cqSize = sqSize
+	}
+	if err := checkOffsets(p, sqSize, cqSize); err != nil {
+		return err
 	}
 	sq, err := r.mmap(sqSize, sys.IORING_OFF_SQ_RING)
 	if err != nil {
@@ -84,16 +97,6 @@ func (r *ring) mapQueues(p *sys.IOURingParams) error {
 	if err != nil {
 		return err
 	}
-	for _, o := range []uint32{p.SQOffset.Head, p.SQOffset.Tail, p.SQOffset.RingMask, p.SQOffset.Flags, p.SQOffset.Array} {
-		if uint64(o)+word > sqSize || o%word != 0 {
-			return fmt.Errorf("%w: submission offset %d of %d", errRingLayout, o, sqSize)
-		}
-	}
-	for _, o := range []uint32{p.CQOffset.Head, p.CQOffset.Tail, p.CQOffset.RingMask, p.CQOffset.Cqes} {
-		if uint64(o)+word > cqSize || o%word != 0 {
-			return fmt.Errorf("%w: completion offset %d of %d", errRingLayout, o, cqSize)
-		}
-	}
 	at := func(m []byte, off uint32) *atomic.Uint32 { return (*atomic.Uint32)(unsafe.Pointer(&m[off])) }
 	r.sqHead, r.sqTail, r.sqFlags = at(sq, p.SQOffset.Head), at(sq, p.SQOffset.Tail), at(sq, p.SQOffset.Flags)
 	r.cqHead, r.cqTail = at(cq, p.CQOffset.Head), at(cq, p.CQOffset.Tail)
@@ -107,8 +110,24 @@ func (r *ring) mapQueues(p *sys.IOURingParams) error {
 	return nil
 }
 
+// checkOffsets makes sure that the words which the kernel names lie in the areas. The arrays do: the sizes come from them.
+func checkOffsets(p *sys.IOURingParams, sqSize, cqSize uint64) error {
+	const word = 4
+	for _, o := range []uint32{p.SQOffset.Head, p.SQOffset.Tail, p.SQOffset.RingMask, p.SQOffset.Flags, p.SQOffset.Array} {
+		if uint64(o)+word > sqSize || o%word != 0 {
+			return fmt.Errorf("%w: submission offset %d of %d", errRingLayout, o, sqSize)
+		}
+	}
+	for _, o := range []uint32{p.CQOffset.Head, p.CQOffset.Tail, p.CQOffset.RingMask, p.CQOffset.Cqes} {
+		if uint64(o)+word > cqSize || o%word != 0 {
+			return fmt.Errorf("%w: completion offset %d of %d", errRingLayout, o, cqSize)
+		}
+	}
+	return nil
+}
+
 func (r *ring) mmap(size, off uint64) ([]byte, error) {
-	m, err := unix.Mmap(r.fd, int64(off), int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
+	m, err := r.k.mmap(r.fd, int64(off), int(size))
 	if err != nil {
 		return nil, fmt.Errorf("map io_uring queue: %w", err)
 	}
@@ -117,9 +136,9 @@ func (r *ring) mmap(size, off uint64) ([]byte, error) {
 }
 
 // registerFile spares the kernel the look-up of the descriptor for each write.
-func (r *ring) registerFile(fd int) error {
-	fds := [1]int32{int32(fd)}
-	if err := sys.IOURingRegister(r.fd, sys.IORING_REGISTER_FILES, unsafe.Pointer(&fds), 1); err != nil {
+func (r *ring) registerFile() error {
+	fds := [1]int32{int32(r.target)}
+	if err := r.k.register(r.fd, sys.IORING_REGISTER_FILES, unsafe.Pointer(&fds), 1); err != nil {
 		return err
 	}
 	r.target, r.fixedFile = 0, true
@@ -133,45 +152,56 @@ func (r *ring) registerBuffers(bufs [][]byte) error {
 		iov[i].Base = unsafe.SliceData(b)
 		iov[i].SetLen(len(b))
 	}
-	if err := sys.IOURingRegister(r.fd, sys.IORING_REGISTER_BUFFERS, unsafe.Pointer(&iov[0]), uint32(len(iov))); err != nil {
+	if err := r.k.register(r.fd, sys.IORING_REGISTER_BUFFERS, unsafe.Pointer(&iov[0]), uint32(len(iov))); err != nil {
 		return err
 	}
 	r.fixed = bufs
 	return nil
 }
 
+// unregisterBuffers undoes registerBuffers. If the kernel refuses, the pages stay pinned until close; nothing uses them.
+func (r *ring) unregisterBuffers() {
+	_ = r.k.register(r.fd, sys.IORING_UNREGISTER_BUFFERS, nil, 0)
+	r.fixed = nil
+}
+
+// push names the buffer to the kernel by its address alone. That is safe because the memory cannot move or go away: it is mapped, or, under
+// the race detector, on the heap, whose objects do not move, and the writer's flight table refers to it until it lands.
 func (r *ring) push(id uint64, off int64, buf []byte) {
-	tail := r.sqTail.Load()
-	i := tail & r.sqMask
-	e := &r.sqes[i]
-	e.Reset()
 	op, index := sys.IORING_OP_WRITE, r.fixedIndex(buf)
 	if index >= 0 {
 		op = sys.IORING_OP_WRITE_FIXED
 	}
-	e.PrepOperation(op, r.target, uint64(uintptr(unsafe.Pointer(unsafe.SliceData(buf)))), uint32(len(buf)), uint64(off))
+	e := r.next(id)
+	e.PrepOperation(op, int32(r.target), uint64(uintptr(unsafe.Pointer(unsafe.SliceData(buf)))), uint32(len(buf)), uint64(off))
 	if index >= 0 {
 		e.SetBufIndex(uint16(index))
 	}
 	if r.fixedFile {
-		e.SetFdIndex(r.target)
+		e.SetFdIndex(int32(r.target))
 	}
 	e.SetOpFlags(unix.RWF_DSYNC)
-	e.SetUserData(id)
-	r.array[i] = i
-	r.sqTail.Store(tail + 1)
+	r.publish()
 }
 
 // nop queues an operation that does nothing.
 func (r *ring) nop(id uint64) {
-	tail := r.sqTail.Load()
-	i := tail & r.sqMask
-	r.sqes[i].Reset()
-	r.sqes[i].PrepOperation(sys.IORING_OP_NOP, -1, 0, 0, 0)
-	r.sqes[i].SetUserData(id)
-	r.array[i] = i
-	r.sqTail.Store(tail + 1)
+	r.next(id).PrepOperation(sys.IORING_OP_NOP, -1, 0, 0, 0)
+	r.publish()
 }
+
+// next returns the entry at the tail, empty but for the id. There is room: see queue.push.
+func (r *ring) next(id uint64) *sys.SubmissionQueueEntry64 {
+	i := r.sqTail.Load() & r.sqMask
+	e := &r.sqes[i]
+	e.Reset()
+	e.SetUserData(id)
+	r.array[i] = i
+	return e
+}
+
+// publish shows the entry at the tail to the kernel.
+func (r *ring) publish() { r.sqTail.Store(r.sqTail.Load() + 1) }
 
 // fixedIndex returns which registered buffer buf lies in, −1 if none.
 func (r *ring) fixedIndex(buf []byte) int {
@@ -184,15 +214,19 @@ func (r *ring) fixedIndex(buf []byte) int {
 	return -1
 }
 
+func (r *ring) pending() bool { return r.sqTail.Load() != r.sqHead.Load() }
+
 // enter submits and waits in one system call. How much is left to submit is read from the queue itself, so that nothing
-// is lost or doubled by an interruption. The loop ends because EINTR, EAGAIN and EBUSY go away: the last two once
-// completions are taken, which is why enter then returns to the caller if there are any.
+// is lost or doubled by an interruption. The loop ends: each turn submits, waits in the kernel, or backs off, and the
+// last no longer than patience. Where the kernel refuses because completions are in its way, enter returns for them to be popped.
 func (r *ring) enter(need int) error {
+	var since time.Time
 	for wait := time.Microsecond; ; {
 		if have := int(r.cqTail.Load() - r.cqHead.Load()); have >= need {
 			need = 0
 		}
-		submit := r.sqTail.Load() - r.sqHead.Load()
+		head := r.sqHead.Load()
+		submit := r.sqTail.Load() - head
 		if submit == 0 && need <= 0 {
 			return nil
 		}
@@ -200,23 +234,43 @@ func (r *ring) enter(need int) error {
 		if need > 0 {
 			flags = sys.IORING_ENTER_FLAGS_GETEVENTS
 		}
-		err := r.enterCall(r.fd, submit, uint32(max(need, 0)), flags)
-		switch {
-		case err == nil:
-			if r.sqTail.Load() == r.sqHead.Load() {
-				return nil
-			}
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EBUSY):
-			if r.cqTail.Load() != r.cqHead.Load() {
-				return nil
-			}
-			time.Sleep(wait)
-			wait = min(2*wait, time.Millisecond)
+		errno := r.k.enter(r.fd, submit, uint32(max(need, 0)), flags)
+		switch errno {
+		case 0, unix.EINTR, unix.EAGAIN, unix.EBUSY:
 		default:
-			return fmt.Errorf("io_uring_enter: %w", err)
+			return fmt.Errorf("io_uring_enter: %w", errno)
+		}
+		if waited := submit == 0 && (errno == 0 || errno == unix.EINTR); waited || r.sqHead.Load() != head {
+			since = time.Time{}
+			continue
+		}
+		if r.cqTail.Load() != r.cqHead.Load() {
+			return nil
+		}
+		if since.IsZero() {
+			since = time.Now()
+		} else if time.Since(since) > r.patience {
+			return fmt.Errorf("io_uring_enter: nothing taken for %v: %w", r.patience, unix.EAGAIN)
+		}
+		time.Sleep(wait)
+		wait = min(2*wait, time.Millisecond)
+	}
+}
+
+// await waits until there is a completion, for at most limit.
+func (r *ring) await(limit time.Duration) error {
+	fds := []unix.PollFd{{Fd: int32(r.fd), Events: unix.POLLIN}}
+	for end := time.Now().Add(limit); r.cqTail.Load() == r.cqHead.Load(); {
+		left := time.Until(end)
+		if left <= 0 {
+			return fmt.Errorf("no answer in %v: %w", limit, unix.ETIMEDOUT)
+		}
+		// In small steps: whatever a kernel's poll of a ring may miss is then seen in the queue.
+		if _, err := unix.Poll(fds, int(min(left, 100*time.Millisecond).Milliseconds())+1); err != nil && err != unix.EINTR {
+			return err
 		}
 	}
+	return nil
 }
 
 func (r *ring) pop() (uint64, int32, bool) {
@@ -225,8 +279,10 @@ func (r *ring) pop() (uint64, int32, bool) {
 		if r.sqFlags.Load()&sys.IORING_SQ_CQ_OVERFLOW == 0 {
 			return 0, 0, false
 		}
-		// Completions that found the queue full are kept by the kernel; this call brings them in.
-		if err := r.enterCall(r.fd, 0, 0, sys.IORING_ENTER_FLAGS_GETEVENTS); err != nil || head == r.cqTail.Load() {
+		// Completions that found the queue full are kept by the kernel; this call brings them in. If it is refused they stay
+		// there, and the next call tries again.
+		r.k.enter(r.fd, 0, 0, sys.IORING_ENTER_FLAGS_GETEVENTS)
+		if head == r.cqTail.Load() {
 			return 0, 0, false
 		}
 	}

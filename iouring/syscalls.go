@@ -9,14 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// calls is the queue of system calls: each write is done when it is entered, with pwritev2 and RWF_DSYNC, or, on a file system that does not
-// know the flag, with pwrite and fdatasync, both of which must succeed.
+// calls is the queue of system calls: each write is done when it is entered, with pwritev2 and RWF_DSYNC, or, where that flag is
+// not known, with pwrite and fdatasync, both of which must succeed.
 type calls struct {
-	fd      int
+	target  int
 	dsync   bool // RWF_DSYNC is known
 	pushed  []call
 	done    []call
 	pwritev func(fd int, buf []byte, off int64) (int, unix.Errno) // seams
+	pwrite  func(fd int, buf []byte, off int64) (int, error)
 	sync    func(fd int) error
 }
 
@@ -28,12 +29,15 @@ type call struct {
 }
 
 func newCalls(fd, depth int) *calls {
-	return &calls{fd: fd, dsync: true, pushed: make([]call, 0, depth), done: make([]call, 0, depth), pwritev: pwritevDsync, sync: unix.Fdatasync}
+	return &calls{target: fd, dsync: true, pushed: make([]call, 0, depth), done: make([]call, 0, depth),
+		pwritev: pwritevDsync, pwrite: unix.Pwrite, sync: unix.Fdatasync}
 }
 
 func (c *calls) push(id uint64, off int64, buf []byte) {
 	c.pushed = append(c.pushed, call{id: id, off: off, buf: buf})
 }
+
+func (c *calls) pending() bool { return len(c.pushed) > 0 }
 
 func (c *calls) enter(int) error {
 	for _, x := range c.pushed {
@@ -48,24 +52,26 @@ func (c *calls) enter(int) error {
 
 func (c *calls) write(x call) int32 {
 	if c.dsync {
-		n, errno := c.pwritev(c.fd, x.buf, x.off)
+		n, errno := c.pwritev(c.target, x.buf, x.off)
 		if errno != unix.EOPNOTSUPP && errno != unix.ENOSYS {
 			return result(n, errno)
 		}
 		c.dsync = false
 	}
-	n, err := unix.Pwrite(c.fd, x.buf, x.off)
+	n, err := c.pwrite(c.target, x.buf, x.off)
 	if err == nil {
-		err = c.sync(c.fd)
+		// A failed sync is the write's failure, whatever was written. An interrupted one (EINTR) has the whole write done again,
+		// so that the next sync covers all of it.
+		err = c.sync(c.target)
+	}
+	if err == nil {
+		return int32(n)
 	}
 	var errno unix.Errno
-	if err != nil && !errors.As(err, &errno) {
+	if !errors.As(err, &errno) || errno == 0 {
 		errno = unix.EIO
 	}
-	if errno == unix.EINTR && n > 0 {
-		errno = unix.EIO // the sync was cut short: what it covered is not known
-	}
-	return result(n, errno)
+	return -int32(errno)
 }
 
 func result(n int, errno unix.Errno) int32 {
@@ -86,9 +92,11 @@ func (c *calls) pop() (uint64, int32, bool) {
 
 func (c *calls) close() error { return nil }
 
+// pwritevDsync writes once. unix.Pwritev2 would allocate.
 func pwritevDsync(fd int, buf []byte, off int64) (int, unix.Errno) {
 	iov := unix.Iovec{Base: unsafe.SliceData(buf)}
 	iov.SetLen(len(buf))
-	n, _, errno := unix.Syscall6(unix.SYS_PWRITEV2, uintptr(fd), uintptr(unsafe.Pointer(&iov)), 1, uintptr(off), 0, unix.RWF_DSYNC)
+	// The offset goes in two halves, the higher of which 64-bit kernels shift out.
+	n, _, errno := unix.Syscall6(unix.SYS_PWRITEV2, uintptr(fd), uintptr(unsafe.Pointer(&iov)), 1, uintptr(off), uintptr(uint64(off)>>32), unix.RWF_DSYNC)
 	return int(n), errno
 }

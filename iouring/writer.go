@@ -7,33 +7,52 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// maxAgain bounds how often one write is tried again without progress.
-const maxAgain = 10_000
+const (
+	// maxAgain bounds how often one write is tried again without progress; after the first fewAgain there is a pause before each.
+	maxAgain, fewAgain = 10_000, 10
+	againPause         = 100 * time.Microsecond
+	// maxStump bounds how often one block is written anew after less than a block of it was taken.
+	maxStump = 3
+	// drainLimit bounds Close once the queue has failed: what is in flight then is waited for by looking, not in the kernel.
+	drainLimit = 5 * time.Second
+)
 
 // writer is the Device over a queue.
+//
+//	id:  free ──Do──▶ in flight ──land──▶ free
+//	                   ▲     │
+//	                   └─────┘ push again: the rest of a short write, or all of an interrupted one
 type writer struct {
 	q      queue
 	file   *os.File // a descriptor of its own for O_DIRECT; nil if the caller's is used
 	block  int
+	unit   int      // a short write goes on at a multiple of this: the block with O_DIRECT, else one byte
 	flight []flying // by id; len is the depth
 	free   []uint64 // ids that are not in flight
-	pushed bool     // something was pushed and not entered
+	failed error    // why nothing more can be written
+	closed bool
+
+	pause, drainLimit time.Duration // againPause and drainLimit, save in tests
 }
 
-// flying is a write in flight. It keeps the buffer referenced, which under the race detector lies on the Go heap: heap
-// objects do not move, and this reference keeps them from being freed while the kernel reads.
+// flying is a write in flight. It keeps the buffer referenced until the kernel has done with it.
 type flying struct {
 	w     Write
-	done  int // bytes written so far, a multiple of the block
-	again int
+	done  int // bytes written so far, a multiple of the unit
+	again int // tries since then
 }
 
 func newWriter(q queue, file *os.File, block, depth int) *writer {
-	w := &writer{q: q, file: file, block: block, flight: make([]flying, depth), free: make([]uint64, depth)}
+	w := &writer{q: q, file: file, block: block, unit: 1, flight: make([]flying, depth), free: make([]uint64, depth),
+		pause: againPause, drainLimit: drainLimit}
+	if file != nil {
+		w.unit = block
+	}
 	for i := range w.free {
 		w.free[i] = uint64(i)
 	}
@@ -46,13 +65,17 @@ func (w *writer) Block() int { return w.block }
 
 var errTooMany = errors.New("more writes than the device's depth")
 
-// Do is Device.Do. The loop ends because every turn either completes a write or waits in the kernel for one.
+// Do is Device.Do. The loop ends because every turn completes a write, waits in the kernel for one, or tries one again, for which
+// there is a bound.
 func (w *writer) Do(writes []Write, min int, dst []Completion) ([]Completion, error) {
+	if w.failed != nil {
+		return dst, w.failed
+	}
 	if len(writes) > len(w.free) {
 		return dst, fmt.Errorf("%w: %d beside %d in flight", errTooMany, len(writes), len(w.flight)-len(w.free))
 	}
-	for _, x := range writes {
-		if err := w.aligned(x); err != nil {
+	for i := range writes {
+		if err := w.aligned(&writes[i]); err != nil {
 			return dst, err
 		}
 	}
@@ -66,21 +89,20 @@ func (w *writer) Do(writes []Write, min int, dst []Completion) ([]Completion, er
 	if inFlight := len(w.flight) - len(w.free); min > inFlight {
 		min = inFlight
 	}
-	first := len(dst)
-	for {
-		wait := min - (len(dst) - first)
-		if !w.pushed && wait <= 0 {
-			return w.reap(dst), nil
-		}
-		w.pushed = false
-		if err := w.q.enter(max(wait, 0)); err != nil {
-			return dst, err
-		}
+	for first := len(dst); ; {
 		dst = w.reap(dst)
+		wait := max(min-(len(dst)-first), 0)
+		if wait == 0 && !w.q.pending() {
+			return dst, nil
+		}
+		if err := w.q.enter(wait); err != nil {
+			w.failed = err
+			return w.reap(dst), err
+		}
 	}
 }
 
-func (w *writer) aligned(x Write) error {
+func (w *writer) aligned(x *Write) error {
 	if len(x.Buf) == 0 || len(x.Buf)%w.block != 0 || x.Off < 0 || x.Off%int64(w.block) != 0 {
 		return fmt.Errorf("write of %d bytes at %d: want whole blocks of %d", len(x.Buf), x.Off, w.block)
 	}
@@ -90,7 +112,6 @@ func (w *writer) aligned(x Write) error {
 func (w *writer) push(id uint64) {
 	f := &w.flight[id]
 	w.q.push(id, f.w.Off+int64(f.done), f.w.Buf[f.done:])
-	w.pushed = true
 }
 
 // reap takes what has completed. What must be written again is pushed.
@@ -100,32 +121,52 @@ func (w *writer) reap(dst []Completion) []Completion {
 		if !ok {
 			return dst
 		}
-		if id >= uint64(len(w.flight)) {
-			continue // not a write of ours: a probe's
+		if id >= uint64(len(w.flight)) || w.flight[id].w.Buf == nil {
+			continue // not a write of ours
 		}
-		f := &w.flight[id]
-		switch judge(res, len(f.w.Buf)-f.done) {
-		case verdictMore:
-			// O_DIRECT takes whole blocks only: a part of one is written again, with the same bytes.
-			if n := int(res) &^ (w.block - 1); n > 0 {
-				f.done, f.again = f.done+n, 0
-				w.push(id)
-				continue
-			}
-			fallthrough
-		case verdictAgain:
-			if f.again++; f.again <= maxAgain {
-				w.push(id)
-				continue
-			}
-			res = -int32(unix.EAGAIN)
-			fallthrough
-		case verdictFail:
-			dst = append(dst, w.land(id, resError(res)))
-		case verdictDone:
-			dst = append(dst, w.land(id, nil))
+		if err, landed := w.decide(id, res); landed {
+			dst = append(dst, w.land(id, err))
 		}
 	}
+}
+
+// decide says whether a write has ended, and how; if not, it has been pushed again.
+func (w *writer) decide(id uint64, res int32) (err error, landed bool) {
+	f := &w.flight[id]
+	switch judge(res, len(f.w.Buf)-f.done) {
+	case verdictDone:
+		return nil, true
+	case verdictMore:
+		// O_DIRECT takes whole blocks only: of a block in part, all is written again, the same bytes.
+		n := int(res) / w.unit * w.unit
+		if f.again++; n > 0 {
+			f.done, f.again = f.done+n, 0
+		}
+		if f.again > maxStump {
+			return w.mark(f, io.ErrShortWrite), true
+		}
+	case verdictAgain:
+		if f.again++; f.again > maxAgain {
+			return w.mark(f, unix.Errno(-res)), true
+		}
+		if f.again > fewAgain {
+			time.Sleep(w.pause)
+		}
+	case verdictSpace, verdictFail:
+		if res >= 0 {
+			return w.mark(f, io.ErrShortWrite), true
+		}
+		return w.mark(f, unix.Errno(-res)), true
+	}
+	if w.failed != nil {
+		return w.mark(f, w.failed), true
+	}
+	w.push(id)
+	return nil, false
+}
+
+func (w *writer) mark(f *flying, err error) error {
+	return fmt.Errorf("write of %d bytes at %d: %w", len(f.w.Buf), f.w.Off, err)
 }
 
 func (w *writer) land(id uint64, err error) Completion {
@@ -137,23 +178,36 @@ func (w *writer) land(id uint64, err error) Completion {
 	return c
 }
 
-func resError(res int32) error {
-	if res >= 0 {
-		return io.ErrShortWrite
-	}
-	return unix.Errno(-res)
-}
-
-// Close is Device.Close.
+// Close is Device.Close. Its error covers writes that failed while it waited. A second Close does nothing.
 func (w *writer) Close() error {
-	comps := make([]Completion, 0, len(w.flight))
-	var err error
-	for len(w.free) < len(w.flight) && err == nil {
-		comps, err = w.Do(nil, 1, comps[:0])
+	if w.closed {
+		return nil
 	}
+	w.closed = true
+	err := w.drain()
+	w.failed = fmt.Errorf("log device: %w", os.ErrClosed)
 	err = errors.Join(err, w.q.close())
 	if w.file != nil {
 		err = errors.Join(err, w.file.Close())
 	}
 	return err
+}
+
+// drain waits for the writes in flight. After a failure of the queue the kernel may still be reading their buffers, which the
+// caller is about to free; what can no longer be waited for is looked for.
+func (w *writer) drain() error {
+	comps := make([]Completion, 0, len(w.flight))
+	var failed error
+	for len(w.free) < len(w.flight) && w.failed == nil {
+		comps, _ = w.Do(nil, 1, comps[:0]) // its error is w.failed
+		for _, c := range comps {
+			failed = errors.Join(failed, c.Err)
+		}
+	}
+	for end := time.Now().Add(w.drainLimit); len(w.free) < len(w.flight); time.Sleep(time.Millisecond) {
+		if comps = w.reap(comps[:0]); time.Now().After(end) {
+			return errors.Join(failed, fmt.Errorf("%d writes did not end: %w", len(w.flight)-len(w.free), w.failed))
+		}
+	}
+	return failed
 }

@@ -76,7 +76,7 @@ func (osFS) Open(name string, flag Flag) (File, error) {
 	if err != nil {
 		return nil, pathError("open", name, err)
 	}
-	f := &osFile{File: os.NewFile(uintptr(fd), name), fd: fd}
+	f := &osFile{File: os.NewFile(uintptr(fd), name), fd: fd, fallocate: unix.Fallocate}
 	if err := f.regular(flag&Write != 0); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -130,7 +130,8 @@ func (osFS) SyncDir(dir string) error {
 
 type osFile struct {
 	*os.File
-	fd int
+	fd        int
+	fallocate func(fd int, mode uint32, off, n int64) error // seam
 }
 
 func (f *osFile) Size() (int64, error) {
@@ -142,23 +143,27 @@ func (f *osFile) Size() (int64, error) {
 }
 
 func (f *osFile) Allocate(off, n int64) error {
-	err := retry(func() error { return unix.Fallocate(f.fd, 0, off, n) })
-	if err == unix.EOPNOTSUPP {
-		return f.writeZeros(off, n)
-	}
-	return pathError("allocate", f.Name(), err)
-}
-
-// writeZeros reserves space where the file system cannot do so by itself. On an error the file gets its old size back.
-func (f *osFile) writeZeros(off, n int64) error {
 	size, err := f.Size()
 	if err != nil {
 		return err
 	}
+	err = retry(func() error { return f.fallocate(f.fd, 0, off, n) })
+	if err == unix.EOPNOTSUPP {
+		err = f.writeZeros(size, off, n)
+	}
+	if err == nil {
+		return nil
+	}
+	// ext4 takes space extent by extent and, when there is no more, leaves the file grown over what it got.
+	return errors.Join(pathError("allocate", f.Name(), err), f.Truncate(size))
+}
+
+// writeZeros reserves space where the file system cannot do so by itself: past the file's size, what is below it stays as it is.
+func (f *osFile) writeZeros(size, off, n int64) error {
 	zeros := make([]byte, min(n, 1<<20))
 	for done := max(0, size-off); done < n; done += int64(len(zeros)) {
 		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), n-done)], off+done); err != nil {
-			return errors.Join(err, f.Truncate(size))
+			return err
 		}
 	}
 	return nil

@@ -1,0 +1,353 @@
+package vfs
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pagecache/iouring"
+)
+
+func mustOpen(t *testing.T, name string, flag Flag) File {
+	t.Helper()
+	f, err := OS.Open(name, flag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// within fails the test if f has not returned after a while.
+func within(t *testing.T, what string, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); f() }()
+	select {
+	case <-done:
+	case <-time.After(5 * time.Second):
+		t.Fatalf("%s hangs", what)
+	}
+}
+
+// Whatever is not a regular file of one name is refused, at once, and stays as it is.
+func TestRefusedFiles(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for _, err := range []error{
+		os.WriteFile(at("file"), []byte("contents"), 0o600),
+		os.Symlink("file", at("symlink")),
+		os.Symlink("nothing", at("dangling")),
+		os.Link(at("file"), at("hardlink")),
+		os.Mkdir(at("dir"), 0o700),
+		unix.Mkfifo(at("fifo"), 0o600),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	names := []string{at("symlink"), at("dangling"), at("dir"), at("fifo"), "/dev/null", "/dev/zero"}
+	if err := unix.Mknod(at("socket"), unix.S_IFSOCK|0o600, 0); err == nil {
+		names = append(names, at("socket"))
+	}
+	for _, name := range names {
+		for _, flag := range []Flag{Read, Write, Write | Create, Write | Create | Trunc} {
+			within(t, name, func() {
+				if f, err := OS.Open(name, flag); err == nil {
+					t.Errorf("%s was opened with %d", name, flag)
+					f.Close()
+				}
+			})
+		}
+	}
+	for _, name := range []string{at("file"), at("hardlink")} {
+		if f, err := OS.Open(name, Write|Trunc); err == nil || !strings.Contains(err.Error(), "hard link") {
+			t.Errorf("%s with two names was opened for writing: %v, %v", name, f, err)
+		}
+		mustOpen(t, name, Read)
+	}
+	if b, err := os.ReadFile(at("file")); err != nil || string(b) != "contents" {
+		t.Errorf("the file changed: %q, %v", b, err)
+	}
+	if _, err := os.Lstat(at("nothing")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a link's target was made: %v", err)
+	}
+}
+
+func TestOpen(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "file")
+	for _, flag := range []Flag{Read, Write, Create, Trunc} { // making a file takes Write and Create
+		if _, err := OS.Open(name, flag); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("flag %d of a missing file: %v", flag, err)
+		}
+	}
+	f := mustOpen(t, name, Write|Create)
+	if _, err := f.WriteAt([]byte("hello"), 3); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := f.Size(); n != 8 || err != nil || f.Sync() != nil || f.Name() != name {
+		t.Errorf("size %d, %v", n, err)
+	}
+	ro := mustOpen(t, name, Read)
+	if _, err := ro.WriteAt([]byte("x"), 0); err == nil {
+		t.Error("written through a file opened for reading")
+	}
+	if n, err := mustOpen(t, name, Write|Trunc).Size(); n != 0 || err != nil {
+		t.Errorf("size %d after emptying, %v", n, err)
+	}
+}
+
+func TestLock(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "file")
+	a, b := mustOpen(t, name, Write|Create), mustOpen(t, name, Write)
+	if err := a.Lock(true); err != nil {
+		t.Fatal(err)
+	}
+	for _, exclusive := range []bool{true, false} {
+		within(t, "lock", func() {
+			if err := b.Lock(exclusive); !errors.Is(err, ErrLocked) {
+				t.Errorf("exclusive %v beside an exclusive lock: %v", exclusive, err)
+			}
+		})
+	}
+	a.Close()
+	c := mustOpen(t, name, Read)
+	if err := errors.Join(b.Lock(false), c.Lock(false)); err != nil {
+		t.Errorf("two shared locks: %v", err)
+	}
+	if err := mustOpen(t, name, Write).Lock(true); !errors.Is(err, ErrLocked) {
+		t.Errorf("exclusive beside shared: %v", err)
+	}
+}
+
+// The lock outlives the device and the map, whose descriptors are their own.
+func TestLockStays(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "file")
+	f := mustOpen(t, name, Write|Create)
+	if err := errors.Join(f.Lock(true), f.Allocate(0, 1<<16)); err != nil {
+		t.Fatal(err)
+	}
+	d, _, err := f.OpenDevice(iouring.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := f.OpenMap()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(d.Close(), m.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := mustOpen(t, name, Write).Lock(true); !errors.Is(err, ErrLocked) {
+		t.Errorf("the lock went with the device or the map: %v", err)
+	}
+}
+
+// What the device writes is read back through the file and through the map.
+func TestDeviceAndMap(t *testing.T) {
+	f := mustOpen(t, filepath.Join(t.TempDir(), "file"), Write|Create)
+	if err := errors.Join(f.Allocate(0, 1<<16), f.Sync()); err != nil {
+		t.Fatal(err)
+	}
+	d, r, err := f.OpenDevice(iouring.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	buf, err := iouring.AllocBuffer(r.Block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer iouring.FreeBuffer(buf)
+	for i := range buf {
+		buf[i] = byte(i * 7)
+	}
+	if comps, err := d.Do([]iouring.Write{{Off: int64(r.Block), Buf: buf}}, 1, nil); err != nil || comps[0].Err != nil {
+		t.Fatal(comps, err)
+	}
+	if err := f.DropCache(0, 1<<16); err != nil {
+		t.Error(err)
+	}
+	got := make([]byte, len(buf))
+	if _, err := f.ReadAt(got, int64(r.Block)); err != nil || !bytes.Equal(got, buf) {
+		t.Errorf("read something else: %v", err)
+	}
+	m, err := f.OpenMap()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if v, err := m.View(int64(r.Block), len(buf)); err != nil || !bytes.Equal(v, buf) {
+		t.Errorf("the map shows something else: %v", err)
+	}
+}
+
+func TestAllocate(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "file")
+	f := mustOpen(t, name, Write|Create)
+	if _, err := f.WriteAt([]byte("kept"), 0); err != nil {
+		t.Fatal(err)
+	}
+	checkAllocated(t, f, name, f.Allocate(0, 1<<20))
+}
+
+// checkAllocated wants 1 MiB that begins with "kept" and goes on with zeros, on disk blocks of its own.
+func checkAllocated(t *testing.T, f File, name string, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(name, &st); err != nil || st.Size != 1<<20 || st.Blocks*512 < 1<<20 {
+		t.Errorf("%d bytes in %d sectors, %v", st.Size, st.Blocks, err)
+	}
+	b := make([]byte, 1<<20)
+	if _, err := f.ReadAt(b, 0); err != nil || string(b[:4]) != "kept" || bytes.Count(b[4:], []byte{0}) != len(b)-4 {
+		t.Errorf("contents changed: %v", err)
+	}
+}
+
+// Where the file system cannot reserve, zeros are written over what lies past the end, and over nothing else.
+func TestAllocateByWriting(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "file")
+	f := mustOpen(t, name, Write|Create)
+	if _, err := f.WriteAt([]byte("kept"), 0); err != nil {
+		t.Fatal(err)
+	}
+	unsupported(f)
+	checkAllocated(t, f, name, f.Allocate(0, 1<<20))
+	if err := f.Allocate(1<<20, 3<<20-5); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := f.Size(); n != 4<<20-5 || err != nil {
+		t.Errorf("size %d, %v", n, err)
+	}
+}
+
+// unsupported makes f a file that cannot reserve space.
+func unsupported(f File) File {
+	f.(*osFile).fallocate = func(int, uint32, int64, int64) error { return unix.EOPNOTSUPP }
+	return f
+}
+
+// No room, or past the size limit: the errno is there to be found, the file is as it was. Proves rule 9 as far as files go.
+func TestNoRoom(t *testing.T) {
+	dir := t.TempDir()
+	unchanged := func(f File, err error, want unix.Errno) {
+		t.Helper()
+		if n, serr := f.Size(); !errors.Is(err, want) || n != 4096 || serr != nil {
+			t.Errorf("%v with size %d, want %v; %v", err, n, want, serr)
+		}
+	}
+	open := func(dir, name string) File {
+		f := mustOpen(t, filepath.Join(dir, name), Write|Create)
+		if err := f.Allocate(0, 4096); err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	f, g := open(dir, "limit"), open(dir, "limit zeros")
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 1 << 16, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	byKernel := f.Allocate(4096, 1<<20)
+	byWriting := unsupported(g).Allocate(4096, 1<<20)
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &old); err != nil {
+		t.Fatal(err)
+	}
+	unchanged(f, byKernel, unix.EFBIG)
+	unchanged(g, byWriting, unix.EFBIG)
+	if err := f.Allocate(4096, 1<<20); err != nil {
+		t.Errorf("with the limit lifted: %v", err)
+	}
+
+	for kind, small := range smallFileSystems(t) {
+		for range 2 { // the first failure leaves room for what fits
+			f, g := open(small, "full"), open(small, "zeros")
+			unchanged(f, f.Allocate(4096, 128<<20), unix.ENOSPC)
+			unchanged(g, unsupported(g).Allocate(4096, 128<<20), unix.ENOSPC)
+			for _, f := range []File{f, g} {
+				if err := errors.Join(f.Allocate(4096, 1<<20), f.Truncate(4096)); err != nil {
+					t.Errorf("%s: what fits: %v", kind, err)
+				}
+			}
+		}
+	}
+}
+
+// smallFileSystems mounts file systems of a few megabytes, as far as that is allowed here.
+func smallFileSystems(t *testing.T) map[string]string {
+	t.Helper()
+	dirs := map[string]string{}
+	mount := func(kind string, args ...string) {
+		dir := t.TempDir()
+		if out, err := exec.Command("mount", append(args, dir)...).CombinedOutput(); err != nil {
+			t.Logf("without a small %s: %v: %s", kind, err, out)
+			return
+		}
+		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+		dirs[kind] = dir
+	}
+	mount("tmpfs", "-t", "tmpfs", "-o", "size=4m", "tmpfs")
+	image := filepath.Join(t.TempDir(), "image")
+	f := mustOpen(t, image, Write|Create)
+	if err := f.Truncate(16 << 20); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs.ext4", "-q", "-F", image).CombinedOutput(); err != nil {
+		t.Logf("without a small ext4: %v: %s", err, out)
+		return dirs
+	}
+	mount("ext4", "-o", "loop", image)
+	return dirs
+}
+
+func TestDirectories(t *testing.T) {
+	dir := t.TempDir()
+	deep := filepath.Join(dir, "a", "b", "c")
+	for range 2 {
+		if err := OS.MkdirAll(deep + "/"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"z", "y"} {
+		mustOpen(t, filepath.Join(deep, name), Write|Create)
+	}
+	if err := errors.Join(OS.Rename(filepath.Join(deep, "z"), filepath.Join(deep, "x")), OS.SyncDir(deep)); err != nil {
+		t.Fatal(err)
+	}
+	if names, err := OS.ReadDir(deep); err != nil || !slices.Equal(names, []string{"x", "y"}) {
+		t.Errorf("%v, %v", names, err)
+	}
+	if err := OS.Remove(filepath.Join(deep, "x")); err != nil {
+		t.Error(err)
+	}
+	if err := OS.Remove(filepath.Join(deep, "x")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("removing what is gone: %v", err)
+	}
+	if err := OS.MkdirAll(filepath.Join(deep, "y")); !errors.Is(err, unix.ENOTDIR) {
+		t.Errorf("a file in place of a directory: %v", err)
+	}
+	if err := OS.MkdirAll(filepath.Join(deep, "y", "w")); err == nil {
+		t.Error("a directory below a file was made")
+	}
+	if err := OS.SyncDir(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("syncing no directory: %v", err)
+	}
+	if _, err := OS.ReadDir(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("reading no directory: %v", err)
+	}
+}
