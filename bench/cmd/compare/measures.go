@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"runtime"
+	"time"
+
+	"pagecache/bench"
+	"pagecache/engine"
+)
+
+// What the comparisons are made with: see docs/BENCHMARKS.md.
+const (
+	pages     = 100_000
+	pageSize  = 1 << 10
+	deltaSize = 100
+	writers   = 4
+	manyComm  = 64
+	interval  = 500 * time.Millisecond
+)
+
+// comparisons are the lines of the table.
+func comparisons() []*comparison {
+	return []*comparison{
+		{name: "log-bandwidth", what: "log bandwidth, 4 goroutines replacing 64 KiB pages", unit: "MB/s", ours: logBandwidth, other: "fio 8 MiB", theirs: fioBandwidth, ratioMin: 0.85},
+		{name: "link", what: "Link of 100 B to 1 KiB pages, 4 goroutines", unit: "op/s", ours: ours(link), other: "Pebble Merge NoSync", theirs: pebble(link), oursMin: 1e6, ratioMin: 3},
+		{name: "replace", what: "Replace of 1 KiB pages, 4 goroutines", unit: "op/s", ours: ours(replace), other: "Pebble Set NoSync", theirs: pebble(replace), ratioMin: 3},
+		{name: "commit-64", what: "durable commit, 64 goroutines", unit: "op/s", ours: ours(commitMany), other: "Pebble Merge Sync", theirs: pebble(commitMany), ratioMin: 1.5},
+		{name: "commit-1", what: "durable commit, 1 goroutine, median latency", unit: "µs", ours: ours(commitOne), other: "fio 4 KiB dsync", theirs: fioLatency, ratioMax: 1.3},
+		{name: "commit-1-pebble", what: "the same against Pebble", unit: "µs", ours: ours(commitOne), other: "Pebble Merge Sync", theirs: pebble(commitOne)},
+		{name: "get", what: "Get of a resident page", unit: "ns", ours: getNanos(fewPages, 1), oursMax: 30},
+		{name: "get-2", what: "Get, 2 goroutines against 1", unit: "op/s", ours: getRate(2), other: "1 goroutine", theirs: getRate(1), ratioMin: 1.8},
+		{name: "get-wide", what: "Get of one of 100 000 resident pages at random", unit: "ns", ours: getNanos(pages, 1)},
+		{name: "get-allocs", what: "allocations for a Get", unit: "1/op", ours: getAllocs, oursMax: 0.001},
+		{name: "tx", what: "Begin + End", unit: "ns", ours: txNanos, oursMax: 40},
+		{name: "tx-allocs", what: "allocations for Begin + End", unit: "1/op", ours: txAllocs, oursMax: 0.001},
+		{name: "link-allocs", what: "allocations for a Link, all in", unit: "1/op", ours: linkAllocs, oursMax: 3},
+	}
+}
+
+// measure is a measurement on a store that holds all pages.
+type measure func(c *config, s bench.Store) (float64, error)
+
+func onStore(c *config, s bench.Store, m measure) (v float64, err error) {
+	defer func() {
+		if cerr := s.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	if err := bench.Load(s, pages, pageSize); err != nil {
+		return 0, err
+	}
+	runtime.GC()
+	return m(c, s)
+}
+
+func open(dir string) (*bench.Pagecache, error) {
+	return bench.OpenPagecache(dir, pages, engine.Options{FlushEvery: interval})
+}
+
+func ours(m measure) side {
+	return func(_ context.Context, c *config, dir string) (float64, error) {
+		s, err := open(dir)
+		if err != nil {
+			return 0, err
+		}
+		return onStore(c, s, m)
+	}
+}
+
+func pebble(m measure) side {
+	return func(_ context.Context, c *config, dir string) (float64, error) {
+		s, err := bench.OpenPebble(dir)
+		if err != nil {
+			return 0, err
+		}
+		return onStore(c, s, m)
+	}
+}
+
+func rate(r bench.Result, err error) (float64, error) {
+	if err != nil {
+		return 0, err
+	}
+	return r.Rate(), nil
+}
+
+// link does the same number of Links on both sides: pages grow by them, and a side that did more in the same time would
+// have to deal with larger ones.
+func link(c *config, s bench.Store) (float64, error) {
+	const perSecond = 500_000
+	l := bench.Workload{Goroutines: writers, Pages: pages, Value: deltaSize, Seed: 1}
+	return rate(bench.Run(l, int64(c.seconds*perSecond), func(w *bench.Worker) error { return s.Link(w.Page(), w.Values.Next()) }, nil))
+}
+
+func replace(c *config, s bench.Store) (float64, error) {
+	l := bench.Workload{Goroutines: writers, Pages: pages, Value: pageSize, Seed: 1}
+	return rate(bench.RunFor(l, c.during(), func(w *bench.Worker) error { return s.Replace(w.Page(), w.Values.Next()) }, nil))
+}
+
+func commitMany(c *config, s bench.Store) (float64, error) {
+	l := bench.Workload{Goroutines: manyComm, Pages: pages, Value: deltaSize, Seed: 1}
+	return rate(bench.RunFor(l, c.during(), func(w *bench.Worker) error { return s.Commit(w.Page(), w.Values.Next()) }, nil))
+}
+
+func commitOne(c *config, s bench.Store) (float64, error) {
+	l := bench.Workload{Goroutines: 1, Pages: pages, Value: deltaSize, Seed: 1, Latencies: true}
+	r, err := bench.RunFor(l, c.during(), func(w *bench.Worker) error { return s.Commit(w.Page(), w.Values.Next()) }, nil)
+	return r.Percentile(50) / 1e3, err
+}
+
+// logBandwidth is `pcbench run --rw=randwrite --bs=64k --numjobs=4 --size=1g --io_size=3g --end_fsync=1`.
+func logBandwidth(_ context.Context, c *config, dir string) (mb float64, err error) {
+	const size, count = 64 << 10, 1 << 30 / (64 << 10)
+	s, err := bench.OpenPagecache(dir, count, engine.Options{})
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if cerr := s.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	ops := c.logMiB << 20 / size
+	l := bench.Workload{Goroutines: writers, Pages: count, Value: size, Seed: 1}
+	r, err := bench.Run(l, ops, func(w *bench.Worker) error { return s.Replace(w.Page(), w.Values.Next()) }, s.Flush)
+	return r.Rate() * size / 1e6, err
+}
+
+func fioBandwidth(ctx context.Context, c *config, dir string) (float64, error) {
+	const engineName = "io_uring"
+	job, err := fio(ctx, dir, c.logMiB<<20, "--bs=8m", "--ioengine="+engineName, "--iodepth=2")
+	if err != nil {
+		return 0, err
+	}
+	return job.Write.BWBytes / 1e6, nil
+}
+
+func fioLatency(ctx context.Context, c *config, dir string) (float64, error) {
+	const space = 1 << 30
+	job, err := fio(ctx, dir, space, "--bs=4k", "--ioengine=psync", "--iodepth=1", "--runtime="+c.during().String())
+	if err != nil {
+		return 0, err
+	}
+	return job.Write.Latency.Percentile["50.000000"] / 1e3, nil
+}

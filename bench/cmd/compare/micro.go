@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"pagecache/bench"
+	"pagecache/engine"
+)
+
+// fewPages fit the processor's caches, entries and all, so that Get's own cost shows and not the memory's.
+const fewPages = 1000
+
+// resident opens a store whose pages have all been read once.
+func resident(dir string) (*bench.Pagecache, []engine.PageID, error) {
+	s, err := open(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := bench.Load(s, pages, pageSize); err != nil {
+		_ = s.Close()
+		return nil, nil, err
+	}
+	ids := make([]engine.PageID, pages)
+	for i := range ids {
+		ids[i] = s.PageID(i)
+	}
+	runtime.GC()
+	return s, ids, nil
+}
+
+// gets reads random pages of the first n, in several goroutines, each in a Tx of its own that stays open for a while. It returns how
+// many reads there were and how long they took.
+func gets(s *bench.Pagecache, ids []engine.PageID, goroutines int, d time.Duration) (int64, time.Duration, error) {
+	const perTx = 1024
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	total, failed := make([]int64, goroutines), make([]error, goroutines)
+	start := time.Now()
+	time.AfterFunc(d, func() { stop.Store(true) })
+	for g := range goroutines {
+		wg.Go(func() {
+			seed := uint64(g)*2654435761 + 1
+			for !stop.Load() {
+				tx, err := s.PC.Begin()
+				if err != nil {
+					failed[g] = err
+					return
+				}
+				for range perTx {
+					seed = seed*6364136223846793005 + 1442695040888963407 // a generator that costs next to nothing
+					p, err := s.PC.Get(tx, ids[(seed>>32)*uint64(len(ids))>>32])
+					if err != nil || len(p.Value) != pageSize {
+						failed[g] = err
+						tx.End()
+						return
+					}
+				}
+				tx.End()
+				total[g] += perTx
+			}
+		})
+	}
+	wg.Wait()
+	took := time.Since(start)
+	sum := int64(0)
+	for g := range goroutines {
+		if failed[g] != nil {
+			return 0, 0, failed[g]
+		}
+		sum += total[g]
+	}
+	return sum, took, nil
+}
+
+func onResident(dir string, f func(s *bench.Pagecache, ids []engine.PageID) (float64, error)) (v float64, err error) {
+	s, ids, err := resident(dir)
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if cerr := s.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	return f(s, ids)
+}
+
+func getNanos(n, goroutines int) side {
+	return func(_ context.Context, c *config, dir string) (float64, error) {
+		return onResident(dir, func(s *bench.Pagecache, ids []engine.PageID) (float64, error) {
+			count, took, err := gets(s, ids[:n], goroutines, c.during()/2)
+			return float64(took.Nanoseconds()) * float64(goroutines) / float64(count), err
+		})
+	}
+}
+
+func getRate(goroutines int) side {
+	return func(_ context.Context, c *config, dir string) (float64, error) {
+		return onResident(dir, func(s *bench.Pagecache, ids []engine.PageID) (float64, error) {
+			count, took, err := gets(s, ids[:fewPages], goroutines, c.during()/2)
+			return float64(count) / took.Seconds(), err
+		})
+	}
+}
+
+// allocations counts the allocations of the whole process while f runs, for each of n operations.
+func allocations(n int, f func() error) (float64, error) {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	err := f()
+	runtime.ReadMemStats(&after)
+	return float64(after.Mallocs-before.Mallocs) / float64(n), err
+}
+
+func getAllocs(_ context.Context, _ *config, dir string) (float64, error) {
+	return onResident(dir, func(s *bench.Pagecache, ids []engine.PageID) (float64, error) {
+		const n = 1_000_000
+		tx, err := s.PC.Begin()
+		if err != nil {
+			return 0, err
+		}
+		defer tx.End()
+		return allocations(n, func() error {
+			for i := range n {
+				if _, err := s.PC.Get(tx, ids[i%fewPages]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}
+
+func beginEnd(s *bench.Pagecache, n int) error {
+	for range n {
+		tx, err := s.PC.Begin()
+		if err != nil {
+			return err
+		}
+		tx.End()
+	}
+	return nil
+}
+
+func txNanos(_ context.Context, c *config, dir string) (float64, error) {
+	return onResident(dir, func(s *bench.Pagecache, _ []engine.PageID) (float64, error) {
+		const n = 100_000
+		count, start := 0, time.Now()
+		for time.Since(start) < c.during()/2 {
+			if err := beginEnd(s, n); err != nil {
+				return 0, err
+			}
+			count += n
+		}
+		return float64(time.Since(start).Nanoseconds()) / float64(count), nil
+	})
+}
+
+func txAllocs(_ context.Context, _ *config, dir string) (float64, error) {
+	return onResident(dir, func(s *bench.Pagecache, _ []engine.PageID) (float64, error) {
+		const n = 1_000_000
+		return allocations(n, func() error { return beginEnd(s, n) })
+	})
+}
+
+// linkAllocs counts all that happens because of Links: consolidations, flushes, the Tx.
+func linkAllocs(_ context.Context, _ *config, dir string) (float64, error) {
+	return onResident(dir, func(s *bench.Pagecache, _ []engine.PageID) (float64, error) {
+		const n = 1_000_000
+		l := bench.Workload{Goroutines: 1, Pages: pages, Value: deltaSize, Seed: 1}
+		return allocations(n, func() error {
+			_, err := bench.Run(l, n, func(w *bench.Worker) error { return s.Link(w.Page(), w.Values.Next()) }, nil)
+			return err
+		})
+	})
+}

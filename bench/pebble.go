@@ -1,0 +1,94 @@
+package bench
+
+import (
+	"encoding/binary"
+	"log"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// Pebble is CockroachDB's LSM tree. A page is a key of 8 bytes; Link is a Merge with the default merger, which concatenates
+// as our Bytes does.
+type Pebble struct {
+	DB    *pebble.DB
+	cache *pebble.Cache
+}
+
+var _ Store = (*Pebble)(nil)
+
+// quiet drops what Pebble logs, but not what is fatal.
+type quiet struct{}
+
+// Infof drops a message.
+func (quiet) Infof(string, ...any) {}
+
+// Errorf drops a message; the error is returned too.
+func (quiet) Errorf(string, ...any) {}
+
+// Fatalf ends the program, as Pebble expects.
+func (quiet) Fatalf(form string, args ...any) { log.Fatalf(form, args...) }
+
+// OpenPebble makes a store in dir, with options that suit the comparison: large memtables and a large cache, its write-ahead log on.
+func OpenPebble(dir string) (*Pebble, error) {
+	s := &Pebble{cache: pebble.NewCache(512 << 20)}
+	db, err := pebble.Open(dir, &pebble.Options{
+		Cache:                       s.cache,
+		MemTableSize:                64 << 20,
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       24,
+		MaxOpenFiles:                1000,
+		FormatMajorVersion:          pebble.FormatNewest,
+		Merger:                      pebble.DefaultMerger,
+		CompactionConcurrencyRange:  func() (lower, upper int) { return 1, 2 },
+		Logger:                      quiet{},
+	})
+	if err != nil {
+		s.cache.Unref()
+		return nil, err
+	}
+	s.DB = db
+	return s, nil
+}
+
+func key(buf *[8]byte, page int) []byte {
+	binary.BigEndian.PutUint64(buf[:], uint64(page))
+	return buf[:]
+}
+
+// Replace implements Store.
+func (s *Pebble) Replace(page int, value []byte) error {
+	var k [8]byte
+	return s.DB.Set(key(&k, page), value, pebble.NoSync)
+}
+
+// Link implements Store.
+func (s *Pebble) Link(page int, delta []byte) error {
+	var k [8]byte
+	return s.DB.Merge(key(&k, page), delta, pebble.NoSync)
+}
+
+// Commit implements Store.
+func (s *Pebble) Commit(page int, delta []byte) error {
+	var k [8]byte
+	return s.DB.Merge(key(&k, page), delta, pebble.Sync)
+}
+
+// Get implements Store.
+func (s *Pebble) Get(page int) (int, error) {
+	var k [8]byte
+	v, closer, err := s.DB.Get(key(&k, page))
+	if err != nil {
+		return 0, err
+	}
+	return len(v), closer.Close()
+}
+
+// Flush implements Store.
+func (s *Pebble) Flush() error { return s.DB.LogData(nil, pebble.Sync) }
+
+// Close implements Store.
+func (s *Pebble) Close() error {
+	defer s.cache.Unref()
+	return s.DB.Close()
+}
