@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/pflag"
 )
@@ -62,15 +61,12 @@ func explain(f *pflag.FlagSet, err error) error {
 	return fmt.Errorf("--%s: no such option (pcbench run --help lists them)", name)
 }
 
-// cause is what is wrong with a value, without the name of a Go function.
+// cause is what is wrong with a value, without what is said around it.
 func cause(err error) string {
 	for errors.Unwrap(err) != nil {
 		err = errors.Unwrap(err)
 	}
-	if s := err.Error(); !strings.Contains(s, "invalid syntax") {
-		return s
-	}
-	return "must be a whole number"
+	return err.Error()
 }
 
 // distance is the edit distance of two words.

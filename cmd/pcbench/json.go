@@ -42,7 +42,12 @@ type jsonJob struct {
 	NS         pairs         `json:"latency_ns"`
 	US         pairs         `json:"latency_us"`
 	MS         pairs         `json:"latency_ms"`
+	Submit     pairs         `json:"iodepth_submit"`
+	Complete   pairs         `json:"iodepth_complete"`
 	Depth      int           `json:"latency_depth"`
+	Target     int64         `json:"latency_target"`
+	Percentile fixed         `json:"latency_percentile"`
+	Window     int64         `json:"latency_window"`
 	Store      jsonStore     `json:"store"`
 }
 
@@ -165,13 +170,17 @@ func newJSONJob(r *result, group int, j *job) jsonJob {
 		Read: newJSONDirection(&j.read), Write: newJSONDirection(&j.write), Trim: newJSONDirection(&newJob("", 0).read),
 		Sync: jsonSync{j.sync.n, newJSONLatency(&j.sync)}, JobRuntime: j.runtime / 1e6,
 		User: fixed(u.userPercent), System: fixed(u.systemPercent), Switches: u.switches, MajFaults: u.majFaults, MinFaults: u.minFault,
-		NS: bandPairs(list, 1), US: bandPairs(list, microsecond), MS: bandPairs(list, millisecond), Depth: r.spec.IODepth,
+		NS: bandPairs(list, 1), US: bandPairs(list, microsecond), MS: bandPairs(list, millisecond), Depth: r.spec.IODepth, Percentile: 100,
 		Store: jsonStore{st.device, st.written, st.padded, st.flushes, st.waits, st.merges, st.consolidations, st.segments}}
 	for _, o := range r.spec.given {
 		out.Options = append(out.Options, pair{o[0], o[1]})
 	}
 	for _, d := range depths {
 		out.Depths = append(out.Depths, pair{d.name, fixed(d.share(r.spec.IODepth))})
+	}
+	for _, n := range []string{"0", "4", "8", "16", "32", "64", ">=64"} { // fio's ranges; ours are one at a time, in the one up to 4
+		share := fixed(100 * b2i(n == "4"))
+		out.Submit, out.Complete = append(out.Submit, pair{n, share}), append(out.Complete, pair{n, share})
 	}
 	return out
 }

@@ -60,18 +60,15 @@ func newWorker(g *group, i int) *worker {
 	return w
 }
 
-// quota is how many operations worker i does: an equal share of all.
+// quota is how many operations worker i does: an equal share of all, cut where the jobs' shares of the pages are.
 func quota(s *spec, i int) int64 {
 	if s.TimeBased {
 		return 1<<63 - 1
 	}
 	perOp := float64(s.BS)*float64(s.mixOfReads())/100 + float64(s.writeSize())*float64(100-s.mixOfReads())/100
 	all, n := int64(float64(s.IOSize)/perOp), int64(s.workers())
-	share := all / n
-	if int64(i) < all%n {
-		share++
-	}
-	return share
+	upTo := func(i int64) int64 { return i*(all/n) + i*(all%n)/n }
+	return upTo(int64(i)+1) - upTo(int64(i))
 }
 
 // mixOfReads is the percentage of reads.

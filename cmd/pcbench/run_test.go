@@ -1,0 +1,292 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"pagecache/engine"
+)
+
+// pcbench runs a command line in a directory of its own, which must be empty afterwards.
+func pcbench(t *testing.T, ctx context.Context, line string) (out, errOut string, status int) {
+	t.Helper()
+	dir := t.TempDir()
+	var o, e bytes.Buffer
+	args := strings.Fields(line)
+	if len(args) > 0 && args[0] == "run" {
+		args = append(args, "--directory="+filepath.Join(dir, "new", "below"))
+	}
+	before := runtime.NumGoroutine()
+	status = command(ctx, args, &o, &e, &progress{out: io.Discard, every: time.Millisecond})
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
+		}
+	}
+	return o.String(), e.String(), status
+}
+
+type fioReport struct {
+	Jobs []struct {
+		Error       int    `json:"error"`
+		Name        string `json:"jobname"`
+		Read, Write struct {
+			Bytes int64   `json:"io_bytes"`
+			Total int64   `json:"total_ios"`
+			BW    int64   `json:"bw"`
+			Bps   int64   `json:"bw_bytes"`
+			IOPS  float64 `json:"iops"`
+			MS    int64   `json:"runtime"`
+			Clat  struct {
+				N          int64
+				Mean       float64
+				Percentile map[string]int64 `json:"percentile"`
+			} `json:"clat_ns"`
+		}
+		Sync struct {
+			Total int64 `json:"total_ios"`
+		}
+	}
+}
+
+func runJSON(t *testing.T, line string) fioReport {
+	t.Helper()
+	out, errOut, status := pcbench(t, context.Background(), "run --output-format=json --segment=256k "+line)
+	if status != 0 {
+		t.Fatalf("%s: status %d, %s", line, status, errOut)
+	}
+	var r fioReport
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatalf("%s: %v\n%s", line, err, out)
+	}
+	return r
+}
+
+func TestRuns(t *testing.T) {
+	for _, c := range []struct {
+		line                       string
+		jobs, reads, writes, syncs int64 // of all jobs; −1: some
+	}{
+		{"--rw=write --bs=4k --size=1m", 1, 0, 256, 0},
+		{"--rw=read --bs=4k --size=1m --io_size=2m", 1, 512, 0, 0},
+		{"--rw=randread --bs=1k --size=1m --numjobs=3 --iodepth=2", 3, 1024, 0, 0},
+		{"--rw=randwrite --bs=4k --size=1m --io_size=4m --numjobs=4 --end_fsync=1", 4, 0, 1024, 0},
+		{"--rw=randwrite --bs=4k --size=64k --io_size=4m --numjobs=4 --iodepth=4 --group_reporting --random_distribution=zipf:1.2", 1, 0, 1024, 0},
+		{"--rw=randrw --rwmixread=70 --bs=4k --size=1m --io_size=4m --group_reporting", 1, -1, -1, 0},
+		{"--rw=randwrite --bs=1k --size=256k --io_size=100k --delta=100 --numjobs=2 --group_reporting", 1, 0, 1024, 0},
+		{"--rw=randwrite --bs=1k --size=256k --io_size=256k --fdatasync=8", 1, 0, 256, 32},
+		{"--rw=randwrite --bs=1k --size=64k --io_size=64k --fdatasync=1 --iodepth=8 --delta=1k", 1, 0, 64, 64},
+		{"--rw=randread --bs=4k --size=256k --runtime=50ms --time_based --ramp_time=20ms", 1, -1, 0, 0},
+		{"--rw=write --bs=100 --size=10000 --refill_buffers --io=syscall --direct=off", 1, 0, 100, 0},
+	} {
+		r := runJSON(t, c.line)
+		if int64(len(r.Jobs)) != c.jobs {
+			t.Fatalf("%s: %d jobs", c.line, len(r.Jobs))
+		}
+		var reads, writes, syncs int64
+		for _, j := range r.Jobs {
+			reads, writes, syncs = reads+j.Read.Total, writes+j.Write.Total, syncs+j.Sync.Total
+			if j.Error != 0 || j.Name != "pcbench" || j.Read.Clat.N != j.Read.Total || j.Write.Clat.N != j.Write.Total {
+				t.Errorf("%s: %+v", c.line, j)
+			}
+			if j.Write.Total > 0 && (len(j.Write.Clat.Percentile) != len(percentiles) || j.Write.IOPS <= 0 || j.Write.BW != j.Write.Bps/1024) {
+				t.Errorf("%s: %+v", c.line, j.Write)
+			}
+		}
+		for _, n := range [][2]int64{{c.reads, reads}, {c.writes, writes}, {c.syncs, syncs}} {
+			if n[0] < 0 && n[1] == 0 || n[0] >= 0 && n[0] != n[1] {
+				t.Errorf("%s: %d reads, %d writes, %d syncs", c.line, reads, writes, syncs)
+			}
+		}
+	}
+}
+
+// Time runs as long as it says, and the shares of a mix are as asked for.
+func TestTimeAndMix(t *testing.T) {
+	started := time.Now()
+	r := runJSON(t, "--rw=randrw --rwmixread=90 --bs=512 --size=64k --runtime=300ms --time_based --ramp_time=100ms")
+	j := r.Jobs[0]
+	if took := time.Since(started); took < 400*time.Millisecond || j.Read.MS < 200 || j.Read.MS > 310+int64(took.Milliseconds()-400) {
+		t.Errorf("took %v, runtime %d ms", took, j.Read.MS)
+	}
+	if share := float64(j.Read.Total) / float64(j.Read.Total+j.Write.Total); share < 0.85 || share > 0.95 {
+		t.Errorf("%v are reads, want 0.9", share)
+	}
+}
+
+// However many workers race for pages that do not exist, each is allocated once and all of them are written.
+func TestClaims(t *testing.T) {
+	s := defaults()
+	s.Directory, s.RW, s.Size, s.IOSize, s.NumJobs, s.IODepth = t.TempDir(), "randwrite", 64<<10, 8<<20, 4, 2
+	ses, err := open(&s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ses.run(context.Background(), &s, nil); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[uint64]bool{}
+	for i := range ses.table {
+		seen[ses.table[i].Load()] = true
+	}
+	if pages := ses.pc.Stats().Pages; pages != 16 || len(seen) != 16 || seen[0] || seen[claimed] {
+		t.Errorf("%d pages in the store, %d in the table", pages, len(seen))
+	}
+	if err := ses.close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// In order, with as much to write as there are pages, each page is written exactly once, by however many jobs.
+func TestInOrder(t *testing.T) {
+	s := defaults()
+	s.Directory, s.RW, s.Size, s.IOSize, s.NumJobs, s.IODepth = t.TempDir(), "write", 400<<10, 400<<10, 4, 2
+	ses, err := open(&s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ses.close()
+	if _, err := ses.run(context.Background(), &s, nil); err != nil {
+		t.Fatal(err)
+	}
+	for i := range ses.table {
+		if ses.table[i].Load() < uint64(engine.FirstUserPage) {
+			t.Errorf("page %d was not written", i)
+		}
+	}
+}
+
+// Ctrl-C ends a layout and a run soon, reports what was done, and leaves nothing behind.
+func TestInterrupt(t *testing.T) {
+	for _, line := range []string{
+		"run --rw=randwrite --bs=4k --size=1m --runtime=1h --time_based --numjobs=2",
+		"run --rw=randwrite --bs=4k --size=1m --runtime=1h --time_based --iodepth=4 --fdatasync=1",
+		"run --rw=randread --bs=4k --size=1m --runtime=1h --time_based",
+		"run --rw=randread --bs=4k --size=1m --ramp_time=1h",
+	} {
+		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+		started := time.Now()
+		out, errOut, status := pcbench(t, ctx, line)
+		cancel()
+		if took := time.Since(started); status != exitInterrupted || took > 20*time.Second || !strings.Contains(errOut, "interrupted") {
+			t.Errorf("%s: status %d after %v, %s", line, status, took, errOut)
+		}
+		if !strings.Contains(out, "err= 0") {
+			t.Errorf("%s: no report:\n%s", line, out)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, errOut, status := pcbench(t, ctx, "run --rw=randread --bs=4k --size=64m"); status != exitInterrupted {
+		t.Errorf("status %d, %s", status, errOut)
+	}
+}
+
+func TestCommands(t *testing.T) {
+	for line, want := range map[string]struct {
+		status int
+		text   string
+	}{
+		"version":             {0, "pcbench " + version},
+		"help":                {0, "pcbench run OPTIONS"},
+		"--help":              {0, "pcbench run OPTIONS"},
+		"run --help":          {0, "--random_distribution"},
+		"walk":                {exitUsage, "no such command"},
+		"--rw=read":           {exitUsage, "pcbench run --rw=read"},
+		"run --rwmixread=5":   {exitUsage, "--rw=randrw"},
+		"run --output=/no/no": {exitFailed, "--output"},
+	} {
+		out, errOut, status := pcbench(t, context.Background(), line)
+		if status != want.status || !strings.Contains(out+errOut, want.text) {
+			t.Errorf("%q: status %d, %s%s", line, status, out, errOut)
+		}
+	}
+}
+
+// The report goes to --output, in fio's shape.
+func TestOutput(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "report")
+	out, errOut, status := pcbench(t, context.Background(), "run --rw=write --bs=4k --size=1m --fdatasync=16 --output="+file)
+	if status != 0 || out != "" {
+		t.Fatalf("status %d, %s%s", status, out, errOut)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{`(?m)^  write: IOPS=\S+, BW=\S+iB/s \(\S+B/s\)\(1024KiB/\d+msec\)`, `(?m)^    clat \((n|u|m)sec\): min=`,
+		`(?m)^     \| +1\.00th=\[`, `(?m)^  fsync/fdatasync/sync_file_range:$`, `(?m)^Run status group 0 \(all jobs\):$`, `(?m)^  WRITE: bw=`} {
+		if !regexp.MustCompile(line).Match(b) {
+			t.Errorf("no %s in\n%s", line, b)
+		}
+	}
+}
+
+// A directory that pcbench has not made is left alone; one that a killed pcbench left is taken over; one in use is refused.
+func TestPlace(t *testing.T) {
+	dir := t.TempDir()
+	foreign := filepath.Join(dir, "a"+placeSuffix)
+	if err := os.Mkdir(foreign, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newPlace(dir, "a"); err == nil || !strings.Contains(err.Error(), "not made by pcbench") {
+		t.Error(err)
+	}
+	if _, err := os.Stat(foreign); err != nil {
+		t.Error(err)
+	}
+	p, err := newPlace(dir, "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(p.dir, "log"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newPlace(dir, "b"); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Error(err)
+	}
+	p.marker.Close() // as if killed
+	if p, err = newPlace(dir, "b"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(p.dir, "log")); err == nil {
+		t.Error("an old file is still there")
+	}
+	if err := p.remove(); err != nil {
+		t.Error(err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 1 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// The tour stays within its time and leaves nothing behind; interrupted, it reports what it has seen.
+func TestTour(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	var out bytes.Buffer
+	if err := tour(ctx, dir, &out, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"load: (groupid=0", "read: (groupid=1", "Run status group 0", "Store stats:"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, &out)
+		}
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
