@@ -137,6 +137,36 @@ func TestStall(t *testing.T) {
 	}
 }
 
+// A kernel that refuses until completions are taken: enter returns for them, at once, and what was refused goes in after.
+func TestBusy(t *testing.T) {
+	var r *ring
+	k := linux
+	k.enter = func(fd int, submit, min, flags uint32) unix.Errno {
+		if r.cqTail.Load() != r.cqHead.Load() {
+			return unix.EBUSY
+		}
+		return linux.enter(fd, submit, min, flags)
+	}
+	r = testRing(t, k, 0, 4)
+	defer r.close()
+	r.nop(1)
+	if err := r.enter(1); err != nil {
+		t.Fatal(err)
+	}
+	r.nop(2)
+	if err := r.enter(2); err != nil || !r.pending() {
+		t.Fatalf("refused, and yet taken: %v", err)
+	}
+	for want := range uint64(2) {
+		if id, res, ok := r.pop(); id != want+1 || res != 0 || !ok {
+			t.Fatalf("completion %d: id %d, result %d, %v", want, id, res, ok)
+		}
+		if err := r.enter(1 - int(want)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // An errno of io_uring_enter that is not transient is the device's error.
 func TestEnterFails(t *testing.T) {
 	k := linux
