@@ -40,7 +40,7 @@ func explain(f *pflag.FlagSet, err error) error {
 		if errors.As(err, &bad) {
 			return fmt.Errorf("--%s=%s: %s", bad.GetFlag().Name, bad.GetValue(), cause(bad))
 		}
-		return fmt.Errorf("%w (pcbench run --help lists the options)", err)
+		return fmt.Errorf("%w (--help lists the options)", err)
 	}
 	name := unknown.GetSpecifiedName()
 	if short := unknown.GetSpecifiedShortnames(); short != "" {
@@ -58,7 +58,7 @@ func explain(f *pflag.FlagSet, err error) error {
 	if best != "" {
 		return fmt.Errorf("--%s: no such option; did you mean --%s?", name, best)
 	}
-	return fmt.Errorf("--%s: no such option (pcbench run --help lists them)", name)
+	return fmt.Errorf("--%s: no such option (--help lists them)", name)
 }
 
 // cause is what is wrong with a value, without what is said around it.

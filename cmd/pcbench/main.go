@@ -1,7 +1,7 @@
 // Package main is pcbench, the load generator of the page cache. Its options and reports are fio's, so that one can be set
 // beside the other.
 //
-// main.go chooses the command; tour.go and run.go are the commands. options.go reads and checks what is asked for (spec),
+// main.go chooses the command; tour.go, run.go and dump.go are the commands. options.go reads and checks what is asked for (spec),
 // session.go opens a store (in a place.go) and runs groups of jobs on it, worker.go is the hot loop. What comes of
 // it (result.go) is written by normal.go or json.go.
 package main
@@ -29,6 +29,7 @@ const usageText = `pcbench drives the page cache and reports as fio does.
                         working directory: load, random reads, appends, commits
   pcbench run OPTIONS   a load of your own, with fio's options
   pcbench run --help    lists them
+  pcbench dump DIR      a store's files as annotated hex
   pcbench version       prints the version
 `
 
@@ -58,12 +59,14 @@ func command(ctx context.Context, args []string, out, errOut io.Writer, pr *prog
 		err = tour(ctx, ".", out, pr)
 	case "run":
 		err = run(ctx, args[1:], out, pr)
+	case "dump":
+		err = dump(ctx, args[1:], out)
 	case "version", "--version", "-v":
 		_, err = fmt.Fprintln(out, versionText())
 	case "help", "--help", "-h":
 		_, err = fmt.Fprint(out, usageText)
 	default:
-		err = &usageError{fmt.Errorf("%q: no such command; pcbench has run, version and help, and a tour without arguments", first)}
+		err = &usageError{fmt.Errorf("%q: no such command; pcbench has run, dump, version and help, and a tour without arguments", first)}
 		if first[0] == '-' {
 			err = &usageError{fmt.Errorf("%q: options come after run: pcbench run %s", first, first)}
 		}

@@ -76,7 +76,9 @@ func (r *result) collect(g *group) {
 		j.write.merge(&w.write)
 		j.sync.merge(&w.sync)
 		j.runtime = max(j.runtime, w.end-g.ramp)
-		j.err = errors.Join(j.err, w.err)
+		if j.err == nil {
+			j.err = w.err
+		}
 		if r.err == nil && w.err != nil {
 			r.err = w.err
 		}
