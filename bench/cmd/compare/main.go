@@ -16,6 +16,8 @@ import (
 	"regexp"
 	"runtime"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -74,7 +76,10 @@ func run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(c.dir)) }()
 
-	fmt.Printf("%s, %d processors, %d rounds, %gs each, in %s\n\n", runtime.Version(), runtime.GOMAXPROCS(0), c.rounds, c.seconds, c.dir)
+	fmt.Printf("%s, %d processors, %d rounds, %gs each, in %s\n", runtime.Version(), runtime.GOMAXPROCS(0), c.rounds, c.seconds, c.dir)
+	if b := busy(time.Second); b > 0.05 {
+		fmt.Printf("other programs use %.0f%% of the machine: expect noise\n", 100*b)
+	}
 	var chosen []*comparison
 	for _, m := range all {
 		if c.only.MatchString(m.name) {
@@ -96,6 +101,35 @@ func run(ctx context.Context) (err error) {
 		return fmt.Errorf("%d of %d fall short", failed, len(chosen))
 	}
 	return nil
+}
+
+// busy is the share of the machine's processors that is in use while this program rests.
+func busy(d time.Duration) float64 {
+	read := func() (total, idle float64) {
+		b, err := os.ReadFile("/proc/stat")
+		if err != nil {
+			return 0, 0
+		}
+		line, _, _ := strings.Cut(string(b), "\n")
+		for i, f := range strings.Fields(line) {
+			v, err := strconv.ParseFloat(f, 64)
+			if err != nil || i > 8 {
+				continue // the name; guests' time, which is in user's too
+			}
+			total += v
+			if i == 4 || i == 5 { // idle, and waiting for the disk
+				idle += v
+			}
+		}
+		return total, idle
+	}
+	total, idle := read()
+	time.Sleep(d)
+	total2, idle2 := read()
+	if total2 <= total {
+		return 0
+	}
+	return 1 - (idle2-idle)/(total2-total)
 }
 
 // settle gives every measurement the same start: no garbage, nothing left to be written back.
