@@ -83,7 +83,7 @@ func (pc *PageCache[P]) writeCounter(v uint64) (LSN, error) {
 		}
 		format.AppendCounter(r.Body()[:0], v)
 		e := pagestack.New[P](pagestack.Counter, nextTS(head), 1, r.LSN(), r.Ptr())
-		e.Ext = &pagestack.Ext{Counter: v}
+		e.Ext = &pagestack.Ext[P]{Counter: v}
 		if pc.install(s, head, e, &r) {
 			return e.LSN, nil
 		}

@@ -68,9 +68,9 @@ func (pc *PageCache[P]) materialize(pid PageID, head *entry[P]) (*entry[P], erro
 	if err != nil {
 		return nil, err
 	}
-	kind, ext := pagestack.Base, (*pagestack.Ext)(nil)
+	kind, ext := pagestack.Base, (*pagestack.Ext[P])(nil)
 	if head.Depth() > 1 {
-		kind, ext = pagestack.Merged, &pagestack.Ext{Refs: make([]pagestack.Ref, 0, head.Depth())}
+		kind, ext = pagestack.Merged, &pagestack.Ext[P]{Refs: make([]pagestack.Ref, 0, head.Depth())}
 		head.Refs(func(r pagestack.Ref) { ext.Refs = append(ext.Refs, r) })
 	}
 	e := pagestack.New[P](kind, head.TS(), head.Depth(), head.LSN, head.Ptr())

@@ -30,9 +30,9 @@ func (pc *PageCache[P]) Link(tx *Tx, pid PageID, old PagePtr[P], delta P) (PageP
 			return PagePtr[P]{}, false, logError(fmt.Sprintf("link page %d", pid), err)
 		}
 		copy(r.Body(), body)
-		e := pagestack.New[P](pagestack.Delta, head.TS()+1, head.Depth()+1, r.LSN(), r.Ptr())
-		e.Next, e.Frag = head, delta
+		e := pagestack.NewDelta(head, delta, r.LSN(), r.Ptr())
 		if !pc.install(s, head, e, &r) {
+			e.Discard()
 			continue // the head moved: either housekeeping, or current finds that the state is gone
 		}
 		if e.Depth() > pc.limit {

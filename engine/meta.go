@@ -83,7 +83,7 @@ func (pc *PageCache[P]) CASRoot(tx *Tx, name []byte, old, new Option) (Option, b
 		}
 		copy(r.Body(), body)
 		e := pagestack.New[P](pagestack.Meta, nextTS(head), 1, r.LSN(), r.Ptr())
-		e.Ext = &pagestack.Ext{Meta: m}
+		e.Ext = &pagestack.Ext[P]{Meta: m}
 		if pc.install(s, head, e, &r) {
 			return new, true, nil
 		}

@@ -204,7 +204,7 @@ func (pc *PageCache[P]) rebuildPage(m recovery.Message, ptr DiskPtr) error {
 	case format.KindFree:
 		e = pagestack.New[P](pagestack.Free, 0, 1, m.LSN, ptr)
 	case format.KindCompact:
-		e.Ext = &pagestack.Ext{Refs: []pagestack.Ref{{LSN: m.LSN, Ptr: ptr}}}
+		e.Ext = &pagestack.Ext[P]{Refs: []pagestack.Ref{{LSN: m.LSN, Ptr: ptr}}}
 	case format.KindAppend:
 		if old == nil || old.Kind() != pagestack.OnDisk {
 			return pc.misplaced(m, "a delta of a page that has no base")
@@ -227,7 +227,7 @@ func (s *store) misplaced(m recovery.Message, reason string) error {
 }
 
 func (pc *PageCache[P]) rebuildSpecial(m recovery.Message, ptr DiskPtr) error {
-	ext := new(pagestack.Ext)
+	ext := new(pagestack.Ext[P])
 	var err error
 	kind, want := pagestack.Meta, format.MetaPage
 	if m.Kind == format.KindCounter {

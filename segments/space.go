@@ -73,8 +73,11 @@ type Space struct {
 	slots   int                             // slots that the file holds
 	used    int                             // slots that are not Free
 	opened  int                             // calls of OpenSegment that got a slot
-	running bool                            // prepare is at work
-	ahead   sync.WaitGroup                  // on prepare
+	growing bool                            // growAhead is at work
+	waiting bool                            // zeroAhead is at work, or waits whether it is worth it
+	zeroing bool                            // zeroAhead has a slot
+	moved   sync.Cond                       // on mu: growing or zeroing has ended
+	ahead   sync.WaitGroup                  // on growAhead and zeroAhead
 	quit    chan struct{}                   // closed by Close
 }
 
@@ -98,8 +101,9 @@ type Options struct {
 
 // NewSpace returns a Space; Adopt then says which slots are in use, and Ready which are free.
 func NewSpace(o Options) *Space {
-	return &Space{o: o, slots: o.Slots, index: map[format.LSN]format.SegmentID{}, zeroed: map[format.SegmentID]bool{},
-		quit: make(chan struct{})}
+	s := &Space{o: o, slots: o.Slots, index: map[format.LSN]format.SegmentID{}, zeroed: map[format.SegmentID]bool{}, quit: make(chan struct{})}
+	s.moved.L = &s.mu
+	return s
 }
 
 // MaxSlots is how many slots a file can have.
@@ -149,15 +153,14 @@ func (s *Space) Ready(free []format.SegmentID) {
 }
 
 // OpenSegment takes a slot for the segment that begins at base. It grows the file if no slot is free; an error wraps the
-// reason, and nothing has changed. The loop ends because prepare ends, after which either a slot is free or the file is grown here.
+// reason, and nothing has changed. The loop ends because the work in the background
+// ends, after which either a slot is free or the file is grown here.
 func (s *Space) OpenSegment(base format.LSN) (format.SegmentID, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.free) == 0 {
-		if s.running {
-			s.mu.Unlock()
-			s.ahead.Wait()
-			s.mu.Lock()
+		if s.growing || s.zeroing {
+			s.moved.Wait()
 			continue
 		}
 		if err := s.grow(); err != nil {
@@ -174,9 +177,8 @@ func (s *Space) OpenSegment(base format.LSN) (format.SegmentID, error) {
 	g.seed.Store(uint32(format.MakeSeed(s.o.Store, s.o.Generation, id)))
 	g.state.Store(uint32(Active))
 	s.index[base] = id
-	if s.o.Background && !s.running && s.used > 1 {
-		s.running = true
-		s.ahead.Go(s.prepare)
+	if s.o.Background && s.used > 1 {
+		s.workAhead()
 	}
 	return id, nil
 }
@@ -184,48 +186,59 @@ func (s *Space) OpenSegment(base format.LSN) (format.SegmentID, error) {
 // stride is how many slots are worth reserving at once: a quarter of the file, at most maxAhead bytes, at least two.
 func (s *Space) stride() int { return max(2, min(s.slots/4, maxAhead/s.o.SegmentSize)) }
 
-// prepare works ahead in the background: it grows the file when few slots are free, and zeroes the next one. Its errors
-// show when a slot is needed and there is none.
-func (s *Space) prepare() {
+// growAhead grows the file in the background. An error shows when a slot is needed and there is none.
+func (s *Space) growAhead(first, n int) {
+	err := s.reserve(first, n)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer func() { s.running = false }()
-	if n := s.stride(); len(s.free) <= n/2 {
-		first := s.slots
-		s.mu.Unlock()
-		err := s.reserve(first, n)
-		s.mu.Lock()
-		if err != nil {
-			return
-		}
+	s.growing = false
+	if err == nil {
 		s.add(first, n)
 	}
-	if s.o.Zero != nil && len(s.free) > 1 && !s.zeroed[s.free[len(s.free)-1]] {
-		s.zeroNext()
-	}
+	s.moved.Broadcast()
 }
 
-// zeroNext zeroes the slot that is used next, unless segments go by too fast. It is called, and returns, with mu held. While it works
-// the slot is not free.
-func (s *Space) zeroNext() {
-	opened := s.opened
-	s.mu.Unlock()
+// zeroAhead zeroes the slot that is used next, unless segments go by too fast. While it writes the slot is not free.
+func (s *Space) zeroAhead(opened int) {
+	closed := false
 	select {
 	case <-time.After(s.o.ZeroAfter):
 	case <-s.quit:
+		closed = true
 	}
 	s.mu.Lock()
-	if s.opened != opened || len(s.free) < 2 {
+	defer s.mu.Unlock()
+	defer func() { s.waiting = false }()
+	if closed || s.opened != opened || len(s.free) == 0 || s.growing {
 		return
 	}
 	id := s.free[len(s.free)-1]
+	if s.zeroed[id] {
+		return
+	}
 	s.free = s.free[:len(s.free)-1]
+	s.zeroing = true
 	s.mu.Unlock()
 	err := s.o.Zero(int64(id.Offset(s.o.SegmentSize)), int64(s.o.SegmentSize))
 	s.mu.Lock()
+	s.zeroing = false
 	s.free = append(s.free, id)
 	if err == nil {
 		s.zeroed[id] = true
+	}
+	s.moved.Broadcast()
+}
+
+// workAhead starts what is worth doing in the background now. mu is held.
+func (s *Space) workAhead() {
+	if n := s.stride(); len(s.free) <= n/2 && !s.growing && !s.zeroing {
+		s.growing = true
+		first := s.slots
+		s.ahead.Go(func() { s.growAhead(first, n) })
+	}
+	if opened := s.opened; s.o.Zero != nil && !s.waiting {
+		s.waiting = true
+		s.ahead.Go(func() { s.zeroAhead(opened) })
 	}
 }
 

@@ -15,7 +15,11 @@
 // Go's collector keeps entries alive while anybody looks at them, so a head cannot come back as another page's.
 package pagestack
 
-import "pagecache/segments/format"
+import (
+	"sync/atomic"
+
+	"pagecache/segments/format"
+)
 
 // Kind says what an entry is.
 type Kind uint8
@@ -41,7 +45,7 @@ type Ref struct {
 // strings it is 64 bytes, one cache line: a chain is read entry by entry from cold memory.
 type Entry[P any] struct {
 	Next  *Entry[P] // the next older, of a Delta only
-	Ext   *Ext
+	Ext   *Ext[P]
 	Frag  P // the resident value: a delta's own, or the whole page's
 	LSN   format.LSN
 	stamp stamp
@@ -107,17 +111,58 @@ func (p place) ptr(lsn format.LSN) format.DiskPtr {
 	return format.DiskPtr{Off: format.Offset(uint64(p)&offMask<<grainBits | uint64(lsn)%grain), Len: uint32(p >> lenShift & lenMask)}
 }
 
-// Ext is what few entries need.
-type Ext struct {
+// Ext is what few entries need, and what the deltas of a run share.
+type Ext[P any] struct {
 	Refs    []Ref // Merged and OnDisk: the messages that make up the page, newest first
 	Meta    map[string]format.PageID
 	Counter uint64
+	run     *run[P] // Delta: the run that the entry lies in
+}
+
+// runLen is how many deltas are allocated at once: with Ext they fill four cache lines.
+const runLen = 3
+
+// run is room for deltas of one page that follow each other. A chain is walked from cold memory, where each step to another
+// place costs a cache miss and often a miss of the address translation too; and one allocation serves several links.
+type run[P any] struct {
+	entries [runLen]Entry[P]
+	ext     Ext[P]
+	// used is how many entries were claimed. Written by whoever links (Add), who then owns the entry at the old value. It
+	// publishes nothing. A loser's entry stays unused.
+	used atomic.Uint32
+}
+
+// NewDelta returns an unpublished delta on top of head, in head's run if there is room.
+func NewDelta[P any](head *Entry[P], frag P, lsn format.LSN, ptr format.DiskPtr) *Entry[P] {
+	var r *run[P]
+	i := uint32(runLen)
+	if head.Kind() == Delta {
+		r = head.Ext.run
+		if r.used.Load() < runLen {
+			i = r.used.Add(1) - 1
+		}
+	}
+	if i >= runLen {
+		r, i = new(run[P]), 0
+		r.ext.run = r
+		r.used.Store(1)
+	}
+	e := &r.entries[i]
+	e.Next, e.Ext, e.Frag, e.LSN = head, &r.ext, frag, lsn
+	e.stamp, e.place = makeStamp(head.TS()+1, head.Depth()+1), makePlace(Delta, lsn, ptr)
+	return e
+}
+
+// Discard forgets a delta that lost its compare-and-swap, so that it keeps nothing alive.
+func (e *Entry[P]) Discard() {
+	var zero P
+	e.Next, e.Frag = nil, zero
 }
 
 // Refs calls visit with every message that makes up the page whose head is e, newest first.
 func (e *Entry[P]) Refs(visit func(Ref)) {
 	for ; e != nil; e = e.Next {
-		if e.Ext != nil && e.Ext.Refs != nil {
+		if e.Ext != nil && e.Ext.Refs != nil { // a run's Ext has none
 			for _, r := range e.Ext.Refs {
 				visit(r)
 			}
