@@ -158,10 +158,10 @@ func (pc *PageCache[P]) rebuild(r *recovered) error {
 			return pc.misplaced(m, "page id out of proportion to the log")
 		}
 		if m.Kind == format.KindCounter || m.Kind == format.KindMeta {
-			return pc.rebuildSpecial(m, r.where(m))
+			return pc.rebuildSpecial(m, m.Ptr)
 		}
 		next = max(next, m.Page+1)
-		return pc.rebuildPage(m, r.where(m))
+		return pc.rebuildPage(m, m.Ptr)
 	})
 	if err != nil {
 		return err

@@ -18,11 +18,9 @@ import (
 // recovered is what recovery found in the log, and where the log goes on.
 type recovered struct {
 	scan     *recovery.Result
-	keep     []recovery.Segment // below End, by base
 	discard  []format.SegmentID // in use, but nothing in them counts any more
-	tail     *recovery.Segment  // the partly filled one, if End lies inside a segment
-	moved    bool               // the tail was copied to another slot
-	movedOff format.Offset      // add to the offsets of the tail's messages
+	end      format.LSN         // where the log goes on: scan.End, or a block boundary after it once the tail has moved
+	tail     *recovery.Segment  // the partly filled one, if scan.End lies inside a segment
 	nextPage format.PageID      // the first that was never allocated, if the store was closed cleanly
 	nextID   uint64
 	idLimit  uint64 // ids at and above it must not be handed out before a higher one is durable
@@ -51,11 +49,10 @@ func (s *store) recover() (*recovered, error) {
 	if res.Torn {
 		s.opts.Logger.Warn("log ends in a torn tail", "dir", s.dir, "end", res.End, "why", res.Why)
 	}
-	r := &recovered{scan: res, nextPage: s.super.NextPage}
-	r.keep = res.Segments
+	r := &recovered{scan: res, end: res.End, nextPage: s.super.NextPage}
 	r.discard = append(slices.Clone(res.Void), res.Damaged...)
 	if int64(res.End)%int64(s.super.SegmentSize) != 0 {
-		r.tail = &r.keep[len(r.keep)-1]
+		r.tail = &r.scan.Segments[len(r.scan.Segments)-1]
 	}
 	r.ids(s)
 	return r, nil
@@ -125,12 +122,12 @@ func (s *store) start(r *recovered) (err error) {
 }
 
 func (s *store) startLog(r *recovered) (err error) {
-	partial := int64(r.scan.End)%int64(s.super.SegmentSize) != 0
-	for i, g := range r.keep {
-		s.space.Adopt(g.Slot, g.Base, format.MakeSeed(s.super.Store, g.Generation, g.Slot), partial && i == len(r.keep)-1)
+	partial := int64(r.end)%int64(s.super.SegmentSize) != 0
+	for i, g := range r.scan.Segments {
+		s.space.Adopt(g.Slot, g.Base, format.MakeSeed(s.super.Store, g.Generation, g.Slot), partial && i == len(r.scan.Segments)-1)
 	}
 	c := iobuf.Config{Device: s.dev, Space: s.space, Buffers: s.bufs, Store: s.super.Store, Generation: s.super.Generation,
-		FlushEvery: max(0, s.opts.FlushEvery), End: r.scan.End}
+		FlushEvery: max(0, s.opts.FlushEvery), End: r.end}
 	if partial {
 		off := int64(r.tail.Slot.Offset(s.super.SegmentSize))
 		c.Slot, c.Seed = r.tail.Slot, format.MakeSeed(s.super.Store, r.tail.Generation, r.tail.Slot)
@@ -191,9 +188,8 @@ func (s *store) moveTail(r *recovered, spare []format.SegmentID) ([]format.Segme
 		return nil, err
 	}
 	r.discard = append(r.discard, old.Slot)
-	r.moved, r.movedOff = true, slot.Offset(size)-old.Slot.Offset(size)
-	r.tail.Slot, r.tail.Generation = slot, s.super.Generation
-	r.scan.End = old.Base + format.LSN(n)
+	r.tail.Slot, r.tail.Generation = slot, s.super.Generation // in scan too, so that Apply points to the new place
+	r.end = old.Base + format.LSN(n)
 	return spare, nil
 }
 
@@ -240,14 +236,6 @@ func writeTo(dev iouring.Device, b []byte, off int64) error {
 		return err
 	}
 	return comps[0].Err
-}
-
-// where returns where a message that recovery found lies now.
-func (r *recovered) where(m recovery.Message) format.DiskPtr {
-	if r.moved && m.LSN >= r.tail.Base {
-		m.Ptr.Off += r.movedOff
-	}
-	return m.Ptr
 }
 
 func pull(v mmapread.Viewer, ptr format.DiskPtr, lsn format.LSN, seed format.Seed) (format.Header, []byte, error) {
