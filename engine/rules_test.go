@@ -93,7 +93,7 @@ func TestMergedValuesAliasNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ptr = must(t)(pc.Link(tx, pid, ptr, []byte("one")))
+	must(t)(pc.Link(tx, pid, ptr, []byte("one")))
 	tx.End()
 	closeTest(t, pc)
 
