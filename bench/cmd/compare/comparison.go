@@ -79,6 +79,9 @@ func (m *comparison) measure(ctx context.Context, c *config, round int) error {
 	return nil
 }
 
+// unmeasured reports whether there is nothing to say.
+func (m *comparison) unmeasured() bool { return len(m.our) == 0 && m.skipped == "" }
+
 // verdict says whether what is wanted is there.
 func (m *comparison) verdict() (wanted string, ok bool) {
 	ok = true

@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -89,14 +90,16 @@ func run(ctx context.Context) (err error) {
 	if len(chosen) == 0 {
 		return fmt.Errorf("--only=%s matches none; --list prints the names", only)
 	}
-	for round := range c.rounds {
-		for _, m := range chosen {
-			if err := m.measure(ctx, c, round); err != nil {
-				return fmt.Errorf("%s: %w", m.name, err)
-			}
+	for i := 0; i < c.rounds*len(chosen) && ctx.Err() == nil; i++ {
+		m := chosen[i%len(chosen)]
+		if err := m.measure(ctx, c, i/len(chosen)); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("%s: %w", m.name, err)
 		}
 	}
-	failed := printTable(os.Stdout, chosen)
+	failed := printTable(os.Stdout, slices.DeleteFunc(chosen, (*comparison).unmeasured))
+	if ctx.Err() != nil {
+		return errors.New("interrupted; the table has what was measured until then")
+	}
 	if check && failed > 0 {
 		return fmt.Errorf("%d of %d fall short", failed, len(chosen))
 	}

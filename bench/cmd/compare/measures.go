@@ -30,6 +30,7 @@ func comparisons() []*comparison {
 		{name: "commit-1-pebble", what: "the same against Pebble", unit: "µs", ours: ours(commitOne), other: "Pebble Merge Sync", theirs: pebble(commitOne)},
 		{name: "get", what: "Get of a resident page", unit: "ns", ours: getNanos(fewPages, 1), oursMax: 30},
 		{name: "get-2", what: "Get, 2 goroutines against 1", unit: "op/s", ours: getRate(2), other: "1 goroutine", theirs: getRate(1), ratioMin: 1.8},
+		{name: "control-2", what: "the same for pure computation", unit: "op/s", ours: spin(2), other: "1 goroutine", theirs: spin(1)},
 		{name: "get-wide", what: "Get of one of 100 000 resident pages at random", unit: "ns", ours: getNanos(pages, 1)},
 		{name: "get-allocs", what: "allocations for a Get", unit: "1/op", ours: getAllocs, oursMax: 0.001},
 		{name: "tx", what: "Begin + End", unit: "ns", ours: txNanos, oursMax: 40},

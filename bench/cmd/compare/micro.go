@@ -107,6 +107,32 @@ func getRate(goroutines int) side {
 	}
 }
 
+// spin computes in several goroutines that share nothing: how far it scales is how far the machine lets anything scale now.
+func spin(goroutines int) side {
+	return func(_ context.Context, c *config, _ string) (float64, error) {
+		const perTurn = 1 << 16
+		var stop atomic.Bool
+		var turns, sink atomic.Int64
+		var wg sync.WaitGroup
+		start := time.Now()
+		time.AfterFunc(c.during()/2, func() { stop.Store(true) })
+		for g := range goroutines {
+			wg.Go(func() {
+				n, seed := int64(0), uint64(g)
+				for ; !stop.Load(); n++ {
+					for range perTurn {
+						seed = seed*6364136223846793005 + 1442695040888963407
+					}
+				}
+				turns.Add(n)
+				sink.Add(int64(seed)) // so that it is not optimized away
+			})
+		}
+		wg.Wait()
+		return float64(turns.Load()*perTurn) / time.Since(start).Seconds(), nil
+	}
+}
+
 // allocations counts the allocations of the whole process while f runs, for each of n operations.
 func allocations(n int, f func() error) (float64, error) {
 	var before, after runtime.MemStats
