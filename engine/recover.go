@@ -105,7 +105,8 @@ func (s *store) start(r *recovered) (err error) {
 	s.space = segments.NewSpace(segments.Options{File: s.file, SegmentSize: size, Slots: int(fileSize / int64(size)), Store: sb.Store,
 		Generation: sb.Generation, Background: !s.opts.foreground, Zero: s.zero, ZeroAfter: zeroAfter})
 	spare := append(slices.Clone(r.scan.Zero), r.scan.Free...)
-	if r.tail != nil && !(clean && int64(r.scan.End)%int64(s.dev.Block()) == 0) {
+	// Where an open batch was cut off, its messages still follow the end: trap 7.
+	if r.tail != nil && !(clean && !r.scan.Torn && int64(r.scan.End)%int64(s.dev.Block()) == 0) {
 		if spare, err = s.moveTail(r, spare); err != nil {
 			return fmt.Errorf("write the log's tail anew: %w", err)
 		}

@@ -76,6 +76,9 @@ func (l *Log) wait(lsn format.LSN, level waitLevel, limit time.Duration) error {
 	w := waiters.Get().(*waiter)
 	w.lsn, w.level, w.woken = lsn, level, false
 	l.waiters = append(l.waiters, w)
+	if level == waitStable {
+		lsn = l.wholeLocked(lsn)
+	}
 	l.wanted = max(l.wanted, lsn)
 	lead := !l.leading
 	l.leading = true
@@ -182,6 +185,21 @@ func (l *Log) batchBound() format.LSN {
 		}
 	}
 	return bound
+}
+
+// wholeLocked is how far the log must be durable for the message at lsn to be stable: to the end of every batch that has
+// ended and in which that lies, or the end of such another. An open one calls for its end itself (End). It ends because
+// each turn raises lsn to the end of another batch.
+func (l *Log) wholeLocked(lsn format.LSN) format.LSN {
+	for again := true; again; {
+		again = false
+		for _, b := range l.batches {
+			if b.begin <= lsn && b.end-1 > lsn {
+				lsn, again = b.end-1, true
+			}
+		}
+	}
+	return lsn
 }
 
 // batch is an entry of Log.batches. Both fields are under Log.mu.
