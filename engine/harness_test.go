@@ -278,12 +278,12 @@ type openTx struct {
 	since int
 }
 
-// newDriver begins to work on a store that holds what h says.
+// newDriver begins to work on a store that holds what h says. After an error too the driver is there, for its end.
 func newDriver(pc *PageCache[[]byte], rng *rand.Rand, h *history) (*driver, error) {
 	d := &driver{pc: pc, rng: rng, h: h, max: 200, syncs: true, ptrs: map[PageID]PagePtr[[]byte]{}, freed: map[PageID]int{}}
 	tx, err := d.tx()
 	if err != nil {
-		return nil, err
+		return d, err
 	}
 	for pid, p := range h.now.pages {
 		if p.kind == Materialized {
@@ -294,7 +294,7 @@ func newDriver(pc *PageCache[[]byte], rng *rand.Rand, h *history) (*driver, erro
 	for _, pid := range d.alive {
 		p, err := pc.Get(tx, pid)
 		if err != nil {
-			return nil, err
+			return d, err
 		}
 		d.ptrs[pid] = p.Ptr
 	}

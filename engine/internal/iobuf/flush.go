@@ -243,7 +243,7 @@ func (l *Log) reap() {
 		n++
 		l.stats.Flushes++
 		l.stats.BytesWritten += int64(f.to - f.from)
-		if l.err != nil {
+		if l.err != nil && l.err != ErrClosed {
 			continue // nothing that completes after a failure is called durable
 		}
 		l.durable = max(l.durable, f.end)
@@ -255,7 +255,7 @@ func (l *Log) reap() {
 	l.fl.padded = 0
 	l.fl.pending = append(l.fl.pending[:0], l.fl.pending[n:]...)
 	l.fl.seq += uint64(n)
-	if n > 0 && l.err == nil {
+	if n > 0 && (l.err == nil || l.err == ErrClosed) {
 		waiting := len(l.waiters)
 		l.settleLocked()
 		l.fl.woke = waiting - len(l.waiters)

@@ -93,6 +93,7 @@ type Log struct {
 	mu      sync.Mutex
 	freed   sync.Cond     // on mu: a buffer was freed, or the log stopped
 	err     error         // why the log stopped
+	closed  bool          // Close was called
 	free    []*buffer     // Free
 	queue   []*buffer     // Active and Sealed, by LSN
 	waiters []*waiter     // unordered
@@ -228,7 +229,7 @@ func (l *Log) fail(cause error) {
 }
 
 func (l *Log) stopLocked(err error) {
-	if l.err == nil {
+	if l.err == nil || l.err == ErrClosed { // a write that was in flight at Close may still fail
 		l.err = err
 	}
 	l.stopped.Store(true)
@@ -265,22 +266,33 @@ func (l *Log) Read(dst []byte, lsn format.LSN) bool {
 func (l *Log) Close() (format.LSN, error) {
 	err := l.closeFlush()
 	l.mu.Lock()
-	again := errors.Is(l.err, ErrClosed)
-	if !again {
+	again := l.closed
+	l.closed = true
+	if l.err == nil {
 		l.stopLocked(ErrClosed)
 	}
-	end := l.durable
 	l.mu.Unlock()
 	if again {
-		return end, ErrClosed
+		return l.DurableEnd(), ErrClosed
 	}
 	close(l.quit)
 	select {
 	case <-l.done:
 	case <-time.After(patience): // a completion does not come; Drained says so
 	}
-	return end, err
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err == nil && l.err != ErrClosed {
+		err = l.err // it failed before it was closed
+	}
+	if err == nil && !l.Drained() {
+		err = errNotDrained
+	}
+	// Only now: somebody, such as a note of ids, may have begun to write after the flush, and what came to the disk is the log's.
+	return l.durable, err
 }
+
+var errNotDrained = errors.New("the device does not complete its writes")
 
 // Drained reports whether nothing is in flight after Close, so that the device can be closed.
 func (l *Log) Drained() bool { return l.drained.Load() }
