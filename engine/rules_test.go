@@ -286,3 +286,32 @@ func TestLock(t *testing.T) {
 	}
 	closeTest(t, second)
 }
+
+// A chain of tens of thousands of fragments is read, merged and recovered in loops. Trap 17.
+func TestLongChains(t *testing.T) {
+	dir := t.TempDir()
+	const links = 30_000
+	o := &Options{ConsolidateAfter: 1 << 20}
+	pc := openTest(t, dir, o)
+	tx := begin(t, pc)
+	pid, ptr, err := pc.Allocate(tx, []byte{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range links {
+		ptr = must(t)(pc.Link(tx, pid, ptr, []byte{byte(i)}))
+	}
+	tx.End()
+	closeTest(t, pc)
+	pc = openTest(t, dir, o)
+	defer closeTest(t, pc)
+	tx = begin(t, pc)
+	defer tx.End()
+	_, frags, err := pc.Fragments(tx, pid)
+	if err != nil || len(frags) != links+1 || frags[links][0] != 1 {
+		t.Fatalf("%d fragments, %v", len(frags), err)
+	}
+	if p, err := pc.Get(tx, pid); err != nil || len(p.Value) != links+1 {
+		t.Fatalf("%d bytes, %v", len(p.Value), err)
+	}
+}
