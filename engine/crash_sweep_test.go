@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"pagecache/internal/vfs"
 	"pagecache/iouring"
 )
+
+var crashDeep = flag.Bool("crash.deep", false, "TestCrashSequences tries all sequences of three operations, not two")
 
 // sweepOps are what the swept sequences consist of.
 var sweepOps = []struct {
