@@ -1,11 +1,8 @@
 package lint
 
 import (
-	"flag"
 	"fmt"
 	"go/ast"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -13,13 +10,7 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write the index of docs/RULES.md anew")
-
-const (
-	rulesDoc   = "docs/RULES.md"
-	indexBegin = "<!-- index: begin -->\n"
-	indexEnd   = "<!-- index: end -->"
-)
+const rulesDoc = "docs/RULES.md"
 
 var (
 	// mention finds "rule 5", "rules 1 and 5", "trap 10", "traps 9–13, 17", "rule 4b".
@@ -27,7 +18,6 @@ var (
 	number  = regexp.MustCompile(`([–-]\s*)?(\d+)`)
 	// ruleRow finds the rows of the tables.
 	ruleRow = regexp.MustCompile(`(?m)^\| (\d+) \| (now|later) \|`)
-	listed  = regexp.MustCompile("\\[`(\\w+)`\\]\\(\\.\\./([^)]+)\\)")
 )
 
 // subject is a rule or a trap.
@@ -78,8 +68,8 @@ func testFunc(f *ast.FuncDecl) bool {
 }
 
 // proofs finds which tests name which rules and traps, in the comment above them or in one inside.
-func proofs(t *testing.T) (map[subject][]place, map[place]bool) {
-	proved, tests := map[subject][]place{}, map[place]bool{}
+func proofs(t *testing.T) map[subject][]place {
+	proved := map[subject][]place{}
 	for _, s := range sources(t) {
 		if !s.test || s.pkg == "internal/lint" {
 			continue
@@ -90,7 +80,6 @@ func proofs(t *testing.T) (map[subject][]place, map[place]bool) {
 				continue
 			}
 			p := place{s.name, f.Name.Name}
-			tests[p] = true
 			begin := f.Pos()
 			if f.Doc != nil {
 				begin = f.Doc.Pos()
@@ -107,7 +96,7 @@ func proofs(t *testing.T) (map[subject][]place, map[place]bool) {
 			}
 		}
 	}
-	return proved, tests
+	return proved
 }
 
 // subjects returns the rules and traps of the document, and which of them apply now.
@@ -130,47 +119,22 @@ func subjects(t *testing.T, doc string) (all []subject, now map[subject]bool) {
 	return all, now
 }
 
-// The index of docs/RULES.md lists the tests that name a rule or a trap, they exist, and what applies now has at least one.
+// Every rule and trap that applies now has a test that names it, and tests name none that there is not. With -v it prints the tests
+// of each.
 func TestIndex(t *testing.T) {
-	doc := read(t, rulesDoc)
-	all, now := subjects(t, doc)
-	proved, tests := proofs(t)
-	head, rest, ok1 := strings.Cut(doc, indexBegin)
-	old, tail, ok2 := strings.Cut(rest, indexEnd)
-	if !ok1 || !ok2 {
-		t.Fatalf("%s has no index", rulesDoc)
-	}
-	for _, m := range listed.FindAllStringSubmatch(old, -1) {
-		if !tests[place{m[2], m[1]}] && !*update {
-			t.Errorf("%s lists %s in %s, which does not exist", rulesDoc, m[1], m[2])
-		}
-	}
-	var b strings.Builder
-	b.WriteString("| rule or trap | tests |\n|---|---|\n")
+	all, now := subjects(t, read(t, rulesDoc))
+	proved := proofs(t)
 	for _, s := range all {
 		if now[s] && len(proved[s]) == 0 {
 			t.Errorf("%s %d applies now, and no test names it", s.kind, s.n)
 		}
-		var cells []string
 		for _, p := range proved[s] {
-			cells = append(cells, fmt.Sprintf("[`%s`](../%s)", p.name, p.file))
+			t.Logf("%s %d: %s in %s", s.kind, s.n, p.name, p.file)
 		}
-		if len(cells) == 0 {
-			cells = []string{"–"}
-		}
-		fmt.Fprintf(&b, "| %s %d | %s |\n", s.kind, s.n, strings.Join(cells, " · "))
 	}
 	for s := range proved {
 		if !slices.Contains(all, s) {
 			t.Errorf("%v names %s %d, which there is not", proved[s], s.kind, s.n)
 		}
-	}
-	switch {
-	case *update:
-		if err := os.WriteFile(filepath.Join(root, rulesDoc), []byte(head+indexBegin+b.String()+indexEnd+tail), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	case b.String() != old:
-		t.Errorf("the index of %s is out of date; go test ./internal/lint -run Index -update writes it anew", rulesDoc)
 	}
 }
