@@ -118,6 +118,10 @@ func (pc *PageCache[P]) install(s *slot[P], head, e *entry[P], r *iobuf.Reservat
 func (pc *PageCache[P]) current(s *slot[P], old PagePtr[P]) (*entry[P], bool) {
 	invariants.Jitter()
 	head := s.Load()
+	if head == old.e && head != nil && old.e.Kind() != pagestack.Free {
+		// Usual. Looking at old's memory, not head's, lets the processor wait for the slot and for the entry at once.
+		return old.e, true
+	}
 	if head == nil || head.Kind() == pagestack.Free {
 		return nil, false
 	}

@@ -17,6 +17,7 @@ package pagestack
 
 import (
 	"sync/atomic"
+	"unsafe"
 
 	"pagecache/segments/format"
 )
@@ -44,36 +45,33 @@ type Ref struct {
 // Entry is one link of a chain. All fields are written before the entry is published by a head and never after. For byte
 // strings it is 64 bytes, one cache line: a chain is read entry by entry from cold memory.
 type Entry[P any] struct {
-	Next  *Entry[P] // the next older, of a Delta only
-	Ext   *Ext[P]
-	Frag  P // the resident value: a delta's own, or the whole page's
-	LSN   format.LSN
-	stamp stamp
+	Next *Entry[P] // the next older, of a Delta only
+	Ext  *Ext[P]
+	Frag P // the resident value: a delta's own, or the whole page's
+	LSN  format.LSN
+	// stamp is the write timestamp (bits 63…16) and the depth (bits 15…0). In a run it is also the claim on the entry, see NewDelta.
+	stamp atomic.Uint64
 	place place
 }
 
 // New returns an entry for the message at lsn and ptr, unpublished.
 func New[P any](k Kind, ts uint64, depth int, lsn format.LSN, ptr format.DiskPtr) *Entry[P] {
-	return &Entry[P]{LSN: lsn, stamp: makeStamp(ts, depth), place: makePlace(k, lsn, ptr)}
+	e := &Entry[P]{LSN: lsn, place: makePlace(k, 0, ptr)}
+	e.stamp.Store(makeStamp(ts, depth))
+	return e
 }
 
 // Kind says what the entry is.
 func (e *Entry[P]) Kind() Kind { return e.place.kind() }
 
 // TS is the write timestamp.
-func (e *Entry[P]) TS() uint64 { return uint64(e.stamp >> depthBits) }
+func (e *Entry[P]) TS() uint64 { return e.stamp.Load() >> depthBits }
 
 // Depth is how many messages make up the page from here down, at most MaxDepth.
-func (e *Entry[P]) Depth() int { return int(e.stamp & MaxDepth) }
+func (e *Entry[P]) Depth() int { return int(e.stamp.Load() & MaxDepth) }
 
 // Ptr is the newest message in the entry.
 func (e *Entry[P]) Ptr() format.DiskPtr { return e.place.ptr(e.LSN) }
-
-// stamp is the write timestamp and the depth.
-//
-//	bits 63…16  timestamp
-//	bits 15…0   depth
-type stamp uint64
 
 const (
 	depthBits = 16
@@ -81,13 +79,13 @@ const (
 	MaxDepth = 1<<depthBits - 1
 )
 
-func makeStamp(ts uint64, depth int) stamp {
-	return stamp(ts<<depthBits | uint64(min(depth, MaxDepth)))
+func makeStamp(ts uint64, depth int) uint64 {
+	return ts<<depthBits | uint64(min(depth, MaxDepth))
 }
 
 // place is what the entry is and where its message lies.
 //
-//	bits 63…60  kind
+//	bits 63…60  kind; of a delta, inRun and its index in its run
 //	bits 59…36  length of the message in bytes
 //	bits 35…0   file offset / 4096; the rest of the offset is the LSN's, as segments are multiples of 4096 bytes
 type place uint64
@@ -99,57 +97,69 @@ const (
 	lenShift  = 36
 	lenMask   = 1<<24 - 1
 	offMask   = 1<<lenShift - 1
+	inRun     = 8 // above every Kind
 )
 
-func makePlace(k Kind, lsn format.LSN, ptr format.DiskPtr) place {
+func makePlace(k Kind, i int, ptr format.DiskPtr) place {
+	if k == Delta {
+		k = Kind(inRun | i)
+	}
 	return place(uint64(k)<<kindShift | uint64(ptr.Len)<<lenShift | uint64(ptr.Off)>>grainBits)
 }
 
-func (p place) kind() Kind { return Kind(p >> kindShift) }
+func (p place) kind() Kind {
+	if p&(inRun<<kindShift) != 0 {
+		return Delta
+	}
+	return Kind(p >> kindShift)
+}
+
+// index is a delta's place in its run.
+func (p place) index() int { return int(p >> kindShift & (runLen - 1)) }
 
 func (p place) ptr(lsn format.LSN) format.DiskPtr {
 	return format.DiskPtr{Off: format.Offset(uint64(p)&offMask<<grainBits | uint64(lsn)%grain), Len: uint32(p >> lenShift & lenMask)}
 }
 
-// Ext is what few entries need, and what the deltas of a run share.
+// Ext is what few entries need.
 type Ext[P any] struct {
 	Refs    []Ref // Merged and OnDisk: the messages that make up the page, newest first
 	Meta    map[string]format.PageID
 	Counter uint64
-	run     *run[P] // Delta: the run that the entry lies in
 }
 
-// runLen is how many deltas are allocated at once: with Ext they fill four cache lines.
-const runLen = 3
+// runLen is how many deltas are allocated at once: four cache lines. A power of two below inRun.
+const runLen = 4
 
 // run is room for deltas of one page that follow each other. A chain is walked from cold memory, where each step to another
 // place costs a cache miss and often a miss of the address translation too; and one allocation serves several links.
-type run[P any] struct {
-	entries [runLen]Entry[P]
-	ext     Ext[P]
-	// used is how many entries were claimed. Written by whoever links (Add), who then owns the entry at the old value. It
-	// publishes nothing. A loser's entry stays unused.
-	used atomic.Uint32
+type run[P any] [runLen]Entry[P]
+
+// after returns the entry that lies behind e in e's run, nil if e is the last.
+func (e *Entry[P]) after() *Entry[P] {
+	if i := e.place.index(); i+1 < runLen {
+		// e is element i of a run, so that the run begins i entries before it and the sum stays inside.
+		r := (*run[P])(unsafe.Add(unsafe.Pointer(e), -i*int(unsafe.Sizeof(*e))))
+		return &r[i+1]
+	}
+	return nil
 }
 
 // NewDelta returns an unpublished delta on top of head, in head's run if there is room.
+//
+// Several may want the entry behind head's; the one who changes its stamp from zero owns it. The stamp publishes nothing else.
+// A loser of the compare-and-swap of the head leaves its entry unused for ever.
 func NewDelta[P any](head *Entry[P], frag P, lsn format.LSN, ptr format.DiskPtr) *Entry[P] {
-	var r *run[P]
-	i := uint32(runLen)
+	stamp := makeStamp(head.TS()+1, head.Depth()+1)
+	e, i := (*Entry[P])(nil), 0
 	if head.Kind() == Delta {
-		r = head.Ext.run
-		if r.used.Load() < runLen {
-			i = r.used.Add(1) - 1
-		}
+		e, i = head.after(), head.place.index()+1
 	}
-	if i >= runLen {
-		r, i = new(run[P]), 0
-		r.ext.run = r
-		r.used.Store(1)
+	if e == nil || !e.stamp.CompareAndSwap(0, stamp) {
+		e, i = &new(run[P])[0], 0
+		e.stamp.Store(stamp)
 	}
-	e := &r.entries[i]
-	e.Next, e.Ext, e.Frag, e.LSN = head, &r.ext, frag, lsn
-	e.stamp, e.place = makeStamp(head.TS()+1, head.Depth()+1), makePlace(Delta, lsn, ptr)
+	e.Next, e.Frag, e.LSN, e.place = head, frag, lsn, makePlace(Delta, i, ptr)
 	return e
 }
 
@@ -162,7 +172,7 @@ func (e *Entry[P]) Discard() {
 // Refs calls visit with every message that makes up the page whose head is e, newest first.
 func (e *Entry[P]) Refs(visit func(Ref)) {
 	for ; e != nil; e = e.Next {
-		if e.Ext != nil && e.Ext.Refs != nil { // a run's Ext has none
+		if e.Kind() != Delta && e.Ext != nil && e.Ext.Refs != nil {
 			for _, r := range e.Ext.Refs {
 				visit(r)
 			}

@@ -1,0 +1,168 @@
+package pagestack
+
+import (
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"unsafe"
+
+	"pagecache/segments/format"
+)
+
+type bytesEntry = Entry[[]byte]
+
+// ptrAt is where a message lies: the LSN and the offset agree in their last twelve bits, as segments are multiples of 4096 bytes.
+func ptrAt(lsn format.LSN, n uint32) format.DiskPtr {
+	return format.DiskPtr{Off: format.Offset(lsn + 7<<grainBits), Len: n}
+}
+
+func base(ts uint64) *bytesEntry {
+	e := New[[]byte](Base, ts, 1, 64, ptrAt(64, 100))
+	e.Frag = []byte("base")
+	return e
+}
+
+// An entry for byte strings fills a cache line, and a run four.
+func TestSizes(t *testing.T) {
+	if n := unsafe.Sizeof(bytesEntry{}); n != 64 {
+		t.Errorf("an entry is %d bytes", n)
+	}
+	if n := unsafe.Sizeof(run[[]byte]{}); n != 256 {
+		t.Errorf("a run is %d bytes", n)
+	}
+}
+
+// What is packed into an entry comes out again, at the bounds too.
+func TestPacking(t *testing.T) {
+	for _, ts := range []uint64{0, 1, 1<<48 - 1} {
+		for _, depth := range []int{1, 2, MaxDepth} {
+			for _, ptr := range []format.DiskPtr{{Off: 64, Len: format.HeaderSize}, {Off: 1<<48 - 8, Len: 1<<24 - 1}, {Off: 4096, Len: 1 << 23}} {
+				for k := Base; k <= Counter; k++ {
+					e := New[[]byte](k, ts, depth, format.LSN(1<<40)+format.LSN(ptr.Off%grain), ptr)
+					if e.Kind() != k || e.TS() != ts || e.Depth() != depth || e.Ptr() != ptr {
+						t.Fatalf("%v %d %d %v: %v %d %d %v", k, ts, depth, ptr, e.Kind(), e.TS(), e.Depth(), e.Ptr())
+					}
+				}
+			}
+		}
+	}
+	if e := New[[]byte](Base, 1, MaxDepth+5, 0, format.DiskPtr{}); e.Depth() != MaxDepth || e.TS() != 1 {
+		t.Errorf("a depth beyond the greatest: %d, timestamp %d", e.Depth(), e.TS())
+	}
+}
+
+// Deltas stack up over run after run: timestamps and depths rise by one, all messages are found, newest first, and a step to another
+// run is needed once in runLen entries only. Proves rule 6.
+func TestDeltas(t *testing.T) {
+	head := base(5)
+	for i := range 3 * runLen {
+		lsn := format.LSN(128 + 64*i)
+		e := NewDelta(head, []byte{byte(i)}, lsn, ptrAt(lsn, uint32(i+30)))
+		if e.Kind() != Delta || e.TS() != head.TS()+1 || e.Depth() != head.Depth()+1 || e.Next != head || e.Frag[0] != byte(i) || e.Ptr() != ptrAt(lsn, uint32(i+30)) {
+			t.Fatalf("delta %d: %+v", i, e)
+		}
+		if i%runLen > 0 && uintptr(unsafe.Pointer(e))-uintptr(unsafe.Pointer(head)) != unsafe.Sizeof(*e) {
+			t.Errorf("delta %d lies elsewhere than its predecessor", i)
+		}
+		head = e
+	}
+	last, n := head.LSN+1, 0
+	head.Refs(func(r Ref) {
+		if r.LSN >= last {
+			t.Errorf("LSN %d follows %d", r.LSN, last)
+		}
+		last = r.LSN
+		n++
+	})
+	if n != 3*runLen+1 {
+		t.Errorf("%d messages", n)
+	}
+}
+
+// A merged entry at the end of a chain stands for several messages.
+func TestRefsOfMerged(t *testing.T) {
+	m := New[[]byte](Merged, 9, 3, 300, ptrAt(300, 30))
+	m.Ext = &Ext[[]byte]{Refs: []Ref{{300, ptrAt(300, 30)}, {200, ptrAt(200, 30)}, {100, ptrAt(100, 30)}}}
+	d := NewDelta(m, nil, 400, ptrAt(400, 24))
+	var lsns []format.LSN
+	d.Refs(func(r Ref) { lsns = append(lsns, r.LSN) })
+	if len(lsns) != 4 || lsns[0] != 400 || lsns[1] != 300 || lsns[3] != 100 || d.Depth() != 4 {
+		t.Errorf("%v, depth %d", lsns, d.Depth())
+	}
+}
+
+// An entry that lost its compare-and-swap is not used again: the next delta on the same head gets its own.
+func TestDiscard(t *testing.T) {
+	first := NewDelta(base(1), []byte("a"), 100, ptrAt(100, 30))
+	loser := NewDelta(first, []byte("b"), 200, ptrAt(200, 30))
+	loser.Discard()
+	if loser.Frag != nil || loser.Next != nil {
+		t.Error("a discarded entry keeps something alive")
+	}
+	winner := NewDelta(first, []byte("c"), 300, ptrAt(300, 30))
+	if winner == loser || string(winner.Frag) != "c" {
+		t.Error("an entry was used twice")
+	}
+	if next := NewDelta(winner, nil, 400, ptrAt(400, 30)); next.Next != winner || next.TS() != 4 {
+		t.Errorf("%+v", next)
+	}
+}
+
+// Many goroutines push deltas onto one head: each gets an entry of its own, and the chain holds exactly those that won.
+func TestConcurrentDeltas(t *testing.T) {
+	const goroutines, each = 8, 2000
+	var head atomic.Pointer[bytesEntry]
+	var lsn atomic.Uint64
+	head.Store(base(0))
+	lsn.Store(1000)
+	var wg sync.WaitGroup
+	for g := range goroutines {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(1, uint64(g)))
+			for n := 0; n < each; {
+				old := head.Load()
+				l := format.LSN(lsn.Add(64))
+				e := NewDelta(old, []byte{byte(g), byte(n), byte(n >> 8)}, l, ptrAt(l, 40))
+				if rng.IntN(16) == 0 {
+					runtime.Gosched()
+				}
+				if !head.CompareAndSwap(old, e) {
+					e.Discard()
+					continue
+				}
+				n++
+			}
+		})
+	}
+	wg.Wait()
+	next := [goroutines]int{}
+	for g := range next {
+		next[g] = each
+	}
+	ts := head.Load().TS()
+	if ts != goroutines*each {
+		t.Fatalf("timestamp %d", ts)
+	}
+	for e := head.Load(); e.Kind() == Delta; e, ts = e.Next, ts-1 {
+		g := e.Frag[0]
+		next[g]--
+		if e.TS() != ts || int(e.Frag[1])|int(e.Frag[2])<<8 != next[g] {
+			t.Fatalf("at timestamp %d: goroutine %d wrote %v, expected its delta %d", ts, g, e.Frag, next[g])
+		}
+	}
+}
+
+// Linking costs one allocation in runLen.
+func BenchmarkNewDelta(b *testing.B) {
+	b.ReportAllocs()
+	head := base(0)
+	for i := range b.N {
+		if i%12 == 0 {
+			head = base(0)
+		}
+		head = NewDelta(head, nil, format.LSN(i*64), format.DiskPtr{})
+	}
+	runtime.KeepAlive(head)
+}
