@@ -74,7 +74,7 @@ type Log struct {
 	chunk       int
 	bufs        []*buffer
 
-	// active is the buffer that reservations come from, nil before the first. Written by open (publishes the
+	// active is the buffer that reservations come from, nil before the first. Written by open under mu (publishes the
 	// buffer's base and header); a stale read finds its tail above the end, or a place that is as good.
 	active atomic.Pointer[buffer]
 	// stable is the LSN of the first byte that is not stable. Only the leader and batch ends move it, only up, under mu. A
@@ -185,24 +185,26 @@ func (l *Log) StableLSN() format.LSN { return format.LSN(l.stable.Load() - 1) }
 func (l *Log) Block() int { return l.block }
 
 // Tail is the LSN below which everything has been reserved. It may be too high by a message that did not fit. It takes no
-// lock that a writer holds while it waits for a buffer, since the flusher asks for it. The loop ends because a buffer
-// changes its base only after a whole segment was written.
+// lock that a writer holds while it waits for a buffer, since the flusher asks for it.
 func (l *Log) Tail() format.LSN {
-	for {
-		b := l.active.Load()
-		if b == nil {
-			return l.DurableEnd()
-		}
+	if b := l.active.Load(); b != nil {
 		base := b.base.Load()
-		tail := min(b.tail.Load(), uint64(l.segmentSize))
-		if b.base.Load() != base || l.active.Load() != b {
-			continue
+		tail := b.tail.Load()
+		if tail <= uint64(l.segmentSize) && b.base.Load() == base && base >= 0 {
+			return format.LSN(base) + format.LSN(tail)
 		}
-		if base < 0 {
-			return l.DurableEnd() // retired, and nobody has opened the next
-		}
-		return format.LSN(base) + format.LSN(tail)
 	}
+	l.mu.Lock() // the active buffer is full, or about to be another segment's: open changes it under mu
+	defer l.mu.Unlock()
+	b := l.active.Load()
+	if b == nil {
+		return l.durable
+	}
+	base := b.base.Load()
+	if base < 0 {
+		return l.durable // retired, and nobody has opened the next
+	}
+	return format.LSN(base) + format.LSN(min(b.tail.Load(), uint64(l.segmentSize)))
 }
 
 // Err is why the log has stopped: nil, ErrClosed, or an error that wraps ErrFailed and its cause.

@@ -120,15 +120,17 @@ func (l *Log) rotate() error {
 	return nil
 }
 
-// open makes b the active buffer, from offset used on.
+// open makes b the active buffer, from offset used on. All under mu: b may be the active buffer already, emptied, and whoever saw its
+// new base with its old tail would take the whole segment for reserved (Tail).
 func (l *Log) open(b *buffer, base format.LSN, used int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	b.read.Lock()
 	b.base.Store(int64(base))
 	b.read.Unlock()
-	l.mu.Lock()
 	l.queue = append(l.queue, b)
-	l.mu.Unlock()
-	b.tail.Store(uint64(used))
+	invariants.Jitter()
+	b.tail.Store(uint64(used)) // after the base, which those who reserve from then on use
 	l.active.Store(b)
 }
 

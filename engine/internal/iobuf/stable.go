@@ -60,10 +60,7 @@ func (l *Log) wait(lsn format.LSN, level waitLevel, limit time.Duration) error {
 	if level == waitStable && l.StableEnd() > lsn {
 		return nil
 	}
-	if a := l.active.Load(); a == nil || lsn >= format.LSN(a.base.Load())+format.LSN(min(a.tail.Load(), uint64(l.segmentSize))) {
-		// Above what the active buffer has reserved: take what there is.
-		lsn = min(lsn, l.Tail()-1)
-	}
+	lsn = min(lsn, l.Tail()-1) // above what is reserved: take what there is
 	l.mu.Lock()
 	if l.reachedLocked(lsn, level) {
 		l.mu.Unlock()
