@@ -7,6 +7,7 @@ import (
 
 	"pagecache/engine/internal/iobuf"
 	"pagecache/recovery"
+	"pagecache/segments"
 )
 
 // The errors that errors.Is finds in what this package returns.
@@ -43,5 +44,5 @@ func logError(doing string, err error) error {
 }
 
 func isNoSpace(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EFBIG) || errors.Is(err, syscall.EDQUOT)
+	return errors.Is(err, segments.ErrNoRoom) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EFBIG) || errors.Is(err, syscall.EDQUOT)
 }

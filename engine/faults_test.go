@@ -224,6 +224,54 @@ func TestNoSpaceStopsNothing(t *testing.T) {
 	}
 }
 
+// An I/O error while the file grows stops the log as a failed write does: a sync that failed once says nothing the second time.
+// Lack of room does not. Proves rules 8 and 9; trap 13.
+func TestFailureToGrowStopsTheLog(t *testing.T) {
+	for _, kind := range []simdisk.Kind{simdisk.OpAllocate, simdisk.OpSync} {
+		t.Run(fmt.Sprintf("kind=%d", kind), func(t *testing.T) {
+			d := simdisk.New(3, simdisk.Options{})
+			pc := openSim(t, d)
+			tx := begin(t, pc)
+			pid, _, err := pc.Allocate(tx, []byte("durable"))
+			if err == nil {
+				_, err = pc.Flush()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var mu sync.Mutex
+			failed := false // once
+			d.SetFault(func(o simdisk.Op) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if o.Kind != kind || failed {
+					return nil
+				}
+				failed = true
+				return syscall.EIO
+			})
+			for i := 0; err == nil; i++ {
+				if _, _, err = pc.Allocate(tx, make([]byte, 10000)); i > 1000 {
+					t.Fatal("the file grows though it cannot")
+				}
+			}
+			for range 3 {
+				if !errors.Is(err, ErrFailed) || !errors.Is(err, syscall.EIO) || errors.Is(err, ErrNoSpace) {
+					t.Fatal(err)
+				}
+				_, _, err = pc.Allocate(tx, nil)
+			}
+			if p, err := pc.Get(tx, pid); err != nil || string(p.Value) != "durable" {
+				t.Errorf("reads do not go on: %q %v", p.Value, err)
+			}
+			tx.End()
+			if err := pc.Close(); !errors.Is(err, ErrFailed) {
+				t.Errorf("close: %v", err)
+			}
+		})
+	}
+}
+
 // A disk of fixed size: writing to its end, reopening, more room. Proves rule 9.
 func TestFullDisk(t *testing.T) {
 	d := simdisk.New(4, simdisk.Options{Capacity: 10 * 16 << 10})

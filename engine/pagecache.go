@@ -10,6 +10,7 @@ import (
 	"time"
 	"unsafe"
 
+	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/pagetable"
 	"pagecache/recovery"
@@ -138,7 +139,7 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 	}
 	if err := pc.rebuild(found); err != nil {
 		_, _ = s.log.Close()
-		s.space.Close()
+		s.busy = !s.space.Close(iobuf.Patience)
 		s.release()
 		return nil, fmt.Errorf("open %s: %w", s.dir, err)
 	}

@@ -48,6 +48,7 @@ type store struct {
 	log     *iobuf.Log
 	super   format.Superblock
 	found   bool // the store existed before this opening
+	busy    bool // at Close: something is still at work on the file
 
 	closed atomic.Bool // set once by Close; a stale read lets a call through that Close waits for or that finds the log closed
 }
@@ -224,7 +225,10 @@ func noSpace(err error) error {
 // finish ends a closing: it marks the store clean, if the log was closed without an error, and releases everything. end is where
 // the log ends.
 func (s *store) finish(end format.LSN, err error, nextID uint64, nextPage format.PageID) error {
-	s.space.Close()
+	if !s.space.Close(iobuf.Patience) {
+		s.busy = true
+		err = errors.Join(err, errors.New("the file does not come to rest after growing"))
+	}
 	if err == nil && s.opts.Temporary {
 		s.release()
 		return nil
@@ -238,21 +242,9 @@ func (s *store) finish(end format.LSN, err error, nextID uint64, nextPage format
 	return err
 }
 
-// release closes what is open, in the order that keeps the lock to the last, and removes a temporary store.
+// release closes what is open, in the order that keeps the lock to the last, and removes a temporary store. What the kernel may still
+// be writing stays open, and so locked, until the process ends: a write that comes late must not meet another opening's.
 func (s *store) release() {
-	if s.zeroDev != nil {
-		_ = s.zeroDev.Close()
-		iouring.FreeBuffer(s.zeros)
-	}
-	if s.dev != nil && (s.log == nil || s.log.Drained()) {
-		_ = s.dev.Close()
-		for _, b := range s.bufs {
-			iouring.FreeBuffer(b)
-		}
-	}
-	if s.view != nil {
-		_ = s.view.Close()
-	}
 	if s.opts.Temporary && s.file != nil {
 		for _, n := range []string{superTmpName, superName, logName} {
 			_ = s.fs.Remove(filepath.Join(s.dir, n))
@@ -260,6 +252,22 @@ func (s *store) release() {
 		if s.madeIt {
 			_ = s.fs.Remove(s.dir) // fails, rightly, if somebody put something there
 		}
+	}
+	if s.busy || s.log != nil && !s.log.Drained() {
+		return
+	}
+	if s.zeroDev != nil {
+		_ = s.zeroDev.Close()
+		iouring.FreeBuffer(s.zeros)
+	}
+	if s.dev != nil {
+		_ = s.dev.Close()
+		for _, b := range s.bufs {
+			iouring.FreeBuffer(b)
+		}
+	}
+	if s.view != nil {
+		_ = s.view.Close()
 	}
 	if s.file != nil {
 		_ = s.file.Close()
@@ -316,8 +324,9 @@ func (s *store) header(lsn format.LSN, off format.Offset) (format.Header, error)
 	return h, s.corrupt(lsn, format.DiskPtr{Off: off, Len: format.HeaderSize}, h, err)
 }
 
-// zero writes zeros to a range of the log file, durably, past the log's own device, so as not to stand in its way.
-func (s *store) zero(off, n int64) error {
+// zero writes zeros to a range of the log file, durably, past the log's own device, so as not to stand in its way. It stops with an
+// error once quit is closed.
+func (s *store) zero(off, n int64, quit <-chan struct{}) error {
 	if s.zeroDev == nil {
 		o := s.opts.device()
 		o.Ring, o.Depth = iouring.Off, 1
@@ -332,6 +341,11 @@ func (s *store) zero(off, n int64) error {
 		s.zeroDev = dev
 	}
 	for end := off + n; off < end; {
+		select {
+		case <-quit:
+			return ErrClosed
+		default:
+		}
 		b := s.zeros[:min(int64(len(s.zeros)), end-off)]
 		if err := writeTo(s.zeroDev, b, off); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package segments
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -79,6 +80,7 @@ type Space struct {
 	moved   sync.Cond                       // on mu: growing or zeroing has ended
 	ahead   sync.WaitGroup                  // on growAhead and zeroAhead
 	quit    chan struct{}                   // closed by Close
+	broken  error                           // the first I/O error while growing, for good
 }
 
 // Options say what a Space works on.
@@ -91,11 +93,11 @@ type Options struct {
 
 	// Background grows the file ahead of need, in a goroutine of its own.
 	Background bool
-	// Zero writes zeros to a range of the file, durably. With Background, the next slot is zeroed ahead if the segments last
+	// Zero writes zeros to a range of the file, durably, or stops with an error once quit is closed. With Background, the next slot is zeroed ahead if the segments last
 	// longer than ZeroAfter each: the first write to space that is only reserved costs the file system a change of its own
 	// books, so that a small durable write takes about twice as long as one to space that was written before. When
 	// segments go by faster than that, bandwidth counts, and writing everything twice would halve it. nil: never.
-	Zero      func(off, n int64) error
+	Zero      func(off, n int64, quit <-chan struct{}) error
 	ZeroAfter time.Duration
 }
 
@@ -152,13 +154,13 @@ func (s *Space) Ready(free []format.SegmentID) {
 	}
 }
 
-// OpenSegment takes a slot for the segment that begins at base. It grows the file if no slot is free; an error wraps the
-// reason, and nothing has changed. The loop ends because the work in the background
-// ends, after which either a slot is free or the file is grown here.
+// OpenSegment takes a slot for the segment that begins at base. It grows the file if no slot is free; where that fails nothing has
+// changed. After an ErrNoRoom it may be tried again. Any other error is for good: a sync that failed once tells nobody a second time
+// (rule 8). The loop ends because the work in the background ends, after which either a slot is free or the file is grown here.
 func (s *Space) OpenSegment(base format.LSN) (format.SegmentID, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.free) == 0 {
+	for s.broken == nil && len(s.free) == 0 {
 		if s.growing || s.zeroing {
 			s.moved.Wait()
 			continue
@@ -166,6 +168,9 @@ func (s *Space) OpenSegment(base format.LSN) (format.SegmentID, error) {
 		if err := s.grow(); err != nil {
 			return 0, err
 		}
+	}
+	if s.broken != nil {
+		return 0, s.broken
 	}
 	id := s.free[len(s.free)-1]
 	s.free = s.free[:len(s.free)-1]
@@ -186,7 +191,8 @@ func (s *Space) OpenSegment(base format.LSN) (format.SegmentID, error) {
 // stride is how many slots are worth reserving at once: a quarter of the file, at most maxAhead bytes, at least two.
 func (s *Space) stride() int { return max(2, min(s.slots/4, maxAhead/s.o.SegmentSize)) }
 
-// growAhead grows the file in the background. An error shows when a slot is needed and there is none.
+// growAhead grows the file in the background. Lack of room shows when a slot is needed and there is none, an I/O error at the next
+// segment.
 func (s *Space) growAhead(first, n int) {
 	err := s.reserve(first, n)
 	s.mu.Lock()
@@ -195,7 +201,15 @@ func (s *Space) growAhead(first, n int) {
 	if err == nil {
 		s.add(first, n)
 	}
+	s.breakOn(err)
 	s.moved.Broadcast()
+}
+
+// breakOn remembers an error that is not lack of room. mu is held.
+func (s *Space) breakOn(err error) {
+	if err != nil && s.broken == nil && !errors.Is(err, ErrNoRoom) {
+		s.broken = err
+	}
 }
 
 // zeroAhead zeroes the slot that is used next, unless segments go by too fast. While it writes the slot is not free.
@@ -219,7 +233,7 @@ func (s *Space) zeroAhead(opened int) {
 	s.free = s.free[:len(s.free)-1]
 	s.zeroing = true
 	s.mu.Unlock()
-	err := s.o.Zero(int64(id.Offset(s.o.SegmentSize)), int64(s.o.SegmentSize))
+	err := s.o.Zero(int64(id.Offset(s.o.SegmentSize)), int64(s.o.SegmentSize), s.quit)
 	s.mu.Lock()
 	s.zeroing = false
 	s.free = append(s.free, id)
@@ -242,23 +256,34 @@ func (s *Space) workAhead() {
 	}
 }
 
-// Close ends the work in the background and waits for it.
-func (s *Space) Close() {
+// Close ends the work in the background and waits for it, so long at most: false means that it still uses the file.
+func (s *Space) Close(patience time.Duration) bool {
 	close(s.quit)
-	s.ahead.Wait()
+	done := make(chan struct{})
+	go func() {
+		s.ahead.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return true
+	case <-time.After(patience):
+		return false
+	}
 }
 
 // grow adds slots at the end of the file, fewer if there is no room for as many as it would like.
 func (s *Space) grow() error {
 	n := s.stride()
 	err := s.reserve(s.slots, n)
-	if err != nil && n > 1 {
+	if errors.Is(err, ErrNoRoom) && n > 1 {
 		n = 1
 		err = s.reserve(s.slots, n)
 	}
 	if err == nil {
 		s.add(s.slots, n)
 	}
+	s.breakOn(err)
 	return err
 }
 
@@ -269,10 +294,10 @@ func (s *Space) reserve(first, n int) error {
 	}
 	size := int64(s.o.SegmentSize)
 	if err := s.o.File.Allocate(int64(first)*size, int64(n)*size); err != nil {
-		return fmt.Errorf("grow log by %d segments: %w", n, err)
+		return fmt.Errorf("grow log by %d segments: %w", n, noRoom(err))
 	}
 	if err := s.o.File.Sync(); err != nil {
-		return fmt.Errorf("sync log after growing: %w", err)
+		return fmt.Errorf("sync log after growing: %w", noRoom(err))
 	}
 	return nil
 }

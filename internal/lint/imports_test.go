@@ -19,7 +19,7 @@ var house = map[string][]string{
 	"engine/internal/epoch":     {"internal/invariants"},
 	"engine/internal/pagetable": {"segments/format", "internal/invariants"},
 	"engine/internal/pagestack": {"segments/format", "internal/invariants"},
-	"engine/internal/iobuf":     {"segments/format", "iouring", "internal/invariants"},
+	"engine/internal/iobuf":     {"segments", "segments/format", "iouring", "internal/invariants"},
 	"engine": {"engine/internal/epoch", "engine/internal/pagetable", "engine/internal/pagestack", "engine/internal/iobuf", "segments",
 		"segments/format", "iouring", "mmapread", "lru", "recovery", "internal/vfs", "internal/invariants"},
 	"cmd/pcbench":         {"engine", "segments/format"},

@@ -2,6 +2,7 @@ package iobuf
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"syscall"
@@ -10,6 +11,7 @@ import (
 	"unsafe"
 
 	"pagecache/iouring"
+	"pagecache/segments"
 	"pagecache/segments/format"
 )
 
@@ -106,7 +108,7 @@ func (s *memSpace) OpenSegment(base format.LSN) (format.SegmentID, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.next >= s.limit {
-		return 0, syscall.ENOSPC
+		return 0, fmt.Errorf("%w: %w", segments.ErrNoRoom, syscall.ENOSPC)
 	}
 	id := format.SegmentID(s.next ^ 1)
 	s.next++

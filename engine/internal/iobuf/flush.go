@@ -323,7 +323,7 @@ func (l *Log) tryLead() {
 }
 
 // drain waits for the lead to be free and for everything in flight, after the log has stopped. It gives up after
-// patience: then a completion has not come, and the device cannot be closed.
+// Patience: then a completion has not come, and the device cannot be closed.
 func (l *Log) drain() {
 	for start := time.Now(); ; {
 		l.mu.Lock()
@@ -341,7 +341,7 @@ func (l *Log) drain() {
 		if lead {
 			break
 		}
-		if time.Since(start) > patience {
+		if time.Since(start) > Patience {
 			return
 		}
 	}
@@ -355,8 +355,8 @@ func (l *Log) drain() {
 	l.drained.Store(true)
 }
 
-// patience is how long Close waits for reservations to end and for the device.
-const patience = 10 * time.Second
+// Patience is how long Close waits for reservations to end and for the device.
+const Patience = 10 * time.Second
 
 func (l *Log) kickFlusher() {
 	select {

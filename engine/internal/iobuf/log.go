@@ -37,8 +37,8 @@ var (
 
 // Space hands out the slots in which segments lie. OpenSegment is called by one goroutine at a time.
 type Space interface {
-	// OpenSegment takes a slot for the segment that begins at base. Its space is reserved on the disk when it returns; an
-	// error wraps the reason (such as no space) and leaves everything as it was.
+	// OpenSegment takes a slot for the segment that begins at base. Its space is reserved on the disk when it returns. An error that
+	// wraps segments.ErrNoRoom leaves everything as it was; any other stops the log.
 	OpenSegment(base format.LSN) (format.SegmentID, error)
 	// SealSegment says that every byte of the segment is durable and that no buffer holds it any more.
 	SealSegment(slot format.SegmentID, base format.LSN)
@@ -280,7 +280,7 @@ func (l *Log) Close() (format.LSN, error) {
 	close(l.quit)
 	select {
 	case <-l.done:
-	case <-time.After(patience): // a completion does not come; Drained says so
+	case <-time.After(Patience): // a completion does not come; Drained says so
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -304,7 +304,7 @@ func (l *Log) closeFlush() error {
 	if tail <= l.DurableEnd() || l.active.Load() == nil {
 		return l.Err()
 	}
-	return l.wait(tail-1, waitDurable, patience)
+	return l.wait(tail-1, waitDurable, Patience)
 }
 
 // DurableEnd is the LSN of the first byte that is not durable. It is above StableEnd while a batch is open.

@@ -1,9 +1,11 @@
 package iobuf
 
 import (
+	"errors"
 	"fmt"
 
 	"pagecache/internal/invariants"
+	"pagecache/segments"
 	"pagecache/segments/format"
 )
 
@@ -19,7 +21,7 @@ type Reservation struct {
 }
 
 // Reserve takes a place for a message with a body of n bytes. It fails with the sticky error of a log that has stopped, with
-// an error of Space.OpenSegment (nothing is half done; it may work later), with ErrTooLarge or ErrClosed. Safe for
+// segments.ErrNoRoom (nothing is half done; it may work later), with ErrTooLarge or ErrClosed. Safe for
 // concurrent use.
 //
 // The loop ends because each turn either gets a place, or finds the buffer full and turns to the next segment
@@ -108,6 +110,10 @@ func (l *Log) rotate() error {
 	slot, err := l.space.OpenSegment(base)
 	if err != nil {
 		l.giveFree(b)
+		if !errors.Is(err, segments.ErrNoRoom) {
+			l.fail(err)
+			return l.Err()
+		}
 		return err
 	}
 	b.slot, b.seed = slot, format.MakeSeed(l.store, l.generation, slot)

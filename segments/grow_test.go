@@ -1,0 +1,100 @@
+package segments
+
+import (
+	"errors"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"pagecache/segments/format"
+)
+
+// growFile is a file of which only the growth matters. next says what the next calls answer.
+type growFile struct {
+	mu             sync.Mutex
+	allocate, sync []error
+}
+
+func pop(mu *sync.Mutex, errs *[]error) (err error) {
+	mu.Lock()
+	defer mu.Unlock()
+	if len(*errs) > 0 {
+		err, *errs = (*errs)[0], (*errs)[1:]
+	}
+	return err
+}
+
+func (f *growFile) Allocate(off, n int64) error { return pop(&f.mu, &f.allocate) }
+func (f *growFile) Sync() error                 { return pop(&f.mu, &f.sync) }
+
+func openMany(s *Space, n int) (opened int, err error) {
+	const size = 16 << 10
+	for ; opened < n; opened++ {
+		if _, err := s.OpenSegment(format.LSN(opened * size)); err != nil {
+			return opened, err
+		}
+	}
+	return opened, nil
+}
+
+// An I/O error while growing, in the background too, is told at the next segment and for ever after; a second sync that succeeds does
+// not hide the first that failed. Proves rule 8.
+func TestBrokenFile(t *testing.T) {
+	for _, background := range []bool{false, true} {
+		for _, f := range []*growFile{{sync: []error{nil, syscall.EIO}}, {allocate: []error{nil, syscall.EIO}}, {sync: []error{syscall.EIO}}} {
+			s := NewSpace(Options{File: f, SegmentSize: 16 << 10, Background: background})
+			_, err := openMany(s, 100)
+			for range 3 {
+				if !errors.Is(err, syscall.EIO) || errors.Is(err, ErrNoRoom) {
+					t.Fatalf("background %v: %v", background, err)
+				}
+				_, err = s.OpenSegment(1 << 40)
+			}
+			if !s.Close(time.Minute) {
+				t.Error("Close did not wait")
+			}
+		}
+	}
+}
+
+// Lack of room passes. Proves rule 9.
+func TestNoRoomPasses(t *testing.T) {
+	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EFBIG, syscall.EDQUOT} {
+		f := &growFile{allocate: []error{nil, errno, errno}, sync: []error{nil, nil, errno, errno}}
+		s := NewSpace(Options{File: f, SegmentSize: 16 << 10})
+		if n, err := openMany(s, 100); n != 2 || !errors.Is(err, ErrNoRoom) || !errors.Is(err, errno) {
+			t.Errorf("%d segments, %v", n, err)
+		}
+		if _, err := s.OpenSegment(1 << 40); err != nil { // the allocation works again, and so does the sync
+			t.Errorf("%v, with room again", err)
+		}
+		if _, err := openMany(s, 100); !errors.Is(err, ErrNoRoom) { // now the sync finds that there is none
+			t.Error(err)
+		}
+		if n, err := openMany(s, 10); n != 10 || err != nil {
+			t.Errorf("%d segments, %v", n, err)
+		}
+	}
+}
+
+// What is at work on a file that hangs is not waited for beyond patience.
+func TestCloseIsBounded(t *testing.T) {
+	hang, zeroing := make(chan struct{}), make(chan struct{})
+	s := NewSpace(Options{File: &growFile{}, SegmentSize: 16 << 10, Slots: 10, Background: true, ZeroAfter: time.Nanosecond,
+		Zero: func(off, n int64, quit <-chan struct{}) error {
+			close(zeroing)
+			<-hang
+			return ErrNoRoom
+		}})
+	s.Ready([]format.SegmentID{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}) // so many that there is no need to grow
+	if _, err := openMany(s, 2); err != nil {
+		t.Fatal(err)
+	}
+	<-zeroing
+	if s.Close(10 * time.Millisecond) {
+		t.Error("Close says that nothing uses the file any more")
+	}
+	close(hang)
+	s.ahead.Wait()
+}
