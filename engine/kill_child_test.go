@@ -173,7 +173,7 @@ func (c *killChild) live() (err error) {
 func (c *killChild) workers() ([]*killWorker, error) {
 	ws := make([]*killWorker, killWorkers)
 	for g := range ws {
-		ws[g] = &killWorker{killChild: c, g: g, seq: c.spec.Life << 32, rng: rand.New(rand.NewPCG(c.spec.Seed, c.spec.Life<<8|uint64(g)))}
+		ws[g] = &killWorker{killChild: c, g: g, seq: c.spec.Life << 20, rng: rand.New(rand.NewPCG(c.spec.Seed, c.spec.Life<<8|uint64(g)))}
 	}
 	tx, err := c.pc.Begin()
 	if err != nil {
