@@ -9,13 +9,11 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -98,95 +96,6 @@ func killBrief(v []byte) string {
 	}
 	_, seq, err := killParse(0, v)
 	return fmt.Sprintf("%s (last record %d, %v)", brief(v), seq, err)
-}
-
-// killLife is what a child said.
-type killLife struct {
-	lines   []string
-	ops     [killWorkers][]killOp
-	acked   [killWorkers]int // so many of ops are stable
-	batches [killWorkers][]killBatch
-	stable  LSN
-	ids     map[int64]bool // and timestamps
-	opened  bool
-	closed  bool
-}
-
-// killBatch holds the changes of its goroutine from first to before last.
-type killBatch struct {
-	first, last int
-	begin       LSN
-	end         LSN // 0: not said
-	sealing     bool
-}
-
-// read takes in a line. What a child says of itself must be in order too.
-func (l *killLife) read(s *killStore, line string) error {
-	if line[0] == 'x' {
-		return errors.New(line)
-	}
-	var n [6]int64
-	for i, f := range strings.Fields(line)[1:] {
-		var err error
-		if n[i], err = strconv.ParseInt(f, 10, 64); err != nil {
-			return err
-		}
-	}
-	g := 0
-	if strings.IndexByte("bwaple", line[0]) >= 0 {
-		g = int(n[0])
-	}
-	switch ops, batches := l.ops[g], l.batches[g]; line[0] {
-	case 'o':
-		if l.opened = true; n[0] == 0 && s.exists || n[1] <= s.gen {
-			return violated("opened, recovered %d, generation %d after %d", n[0], n[1], s.gen)
-		}
-		s.exists, s.gen, s.opened = true, n[1], time.Duration(n[2])*time.Microsecond
-	case 'b':
-		lo := s.end - 1
-		if len(ops) > 0 {
-			lo = ops[len(ops)-1].lo
-		}
-		op := killOp{seq: uint64(n[1]), kind: killKind(n[2]), pid: PageID(n[3]), size: int(n[4]), lo: lo, hi: math.MaxInt64}
-		l.ops[g] = append(ops, op)
-		return l.id(s, n[5])
-	case 'w':
-		op := &ops[len(ops)-1]
-		if LSN(n[4]) <= op.lo {
-			return violated("LSN %d of change %d is not above %d, where the log ended or the change before lies", n[4], op.seq, op.lo)
-		}
-		op.pid, op.lo, op.hi = PageID(n[2]), max(op.lo, LSN(n[3])), LSN(n[4])
-	case 'a':
-		for l.acked[g] < len(ops) && ops[l.acked[g]].seq <= uint64(n[1]) {
-			l.acked[g]++
-		}
-		l.stable = max(l.stable, LSN(n[2]))
-	case 'p':
-		l.batches[g] = append(batches, killBatch{first: len(ops), begin: LSN(n[1])})
-	case 'l':
-		batches[len(batches)-1].last, batches[len(batches)-1].sealing = len(ops), true
-	case 'e':
-		batches[len(batches)-1].end = LSN(n[1])
-	case 'd':
-		return l.id(s, n[0])
-	case 'c':
-		l.closed = true
-		for g := range l.ops {
-			if n[0] == 1 {
-				l.acked[g] = len(l.ops[g])
-			}
-		}
-	}
-	return nil
-}
-
-// id takes in an id or timestamp: none comes twice, and none at or below one of an earlier life (O3).
-func (l *killLife) id(s *killStore, id int64) error {
-	if id <= s.ids || l.ids[id] {
-		return violated("id %d was handed out again; those of earlier lives go to %d", id, s.ids)
-	}
-	l.ids[id] = true
-	return nil
 }
 
 // cut asks whether the log may end at end (O1, O2), and how many of each goroutine's changes are there then: from, to.
