@@ -6,12 +6,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
 // place is the directory that a store is made in, NAME.pcbench, and removed with. It holds a marker, which says that pcbench made
-// it, and which is locked while it is in use; and the store.
+// it, and which is locked while it is in use; and the store. What pcbench has not made itself is never removed.
 type place struct {
 	dir    string
 	marker *os.File
@@ -23,6 +25,9 @@ const (
 	markerName  = "made-by-pcbench"
 	storeName   = "store"
 )
+
+// storeFiles are the files that the store makes. Nothing else in its directory is pcbench's to remove.
+var storeFiles = []string{"log", "superblock", "superblock.tmp"}
 
 // newPlace makes the directory. One that was left over by a killed pcbench is removed first; one that pcbench has not made, or
 // that is in use, is an error.
@@ -39,7 +44,9 @@ func newPlace(parent, name string) (*place, error) {
 		}
 	}
 	if err == nil {
-		err = p.mark(os.O_CREATE | os.O_EXCL)
+		if err = p.mark(os.O_CREATE | os.O_EXCL); err != nil {
+			_ = os.Remove(p.dir) // fails, rightly, if the marker is there
+		}
 	}
 	if err != nil {
 		p.removeParents()
@@ -48,8 +55,13 @@ func newPlace(parent, name string) (*place, error) {
 	return p, nil
 }
 
-// clear removes a directory that an earlier pcbench has left.
+// clear removes a directory that an earlier pcbench has left; nothing at all if something is in it that pcbench has not made.
 func (p *place) clear() error {
+	if info, err := os.Lstat(p.dir); err != nil {
+		return err
+	} else if !info.IsDir() {
+		return fmt.Errorf("%s exists and is no directory; use another --name or --directory, or remove it", p.dir)
+	}
 	err := p.mark(0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s exists and was not made by pcbench; use another --name or --directory, or remove it", p.dir)
@@ -58,16 +70,48 @@ func (p *place) clear() error {
 		return err
 	}
 	defer p.marker.Close()
-	return os.RemoveAll(p.dir)
+	foreign, err := p.foreign()
+	if err != nil {
+		return err
+	}
+	if len(foreign) > 0 {
+		return fmt.Errorf("%s was left by an earlier pcbench, and holds what pcbench has not made: %s; use another --name or move that away",
+			p.dir, strings.Join(foreign, ", "))
+	}
+	return p.removeOwn()
+}
+
+// foreign returns what is in the directory and that pcbench has not made.
+func (p *place) foreign() ([]string, error) {
+	var found []string
+	look := func(sub string, own func(fs.DirEntry) bool) error {
+		entries, err := os.ReadDir(filepath.Join(p.dir, sub))
+		for _, e := range entries {
+			if !own(e) {
+				found = append(found, filepath.Join(sub, e.Name()))
+			}
+		}
+		return err
+	}
+	hasStore := false
+	err := look("", func(e fs.DirEntry) bool {
+		isStore := e.Name() == storeName && e.IsDir()
+		hasStore = hasStore || isStore
+		return isStore || e.Name() == markerName && e.Type().IsRegular()
+	})
+	if err == nil && hasStore {
+		err = look(storeName, func(e fs.DirEntry) bool { return slices.Contains(storeFiles, e.Name()) && e.Type().IsRegular() })
+	}
+	return found, err
 }
 
 // mark opens and locks the marker.
 func (p *place) mark(flag int) error {
-	f, err := os.OpenFile(filepath.Join(p.dir, markerName), os.O_RDWR|flag, 0o644)
+	f, err := os.OpenFile(filepath.Join(p.dir, markerName), os.O_RDWR|unix.O_NOFOLLOW|flag, 0o644)
 	if err != nil {
 		return err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := lock(f); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return fmt.Errorf("%s is in use by another pcbench; use another --name", p.dir)
@@ -75,6 +119,22 @@ func (p *place) mark(flag int) error {
 		return fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
 	p.marker = f
+	return nil
+}
+
+// lock locks an open file, without waiting. One that has been removed or replaced since it was opened counts as locked: whoever
+// did that is in its directory.
+func lock(f *os.File) error {
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return err
+	}
+	opened, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if named, err := os.Lstat(f.Name()); err != nil || !os.SameFile(opened, named) {
+		return unix.EWOULDBLOCK
+	}
 	return nil
 }
 
@@ -101,15 +161,41 @@ func (p *place) makeParents(dir string) error {
 // store is the store's own directory.
 func (p *place) store() string { return filepath.Join(p.dir, storeName) }
 
-// remove removes everything that newPlace made and what lies in it.
+// remove removes what newPlace and the store have made. What somebody else has put beside it stays, with its directory, and is an
+// error.
 func (p *place) remove() error {
-	err := os.RemoveAll(p.dir)
+	foreign, _ := p.foreign() // an unreadable directory shows below
+	err := p.removeOwn()
 	p.marker.Close()
-	p.removeParents()
-	if err != nil {
-		return fmt.Errorf("remove the store: %w", err)
+	if err == nil {
+		p.removeParents()
+		return nil
 	}
-	return nil
+	if len(foreign) > 0 {
+		return fmt.Errorf("remove the store: %s stays, since pcbench has not made what is in it: %s", p.dir, strings.Join(foreign, ", "))
+	}
+	return fmt.Errorf("remove the store: %w", err)
+}
+
+// removeOwn removes the store's files, the marker, and the directories of both, if nothing else is in them.
+func (p *place) removeOwn() error {
+	var errs []error
+	unlink := func(name string, remove func(string) error) {
+		if err := remove(filepath.Join(p.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, &fs.PathError{Op: "remove", Path: filepath.Join(p.dir, name), Err: err})
+		}
+	}
+	// Each call removes only a file, or only an empty directory, whatever the name has come to stand for. A store that is a symbolic
+	// link is somebody else's.
+	if info, err := os.Lstat(p.store()); err == nil && info.IsDir() {
+		for _, name := range storeFiles {
+			unlink(filepath.Join(storeName, name), unix.Unlink)
+		}
+		unlink(storeName, unix.Rmdir)
+	}
+	unlink(markerName, unix.Unlink)
+	unlink("", unix.Rmdir)
+	return errors.Join(errs...)
 }
 
 // removeParents removes the directories that makeParents has made, unless somebody has put something else into them.

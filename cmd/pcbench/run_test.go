@@ -234,44 +234,6 @@ func TestOutput(t *testing.T) {
 	}
 }
 
-// A directory that pcbench has not made is left alone; one that a killed pcbench left is taken over; one in use is refused.
-func TestPlace(t *testing.T) {
-	dir := t.TempDir()
-	foreign := filepath.Join(dir, "a"+placeSuffix)
-	if err := os.Mkdir(foreign, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := newPlace(dir, "a"); err == nil || !strings.Contains(err.Error(), "not made by pcbench") {
-		t.Error(err)
-	}
-	if _, err := os.Stat(foreign); err != nil {
-		t.Error(err)
-	}
-	p, err := newPlace(dir, "b")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(p.dir, "log"), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := newPlace(dir, "b"); err == nil || !strings.Contains(err.Error(), "in use") {
-		t.Error(err)
-	}
-	p.marker.Close() // as if killed
-	if p, err = newPlace(dir, "b"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(filepath.Join(p.dir, "log")); err == nil {
-		t.Error("an old file is still there")
-	}
-	if err := p.remove(); err != nil {
-		t.Error(err)
-	}
-	if left, _ := os.ReadDir(dir); len(left) != 1 {
-		t.Errorf("left: %v", left)
-	}
-}
-
 // The tour stays within its time and leaves nothing behind; interrupted, it reports what it has seen.
 func TestTour(t *testing.T) {
 	dir := t.TempDir()
