@@ -106,9 +106,11 @@ type killChild struct {
 	closing atomic.Bool // they may find the store closed
 }
 
-// say tells the parent something, in one write: it is there whole or not at all.
+// say tells the parent something, in one write: it is there whole or not at all. A child without a parent ends.
 func (c *killChild) say(format string, args ...any) {
-	_, _ = c.out.Write(fmt.Appendf(make([]byte, 0, 80), format+"\n", args...))
+	if _, err := c.out.Write(fmt.Appendf(make([]byte, 0, 80), format+"\n", args...)); err != nil {
+		os.Exit(1)
+	}
 }
 
 // The other half of TestKill.
@@ -245,7 +247,9 @@ func (w *killWorker) step() error {
 		return w.change(killRoot)
 	case k < 84:
 		id, err := w.pc.GenerateID()
-		w.say("d %d", id)
+		if err == nil {
+			w.say("d %d", id)
+		}
 		return err
 	case k < 88:
 		return w.get()

@@ -366,7 +366,7 @@ func (r *killRun) round(i int) error {
 			// It is closed at about the time at which it is killed.
 			spec.Close, spec.Calm = max(after-time.Duration(r.rng.IntN(10))*time.Millisecond, 1), r.rng.IntN(2) == 0
 		}
-		r.kept = ""
+		r.kept = r.s.dir
 		l, err := r.s.child(spec, opening, after, 1+r.rng.IntN(4))
 		if l == nil {
 			return err
@@ -375,7 +375,9 @@ func (r *killRun) round(i int) error {
 			err = r.s.await()
 		}
 		if r.kept = filepath.Join(r.base, "kept"); err == nil {
-			err = os.CopyFS(r.kept, os.DirFS(r.s.dir))
+			if err = os.CopyFS(r.kept, os.DirFS(r.s.dir)); errors.Is(err, fs.ErrNotExist) {
+				err = nil // killed before it made the directory
+			}
 		}
 		for _, line := range l.lines {
 			if err == nil {
@@ -439,10 +441,8 @@ func (r *killRun) count(l *killLife) {
 // save keeps what is needed to look into a failure and says where.
 func (r *killRun) save() string {
 	dir, err := os.MkdirTemp("", "pagecache-kill.")
-	if err == nil && r.kept != "" {
-		err = os.CopyFS(filepath.Join(dir, "store"), os.DirFS(r.kept))
-	}
 	if err == nil {
+		_ = os.CopyFS(filepath.Join(dir, "store"), os.DirFS(r.kept)) // if there is one
 		err = os.WriteFile(filepath.Join(dir, "lines"), []byte(strings.Join(r.lines, "\n")), 0o666)
 	}
 	if err != nil {
