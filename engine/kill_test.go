@@ -465,7 +465,7 @@ func newKillRun(t *testing.T, seed uint64) *killRun {
 
 // A process that works on a store is killed, at work, while it closes the store or while it recovers it, many times over. Nothing that it
 // acknowledged is lost, what it did is there up to some point and not beyond, batches are whole or absent, and no id comes again. Proves
-// rules 5 and 11; traps 1, 7, 11 and 19.
+// rule 5; traps 1, 7 and 11.
 func TestKill(t *testing.T) {
 	rounds := *killRounds
 	if testing.Short() {

@@ -475,7 +475,7 @@ func stressRun(dir string, o *Options, seed uint64, long time.Duration) (changes
 
 // Goroutines change the same few pages: of all that begin from one state one wins, each winner goes on from the last one's state, deltas
 // are merged in order and none is missing, a Tx sees no page go back and no value change, and no page has two owners. What they leave is
-// what the log says. Proves rules 3 and 6; traps 2, 9 and 11.
+// what the log says. Proves rule 6; traps 2, 9 and 11.
 func TestStress(t *testing.T) {
 	long := *stressTime
 	if testing.Short() {
