@@ -1,9 +1,9 @@
 // Package main is pcbench, the load generator of the page cache. Its options and reports are fio's, so that one can be set
 // beside the other.
 //
-// main.go chooses the command; tour.go, run.go and dump.go are the commands. options.go reads and checks what is asked for (spec),
-// session.go opens a store (in a place.go) and runs groups of jobs on it, worker.go is the hot loop. What comes of
-// it (result.go) is written by normal.go or json.go.
+// main.go chooses the command, signals.go stops it; tour.go, run.go and dump.go are the commands. options.go reads and checks what
+// is asked for (spec), session.go opens a store (in a place.go) and runs groups of jobs on it, worker.go is the hot
+// loop. What comes of it (result.go) is written by normal.go or json.go.
 package main
 
 import (
@@ -12,10 +12,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"runtime"
 	"runtime/debug"
-	"syscall"
 
 	"github.com/spf13/pflag"
 )
@@ -41,8 +39,7 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
+	ctx, _ := listen(stopSignals(), os.Stderr, os.Exit)
 	os.Exit(command(ctx, os.Args[1:], os.Stdout, os.Stderr, newProgress(os.Stderr)))
 }
 
@@ -80,7 +77,11 @@ func command(ctx context.Context, args []string, out, errOut io.Writer, pr *prog
 		fmt.Fprintf(errOut, "pcbench: %v\n", err)
 		return exitFailed
 	case ctx.Err() != nil:
-		fmt.Fprintln(errOut, "pcbench: interrupted; the store is removed")
+		what := "; the store is removed"
+		if first == "dump" {
+			what = ""
+		}
+		fmt.Fprintf(errOut, "pcbench: interrupted%s\n", what)
 		return exitInterrupted
 	}
 	return 0
