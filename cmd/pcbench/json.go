@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -18,7 +19,9 @@ type jsonReport struct {
 	Timestamp   int64     `json:"timestamp"`
 	TimestampMS int64     `json:"timestamp_ms"`
 	Time        string    `json:"time"`
+	Global      pairs     `json:"global options"`
 	Jobs        []jsonJob `json:"jobs"`
+	Disks       []pairs   `json:"disk_util"` // none: nobody has asked which disks these are
 }
 
 type jsonJob struct {
@@ -39,11 +42,11 @@ type jsonJob struct {
 	MajFaults  int64         `json:"majf"`
 	MinFaults  int64         `json:"minf"`
 	Depths     pairs         `json:"iodepth_level"`
+	Submit     pairs         `json:"iodepth_submit"`
+	Complete   pairs         `json:"iodepth_complete"`
 	NS         pairs         `json:"latency_ns"`
 	US         pairs         `json:"latency_us"`
 	MS         pairs         `json:"latency_ms"`
-	Submit     pairs         `json:"iodepth_submit"`
-	Complete   pairs         `json:"iodepth_complete"`
 	Depth      int           `json:"latency_depth"`
 	Target     int64         `json:"latency_target"`
 	Percentile fixed         `json:"latency_percentile"`
@@ -125,22 +128,20 @@ type pair struct {
 // MarshalJSON writes the object.
 func (p pairs) MarshalJSON() ([]byte, error) {
 	b := &bytes.Buffer{}
+	e := json.NewEncoder(b)
+	e.SetEscapeHTML(false) // so that >=64 stays as fio writes it
 	b.WriteByte('{')
-	for i, e := range p {
+	for i, m := range p {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		name, err := json.Marshal(e.name)
-		if err != nil {
+		if err := e.Encode(m.name); err != nil {
 			return nil, err
 		}
-		value, err := json.Marshal(e.value)
-		if err != nil {
-			return nil, err
-		}
-		b.Write(name)
 		b.WriteByte(':')
-		b.Write(value)
+		if err := e.Encode(m.value); err != nil {
+			return nil, err
+		}
 	}
 	b.WriteByte('}')
 	return b.Bytes(), nil
@@ -148,8 +149,12 @@ func (p pairs) MarshalJSON() ([]byte, error) {
 
 // writeJSON writes the report that fio calls json.
 func writeJSON(out io.Writer, results []*result, at time.Time) error {
-	report := jsonReport{Version: "pcbench-" + version, Timestamp: at.Unix(), TimestampMS: at.UnixMilli(), Time: at.Format(time.ANSIC), Jobs: []jsonJob{}}
+	report := jsonReport{Version: "pcbench-" + version, Timestamp: at.Unix(), TimestampMS: at.UnixMilli(), Time: at.Format(time.ANSIC),
+		Global: pairs{}, Jobs: []jsonJob{}, Disks: []pairs{}}
 	for i, r := range results {
+		if i == 0 {
+			report.Global = globalOptions(r.spec)
+		}
 		for _, j := range r.jobs {
 			report.Jobs = append(report.Jobs, newJSONJob(r, i, j))
 		}
@@ -161,6 +166,19 @@ func writeJSON(out io.Writer, results []*result, at time.Time) error {
 		return fmt.Errorf("write the report: %w", err)
 	}
 	return nil
+}
+
+// globalOptions are options that programs look for to label a job, and that the command line does not give: fio's global options are
+// what holds where a job says nothing.
+func globalOptions(s *spec) pairs {
+	p := pairs{}
+	for _, o := range [][2]string{{"rw", s.RW}, {"bs", strconv.FormatInt(s.BS, 10)}, {"size", strconv.FormatInt(s.Size, 10)},
+		{"numjobs", strconv.Itoa(s.NumJobs)}, {"iodepth", strconv.Itoa(s.IODepth)}} {
+		if !slices.ContainsFunc(s.given, func(g [2]string) bool { return g[0] == o[0] }) {
+			p = append(p, pair{o[0], o[1]})
+		}
+	}
+	return p
 }
 
 func newJSONJob(r *result, group int, j *job) jsonJob {
@@ -206,7 +224,8 @@ func newJSONDirection(d *direction) jsonDirection {
 	whole.Percentile = nil
 	return jsonDirection{Bytes: d.bytes, KBytes: d.bytes / kib, BWBytes: int64(d.bytesPerSecond()), BW: int64(d.bytesPerSecond() / kib),
 		IOPS: fixed(d.perSecond()), Runtime: d.runtime / 1e6, Total: d.n, Clat: l, Lat: whole,
-		BWMin: int64(bw.least / kib), BWMax: int64(bw.most / kib), BWAgg: fixed(share), BWMean: fixed(bw.mean / kib), BWDev: fixed(bw.dev / kib), BWSamples: bw.n,
+		BWMin: int64(bw.least / kib), BWMax: int64(bw.most / kib), BWAgg: fixed(share), BWMean: fixed(bw.mean / kib),
+		BWDev: fixed(bw.dev / kib), BWSamples: bw.n,
 		IOPSMin: int64(iops.least), IOPSMax: int64(iops.most), IOPSMean: fixed(iops.mean), IOPSDev: fixed(iops.dev), IOPSSamples: iops.n}
 }
 

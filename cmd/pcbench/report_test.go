@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"flag"
 	"os"
 	"path/filepath"
@@ -72,66 +71,6 @@ func TestNormalGolden(t *testing.T) {
 	}
 	golden(t, "normal.txt", b.Bytes())
 }
-
-func TestJSONGolden(t *testing.T) {
-	b := &bytes.Buffer{}
-	if err := writeJSON(b, []*result{fixedResult()}, time.Date(2026, 1, 2, 3, 4, 6, 0, time.UTC)); err != nil {
-		t.Fatal(err)
-	}
-	golden(t, "report.json", b.Bytes())
-}
-
-// A report of fio 3.33 is in testdata: ours has each of its fields, of the same kind, but for what is of its queues and disks.
-func TestJSONHasFieldsOfFio(t *testing.T) {
-	b := &bytes.Buffer{}
-	if err := writeJSON(b, []*result{fixedResult()}, time.Now()); err != nil {
-		t.Fatal(err)
-	}
-	theirs, err := os.ReadFile(filepath.Join("testdata", "fio-3.33.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var fio, ours map[string]any
-	for data, to := range map[*[]byte]*map[string]any{&theirs: &fio, ptr(b.Bytes()): &ours} {
-		if err := json.Unmarshal(*data, to); err != nil {
-			t.Fatal(err)
-		}
-	}
-	without := map[string]bool{"/disk_util": true, "/jobs/job options": true}
-	var compare func(at string, a, b any)
-	compare = func(at string, a, b any) {
-		switch a := a.(type) {
-		case map[string]any:
-			b, ok := b.(map[string]any)
-			if !ok {
-				t.Errorf("%s is not an object", at)
-				return
-			}
-			for name := range a {
-				if at := at + "/" + name; !without[at] {
-					if _, ok := b[name]; !ok {
-						t.Errorf("%s is missing", at)
-						continue
-					}
-					compare(at, a[name], b[name])
-				}
-			}
-		case []any:
-			compare(at, a[0], b.([]any)[0])
-		case float64:
-			if _, ok := b.(float64); !ok {
-				t.Errorf("%s is not a number", at)
-			}
-		case string:
-			if _, ok := b.(string); !ok {
-				t.Errorf("%s is not a string", at)
-			}
-		}
-	}
-	compare("", fio, ours)
-}
-
-func ptr[T any](v T) *T { return &v }
 
 // The histogram's percentiles are within a hundredth of the truth, and merging loses nothing.
 func TestLatencies(t *testing.T) {

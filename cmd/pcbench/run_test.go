@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"io"
 	"os"
 	"path/filepath"
@@ -36,42 +35,6 @@ func pcbench(t *testing.T, ctx context.Context, line string) (out, errOut string
 		}
 	}
 	return o.String(), e.String(), status
-}
-
-type fioReport struct {
-	Jobs []struct {
-		Error       int    `json:"error"`
-		Name        string `json:"jobname"`
-		Read, Write struct {
-			Bytes int64   `json:"io_bytes"`
-			Total int64   `json:"total_ios"`
-			BW    int64   `json:"bw"`
-			Bps   int64   `json:"bw_bytes"`
-			IOPS  float64 `json:"iops"`
-			MS    int64   `json:"runtime"`
-			Clat  struct {
-				N          int64
-				Mean       float64
-				Percentile map[string]int64 `json:"percentile"`
-			} `json:"clat_ns"`
-		}
-		Sync struct {
-			Total int64 `json:"total_ios"`
-		}
-	}
-}
-
-func runJSON(t *testing.T, line string) fioReport {
-	t.Helper()
-	out, errOut, status := pcbench(t, context.Background(), "run --output-format=json --segment=256k "+line)
-	if status != 0 {
-		t.Fatalf("%s: status %d, %s", line, status, errOut)
-	}
-	var r fioReport
-	if err := json.Unmarshal([]byte(out), &r); err != nil {
-		t.Fatalf("%s: %v\n%s", line, err, out)
-	}
-	return r
 }
 
 func TestRuns(t *testing.T) {
