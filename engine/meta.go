@@ -57,10 +57,14 @@ func (pc *PageCache[P]) Root(tx *Tx, name []byte) (PageID, error) {
 }
 
 // CASRoot makes new the root of that name if old is: None for new removes the name, None for old wants it absent. It returns
-// new and true, or the current root and false. The change is durable after Flush or MakeStable of a later LSN. Errors as for Link.
+// new and true, or the current root and false. The change is durable after Flush or MakeStable of a later LSN. new need not exist, but be
+// an id that a page can have: else ErrUnsupported. Other errors as for Link.
 func (pc *PageCache[P]) CASRoot(tx *Tx, name []byte, old, new Option) (Option, bool, error) {
 	if err := pc.check(tx, "change a root on", format.MetaPage); err != nil {
 		return None, false, err
+	}
+	if new.Valid && new.PageID > format.MaxPageID {
+		return None, false, fmt.Errorf("root %q for page %d: %w: the highest is %d", name, new.PageID, ErrUnsupported, uint64(format.MaxPageID))
 	}
 	s := pc.table.Make(format.MetaPage)
 	for {

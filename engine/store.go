@@ -278,8 +278,8 @@ func (s *store) release() {
 // is there. A damaged one is a *CorruptError.
 func (s *store) read(lsn format.LSN, ptr format.DiskPtr) (format.Kind, []byte, error) {
 	size := int64(s.super.SegmentSize)
-	if lsn.IsZero() || int64(ptr.Off)%size != int64(lsn)%size || ptr.Len < format.HeaderSize ||
-		int64(ptr.Off)%size+int64(ptr.Len) > size {
+	if lsn.IsZero() || ptr.Off < 0 || int64(ptr.Off)%size != int64(lsn)%size || ptr.Len < format.HeaderSize ||
+		int64(ptr.Off)%size+int64(ptr.Len) > size || int64(ptr.Off)/size >= segments.MaxSlots {
 		return 0, nil, fmt.Errorf("read LSN %d at %v: no message can lie there", lsn, ptr)
 	}
 	seg := s.space.At(ptr.Off)
