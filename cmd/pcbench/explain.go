@@ -29,7 +29,7 @@ var elsewhere = map[string]string{
 	"time-based":    "use --time_based",
 	"io-size":       "use --io_size",
 	"ramp-time":     "use --ramp_time",
-	"buffered":      "use --direct=auto|on|off",
+	"buffered":      "use --direct=0 for it, --direct=1 for O_DIRECT",
 }
 
 // explain says of an error of pflag which option would be right.

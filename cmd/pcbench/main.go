@@ -115,7 +115,8 @@ func helpText() string {
 Options are fio's, and a few of ours (--delta, --cache, --segment, --io, --direct):
 
 ` + newFlags(&s, &t).FlagUsagesWrapped(100) + `
-Sizes are bytes, or have k, m, g, t (powers of 1024): 64k, 1g. Times are seconds, or have us, ms, s, m, h: 500ms.
+Sizes are bytes, or have k, m, g, t or kb, ki, in any case (powers of 1024): 64k, 1g. With kib, mib they are powers of 1000,
+as fio has it. Times are seconds, or have us, ms, s, m, h, d: 500ms.
 Options that are on or off stand alone or take 0 or 1: --time_based, --end_fsync=1.
 
 A read is a Get, a write a Replace of a whole page, or with --delta a Link that patches it. Reads, and writes with --delta, are

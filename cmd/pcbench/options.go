@@ -99,7 +99,7 @@ func newFlags(s *spec, t *text) *pflag.FlagSet {
 	f.StringVar(&t.cache, "cache", "1g", "`size` of the cache of pages in memory")
 	f.StringVar(&t.segment, "segment", "8m", "`size` of a log segment")
 	f.StringVar(&t.io, "io", "auto", "`how` the log is written: auto, uring (io_uring), syscall (pwritev2)")
-	f.StringVar(&t.direct, "direct", "auto", "`whether` the log is written with O_DIRECT: auto, on, off")
+	f.StringVar(&t.direct, "direct", "auto", "`whether` the log is written with O_DIRECT: auto, 1 or on, 0 or off")
 	return f
 }
 
@@ -188,8 +188,10 @@ func (s *spec) convert(f *pflag.FlagSet, t *text, errs *[]error) {
 	if f.Changed("ramp_time") {
 		duration("ramp_time", t.ramp, &s.Ramp)
 	}
-	s.Engine.IO = choose(errs, "io", t.io, []string{"auto", "uring", "syscall"}, []engine.IOMode{engine.IOAuto, engine.IOUring, engine.IOSyscall})
-	s.Engine.Direct = choose(errs, "direct", t.direct, []string{"auto", "on", "off"}, []engine.DirectMode{engine.DirectAuto, engine.DirectOn, engine.DirectOff})
+	s.Engine.IO = choose(errs, "io", t.io, []string{"auto", "uring", "syscall"},
+		[]engine.IOMode{engine.IOAuto, engine.IOUring, engine.IOSyscall})
+	s.Engine.Direct = choose(errs, "direct", t.direct, []string{"auto", "1", "on", "0", "off"},
+		[]engine.DirectMode{engine.DirectAuto, engine.DirectOn, engine.DirectOn, engine.DirectOff, engine.DirectOff})
 	s.JSON = choose(errs, "output-format", t.format, []string{"normal", "json"}, []bool{false, true})
 	s.RW = choose(errs, "rw", s.RW, loads, loads)
 	s.Theta = parseDistribution(errs, t.distribution)

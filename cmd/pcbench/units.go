@@ -1,62 +1,90 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// parseSize parses a number of bytes as fio does: bare numbers are bytes, k, m, g, t and p (also Ki and kB, in any case) are
-// powers of 1024.
+// parseSize parses a number of bytes as fio does with its default kb_base=1024: bare numbers, decimal or 0x…, are bytes; k, m, g, t
+// and p, alone or with b or i after them, are powers of 1024, but with ib, of 1000. All of it in any case.
 func parseSize(s string) (int64, error) {
+	if hex, ok := strings.CutPrefix(strings.ToLower(s), "0x"); ok {
+		n, err := strconv.ParseUint(hex, 16, 63)
+		if err != nil {
+			return 0, fmt.Errorf("%q is not a size: after 0x come up to 16 hexadecimal digits and no unit", s)
+		}
+		return int64(n), nil
+	}
 	digits, unit := splitUnit(s)
-	n, err := strconv.ParseInt(digits, 0, 64)
-	if err != nil {
+	n, err := strconv.ParseInt(digits, 10, 64)
+	switch {
+	case errors.Is(err, strconv.ErrRange):
+		return 0, fmt.Errorf("%q is too large", s)
+	case err != nil:
 		return 0, fmt.Errorf("%q is not a size: a number of bytes, or one with k, m, g, t (powers of 1024), like 64k", s)
-	}
-	if unit == "" || unit == "b" {
+	case unit == "" || unit == "b":
 		return n, nil
+	case unit[0] == '%':
+		return 0, fmt.Errorf("%q is not a size: there is no file to take percents of; say bytes, like 64k", s)
+	case strings.ContainsAny(unit, ",-:"):
+		return 0, fmt.Errorf("%q is not a size: one only, for reads and writes and all pages, like 64k", s)
+	case unit[0] == '.':
+		return 0, fmt.Errorf("%q is not a size: whole numbers only, like 1536m for 1.5g", s)
 	}
-	power := strings.IndexByte("kmgtp", unit[0]) + 1
-	switch rest := unit[1:]; {
-	case power > 0 && rest == "ib":
-		return 0, fmt.Errorf("%q is ambiguous: fio takes %s for a power of 1000; write %s%c for a power of 1024", s, s[len(digits):], digits, unit[0])
-	case power == 0 || rest != "" && rest != "i" && rest != "b":
+	power, thousand := strings.IndexByte("kmgtp", unit[0])+1, int64(1024)
+	if rest := unit[1:]; rest == "ib" {
+		thousand = 1000
+	} else if rest != "" && rest != "i" && rest != "b" {
+		power = 0
+	}
+	if power == 0 {
 		return 0, fmt.Errorf("%q is not a size: the unit %q is none of k, m, g, t", s, unit)
 	}
-	if n<<(10*power)>>(10*power) != n || n < 0 {
-		return 0, fmt.Errorf("%q is too large", s)
+	for range power {
+		if n > math.MaxInt64/thousand || n < -math.MaxInt64/thousand {
+			return 0, fmt.Errorf("%q is too large", s)
+		}
+		n *= thousand
 	}
-	return n << (10 * power), nil
+	return n, nil
 }
 
-// parseTime parses a duration as fio does: bare numbers are seconds; units are us, ms, s, m, h, d.
+var timeUnits = map[string]time.Duration{"": time.Second, "us": time.Microsecond, "usec": time.Microsecond, "ms": time.Millisecond,
+	"msec": time.Millisecond, "s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour}
+
+// parseTime parses a duration as fio does: bare numbers are seconds; units are us (or usec), ms (or msec), s, m, h, d, in any case.
 func parseTime(s string) (time.Duration, error) {
 	digits, unit := splitUnit(s)
-	units := map[string]time.Duration{"": time.Second, "us": time.Microsecond, "ms": time.Millisecond, "s": time.Second,
-		"m": time.Minute, "h": time.Hour, "d": 24 * time.Hour}
 	n, err := strconv.ParseInt(digits, 10, 64)
-	u, ok := units[unit]
-	if err != nil || !ok || n < 0 {
-		return 0, fmt.Errorf("%q is not a time: seconds, or a number with us, ms, s, m, h, d, like 500ms", s)
-	}
-	if n > int64(1<<63-1)/int64(u) {
+	u, ok := timeUnits[unit]
+	switch {
+	case errors.Is(err, strconv.ErrRange):
+		return 0, fmt.Errorf("%q is too long", s)
+	case err != nil || !ok:
+		return 0, fmt.Errorf("%q is not a time: seconds, or a whole number with us, ms, s, m, h, d, like 500ms", s)
+	case n < 0:
+		return 0, fmt.Errorf("%q is negative: must be 0 or more, like 500ms", s)
+	case n > int64(longestTime/u):
 		return 0, fmt.Errorf("%q is too long", s)
 	}
 	return time.Duration(n) * u, nil
 }
 
-// splitUnit cuts s before its trailing letters and returns these in lower case.
+// longestTime is short enough that two of them can be added.
+const longestTime = time.Duration(1 << 61)
+
+// splitUnit cuts s after its digits, and returns the rest in lower case.
 func splitUnit(s string) (digits, unit string) {
-	if len(s) > 2 && (s[:2] == "0x" || s[:2] == "0X") {
-		return s, ""
+	for i, r := range s {
+		if (r < '0' || r > '9') && (r != '-' || i > 0) {
+			return s[:i], strings.ToLower(s[i:])
+		}
 	}
-	i := strings.IndexFunc(s, func(r rune) bool { return (r < '0' || r > '9') && r != '-' })
-	if i < 0 {
-		return s, ""
-	}
-	return s[:i], strings.ToLower(s[i:])
+	return s, ""
 }
 
 // shorten writes n with at most width digits and a prefix, as fio does: 11.7k, 45.6Mi. binary divides by 1024, else by 1000.

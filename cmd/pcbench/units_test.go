@@ -6,31 +6,52 @@ import (
 	"time"
 )
 
+// The numbers are what fio 3.33 took the same texts for, seen at what it did with --bs, --size and --io_size.
 func TestParseSize(t *testing.T) {
-	for text, want := range map[string]int64{"0": 0, "512": 512, "512b": 512, "4k": 4096, "4K": 4096, "64Ki": 65536, "64kB": 65536, "1m": 1 << 20, "1g": 1 << 30,
-		"3G": 3 << 30, "2t": 2 << 40, "1p": 1 << 50, "0x1000": 4096, "-1": -1} {
+	for text, want := range map[string]int64{
+		"0": 0, "512": 512, "512b": 512, "4096B": 4096, "010": 10, "0x1000": 4096, "0X1f": 31, "-1": -1, "-4k": -4096,
+		"4k": 4096, "4K": 4096, "4kb": 4096, "4KB": 4096, "4kB": 4096, "4ki": 4096, "4Ki": 4096, "4kib": 4000, "4KiB": 4000, "64KiB": 64000,
+		"1m": 1 << 20, "1M": 1 << 20, "1mb": 1 << 20, "1MB": 1 << 20, "1mi": 1 << 20, "1mib": 1e6, "1MiB": 1e6,
+		"3g": 3 << 30, "3G": 3 << 30, "3gb": 3 << 30, "3Gi": 3 << 30, "3GiB": 3e9,
+		"2t": 2 << 40, "2T": 2 << 40, "2tb": 2 << 40, "2Ti": 2 << 40, "2tib": 2e12, "1p": 1 << 50, "1pib": 1e15,
+		"9223372036854775807": 1<<63 - 1,
+	} {
 		if n, err := parseSize(text); err != nil || n != want {
 			t.Errorf("%q: %d, %v; want %d", text, n, err, want)
 		}
 	}
-	for text, want := range map[string]string{"": "is not a size", "k": "is not a size", "4x": `unit "x"`, "4kk": `unit "kk"`, "1.5g": "unit", "64KiB": "write 64k",
-		"99999999999g": "too large", "4 k": "unit", "-4k": "too large"} {
+	// Of some of these fio takes the beginning; that is no rule to follow.
+	for text, want := range map[string]string{
+		"": "is not a size", "k": "is not a size", "-": "is not a size", "+4k": "is not a size", " 4k": "is not a size", "1_000": "unit",
+		"4x": `unit "x"`, "4kk": `unit "kk"`, "4 k": `unit " k"`, "1k1": "unit", "1kibx": "unit", "1e3": "unit", "4bb": "unit", "4ib": "unit",
+		"1.5g": "like 1536m", "50%": "percents", "4k,8k": "one only", "4,8": "one only", "4k-8k": "one only", "4k:8k": "one only",
+		"0x": "hexadecimal", "0x1k": "no unit", "0x-1": "hexadecimal", "0xffffffffffffffff": "hexadecimal",
+		"99999999999g": "too large", "-99999999999g": "too large", "9223372036854775808": "too large", "9223372036854775807k": "too large",
+	} {
 		if n, err := parseSize(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %d, %v; want %q", text, n, err, want)
 		}
 	}
 }
 
+// The times are what fio 3.33 ran for the same texts.
 func TestParseTime(t *testing.T) {
-	for text, want := range map[string]time.Duration{"10": 10 * time.Second, "10s": 10 * time.Second, "500ms": 500 * time.Millisecond, "1m": time.Minute,
-		"2h": 2 * time.Hour, "1d": 24 * time.Hour, "7us": 7 * time.Microsecond, "0": 0} {
+	for text, want := range map[string]time.Duration{
+		"0": 0, "10": 10 * time.Second, "10s": 10 * time.Second, "1S": time.Second, "500ms": 500 * time.Millisecond, "100MS": 100 * time.Millisecond,
+		"100msec": 100 * time.Millisecond, "7us": 7 * time.Microsecond, "100000usec": 100 * time.Millisecond,
+		"1m": time.Minute, "1M": time.Minute, "2h": 2 * time.Hour, "2H": 2 * time.Hour, "1d": 24 * time.Hour,
+	} {
 		if d, err := parseTime(text); err != nil || d != want {
 			t.Errorf("%q: %v, %v; want %v", text, d, err, want)
 		}
 	}
-	for _, text := range []string{"", "s", "1x", "-1", "1.5s", "1m30s", "999999999d", "9223372036854775807"} {
-		if d, err := parseTime(text); err == nil {
-			t.Errorf("%q: %v", text, d)
+	for text, want := range map[string]string{
+		"": "is not a time", "s": "is not a time", "1x": "is not a time", "1.5s": "is not a time", "1m30s": "is not a time", "1sec": "is not a time",
+		"1min": "is not a time", "1ms5": "is not a time", "-1": "0 or more", "-5ms": "0 or more", "999999999d": "too long",
+		"9223372036854775807": "too long", "9223372036854775808": "too long",
+	} {
+		if d, err := parseTime(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, %v; want %q", text, d, err, want)
 		}
 	}
 }
