@@ -70,10 +70,11 @@ type Disk struct {
 	crashed atomic.Bool // set under mu
 }
 
-// entryOp puts a name to an inode, or removes it (nil).
+// entryOp puts a name to an inode, or removes it (nil), and removes the name that the inode had.
 type entryOp struct {
 	name string
 	node *inode
+	from string // of a rename, else empty
 }
 
 var _ vfs.FS = (*Disk)(nil)
@@ -175,6 +176,7 @@ func apply(m map[string]*inode, e entryOp) {
 		delete(m, e.name)
 		return
 	}
+	delete(m, e.from)
 	m[e.name] = e.node
 }
 
@@ -219,7 +221,7 @@ func (d *Disk) Open(name string, flag vfs.Flag) (vfs.File, error) {
 	}
 	if f == nil {
 		f = &inode{}
-		d.change(entryOp{name, f})
+		d.change(entryOp{name: name, node: f})
 	}
 	if flag&vfs.Trunc != 0 && flag&vfs.Write != 0 {
 		f.resize(0)
@@ -239,10 +241,10 @@ func (d *Disk) Rename(oldname, newname string) error {
 	if f == nil {
 		return &fs.PathError{Op: "rename", Path: oldname, Err: fs.ErrNotExist}
 	}
-	// Journaled: both sides of a rename survive, or neither.
-	apply(d.files, entryOp{oldname, nil})
-	apply(d.files, entryOp{newname, f})
-	d.pending = append(d.pending, entryOp{newname, f}, entryOp{oldname, nil})
+	if filepath.Dir(oldname) != filepath.Dir(newname) {
+		return &fs.PathError{Op: "rename", Path: oldname, Err: errors.ErrUnsupported}
+	}
+	d.change(entryOp{newname, f, oldname}) // one entry of the journal: both sides survive, or neither
 	return nil
 }
 
@@ -261,7 +263,7 @@ func (d *Disk) Remove(name string) error {
 	if d.files[name] == nil {
 		return &fs.PathError{Op: "remove", Path: name, Err: fs.ErrNotExist}
 	}
-	d.change(entryOp{name, nil})
+	d.change(entryOp{name: name})
 	return nil
 }
 
