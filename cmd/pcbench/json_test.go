@@ -248,7 +248,8 @@ func TestJSONUnits(t *testing.T) {
 			d.IOPSSamples != d.BWSamples || float64(d.BWMin) > d.BWMean || float64(d.BWMax) < math.Floor(d.BWMean) || d.IOPSMin > d.IOPSMax {
 			t.Errorf("%+v", d)
 		}
-		if l := d.Clat; float64(l.Min) > l.Mean || l.Mean > float64(l.Max) || l.Percentile["50.000000"] < l.Min || l.Percentile["99.990000"] > l.Max {
+		if l := d.Clat; float64(l.Min) > l.Mean || l.Mean > float64(l.Max) ||
+			l.Percentile["50.000000"] < l.Min || l.Percentile["99.990000"] > l.Max {
 			t.Errorf("%+v", l)
 		}
 	}
@@ -262,7 +263,8 @@ func TestJSONUnits(t *testing.T) {
 		}
 	}
 	near("all latencies", sum, 100, 0.001)
-	if j.User+j.System <= 0 || j.Switches <= 0 || j.Level["2"] != 100 || j.Submit["4"] != 100 || j.Complete["4"] != 100 || j.LatencyDepth != 2 {
+	if j.User+j.System <= 0 || j.Switches <= 0 || j.Level["2"] != 100 || j.Submit["4"] != 100 ||
+		j.Complete["4"] != 100 || j.LatencyDepth != 2 {
 		t.Errorf("%+v", j)
 	}
 }

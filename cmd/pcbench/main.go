@@ -1,9 +1,9 @@
 // Package main is pcbench, the load generator of the page cache. Its options and reports are fio's, so that one can be set
 // beside the other.
 //
-// main.go chooses the command, signals.go stops it; tour.go, run.go and dump.go are the commands. options.go reads and checks what
-// is asked for (spec), session.go opens a store (in a place.go) and runs groups of jobs on it, worker.go is the hot
-// loop. What comes of it (result.go) is written by normal.go or json.go.
+// main.go chooses the command, signals.go stops it; tour.go, run.go and dump.go are the commands. options.go reads what is asked
+// for (spec), check.go checks it, explain.go says what would be right; session.go opens a store (in a place.go) and runs groups of
+// jobs on it, worker.go is the hot loop. What comes of it (result.go) is written by normal.go or json.go.
 package main
 
 import (

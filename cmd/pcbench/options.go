@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"pagecache/engine"
-	"pagecache/segments/format"
 )
 
 // spec says what a group of jobs does. It is validated before anything runs.
@@ -45,8 +44,8 @@ type spec struct {
 
 // defaults returns what holds where nothing is said.
 func defaults() spec {
-	return spec{Name: "pcbench", Directory: ".", RW: "read", ReadPercent: 50, BS: 4 << 10, Size: 256 << 20, NumJobs: 1, IODepth: 1, Seed: 1,
-		Engine: engine.Options{SegmentSize: 8 << 20}}
+	return spec{Name: "pcbench", Directory: ".", RW: "read", ReadPercent: 50, BS: 4 << 10, Size: 256 << 20, NumJobs: 1, IODepth: 1,
+		Seed: 1, Engine: engine.Options{SegmentSize: 8 << 20}}
 }
 
 func (s *spec) reads() bool      { return strings.HasSuffix(s.RW, "read") || s.RW == "randrw" }
@@ -136,34 +135,30 @@ func parse(args []string) (s *spec, help bool, err error) {
 		return nil, false, explain(f, err)
 	}
 	if f.NArg() > 0 {
-		return nil, false, fmt.Errorf("%q: options only, like --rw=randwrite; job files are not read (pcbench run --help lists the options)", f.Arg(0))
+		return nil, false, explainArgument(f.Arg(0))
 	}
 	f.Visit(func(o *pflag.Flag) { s.given = append(s.given, [2]string{o.Name, o.Value.String()}) })
-	var errs []error
-	s.convert(f, &t, &errs)
-	if len(errs) == 0 { // else the numbers mean nothing
-		s.check(f, &errs)
+	bad := s.convert(f, &t)
+	if len(bad) == 0 { // else the numbers mean nothing
+		bad = s.check(f)
 	}
-	return s, false, errors.Join(errs...)
+	return s, false, errors.Join(bad...)
 }
 
 // convert turns the texts into values.
-func (s *spec) convert(f *pflag.FlagSet, t *text, errs *[]error) {
+func (s *spec) convert(f *pflag.FlagSet, t *text) (bad faults) {
 	size := func(name, text string, to *int64) {
-		if n, err := parseSize(text); err != nil {
-			*errs = append(*errs, fmt.Errorf("--%s: %w", name, err))
-		} else if n <= 0 {
-			*errs = append(*errs, fmt.Errorf("--%s=%s: must be above 0", name, text))
-		} else {
+		n, err := parseSize(text)
+		bad.when(err != nil, "--%s: %w", name, err)
+		bad.when(err == nil && n <= 0, "--%s=%s: must be above 0", name, text)
+		if n > 0 {
 			*to = n
 		}
 	}
 	duration := func(name, text string, to *time.Duration) {
-		if n, err := parseTime(text); err != nil {
-			*errs = append(*errs, fmt.Errorf("--%s: %w", name, err))
-		} else {
-			*to = n
-		}
+		n, err := parseTime(text)
+		bad.when(err != nil, "--%s: %w", name, err)
+		*to = n
 	}
 	segment := int64(0)
 	size("bs", t.bs, &s.BS)
@@ -188,86 +183,27 @@ func (s *spec) convert(f *pflag.FlagSet, t *text, errs *[]error) {
 	if f.Changed("ramp_time") {
 		duration("ramp_time", t.ramp, &s.Ramp)
 	}
-	s.Engine.IO = choose(errs, "io", t.io, []string{"auto", "uring", "syscall"},
+	s.Engine.IO = choose(&bad, "io", t.io, []string{"auto", "uring", "syscall"},
 		[]engine.IOMode{engine.IOAuto, engine.IOUring, engine.IOSyscall})
-	s.Engine.Direct = choose(errs, "direct", t.direct, []string{"auto", "1", "on", "0", "off"},
+	s.Engine.Direct = choose(&bad, "direct", t.direct, []string{"auto", "1", "on", "0", "off"},
 		[]engine.DirectMode{engine.DirectAuto, engine.DirectOn, engine.DirectOn, engine.DirectOff, engine.DirectOff})
-	s.JSON = choose(errs, "output-format", t.format, []string{"normal", "json"}, []bool{false, true})
-	s.RW = choose(errs, "rw", s.RW, loads, loads)
-	s.Theta = parseDistribution(errs, t.distribution)
+	s.JSON = choose(&bad, "output-format", t.format, []string{"normal", "json"}, []bool{false, true})
+	s.RW = choose(&bad, "rw", s.RW, loads, loads)
+	s.Theta = parseDistribution(&bad, t.distribution)
+	return bad
 }
 
 var loads = []string{"read", "write", "randread", "randwrite", "randrw"}
 
 // choose returns the value that belongs to a name.
-func choose[T any](errs *[]error, option, name string, names []string, values []T) (v T) {
+func choose[T any](bad *faults, option, name string, names []string, values []T) (v T) {
 	for i, n := range names {
 		if n == name {
 			return values[i]
 		}
 	}
-	*errs = append(*errs, fmt.Errorf("--%s=%s: must be one of %s", option, name, strings.Join(names, ", ")))
+	bad.when(true, "--%s=%s: must be one of %s", option, name, strings.Join(names, ", "))
 	return v
-}
-
-// parseDistribution returns the theta of zipf, 0 for random.
-func parseDistribution(errs *[]error, s string) float64 {
-	const defaultTheta, maxTheta = 1.1, 5 // the default is fio's
-	kind, arg, hasArg := strings.Cut(s, ":")
-	switch {
-	case kind == "random" && !hasArg:
-		return 0
-	case kind == "zipf" && !hasArg:
-		return defaultTheta
-	case kind == "zipf":
-		theta, err := strconv.ParseFloat(arg, 64)
-		if err == nil && theta > 0 && theta != 1 && theta <= maxTheta {
-			return theta
-		}
-		*errs = append(*errs, fmt.Errorf("--random_distribution=%s: theta must be above 0, at most %d and not 1, like zipf:1.2", s, maxTheta))
-	default:
-		*errs = append(*errs, fmt.Errorf("--random_distribution=%s: must be random or zipf:THETA", s))
-	}
-	return 0
-}
-
-// check finds what is out of bounds and what contradicts.
-func (s *spec) check(f *pflag.FlagSet, errs *[]error) {
-	bad := func(wrong bool, form string, args ...any) {
-		if wrong {
-			*errs = append(*errs, fmt.Errorf(form, args...))
-		}
-	}
-	s.checkNumbers(bad)
-	for _, o := range []string{"fdatasync", "end_fsync", "delta", "refill_buffers"} {
-		bad(f.Changed(o) && !s.writes() && f.Lookup(o).Value.String() != "0", "--%s: --rw=%s does not write; use --rw=write, randwrite or randrw", o, s.RW)
-	}
-	bad(f.Changed("rwmixread") && s.RW != "randrw", "--rwmixread: --rw=%s does not mix reads and writes; use --rw=randrw", s.RW)
-	bad(f.Changed("random_distribution") && !s.random(), "--random_distribution: --rw=%s goes in order; use --rw=rand%s", s.RW, s.RW)
-	bad(s.TimeBased && s.untimed(), "--time_based: needs a --runtime above 0, like --runtime=10s")
-	bad(s.TimeBased && f.Changed("io_size"), "--io_size: --time_based runs for all of --runtime, however much that is; leave one of the two out")
-	bad(f.Changed("runtime") && s.untimed() && !s.TimeBased, "--runtime=0: must be above 0; leave it out to run until --io_size is done")
-}
-
-// checkNumbers checks each number, and sizes against each other.
-func (s *spec) checkNumbers(bad func(wrong bool, form string, args ...any)) {
-	const many = 1 << 12
-	bad(s.Name == "" || strings.ContainsAny(s.Name, "/\x00") || s.Name[0] == '.', "--name=%s: must be usable as a file name, without / and not beginning with a dot", s.Name)
-	bad(s.ReadPercent < 0 || s.ReadPercent > 100, "--rwmixread=%d: must be 0 to 100", s.ReadPercent)
-	bad(s.NumJobs < 1 || s.NumJobs > many, "--numjobs=%d: must be 1 to %d", s.NumJobs, many)
-	bad(s.IODepth < 1 || s.IODepth > many, "--iodepth=%d: must be 1 to %d", s.IODepth, many)
-	bad(s.NumJobs <= many && s.IODepth <= many && s.workers() > many, "--iodepth=%d: times --numjobs=%d must be at most %d goroutines", s.IODepth, s.NumJobs, many)
-	bad(s.FDataSync < 0, "--fdatasync=%d: must be 0 (never) or a number of writes", s.FDataSync)
-	if n := s.Engine.SegmentSize; n < format.MinSegmentSize || n > format.MaxSegmentSize || n%4096 != 0 {
-		bad(true, "--segment=%d: must be %d to %d, a multiple of 4096", n, format.MinSegmentSize, format.MaxSegmentSize)
-	} else {
-		most := int64(format.MaxBody(n))
-		bad(s.BS > most, "--bs=%d: a segment of %d bytes holds pages of at most %d; use a smaller --bs or a larger --segment (up to 16m)", s.BS, n, most)
-	}
-	bad(s.Size < s.BS, "--size=%d: must be at least one page, --bs=%d", s.Size, s.BS)
-	bad(s.Size/s.BS > maxPages, "--size=%d: is %d pages, at most %d; use a larger --bs", s.Size, s.Size/s.BS, int64(maxPages))
-	bad(s.Delta > s.BS, "--delta=%d: must be at most the size of a page, --bs=%d", s.Delta, s.BS)
-	bad(s.IOSize < s.writeSize() || s.reads() && s.IOSize < s.BS, "--io_size=%d: must be at least one read or write, %d", s.IOSize, max(s.writeSize(), s.BS*b2i(s.reads())))
 }
 
 // layoutWorkers is how many goroutines lay pages out.

@@ -37,7 +37,8 @@ func TestParseSize(t *testing.T) {
 // The times are what fio 3.33 ran for the same texts.
 func TestParseTime(t *testing.T) {
 	for text, want := range map[string]time.Duration{
-		"0": 0, "10": 10 * time.Second, "10s": 10 * time.Second, "1S": time.Second, "500ms": 500 * time.Millisecond, "100MS": 100 * time.Millisecond,
+		"0": 0, "10": 10 * time.Second, "10s": 10 * time.Second, "1S": time.Second, "500ms": 500 * time.Millisecond,
+		"100MS":   100 * time.Millisecond,
 		"100msec": 100 * time.Millisecond, "7us": 7 * time.Microsecond, "100000usec": 100 * time.Millisecond,
 		"1m": time.Minute, "1M": time.Minute, "2h": 2 * time.Hour, "2H": 2 * time.Hour, "1d": 24 * time.Hour,
 	} {
@@ -46,7 +47,8 @@ func TestParseTime(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"": "is not a time", "s": "is not a time", "1x": "is not a time", "1.5s": "is not a time", "1m30s": "is not a time", "1sec": "is not a time",
+		"": "is not a time", "s": "is not a time", "1x": "is not a time", "1.5s": "is not a time", "1m30s": "is not a time",
+		"1sec": "is not a time",
 		"1min": "is not a time", "1ms5": "is not a time", "-1": "0 or more", "-5ms": "0 or more", "999999999d": "too long",
 		"9223372036854775807": "too long", "9223372036854775808": "too long",
 	} {
@@ -65,7 +67,8 @@ func TestShorten(t *testing.T) {
 		want   string
 	}{
 		{0, 4, false, "0"}, {6722, 4, false, "6722"}, {11700, 4, false, "11.7k"}, {12346, 4, false, "12.3k"}, {1234567, 4, false, "1235k"},
-		{9999999, 4, false, "10000k"}, {4096, 4, true, "4096"}, {65536, 4, true, "64.0Ki"}, {1 << 20, 4, true, "1024Ki"}, {47815065, 4, true, "45.6Mi"},
+		{9999999, 4, false, "10000k"}, {4096, 4, true, "4096"}, {65536, 4, true, "64.0Ki"}, {1 << 20, 4, true, "1024Ki"},
+		{47815065, 4, true, "45.6Mi"},
 		{3 << 30, 4, true, "3072Mi"}, {999999, 6, false, "999999"}, {315532123, 6, false, "315532k"}, {3497512, 6, false, "3497.5k"},
 		{1<<64 - 1, 4, true, "16384Pi"},
 	} {

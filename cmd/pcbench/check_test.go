@@ -1,0 +1,180 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+)
+
+// wrong are command lines that make no sense, each with what its error must say: the option, and what would be right.
+var wrong = []struct {
+	line  string
+	wants []string
+}{
+	// Options that a load has no use for.
+	{"--rwmixread=70", []string{"--rwmixread: --rw=read", "use --rw=randrw"}},
+	{"--rw=randwrite --rwmixread=70", []string{"--rwmixread: --rw=randwrite", "use --rw=randrw"}},
+	{"--rw=randrw --rwmixread=101", []string{"--rwmixread=101", "0 to 100"}},
+	{"--rw=randrw --rwmixread=-1", []string{"--rwmixread=-1", "0 to 100"}},
+	{"--rw=randrw --rwmixread=x", []string{"--rwmixread=x", "whole number"}},
+	{"--rw=randrw --rwmixread=100 --fdatasync=1", []string{"--fdatasync: --rwmixread=100", "use less"}},
+	{"--rw=randrw --rwmixread=100 --delta=8", []string{"--delta: --rwmixread=100", "leave --delta out"}},
+	{"--rw=read --delta=8", []string{"--delta: --rw=read does not write", "--rw=write"}},
+	{"--rw=randread --delta=8", []string{"--delta: --rw=randread does not write", "randrw"}},
+	{"--rw=read --fdatasync=1", []string{"--fdatasync: --rw=read does not write"}},
+	{"--rw=read --end_fsync=1", []string{"--end_fsync: --rw=read does not write"}},
+	{"--rw=read --refill_buffers", []string{"--refill_buffers: --rw=read does not write"}},
+	{"--rw=read --random_distribution=zipf:1.2", []string{"--random_distribution: --rw=read goes in order", "use --rw=randread"}},
+	{"--rw=write --random_distribution=random", []string{"--random_distribution: --rw=write goes in order", "use --rw=randwrite"}},
+	{"--rw=trim", []string{"--rw=trim", "read, write, randread, randwrite, randrw"}},
+	{"--rw=randread:8", []string{"--rw=randread:8", "randread,"}},
+	{"--rw=", []string{"--rw=:", "randread,"}},
+
+	// Times.
+	{"--time_based", []string{"--time_based", "--runtime=10s"}},
+	{"--time_based --runtime=0", []string{"--time_based", "--runtime above 0"}},
+	{"--time_based --ramp_time=1", []string{"--time_based", "--runtime above 0"}},
+	{"--time_based --runtime=1 --io_size=1g", []string{"--io_size: --time_based", "leave one of the two out"}},
+	{"--time_based=maybe", []string{"--time_based=maybe", "neither 0 nor 1"}},
+	{"--runtime=0", []string{"--runtime=0", "above 0"}},
+	{"--runtime=-1", []string{"--runtime", "0 or more"}},
+	{"--runtime=5x", []string{"--runtime", "5x", "500ms"}},
+	{"--runtime=100000000d", []string{"--runtime", "too long"}},
+	{"--ramp_time=-1", []string{"--ramp_time", "0 or more"}},
+	{"--ramp_time=-5ms", []string{"--ramp_time", "0 or more"}},
+	{"--ramp_time=soon", []string{"--ramp_time", "500ms"}},
+
+	// Sizes.
+	{"--bs=0", []string{"--bs=0", "above 0"}},
+	{"--bs=-4k", []string{"--bs=-4k", "above 0"}},
+	{"--bs=4x", []string{"--bs", "4x", "unit"}},
+	{"--bs=4k,8k", []string{"--bs", "one only"}},
+	{"--bs", []string{"--bs", "argument"}},
+	{"--bs=8m", []string{"--bs=8388608", "smaller --bs", "larger --segment"}},
+	{"--bs=16m --segment=16m", []string{"--bs=16777216", "smaller --bs"}},
+	{"--bs=16k --segment=16k", []string{"--bs=16384", "larger --segment"}},
+	{"--size=1k", []string{"--size=1024", "--bs=4096"}},
+	{"--size=0", []string{"--size=0", "above 0"}},
+	{"--size=50%", []string{"--size", "percents"}},
+	{"--size=9t --bs=1", []string{"--size", "larger --bs"}},
+	{"--io_size=0", []string{"--io_size=0", "above 0"}},
+	{"--io_size=1k", []string{"--io_size=1024", "4096"}},
+	{"--rw=randrw --delta=10 --io_size=1k", []string{"--io_size=1024", "4096"}},
+	{"--rw=write --delta=10 --io_size=9", []string{"--io_size=9", "one read or write, 10"}},
+	{"--rw=randwrite --delta=8k", []string{"--delta=8192", "--bs=4096"}},
+	{"--rw=write --delta=0", []string{"--delta=0", "above 0"}},
+	{"--rw=write --delta=-1", []string{"--delta=-1", "above 0"}},
+	{"--cache=0", []string{"--cache=0", "above 0"}},
+	{"--segment=1k", []string{"--segment=1024", "multiple of 4096"}},
+	{"--segment=17m", []string{"--segment=17825792", "16777216"}},
+	{"--segment=10000000", []string{"--segment=10000000", "multiple of 4096"}},
+
+	// Numbers.
+	{"--numjobs=0", []string{"--numjobs=0", "1 to 4096"}},
+	{"--numjobs=-1", []string{"--numjobs=-1", "1 to 4096"}},
+	{"--numjobs=5000", []string{"--numjobs=5000", "1 to 4096"}},
+	{"--numjobs=x", []string{"--numjobs=x", "whole number"}},
+	{"--numjobs=99999999999999999999", []string{"--numjobs=9", "18 digits"}},
+	{"--iodepth=0", []string{"--iodepth=0", "1 to 4096", "goroutines"}},
+	{"--iodepth=-3", []string{"--iodepth=-3", "1 to 4096"}},
+	{"--iodepth=100 --numjobs=100", []string{"--iodepth=100", "--numjobs=100", "4096 goroutines"}},
+	{"--rw=write --fdatasync=-1", []string{"--fdatasync=-1", "0 (never)"}},
+	{"--randseed=-1", []string{"--randseed=-1", "whole number, 0 to"}},
+	{"--randseed=18446744073709551616", []string{"--randseed", "to 18446744073709551615"}},
+	{"--rw=randread --random_distribution=zipf:1", []string{"--random_distribution=zipf:1", "not 1", "zipf:1.2"}},
+	{"--rw=randread --random_distribution=zipf:1.000", []string{"--random_distribution", "not 1"}},
+	{"--rw=randread --random_distribution=zipf:0", []string{"--random_distribution", "above 0"}},
+	{"--rw=randread --random_distribution=zipf:-1", []string{"--random_distribution", "above 0"}},
+	{"--rw=randread --random_distribution=zipf:9", []string{"--random_distribution", "at most 5"}},
+	{"--rw=randread --random_distribution=zipf:inf", []string{"--random_distribution", "at most 5"}},
+	{"--rw=randread --random_distribution=zipf:nan", []string{"--random_distribution", "zipf:1.2"}},
+	{"--rw=randread --random_distribution=zipf:", []string{"--random_distribution=zipf:", "zipf:1.2"}},
+	{"--rw=randread --random_distribution=zipf:x", []string{"--random_distribution=zipf:x", "zipf:1.2"}},
+	{"--rw=randread --random_distribution=zipf:1.2:0.5", []string{"--random_distribution", "zipf:1.2"}},
+	{"--rw=randread --random_distribution=pareto:1", []string{"--random_distribution", "random or zipf"}},
+	{"--rw=randread --random_distribution=random:1", []string{"--random_distribution", "random or zipf"}},
+
+	// Names and choices.
+	{"--name=a/b", []string{`--name="a/b"`, "without /"}},
+	{"--name=.", []string{"--name", "dot"}},
+	{"--name=", []string{"--name", "must be"}},
+	{"--name=a\x1bb", []string{"--name", "control characters"}},
+	{"--name=" + strings.Repeat("n", 300), []string{"--name", "at most 247"}},
+	{"--directory=", []string{"--directory", "must name"}},
+	{"--output=", []string{"--output", "must name"}},
+	{"--io=aio", []string{"--io=aio", "auto, uring, syscall"}},
+	{"--direct=2", []string{"--direct=2", "auto, 1, on, 0, off"}},
+	{"--direct", []string{"--direct", "argument"}},
+	{"--output-format=terse", []string{"--output-format=terse", "normal, json"}},
+
+	// Options that there are not.
+	{"--ioengine=psync", []string{"--ioengine", "--io=auto"}},
+	{"--filename=f", []string{"--filename", "--directory"}},
+	{"--buffered=1", []string{"--buffered", "--direct=0"}},
+	{"--rwmixwrite=30", []string{"--rwmixwrite", "use --rwmixread"}},
+	{"--runtim=5", []string{"--runtim", "did you mean --runtime"}},
+	{"--time-based", []string{"--time-based", "use --time_based"}},
+	{"--frobnicate", []string{"--frobnicate", "--help"}},
+	{"-x", []string{"-x", "two dashes"}},
+	{"-name=x", []string{"-name=x", "two dashes"}},
+	{"job.fio", []string{"job.fio", "options only"}},
+	{"--rw=write --end_fsync 1", []string{`"1"`, "--end_fsync=1"}},
+
+	// All that is wrong is told at once.
+	{"--rw=read --rwmixread=5 --fdatasync=1 --time_based", []string{"--rwmixread", "--fdatasync", "--time_based"}},
+	{"--bs=0 --size=x --direct=maybe", []string{"--bs=0", "--size", "--direct=maybe"}},
+}
+
+// Every error names the option and says what would be right, and nothing is run.
+func TestParseErrors(t *testing.T) {
+	for _, c := range wrong {
+		var out, e bytes.Buffer
+		status := command(context.Background(), append([]string{"run"}, strings.Fields(c.line)...), &out, &e, nil)
+		if status != exitUsage || out.Len() > 0 {
+			t.Errorf("%q: status %d, %s", c.line, status, &out)
+		}
+		for _, want := range c.wants {
+			if !strings.Contains(e.String(), want) {
+				t.Errorf("%q: %swant %q in it", c.line, &e, want)
+			}
+		}
+		if lines := strings.Count(e.String(), "\n"); lines > 1 && len(c.wants) < 3 {
+			t.Errorf("%q: %d errors: %s", c.line, lines, &e)
+		}
+	}
+}
+
+// What looks odd but has a meaning is accepted: bounds themselves, and options that say what holds anyway.
+func TestParseOddities(t *testing.T) {
+	for _, line := range []string{
+		"--rw=randrw --rwmixread=0", "--rw=randrw --rwmixread=100", "--rw=randrw --rwmixread=100 --fdatasync=0",
+		"--rw=read --fdatasync=0", "--rw=read --end_fsync=0", "--rw=read --iodepth=8", "--rw=write --iodepth=64 --numjobs=64",
+		"--rw=randwrite --delta=4k --bs=4k", "--rw=randwrite --delta=1", "--bs=1 --size=1", "--size=5000", "--io_size=1t",
+		"--ramp_time=0", "--ramp_time=1", "--runtime=1 --io_size=1g", "--time_based=0 --io_size=1g", "--randseed=0",
+		"--randseed=18446744073709551615", "--rw=randread --random_distribution=zipf", "--rw=randread --random_distribution=random",
+		"--rw=randread --random_distribution=zipf:0.99", "--rw=randread --random_distribution=zipf:5", "--segment=16k --bs=8k", "--segment=20k",
+		"--segment=16m --bs=15m", "--rw=read --rw=write --end_fsync=1", "--group_reporting --numjobs=1", "--name=" + strings.Repeat("n", 247),
+		"--fdatasync=1000000 --rw=write", "--runtime=10000d --ramp_time=10000d", "--cache=1",
+	} {
+		if _, _, err := parse(strings.Fields(line)); err != nil {
+			t.Errorf("%q: %v", line, err)
+		}
+	}
+}
+
+// Every option of fio's that has a hint is really not one of ours, and the hint names options that are.
+func TestHints(t *testing.T) {
+	s := defaults()
+	f := newFlags(&s, &text{})
+	for name, hint := range elsewhere {
+		if f.Lookup(name) != nil {
+			t.Errorf("--%s is an option", name)
+		}
+		for _, word := range strings.FieldsFunc(hint, func(r rune) bool { return strings.ContainsRune(" =,;:|", r) }) {
+			if o, ok := strings.CutPrefix(word, "--"); ok && f.Lookup(o) == nil {
+				t.Errorf("--%s: the hint names --%s, which there is not", name, o)
+			}
+		}
+	}
+}
