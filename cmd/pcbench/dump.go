@@ -67,7 +67,8 @@ func dumpStore(ctx context.Context, dir string, body int, only int64, out io.Wri
 			}
 			return nil
 		}
-		if _, err := fmt.Fprintf(out, "\nlog\n%s", format.AnnotateSegment(nil, segment[:n], super.Store, slot, super.SegmentSize, body)); err != nil {
+		text := format.AnnotateSegment(nil, segment[:n], super.Store, slot, super.SegmentSize, body)
+		if _, err := fmt.Fprintf(out, "\nlog\n%s", text); err != nil {
 			return err
 		}
 		if only >= 0 {

@@ -49,7 +49,8 @@ func TestDump(t *testing.T) {
 		status int
 		text   string
 	}{
-		{nil, exitUsage, "name one directory"}, {[]string{dir, dir}, exitUsage, "name one directory"}, {[]string{"--body=-1", dir}, exitUsage, "--body=-1"},
+		{nil, exitUsage, "name one directory"}, {[]string{dir, dir}, exitUsage, "name one directory"},
+		{[]string{"--body=-1", dir}, exitUsage, "--body=-1"},
 		{[]string{"--slots=1", dir}, exitUsage, "did you mean --slot"}, {[]string{"--slot=999", dir}, exitFailed, "ends before"},
 		{[]string{t.TempDir()}, exitFailed, "superblock"}, {[]string{"--help"}, 0, "--body"},
 	} {

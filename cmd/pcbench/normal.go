@@ -65,7 +65,8 @@ func writeJob(w io.Writer, r *result, group int, j *job) {
 		writePercentiles(w, "sync", &j.sync)
 	}
 	u := &j.usage
-	fmt.Fprintf(w, "  cpu          : usr=%.2f%%, sys=%.2f%%, ctx=%d, majf=%d, minf=%d\n", u.userPercent, u.systemPercent, u.switches, u.majFaults, u.minFault)
+	fmt.Fprintf(w, "  cpu          : usr=%.2f%%, sys=%.2f%%, ctx=%d, majf=%d, minf=%d\n", u.userPercent, u.systemPercent,
+		u.switches, u.majFaults, u.minFault)
 	fmt.Fprint(w, "  IO depths    : ")
 	for i, d := range depths {
 		if i > 0 {

@@ -78,7 +78,8 @@ func (s shown) line(name string, last shown, since, all time.Duration) string {
 	}
 	speed := func(letter string, bytes, n int64) {
 		if n > 0 {
-			fmt.Fprintf(b, "[%s=%sB/s,%s IOPS]", letter, shorten(uint64(perSecond(bytes, int64(since))), 4, true), shorten(uint64(perSecond(n, int64(since))), 4, false))
+			rate := func(n int64) uint64 { return uint64(perSecond(n, int64(since))) }
+			fmt.Fprintf(b, "[%s=%sB/s,%s IOPS]", letter, shorten(rate(bytes), 4, true), shorten(rate(n), 4, false))
 		}
 	}
 	speed("r", s.readBytes-last.readBytes, s.reads-last.reads)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"math"
 	"math/bits"
 	"math/rand/v2"
@@ -109,7 +110,7 @@ func gcd(a, b uint64) uint64 {
 func fill(b []byte, rng *rand.PCG) {
 	for len(b) >= 8 {
 		x := rng.Uint64()
-		b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7] = byte(x), byte(x>>8), byte(x>>16), byte(x>>24), byte(x>>32), byte(x>>40), byte(x>>48), byte(x>>56)
+		binary.LittleEndian.PutUint64(b, x)
 		b = b[8:]
 	}
 	x := rng.Uint64()

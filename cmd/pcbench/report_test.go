@@ -20,7 +20,8 @@ func fixedResult() *result {
 	s.Name, s.RW, s.FDataSync, s.NumJobs, s.IODepth = "golden", "randrw", 32, 2, 4
 	s.given = [][2]string{{"rw", "randrw"}, {"fdatasync", "32"}}
 	r := &result{spec: &s, started: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), elapsed: 1500 * time.Millisecond}
-	r.store = storeUse{device: "a device", written: 5 << 20, padded: 4096, flushes: 12, waits: 1, merges: 2, consolidations: 3, segments: 9, segmentsInUse: 8}
+	r.store = storeUse{device: "a device", written: 5 << 20, padded: 4096, flushes: 12, waits: 1,
+		merges: 2, consolidations: 3, segments: 9, segmentsInUse: 8}
 	for k := range 2 {
 		j := newJob(s.Name, 1)
 		j.runtime = int64(1000+k) * millisecond

@@ -46,7 +46,8 @@ func TestRuns(t *testing.T) {
 		{"--rw=read --bs=4k --size=1m --io_size=2m", 1, 512, 0, 0},
 		{"--rw=randread --bs=1k --size=1m --numjobs=3 --iodepth=2", 3, 1024, 0, 0},
 		{"--rw=randwrite --bs=4k --size=1m --io_size=4m --numjobs=4 --end_fsync=1", 4, 0, 1024, 0},
-		{"--rw=randwrite --bs=4k --size=64k --io_size=4m --numjobs=4 --iodepth=4 --group_reporting --random_distribution=zipf:1.2", 1, 0, 1024, 0},
+		{"--rw=randwrite --bs=4k --size=64k --io_size=4m --numjobs=4 --iodepth=4 --group_reporting " +
+			"--random_distribution=zipf:1.2", 1, 0, 1024, 0},
 		{"--rw=randrw --rwmixread=70 --bs=4k --size=1m --io_size=4m --group_reporting", 1, -1, -1, 0},
 		{"--rw=randwrite --bs=1k --size=256k --io_size=100k --delta=100 --numjobs=2 --group_reporting", 1, 0, 1024, 0},
 		{"--rw=randwrite --bs=1k --size=256k --io_size=256k --fdatasync=8", 1, 0, 256, 32},
