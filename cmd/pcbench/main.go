@@ -123,6 +123,7 @@ A read is a Get, a write a Replace of a whole page, or with --delta a Link that 
 preceded by a layout of all pages, which is not measured; other writes allocate what does not exist yet. Pages are chosen
 independently of each other. In order (--rw=read, write) each job goes on from its share of the pages. clat is the time of one call
 with its Begin and End; sync is the time that --fdatasync waits for stability. The processor time is that of the whole process.
+Ctrl-C stops the load, which is reported; a second one ends pcbench at once.
 
   pcbench run --rw=randwrite --bs=64k --numjobs=4 --size=1g --io_size=3g --end_fsync=1
   pcbench run --rw=randrw --rwmixread=90 --bs=4k --size=512m --iodepth=8 --runtime=10s --time_based --random_distribution=zipf:1.2
