@@ -58,9 +58,10 @@ func TestPagesThatAreNot(t *testing.T) {
 			}
 		}
 	}
-	if _, _, err := pc.CASRoot(tx, []byte("r"), None, Some(9)); err == nil {
-		_, err = pc.GenerateID()
-	} else if p, err := pc.Get(tx, format.MetaPage); err != nil || p.Kind != MetaPage {
+	if _, _, err := pc.CASRoot(tx, []byte("r"), None, Some(9)); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := pc.Get(tx, format.MetaPage); err != nil || p.Kind != MetaPage || p.Value != nil {
 		t.Errorf("page 0: %+v %v", p, err)
 	}
 }
@@ -223,7 +224,7 @@ func TestFragments(t *testing.T) {
 	if n := pc.Stats().Consolidations; n != 1 {
 		t.Errorf("%d consolidations", n)
 	}
-	ptr = must(t)(pc.Link(tx, pid, ptr, []byte("5"))) // the consolidation did not take the state away: rule 6
+	must(t)(pc.Link(tx, pid, ptr, []byte("5"))) // the consolidation did not take the state away: rule 6
 	check("5", "01234")
 	tx.End()
 	closeTest(t, pc)
