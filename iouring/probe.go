@@ -70,7 +70,7 @@ func (s *scratch) tryCalls(c *calls) error {
 			return err
 		}
 		_, res, ok := c.pop()
-		if err := probed(ok, res, len(s.buf)); !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
+		if err := probed(ok, res, len(s.buf)); !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.ECANCELED) {
 			return err
 		}
 	}

@@ -46,7 +46,8 @@ func judge(res int32, want int) verdict {
 		return verdictFail // no progress at all, or more than was asked for
 	}
 	switch unix.Errno(-res) {
-	case unix.EINTR, unix.EAGAIN:
+	case unix.EINTR, unix.EAGAIN, unix.ECANCELED:
+		// ECANCELED: the kernel wanted a worker thread for the write, and signals that came to the process kept it from making one.
 		return verdictAgain
 	case unix.ENOSPC, unix.EFBIG, unix.EDQUOT:
 		return verdictSpace

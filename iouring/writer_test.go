@@ -25,12 +25,12 @@ func TestJudge(t *testing.T) {
 	}
 	want(verdictDone, 8192)
 	want(verdictMore, 1, 512, 4096, 8191)
-	want(verdictAgain, -int32(unix.EINTR), -int32(unix.EAGAIN))
+	want(verdictAgain, -int32(unix.EINTR), -int32(unix.EAGAIN), -int32(unix.ECANCELED))
 	want(verdictSpace, -int32(unix.ENOSPC), -int32(unix.EFBIG), -int32(unix.EDQUOT))
 	want(verdictFail, 0, 8193, math.MaxInt32, math.MinInt32)
 	for e := unix.Errno(1); e < 134; e++ {
 		switch e {
-		case unix.EINTR, unix.EAGAIN, unix.ENOSPC, unix.EFBIG, unix.EDQUOT:
+		case unix.EINTR, unix.EAGAIN, unix.ECANCELED, unix.ENOSPC, unix.EFBIG, unix.EDQUOT:
 		default:
 			want(verdictFail, -int32(e))
 		}
