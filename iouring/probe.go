@@ -70,20 +70,31 @@ func (s *scratch) tryCalls(c *calls) error {
 			return err
 		}
 		_, res, ok := c.pop()
-		if err := probed(ok, res, len(s.buf)); !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.ECANCELED) {
+		if err := probed(ok, res, len(s.buf)); !transient(err) {
 			return err
 		}
 	}
 	return errDead
 }
 
+// transient says of the answer to a probe that it may be another the next time.
+func transient(err error) bool {
+	var errno unix.Errno
+	return errors.As(err, &errno) && judge(-int32(errno), 1) == verdictAgain
+}
+
 // tryRing makes a durable write of buf to the scratch file through the ring, before the log's file is registered.
 func (s *scratch) tryRing(r *ring, buf []byte) error {
 	old := r.target
+	defer func() { r.target = old }()
 	r.target = int(s.file.Fd())
-	r.push(probeID, 0, buf)
-	r.target = old
-	return answered(r, len(buf))
+	for range maxAgain {
+		r.push(probeID, 0, buf)
+		if err := answered(r, len(buf)); !transient(err) {
+			return err
+		}
+	}
+	return errDead
 }
 
 // tryNop has the ring answer to nothing, which must do where no scratch file can be made.
