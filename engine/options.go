@@ -76,7 +76,8 @@ type Options struct {
 	CleanupSkew int
 	// SegmentMode says whether segments are recycled [GC].
 	SegmentMode SegmentMode
-	// Temporary removes the store at Close. Without a directory it is made under /dev/shm, or os.TempDir without that.
+	// Temporary removes the store at Close; an opening that fails removes only what it has made. Without a directory the store is made
+	// under /dev/shm, or os.TempDir without that.
 	Temporary bool
 	// ReadOnly opens without writing; for a later version, refused here.
 	ReadOnly bool

@@ -36,6 +36,7 @@ type store struct {
 	fs     vfs.FS
 	dir    string
 	madeIt bool // this opening made the directory, for Temporary
+	ours   bool // the files are this opening's to remove, if Temporary: the store is new, or was opened
 	file   vfs.File
 	view   vfs.Map
 	dev    iouring.Device
@@ -70,9 +71,6 @@ func openStore(dir string, o *Options, isLog bool) (s *store, found *recovered, 
 			err = fmt.Errorf("open %s: %w", st.dir, err)
 		}
 	}()
-	if err := s.fs.MkdirAll(s.dir); err != nil {
-		return nil, nil, err
-	}
 	if err := s.openFile(); err != nil {
 		return nil, nil, err
 	}
@@ -88,12 +86,16 @@ func openStore(dir string, o *Options, isLog bool) (s *store, found *recovered, 
 	return s, found, nil
 }
 
-// directory decides where the store lies.
+// directory decides where the store lies: there it stays, whatever becomes of the working directory.
 func (s *store) directory(dir string) (string, error) {
-	if dir != "" {
-		if _, err := s.fs.ReadDir(dir); errors.Is(err, fs.ErrNotExist) {
-			s.madeIt = true
+	if dir != "" && s.fs == vfs.OS {
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return "", fmt.Errorf("open %s: %w", dir, err)
 		}
+		return abs, nil
+	}
+	if dir != "" {
 		return filepath.Clean(dir), nil
 	}
 	if !s.opts.Temporary {
@@ -107,25 +109,83 @@ func (s *store) directory(dir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("open: temporary directory: %w", err)
 	}
-	s.madeIt = true
+	s.madeIt, s.ours = true, true
 	return tmp, nil
 }
 
-// openFile opens and locks the log file.
+// openFile makes the directory and opens and locks the log file. It begins again if the file has lost its name by the time that it is locked:
+// a temporary store removes its files before it gives up the lock. The loop ends because each turn takes another such store.
 func (s *store) openFile() error {
-	f, err := s.fs.Open(filepath.Join(s.dir, logName), vfs.Write|vfs.Create)
-	if err != nil {
-		return err
+	for deadline := time.Now().Add(lockPatience); ; {
+		if _, err := s.fs.ReadDir(s.dir); errors.Is(err, fs.ErrNotExist) {
+			s.madeIt = true
+		}
+		if err := s.fs.MkdirAll(s.dir); err != nil {
+			return err
+		}
+		f, err := s.findLog()
+		if err != nil {
+			return err
+		}
+		s.file = f
+		if err := lockFile(f, deadline); err != nil || !s.removed() {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+		s.file = nil
 	}
-	s.file = f
-	for deadline := time.Now().Add(lockPatience); ; time.Sleep(5 * time.Millisecond) {
-		if err = f.Lock(true); !errors.Is(err, vfs.ErrLocked) {
+}
+
+// findLog opens the log file, or makes that of a new store. There is none beside a superblock only if it was lost: it is made before
+// that, and removed after it.
+func (s *store) findLog() (vfs.File, error) {
+	name := filepath.Join(s.dir, logName)
+	f, err := s.fs.Open(name, vfs.Write)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return f, err
+	}
+	super, err := s.fs.Open(filepath.Join(s.dir, superName), vfs.Read)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.fs.Open(name, vfs.Write|vfs.Create)
+	}
+	if err != nil {
+		return nil, err
+	}
+	_ = super.Close()
+	f, err = s.fs.Open(name, vfs.Write) // somebody may just have made both
+	if errors.Is(err, fs.ErrNotExist) {
+		err = damagedFile(name, "there is a superblock but the log is missing", nil)
+	}
+	return f, err
+}
+
+// lockFile locks f. It tries until the deadline (trap 19).
+func lockFile(f vfs.File, deadline time.Time) error {
+	for ; ; time.Sleep(5 * time.Millisecond) {
+		err := f.Lock(true)
+		if !errors.Is(err, vfs.ErrLocked) {
 			return err
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("%w: %w", ErrLocked, err)
 		}
 	}
+}
+
+// removed reports whether the open log file is not the one of that name any more.
+func (s *store) removed() bool {
+	f, ok := s.file.(interface{ Stat() (fs.FileInfo, error) })
+	if !ok {
+		return false // on the simulated disk
+	}
+	open, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Lstat(filepath.Join(s.dir, logName))
+	return errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(open, named)
 }
 
 // readSuper reads the superblock, or draws a new one for a new store.
@@ -143,6 +203,7 @@ func (s *store) readSuper(isLog bool) error {
 		}
 		s.super = format.Superblock{SegmentSize: s.opts.SegmentSize, Log: isLog, IDInterval: s.opts.IDPersistInterval}
 		orDefault(&s.super.SegmentSize, defaultSegmentSize)
+		s.ours = true
 		_, err = rand.Read(s.super.Store[:])
 		return err
 	}
@@ -225,6 +286,7 @@ func noSpace(err error) error {
 // finish ends a closing: it marks the store clean, if the log was closed without an error, and releases everything. end is where
 // the log ends.
 func (s *store) finish(end format.LSN, err error, nextID uint64, nextPage format.PageID) error {
+	s.ours = true
 	if !s.space.Close(iobuf.Patience) {
 		s.busy = true
 		err = errors.Join(err, errors.New("the file does not come to rest after growing"))
@@ -245,13 +307,13 @@ func (s *store) finish(end format.LSN, err error, nextID uint64, nextPage format
 // release closes what is open, in the order that keeps the lock to the last, and removes a temporary store. What the kernel may still
 // be writing stays open, and so locked, until the process ends: a write that comes late must not meet another opening's.
 func (s *store) release() {
-	if s.opts.Temporary && s.file != nil {
+	if s.opts.Temporary && s.ours {
 		for _, n := range []string{superTmpName, superName, logName} {
 			_ = s.fs.Remove(filepath.Join(s.dir, n))
 		}
-		if s.madeIt {
-			_ = s.fs.Remove(s.dir) // fails, rightly, if somebody put something there
-		}
+	}
+	if s.opts.Temporary && s.madeIt {
+		_ = s.fs.Remove(s.dir) // fails, rightly, if somebody put something there
 	}
 	if s.busy || s.log != nil && !s.log.Drained() {
 		return
