@@ -74,6 +74,11 @@ func (c *counter) stop() { c.wg.Wait() }
 
 // writeCounter writes v to page 1.
 func (pc *PageCache[P]) writeCounter(v uint64) (LSN, error) {
+	call, err := pc.enter()
+	if err != nil {
+		return 0, err
+	}
+	defer call.End()
 	s := pc.table.Make(format.CounterPage)
 	for {
 		head := s.Load()

@@ -44,19 +44,17 @@ var ErrReservationEnded = errors.New("reservation has ended")
 // Reserve takes a place for a record of n bytes, to be written into Bytes. Errors: ErrNoSpace, ErrTooLarge, ErrFailed, ErrClosed;
 // nothing was done then.
 func (l *Log) Reserve(n int) (*Reservation, error) {
-	r, err := l.reserve(n)
+	call, err := l.enter()
+	if err != nil {
+		return nil, logError("reserve", err)
+	}
+	defer call.End()
+	r, err := l.log.Reserve(format.KindData, 0, n)
 	if err != nil {
 		return nil, logError("reserve", err)
 	}
 	l.open.Add(1)
 	return &Reservation{l: l, r: r, lsn: r.LSN(), ptr: r.Ptr()}, nil
-}
-
-func (l *Log) reserve(n int) (iobuf.Reservation, error) {
-	if l.closed.Load() {
-		return iobuf.Reservation{}, iobuf.ErrClosed
-	}
-	return l.log.Reserve(format.KindData, 0, n)
 }
 
 // Bytes is where the record goes; nil once the reservation has ended.
@@ -94,7 +92,12 @@ func (r *Reservation) Abort() error {
 
 // Write appends a record. It is in memory when Write returns; MakeStable makes it durable. Errors as for Reserve.
 func (l *Log) Write(p []byte) (LSN, DiskPtr, error) {
-	r, err := l.reserve(len(p))
+	call, err := l.enter()
+	if err != nil {
+		return 0, DiskPtr{}, logError("write", err)
+	}
+	defer call.End()
+	r, err := l.log.Reserve(format.KindData, 0, len(p))
 	if err != nil {
 		return 0, DiskPtr{}, logError("write", err)
 	}
@@ -131,9 +134,11 @@ func (l *Log) PinLog() (*Batch, error) { return l.pinLog() }
 // Read returns the record at lsn and ptr, as Write or Complete returned them. It is valid until Close and must not be changed. A
 // damaged record is ErrCorrupt.
 func (l *Log) Read(lsn LSN, ptr DiskPtr) ([]byte, error) {
-	if l.closed.Load() {
-		return nil, logError("read", iobuf.ErrClosed)
+	call, err := l.enter()
+	if err != nil {
+		return nil, logError("read", err)
 	}
+	defer call.End()
 	kind, body, err := l.read(lsn, ptr)
 	if err != nil {
 		return nil, err
@@ -147,13 +152,16 @@ func (l *Log) Read(lsn LSN, ptr DiskPtr) ([]byte, error) {
 // Stats returns the log's counts.
 func (l *Log) Stats() Stats { return l.stats() }
 
-// Close makes everything durable, marks the log closed cleanly and releases it. It fails, and closes nothing, while reservations are open.
+// Close makes everything durable, marks the log closed cleanly and releases it. Calls under way are waited for. It fails, and closes
+// nothing, while reservations are open.
 func (l *Log) Close() error {
-	if n := l.open.Load(); n != 0 {
-		return fmt.Errorf("close: %d reservations have not ended", n)
-	}
 	if l.closed.Swap(true) {
 		return logError("close", iobuf.ErrClosed)
+	}
+	l.calls.wait() // those that wait for the log itself end when it is closed
+	if n := l.open.Load(); n != 0 {
+		l.closed.Store(false)
+		return fmt.Errorf("close: %d reservations have not ended", n)
 	}
 	end, err := l.log.Close()
 	return logError("close", l.finish(end, err, 0, 0))
@@ -174,6 +182,11 @@ type Iterator struct {
 // record's LSN; 0 is the beginning.
 func (l *Log) Iter(from LSN) *Iterator {
 	it := &Iterator{l: l, end: l.log.StableEnd(), pos: from}
+	call, err := l.enter()
+	if err != nil {
+		return it // Next says why
+	}
+	defer call.End()
 	size := LSN(l.super.SegmentSize)
 	// A message boundary is only known at the beginning of a segment.
 	it.pos = max(from, 0) / size * size
@@ -193,18 +206,20 @@ func (l *Log) Iter(from LSN) *Iterator {
 
 // Next moves to the next record; false at the end, or at an error (Err).
 func (it *Iterator) Next() bool {
+	it.body = nil
+	call, err := it.l.enter()
+	if err != nil {
+		it.err = logError("iterate", err)
+		return false
+	}
+	defer call.End()
 	for it.err == nil && it.pos < it.end {
-		if it.l.closed.Load() {
-			it.err = logError("iterate", iobuf.ErrClosed)
-			return false
-		}
 		kind, body, ok := it.step()
 		if ok && kind == format.KindData {
 			it.body = body
 			return true
 		}
 	}
-	it.body = nil
 	return false
 }
 

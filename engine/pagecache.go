@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 	"unsafe"
 
 	"pagecache/engine/internal/iobuf"
@@ -249,9 +248,6 @@ func (pc *PageCache[P]) rebuildSpecial(m recovery.Message, ptr DiskPtr) error {
 	return nil
 }
 
-// closePatience is how long Close waits for open Txs.
-const closePatience = 5 * time.Second
-
 // Close makes everything written durable, marks the store closed cleanly and releases it. Calls that are under way or come later fail with
 // ErrClosed. It waits a few seconds for open Txs to end; if one does not, the store is closed all the same, but its memory
 // map stays until the process ends, so that what the Tx holds stays valid, and the error says so. A second Close is ErrClosed.
@@ -260,13 +256,11 @@ func (pc *PageCache[P]) Close() error {
 		return fmt.Errorf("close: %w", ErrClosed)
 	}
 	var left error
-	for deadline := time.Now().Add(closePatience); pc.txs.domain.Readers() > 0; time.Sleep(200 * time.Microsecond) {
-		if time.Now().After(deadline) {
-			left = fmt.Errorf("close: %d Txs have not ended; the memory map is left in place", pc.txs.domain.Readers())
-			pc.view = nil
-			break
-		}
+	if n := pc.txs.wait(); n > 0 {
+		left = fmt.Errorf("close: %d Txs have not ended; the memory map is left in place", n)
+		pc.view = nil
 	}
+	pc.calls.wait() // those that wait for the log itself end when it is closed
 	if pc.opts.PrintProfileOnClose {
 		pc.opts.Logger.Info("profile", "dir", pc.dir, "stats", fmt.Sprintf("%+v", pc.Stats()))
 	}

@@ -51,7 +51,20 @@ type store struct {
 	found   bool // the store existed before this opening
 	busy    bool // at Close: something is still at work on the file
 
-	closed atomic.Bool // set once by Close; a stale read lets a call through that Close waits for or that finds the log closed
+	// closed is set by Close, which then waits for the calls and Txs that have not seen it.
+	closed atomic.Bool
+	// calls are those at work on the log outside of a Tx, so that Close takes no buffer away under them.
+	calls txs
+}
+
+// enter begins a call that uses the io buffers or the map outside of a Tx; it ends with End. It fails once the store is closed.
+func (s *store) enter() (*Tx, error) {
+	c := s.calls.begin()
+	if s.closed.Load() { // after begin: Close sets it, then looks for calls
+		c.End()
+		return nil, iobuf.ErrClosed
+	}
+	return c, nil
 }
 
 // openStore opens or makes a store; recovered is what its log held, nil for a new one. On an error nothing stays open.
@@ -287,6 +300,10 @@ func noSpace(err error) error {
 // the log ends.
 func (s *store) finish(end format.LSN, err error, nextID uint64, nextPage format.PageID) error {
 	s.ours = true
+	if n := s.calls.wait(); n > 0 {
+		s.busy = true
+		err = errors.Join(err, fmt.Errorf("%d calls have not ended", n))
+	}
 	if !s.space.Close(iobuf.Patience) {
 		s.busy = true
 		err = errors.Join(err, errors.New("the file does not come to rest after growing"))

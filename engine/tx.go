@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"pagecache/engine/internal/epoch"
 )
@@ -67,6 +68,18 @@ func (t *txs) make() *Tx {
 	t.all = append(t.all, tx)
 	t.domain.Register(&tx.slot)
 	return tx
+}
+
+// closePatience is how long Close waits for open Txs.
+const closePatience = 5 * time.Second
+
+// wait waits until no Tx is open, and returns how many are when it loses its patience.
+func (t *txs) wait() int {
+	for deadline := time.Now().Add(closePatience); ; time.Sleep(200 * time.Microsecond) {
+		if n := t.domain.Readers(); n == 0 || time.Now().After(deadline) {
+			return n
+		}
+	}
 }
 
 // checkTx reports whether tx is one of this store's and has not ended.
