@@ -27,11 +27,12 @@ import (
 
 // The ends of each range are good values, and so is everything where there is no bound. Nil options are the defaults.
 func TestOptionEdges(t *testing.T) {
-	for _, o := range []*Options{nil, {}, {SegmentSize: 16 << 10}, {SegmentSize: 20 << 10}, {SegmentSize: 16 << 20}, {IOBuffers: 2}, {IOBuffers: 32},
+	for _, o := range []*Options{nil, {}, {SegmentSize: 16 << 10}, {SegmentSize: 20 << 10}, {SegmentSize: 16 << 20},
+		{IOBuffers: 2}, {IOBuffers: 32},
 		{CacheCapacity: 1}, {CacheCapacity: math.MaxInt64}, {ConsolidateAfter: 1}, {ConsolidateAfter: 1 << 20}, {FlushEvery: 1},
 		{FlushEvery: math.MaxInt64}, {FlushEvery: math.MinInt64}, {SnapshotEvery: 1}, {SnapshotEvery: math.MaxInt}, {CleanupThreshold: 0.01},
 		{CleanupThreshold: 1}, {CleanupSkew: 1}, {CleanupSkew: 98}, {SegmentMode: Linear}, {CompressionLevel: 1}, {CompressionLevel: 22},
-		{IDPersistInterval: 1}, {IO: IOUring}, {IO: IOSyscall}, {Direct: DirectOn}, {Direct: DirectOff}} {
+		{IDPersistInterval: 1}, {IDPersistInterval: 1 << 32}, {IO: IOUring}, {IO: IOSyscall}, {Direct: DirectOn}, {Direct: DirectOff}} {
 		if err := o.Validate(); err != nil {
 			t.Errorf("%+v: %v", o, err)
 		}
@@ -50,7 +51,7 @@ func TestOptionsNameTheBadField(t *testing.T) {
 		{"IOBuffers", -2}, {"CacheCapacity", int64(math.MinInt64)}, {"ConsolidateAfter", math.MinInt}, {"SnapshotEvery", -1},
 		{"CleanupThreshold", 0.001}, {"CleanupThreshold", math.Inf(1)}, {"CleanupThreshold", math.NaN()}, {"CleanupSkew", -1},
 		{"SegmentMode", SegmentMode(-1)}, {"Compression", Compression(-1)}, {"CompressionLevel", -1},
-		{"IDPersistInterval", uint64(math.MaxUint64)}, {"IO", IOMode(-1)}, {"Direct", DirectMode(3)},
+		{"IDPersistInterval", uint64(1<<32 + 1)}, {"IO", IOMode(-1)}, {"Direct", DirectMode(3)},
 	} {
 		var o Options
 		for _, o := range []*Options{&o, &all} {
@@ -58,7 +59,8 @@ func TestOptionsNameTheBadField(t *testing.T) {
 		}
 		names[c.field] = true
 		err := o.Validate()
-		if err == nil || !strings.HasPrefix(err.Error(), fmt.Sprintf("bad options: %s %v: want ", c.field, c.value)) || strings.Contains(err.Error(), "\n") {
+		want := fmt.Sprintf("bad options: %s %v: want ", c.field, c.value)
+		if err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s %v: %v", c.field, c.value, err)
 		}
 	}

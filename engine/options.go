@@ -86,7 +86,8 @@ type Options struct {
 	// CompressionLevel [5], 1 … 22.
 	CompressionLevel int
 	// IDPersistInterval is how many ids GenerateID hands out between durable notes of them [1 000 000]. A crash skips up to twice
-	// as many. Every Tx draws one. An opening that finds no clean close adds the double of the larger of the old and new interval.
+	// as many. Every Tx draws one. At most 1<<32, so that ids never run out. An opening that finds no clean close adds the double of
+	// the larger of the old and new interval.
 	IDPersistInterval uint64
 	// IO is how the log is written [IOAuto].
 	IO IOMode
@@ -113,6 +114,10 @@ const (
 	defaultCompressionLevel  = 5
 	defaultIDPersistInterval = 1_000_000
 	segmentSizeMultiple      = 4096
+	// maxIDPersistInterval leaves room for a billion crashes below maxID.
+	maxIDPersistInterval = 1 << 32
+	// maxID is what an id counter on disk may say; above it ids would come to their end, and begin again.
+	maxID = math.MaxInt64
 	// zeroAfter: segments that last longer than this are zeroed ahead; 8 MiB in that time is 80 MiB/s.
 	zeroAfter = 100 * time.Millisecond
 )
@@ -171,7 +176,8 @@ func (o *Options) Validate() error {
 	bad(c.SegmentMode == GC || c.SegmentMode == Linear, "SegmentMode %d: want GC or Linear", c.SegmentMode)
 	bad(c.Compression == CompressionNone || c.Compression == CompressionZstd, "Compression %d: want CompressionNone or CompressionZstd", c.Compression)
 	bad(c.CompressionLevel >= 1 && c.CompressionLevel <= 22, "CompressionLevel %d: want 1 … 22", c.CompressionLevel)
-	bad(c.IDPersistInterval <= math.MaxInt64/4, "IDPersistInterval %d: want at most %d", c.IDPersistInterval, int64(math.MaxInt64/4))
+	bad(c.IDPersistInterval <= maxIDPersistInterval, "IDPersistInterval %d: want at most %d", c.IDPersistInterval,
+		uint64(maxIDPersistInterval))
 	bad(c.IO >= IOAuto && c.IO <= IOSyscall, "IO %d: want IOAuto, IOUring or IOSyscall", c.IO)
 	bad(c.Direct >= DirectAuto && c.Direct <= DirectOff, "Direct %d: want DirectAuto, DirectOn or DirectOff", c.Direct)
 	bad(!c.ReadOnly || !c.Temporary, "ReadOnly and Temporary exclude each other")

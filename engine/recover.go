@@ -54,18 +54,22 @@ func (s *store) recover() (*recovered, error) {
 	if int64(res.End)%int64(s.super.SegmentSize) != 0 {
 		r.tail = &r.scan.Segments[len(r.scan.Segments)-1]
 	}
-	r.ids(s)
-	return r, nil
+	return r, r.ids(s)
 }
 
 // ids decides where the id counter goes on. Ids are handed out below the sum of the last durable note and
-// twice the interval, so that is where a crashed store goes on: ids never repeat.
-func (r *recovered) ids(s *store) {
+// twice the interval, so that is where a crashed store goes on: ids never repeat. What would make them do so is damage (rule 12).
+func (r *recovered) ids(s *store) error {
+	if max(s.super.NextID, r.scan.Counter) > maxID || s.super.IDInterval > maxID/4 {
+		return damagedFile(filepath.Join(s.dir, superName), fmt.Sprintf("next id %d, noted %d, interval %d: out of bounds", s.super.NextID,
+			r.scan.Counter, s.super.IDInterval), nil)
+	}
 	r.nextID = s.super.NextID
 	if s.found && !s.super.Clean {
 		r.nextID = max(r.nextID, r.scan.Counter) + 2*max(s.super.IDInterval, s.opts.IDPersistInterval)
 	}
 	r.idLimit = r.nextID + 2*s.opts.IDPersistInterval
+	return nil
 }
 
 // start begins a new generation, opens the device, moves the tail, frees the slots that hold nothing and starts the log.

@@ -126,8 +126,8 @@ func (s *store) directory(dir string) (string, error) {
 	return tmp, nil
 }
 
-// openFile makes the directory and opens and locks the log file. It begins again if the file has lost its name by the time that it is locked:
-// a temporary store removes its files before it gives up the lock. The loop ends because each turn takes another such store.
+// openFile makes the directory and opens and locks the log file. It begins again if the file has lost its name by the time that it
+// is locked: a temporary store removes its files before it gives up the lock. The loop ends because each turn takes another such store.
 func (s *store) openFile() error {
 	for deadline := time.Now().Add(lockPatience); ; {
 		if _, err := s.fs.ReadDir(s.dir); errors.Is(err, fs.ErrNotExist) {
