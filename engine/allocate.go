@@ -93,6 +93,7 @@ func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
 		return 0, PagePtr[P]{}, err
 	}
 	body := pc.encode(tx, frag)
+	pc.pace()
 	pid, err := pc.pages.take(&pc.txs)
 	if err != nil {
 		return 0, PagePtr[P]{}, fmt.Errorf("allocate: %w", err)

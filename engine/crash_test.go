@@ -34,6 +34,9 @@ type crashRun struct {
 	crashes int
 }
 
+// crashRecycled is how many segments were recycled by all runs.
+var crashRecycled atomic.Int64
+
 // planted is a fault that the harness has to find; the zero value is none.
 type planted struct {
 	fs   func(*simdisk.Disk) vfs.FS
@@ -48,7 +51,7 @@ func newCrashRun(seed uint64, plant planted) *crashRun {
 	if rng.IntN(8) == 0 {
 		o.Capacity, r.limited = int64(4+rng.IntN(10))*16<<10, true
 	}
-	r.o = Options{SegmentSize: 16 << 10, IOBuffers: 2 + rng.IntN(2), ConsolidateAfter: 1 + rng.IntN(8), FlushEvery: -1,
+	r.o = Options{SegmentSize: 16 << 10, eager: rng.IntN(2) == 0, IOBuffers: 2 + rng.IntN(2), ConsolidateAfter: 1 + rng.IntN(8), FlushEvery: -1,
 		IDPersistInterval: []uint64{1, 3, 10, 1000}[rng.IntN(4)]}
 	r.setDisk(simdisk.New(seed, o))
 	return r
@@ -155,7 +158,11 @@ func (r *crashRun) run() error {
 			return err
 		}
 		if r.rng.IntN(8) > 0 {
-			r.disk.CrashAfter(1 + r.rng.IntN(60))
+			n := 1 + r.rng.IntN(60)
+			if r.o.eager {
+				n *= 1 + r.rng.IntN(5)
+			}
+			r.disk.CrashAfter(n)
 		}
 		if r.rng.IntN(6) == 0 {
 			err = together(pc, r.h, 2+r.rng.IntN(2), 10+r.rng.IntN(40), r.rng.Uint64())
@@ -165,7 +172,11 @@ func (r *crashRun) run() error {
 			if d, err = newDriver(pc, r.rng, r.h); err == nil {
 				d.max, d.trace = []int{100, 3000, 9000, 16 << 10}[r.rng.IntN(4)], r.trace
 				d.max = min(d.max, pc.super.SegmentSize-200)
-				err = d.work(10 + r.rng.IntN(60))
+				n := 10 + r.rng.IntN(60)
+				if r.o.eager {
+					d.eager, d.patience, d.max, n = true, []int{1, 2, 8, 60}[r.rng.IntN(4)], max(d.max, 3000), 3*n
+				}
+				err = d.work(n)
 			}
 			err = r.leave(pc, d, err)
 		}
@@ -180,7 +191,11 @@ func (r *crashRun) run() error {
 func (r *crashRun) leave(pc *PageCache[[]byte], d *driver, err error) error {
 	if d != nil {
 		d.end()
+		if d.changed != nil {
+			return d.changed
+		}
 	}
+	crashRecycled.Add(pc.cleaner.recycled.Load())
 	if v := violation(""); errors.As(err, &v) {
 		return err
 	}
@@ -302,7 +317,10 @@ func TestCrash(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	t.Logf("%.0f seeds/s", float64(next.Load()-*crashFirst)/time.Since(start).Seconds())
+	t.Logf("%.0f seeds/s, %d segments recycled", float64(next.Load()-*crashFirst)/time.Since(start).Seconds(), crashRecycled.Load())
+	if *crashSeeds >= 1000 && crashRecycled.Load() < int64(*crashSeeds/20) {
+		t.Error("too few segments were recycled for this to prove anything about recycling")
+	}
 }
 
 // together has several goroutines change the same pages. Only the first begins batches, and it waits for nothing while one is open.

@@ -68,7 +68,7 @@ func (pc *PageCache[P]) materialize(pid PageID, head *entry[P]) (*entry[P], erro
 	if err != nil {
 		return nil, err
 	}
-	kind, ext := pagestack.Base, (*pagestack.Ext[P])(nil)
+	kind, ext := pagestack.Base, pc.pulled
 	if head.Depth() > 1 {
 		kind, ext = pagestack.Merged, &pagestack.Ext[P]{Refs: make([]pagestack.Ref, 0, head.Depth())}
 		head.Refs(func(r pagestack.Ref) { ext.Refs = append(ext.Refs, r) })

@@ -247,20 +247,24 @@ func scanEnd(fsys vfs.FS, dir string) (LSN, bool, error) {
 // driver does random things to a store and asks at once whether the answers are right. It belongs to one goroutine, and nobody else
 // may change the store meanwhile.
 type driver struct {
-	pc      *PageCache[[]byte]
-	rng     *rand.Rand
-	h       *history
-	max     int // bytes of a value, at most
-	syncs   bool
-	trace   func(format string, args ...any) // nil: none
-	alive   []PageID
-	ptrs    map[PageID]PagePtr[[]byte]
-	stale   []oldState
-	open    []openBatch
-	txs     []openTx
-	ticks   int
-	freed   map[PageID]int // when the page was freed
-	noSpace int            // how often ErrNoSpace was seen
+	pc       *PageCache[[]byte]
+	rng      *rand.Rand
+	h        *history
+	max      int // bytes of a value, at most
+	syncs    bool
+	trace    func(format string, args ...any) // nil: none
+	alive    []PageID
+	ptrs     map[PageID]PagePtr[[]byte]
+	stale    []oldState
+	open     []openBatch
+	txs      []openTx
+	ticks    int
+	changed  error          // a value did that was read
+	cleaned  int            // steps of cleaning that did something
+	eager    bool           // give segments every chance to be recycled
+	patience int            // how long Txs last then
+	freed    map[PageID]int // when the page was freed
+	noSpace  int            // how often ErrNoSpace was seen
 }
 
 type oldState struct {
@@ -276,6 +280,32 @@ type openBatch struct {
 type openTx struct {
 	tx    *Tx
 	since int
+	held  []heldValue
+}
+
+// heldValue is a value that was read, and what it was then: it does not change before the Tx ends.
+type heldValue struct {
+	pid       PageID
+	was, read []byte
+}
+
+// finish ends a Tx.
+func (d *driver) finish(t *openTx) {
+	for _, h := range t.held {
+		if d.changed == nil && !bytes.Equal(h.was, h.read) {
+			d.changed = violated("a value of page %d changed before its Tx ended: %s, was %s", h.pid, brief(h.read), brief(h.was))
+		}
+	}
+	t.tx.End()
+}
+
+// hold keeps a value that was read in tx.
+func (d *driver) hold(tx *Tx, pid PageID, v []byte) {
+	for i := range d.txs {
+		if d.txs[i].tx == tx {
+			d.txs[i].held = append(d.txs[i].held, heldValue{pid, bytes.Clone(v), v})
+		}
+	}
 }
 
 // newDriver begins to work on a store that holds what h says. After an error too the driver is there, for its end.
@@ -297,6 +327,7 @@ func newDriver(pc *PageCache[[]byte], rng *rand.Rand, h *history) (*driver, erro
 			return d, err
 		}
 		d.ptrs[pid] = p.Ptr
+		d.hold(tx, pid, p.Value)
 	}
 	return d, nil
 }
@@ -305,11 +336,11 @@ func newDriver(pc *PageCache[[]byte], rng *rand.Rand, h *history) (*driver, erro
 func (d *driver) tx() (*Tx, error) {
 	if n := len(d.txs); n > 0 {
 		switch k := d.rng.IntN(8); {
-		case k > 1:
+		case k > 1 || n < 3 && d.patience > 2:
 			return d.txs[n-1].tx, nil
 		case k == 1 || n > 3:
 			i := d.rng.IntN(n)
-			d.txs[i].tx.End()
+			d.finish(&d.txs[i])
 			if d.txs = slices.Delete(d.txs, i, i+1); n > 1 {
 				return d.txs[n-2].tx, nil
 			}
@@ -319,14 +350,14 @@ func (d *driver) tx() (*Tx, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.txs = append(d.txs, openTx{tx, d.ticks})
+	d.txs = append(d.txs, openTx{tx: tx, since: d.ticks})
 	return tx, d.h.seen(tx.TS())
 }
 
 // end ends all Txs.
 func (d *driver) end() {
-	for _, t := range d.txs {
-		t.tx.End()
+	for i := range d.txs {
+		d.finish(&d.txs[i])
 	}
 	d.txs = nil
 }
@@ -346,6 +377,12 @@ func (d *driver) work(n int) error {
 // step does one thing. A violation is an error of the store; what else it returns is what the store returned.
 func (d *driver) step() error {
 	d.ticks++
+	if d.changed != nil {
+		return d.changed
+	}
+	if d.eager && d.rng.IntN(4) == 0 {
+		return d.recycle()
+	}
 	tx, err := d.tx()
 	if err != nil {
 		return err
@@ -375,6 +412,8 @@ func (d *driver) step() error {
 		return d.pin()
 	case k < 93:
 		return d.seal()
+	case k < 95:
+		return d.clean()
 	}
 	if !d.syncs {
 		return nil
@@ -390,8 +429,11 @@ func (d *driver) tracef(format string, args ...any) {
 
 // value is a new random value: of random bytes, of one byte, or of zeros, which must not be taken for a torn write.
 func (d *driver) value() []byte {
-	n := d.rng.IntN(40)
-	switch d.rng.IntN(16) {
+	n, sizes := d.rng.IntN(40), 16
+	if d.eager {
+		sizes = 4
+	}
+	switch d.rng.IntN(sizes) {
 	case 0:
 		n = d.rng.IntN(d.max + 1)
 	case 1, 2:
@@ -544,6 +586,7 @@ func (d *driver) get(tx *Tx) error {
 	if p.Kind != Materialized {
 		return nil
 	}
+	d.hold(tx, pid, p.Value)
 	if d.rng.IntN(2) == 0 {
 		d.ptrs[pid] = p.Ptr
 	}
@@ -615,6 +658,37 @@ func (d *driver) sealAt(i int) error {
 	d.open = slices.Delete(d.open, i, i+1)
 	d.h.batches[o.i].end = lsn
 	return nil
+}
+
+// clean does a few steps of cleaning.
+func (d *driver) clean() error {
+	for range 1 + d.rng.IntN(4) {
+		did, err := d.pc.AttemptGC()
+		if err != nil {
+			return err
+		}
+		if !did {
+			break
+		}
+		d.cleaned++
+	}
+	return nil
+}
+
+// recycle does what lets segments be recycled: Txs end, what is written becomes stable.
+func (d *driver) recycle() error {
+	if d.rng.IntN(d.patience) == 0 {
+		d.end()
+	}
+	if bound := d.h.bound(); bound == math.MaxInt64 && d.rng.IntN(2) == 0 {
+		if _, err := d.pc.Flush(); err != nil {
+			return err
+		}
+		if n := len(d.h.effects); n > 0 {
+			d.h.ack(d.h.effects[n-1].lsn + 1)
+		}
+	}
+	return d.clean()
 }
 
 // sync waits until something is stable, or looks at what is.

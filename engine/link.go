@@ -20,6 +20,7 @@ func (pc *PageCache[P]) Link(tx *Tx, pid PageID, old PagePtr[P], delta P) (PageP
 		return PagePtr[P]{}, false, err
 	}
 	body := pc.encode(tx, delta)
+	pc.pace()
 	for {
 		head, same := pc.current(s, old)
 		if !same {
@@ -50,6 +51,7 @@ func (pc *PageCache[P]) Replace(tx *Tx, pid PageID, old PagePtr[P], frag P) (Pag
 		return PagePtr[P]{}, false, err
 	}
 	body := pc.encode(tx, frag)
+	pc.pace()
 	for {
 		head, same := pc.current(s, old)
 		if !same {

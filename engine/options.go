@@ -70,9 +70,10 @@ type Options struct {
 	SnapshotEvery int
 	// SnapshotDir is where snapshots go [the store's directory]; for a later version.
 	SnapshotDir string
-	// CleanupThreshold is the live share below which a segment is worth cleaning [0.40], 0.01 … 1; for a later version.
+	// CleanupThreshold is the live share below which a segment is worth cleaning [0.40], 0.01 … 1, once there is some room to gain. When there is much,
+	// fuller ones are cleaned too.
 	CleanupThreshold float64
-	// CleanupSkew favours old segments in cleaning, in percent [10], 0 … 98; for a later version.
+	// CleanupSkew raises the threshold for old segments, by up to so many percent for the oldest [10], 0 … 98.
 	CleanupSkew int
 	// SegmentMode says whether segments are recycled [GC].
 	SegmentMode SegmentMode
@@ -99,6 +100,7 @@ type Options struct {
 	Logger *slog.Logger
 
 	fs         vfs.FS // test seam: the simulated disk
+	eager      bool   // test seam: clean whatever can be cleaned
 	foreground bool   // test seam: nothing is done to the disk that a call does not wait for, but by the flusher; set with fs
 }
 

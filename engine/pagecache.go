@@ -117,6 +117,8 @@ type PageCache[P any] struct {
 	ids    counter
 	pages  pages
 	counts counts
+	// pulled is the Ext of every Base whose value may be a view of the mapped file.
+	pulled *pagestack.Ext[P]
 	limit  int       // ConsolidateAfter
 	frags  sync.Pool // of *[]P, empty: room for the fragments of a page while it is merged
 }
@@ -132,7 +134,7 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 	if err != nil {
 		return nil, err
 	}
-	pc := &PageCache[P]{store: s, m: m, limit: min(s.opts.ConsolidateAfter, pagestack.MaxDepth-1)}
+	pc := &PageCache[P]{store: s, m: m, pulled: new(pagestack.Ext[P]), limit: min(s.opts.ConsolidateAfter, pagestack.MaxDepth-1)}
 	if _, ok := any(m).(Bytes); ok {
 		pc.raw, _ = any(func(b []byte) []byte { return b }).(func(P) []byte)
 	}
@@ -143,28 +145,36 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 		return nil, fmt.Errorf("open %s: %w", s.dir, err)
 	}
 	pc.ids.start(s, found.nextID, found.idLimit, pc.writeCounter)
+	pc.startCleaner()
 	return pc, nil
 }
 
 // rebuild fills the table from the messages that recovery found.
 func (pc *PageCache[P]) rebuild(r *recovered) error {
 	next := max(r.nextPage, FirstUserPage)
-	// Ids are dense, so that a page's id is bounded by how many messages there are, but for those of the last allocations
-	// before a crash. The bound keeps a hostile id from costing memory (rule 12).
+	// Ids are dense, and of each page that there is, or was, a message is in the log, but for those of the last allocations before a crash.
+	// So ids are bounded by how many messages the log has room for: a hostile one must not cost memory (rule 12).
 	const slack = 1 << 20
-	bound, seen := next+slack, uint64(0)
+	bound := next + slack + PageID(len(r.scan.Segments)*(pc.super.SegmentSize/format.HeaderSize))
+	orphans := map[PageID]recovery.Message{}
 	err := r.scan.Apply(func(m recovery.Message) error {
-		if seen++; m.Page > bound+PageID(seen) {
+		if m.Page > bound {
 			return pc.misplaced(m, "page id out of proportion to the log")
 		}
 		if m.Kind == format.KindCounter || m.Kind == format.KindMeta {
 			return pc.rebuildSpecial(m, m.Ptr)
 		}
 		next = max(next, m.Page+1)
+		if r.scan.Recycled > 0 && pc.orphaned(orphans, m) {
+			return nil
+		}
 		return pc.rebuildPage(m, m.Ptr)
 	})
 	if err != nil {
 		return err
+	}
+	for _, m := range orphans {
+		return pc.misplaced(m, noBase)
 	}
 	pc.pages.next.Store(uint64(next))
 	for pid := FirstUserPage; pid < next; pid++ {
@@ -196,6 +206,24 @@ func (pc *PageCache[P]) rebuild(r *recovered) error {
 // FirstUserPage is the first id that Allocate hands out in a new store.
 const FirstUserPage = format.FirstUserPage
 
+const noBase = "a delta of a page that has no base"
+
+// orphaned reports whether a message is a delta whose base was recycled. Then the page was written anew further on: orphans keeps those for which
+// that has not come yet.
+func (pc *PageCache[P]) orphaned(orphans map[PageID]recovery.Message, m recovery.Message) bool {
+	if m.Kind != format.KindAppend {
+		delete(orphans, m.Page)
+		return false
+	}
+	if old := pc.table.Make(m.Page).Load(); old != nil && old.Kind() == pagestack.OnDisk {
+		if _, already := orphans[m.Page]; !already {
+			return false
+		}
+	}
+	orphans[m.Page] = m
+	return true
+}
+
 func (pc *PageCache[P]) rebuildPage(m recovery.Message, ptr DiskPtr) error {
 	s := pc.table.Make(m.Page)
 	old := s.Load()
@@ -207,7 +235,7 @@ func (pc *PageCache[P]) rebuildPage(m recovery.Message, ptr DiskPtr) error {
 		e.Ext = &pagestack.Ext[P]{Refs: []pagestack.Ref{{LSN: m.LSN, Ptr: ptr}}}
 	case format.KindAppend:
 		if old == nil || old.Kind() != pagestack.OnDisk {
-			return pc.misplaced(m, "a delta of a page that has no base")
+			return pc.misplaced(m, noBase)
 		}
 		// Nobody else sees the chain yet. Oldest first until rebuild turns it round.
 		e = pagestack.New[P](pagestack.OnDisk, 0, len(old.Ext.Refs)+1, m.LSN, ptr)
@@ -261,6 +289,7 @@ func (pc *PageCache[P]) Close() error {
 		pc.view = nil
 	}
 	pc.calls.wait() // those that wait for the log itself end when it is closed
+	pc.stopCleaner()
 	if pc.opts.PrintProfileOnClose {
 		pc.opts.Logger.Info("profile", "dir", pc.dir, "stats", fmt.Sprintf("%+v", pc.Stats()))
 	}

@@ -1,7 +1,7 @@
 package engine
 
 import (
-	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -107,7 +107,8 @@ func (s *store) start(r *recovered) (err error) {
 		return err
 	}
 	s.space = segments.NewSpace(segments.Options{File: s.file, SegmentSize: size, Slots: int(fileSize / int64(size)), Store: sb.Store,
-		Generation: sb.Generation, Background: !s.opts.foreground, Zero: s.zero, ZeroAfter: zeroAfter})
+		Generation: sb.Generation, Background: !s.opts.foreground, Zero: s.zero, ZeroAfter: zeroAfter, Recycled: r.scan.Recycled,
+		Opened: s.kickCleaner})
 	spare := append(slices.Clone(r.scan.Zero), r.scan.Free...)
 	// Where an open batch was cut off, its messages still follow the end: trap 7.
 	if r.tail != nil && !(clean && !r.scan.Torn && int64(r.scan.End)%int64(s.dev.Block()) == 0) {
@@ -116,13 +117,12 @@ func (s *store) start(r *recovered) (err error) {
 		}
 	}
 	for _, slot := range r.discard {
-		if err := s.freeSlot(slot); err != nil {
+		h := format.SegmentHeader{State: format.SegmentFree, Stable: format.NoLSN, Recycled: r.scan.Recycled}
+		if err := s.markSlots(s.dev, s.bufs[0], []format.SegmentID{slot}, h); err != nil {
 			return err
 		}
 	}
-	spare = append(spare, r.discard...)
-	slices.SortFunc(spare, func(a, b format.SegmentID) int { return cmp.Compare(a, b) })
-	s.space.Ready(spare)
+	s.space.Ready(append(spare, r.discard...), r.scan.Zero)
 	return s.startLog(r)
 }
 
@@ -146,7 +146,7 @@ func (s *store) startLog(r *recovered) (err error) {
 }
 
 // moveTail copies the valid part of the last segment to another slot, under this opening's generation: the body
-// first, durably, then the header. Until the header is durable the old slot counts; from then on the new one does, and the old
+// first, durably, then the header that makes it count. Until the header is durable the old slot counts; from then on the new one does, and the old
 // one holds nothing. Stable bytes are never written over (rule 1), whatever the crash left after them is never read again
 // (trap 7), and what is shown is on the disk (rule 11).
 func (s *store) moveTail(r *recovered, spare []format.SegmentID) ([]format.SegmentID, error) {
@@ -181,14 +181,16 @@ func (s *store) moveTail(r *recovered, spare []format.SegmentID) ([]format.Segme
 		format.PutWord(buf[used:], format.PutPad(buf[used:], r.scan.End, stable, n-used, seed))
 	}
 	off := int64(slot.Offset(size))
-	// All but the header, the first block too: when the header is written below, the rest of its block does not change, so a
-	// write that is torn by sectors leaves a slot without a valid header, or a whole one.
-	clear(buf[:format.SegmentHeaderSize])
+	// First with a header that says free: when the right one is written below, the rest of its block does not change, so a write that is torn by
+	// sectors leaves a slot that is free, or a whole one. Not without a header: the free one that was there may be the only one that
+	// knows how many segments were recycled.
+	format.SegmentHeader{State: format.SegmentFree, SegmentSize: size, BlockSize: block, Generation: s.super.Generation,
+		Stable: format.NoLSN, Recycled: r.scan.Recycled, Slot: slot}.Put(buf)
 	if err := s.writeDurably(buf[:n], off); err != nil {
 		return nil, err
 	}
 	format.SegmentHeader{State: format.SegmentInUse, SegmentSize: size, BlockSize: block, Generation: s.super.Generation,
-		Base: old.Base, Stable: stable, Slot: slot}.Put(buf)
+		Base: old.Base, Stable: stable, Recycled: r.scan.Recycled, Slot: slot}.Put(buf)
 	if err := s.writeDurably(buf[:block], off); err != nil {
 		return nil, err
 	}
@@ -216,14 +218,26 @@ func (s *store) spareSlot(spare []format.SegmentID) (format.SegmentID, []format.
 	return slot, nil, noSpace(err)
 }
 
-// freeSlot marks a slot free by a synced header write, so that no later scan takes its contents for the log.
-func (s *store) freeSlot(slot format.SegmentID) error {
-	buf := s.bufs[0][:s.dev.Block()]
+// markSlots writes the headers of slots that hold nothing any more, durably, so that no later scan takes their contents for the log (rule 4d).
+// The rest of each block is written as it was: torn by sectors, the write leaves the segment whole or the slot free. buf is a block
+// of dev's for each, zero before and after.
+func (s *store) markSlots(dev iouring.Device, buf []byte, slots []format.SegmentID, h format.SegmentHeader) error {
+	block := dev.Block()
+	buf = buf[:block*len(slots)]
 	defer clear(buf)
-	format.SegmentHeader{State: format.SegmentFree, SegmentSize: s.super.SegmentSize, BlockSize: len(buf),
-		Generation: s.super.Generation, Stable: format.NoLSN, Slot: slot}.Put(buf)
-	if err := s.writeDurably(buf, int64(slot.Offset(s.super.SegmentSize))); err != nil {
-		return fmt.Errorf("mark %v free: %w", slot, err)
+	h.SegmentSize, h.BlockSize, h.Generation = s.super.SegmentSize, block, s.super.Generation
+	writes := make([]iouring.Write, len(slots))
+	for i, slot := range slots {
+		b, off := buf[i*block:(i+1)*block], int64(slot.Offset(s.super.SegmentSize))
+		if _, err := s.file.ReadAt(b, off); err != nil && err != io.EOF { // a slot that was cut short
+			return fmt.Errorf("mark %v free: %w", slot, err)
+		}
+		h.Slot = slot
+		h.Put(b)
+		writes[i] = iouring.Write{Off: off, Buf: b, Tag: uint64(i)}
+	}
+	if err := writeAll(dev, writes); err != nil {
+		return fmt.Errorf("mark %v free: %w", slots, err)
 	}
 	return nil
 }
@@ -233,14 +247,22 @@ func (s *store) writeDurably(b []byte, off int64) error { return writeTo(s.dev, 
 
 // writeTo is one write through a device that nothing else is using.
 func writeTo(dev iouring.Device, b []byte, off int64) error {
-	comps, err := dev.Do([]iouring.Write{{Off: off, Buf: b}}, 1, nil)
-	for err == nil && len(comps) == 0 {
-		comps, err = dev.Do(nil, 1, nil)
+	return writeAll(dev, []iouring.Write{{Off: off, Buf: b}})
+}
+
+// writeAll does writes through a device that nothing else is using.
+func writeAll(dev iouring.Device, writes []iouring.Write) (err error) {
+	for some := range slices.Chunk(writes, dev.Depth()) {
+		comps, doErr := dev.Do(some, len(some), nil)
+		for doErr == nil && len(comps) < len(some) {
+			comps, doErr = dev.Do(nil, 1, comps)
+		}
+		err = errors.Join(err, doErr)
+		for _, c := range comps {
+			err = errors.Join(err, c.Err)
+		}
 	}
-	if err != nil {
-		return err
-	}
-	return comps[0].Err
+	return err
 }
 
 func pull(v mmapread.Viewer, ptr format.DiskPtr, lsn format.LSN, seed format.Seed) (format.Header, []byte, error) {

@@ -186,13 +186,16 @@ func TestAccountsAreTrue(t *testing.T) {
 			})
 		}
 		wg.Wait()
+		pc.cleaner.mu.Lock()
 		want := int64(0)
 		for pid := PageID(0); pid < PageID(pc.pages.next.Load()); pid++ {
 			if s := pc.table.Get(pid); s != nil && s.Load() != nil {
 				s.Load().Refs(func(r pagestack.Ref) { want += (int64(r.Ptr.Len) + 7) &^ 7 })
 			}
 		}
-		if got := pc.Stats().LiveBytes; got != want {
+		got := pc.Stats().LiveBytes
+		pc.cleaner.mu.Unlock()
+		if got != want {
 			t.Fatalf("live bytes %d, want %d", got, want)
 		}
 		closeTest(t, pc)

@@ -29,6 +29,10 @@ type Stats struct {
 	Segments       int   // slots of the log file
 	SegmentsInUse  int
 	LiveBytes      int64 // of messages that are current
+	Draining       int   // segments in which nothing is current, that cannot be recycled yet
+	Recycled       int64 // segments recycled in this opening
+	Cleaned        int64 // segments whose live contents were moved
+	BytesMoved     int64 // by that
 	Pages          int64 // page ids handed out and not freed
 	PagesFree      int64 // ids that will be handed out again
 	Pulls          int64 // fragments read from the log
@@ -44,6 +48,9 @@ func (pc *PageCache[P]) Stats() Stats {
 	st.PagesFree = pc.pages.spare.Load()
 	st.Pages = int64(pc.pages.next.Load()) - int64(FirstUserPage) - st.PagesFree
 	st.Pulls, st.Merges, st.Consolidations = pc.counts.pulls.Load(), pc.counts.merges.Load(), pc.counts.consolidations.Load()
+	c := &pc.cleaner
+	st.Recycled, st.Cleaned, st.BytesMoved = c.recycled.Load(), c.cleaned.Load(), c.moved.Load()
+	st.Draining = int(c.draining.Load())
 	st.OpenTxs, st.OldestTx = pc.txs.oldest()
 	return st
 }

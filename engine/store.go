@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,23 +33,22 @@ const lockPatience = 2 * time.Second
 
 // store is what page stores and standalone logs have in common: the directory, its lock, the log.
 type store struct {
-	opts   Options
-	fs     vfs.FS
-	dir    string
-	madeIt bool // this opening made the directory, for Temporary
-	ours   bool // the files are this opening's to remove, if Temporary: the store is new, or was opened
-	file   vfs.File
-	view   vfs.Map
-	dev    iouring.Device
-	report iouring.Report
-	// zeroDev writes zeros ahead of the log, and zeros are what it writes; made when first used, by one goroutine at a time.
-	zeroDev iouring.Device
-	zeros   []byte
+	opts    Options
+	fs      vfs.FS
+	dir     string
+	madeIt  bool // this opening made the directory, for Temporary
+	ours    bool // the files are this opening's to remove, if Temporary: the store is new, or was opened
+	file    vfs.File
+	view    vfs.Map
+	dev     iouring.Device
+	report  iouring.Report
+	side    side
 	bufs    [][]byte
 	space   *segments.Space
 	log     *iobuf.Log
 	super   format.Superblock
 	found   bool // the store existed before this opening
+	cleaner cleaner
 	busy    bool // at Close: something is still at work on the file
 
 	// closed is set by Close, which then waits for the calls and Txs that have not seen it.
@@ -73,6 +73,7 @@ func openStore(dir string, o *Options, isLog bool) (s *store, found *recovered, 
 		return nil, nil, err
 	}
 	st := &store{opts: o.withDefaults()}
+	st.cleaner.kick = make(chan struct{}, 1)
 	s = st
 	s.fs = s.opts.fs
 	if s.dir, err = s.directory(dir); err != nil {
@@ -335,9 +336,9 @@ func (s *store) release() {
 	if s.busy || s.log != nil && !s.log.Drained() {
 		return
 	}
-	if s.zeroDev != nil {
-		_ = s.zeroDev.Close()
-		iouring.FreeBuffer(s.zeros)
+	if s.side.dev != nil {
+		_ = s.side.dev.Close()
+		iouring.FreeBuffer(s.side.zeros)
 	}
 	if s.dev != nil {
 		_ = s.dev.Close()
@@ -403,33 +404,54 @@ func (s *store) header(lsn format.LSN, off format.Offset) (format.Header, error)
 	return h, s.corrupt(lsn, format.DiskPtr{Off: off, Len: format.HeaderSize}, h, err)
 }
 
-// zero writes zeros to a range of the log file, durably, past the log's own device, so as not to stand in its way. It stops with an
-// error once quit is closed.
-func (s *store) zero(off, n int64, quit <-chan struct{}) error {
-	if s.zeroDev == nil {
+// side is a device of its own for what is written beside the log, so as not to stand in its way.
+type side struct {
+	mu    sync.Mutex
+	dev   iouring.Device // made when it is first used
+	zeros []byte         // always zero, but while a block of it is written
+}
+
+// sidePiece is how much is written at once: little enough not to hold up a commit for long.
+const sidePiece = 256 << 10
+
+// sideDepth is how many writes it takes at once.
+const sideDepth = 16
+
+// beside calls write with the device and zeroed memory.
+func (s *store) beside(write func(dev iouring.Device, zeros []byte) error) error {
+	s.side.mu.Lock()
+	defer s.side.mu.Unlock()
+	if s.side.dev == nil {
 		o := s.opts.device()
-		o.Ring, o.Depth = iouring.Off, 1
+		o.Depth = sideDepth
 		dev, _, err := s.file.OpenDevice(o)
 		if err != nil {
 			return err
 		}
-		const piece = 256 << 10 // small enough not to hold up a commit for long
-		if s.zeros, err = iouring.AllocBuffer(piece); err != nil {
+		if s.side.zeros, err = iouring.AllocBuffer(sidePiece); err != nil {
 			return errors.Join(err, dev.Close())
 		}
-		s.zeroDev = dev
+		s.side.dev = dev
 	}
+	return write(s.side.dev, s.side.zeros)
+}
+
+// zero writes zeros to a range of the log file, durably. It stops with an error once quit is closed.
+func (s *store) zero(off, n int64, quit <-chan struct{}) error {
 	for end := off + n; off < end; {
 		select {
 		case <-quit:
 			return ErrClosed
 		default:
 		}
-		b := s.zeros[:min(int64(len(s.zeros)), end-off)]
-		if err := writeTo(s.zeroDev, b, off); err != nil {
+		err := s.beside(func(dev iouring.Device, zeros []byte) error {
+			b := zeros[:min(int64(len(zeros)), end-off)]
+			off += int64(len(b))
+			return writeTo(dev, b, off-int64(len(b)))
+		})
+		if err != nil {
 			return err
 		}
-		off += int64(len(b))
 	}
 	return nil
 }

@@ -19,7 +19,8 @@ type stop struct {
 
 var errMissing = errors.New("the segment that should begin here is missing")
 
-// findStop follows the chain to the first place without a valid message.
+// findStop follows the chain to the first place without a valid message. Segments that are missing below the known-stable LSN have been
+// recycled: nothing in them was current.
 func (s *scanner) findStop() stop {
 	at := stop{lsn: s.firstBase}
 	for _, i := range s.chain {
@@ -27,12 +28,27 @@ func (s *scanner) findStop() stop {
 		if t.base < s.firstBase {
 			continue
 		}
+		if t.base > at.lsn {
+			if t.base-1 > s.stable {
+				break
+			}
+			s.missing += uint64((t.base - at.lsn) / format.LSN(s.size))
+			if s.lastHole == 0 {
+				s.firstHole = at.lsn
+			}
+			s.lastHole = t.base
+		}
 		at.lsn = t.base + format.LSN(w.end)
 		if w.why != nil {
 			at.slot, at.offset, at.why, at.rest = t.id, t.id.Offset(s.size)+format.Offset(w.end), w.why, w.rest
 			break
 		}
 	}
+	return s.explain(at)
+}
+
+// explain completes a stop: why it is one, and whether anything follows.
+func (s *scanner) explain(at stop) stop {
 	if at.why == nil {
 		at.slot, at.offset, at.why = NoSlot, NoOffset, errMissing
 		if id, ok := s.lostSlot(at.lsn); ok {
@@ -63,13 +79,10 @@ func (s *scanner) conclude() error {
 	r := s.res
 	at := s.findStop()
 	r.Tip, r.Stable = at.lsn, s.stable
-	var marks []mark
-	for _, i := range s.chain {
-		if s.slots[i].base < r.Tip {
-			marks = append(marks, s.segments[i].marks...)
-		}
+	if r.Tip > s.stable && (s.missing > r.Recycled || s.missing < r.Recycled && s.o.From == 0) {
+		return s.corrupt(s.lost(), fmt.Sprintf("%d segments are missing, and %d were recycled", s.missing, r.Recycled))
 	}
-	r.End = cutBatches(marks, r.Tip)
+	r.End = cutBatches(s.marks(), r.Tip)
 	d := decide(facts{
 		clean: s.o.Clean,
 		// A segment that was opened, but not written to, counts as its base.
@@ -87,6 +100,33 @@ func (s *scanner) conclude() error {
 	s.fillSegments()
 	s.fillCounter()
 	return nil
+}
+
+// lost is where a segment is missing that was not recycled, as far as can be told.
+func (s *scanner) lost() stop {
+	at := stop{lsn: s.firstHole, slot: NoSlot, offset: NoOffset, why: errMissing}
+	if len(s.res.Damaged) > 0 {
+		at.slot, at.why = s.res.Damaged[0], s.damage
+		at.offset = at.slot.Offset(s.size)
+	}
+	return at
+}
+
+// marks returns the batch markers below Tip. Where segments were recycled after a beginning, its end may have been in one of them; what is
+// stable lies in no batch that was open.
+func (s *scanner) marks() (marks []mark) {
+	for _, i := range s.chain {
+		if s.slots[i].base >= s.res.Tip {
+			break
+		}
+		for _, m := range s.segments[i].marks {
+			if m.begin == 0 && m.lsn < s.lastHole && m.lsn <= s.stable {
+				continue
+			}
+			marks = append(marks, m)
+		}
+	}
+	return marks
 }
 
 func (s *scanner) corrupt(at stop, label string) error {

@@ -12,5 +12,8 @@
 //	    is void (trap 7).
 //	R4  No input panics, or allocates more than a small multiple of the file (rule 12).
 //
+// A segment that is missing below the known-stable LSN has been recycled (rule 4), which is lawful: nothing in it was current. One that
+// is missing above ends the log.
+//
 // The decisions of rule 10 are a table, in decide.go.
 package recovery

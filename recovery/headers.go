@@ -43,6 +43,7 @@ func (s *scanner) readHeaders() error {
 			return err
 		}
 	}
+	s.res.Recycled += s.uncounted
 	return s.findChain()
 }
 
@@ -72,7 +73,13 @@ func (s *scanner) addHeader(buf []byte, id format.SegmentID) error {
 	}
 	r.MaxGeneration = max(r.MaxGeneration, h.Generation)
 	s.stable = max(s.stable, h.Stable)
-	if h.State == format.SegmentFree {
+	if h.Recycled > r.Recycled {
+		r.Recycled, s.uncounted = h.Recycled, 0
+	}
+	if h.State == format.SegmentRecycled && h.Recycled == r.Recycled {
+		s.uncounted++
+	}
+	if h.State != format.SegmentInUse {
 		r.Free = append(r.Free, id)
 		return nil
 	}
@@ -81,8 +88,7 @@ func (s *scanner) addHeader(buf []byte, id format.SegmentID) error {
 }
 
 // findChain sorts the slots by base and picks those that the log consists of by their headers: of several with the same
-// base the one of the highest generation; none of a lower generation than one before it; without holes from
-// firstBase on.
+// base the one of the highest generation; none of a lower generation than one before it. Holes are lawful or not: findStop.
 func (s *scanner) findChain() error {
 	slices.SortFunc(s.slots, func(a, b slot) int {
 		switch {
@@ -113,9 +119,9 @@ func (s *scanner) findChain() error {
 		highest = t.gen
 		if t.base < s.firstBase {
 			s.chain = append(s.chain, i)
-		} else if t.base == next {
+		} else if t.base >= next {
 			s.chain = append(s.chain, i)
-			next += format.LSN(s.size)
+			next = t.base + format.LSN(s.size)
 		}
 	}
 	return nil

@@ -52,6 +52,7 @@ type Result struct {
 	MaxGeneration format.Generation // the highest in the superblock and the headers
 	Counter       uint64            // the highest id counter below Tip, whether End cuts it off or not; 0 if none
 	Torn          bool              // something was dropped
+	Recycled      uint64            // segments that were recycled, over the life of the store: messages may lack what they followed
 	Why           string            // why the log ends where it does
 
 	from  format.LSN
@@ -84,12 +85,16 @@ type scanner struct {
 	fileSize  int64 // bytes
 	firstBase format.LSN
 
-	slots    []slot // every slot of the file that holds, or may have held, a part of the log
-	chain    []int  // indexes of slots, the log by headers alone, in order of base
-	damage   error  // what is wrong with the first damaged header
-	stable   format.LSN
-	segments []walked // parallel to slots
-	res      *Result
+	firstHole format.LSN // where the first hole below the known-stable LSN begins, and where the last one ends; 0 if there is none
+	lastHole  format.LSN
+	uncounted uint64 // slots that were marked as recycled since the highest count was written
+	missing   uint64 // segments in such holes
+	slots     []slot // every slot of the file that holds, or may have held, a part of the log
+	chain     []int  // indexes of slots, the log by headers alone, in order of base
+	damage    error  // what is wrong with the first damaged header
+	stable    format.LSN
+	segments  []walked // parallel to slots
+	res       *Result
 }
 
 // slot is a slot that is in use, or whose header says nothing.

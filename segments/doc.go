@@ -6,11 +6,11 @@
 //
 // States of a slot, each edge with the function that makes it:
 //
-//	       OpenSegment            SealSegment
-//	Free ──────────────▶ Active ───────────────▶ Inactive
-//	  ▲                                              │
-//	  └──────────────────────────────────────────────┘ (recycling: not in this version; the file only grows)
+//	       OpenSegment            SealSegment             Drain
+//	Free ──────────────▶ Active ───────────────▶ Inactive ──────▶ Draining
+//	  ▲                                                              │
+//	  └──────────────────────────────────────────────────────────────┘ Recycle
 //
 // Free: the slot's bytes mean nothing. Active: an io buffer holds it; it is read from there. Inactive: it is wholly
-// durable and read through the map.
+// durable and read through the map. Draining: nothing in it is live; it waits for stability and readers (rule 4).
 package segments

@@ -87,7 +87,8 @@ func TestCloseIsBounded(t *testing.T) {
 			<-hang
 			return ErrNoRoom
 		}})
-	s.Ready([]format.SegmentID{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}) // so many that there is no need to grow
+	all := []format.SegmentID{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}
+	s.Ready(all, all) // so many that there is no need to grow
 	if _, err := openMany(s, 2); err != nil {
 		t.Fatal(err)
 	}

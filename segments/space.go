@@ -1,8 +1,10 @@
 package segments
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,10 +26,11 @@ const (
 	Free State = iota
 	Active
 	Inactive
+	Draining
 )
 
 // String returns the state's name.
-func (s State) String() string { return [...]string{"free", "active", "inactive"}[s] }
+func (s State) String() string { return [...]string{"free", "active", "inactive", "draining"}[s] }
 
 // Segment describes one slot.
 type Segment struct {
@@ -67,20 +70,22 @@ type Space struct {
 	// chunks grows by whole chunks; each pointer is written once (under mu) and publishes a zeroed chunk.
 	chunks [1 << 12]atomic.Pointer[[chunkSize]Segment]
 
-	mu      sync.Mutex
-	free    []format.SegmentID              // Free, space reserved, the next to be used last
-	index   map[format.LSN]format.SegmentID // by base, of the slots that are not Free
-	zeroed  map[format.SegmentID]bool       // of free: wholly written with zeros
-	slots   int                             // slots that the file holds
-	used    int                             // slots that are not Free
-	opened  int                             // calls of OpenSegment that got a slot
-	growing bool                            // growAhead is at work
-	waiting bool                            // zeroAhead is at work, or waits whether it is worth it
-	zeroing bool                            // zeroAhead has a slot
-	moved   sync.Cond                       // on mu: growing or zeroing has ended
-	ahead   sync.WaitGroup                  // on growAhead and zeroAhead
-	quit    chan struct{}                   // closed by Close
-	broken  error                           // the first I/O error while growing, for good
+	mu       sync.Mutex
+	free     []format.SegmentID              // Free, space reserved; the lowest, which is used next, last
+	index    map[format.LSN]format.SegmentID // by base, of the slots that are not Free
+	zeroed   map[format.SegmentID]bool       // of free: wholly written with zeros
+	slots    int                             // slots that the file holds
+	used     int                             // slots that are not Free
+	opened   int                             // calls of OpenSegment that got a slot
+	growing  bool                            // growAhead is at work
+	waiting  bool                            // zeroAhead is at work, or waits whether it is worth it
+	zeroing  bool                            // zeroAhead has a slot
+	moved    sync.Cond                       // on mu: growing or zeroing has ended
+	ahead    sync.WaitGroup                  // on growAhead and zeroAhead
+	quit     chan struct{}                   // closed by Close
+	recycled uint64                          // over the life of the store
+	newest   format.LSN                      // base of the segment opened last
+	broken   error                           // the first I/O error while growing, for good
 }
 
 // Options say what a Space works on.
@@ -93,6 +98,10 @@ type Options struct {
 
 	// Background grows the file ahead of need, in a goroutine of its own.
 	Background bool
+	// Recycled is how many segments were recycled before this opening.
+	Recycled uint64
+	// Opened, if set, is called after each OpenSegment, and must not block.
+	Opened func()
 	// Zero writes zeros to a range of the file, durably, or stops with an error once quit is closed. With Background, the next slot is zeroed ahead if the segments last
 	// longer than ZeroAfter each: the first write to space that is only reserved costs the file system a change of its own
 	// books, so that a small durable write takes about twice as long as one to space that was written before. When
@@ -103,7 +112,8 @@ type Options struct {
 
 // NewSpace returns a Space; Adopt then says which slots are in use, and Ready which are free.
 func NewSpace(o Options) *Space {
-	s := &Space{o: o, slots: o.Slots, index: map[format.LSN]format.SegmentID{}, zeroed: map[format.SegmentID]bool{}, quit: make(chan struct{})}
+	s := &Space{o: o, slots: o.Slots, index: map[format.LSN]format.SegmentID{}, zeroed: map[format.SegmentID]bool{}, quit: make(chan struct{}),
+		recycled: o.Recycled, newest: format.NoLSN}
 	s.moved.L = &s.mu
 	return s
 }
@@ -134,6 +144,7 @@ func (s *Space) Adopt(id format.SegmentID, base format.LSN, seed format.Seed, ac
 	g.state.Store(uint32(state))
 	s.index[base] = id
 	s.used++
+	s.newest = max(s.newest, base)
 }
 
 // Append reserves one more slot at the end of the file and returns it. It is the caller's.
@@ -147,11 +158,22 @@ func (s *Space) Append() (format.SegmentID, error) {
 	return format.SegmentID(s.slots - 1), nil
 }
 
-// Ready makes the slots given free for use: those that recovery found to hold nothing.
-func (s *Space) Ready(free []format.SegmentID) {
-	for i := len(free) - 1; i >= 0; i-- {
-		s.free = append(s.free, free[i])
+// Ready makes the slots given free for use: those that recovery found to hold nothing. fresh are those that were never written. Others are not
+// zeroed ahead, which is for fresh ones, and would take their headers away.
+func (s *Space) Ready(free, fresh []format.SegmentID) {
+	for _, id := range free {
+		s.put(id)
+		s.zeroed[id] = true
 	}
+	for _, id := range fresh {
+		delete(s.zeroed, id)
+	}
+}
+
+// put adds a slot to the free ones. mu is held.
+func (s *Space) put(id format.SegmentID) {
+	i, _ := slices.BinarySearchFunc(s.free, id, func(a, b format.SegmentID) int { return cmp.Compare(b, a) })
+	s.free = slices.Insert(s.free, i, id)
 }
 
 // OpenSegment takes a slot for the segment that begins at base. It grows the file if no slot is free; where that fails nothing has
@@ -177,6 +199,7 @@ func (s *Space) OpenSegment(base format.LSN) (format.SegmentID, error) {
 	delete(s.zeroed, id)
 	s.used++
 	s.opened++
+	s.newest = max(s.newest, base)
 	g := s.Segment(id)
 	g.base.Store(int64(base))
 	g.seed.Store(uint32(format.MakeSeed(s.o.Store, s.o.Generation, id)))
@@ -185,11 +208,28 @@ func (s *Space) OpenSegment(base format.LSN) (format.SegmentID, error) {
 	if s.o.Background && s.used > 1 {
 		s.workAhead()
 	}
+	if s.o.Opened != nil {
+		s.o.Opened()
+	}
 	return id, nil
 }
 
-// stride is how many slots are worth reserving at once: a quarter of the file, at most maxAhead bytes, at least two.
-func (s *Space) stride() int { return max(2, min(s.slots/4, maxAhead/s.o.SegmentSize)) }
+// Recycled is how many segments have been recycled over the life of the store.
+func (s *Space) Recycled() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.recycled
+}
+
+// stride is how many slots are worth reserving at once: a quarter of the file, at most maxAhead bytes, at least two. Once segments are
+// recycled the file hardly grows, and room that is not needed would only make it larger.
+func (s *Space) stride() int {
+	share := 4
+	if s.recycled > 0 {
+		share = 64
+	}
+	return max(2, min(s.slots/share, maxAhead/s.o.SegmentSize))
+}
 
 // growAhead grows the file in the background. Lack of room shows when a slot is needed and there is none, an I/O error at the next
 // segment.
@@ -236,7 +276,7 @@ func (s *Space) zeroAhead(opened int) {
 	err := s.o.Zero(int64(id.Offset(s.o.SegmentSize)), int64(s.o.SegmentSize), s.quit)
 	s.mu.Lock()
 	s.zeroing = false
-	s.free = append(s.free, id)
+	s.put(id)
 	if err == nil {
 		s.zeroed[id] = true
 	}
@@ -303,11 +343,9 @@ func (s *Space) reserve(first, n int) error {
 }
 
 func (s *Space) add(first, n int) {
-	fresh := make([]format.SegmentID, 0, n+len(s.free))
-	for i := first + n - 1; i >= first; i-- {
-		fresh = append(fresh, format.SegmentID(i))
+	for i := first; i < first+n; i++ {
+		s.put(format.SegmentID(i))
 	}
-	s.free = append(fresh, s.free...)
 	s.slots = max(s.slots, first+n)
 }
 

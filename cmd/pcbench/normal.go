@@ -39,8 +39,9 @@ func writeNormal(out io.Writer, results []*result) error {
 	}
 	for _, r := range results {
 		u := &r.store
-		fmt.Fprintf(w, "  %s: written=%s, padded=%s, flushes=%d, buffer_waits=%d, merges=%d, consolidations=%d, segments=%d/%d\n", r.spec.Name,
+		fmt.Fprintf(w, "  %s: written=%s, padded=%s, flushes=%d, buffer_waits=%d, merges=%d, consolidations=%d, segments=%d/%d", r.spec.Name,
 			bytesText(u.written), bytesText(u.padded), u.flushes, u.waits, u.merges, u.consolidations, u.segmentsInUse, u.segments)
+		fmt.Fprintf(w, ", recycled=%d, draining=%d, cleaned=%d, moved=%s\n", u.recycled, u.draining, u.cleaned, bytesText(u.moved))
 	}
 	return w.Flush()
 }

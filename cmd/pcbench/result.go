@@ -158,17 +158,21 @@ func errno(err error) int {
 
 // storeUse is what the store itself has done during a group.
 type storeUse struct {
-	device                  string
-	written, padded         int64 // bytes
-	flushes, waits          int64
-	merges, consolidations  int64
-	segments, segmentsInUse int
+	device                   string
+	written, padded          int64 // bytes
+	flushes, waits           int64
+	merges, consolidations   int64
+	segments, segmentsInUse  int
+	recycled, cleaned, moved int64
+	draining                 int
 }
 
 func storeStats(before, after engine.Stats) storeUse {
 	return storeUse{device: after.Device, written: after.BytesWritten - before.BytesWritten, padded: after.BytesPadded - before.BytesPadded,
 		flushes: after.Flushes - before.Flushes, waits: after.BufferWaits - before.BufferWaits, merges: after.Merges - before.Merges,
-		consolidations: after.Consolidations - before.Consolidations, segments: after.Segments, segmentsInUse: after.SegmentsInUse}
+		consolidations: after.Consolidations - before.Consolidations, segments: after.Segments, segmentsInUse: after.SegmentsInUse,
+		recycled: after.Recycled - before.Recycled, cleaned: after.Cleaned - before.Cleaned, moved: after.BytesMoved - before.BytesMoved,
+		draining: after.Draining}
 }
 
 // usage is the processor time of the whole process while a group ran: goroutines have none of their own.

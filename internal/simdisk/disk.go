@@ -343,3 +343,16 @@ func (d *Disk) FlipBit(name string, off int64, bit uint) {
 		}
 	}
 }
+
+// Copy returns a disk with the same durable contents.
+func (d *Disk) Copy() *Disk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := New(1, d.opts)
+	maps.Copy(n.dirs, d.dirs)
+	for name, f := range d.durable {
+		c := &inode{now: f.durable.clone(), durable: f.durable.clone()}
+		n.files[name], n.durable[name] = c, c
+	}
+	return n
+}

@@ -155,7 +155,7 @@ func TestSegmentHeader(t *testing.T) {
 	check("other slot", ErrSegmentDamaged, h.Slot+1, h.SegmentSize)
 	check("other size", ErrSegmentForeign, h.Slot, 2*h.SegmentSize)
 	for name, change := range map[string]func(h *SegmentHeader){
-		"state":           func(h *SegmentHeader) { h.State = 3 },
+		"state":           func(h *SegmentHeader) { h.State = 4 },
 		"base negative":   func(h *SegmentHeader) { h.Base = -MinSegmentSize },
 		"base off":        func(h *SegmentHeader) { h.Base += 8 },
 		"stable negative": func(h *SegmentHeader) { h.Stable = -2 },

@@ -19,7 +19,7 @@ import (
 //	24  8  generation
 //	32  8  base: the LSN of the segment's first byte, a multiple of the segment size
 //	40  8  the stable LSN known when the header was written
-//	48  8  zero
+//	48  8  how many segments had been recycled when the header was written, over the life of the store; see SegmentRecycled
 //	56  4  slot: the segment's own index in the file
 //	60  4  zero
 const SegmentHeaderSize = 64
@@ -42,6 +42,9 @@ type SegmentState uint8
 const (
 	SegmentInUse SegmentState = 1 // holds a part of the log
 	SegmentFree  SegmentState = 2 // holds nothing; what follows the header is left over
+	// SegmentRecycled is free too; what it held was a part of the log in which nothing was current. Several are marked at once,
+	// with the same count, which counts none of them: it is theirs as long as no header has a higher one.
+	SegmentRecycled SegmentState = 3
 )
 
 // SegmentHeader is a decoded segment header.
@@ -52,6 +55,7 @@ type SegmentHeader struct {
 	Generation  Generation
 	Base        LSN
 	Stable      LSN
+	Recycled    uint64 // so that segments that are missing can be told from those that were recycled
 	Slot        SegmentID
 }
 
@@ -67,6 +71,7 @@ func (h SegmentHeader) Put(dst []byte) {
 	binary.LittleEndian.PutUint64(dst[24:], uint64(h.Generation))
 	binary.LittleEndian.PutUint64(dst[32:], uint64(h.Base))
 	binary.LittleEndian.PutUint64(dst[40:], uint64(h.Stable))
+	binary.LittleEndian.PutUint64(dst[48:], h.Recycled)
 	binary.LittleEndian.PutUint32(dst[56:], uint32(h.Slot))
 	binary.LittleEndian.PutUint32(dst[8:], segmentCRC(dst))
 }
@@ -103,12 +108,13 @@ func DecodeSegmentHeader(src []byte, slot SegmentID, segmentSize int) (SegmentHe
 		Generation:  Generation(binary.LittleEndian.Uint64(src[24:])),
 		Base:        LSN(binary.LittleEndian.Uint64(src[32:])),
 		Stable:      LSN(binary.LittleEndian.Uint64(src[40:])),
+		Recycled:    binary.LittleEndian.Uint64(src[48:]),
 		Slot:        SegmentID(binary.LittleEndian.Uint32(src[56:])),
 	}
 	switch v := binary.LittleEndian.Uint16(src[12:]); {
 	case v != Version:
 		return h, fmt.Errorf("%w: format version %d, this program knows %d", ErrSegmentForeign, v, Version)
-	case h.State != SegmentInUse && h.State != SegmentFree:
+	case h.State < SegmentInUse || h.State > SegmentRecycled:
 		return h, fmt.Errorf("%w: state %d", ErrSegmentDamaged, h.State)
 	case h.SegmentSize != segmentSize:
 		return h, fmt.Errorf("%w: segment size %d, want %d", ErrSegmentForeign, h.SegmentSize, segmentSize)

@@ -116,6 +116,8 @@ func (s *memSpace) OpenSegment(base format.LSN) (format.SegmentID, error) {
 	return id, nil
 }
 
+func (s *memSpace) Recycled() uint64 { return 0 }
+
 func (s *memSpace) SealSegment(slot format.SegmentID, base format.LSN) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

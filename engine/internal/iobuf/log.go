@@ -42,6 +42,8 @@ type Space interface {
 	OpenSegment(base format.LSN) (format.SegmentID, error)
 	// SealSegment says that every byte of the segment is durable and that no buffer holds it any more.
 	SealSegment(slot format.SegmentID, base format.LSN)
+	// Recycled is how many segments have been recycled, for headers.
+	Recycled() uint64
 }
 
 // Config is what a Log is made of.

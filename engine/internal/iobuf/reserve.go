@@ -118,7 +118,7 @@ func (l *Log) rotate() error {
 	}
 	b.slot, b.seed = slot, format.MakeSeed(l.store, l.generation, slot)
 	format.SegmentHeader{State: format.SegmentInUse, SegmentSize: l.segmentSize, BlockSize: l.block,
-		Generation: l.generation, Base: base, Stable: l.StableLSN(), Slot: slot}.Put(b.mem)
+		Generation: l.generation, Base: base, Stable: l.StableLSN(), Recycled: l.space.Recycled(), Slot: slot}.Put(b.mem)
 	b.walked, b.boundary, b.submitted, b.covered = format.SegmentHeaderSize, 0, 0, 0
 	l.nextBase += format.LSN(l.segmentSize)
 	l.open(b, base, format.SegmentHeaderSize)

@@ -1,0 +1,369 @@
+package engine
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"pagecache/engine/internal/pagestack"
+	"pagecache/internal/invariants"
+	"pagecache/iouring"
+	"pagecache/segments"
+	"pagecache/segments/format"
+)
+
+// cleaner makes room: it moves what is live out of segments that hold little of it, and recycles those that hold nothing (rule 4).
+//
+//	C1  A segment is recycled only after everything that replaced its contents is stable, the segment after it has begun on the disk, every Tx
+//	    that was open when it became empty has ended, and its header says so durably.
+//	C2  Moving a page leaves its timestamp (rule 6), and what it puts into the table refers to the new place only (rule 3).
+//	C3  It never waits for a batch or a Tx: what cannot be recycled yet is looked at again.
+//
+// (Segment cleaning by cost and benefit: Rosenblum and Ousterhout, The Design and Implementation of a Log-Structured File System, 1991.)
+type cleaner struct {
+	kick chan struct{} // room for one: a segment was opened
+	quit chan struct{}
+	done chan struct{}
+
+	mu      sync.Mutex // held for a step
+	buf     []byte     // a segment, once one was cleaned
+	drained []drained
+	stuck   map[format.SegmentID]int64 // segments that could not be cleaned, and their live bytes then
+	failed  error                      // why nothing is recycled any more
+
+	late     atomic.Bool  // writers wait. Written by the cleaner alone; a stale one costs or saves a nap
+	draining atomic.Int64 // len(drained), for who does not hold mu
+	moved    atomic.Int64 // bytes
+	cleaned  atomic.Int64 // segments
+	recycled atomic.Int64 // segments, in this opening
+}
+
+// drained is a Draining segment.
+type drained struct {
+	id    format.SegmentID
+	base  format.LSN
+	lsn   format.LSN // stable from here on: what replaced its contents is stable
+	epoch uint64     // nobody inside entered before this: nobody sees its contents
+}
+
+const (
+	// Space that is used for other things than live data, in percent of that, from which on segments below the threshold are cleaned, and from
+	// which on any are.
+	softSlack, hardSlack = 20, 38
+	// behindSlack is from where on writers wait.
+	behindSlack = 45
+	// worthless is the live share above which cleaning frees next to nothing.
+	worthless = 0.95
+	// cleanerRest is how long the cleaner waits for something to happen.
+	cleanerRest = 100 * time.Millisecond
+)
+
+func (s *store) kickCleaner() {
+	select {
+	case s.cleaner.kick <- struct{}{}:
+	default:
+	}
+}
+
+// startCleaner starts cleaning in the background.
+func (pc *PageCache[P]) startCleaner() {
+	c := &pc.cleaner
+	c.quit, c.done = make(chan struct{}), make(chan struct{})
+	if pc.opts.SegmentMode == Linear || pc.opts.foreground {
+		close(c.done)
+		return
+	}
+	go func() {
+		defer close(c.done)
+		t := time.NewTicker(cleanerRest)
+		defer t.Stop()
+		for {
+			select {
+			case <-c.quit:
+				return
+			case <-c.kick:
+			case <-t.C:
+			}
+			for pc.cleanerWorks() {
+				c.late.Store(pc.behind())
+			}
+			c.late.Store(false)
+		}
+	}()
+}
+
+// cleanerWorks does a step, and reports whether another may be worth it.
+func (pc *PageCache[P]) cleanerWorks() bool {
+	select {
+	case <-pc.cleaner.quit:
+		return false
+	default:
+	}
+	did, err := pc.cleanStep()
+	return did && err == nil
+}
+
+func (pc *PageCache[P]) stopCleaner() {
+	close(pc.cleaner.quit)
+	<-pc.cleaner.done
+}
+
+// AttemptGC does one step of cleaning by hand: it recycles segments that hold nothing any more, or else moves what is live out of one that is
+// worth it. It reports whether it did anything. Cleaning goes on in the background too, unless SegmentMode is Linear. Errors: ErrClosed,
+// ErrNoSpace, ErrFailed, ErrCorrupt where a page that is to be moved is damaged. Safe for concurrent use.
+func (pc *PageCache[P]) AttemptGC() (bool, error) {
+	if pc.closed.Load() {
+		return false, fmt.Errorf("clean: %w", ErrClosed)
+	}
+	if pc.opts.SegmentMode == Linear {
+		return false, nil
+	}
+	return pc.cleanStep()
+}
+
+func (pc *PageCache[P]) cleanStep() (bool, error) {
+	c := &pc.cleaner
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer func() { c.draining.Store(int64(len(c.drained))) }()
+	if c.failed != nil {
+		return false, logError("clean", c.failed)
+	}
+	n, err := pc.recycle()
+	if err != nil {
+		c.failed = err
+		return false, logError("clean", err)
+	}
+	if pc.drain() > 0 || n > 0 {
+		return true, nil
+	}
+	victim, ok := pc.victim()
+	if !ok {
+		return false, nil
+	}
+	if err := pc.cleanSegment(victim); err != nil {
+		if c.stuck == nil {
+			c.stuck = map[format.SegmentID]int64{}
+		}
+		c.stuck[victim.ID] = victim.Live
+		if errors.Is(err, ErrTooLarge) {
+			return true, nil
+		}
+		return false, logError("clean", err)
+	}
+	c.cleaned.Add(1)
+	return true, nil
+}
+
+// drain finds the segments in which nothing is live any more. What has replaced their contents was reserved before the end of the log that is
+// noted, and whoever may still look at them entered before the epoch that is noted.
+func (pc *PageCache[P]) drain() int {
+	c := &pc.cleaner
+	first := len(c.drained)
+	pc.space.Inactive(func(v segments.Candidate) {
+		if v.Live == 0 && pc.space.Drain(v.ID) {
+			delete(c.stuck, v.ID)
+			c.drained = append(c.drained, drained{id: v.ID, base: v.Base})
+		}
+	})
+	if first == len(c.drained) {
+		return 0
+	}
+	lsn, epoch := pc.log.Tail(), pc.txs.domain.Retire()
+	for i := first; i < len(c.drained); i++ {
+		c.drained[i].lsn, c.drained[i].epoch = lsn, epoch
+	}
+	return len(c.drained) - first
+}
+
+// recycle makes the Draining segments free that may be, and returns how many.
+func (pc *PageCache[P]) recycle() (n int, err error) {
+	c := &pc.cleaner
+	size := format.LSN(pc.super.SegmentSize)
+	stable, oldest := pc.log.StableEnd(), pc.txs.domain.Oldest()
+	var ready []format.SegmentID
+	for _, d := range c.drained {
+		// The first block of the next segment is stable too, so that a scan finds where the log goes on.
+		if stable >= d.lsn && stable > d.base+size+format.SegmentHeaderSize && d.epoch <= oldest {
+			ready = append(ready, d.id)
+		}
+	}
+	for ids := range slices.Chunk(ready, recycleAtOnce) {
+		if err := pc.recycleSlots(ids, stable-1); err != nil {
+			return n, err
+		}
+		n += len(ids)
+		c.recycled.Add(int64(len(ids)))
+		c.drained = slices.DeleteFunc(c.drained, func(d drained) bool { return slices.Contains(ids, d.id) })
+	}
+	return n, nil
+}
+
+// recycleAtOnce is how many headers are written together.
+const recycleAtOnce = sideDepth
+
+func (pc *PageCache[P]) recycleSlots(ids []format.SegmentID, stable format.LSN) error {
+	size := int64(pc.super.SegmentSize)
+	for _, id := range ids {
+		// Nothing of what was read here may be shown for what is written next (rule 2).
+		off := int64(id.Offset(int(size)))
+		if err := errors.Join(pc.view.Drop(off, size), pc.file.DropCache(off, size)); err != nil {
+			return err
+		}
+	}
+	return pc.space.Recycle(ids, func(recycled uint64) error {
+		return pc.beside(func(dev iouring.Device, zeros []byte) error {
+			h := format.SegmentHeader{State: format.SegmentRecycled, Stable: stable, Recycled: recycled}
+			return pc.markSlots(dev, zeros, ids, h)
+		})
+	})
+}
+
+// victim picks the segment that is worth cleaning most, if there is need for room.
+func (pc *PageCache[P]) victim() (best segments.Candidate, ok bool) {
+	size := int64(pc.super.SegmentSize)
+	used, live := pc.space.Usage()
+	slack := used - live - int64(pc.opts.IOBuffers+2)*size - int64(len(pc.cleaner.drained))*size
+	if slack <= live*softSlack/100 && !pc.opts.eager {
+		return best, false
+	}
+	limit, oldest := pc.opts.CleanupThreshold, 1
+	if slack > live*hardSlack/100 || pc.opts.eager {
+		limit = worthless
+	}
+	pc.space.Inactive(func(v segments.Candidate) { oldest = max(oldest, v.Age) })
+	score := -1.0
+	pc.space.Inactive(func(v segments.Candidate) {
+		if was, stuck := pc.cleaner.stuck[v.ID]; stuck && was == v.Live {
+			return
+		}
+		share := float64(v.Live) / float64(size)
+		skew := float64(pc.opts.CleanupSkew) / 100 * float64(v.Age) / float64(oldest)
+		if share > min(limit+skew, worthless) {
+			return
+		}
+		if benefit := (1 - share) * float64(v.Age) / (1 + share); benefit > score {
+			best, score, ok = v, benefit, true
+		}
+	})
+	return best, ok
+}
+
+// cleanSegment moves every page that has something in the segment.
+func (pc *PageCache[P]) cleanSegment(v segments.Candidate) error {
+	tx := pc.txs.begin()
+	defer tx.End()
+	size := format.LSN(pc.super.SegmentSize)
+	from := v.ID.Offset(int(size))
+	// Read as a whole: through the map, each block would be a fault of its own.
+	c := &pc.cleaner
+	if len(c.buf) == 0 {
+		c.buf = make([]byte, size)
+	}
+	if _, err := pc.file.ReadAt(c.buf, int64(from)); err != nil {
+		return err
+	}
+	for pos := format.SegmentHeaderSize; len(c.buf)-pos >= format.HeaderSize; {
+		h, err := format.DecodeHeader(c.buf[pos:], len(c.buf)-pos, v.Base+format.LSN(pos))
+		if err != nil {
+			return pc.corrupt(v.Base+format.LSN(pos), DiskPtr{Off: from + format.Offset(pos), Len: format.HeaderSize}, h, err)
+		}
+		pos += format.AlignUp(h.Len)
+		switch h.Kind {
+		case format.KindPad, format.KindFailed, format.KindBatchBegin, format.KindBatchEnd:
+			continue
+		}
+		if s := pc.table.Get(h.Page); s != nil {
+			if err := pc.move(tx, h.Page, s, from, from+format.Offset(size)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// move writes the page anew if any of it lies in [from, to). Its state stays, and so does what it has in memory, unless that may be a view of
+// the old place. It ends because each turn that fails means that somebody else has changed the page.
+func (pc *PageCache[P]) move(tx *Tx, pid PageID, s *slot[P], from, to format.Offset) error {
+	for {
+		invariants.Jitter()
+		head := s.Load()
+		inside := false
+		if head != nil {
+			head.Refs(func(r pagestack.Ref) { inside = inside || r.Ptr.Off >= from && r.Ptr.Off < to })
+		}
+		if !inside {
+			return nil
+		}
+		kind, body, whole, err := pc.rewritten(tx, pid, head)
+		if err != nil {
+			return err
+		}
+		r, err := pc.log.Reserve(kind, pid, len(body))
+		if err != nil {
+			return err
+		}
+		copy(r.Body(), body)
+		e := pagestack.New[P](head.Kind(), head.TS(), 1, r.LSN(), r.Ptr())
+		e.Ext = head.Ext // of Meta and Counter
+		switch {
+		case kind == format.KindCompact && head.Kind() == pagestack.OnDisk:
+			e.Ext = &pagestack.Ext[P]{Refs: []pagestack.Ref{{LSN: r.LSN(), Ptr: r.Ptr()}}}
+		case kind == format.KindCompact:
+			if head.Ext == pc.pulled && head.Kind() == pagestack.Base {
+				if whole, err = pc.m.Decode(bytes.Clone(body)); err != nil {
+					r.Abort()
+					return fmt.Errorf("decode page %d, to move it: %w", pid, err)
+				}
+			}
+			e = pagestack.New[P](pagestack.Base, head.TS(), 1, r.LSN(), r.Ptr())
+			e.Frag = whole
+		}
+		if pc.install(s, head, e, &r) {
+			pc.cleaner.moved.Add(int64(format.AlignUp(format.HeaderSize + len(body))))
+			return nil
+		}
+	}
+}
+
+// rewritten returns the page whose head is given as one message, and its value if it has one.
+func (pc *PageCache[P]) rewritten(tx *Tx, pid PageID, head *entry[P]) (kind format.Kind, body []byte, whole P, err error) {
+	switch head.Kind() {
+	case pagestack.Free:
+		return format.KindFree, nil, whole, nil
+	case pagestack.Meta:
+		return format.KindMeta, format.AppendMeta(nil, head.Ext.Meta), whole, nil
+	case pagestack.Counter:
+		return format.KindCounter, format.AppendCounter(nil, head.Ext.Counter), whole, nil
+	}
+	if whole, err = pc.whole(pid, head); err != nil {
+		return 0, nil, whole, err
+	}
+	return format.KindCompact, pc.encode(tx, whole), whole, nil
+}
+
+// behind decides whether writers must wait for the cleaner: there is more to clean than there should ever be, and it is not held up by
+// Txs or batches, for which nobody waits.
+func (pc *PageCache[P]) behind() bool {
+	c := &pc.cleaner
+	used, live := pc.space.Usage()
+	slack := used - live - (int64(pc.opts.IOBuffers+8)+c.draining.Load())*int64(pc.super.SegmentSize)
+	return slack > live*behindSlack/100
+}
+
+// pace makes a writer wait, for some milliseconds at most, while the cleaner is behind.
+func (pc *PageCache[P]) pace() {
+	if !pc.cleaner.late.Load() {
+		return
+	}
+	const nap, naps = 500 * time.Microsecond, 8
+	for range naps {
+		if time.Sleep(nap); !pc.cleaner.late.Load() {
+			return
+		}
+	}
+}

@@ -1,0 +1,71 @@
+package segments
+
+import (
+	"fmt"
+
+	"pagecache/segments/format"
+)
+
+// Candidate is a segment that may be worth cleaning.
+type Candidate struct {
+	ID   format.SegmentID
+	Base format.LSN
+	Live int64 // bytes
+	Age  int   // segments opened since
+}
+
+// Inactive calls visit with every segment that is wholly durable, by slot. The newest is left out: where the log ends is known by it.
+func (s *Space) Inactive(visit func(Candidate)) {
+	s.mu.Lock()
+	slots, newest := s.slots, s.newest
+	s.mu.Unlock()
+	for i := range slots {
+		id := format.SegmentID(i)
+		g := s.Segment(id)
+		if g.State() != Inactive {
+			continue
+		}
+		if base := g.Base(); base < newest {
+			visit(Candidate{ID: id, Base: base, Live: g.Live(), Age: int(int64(newest-base) / int64(s.o.SegmentSize))})
+		}
+	}
+}
+
+// Usage returns the bytes of all slots that are not Free, and the live bytes in them.
+func (s *Space) Usage() (used, live int64) {
+	_, n, live := s.Totals()
+	return int64(n) * int64(s.o.SegmentSize), live
+}
+
+// Drain has an Inactive segment in which nothing is live wait to be recycled; false: it is another.
+func (s *Space) Drain(id format.SegmentID) bool {
+	g := s.Segment(id)
+	return g.Live() == 0 && g.state.CompareAndSwap(uint32(Inactive), uint32(Draining))
+}
+
+// Recycle makes the slots of Draining segments Free. mark writes their headers durably, with the count given, before which none is used
+// again (rule 4d); after an error the slots stay as they are, and no others may be recycled: the count on the disk is not known.
+func (s *Space) Recycle(ids []format.SegmentID, mark func(recycled uint64) error) error {
+	for _, id := range ids {
+		if g := s.Segment(id); g.State() != Draining || g.Live() != 0 {
+			return fmt.Errorf("recycle %v, which is %v with %d live bytes", id, g.State(), g.Live())
+		}
+	}
+	if err := mark(s.Recycled()); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range ids {
+		g := s.Segment(id)
+		delete(s.index, g.Base())
+		g.base.Store(int64(format.NoLSN))
+		g.state.Store(uint32(Free))
+		s.zeroed[id] = true // written before, which is what zeroing is for
+		s.put(id)
+	}
+	s.recycled += uint64(len(ids))
+	s.used -= len(ids)
+	s.moved.Broadcast()
+	return nil
+}
