@@ -104,6 +104,10 @@ type jsonStore struct {
 	Merges         int64  `json:"merges"`
 	Consolidations int64  `json:"consolidations"`
 	Segments       int    `json:"segments"`
+	SegmentsInUse  int    `json:"segments_in_use"`
+	Recycled       int64  `json:"recycled"`
+	Cleaned        int64  `json:"cleaned"`
+	Moved          int64  `json:"moved_bytes"`
 }
 
 // fixed is a number with six decimals, as fio writes them.
@@ -189,7 +193,8 @@ func newJSONJob(r *result, group int, j *job) jsonJob {
 		Sync: jsonSync{j.sync.n, newJSONLatency(&j.sync)}, JobRuntime: j.runtime / 1e6,
 		User: fixed(u.userPercent), System: fixed(u.systemPercent), Switches: u.switches, MajFaults: u.majFaults, MinFaults: u.minFault,
 		NS: bandPairs(list, 1), US: bandPairs(list, microsecond), MS: bandPairs(list, millisecond), Depth: r.spec.IODepth, Percentile: 100,
-		Store: jsonStore{st.device, st.written, st.padded, st.flushes, st.waits, st.merges, st.consolidations, st.segments}}
+		Store: jsonStore{st.device, st.written, st.padded, st.flushes, st.waits, st.merges, st.consolidations, st.segments,
+			st.segmentsInUse, st.recycled, st.cleaned, st.moved}}
 	for _, o := range r.spec.given {
 		out.Options = append(out.Options, pair{o[0], o[1]})
 	}

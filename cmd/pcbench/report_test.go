@@ -21,7 +21,7 @@ func fixedResult() *result {
 	s.given = [][2]string{{"rw", "randrw"}, {"fdatasync", "32"}}
 	r := &result{spec: &s, started: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), elapsed: 1500 * time.Millisecond}
 	r.store = storeUse{device: "a device", written: 5 << 20, padded: 4096, flushes: 12, waits: 1,
-		merges: 2, consolidations: 3, segments: 9, segmentsInUse: 8}
+		merges: 2, consolidations: 3, segments: 9, segmentsInUse: 8, recycled: 4, cleaned: 3, moved: 7 << 10, draining: 1}
 	for k := range 2 {
 		j := newJob(s.Name, 1)
 		j.runtime = int64(1000+k) * millisecond
