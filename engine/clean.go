@@ -143,7 +143,7 @@ func (pc *PageCache[P]) cleanStep() (bool, error) {
 	}
 	victim, ok := pc.victim()
 	if !ok {
-		return false, nil
+		return pc.shrink()
 	}
 	if err := pc.cleanSegment(victim); err != nil {
 		if c.stuck == nil {
@@ -221,6 +221,17 @@ func (pc *PageCache[P]) recycleSlots(ids []format.SegmentID, stable format.LSN) 
 			return pc.markSlots(dev, zeros, ids, h)
 		})
 	})
+}
+
+// shrink makes the file shorter if its end has been free for long enough to be more than what the next segments need.
+func (pc *PageCache[P]) shrink() (bool, error) {
+	_, used, _ := pc.space.Totals()
+	did, err := pc.space.Shrink(pc.opts.IOBuffers+used/16, func(slot format.SegmentID, recycled uint64) error {
+		return pc.beside(func(dev iouring.Device, zeros []byte) error {
+			return pc.markSlots(dev, zeros, []format.SegmentID{slot}, format.SegmentHeader{State: format.SegmentFree, Stable: pc.log.StableLSN(), Recycled: recycled})
+		})
+	})
+	return did, logError("clean", err)
 }
 
 // victim picks the segment that is worth cleaning most, if there is need for room.

@@ -28,6 +28,8 @@ func pop(mu *sync.Mutex, errs *[]error) (err error) {
 func (f *growFile) Allocate(off, n int64) error { return pop(&f.mu, &f.allocate) }
 func (f *growFile) Sync() error                 { return pop(&f.mu, &f.sync) }
 
+func (f *growFile) Truncate(int64) error { return nil }
+
 func openMany(s *Space, n int) (opened int, err error) {
 	const size = 16 << 10
 	for ; opened < n; opened++ {

@@ -2,6 +2,7 @@ package segments
 
 import (
 	"fmt"
+	"slices"
 
 	"pagecache/segments/format"
 )
@@ -69,3 +70,34 @@ func (s *Space) Recycle(ids []format.SegmentID, mark func(recycled uint64) error
 	s.moved.Broadcast()
 	return nil
 }
+
+// Shrink gives back free slots at the end of the file, if that is worth it: all but keep of them. mark writes a free header with the count
+// given to a slot that stays, durably, before those that are given back take theirs along. It reports whether the file has become shorter. Slots are
+// not handed out meanwhile.
+func (s *Space) Shrink(keep int, mark func(slot format.SegmentID, recycled uint64) error) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	end := 0
+	for end < len(s.free) && int(s.free[end]) == s.slots-1-end { // free is sorted, the highest first
+		end++
+	}
+	drop := end - max(keep, s.stride()) // else it would grow again at once
+	if drop < max(minShrink, s.slots/16) || s.growing || s.zeroing || s.broken != nil {
+		return false, nil
+	}
+	if err := mark(s.free[len(s.free)-1], s.recycled); err != nil {
+		return false, err
+	}
+	for _, id := range s.free[:drop] {
+		delete(s.zeroed, id)
+	}
+	s.free = slices.Delete(s.free, 0, drop)
+	s.slots -= drop
+	if err := s.o.File.Truncate(int64(s.slots) * int64(s.o.SegmentSize)); err != nil {
+		return false, fmt.Errorf("shrink log by %d segments: %w", drop, err) // it is longer than need be
+	}
+	return true, nil
+}
+
+// minShrink is how many slots are worth a change of the file's length.
+const minShrink = 4

@@ -16,6 +16,7 @@ import (
 type File interface {
 	Allocate(off, n int64) error
 	Sync() error
+	Truncate(size int64) error
 }
 
 // State is what a slot is used for.
