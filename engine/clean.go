@@ -116,9 +116,11 @@ func (pc *PageCache[P]) stopCleaner() {
 // worth it. It reports whether it did anything. Cleaning goes on in the background too, unless SegmentMode is Linear. Errors: ErrClosed,
 // ErrNoSpace, ErrFailed, ErrCorrupt where a page that is to be moved is damaged. Safe for concurrent use.
 func (pc *PageCache[P]) AttemptGC() (bool, error) {
-	if pc.closed.Load() {
-		return false, fmt.Errorf("clean: %w", ErrClosed)
+	call, err := pc.enter()
+	if err != nil {
+		return false, logError("clean", err)
 	}
+	defer call.End()
 	if pc.opts.SegmentMode == Linear {
 		return false, nil
 	}
