@@ -200,11 +200,11 @@ func (s *store) moveTail(r *recovered, spare []format.SegmentID) ([]format.Segme
 	return spare, nil
 }
 
-// readTail reads the valid part of the tail. Bytes that do not come are an error of the caller's decoding.
+// readTail reads the valid part of the tail. Bytes that the file does not have stay zeros: a pad's, or the caller's decoding finds it out.
 func (s *store) readTail(g recovery.Segment, buf []byte) error {
 	_, err := s.file.ReadAt(buf, int64(g.Slot.Offset(s.super.SegmentSize)))
 	if err == io.EOF {
-		err = io.ErrUnexpectedEOF
+		return nil
 	}
 	return err
 }

@@ -84,7 +84,7 @@ func TestNothingIsReclaimedUnderAReader(t *testing.T) {
 	}
 	var limbo []retired
 	reclaimed := 0
-	for range swaps {
+	for n := 0; n < swaps || reclaimed == 0 && n < 1000*swaps; n++ {
 		old := shared.Swap(new(object))
 		limbo = append(limbo, retired{old, d.Retire()})
 		for oldest := d.Oldest(); len(limbo) > 0 && limbo[0].r <= oldest; limbo = limbo[1:] {
