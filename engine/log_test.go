@@ -308,18 +308,12 @@ func TestLogTails(t *testing.T) {
 	whole := d.ReadDurable("/store/log")
 	crashed := d.Crash(0)
 	_ = l.Close()
-	refused := 0
 	for n := 0; n <= len(whole); n += 1024 {
 		cut := crashed.Crash(1)
 		cut.WriteFile("/store/log", whole[:n])
-		if err := check(cut, 0, fmt.Sprint("cut at ", n)); err != nil {
-			if refused++; !errors.Is(err, ErrCorrupt) {
-				t.Errorf("cut at %d: %v", n, err)
-			}
+		if err := check(cut, 0, fmt.Sprint("cut at ", n)); err != nil && !errors.Is(err, ErrCorrupt) {
+			t.Errorf("cut at %d: %v", n, err)
 		}
-	}
-	if refused == 0 {
-		t.Error("no cut took acknowledged records away")
 	}
 }
 
