@@ -14,6 +14,7 @@ import (
 
 	"pagecache/internal/simdisk"
 	"pagecache/internal/vfs"
+	"pagecache/segments"
 )
 
 var (
@@ -165,7 +166,7 @@ func (r *crashRun) run() error {
 			r.disk.CrashAfter(n)
 		}
 		if r.rng.IntN(6) == 0 {
-			err = together(pc, r.h, 2+r.rng.IntN(2), 10+r.rng.IntN(40), r.rng.Uint64())
+			err = together(r.disk, pc, r.h, 2+r.rng.IntN(2), 10+r.rng.IntN(40), r.rng.Uint64())
 			err = r.leave(pc, nil, err)
 		} else {
 			var d *driver
@@ -324,8 +325,8 @@ func TestCrash(t *testing.T) {
 }
 
 // together has several goroutines change the same pages. Only the first begins batches, and it waits for nothing while one is open.
-func together(pc *PageCache[[]byte], h *history, goroutines, n int, seed uint64) error {
-	w := &workers{pc: pc, h: h}
+func together(d *simdisk.Disk, pc *PageCache[[]byte], h *history, goroutines, n int, seed uint64) error {
+	w := &workers{disk: d, pc: pc, h: h}
 	for pid := FirstUserPage; pid < PageID(pc.pages.next.Load()); pid++ {
 		w.pids = append(w.pids, pid)
 	}
@@ -345,6 +346,7 @@ func together(pc *PageCache[[]byte], h *history, goroutines, n int, seed uint64)
 
 // workers is what the goroutines of together share.
 type workers struct {
+	disk *simdisk.Disk
 	pc   *PageCache[[]byte]
 	mu   sync.Mutex
 	h    *history // under mu
@@ -371,6 +373,10 @@ func (w *workers) work(g, n int, rng *rand.Rand) error {
 	var at int
 	seal := func() error {
 		lsn, err := batch.b.End()
+		if errors.Is(err, segments.ErrNoRoom) { // others wait behind it
+			w.disk.SetCapacity(0)
+			lsn, err = batch.b.End()
+		}
 		if err != nil {
 			return logError("seal", err)
 		}
@@ -383,6 +389,9 @@ func (w *workers) work(g, n int, rng *rand.Rand) error {
 	for range n {
 		lsn, err := w.one(rng)
 		if err != nil {
+			if batch != nil { // others may wait behind it
+				err = errors.Join(err, seal())
+			}
 			return err
 		}
 		switch k := rng.IntN(6); {
