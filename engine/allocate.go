@@ -92,6 +92,9 @@ func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
 	if err := pc.check(tx, "allocate", 0); err != nil {
 		return 0, PagePtr[P]{}, err
 	}
+	if pc.opts.ReadOnly {
+		return 0, PagePtr[P]{}, logError("allocate", ErrReadOnly)
+	}
 	body := pc.encode(tx, frag)
 	pc.pace()
 	pid, err := pc.pages.take(&pc.txs)

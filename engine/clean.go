@@ -73,7 +73,7 @@ func (s *store) kickCleaner() {
 func (pc *PageCache[P]) startCleaner() {
 	c := &pc.cleaner
 	c.quit, c.done = make(chan struct{}), make(chan struct{})
-	if pc.opts.SegmentMode == Linear || pc.opts.foreground {
+	if pc.opts.SegmentMode == Linear || pc.opts.foreground || pc.opts.ReadOnly {
 		close(c.done)
 		return
 	}
@@ -121,6 +121,9 @@ func (pc *PageCache[P]) AttemptGC() (bool, error) {
 		return false, logError("clean", err)
 	}
 	defer call.End()
+	if pc.opts.ReadOnly {
+		return false, logError("clean", ErrReadOnly)
+	}
 	if pc.opts.SegmentMode == Linear {
 		return false, nil
 	}

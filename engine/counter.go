@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -34,6 +35,10 @@ func (c *counter) start(s *store, next, limit uint64, write func(uint64) (LSN, e
 	c.next.Store(next)
 	c.hard.Store(limit)
 	c.soft.Store(limit - c.interval)
+	if s.opts.ReadOnly { // timestamps are drawn, but not noted
+		c.hard.Store(math.MaxUint64)
+		c.soft.Store(math.MaxUint64)
+	}
 }
 
 // slow is the way of an id that is at or above soft: it starts a note in the background, or waits for one if the id is at or above hard.
@@ -100,6 +105,9 @@ func (pc *PageCache[P]) writeCounter(v uint64) (LSN, error) {
 func (pc *PageCache[P]) GenerateID() (uint64, error) {
 	if pc.closed.Load() {
 		return 0, logError("generate id", iobuf.ErrClosed)
+	}
+	if pc.opts.ReadOnly {
+		return 0, logError("generate id", ErrReadOnly)
 	}
 	id := pc.ids.next.Add(1) - 1
 	if id >= pc.ids.soft.Load() {

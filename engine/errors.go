@@ -15,7 +15,7 @@ var (
 	ErrClosed       = errors.New("store is closed")
 	ErrCorrupt      = recovery.ErrCorrupt // a *CorruptError says where
 	ErrLocked       = errors.New("store is open elsewhere")
-	ErrReadOnly     = errors.New("store is open for reading only")
+	ErrReadOnly     = iobuf.ErrReadOnly
 	ErrNoSpace      = errors.New("no space left for the log")
 	ErrUnsupported  = errors.New("not supported")
 	ErrRootNotFound = errors.New("no root of that name")

@@ -41,7 +41,7 @@ func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (Page[P], error) {
 	case pagestack.Meta:
 		return Page[P]{Kind: MetaPage, Ptr: PagePtr[P]{head}}, nil
 	}
-	if head.Depth() > pc.limit {
+	if head.Depth() > pc.limit && !pc.opts.ReadOnly {
 		// The writer who should have done it could not; the log may take it now, and if not, reading goes on.
 		if e, err := pc.consolidate(tx, pid, s, head); err == nil && e != nil {
 			return Page[P]{Kind: Materialized, Value: e.Frag, Ptr: PagePtr[P]{e}}, nil
@@ -155,7 +155,7 @@ func (pc *PageCache[P]) Fragments(tx *Tx, pid PageID) (PagePtr[P], []P, error) {
 	if head == nil || head.Kind() == pagestack.Free {
 		return PagePtr[P]{}, nil, nil
 	}
-	if head.Depth() > pc.limit {
+	if head.Depth() > pc.limit && !pc.opts.ReadOnly {
 		if e, err := pc.consolidate(tx, pid, s, head); err == nil && e != nil {
 			return PagePtr[P]{e}, []P{e.Frag}, nil
 		}

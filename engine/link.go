@@ -135,6 +135,9 @@ func (pc *PageCache[P]) writable(tx *Tx, doing string, pid PageID) (*slot[P], er
 	if err := pc.check(tx, doing, pid); err != nil {
 		return nil, err
 	}
+	if pc.opts.ReadOnly {
+		return nil, fmt.Errorf("%s page %d: %w", doing, pid, ErrReadOnly)
+	}
 	if pid < FirstUserPage {
 		return nil, fmt.Errorf("%s page %d: %w: it is the store's own", doing, pid, ErrUnsupported)
 	}

@@ -63,6 +63,9 @@ func (pc *PageCache[P]) CASRoot(tx *Tx, name []byte, old, new Option) (Option, b
 	if err := pc.check(tx, "change a root on", format.MetaPage); err != nil {
 		return None, false, err
 	}
+	if pc.opts.ReadOnly {
+		return None, false, fmt.Errorf("root %q: %w", name, ErrReadOnly)
+	}
 	if new.Valid && new.PageID > format.MaxPageID {
 		return None, false, fmt.Errorf("root %q for page %d: %w: the highest is %d", name, new.PageID, ErrUnsupported, uint64(format.MaxPageID))
 	}

@@ -80,7 +80,8 @@ type Options struct {
 	// Temporary removes the store at Close; an opening that fails removes only what it has made. Without a directory the store is made
 	// under /dev/shm, or os.TempDir without that.
 	Temporary bool
-	// ReadOnly opens without writing; for a later version, refused here.
+	// ReadOnly opens a store that is there with a lock that others who read share, and writes nothing at all, not even repairs. It shows
+	// what is stable; whatever would write is ErrReadOnly. Of SnapshotEvery and what concerns writing nothing is used.
 	ReadOnly bool
 	// Compression of page messages [none]; zstd is for a later version, refused here.
 	Compression Compression
@@ -185,9 +186,6 @@ func (o *Options) Validate() error {
 	bad(!c.ReadOnly || !c.Temporary, "ReadOnly and Temporary exclude each other")
 	if len(errs) > 0 {
 		return fmt.Errorf("bad options: %w", errors.Join(errs...))
-	}
-	if c.ReadOnly {
-		return fmt.Errorf("ReadOnly: %w by this version", ErrUnsupported)
 	}
 	if c.Compression != CompressionNone {
 		return fmt.Errorf("Compression: %w by this version", ErrUnsupported)

@@ -126,6 +126,25 @@ func (s *store) start(r *recovered) (err error) {
 	return s.startLog(r)
 }
 
+// startToRead takes the log as it was found. What is shown was made durable by recover, if the store was not closed cleanly (rule 11).
+func (s *store) startToRead(r *recovered) (err error) {
+	if s.view, err = s.file.OpenMap(); err != nil {
+		return err
+	}
+	fileSize, err := s.file.Size()
+	if err != nil {
+		return err
+	}
+	size := s.super.SegmentSize
+	s.space = segments.NewSpace(segments.Options{File: s.file, SegmentSize: size, Slots: int(fileSize / int64(size)), Store: s.super.Store,
+		Generation: s.super.Generation, Recycled: r.scan.Recycled})
+	for _, g := range r.scan.Segments {
+		s.space.Adopt(g.Slot, g.Base, format.MakeSeed(s.super.Store, g.Generation, g.Slot), false)
+	}
+	s.log = iobuf.ReadOnly(r.end)
+	return nil
+}
+
 func (s *store) startLog(r *recovered) (err error) {
 	partial := int64(r.end)%int64(s.super.SegmentSize) != 0
 	for i, g := range r.scan.Segments {

@@ -57,7 +57,11 @@ func (pc *PageCache[P]) Stats() Stats {
 
 func (s *store) stats() Stats {
 	l := s.log.Stats()
-	st := Stats{Device: deviceLine(s.report), Dir: s.dir, StableLSN: l.StableEnd - 1, Generation: uint64(s.super.Generation),
+	device := "none: read only"
+	if !s.opts.ReadOnly {
+		device = deviceLine(s.report)
+	}
+	st := Stats{Device: device, Dir: s.dir, StableLSN: l.StableEnd - 1, Generation: uint64(s.super.Generation),
 		BytesWritten: l.BytesWritten, BytesPadded: l.BytesPadded, Flushes: l.Flushes, BufferWaits: l.BufferWaits}
 	st.Segments, st.SegmentsInUse, st.LiveBytes = s.space.Totals()
 	return st

@@ -94,7 +94,11 @@ func openStore(dir string, o *Options, isLog bool) (s *store, found *recovered, 
 	if found, err = s.recover(); err != nil {
 		return nil, nil, err
 	}
-	if err := s.start(found); err != nil {
+	start := s.start
+	if s.opts.ReadOnly {
+		start = s.startToRead
+	}
+	if err := start(found); err != nil {
 		return nil, nil, err
 	}
 	return s, found, nil
@@ -130,6 +134,9 @@ func (s *store) directory(dir string) (string, error) {
 // openFile makes the directory and opens and locks the log file. It begins again if the file has lost its name by the time that it
 // is locked: a temporary store removes its files before it gives up the lock. The loop ends because each turn takes another such store.
 func (s *store) openFile() error {
+	if s.opts.ReadOnly {
+		return s.openFileToRead()
+	}
 	for deadline := time.Now().Add(lockPatience); ; {
 		if _, err := s.fs.ReadDir(s.dir); errors.Is(err, fs.ErrNotExist) {
 			s.madeIt = true
@@ -142,7 +149,7 @@ func (s *store) openFile() error {
 			return err
 		}
 		s.file = f
-		if err := lockFile(f, deadline); err != nil || !s.removed() {
+		if err := lockFile(f, true, deadline); err != nil || !s.removed() {
 			return err
 		}
 		if err := f.Close(); err != nil {
@@ -150,6 +157,14 @@ func (s *store) openFile() error {
 		}
 		s.file = nil
 	}
+}
+
+// openFileToRead opens the log file and locks it together with others who read.
+func (s *store) openFileToRead() (err error) {
+	if s.file, err = s.fs.Open(filepath.Join(s.dir, logName), vfs.Read); err != nil {
+		return err
+	}
+	return lockFile(s.file, false, time.Now().Add(lockPatience))
 }
 
 // findLog opens the log file, or makes that of a new store. There is none beside a superblock only if it was lost: it is made before
@@ -176,9 +191,9 @@ func (s *store) findLog() (vfs.File, error) {
 }
 
 // lockFile locks f. It tries until the deadline (trap 19).
-func lockFile(f vfs.File, deadline time.Time) error {
+func lockFile(f vfs.File, exclusive bool, deadline time.Time) error {
 	for ; ; time.Sleep(5 * time.Millisecond) {
-		err := f.Lock(true)
+		err := f.Lock(exclusive)
 		if !errors.Is(err, vfs.ErrLocked) {
 			return err
 		}
@@ -208,6 +223,9 @@ func (s *store) readSuper(isLog bool) error {
 	name := filepath.Join(s.dir, superName)
 	b, err := s.readSmall(name, format.SuperblockSize)
 	if errors.Is(err, fs.ErrNotExist) {
+		if s.opts.ReadOnly {
+			return err // a store whose making was cut off
+		}
 		size, err := s.file.Size()
 		if err != nil {
 			return err
@@ -309,7 +327,7 @@ func (s *store) finish(end format.LSN, err error, nextID uint64, nextPage format
 		s.busy = true
 		err = errors.Join(err, errors.New("the file does not come to rest after growing"))
 	}
-	if err == nil && s.opts.Temporary {
+	if err == nil && (s.opts.Temporary || s.opts.ReadOnly) {
 		s.release()
 		return nil
 	}

@@ -158,6 +158,19 @@ func New(c Config) (*Log, error) {
 	return l, nil
 }
 
+// ErrReadOnly is the error of a log that was never to be written.
+var ErrReadOnly = errors.New("store is open for reading only")
+
+// ReadOnly returns a log that ends at end, all of it stable, and takes nothing: what would write is ErrReadOnly.
+func ReadOnly(end format.LSN) *Log {
+	l := &Log{durable: end, wanted: format.NoLSN, err: ErrReadOnly, closed: true}
+	l.freed.L = &l.mu
+	l.stable.Store(int64(end))
+	l.stopped.Store(true)
+	l.drained.Store(true)
+	return l
+}
+
 // resume goes on in a partly filled segment.
 func (l *Log) resume(c Config, used int) error {
 	if used%l.block != 0 {
@@ -268,6 +281,9 @@ func (l *Log) Read(dst []byte, lsn format.LSN) bool {
 // after what is durable. The device stays open. Reservations must have ended; those that have not make Close fail after
 // a while. After a failure Close returns the sticky error.
 func (l *Log) Close() (format.LSN, error) {
+	if l.bufs == nil { // ReadOnly
+		return l.durable, nil
+	}
 	err := l.closeFlush()
 	l.mu.Lock()
 	again := l.closed

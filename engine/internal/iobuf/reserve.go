@@ -27,6 +27,9 @@ type Reservation struct {
 // The loop ends because each turn either gets a place, or finds the buffer full and turns to the next segment
 // (rotate), which waits for a free buffer or fails.
 func (l *Log) Reserve(kind format.Kind, page format.PageID, n int) (Reservation, error) {
+	if l.active.Load() == nil && l.stopped.Load() { // nor has one that is for reading only any segments
+		return Reservation{}, l.Err()
+	}
 	size := format.HeaderSize + n
 	if n < 0 || size > l.segmentSize-format.SegmentHeaderSize {
 		return Reservation{}, fmt.Errorf("%w: %d bytes, at most %d fit a segment", ErrTooLarge, n, format.MaxBody(l.segmentSize))

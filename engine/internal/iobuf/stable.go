@@ -51,7 +51,10 @@ func (l *Log) MakeDurable(lsn format.LSN) error { return l.wait(lsn, waitDurable
 func (l *Log) Flush() error {
 	tail := l.Tail()
 	if l.active.Load() == nil || tail <= l.StableEnd() {
-		return l.Err()
+		if err := l.Err(); err != ErrReadOnly {
+			return err
+		}
+		return nil
 	}
 	return l.MakeStable(tail - 1)
 }
@@ -68,6 +71,9 @@ func (l *Log) wait(lsn format.LSN, level waitLevel, limit time.Duration) error {
 	}
 	if l.err != nil {
 		defer l.mu.Unlock()
+		if l.err == ErrReadOnly {
+			return nil // nothing is reserved that is not stable
+		}
 		return l.err
 	}
 	w := waiters.Get().(*waiter)
