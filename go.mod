@@ -9,3 +9,5 @@ require (
 	github.com/spf13/pflag v1.1.0
 	golang.org/x/sys v0.49.0
 )
+
+require github.com/klauspost/compress v1.20.3 // indirect

@@ -95,17 +95,22 @@ func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
 	if pc.opts.ReadOnly {
 		return 0, PagePtr[P]{}, logError("allocate", ErrReadOnly)
 	}
-	body := pc.encode(tx, frag)
+	p, err := pc.encode(tx, frag)
+	if err != nil {
+		return 0, PagePtr[P]{}, logError("allocate", err)
+	}
 	pc.pace()
 	pid, err := pc.pages.take(&pc.txs)
 	if err != nil {
+		pc.discard(&p)
 		return 0, PagePtr[P]{}, fmt.Errorf("allocate: %w", err)
 	}
 	s := pc.table.Make(pid)
 	for {
 		head := s.Load() // nil or Free: the id is ours alone
-		e, err := pc.rewrite(pid, s, head, body, frag, nextTS(head))
+		e, err := pc.rewrite(pid, s, head, &p, frag, nextTS(head))
 		if err != nil {
+			pc.discard(&p)
 			pc.pages.giveBack(pid)
 			return 0, PagePtr[P]{}, logError("allocate", err)
 		}
@@ -132,7 +137,7 @@ func (pc *PageCache[P]) Free(tx *Tx, pid PageID, old PagePtr[P]) (PagePtr[P], bo
 			return PagePtr[P]{}, false, logError(fmt.Sprintf("free page %d", pid), err)
 		}
 		e := pagestack.New[P](pagestack.Free, head.TS()+1, 1, r.LSN(), r.Ptr())
-		if pc.install(s, head, e, &r) {
+		if pc.install(s, head, e, &r, 0) {
 			pc.pages.give(&pc.txs, pid)
 			return PagePtr[P]{e}, true, nil
 		}

@@ -55,11 +55,6 @@ func TestOptionsBounds(t *testing.T) {
 	if _, err := Open[[]byte](t.TempDir(), nil, nil); err == nil {
 		t.Error("opened without a Materializer")
 	}
-	for _, o := range []Options{{ReadOnly: true}, {Compression: CompressionZstd}} {
-		if _, err := Open(t.TempDir(), Bytes{}, &o); !errors.Is(err, ErrUnsupported) {
-			t.Errorf("%+v: %v", o, err)
-		}
-	}
 	if _, err := Open("", Bytes{}, nil); err == nil {
 		t.Error("opened without a directory")
 	}

@@ -150,6 +150,7 @@ func TestSizes(t *testing.T) {
 	o := &Options{SegmentSize: segment, ConsolidateAfter: 2}
 	most := format.MaxBody(segment)
 	pc := openTest(t, dir, o)
+	pc.blobs.limit = most
 	tx := begin(t, pc)
 	values := [][]byte{nil, {}, {0}, make([]byte, 7), bytes.Repeat([]byte{1}, 8), bytes.Repeat([]byte{2}, most-1), bytes.Repeat([]byte{3}, most)}
 	for _, v := range values {

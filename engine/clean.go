@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -73,7 +72,7 @@ func (s *store) kickCleaner() {
 func (pc *PageCache[P]) startCleaner() {
 	c := &pc.cleaner
 	c.quit, c.done = make(chan struct{}), make(chan struct{})
-	if pc.opts.SegmentMode == Linear || pc.opts.foreground || pc.opts.ReadOnly {
+	if pc.opts.foreground || pc.opts.ReadOnly {
 		close(c.done)
 		return
 	}
@@ -113,7 +112,8 @@ func (pc *PageCache[P]) stopCleaner() {
 }
 
 // AttemptGC does one step of cleaning by hand: it recycles segments that hold nothing any more, or else moves what is live out of one that is
-// worth it. It reports whether it did anything. Cleaning goes on in the background too, unless SegmentMode is Linear. Errors: ErrClosed,
+// worth it. It reports whether it did anything. Cleaning goes on in the background too. If SegmentMode is
+// Linear only blobs that nothing points to are removed. Errors: ErrClosed,
 // ErrNoSpace, ErrFailed, ErrCorrupt where a page that is to be moved is damaged. Safe for concurrent use.
 func (pc *PageCache[P]) AttemptGC() (bool, error) {
 	call, err := pc.enter()
@@ -123,9 +123,6 @@ func (pc *PageCache[P]) AttemptGC() (bool, error) {
 	defer call.End()
 	if pc.opts.ReadOnly {
 		return false, logError("clean", ErrReadOnly)
-	}
-	if pc.opts.SegmentMode == Linear {
-		return false, nil
 	}
 	return pc.cleanStep()
 }
@@ -138,11 +135,15 @@ func (pc *PageCache[P]) cleanStep() (bool, error) {
 	if c.failed != nil {
 		return false, logError("clean", c.failed)
 	}
+	if pc.opts.SegmentMode == Linear {
+		return pc.blobs.reap(pc.log.StableEnd(), pc.txs.domain.Oldest()) > 0, nil
+	}
 	n, err := pc.recycle()
 	if err != nil {
 		c.failed = err
 		return false, logError("clean", err)
 	}
+	n += pc.blobs.reap(pc.log.StableEnd(), pc.txs.domain.Oldest())
 	if pc.drain() > 0 || n > 0 {
 		return true, nil
 	}
@@ -315,51 +316,67 @@ func (pc *PageCache[P]) move(tx *Tx, pid PageID, s *slot[P], from, to format.Off
 		if !inside {
 			return nil
 		}
-		kind, body, whole, err := pc.rewritten(tx, pid, head)
+		kind, p, whole, err := pc.rewritten(tx, pid, head)
 		if err != nil {
 			return err
 		}
-		r, err := pc.log.Reserve(kind, pid, len(body))
+		r, err := pc.put(kind, pid, &p)
 		if err != nil {
+			pc.discard(&p)
 			return err
 		}
-		copy(r.Body(), body)
 		e := pagestack.New[P](head.Kind(), head.TS(), 1, r.LSN(), r.Ptr())
 		e.Ext = head.Ext // of Meta and Counter
 		switch {
 		case kind == format.KindCompact && head.Kind() == pagestack.OnDisk:
 			e.Ext = &pagestack.Ext[P]{Refs: []pagestack.Ref{{LSN: r.LSN(), Ptr: r.Ptr()}}}
 		case kind == format.KindCompact:
-			if head.Ext == pc.pulled && head.Kind() == pagestack.Base {
-				if whole, err = pc.m.Decode(bytes.Clone(body)); err != nil {
-					r.Abort()
-					return fmt.Errorf("decode page %d, to move it: %w", pid, err)
-				}
-			}
 			e = pagestack.New[P](pagestack.Base, head.TS(), 1, r.LSN(), r.Ptr())
-			e.Frag = whole
+			if e.Frag, err = pc.moved(pid, head, &p, whole); err != nil {
+				r.Abort()
+				pc.discard(&p)
+				return err
+			}
 		}
-		if pc.install(s, head, e, &r) {
-			pc.cleaner.moved.Add(int64(format.AlignUp(format.HeaderSize + len(body))))
+		if pc.install(s, head, e, &r, p.blob) {
+			pc.cleaner.moved.Add(int64(format.AlignUp(format.HeaderSize + len(p.body))))
 			return nil
 		}
+		pc.discard(&p)
 	}
 }
 
-// rewritten returns the page whose head is given as one message, and its value if it has one.
-func (pc *PageCache[P]) rewritten(tx *Tx, pid PageID, head *entry[P]) (kind format.Kind, body []byte, whole P, err error) {
+// rewritten returns the page whose head is given as one message. A page that is a blob stays that.
+func (pc *PageCache[P]) rewritten(tx *Tx, pid PageID, head *entry[P]) (kind format.Kind, p payload, whole P, err error) {
 	switch head.Kind() {
 	case pagestack.Free:
-		return format.KindFree, nil, whole, nil
+		return format.KindFree, p, whole, nil
 	case pagestack.Meta:
-		return format.KindMeta, format.AppendMeta(nil, head.Ext.Meta), whole, nil
+		return format.KindMeta, payload{body: format.AppendMeta(nil, head.Ext.Meta)}, whole, nil
 	case pagestack.Counter:
-		return format.KindCounter, format.AppendCounter(nil, head.Ext.Counter), whole, nil
+		return format.KindCounter, payload{body: format.AppendCounter(nil, head.Ext.Counter)}, whole, nil
+	}
+	if head.Depth() == 1 && head.Ptr().Blob {
+		ptr, err := pc.blobAt(pagestack.Ref{LSN: head.LSN, Ptr: head.Ptr()})
+		return format.KindCompact, payload{body: ptr.Append(nil), form: inBlob, blob: ptr.ID, kept: true}, head.Frag, err
 	}
 	if whole, err = pc.whole(pid, head); err != nil {
-		return 0, nil, whole, err
+		return 0, p, whole, err
 	}
-	return format.KindCompact, pc.encode(tx, whole), whole, nil
+	p, err = pc.encode(tx, whole)
+	return format.KindCompact, p, whole, err
+}
+
+// moved returns the value that the page keeps in memory, which has nothing of the old place in it (rule 3).
+func (pc *PageCache[P]) moved(pid PageID, head *entry[P], p *payload, whole P) (P, error) {
+	if p.kept || head.Kind() != pagestack.Base || head.Ext != pc.pulled {
+		return whole, nil // in a blob, which stays where it is, or in the heap
+	}
+	whole, err := pc.m.Decode(pc.m.Append(nil, whole))
+	if err != nil {
+		return whole, fmt.Errorf("decode page %d, to move it: %w", pid, err)
+	}
+	return whole, nil
 }
 
 // behind decides whether writers must wait for the cleaner: there is more to clean than there should ever be, and it is not held up by

@@ -197,6 +197,12 @@ func TestVanishedSegment(t *testing.T) {
 		t.Fatal("nothing was recycled")
 	}
 	churn(t, pc, pids, 2)
+	for range 2 { // the second notes how far the first made the log stable
+		some(t, pc, 1, 10)
+		if _, err := pc.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var inUse []segments.Candidate
 	pc.space.Inactive(func(c segments.Candidate) { inUse = append(inUse, c) })
 	for _, clean := range []bool{false, true} {

@@ -41,6 +41,17 @@ func (c *counter) start(s *store, next, limit uint64, write func(uint64) (LSN, e
 	}
 }
 
+// draw returns the next id.
+func (c *counter) draw() (uint64, error) {
+	id := c.next.Add(1) - 1
+	if id >= c.soft.Load() {
+		if err := c.slow(id); err != nil {
+			return 0, err
+		}
+	}
+	return id, nil
+}
+
 // slow is the way of an id that is at or above soft: it starts a note in the background, or waits for one if the id is at or above hard.
 func (c *counter) slow(id uint64) error {
 	if id >= c.hard.Load() {
@@ -94,7 +105,7 @@ func (pc *PageCache[P]) writeCounter(v uint64) (LSN, error) {
 		format.AppendCounter(r.Body()[:0], v)
 		e := pagestack.New[P](pagestack.Counter, nextTS(head), 1, r.LSN(), r.Ptr())
 		e.Ext = &pagestack.Ext[P]{Counter: v}
-		if pc.install(s, head, e, &r) {
+		if pc.install(s, head, e, &r, 0) {
 			return e.LSN, nil
 		}
 	}
@@ -109,11 +120,6 @@ func (pc *PageCache[P]) GenerateID() (uint64, error) {
 	if pc.opts.ReadOnly {
 		return 0, logError("generate id", ErrReadOnly)
 	}
-	id := pc.ids.next.Add(1) - 1
-	if id >= pc.ids.soft.Load() {
-		if err := pc.ids.slow(id); err != nil {
-			return 0, logError("generate id", err)
-		}
-	}
-	return id, nil
+	id, err := pc.ids.draw()
+	return id, logError("generate id", err)
 }

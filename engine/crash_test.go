@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"runtime"
 	"runtime/debug"
@@ -12,9 +13,11 @@ import (
 	"testing"
 	"time"
 
+	"pagecache/engine/internal/pagestack"
 	"pagecache/internal/simdisk"
 	"pagecache/internal/vfs"
 	"pagecache/segments"
+	"pagecache/segments/format"
 )
 
 var (
@@ -35,8 +38,8 @@ type crashRun struct {
 	crashes int
 }
 
-// crashRecycled is how many segments were recycled by all runs.
-var crashRecycled atomic.Int64
+// crashRecycled is how many segments were recycled by all runs, crashBlobs how many blobs were left at their ends.
+var crashRecycled, crashBlobs atomic.Int64
 
 // planted is a fault that the harness has to find; the zero value is none.
 type planted struct {
@@ -54,6 +57,9 @@ func newCrashRun(seed uint64, plant planted) *crashRun {
 	}
 	r.o = Options{SegmentSize: 16 << 10, eager: rng.IntN(2) == 0, IOBuffers: 2 + rng.IntN(2), ConsolidateAfter: 1 + rng.IntN(8), FlushEvery: -1,
 		IDPersistInterval: []uint64{1, 3, 10, 1000}[rng.IntN(4)]}
+	if rng.IntN(4) == 0 {
+		r.o.Compression, r.o.CompressionLevel = CompressionZstd, 1
+	}
 	r.setDisk(simdisk.New(seed, o))
 	return r
 }
@@ -273,7 +279,46 @@ func (r *crashRun) usable() error {
 	if err := r.h.check(pc); err != nil {
 		return err
 	}
+	if err := exactBlobs(pc); err != nil {
+		return err
+	}
 	return pc.Close()
+}
+
+// exactBlobs says whether the blobs on the disk are exactly those that pages refer to (trap 4). Nothing was written yet in this opening.
+func exactBlobs(pc *PageCache[[]byte]) error {
+	names, err := pc.fs.ReadDir(pc.blobs.dir)
+	if err = ignore(err, fs.ErrNotExist); err != nil {
+		return err
+	}
+	live := map[format.BlobID]bool{}
+	for pid := FirstUserPage; pid < PageID(pc.pages.next.Load()); pid++ {
+		if s := pc.table.Get(pid); s != nil && s.Load() != nil {
+			s.Load().Refs(func(ref pagestack.Ref) {
+				if ref.Ptr.Blob {
+					ptr, e := pc.blobAt(ref)
+					live[ptr.ID], err = true, errors.Join(err, e)
+				}
+			})
+		}
+	}
+	for _, name := range names {
+		if id, ok := format.ParseBlobID(name); !ok || !live[id] {
+			return violated("blob %s is not referred to", name)
+		}
+	}
+	if len(names) != len(live) {
+		return violated("%d blobs, of which %d are left", len(live), len(names))
+	}
+	crashBlobs.Add(int64(len(names)))
+	return err
+}
+
+func ignore(err, what error) error {
+	if errors.Is(err, what) {
+		return nil
+	}
+	return err
 }
 
 // crashSeedRun runs one seed. A run that does not end ends the process.
@@ -319,6 +364,9 @@ func TestCrash(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%.0f seeds/s, %d segments recycled", float64(next.Load()-*crashFirst)/time.Since(start).Seconds(), crashRecycled.Load())
+	if *crashSeeds >= 1000 && crashBlobs.Load() < int64(*crashSeeds/20) {
+		t.Error("too few blobs for this to prove anything about them")
+	}
 	if *crashSeeds >= 1000 && crashRecycled.Load() < int64(*crashSeeds/20) {
 		t.Error("too few segments were recycled for this to prove anything about recycling")
 	}

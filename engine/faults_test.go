@@ -251,7 +251,7 @@ func TestFailureToGrowStopsTheLog(t *testing.T) {
 				return syscall.EIO
 			})
 			for i := 0; err == nil; i++ {
-				if _, _, err = pc.Allocate(tx, make([]byte, 10000)); i > 1000 {
+				if _, _, err = pc.Allocate(tx, make([]byte, 4000)); i > 1000 {
 					t.Fatal("the file grows though it cannot")
 				}
 			}

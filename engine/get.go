@@ -125,7 +125,7 @@ func (pc *PageCache[P]) fragments(dst []P, pid PageID, head *entry[P]) ([]P, err
 // pull reads one fragment from the log.
 func (pc *PageCache[P]) pull(pid PageID, r pagestack.Ref) (P, error) {
 	var zero P
-	_, body, err := pc.read(r.LSN, r.Ptr)
+	body, err := pc.value(pid, r.LSN, r.Ptr)
 	if err != nil {
 		return zero, fmt.Errorf("pull page %d: %w", pid, err)
 	}

@@ -19,20 +19,24 @@ func (pc *PageCache[P]) Link(tx *Tx, pid PageID, old PagePtr[P], delta P) (PageP
 	if err != nil || s == nil {
 		return PagePtr[P]{}, false, err
 	}
-	body := pc.encode(tx, delta)
+	p, err := pc.encode(tx, delta)
+	if err != nil {
+		return PagePtr[P]{}, false, logError(fmt.Sprintf("link page %d", pid), err)
+	}
 	pc.pace()
 	for {
 		head, same := pc.current(s, old)
 		if !same {
+			pc.discard(&p)
 			return PagePtr[P]{head}, false, nil
 		}
-		r, err := pc.log.Reserve(format.KindAppend, pid, len(body))
+		r, err := pc.put(format.KindAppend, pid, &p)
 		if err != nil {
+			pc.discard(&p)
 			return PagePtr[P]{}, false, logError(fmt.Sprintf("link page %d", pid), err)
 		}
-		copy(r.Body(), body)
 		e := pagestack.NewDelta(head, delta, r.LSN(), r.Ptr())
-		if !pc.install(s, head, e, &r) {
+		if !pc.install(s, head, e, &r, p.blob) {
 			e.Discard()
 			continue // the head moved: either housekeeping, or current finds that the state is gone
 		}
@@ -50,15 +54,20 @@ func (pc *PageCache[P]) Replace(tx *Tx, pid PageID, old PagePtr[P], frag P) (Pag
 	if err != nil || s == nil {
 		return PagePtr[P]{}, false, err
 	}
-	body := pc.encode(tx, frag)
+	p, err := pc.encode(tx, frag)
+	if err != nil {
+		return PagePtr[P]{}, false, logError(fmt.Sprintf("replace page %d", pid), err)
+	}
 	pc.pace()
 	for {
 		head, same := pc.current(s, old)
 		if !same {
+			pc.discard(&p)
 			return PagePtr[P]{head}, false, nil
 		}
-		e, err := pc.rewrite(pid, s, head, body, frag, head.TS()+1)
+		e, err := pc.rewrite(pid, s, head, &p, frag, head.TS()+1)
 		if err != nil {
+			pc.discard(&p)
 			return PagePtr[P]{}, false, logError(fmt.Sprintf("replace page %d", pid), err)
 		}
 		if e != nil {
@@ -69,15 +78,14 @@ func (pc *PageCache[P]) Replace(tx *Tx, pid PageID, old PagePtr[P], frag P) (Pag
 
 // rewrite writes the whole page and puts it in the place of head; nil if the head has moved. head nil is a page that was
 // never allocated.
-func (pc *PageCache[P]) rewrite(pid PageID, s *slot[P], head *entry[P], body []byte, frag P, ts uint64) (*entry[P], error) {
-	r, err := pc.log.Reserve(format.KindCompact, pid, len(body))
+func (pc *PageCache[P]) rewrite(pid PageID, s *slot[P], head *entry[P], p *payload, frag P, ts uint64) (*entry[P], error) {
+	r, err := pc.put(format.KindCompact, pid, p)
 	if err != nil {
 		return nil, err
 	}
-	copy(r.Body(), body)
 	e := pagestack.New[P](pagestack.Base, ts, 1, r.LSN(), r.Ptr())
 	e.Frag = frag
-	if !pc.install(s, head, e, &r) {
+	if !pc.install(s, head, e, &r, p.blob) {
 		return nil, nil
 	}
 	return e, nil
@@ -89,16 +97,22 @@ func (pc *PageCache[P]) consolidate(tx *Tx, pid PageID, s *slot[P], head *entry[
 	if err != nil {
 		return nil, err
 	}
-	e, err := pc.rewrite(pid, s, head, pc.encode(tx, whole), whole, head.TS())
-	if e != nil {
-		pc.counts.consolidations.Add(1)
+	p, err := pc.encode(tx, whole)
+	if err != nil {
+		return nil, err
 	}
-	return e, err
+	e, err := pc.rewrite(pid, s, head, &p, whole, head.TS())
+	if e == nil {
+		pc.discard(&p)
+		return nil, err
+	}
+	pc.counts.consolidations.Add(1)
+	return e, nil
 }
 
-// install swings the head from head to e, accounts for it and completes the reservation, or aborts that and reports false.
-// head was loaded before r was reserved, so that e's LSN is above head's (pagestack, K1).
-func (pc *PageCache[P]) install(s *slot[P], head, e *entry[P], r *iobuf.Reservation) bool {
+// install swings the head from head to e, accounts for it and completes the reservation, or aborts that and reports false. blob is the one that e's own
+// message points to, if it does. head was loaded before r was reserved, so that e's LSN is above head's (pagestack, K1).
+func (pc *PageCache[P]) install(s *slot[P], head, e *entry[P], r *iobuf.Reservation, blob format.BlobID) bool {
 	if invariants.Enabled && head != nil && head.LSN >= e.LSN {
 		panic(fmt.Sprintf("pagecache: entry at LSN %d above one at %d", e.LSN, head.LSN))
 	}
@@ -110,10 +124,28 @@ func (pc *PageCache[P]) install(s *slot[P], head, e *entry[P], r *iobuf.Reservat
 	// Rule 7: the accounts know before the reservation completes.
 	pc.space.Live(e.Ptr())
 	if e.Next == nil && head != nil {
-		head.Refs(func(old pagestack.Ref) { pc.space.Dead(old.Ptr) })
+		head.Refs(func(old pagestack.Ref) {
+			if old.Ptr.Blob {
+				pc.doomBlob(old, blob)
+			}
+			pc.space.Dead(old.Ptr)
+		})
 	}
 	r.Complete()
 	return true
+}
+
+// doomBlob has the blob that a dead message points to removed, unless the page keeps it. The message's segment is not recycled yet, as the message
+// still counts as live.
+func (pc *PageCache[P]) doomBlob(old pagestack.Ref, keep format.BlobID) {
+	ptr, err := pc.blobAt(old)
+	if err != nil {
+		pc.opts.Logger.Warn("blob not removed before the next opening", "dir", pc.dir, "err", err)
+		return
+	}
+	if ptr.ID != keep {
+		pc.blobs.doom(ptr.ID, pc.log.Tail(), pc.txs.domain.Retire())
+	}
 }
 
 // current returns the page's head and whether it is in the state old. The head is nil where the page does not exist.
@@ -142,19 +174,6 @@ func (pc *PageCache[P]) writable(tx *Tx, doing string, pid PageID) (*slot[P], er
 		return nil, fmt.Errorf("%s page %d: %w: it is the store's own", doing, pid, ErrUnsupported)
 	}
 	return pc.table.Get(pid), nil
-}
-
-// encode returns the encoding of frag, in the Tx's scratch memory unless the fragment is its own encoding.
-func (pc *PageCache[P]) encode(tx *Tx, frag P) []byte {
-	if pc.raw != nil {
-		return pc.raw(frag)
-	}
-	const keep = 1 << 20
-	b := pc.m.Append(tx.scratch[:0], frag)
-	if cap(b) <= keep {
-		tx.scratch = b
-	}
-	return b
 }
 
 // nextTS is the timestamp of the state after head, which may be nil (rule 6).

@@ -91,7 +91,7 @@ func (pc *PageCache[P]) CASRoot(tx *Tx, name []byte, old, new Option) (Option, b
 		copy(r.Body(), body)
 		e := pagestack.New[P](pagestack.Meta, nextTS(head), 1, r.LSN(), r.Ptr())
 		e.Ext = &pagestack.Ext[P]{Meta: m}
-		if pc.install(s, head, e, &r) {
+		if pc.install(s, head, e, &r, 0) {
 			return new, true, nil
 		}
 	}

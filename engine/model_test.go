@@ -30,6 +30,7 @@ var modelSets = []struct {
 	{"syscall", Options{SegmentSize: 64 << 10, IO: IOSyscall, FlushEvery: -1, IDPersistInterval: 3}, 3000},
 	{"buffered", Options{SegmentSize: 32 << 10, Direct: DirectOff, ConsolidateAfter: 3}, 3000},
 	{"buffered syscall", Options{SegmentSize: 16 << 10, IOBuffers: 2, IO: IOSyscall, Direct: DirectOff, ConsolidateAfter: 1000}, 3000},
+	{"zstd", Options{SegmentSize: 16 << 10, ConsolidateAfter: 3, Compression: CompressionZstd, CompressionLevel: 1}, 16000},
 	{"linear", Options{SegmentSize: 16 << 10, SegmentMode: Linear}, 3000},
 }
 

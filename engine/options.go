@@ -83,9 +83,9 @@ type Options struct {
 	// ReadOnly opens a store that is there with a lock that others who read share, and writes nothing at all, not even repairs. It shows
 	// what is stable; whatever would write is ErrReadOnly. Of SnapshotEvery and what concerns writing nothing is used.
 	ReadOnly bool
-	// Compression of page messages [none]; zstd is for a later version, refused here.
+	// Compression of page messages [none], where it makes them smaller. Those of a store may be compressed or not, so it may change.
 	Compression Compression
-	// CompressionLevel [5], 1 … 22.
+	// CompressionLevel [5], 1 … 22, as zstd counts.
 	CompressionLevel int
 	// IDPersistInterval is how many ids GenerateID hands out between durable notes of them [1 000 000]. A crash skips up to twice
 	// as many. Every Tx draws one. At most 1<<32, so that ids never run out. An opening that finds no clean close adds the double of
@@ -186,9 +186,6 @@ func (o *Options) Validate() error {
 	bad(!c.ReadOnly || !c.Temporary, "ReadOnly and Temporary exclude each other")
 	if len(errs) > 0 {
 		return fmt.Errorf("bad options: %w", errors.Join(errs...))
-	}
-	if c.Compression != CompressionNone {
-		return fmt.Errorf("Compression: %w by this version", ErrUnsupported)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -112,6 +113,8 @@ type PageCache[P any] struct {
 	*store
 	m      Materializer[P]
 	raw    func(P) []byte // for Bytes: the encoding is the fragment itself
+	zip    *zipper        // nil: values are not compressed
+	inline int            // the longest value that goes into the log, encoded, in bytes
 	table  pagetable.Table[entry[P]]
 	txs    txs
 	ids    counter
@@ -138,7 +141,14 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 	if _, ok := any(m).(Bytes); ok {
 		pc.raw, _ = any(func(b []byte) []byte { return b }).(func(P) []byte)
 	}
-	if err := pc.rebuild(found); err != nil {
+	pc.inline = s.super.SegmentSize / 4
+	if s.opts.Compression == CompressionZstd {
+		pc.zip, err = newZipper(s.opts.CompressionLevel)
+	}
+	if err == nil {
+		err = pc.rebuild(found)
+	}
+	if err != nil {
 		_, _ = s.log.Close()
 		s.busy = !s.space.Close(iobuf.Patience)
 		s.release()
@@ -191,8 +201,16 @@ func (pc *PageCache[P]) rebuild(r *recovered) error {
 			if e.Ext != nil {
 				slices.Reverse(e.Ext.Refs)
 			}
-			e.Refs(func(ref pagestack.Ref) { pc.space.Live(ref.Ptr) })
+			e.Refs(func(ref pagestack.Ref) {
+				pc.space.Live(ref.Ptr)
+				if ref.Ptr.Blob {
+					err = errors.Join(err, pc.adoptBlob(ref))
+				}
+			})
 		}
+	}
+	if err != nil {
+		return err
 	}
 	for _, pid := range []PageID{format.MetaPage, format.CounterPage} {
 		if s := pc.table.Get(pid); s != nil && s.Load() != nil {
@@ -200,7 +218,29 @@ func (pc *PageCache[P]) rebuild(r *recovered) error {
 		}
 	}
 	pc.pages.ready()
-	return nil
+	if pc.opts.ReadOnly {
+		return nil
+	}
+	return pc.blobs.sweep()
+}
+
+// adoptBlob says that the blob that a message points to is there.
+func (pc *PageCache[P]) adoptBlob(ref pagestack.Ref) error {
+	ptr, err := pc.blobAt(ref)
+	if err == nil {
+		pc.blobs.adopt(ptr)
+	}
+	return err
+}
+
+// blobAt returns the pointer to a blob that a message is.
+func (s *store) blobAt(ref pagestack.Ref) (format.BlobPtr, error) {
+	_, body, err := s.read(ref.LSN, ref.Ptr)
+	if err != nil {
+		return format.BlobPtr{}, err
+	}
+	ptr, err := format.DecodeBlobPtr(body)
+	return ptr, s.corrupt(ref.LSN, ref.Ptr, format.Header{Page: recovery.NoPage}, err)
 }
 
 // FirstUserPage is the first id that Allocate hands out in a new store.
@@ -211,7 +251,7 @@ const noBase = "a delta of a page that has no base"
 // orphaned reports whether a message is a delta whose base was recycled. Then the page was written anew further on: orphans keeps those for which
 // that has not come yet.
 func (pc *PageCache[P]) orphaned(orphans map[PageID]recovery.Message, m recovery.Message) bool {
-	if m.Kind != format.KindAppend {
+	if m.Kind.Plain() != format.KindAppend {
 		delete(orphans, m.Page)
 		return false
 	}
@@ -228,7 +268,7 @@ func (pc *PageCache[P]) rebuildPage(m recovery.Message, ptr DiskPtr) error {
 	s := pc.table.Make(m.Page)
 	old := s.Load()
 	e := pagestack.New[P](pagestack.OnDisk, 0, 1, m.LSN, ptr)
-	switch m.Kind {
+	switch m.Kind.Plain() {
 	case format.KindFree:
 		e = pagestack.New[P](pagestack.Free, 0, 1, m.LSN, ptr)
 	case format.KindCompact:
@@ -295,6 +335,9 @@ func (pc *PageCache[P]) Close() error {
 	}
 	end, err := pc.log.Close() // wakes whoever waits for the log, such as a note of ids
 	pc.ids.stop()
+	if err == nil && left == nil {
+		pc.blobs.reap(pc.log.StableEnd(), math.MaxUint64) // what an open batch replaced is needed again
+	}
 	err = pc.finish(end, err, pc.ids.next.Load(), PageID(pc.pages.next.Load()))
 	return errors.Join(left, logError("close", err))
 }

@@ -319,6 +319,7 @@ func TestOneWinner(t *testing.T) {
 // A write that failed for its size leaves neither page, id nor bytes behind, and the next works.
 func TestTooLargeLeavesNothing(t *testing.T) {
 	pc, tx := simPages(t, 0)
+	pc.blobs.limit = format.MaxBody(16 << 10)
 	pid, ptr, err := pc.Allocate(tx, []byte("x"))
 	if err != nil {
 		t.Fatal(err)

@@ -95,7 +95,7 @@ func (s *store) start(r *recovered) (err error) {
 	if s.report.Reason != "" {
 		s.opts.Logger.Info("log device", "dir", s.dir, "use", deviceLine(s.report))
 	}
-	if s.view, err = s.file.OpenMap(); err != nil {
+	if s.view, err = s.file.OpenMap(false); err != nil {
 		return err
 	}
 	fileSize, err := s.file.Size()
@@ -117,7 +117,7 @@ func (s *store) start(r *recovered) (err error) {
 		}
 	}
 	for _, slot := range r.discard {
-		h := format.SegmentHeader{State: format.SegmentFree, Stable: format.NoLSN, Recycled: r.scan.Recycled}
+		h := format.SegmentHeader{State: format.SegmentFree, Stable: r.scan.Stable, Recycled: r.scan.Recycled}
 		if err := s.markSlots(s.dev, s.bufs[0], []format.SegmentID{slot}, h); err != nil {
 			return err
 		}
@@ -128,7 +128,7 @@ func (s *store) start(r *recovered) (err error) {
 
 // startToRead takes the log as it was found. What is shown was made durable by recover, if the store was not closed cleanly (rule 11).
 func (s *store) startToRead(r *recovered) (err error) {
-	if s.view, err = s.file.OpenMap(); err != nil {
+	if s.view, err = s.file.OpenMap(false); err != nil {
 		return err
 	}
 	fileSize, err := s.file.Size()
@@ -202,9 +202,9 @@ func (s *store) moveTail(r *recovered, spare []format.SegmentID) ([]format.Segme
 	off := int64(slot.Offset(size))
 	// First with a header that says free: when the right one is written below, the rest of its block does not change, so a write that is torn by
 	// sectors leaves a slot that is free, or a whole one. Not without a header: the free one that was there may be the only one that
-	// knows how many segments were recycled.
+	// knows how many segments were recycled, and how far the log is known to be stable.
 	format.SegmentHeader{State: format.SegmentFree, SegmentSize: size, BlockSize: block, Generation: s.super.Generation,
-		Stable: format.NoLSN, Recycled: r.scan.Recycled, Slot: slot}.Put(buf)
+		Stable: r.scan.Stable, Recycled: r.scan.Recycled, Slot: slot}.Put(buf)
 	if err := s.writeDurably(buf[:n], off); err != nil {
 		return nil, err
 	}

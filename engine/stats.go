@@ -33,6 +33,8 @@ type Stats struct {
 	Recycled       int64 // segments recycled in this opening
 	Cleaned        int64 // segments whose live contents were moved
 	BytesMoved     int64 // by that
+	Blobs          int   // files, those included that are to be removed
+	BlobBytes      int64 // in them
 	Pages          int64 // page ids handed out and not freed
 	PagesFree      int64 // ids that will be handed out again
 	Pulls          int64 // fragments read from the log
@@ -50,6 +52,7 @@ func (pc *PageCache[P]) Stats() Stats {
 	st.Pulls, st.Merges, st.Consolidations = pc.counts.pulls.Load(), pc.counts.merges.Load(), pc.counts.consolidations.Load()
 	c := &pc.cleaner
 	st.Recycled, st.Cleaned, st.BytesMoved = c.recycled.Load(), c.cleaned.Load(), c.moved.Load()
+	st.Blobs, st.BlobBytes = pc.blobs.count()
 	st.Draining = int(c.draining.Load())
 	st.OpenTxs, st.OldestTx = pc.txs.oldest()
 	return st

@@ -47,6 +47,7 @@ type store struct {
 	space   *segments.Space
 	log     *iobuf.Log
 	super   format.Superblock
+	blobs   blobs
 	found   bool // the store existed before this opening
 	cleaner cleaner
 	busy    bool // at Close: something is still at work on the file
@@ -91,6 +92,7 @@ func openStore(dir string, o *Options, isLog bool) (s *store, found *recovered, 
 	if err := s.readSuper(isLog); err != nil {
 		return nil, nil, err
 	}
+	s.blobs.init(s)
 	if found, err = s.recover(); err != nil {
 		return nil, nil, err
 	}
@@ -344,6 +346,7 @@ func (s *store) finish(end format.LSN, err error, nextID uint64, nextPage format
 // be writing stays open, and so locked, until the process ends: a write that comes late must not meet another opening's.
 func (s *store) release() {
 	if s.opts.Temporary && s.ours {
+		s.blobs.removeAll()
 		for _, n := range []string{superTmpName, superName, logName} {
 			_ = s.fs.Remove(filepath.Join(s.dir, n))
 		}
@@ -366,6 +369,7 @@ func (s *store) release() {
 	}
 	if s.view != nil {
 		_ = s.view.Close()
+		s.blobs.close()
 	}
 	if s.file != nil {
 		_ = s.file.Close()

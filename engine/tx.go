@@ -18,6 +18,7 @@ type Tx struct {
 	// ts is written by Begin; read by its owner, and by Stats of other goroutines, for which a stale one is good enough.
 	ts      atomic.Uint64
 	scratch []byte // for encoding
+	zipped  []byte // for compressing
 }
 
 // TS is the timestamp of the Tx: an id like those of GenerateID, unique and rising over the life of the store.

@@ -18,6 +18,7 @@ const windowSize = 1 << 30
 // the Map and of every view taken from it.
 type Map struct {
 	f      *os.File
+	whole  bool  // read as a whole, not here and there
 	window int64 // bytes a window maps, a multiple of the page size
 
 	size    atomic.Int64                // file size last seen; the file only grows while it is mapped
@@ -28,6 +29,17 @@ type Map struct {
 
 // Open maps f, which must stay open until Close. Nothing is mapped before the first View.
 func Open(f *os.File) (*Map, error) { return open(f, windowSize) }
+
+// OpenWhole maps a file that is read as a whole and does not grow. f must stay open until Close.
+func OpenWhole(f *os.File) (*Map, error) {
+	m, err := open(f, 1)
+	if err != nil {
+		return nil, err
+	}
+	const page = 4096
+	m.window, m.whole = max(page, (m.size.Load()+page-1)&^(page-1)), true
+	return m, nil
+}
 
 func open(f *os.File, window int64) (*Map, error) {
 	m := &Map{f: f, window: window}
@@ -123,7 +135,10 @@ func (m *Map) addWindow(i int) (mmap.MMap, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map %s at offset %d: %w", m.f.Name(), int64(i)*m.window, err)
 	}
-	if err := unix.Madvise(w, unix.MADV_RANDOM); err != nil {
+	if m.whole {
+		// Each fault would bring in a few pages only. What cannot be brought in is found out by whoever reads it.
+		_ = unix.Madvise(w, unix.MADV_POPULATE_READ)
+	} else if err := unix.Madvise(w, unix.MADV_RANDOM); err != nil {
 		return nil, errors.Join(fmt.Errorf("madvise %s: %w", m.f.Name(), err), w.Unmap())
 	}
 	next := make([]mmap.MMap, max(i+1, len(*ws)))

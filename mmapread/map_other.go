@@ -10,6 +10,9 @@ type Map struct{}
 // Open returns ErrUnsupported.
 func Open(*os.File) (*Map, error) { return nil, ErrUnsupported }
 
+// OpenWhole fails with ErrUnsupported.
+func OpenWhole(*os.File) (*Map, error) { return nil, ErrUnsupported }
+
 // View returns ErrUnsupported.
 func (*Map) View(int64, int) ([]byte, error) { return nil, ErrUnsupported }
 

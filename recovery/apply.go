@@ -19,7 +19,7 @@ func (r *Result) Apply(visit func(Message) error) error {
 		start := seg.Slot.Offset(r.size)
 		for _, e := range r.index[i].entries {
 			m := Message{Kind: e.word.Kind(), LSN: seg.Base + format.LSN(e.pos), Page: e.page,
-				Ptr: format.DiskPtr{Off: start + format.Offset(e.pos), Len: uint32(e.word.Len())}}
+				Ptr: format.DiskPtr{Off: start + format.Offset(e.pos), Len: uint32(e.word.Len()), Blob: e.word.Kind().Blob()}}
 			if m.LSN >= r.End {
 				return nil
 			}

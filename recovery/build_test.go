@@ -67,7 +67,7 @@ func (b *builder) put(k format.Kind, page format.PageID, body []byte) format.LSN
 	format.PutCRC(msg, w, b.seed())
 	format.PutWord(msg, w)
 	if k != format.KindFailed && k != format.KindBatchBegin && k != format.KindBatchEnd {
-		m := Message{Kind: k, LSN: lsn, Page: page, Ptr: format.DiskPtr{Off: b.offset(), Len: uint32(n)}}
+		m := Message{Kind: k, LSN: lsn, Page: page, Ptr: format.DiskPtr{Off: b.offset(), Len: uint32(n), Blob: k.Blob()}}
 		if keepsBody(k) {
 			m.Body = body
 		}

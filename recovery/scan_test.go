@@ -51,7 +51,7 @@ func (b *builder) kinds() {
 	b.put(format.KindCompact, 2, []byte("whole"))
 	b.put(format.KindAppend, 2, nil)
 	b.put(format.KindAppendBlob, 3, []byte("blob"))
-	b.put(format.KindCompactBlb, 4, []byte("blob"))
+	b.put(format.KindCompactBlob, 4, []byte("blob"))
 	b.put(format.KindFree, 4, nil)
 	b.put(format.KindFailed, 5, []byte("aborted"))
 	b.counter(77)

@@ -276,7 +276,7 @@ func (h *file) DropCache(int64, int64) error {
 }
 
 // OpenMap is vfs.File.OpenMap.
-func (h *file) OpenMap() (vfs.Map, error) { return &view{h}, nil }
+func (h *file) OpenMap(bool) (vfs.Map, error) { return &view{h}, nil }
 
 // view is a map of a file.
 type view struct{ h *file }

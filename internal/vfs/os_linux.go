@@ -189,4 +189,9 @@ func (f *osFile) OpenDevice(o iouring.Options) (iouring.Device, iouring.Report, 
 	return iouring.Open(f.fd, o)
 }
 
-func (f *osFile) OpenMap() (Map, error) { return mmapread.Open(f.File) }
+func (f *osFile) OpenMap(whole bool) (Map, error) {
+	if whole {
+		return mmapread.OpenWhole(f.File)
+	}
+	return mmapread.Open(f.File)
+}

@@ -55,8 +55,8 @@ type File interface {
 	DropCache(off, n int64) error
 	// OpenDevice opens the device for durable writes of this file.
 	OpenDevice(opts iouring.Options) (iouring.Device, iouring.Report, error)
-	// OpenMap maps the file for reading.
-	OpenMap() (Map, error)
+	// OpenMap maps the file for reading: whole, from beginning to end; else here and there, while it grows.
+	OpenMap(whole bool) (Map, error)
 }
 
 // Map gives views of a file's bytes. Safe for concurrent use.

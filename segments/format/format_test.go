@@ -63,13 +63,15 @@ func testSegment(full bool) ([]byte, SegmentHeader) {
 	put(KindBatchBegin, 0, nil)
 	put(KindCompact, 2, []byte("a whole page"))
 	put(KindAppend, 2, []byte("a delta, longer than a line of hex is"))
-	put(KindAppendBlob, 3, []byte("name"))
-	put(KindCompactBlb, 4, []byte("name"))
+	put(KindAppendBlob, 3, MakeBlobPtr(7, []byte("contents")).Append(nil))
+	put(KindCompactBlob, 4, MakeBlobPtr(8, nil).Append(nil))
 	put(KindFree, 4, nil)
 	put(KindBatchEnd, 0, Manifest{Begin: begin}.Append(nil))
 	put(KindCounter, CounterPage, AppendCounter(nil, 1_000_000))
 	put(KindMeta, MetaPage, AppendMeta(nil, map[string]PageID{"roots": 2, "": 300}))
 	put(KindData, 0, []byte("a record"))
+	put(KindAppendZstd, 5, []byte{4, 0, 0, 0, 'z', 's', 't', 'd'})
+	put(KindCompactZstd, 5, []byte{4, 0, 0, 0, 'z', 's', 't', 'd'})
 	end := 4096
 	if full {
 		end = MinSegmentSize - 16
@@ -326,5 +328,55 @@ func TestNames(t *testing.T) {
 	}
 	if n := MaxBody(MaxSegmentSize) + HeaderSize; MakeWord(KindAppend, n).Len() != n {
 		t.Error("the longest message does not fit its length word")
+	}
+}
+
+// A pointer to a blob and the header of its file come back as they were, and nothing else is taken for them.
+func TestBlobPtr(t *testing.T) {
+	contents := []byte("contents")
+	p := MakeBlobPtr(1<<40, contents)
+	if q, err := DecodeBlobPtr(p.Append(nil)); err != nil || q != p {
+		t.Errorf("%+v, %v", q, err)
+	}
+	if err := p.CheckContents(contents); err != nil {
+		t.Error(err)
+	}
+	for _, b := range [][]byte{nil, []byte("content"), []byte("contentt")} {
+		if err := p.CheckContents(b); !errors.Is(err, ErrBlob) {
+			t.Errorf("%q: %v", b, err)
+		}
+	}
+	h := p.AppendHeader(nil, testStore)
+	if err := p.CheckHeader(h, testStore); len(h) != BlobHeaderSize || err != nil {
+		t.Errorf("%d bytes, %v", len(h), err)
+	}
+	for i := range len(h) * 8 {
+		h[i/8] ^= 1 << (i % 8)
+		if err := p.CheckHeader(h, testStore); !errors.Is(err, ErrBlob) {
+			t.Errorf("bit %d: %v", i, err)
+		}
+		h[i/8] ^= 1 << (i % 8)
+	}
+	long := BlobPtr{ID: 1, Len: MaxBlob + 1}
+	for _, b := range [][]byte{nil, h, long.Append(nil), BlobPtr{Len: -1}.Append(nil), append(p.Append(nil)[:23], 1)} {
+		if q, err := DecodeBlobPtr(b); err == nil {
+			t.Errorf("%x is %+v", b, q)
+		}
+	}
+	for name, ok := range map[string]bool{p.ID.String(): true, "": false, "1": false, "000001000000000g": false, "0000010000000000.tmp": false,
+		"00000100000000AA": false} {
+		if id, is := ParseBlobID(name); is != ok || ok && id != p.ID {
+			t.Errorf("%s: %v, %v", name, id, is)
+		}
+	}
+}
+
+// The variants of a kind stand for it.
+func TestVariants(t *testing.T) {
+	for _, k := range []Kind{KindAppend, KindCompact} {
+		b, z := k.BlobKind(), k.ZstdKind()
+		if b.Plain() != k || z.Plain() != k || k.Plain() != k || !b.Blob() || !z.Zstd() || b.Zstd() || z.Blob() || k.Blob() || k.Zstd() {
+			t.Errorf("%v, %v, %v", k, b, z)
+		}
 	}
 }

@@ -61,6 +61,8 @@ type Generation uint64
 type DiskPtr struct {
 	Off Offset
 	Len uint32
+	// Blob says that the message only points to a blob.
+	Blob bool
 }
 
 // IsZero reports whether p points nowhere.

@@ -12,24 +12,49 @@ type Kind uint8
 
 // The kinds of message.
 const (
-	KindInvalid    Kind = 0  // never written; a zero length word is "no message"
-	KindFailed     Kind = 1  // a reservation that was aborted; the body is kept, and checked, but means nothing
-	KindPad        Kind = 2  // filler up to a block boundary or the segment's end; PageID holds the known stable LSN
-	KindBatchBegin Kind = 3  // opens a batch; no body
-	KindBatchEnd   Kind = 4  // closes a batch; the body is a Manifest
-	KindFree       Kind = 5  // page freed; no body
-	KindCounter    Kind = 6  // id counter (page 1); the body is 8 bytes
-	KindMeta       Kind = 7  // name → root page map (page 0); the body is the whole map
-	KindAppend     Kind = 8  // a delta of a page, inline
-	KindAppendBlob Kind = 9  // a delta of a page, in a blob file; the body names it
-	KindCompact    Kind = 10 // a whole page, inline
-	KindCompactBlb Kind = 11 // a whole page, in a blob file; the body names it
-	KindData       Kind = 12 // a record of a standalone log
-	kindLast            = KindData
+	KindInvalid     Kind = 0  // never written; a zero length word is "no message"
+	KindFailed      Kind = 1  // a reservation that was aborted; the body is kept, and checked, but means nothing
+	KindPad         Kind = 2  // filler up to a block boundary or the segment's end; PageID holds the known stable LSN
+	KindBatchBegin  Kind = 3  // opens a batch; no body
+	KindBatchEnd    Kind = 4  // closes a batch; the body is a Manifest
+	KindFree        Kind = 5  // page freed; no body
+	KindCounter     Kind = 6  // id counter (page 1); the body is 8 bytes
+	KindMeta        Kind = 7  // name → root page map (page 0); the body is the whole map
+	KindAppend      Kind = 8  // a delta of a page, inline
+	KindAppendBlob  Kind = 9  // a delta of a page, in a blob file; the body is a BlobPtr
+	KindCompact     Kind = 10 // a whole page, inline
+	KindCompactBlob Kind = 11 // a whole page, in a blob file; the body is a BlobPtr
+	KindData        Kind = 12 // a record of a standalone log
+	KindAppendZstd  Kind = 13 // a delta of a page, compressed; see Kind.Zstd
+	KindCompactZstd Kind = 14 // a whole page, compressed
+	kindLast             = KindCompactZstd
 )
 
 var kindNames = [...]string{"invalid", "failed", "pad", "batch-begin", "batch-end", "free", "counter", "meta",
-	"append", "append-blob", "compact", "compact-blob", "data"}
+	"append", "append-blob", "compact", "compact-blob", "data", "append-zstd", "compact-zstd"}
+
+// Plain is what a message of kind k says of its page, however its value is kept: KindAppend or KindCompact for their variants, else k.
+func (k Kind) Plain() Kind {
+	switch k {
+	case KindAppendBlob, KindAppendZstd:
+		return KindAppend
+	case KindCompactBlob, KindCompactZstd:
+		return KindCompact
+	}
+	return k
+}
+
+// Blob reports whether the body of a message of kind k is a BlobPtr.
+func (k Kind) Blob() bool { return k == KindAppendBlob || k == KindCompactBlob }
+
+// Zstd reports whether the body of a message of kind k is compressed: the length of the value in bytes (4), then one zstd frame.
+func (k Kind) Zstd() bool { return k == KindAppendZstd || k == KindCompactZstd }
+
+// BlobKind and ZstdKind return the variant of KindAppend and KindCompact.
+func (k Kind) BlobKind() Kind { return k + 1 }
+
+// ZstdKind is described with BlobKind.
+func (k Kind) ZstdKind() Kind { return KindAppendZstd + (k-KindAppend)/2 }
 
 // String returns the kind's name as docs/FORMAT.md writes it.
 func (k Kind) String() string {

@@ -72,7 +72,7 @@ func (r *Reservation) End() format.LSN { return r.LSN() + format.LSN(format.Alig
 
 // Ptr says where the message will lie in the file.
 func (r *Reservation) Ptr() format.DiskPtr {
-	return format.DiskPtr{Off: r.b.slot.Offset(r.l.segmentSize) + format.Offset(r.off), Len: uint32(r.size)}
+	return format.DiskPtr{Off: r.b.slot.Offset(r.l.segmentSize) + format.Offset(r.off), Len: uint32(r.size), Blob: r.kind.Blob()}
 }
 
 // Complete commits the message.

@@ -87,7 +87,8 @@ func makeStamp(ts uint64, depth int) uint64 {
 //
 //	bits 63…60  kind; of a delta, inRun and its index in its run
 //	bits 59…36  length of the message in bytes
-//	bits 35…0   file offset / 4096; the rest of the offset is the LSN's, as segments are multiples of 4096 bytes
+//	bit  35     the message points to a blob
+//	bits 34…0   file offset / 4096; the rest of the offset is the LSN's, as segments are multiples of 4096 bytes
 type place uint64
 
 const (
@@ -96,7 +97,8 @@ const (
 	kindShift = 60
 	lenShift  = 36
 	lenMask   = 1<<24 - 1
-	offMask   = 1<<lenShift - 1
+	blobBit   = 1 << 35
+	offMask   = blobBit - 1
 	inRun     = 8 // above every Kind
 )
 
@@ -104,7 +106,11 @@ func makePlace(k Kind, i int, ptr format.DiskPtr) place {
 	if k == Delta {
 		k = Kind(inRun | i)
 	}
-	return place(uint64(k)<<kindShift | uint64(ptr.Len)<<lenShift | uint64(ptr.Off)>>grainBits)
+	p := place(uint64(k)<<kindShift | uint64(ptr.Len)<<lenShift | uint64(ptr.Off)>>grainBits)
+	if ptr.Blob {
+		p |= blobBit
+	}
+	return p
 }
 
 func (p place) kind() Kind {
@@ -118,7 +124,7 @@ func (p place) kind() Kind {
 func (p place) index() int { return int(p >> kindShift & (runLen - 1)) }
 
 func (p place) ptr(lsn format.LSN) format.DiskPtr {
-	return format.DiskPtr{Off: format.Offset(uint64(p)&offMask<<grainBits | uint64(lsn)%grain), Len: uint32(p >> lenShift & lenMask)}
+	return format.DiskPtr{Off: format.Offset(uint64(p)&offMask<<grainBits | uint64(lsn)%grain), Len: uint32(p >> lenShift & lenMask), Blob: p&blobBit != 0}
 }
 
 // Ext is what few entries need.

@@ -38,7 +38,7 @@ func TestSizes(t *testing.T) {
 func TestPacking(t *testing.T) {
 	for _, ts := range []uint64{0, 1, 1<<48 - 1} {
 		for _, depth := range []int{1, 2, MaxDepth} {
-			for _, ptr := range []format.DiskPtr{{Off: 64, Len: format.HeaderSize}, {Off: 1<<48 - 8, Len: 1<<24 - 1}, {Off: 4096, Len: 1 << 23}} {
+			for _, ptr := range []format.DiskPtr{{Off: 64, Len: format.HeaderSize}, {Off: 1<<47 - 8, Len: 1<<24 - 1, Blob: true}, {Off: 4096, Len: 1 << 23}} {
 				for k := Base; k <= Counter; k++ {
 					e := New[[]byte](k, ts, depth, format.LSN(1<<40)+format.LSN(ptr.Off%grain), ptr)
 					if e.Kind() != k || e.TS() != ts || e.Depth() != depth || e.Ptr() != ptr {
