@@ -276,10 +276,10 @@ func (r *crashRun) usable() error {
 	if pc, err = Open("/store", Bytes{}, &r.o); err != nil {
 		return err
 	}
-	if err := r.h.check(pc); err != nil {
+	if err := exactBlobs(pc); err != nil {
 		return err
 	}
-	if err := exactBlobs(pc); err != nil {
+	if err := r.h.check(pc); err != nil {
 		return err
 	}
 	return pc.Close()
