@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"pagecache/engine/internal/pagestack"
+	"pagecache/recovery"
 	"pagecache/segments/format"
 )
 
@@ -19,6 +20,10 @@ type pages struct {
 	mu    sync.Mutex
 	free  []PageID // sorted, the highest handed out first
 	limbo []freed  // by epoch
+	// snap knows of free ids too, which are taken from it one after another: those below below that are not in taken.
+	snap  *recovery.Snapshot
+	below PageID
+	taken map[PageID]bool
 }
 
 // freed is an id that may be handed out once every Tx that could have seen the page has ended: trap 2.
@@ -27,9 +32,42 @@ type freed struct {
 	epoch uint64
 }
 
+// begin says which snapshot knows of free ids; nil: none.
+func (p *pages) begin(snap *recovery.Snapshot) {
+	if snap != nil {
+		p.snap, p.below, p.taken = snap, snap.NextPage, map[PageID]bool{}
+		p.spare.Store(snap.Free)
+	}
+}
+
+// touched says that what the snapshot says of a page does not count.
+func (p *pages) touched(pid PageID, k format.SnapshotKind) {
+	if pid >= FirstUserPage && (k == format.SnapshotNone || k == format.SnapshotFree) {
+		p.taken[pid] = true
+		p.spare.Add(-1)
+	}
+}
+
 func (p *pages) ready() {
 	slices.Sort(p.free)
-	p.spare.Store(int64(len(p.free)))
+	p.spare.Add(int64(len(p.free)))
+}
+
+// fromSnapshot finds the highest id that the snapshot alone knows to be free, and leaves it just below p.below. mu is held.
+func (p *pages) fromSnapshot() (PageID, bool) {
+	for p.snap != nil {
+		pid, ok := p.snap.FreeBelow(p.below)
+		if !ok {
+			p.snap = nil
+			break
+		}
+		p.below = pid + 1
+		if !p.taken[pid] {
+			return pid, true
+		}
+		p.below = pid
+	}
+	return 0, false
 }
 
 // take returns an id for a new page.
@@ -59,11 +97,16 @@ func (p *pages) takeFree(t *txs) (PageID, bool) {
 		p.limbo = slices.Delete(p.limbo, 0, n)
 		slices.Sort(p.free)
 	}
-	if len(p.free) == 0 {
+	pid, ok := p.fromSnapshot()
+	n := len(p.free)
+	switch {
+	case n > 0 && (!ok || p.free[n-1] > pid):
+		pid, p.free = p.free[n-1], p.free[:n-1]
+	case ok:
+		p.below = pid
+	default:
 		return 0, false
 	}
-	pid := p.free[len(p.free)-1]
-	p.free = p.free[:len(p.free)-1]
 	p.spare.Add(-1)
 	return pid, true
 }
@@ -105,7 +148,15 @@ func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
 		pc.discard(&p)
 		return 0, PagePtr[P]{}, fmt.Errorf("allocate: %w", err)
 	}
-	s := pc.table.Make(pid)
+	s, _, err := pc.head(pid)
+	if err != nil {
+		pc.discard(&p)
+		pc.pages.giveBack(pid)
+		return 0, PagePtr[P]{}, logError("allocate", err)
+	}
+	if s == nil {
+		s = pc.table.Make(pid)
+	}
 	for {
 		head := s.Load() // nil or Free: the id is ours alone
 		e, err := pc.rewrite(pid, s, head, &p, frag, nextTS(head))

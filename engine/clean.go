@@ -294,7 +294,11 @@ func (pc *PageCache[P]) cleanSegment(v segments.Candidate) error {
 		case format.KindPad, format.KindFailed, format.KindBatchBegin, format.KindBatchEnd:
 			continue
 		}
-		if s := pc.table.Get(h.Page); s != nil {
+		s, head, err := pc.head(h.Page)
+		if err != nil {
+			return err
+		}
+		if head != nil {
 			if err := pc.move(tx, h.Page, s, from, from+format.Offset(size)); err != nil {
 				return err
 			}

@@ -121,7 +121,7 @@ func (r *crashRun) reopen() (*PageCache[[]byte], error) {
 		if depth < attempts && r.rng.IntN(2) == 0 {
 			r.disk.CrashAfter(1 + r.rng.IntN(20))
 		}
-		r.o.fs = r.fs()
+		r.o.fs, r.o.logAlone = r.fs(), r.rng.IntN(4) == 0 // O6
 		pc, err := Open("/store", Bytes{}, &r.o)
 		r.disk.CrashAfter(0)
 		if err != nil {
@@ -273,16 +273,45 @@ func (r *crashRun) usable() error {
 	} else if err := r.h.cut(end); err != nil {
 		return err
 	}
-	if pc, err = Open("/store", Bytes{}, &r.o); err != nil {
-		return err
+	for _, r.o.logAlone = range []bool{true, false} { // O6: the same with the snapshot of the closing
+		if pc, err = Open("/store", Bytes{}, &r.o); err != nil {
+			return err
+		}
+		if err := errors.Join(exactAccounts(pc), exactBlobs(pc), r.h.check(pc), pc.Close()); err != nil {
+			return err
+		}
 	}
-	if err := exactBlobs(pc); err != nil {
-		return err
+	return nil
+}
+
+// exactAccounts says whether the live bytes of each segment are those of the messages in it that pages consist of (rule 7), and the free ids those
+// of no page. Nothing is at work.
+func exactAccounts(pc *PageCache[[]byte]) error {
+	live := map[format.SegmentID]int64{}
+	free := int64(0)
+	size := int64(pc.super.SegmentSize)
+	for pid := PageID(0); pid < PageID(pc.pages.next.Load()); pid++ {
+		_, head, err := pc.head(pid)
+		if err != nil {
+			return err
+		}
+		if pid >= FirstUserPage && (head == nil || head.Kind() == pagestack.Free) {
+			free++
+		}
+		head.Refs(func(r pagestack.Ref) {
+			live[format.SegmentID(int64(r.Ptr.Off)/size)] += int64(format.AlignUp(int(r.Ptr.Len)))
+		})
 	}
-	if err := r.h.check(pc); err != nil {
-		return err
+	slots, _, _ := pc.space.Totals()
+	for id := range format.SegmentID(slots) {
+		if n := pc.space.Segment(id).Live(); n != live[id] {
+			return violated("%d live bytes in %v, the accounts say %d", live[id], id, n)
+		}
 	}
-	return pc.Close()
+	if n := pc.pages.spare.Load(); n != free {
+		return violated("%d free ids, the accounts say %d", free, n)
+	}
+	return nil
 }
 
 // exactBlobs says whether the blobs on the disk are exactly those that pages refer to (trap 4). Nothing was written yet in this opening.
@@ -293,8 +322,9 @@ func exactBlobs(pc *PageCache[[]byte]) error {
 	}
 	live := map[format.BlobID]bool{}
 	for pid := FirstUserPage; pid < PageID(pc.pages.next.Load()); pid++ {
-		if s := pc.table.Get(pid); s != nil && s.Load() != nil {
-			s.Load().Refs(func(ref pagestack.Ref) {
+		_, head, e := pc.head(pid)
+		if err = errors.Join(err, e); head != nil {
+			head.Refs(func(ref pagestack.Ref) {
 				if ref.Ptr.Blob {
 					ptr, e := pc.blobAt(ref)
 					live[ptr.ID], err = true, errors.Join(err, e)

@@ -25,11 +25,10 @@ func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (Page[P], error) {
 	if err := pc.check(tx, "get", pid); err != nil {
 		return Page[P]{}, err
 	}
-	s := pc.table.Get(pid)
-	if s == nil {
-		return Page[P]{}, nil
+	s, head, err := pc.head(pid)
+	if err != nil {
+		return Page[P]{}, fmt.Errorf("get page %d: %w", pid, err)
 	}
-	head := s.Load()
 	if head == nil {
 		return Page[P]{}, nil
 	}
@@ -147,11 +146,10 @@ func (pc *PageCache[P]) Fragments(tx *Tx, pid PageID) (PagePtr[P], []P, error) {
 	if pid < FirstUserPage {
 		return PagePtr[P]{}, nil, fmt.Errorf("fragments of page %d: %w: it is the store's own", pid, ErrUnsupported)
 	}
-	s := pc.table.Get(pid)
-	if s == nil {
-		return PagePtr[P]{}, nil, nil
+	s, head, err := pc.head(pid)
+	if err != nil {
+		return PagePtr[P]{}, nil, fmt.Errorf("fragments of page %d: %w", pid, err)
 	}
-	head := s.Load()
 	if head == nil || head.Kind() == pagestack.Free {
 		return PagePtr[P]{}, nil, nil
 	}

@@ -414,11 +414,26 @@ func (d *driver) step() error {
 		return d.seal()
 	case k < 95:
 		return d.clean()
+	case k < 96:
+		return d.snapshot()
 	}
 	if !d.syncs {
 		return nil
 	}
 	return d.sync()
+}
+
+// snapshot writes one, unless a batch is open, for which it would wait.
+func (d *driver) snapshot() error {
+	if len(d.open) > 0 {
+		return nil
+	}
+	d.tracef("snapshot")
+	err := d.pc.Snapshot()
+	if errors.Is(err, ErrNoSpace) {
+		return nil
+	}
+	return err
 }
 
 func (d *driver) tracef(format string, args ...any) {

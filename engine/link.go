@@ -173,7 +173,14 @@ func (pc *PageCache[P]) writable(tx *Tx, doing string, pid PageID) (*slot[P], er
 	if pid < FirstUserPage {
 		return nil, fmt.Errorf("%s page %d: %w: it is the store's own", doing, pid, ErrUnsupported)
 	}
-	return pc.table.Get(pid), nil
+	s, head, err := pc.head(pid)
+	if err != nil {
+		return nil, fmt.Errorf("%s page %d: %w", doing, pid, err)
+	}
+	if head == nil {
+		return nil, nil
+	}
+	return s, nil
 }
 
 // nextTS is the timestamp of the state after head, which may be nil (rule 6).

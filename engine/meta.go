@@ -128,11 +128,7 @@ func (pc *PageCache[P]) ReadTS(tx *Tx, pid PageID) (uint64, bool) {
 	if pc.check(tx, "read timestamp of", pid) != nil {
 		return 0, false
 	}
-	s := pc.table.Get(pid)
-	if s == nil {
-		return 0, false
-	}
-	if e := s.Load(); e == nil || e.Kind() == pagestack.Free {
+	if _, e, err := pc.head(pid); err != nil || e == nil || e.Kind() == pagestack.Free {
 		return 0, false
 	}
 	if c := pc.table.ReadTS(pid, false); c != nil {

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"unsafe"
@@ -13,7 +11,6 @@ import (
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/pagetable"
-	"pagecache/recovery"
 	"pagecache/segments/format"
 )
 
@@ -103,6 +100,9 @@ func (p PagePtr[P]) LastLSN() LSN {
 	return p.e.LSN
 }
 
+// FirstUserPage is the first id that Allocate hands out in a new store.
+const FirstUserPage = format.FirstUserPage
+
 type (
 	entry[P any] = pagestack.Entry[P]
 	slot[P any]  = pagetable.Slot[entry[P]]
@@ -122,8 +122,10 @@ type PageCache[P any] struct {
 	counts counts
 	// pulled is the Ext of every Base whose value may be a view of the mapped file.
 	pulled *pagestack.Ext[P]
-	limit  int       // ConsolidateAfter
-	frags  sync.Pool // of *[]P, empty: room for the fragments of a page while it is merged
+	limit  int // ConsolidateAfter
+	// rebuilding: references in the table are in the order of the log. Until Open returns.
+	rebuilding bool
+	frags      sync.Pool // of *[]P, empty: room for the fragments of a page while it is merged
 }
 
 // Open opens the page store in dir, or makes one. opts nil means defaults. Errors: bad options (all of them named), ErrLocked
@@ -156,164 +158,8 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 	}
 	pc.ids.start(s, found.nextID, found.idLimit, pc.writeCounter)
 	pc.startCleaner()
+	pc.startSnapshots()
 	return pc, nil
-}
-
-// rebuild fills the table from the messages that recovery found.
-func (pc *PageCache[P]) rebuild(r *recovered) error {
-	next := max(r.nextPage, FirstUserPage)
-	// Ids are dense, and of each page that there is, or was, a message is in the log, but for those of the last allocations before a crash.
-	// So ids are bounded by how many messages the log has room for: a hostile one must not cost memory (rule 12).
-	const slack = 1 << 20
-	bound := next + slack + PageID(len(r.scan.Segments)*(pc.super.SegmentSize/format.HeaderSize))
-	orphans := map[PageID]recovery.Message{}
-	err := r.scan.Apply(func(m recovery.Message) error {
-		if m.Page > bound {
-			return pc.misplaced(m, "page id out of proportion to the log")
-		}
-		if m.Kind == format.KindCounter || m.Kind == format.KindMeta {
-			return pc.rebuildSpecial(m, m.Ptr)
-		}
-		next = max(next, m.Page+1)
-		if r.scan.Recycled > 0 && pc.orphaned(orphans, m) {
-			return nil
-		}
-		return pc.rebuildPage(m, m.Ptr)
-	})
-	if err != nil {
-		return err
-	}
-	for _, m := range orphans {
-		return pc.misplaced(m, noBase)
-	}
-	pc.pages.next.Store(uint64(next))
-	for pid := FirstUserPage; pid < next; pid++ {
-		s := pc.table.Get(pid)
-		if s == nil {
-			pc.pages.free = append(pc.pages.free, pid)
-			continue
-		}
-		e := s.Load()
-		if e == nil || e.Kind() == pagestack.Free {
-			pc.pages.free = append(pc.pages.free, pid)
-		}
-		if e != nil {
-			if e.Ext != nil {
-				slices.Reverse(e.Ext.Refs)
-			}
-			e.Refs(func(ref pagestack.Ref) {
-				pc.space.Live(ref.Ptr)
-				if ref.Ptr.Blob {
-					err = errors.Join(err, pc.adoptBlob(ref))
-				}
-			})
-		}
-	}
-	if err != nil {
-		return err
-	}
-	for _, pid := range []PageID{format.MetaPage, format.CounterPage} {
-		if s := pc.table.Get(pid); s != nil && s.Load() != nil {
-			pc.space.Live(s.Load().Ptr())
-		}
-	}
-	pc.pages.ready()
-	if pc.opts.ReadOnly {
-		return nil
-	}
-	return pc.blobs.sweep()
-}
-
-// adoptBlob says that the blob that a message points to is there.
-func (pc *PageCache[P]) adoptBlob(ref pagestack.Ref) error {
-	ptr, err := pc.blobAt(ref)
-	if err == nil {
-		pc.blobs.adopt(ptr)
-	}
-	return err
-}
-
-// blobAt returns the pointer to a blob that a message is.
-func (s *store) blobAt(ref pagestack.Ref) (format.BlobPtr, error) {
-	_, body, err := s.read(ref.LSN, ref.Ptr)
-	if err != nil {
-		return format.BlobPtr{}, err
-	}
-	ptr, err := format.DecodeBlobPtr(body)
-	return ptr, s.corrupt(ref.LSN, ref.Ptr, format.Header{Page: recovery.NoPage}, err)
-}
-
-// FirstUserPage is the first id that Allocate hands out in a new store.
-const FirstUserPage = format.FirstUserPage
-
-const noBase = "a delta of a page that has no base"
-
-// orphaned reports whether a message is a delta whose base was recycled. Then the page was written anew further on: orphans keeps those for which
-// that has not come yet.
-func (pc *PageCache[P]) orphaned(orphans map[PageID]recovery.Message, m recovery.Message) bool {
-	if m.Kind.Plain() != format.KindAppend {
-		delete(orphans, m.Page)
-		return false
-	}
-	if old := pc.table.Make(m.Page).Load(); old != nil && old.Kind() == pagestack.OnDisk {
-		if _, already := orphans[m.Page]; !already {
-			return false
-		}
-	}
-	orphans[m.Page] = m
-	return true
-}
-
-func (pc *PageCache[P]) rebuildPage(m recovery.Message, ptr DiskPtr) error {
-	s := pc.table.Make(m.Page)
-	old := s.Load()
-	e := pagestack.New[P](pagestack.OnDisk, 0, 1, m.LSN, ptr)
-	switch m.Kind.Plain() {
-	case format.KindFree:
-		e = pagestack.New[P](pagestack.Free, 0, 1, m.LSN, ptr)
-	case format.KindCompact:
-		e.Ext = &pagestack.Ext[P]{Refs: []pagestack.Ref{{LSN: m.LSN, Ptr: ptr}}}
-	case format.KindAppend:
-		if old == nil || old.Kind() != pagestack.OnDisk {
-			return pc.misplaced(m, noBase)
-		}
-		// Nobody else sees the chain yet. Oldest first until rebuild turns it round.
-		e = pagestack.New[P](pagestack.OnDisk, 0, len(old.Ext.Refs)+1, m.LSN, ptr)
-		e.Ext = old.Ext
-		e.Ext.Refs = append(e.Ext.Refs, pagestack.Ref{LSN: m.LSN, Ptr: ptr})
-	default:
-		return pc.misplaced(m, "a message of kind "+m.Kind.String()+" in a page store")
-	}
-	s.Store(e)
-	return nil
-}
-
-// misplaced is the error for a message that is intact but cannot be where it is.
-func (s *store) misplaced(m recovery.Message, reason string) error {
-	return &CorruptError{File: filepath.Join(s.dir, logName), Slot: format.SegmentID(int64(m.Ptr.Off) / int64(s.super.SegmentSize)),
-		Offset: m.Ptr.Off, LSN: m.LSN, Page: m.Page, Reason: reason}
-}
-
-func (pc *PageCache[P]) rebuildSpecial(m recovery.Message, ptr DiskPtr) error {
-	ext := new(pagestack.Ext[P])
-	var err error
-	kind, want := pagestack.Meta, format.MetaPage
-	if m.Kind == format.KindCounter {
-		kind, want = pagestack.Counter, format.CounterPage
-		ext.Counter, err = format.DecodeCounter(m.Body)
-	} else {
-		ext.Meta, err = format.DecodeMeta(m.Body)
-	}
-	if err == nil && m.Page != want {
-		err = fmt.Errorf("%v message for page %d", m.Kind, m.Page)
-	}
-	if err != nil {
-		return pc.misplaced(m, err.Error())
-	}
-	e := pagestack.New[P](kind, 0, 1, m.LSN, ptr)
-	e.Ext = ext
-	pc.table.Make(want).Store(e)
-	return nil
 }
 
 // Close makes everything written durable, marks the store closed cleanly and releases it. Calls that are under way or come later fail with
@@ -323,6 +169,7 @@ func (pc *PageCache[P]) Close() error {
 	if pc.closed.Swap(true) {
 		return fmt.Errorf("close: %w", ErrClosed)
 	}
+	pc.stopSnapshots()
 	var left error
 	if n := pc.txs.wait(); n > 0 {
 		left = fmt.Errorf("close: %d Txs have not ended; the memory map is left in place", n)
@@ -335,11 +182,22 @@ func (pc *PageCache[P]) Close() error {
 	}
 	end, err := pc.log.Close() // wakes whoever waits for the log, such as a note of ids
 	pc.ids.stop()
+	if err == nil && !pc.opts.Temporary && !pc.opts.ReadOnly {
+		pc.lastSnapshot()
+	}
 	if err == nil && left == nil {
 		pc.blobs.reap(pc.log.StableEnd(), math.MaxUint64) // what an open batch replaced is needed again
 	}
 	err = pc.finish(end, err, pc.ids.next.Load(), PageID(pc.pages.next.Load()))
 	return errors.Join(left, logError("close", err))
+}
+
+// lastSnapshot writes the snapshot of a closing: what it does not know costs the next opening time, and no more.
+func (pc *PageCache[P]) lastSnapshot() {
+	err := pc.writeSnapshot(0)
+	if err != nil && !errors.Is(err, iobuf.ErrClosed) { // a batch was left open
+		pc.opts.Logger.Warn("snapshot not written", "dir", pc.dir, "err", err)
+	}
 }
 
 // WasRecovered reports whether the store existed before this opening.

@@ -41,8 +41,18 @@ func (s *store) recover() (*recovered, error) {
 			return nil, fmt.Errorf("drop cached pages of the log: %w", err)
 		}
 	}
-	res, err := recovery.Scan(s.file, recovery.Options{Store: s.super.Store, SegmentSize: s.super.SegmentSize,
-		Generation: s.super.Generation, Clean: s.super.Clean, End: s.super.End, File: filepath.Join(s.dir, logName)})
+	if err := s.findSnapshot(); err != nil {
+		return nil, err
+	}
+	o := recovery.Options{Store: s.super.Store, SegmentSize: s.super.SegmentSize,
+		Generation: s.super.Generation, Clean: s.super.Clean, End: s.super.End, File: filepath.Join(s.dir, logName)}
+	if snap := s.snaps.base; snap != nil {
+		o.From, o.Stable, o.Counter, o.Recycled = snap.From, snap.High, snap.Counter, snap.Recycled
+		for _, g := range snap.Segments {
+			o.Known = append(o.Known, g.Base)
+		}
+	}
+	res, err := recovery.Scan(s.file, o)
 	if err != nil {
 		return nil, err
 	}

@@ -189,8 +189,10 @@ func TestAccountsAreTrue(t *testing.T) {
 		pc.cleaner.mu.Lock()
 		want := int64(0)
 		for pid := PageID(0); pid < PageID(pc.pages.next.Load()); pid++ {
-			if s := pc.table.Get(pid); s != nil && s.Load() != nil {
-				s.Load().Refs(func(r pagestack.Ref) { want += (int64(r.Ptr.Len) + 7) &^ 7 })
+			if _, head, err := pc.head(pid); err != nil {
+				t.Fatal(err)
+			} else {
+				head.Refs(func(r pagestack.Ref) { want += (int64(r.Ptr.Len) + 7) &^ 7 })
 			}
 		}
 		got := pc.Stats().LiveBytes

@@ -35,6 +35,7 @@ type Stats struct {
 	BytesMoved     int64 // by that
 	Blobs          int   // files, those included that are to be removed
 	BlobBytes      int64 // in them
+	Snapshots      int64 // written in this opening
 	Pages          int64 // page ids handed out and not freed
 	PagesFree      int64 // ids that will be handed out again
 	Pulls          int64 // fragments read from the log
@@ -53,6 +54,7 @@ func (pc *PageCache[P]) Stats() Stats {
 	c := &pc.cleaner
 	st.Recycled, st.Cleaned, st.BytesMoved = c.recycled.Load(), c.cleaned.Load(), c.moved.Load()
 	st.Blobs, st.BlobBytes = pc.blobs.count()
+	st.Snapshots = pc.snaps.written.Load()
 	st.Draining = int(c.draining.Load())
 	st.OpenTxs, st.OldestTx = pc.txs.oldest()
 	return st

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -48,6 +49,7 @@ type store struct {
 	log     *iobuf.Log
 	super   format.Superblock
 	blobs   blobs
+	snaps   snapshots
 	found   bool // the store existed before this opening
 	cleaner cleaner
 	busy    bool // at Close: something is still at work on the file
@@ -347,6 +349,9 @@ func (s *store) finish(end format.LSN, err error, nextID uint64, nextPage format
 func (s *store) release() {
 	if s.opts.Temporary && s.ours {
 		s.blobs.removeAll()
+		if s.snaps.dir != "" {
+			_ = s.removeSnapshots(math.MaxUint64)
+		}
 		for _, n := range []string{superTmpName, superName, logName} {
 			_ = s.fs.Remove(filepath.Join(s.dir, n))
 		}
@@ -371,6 +376,7 @@ func (s *store) release() {
 		_ = s.view.Close()
 		s.blobs.close()
 	}
+	s.snaps.close()
 	if s.file != nil {
 		_ = s.file.Close()
 	}

@@ -79,8 +79,9 @@ func (s *scanner) conclude() error {
 	r := s.res
 	at := s.findStop()
 	r.Tip, r.Stable = at.lsn, s.stable
-	if r.Tip > s.stable && (s.missing > r.Recycled || s.missing < r.Recycled && s.o.From == 0) {
-		return s.corrupt(s.lost(), fmt.Sprintf("%d segments are missing, and %d were recycled", s.missing, r.Recycled))
+	s.missing += s.missingBelow()
+	if r.Tip > s.stable && s.missing+s.o.Recycled != r.Recycled {
+		return s.corrupt(s.lost(), fmt.Sprintf("%d segments are missing, and %d were recycled", s.missing, int64(r.Recycled)-int64(s.o.Recycled)))
 	}
 	r.End = cutBatches(s.marks(), r.Tip)
 	d := decide(facts{
@@ -100,6 +101,23 @@ func (s *scanner) conclude() error {
 	s.fillSegments()
 	s.fillCounter()
 	return nil
+}
+
+// missingBelow counts the segments below From that were in use once and are not there any more.
+func (s *scanner) missingBelow() (n uint64) {
+	if len(s.o.Known) == 0 {
+		return 0
+	}
+	there := make(map[format.LSN]bool, len(s.chain))
+	for _, i := range s.chain {
+		there[s.slots[i].base] = true
+	}
+	for _, base := range s.o.Known {
+		if base < s.firstBase && !there[base] {
+			n++
+		}
+	}
+	return n
 }
 
 // lost is where a segment is missing that was not recycled, as far as can be told.
@@ -165,6 +183,7 @@ func (s *scanner) fillSegments() {
 // fillCounter finds the highest counter: ids are never handed out twice, so one in a batch that is dropped counts too.
 func (s *scanner) fillCounter() {
 	r := s.res
+	r.Counter = s.o.Counter
 	for _, i := range s.chain {
 		if s.slots[i].base >= r.Tip {
 			break

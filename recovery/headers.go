@@ -31,7 +31,7 @@ func (s *scanner) readHeaders() error {
 	}
 	s.stable = format.NoLSN
 	if s.o.From > 0 {
-		s.stable = s.o.From - 1
+		s.stable = max(s.o.From-1, s.o.Stable)
 	}
 	s.res.MaxGeneration = s.o.Generation
 	buf := make([]byte, format.SegmentHeaderSize)

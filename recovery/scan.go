@@ -24,7 +24,12 @@ type Options struct {
 	Generation  format.Generation // the superblock's: that of the last opening
 	Clean       bool              // the superblock says that the store was closed cleanly
 	End         format.LSN        // the superblock's, if Clean
-	From        format.LSN        // messages below are known from elsewhere; segments wholly below may be missing
+	// What a snapshot tells, if there is one.
+	From     format.LSN   // messages below are known from it
+	Stable   format.LSN   // the log was stable up to here
+	Counter  uint64       // the highest id counter below From
+	Known    []format.LSN // bases of the segments wholly below From that were in use when Recycled was counted
+	Recycled uint64       // segments that had been recycled then, as far as they began below From
 	File        string            // name for errors
 	Workers     int               // segments read at once; 0: as many as there are processors, at most 4
 }

@@ -101,3 +101,24 @@ func (s *Space) Shrink(keep int, mark func(slot format.SegmentID, recycled uint6
 
 // minShrink is how many slots are worth a change of the file's length.
 const minShrink = 4
+
+// Census returns the bases of the segments that are not Free, and how many were recycled, without those that began at or above from.
+func (s *Space) Census(from format.LSN) (bases []format.LSN, recycled uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	size := format.LSN(s.o.SegmentSize)
+	first := from - from%size
+	later := format.LSN(0) // of the segments from there on, those in use
+	for base := range s.index {
+		bases = append(bases, base)
+		if base >= first {
+			later++
+		}
+	}
+	if s.newest >= first { // segments are opened one after another
+		recycled = s.recycled - uint64((s.newest-first)/size+1-later)
+	} else {
+		recycled = s.recycled
+	}
+	return bases, recycled
+}

@@ -57,7 +57,7 @@ func (b *buffer) commit(off int, w format.Word) {
 }
 
 // walk moves walked over the messages that are committed and keeps boundary with it.
-func (b *buffer) walk(block int) {
+func (b *buffer) walk(block int) (n int64) {
 	pos := b.walked
 	for len(b.mem)-pos >= format.HeaderSize {
 		w := format.Word(b.word(pos).Load())
@@ -72,6 +72,7 @@ func (b *buffer) walk(block int) {
 			}
 		}
 		pos = end
+		n++
 	}
 	if len(b.mem)-pos < format.HeaderSize && pos != len(b.mem) {
 		// No message fits any more; nobody may think otherwise.
@@ -82,6 +83,7 @@ func (b *buffer) walk(block int) {
 		b.boundary = pos
 	}
 	b.walked = pos
+	return n
 }
 
 // sealTail closes a buffer in which fewer than HeaderSize bytes are left. It ends because tail, once above

@@ -175,11 +175,11 @@ func (l *Log) bulkLocked() bool {
 func (l *Log) gather(queue []*buffer, want format.LSN) {
 	for _, b := range queue {
 		base := format.LSN(b.base.Load())
-		b.walk(l.block)
+		l.messages.Add(b.walk(l.block))
 		if len(l.fl.pending) < commitDepth && want >= base+format.LSN(b.boundary) && want < base+format.LSN(b.walked) && b.walked < len(b.mem) {
 			// The message at want is committed but its last block is not full.
 			l.fl.padded += b.padTail(b.walked, l.block, l.StableLSN())
-			b.walk(l.block)
+			l.messages.Add(b.walk(l.block))
 		}
 		for len(l.fl.pending) < cap(l.fl.pending) {
 			n := b.walked&^(l.block-1) - b.submitted

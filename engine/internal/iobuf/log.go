@@ -86,6 +86,8 @@ type Log struct {
 	stopped atomic.Bool
 	// starved counts the goroutines that wait for a free buffer: while it is not zero every commit kicks the flusher.
 	starved atomic.Int32
+	// messages counts those that were found committed. Written by the leader; a stale one is lower.
+	messages atomic.Int64
 	// drained says that the device has nothing in flight any more, after Close.
 	drained atomic.Bool
 
@@ -221,6 +223,9 @@ func (l *Log) Tail() format.LSN {
 	}
 	return format.LSN(base) + format.LSN(min(b.tail.Load(), uint64(l.segmentSize)))
 }
+
+// Messages is about how many messages were written since the log was opened.
+func (l *Log) Messages() int64 { return l.messages.Load() }
 
 // Err is why the log has stopped: nil, ErrClosed, or an error that wraps ErrFailed and its cause.
 func (l *Log) Err() error {

@@ -43,6 +43,11 @@ func (w *waiter) wake(k wake) {
 // now. Behind an open batch it waits for the batch to end.
 func (l *Log) MakeStable(lsn format.LSN) error { return l.wait(lsn, waitStable, 0) }
 
+// MakeStableWithin is MakeStable that gives up, with an error, after some time.
+func (l *Log) MakeStableWithin(lsn format.LSN, limit time.Duration) error {
+	return l.wait(lsn, waitStable, limit)
+}
+
 // MakeDurable waits until the message at lsn, and all before it, is durable. Unlike MakeStable it does not wait for
 // batches.
 func (l *Log) MakeDurable(lsn format.LSN) error { return l.wait(lsn, waitDurable, 0) }

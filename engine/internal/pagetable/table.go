@@ -66,6 +66,27 @@ func grow[C any](p *atomic.Pointer[C]) *C {
 	return p.Load()
 }
 
+// Each calls visit with every slot in which there is something, by page id.
+func (t *Table[T]) Each(visit func(pid format.PageID, s *Slot[T])) {
+	for i := range t.root {
+		m := t.root[i].Load()
+		if m == nil {
+			continue
+		}
+		for j := range m {
+			l := m[j].Load()
+			if l == nil {
+				continue
+			}
+			for k := range l.heads {
+				if l.heads[k].Load() != nil {
+					visit(format.PageID(i)<<(2*bits)|format.PageID(j)<<bits|format.PageID(k), &l.heads[k])
+				}
+			}
+		}
+	}
+}
+
 // ReadTS returns the page's read timestamp cell, made if make is true, else nil where there is none.
 func (t *Table[T]) ReadTS(pid format.PageID, make bool) *atomic.Uint64 {
 	if !make && t.Get(pid) == nil {

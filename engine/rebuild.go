@@ -1,0 +1,244 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"pagecache/engine/internal/pagestack"
+	"pagecache/recovery"
+	"pagecache/segments/format"
+)
+
+// rebuild fills the table from the messages that recovery found, on top of what the snapshot tells, of which nothing but the pages in those messages
+// is looked at.
+func (pc *PageCache[P]) rebuild(r *recovered) error {
+	pc.rebuilding = true
+	snap := pc.snaps.base
+	next := max(r.nextPage, FirstUserPage)
+	lost, err := pc.liveInSnapshot()
+	if err != nil {
+		return err
+	}
+	if snap != nil {
+		next = max(next, snap.NextPage)
+	}
+	// Ids are dense, and of each page that there is, or was, a message is in the log, but for those of the last allocations before a crash.
+	// So ids are bounded by how many messages the log has room for: a hostile one must not cost memory (rule 12).
+	const slack = 1 << 20
+	bound := next + slack + PageID(len(r.scan.Segments)*(pc.super.SegmentSize/format.HeaderSize))
+	orphans := map[PageID]recovery.Message{}
+	err = r.scan.Apply(func(m recovery.Message) error {
+		if m.Page > bound {
+			return pc.misplaced(m, "page id out of proportion to the log")
+		}
+		s, old, err := pc.head(m.Page)
+		if err != nil || old != nil && m.LSN <= old.LSN { // the snapshot has it already
+			return err
+		}
+		if s == nil {
+			s = pc.table.Make(m.Page)
+		}
+		if m.Kind == format.KindCounter || m.Kind == format.KindMeta {
+			e, err := pc.special(m)
+			s.Store(e)
+			return err
+		}
+		next = max(next, m.Page+1)
+		if r.scan.Recycled > 0 && orphaned(orphans, m, old) {
+			return nil
+		}
+		return pc.rebuildPage(m, s, old)
+	})
+	if err != nil {
+		return err
+	}
+	for _, m := range orphans {
+		return pc.misplaced(m, noBase)
+	}
+	pc.pages.next.Store(uint64(next))
+	pc.pages.begin(snap)
+	pc.table.Each(func(pid PageID, s *slot[P]) { err = errors.Join(err, pc.rebuilt(pid, s.Load(), lost)) })
+	if err != nil {
+		return err
+	}
+	first := FirstUserPage
+	if snap != nil {
+		first = max(first, snap.NextPage)
+		for _, b := range snap.Blobs {
+			if s := pc.table.Get(b.Page); s == nil || s.Load() == nil {
+				pc.blobs.adopt(format.BlobPtr{ID: b.ID, Len: b.Len})
+			}
+		}
+	}
+	for pid := first; pid < next; pid++ {
+		if s := pc.table.Get(pid); s == nil || s.Load() == nil {
+			pc.pages.free = append(pc.pages.free, pid)
+		}
+	}
+	for base, live := range lost {
+		if live > 0 {
+			return &CorruptError{File: filepath.Join(pc.dir, logName), Slot: recovery.NoSlot, Offset: recovery.NoOffset, LSN: base, Page: recovery.NoPage,
+				Reason: fmt.Sprintf("a segment with %d live bytes is missing", live)}
+		}
+	}
+	pc.rebuilding = false
+	for _, pid := range []PageID{format.MetaPage, format.CounterPage} {
+		if _, _, err := pc.head(pid); err != nil {
+			return err
+		}
+	}
+	pc.pages.ready()
+	if pc.opts.ReadOnly {
+		return nil
+	}
+	return pc.blobs.sweep()
+}
+
+// liveInSnapshot accounts for everything that the snapshot knows of. It returns the live bytes of segments that are not there any more: what was in them was
+// written anew after the snapshot.
+func (pc *PageCache[P]) liveInSnapshot() (lost map[LSN]int64, err error) {
+	snap := pc.snaps.base
+	if snap == nil {
+		return nil, nil
+	}
+	lost = map[LSN]int64{}
+	size := pc.super.SegmentSize
+	for _, g := range snap.Segments {
+		if g.Live < 0 || g.Live > int64(size) || g.Live%format.Align != 0 {
+			return nil, snap.Corrupt(recovery.NoPage, fmt.Errorf("%w: %d live bytes in a segment", format.ErrSnapshot, g.Live))
+		}
+		if id, ok := pc.space.Find(g.Base); ok {
+			pc.space.Live(DiskPtr{Off: id.Offset(size), Len: uint32(g.Live)})
+		} else if g.Live > 0 {
+			lost[g.Base] = g.Live
+		}
+	}
+	return lost, nil
+}
+
+// rebuilt completes a page that the log after the snapshot tells of: the accounts forget what the snapshot said of it.
+func (pc *PageCache[P]) rebuilt(pid PageID, e *entry[P], lost map[LSN]int64) error {
+	if snap := pc.snaps.base; snap != nil && pid < snap.NextPage {
+		p, err := snap.Page(pid)
+		if err != nil {
+			return err
+		}
+		for _, r := range p.Refs {
+			if ptr := pc.place(r); !ptr.IsZero() {
+				pc.space.Dead(ptr)
+			} else {
+				lost[r.LSN-r.LSN%LSN(pc.super.SegmentSize)] -= int64(format.AlignUp(int(r.Len)))
+			}
+		}
+		pc.pages.touched(pid, p.Kind)
+	}
+	if e.Kind() == pagestack.Free {
+		pc.pages.free = append(pc.pages.free, pid)
+	}
+	if e.Ext != nil {
+		slices.Reverse(e.Ext.Refs)
+	}
+	var err error
+	e.Refs(func(ref pagestack.Ref) {
+		if ref.Ptr.IsZero() {
+			err = &CorruptError{File: filepath.Join(pc.dir, logName), Slot: recovery.NoSlot, Offset: recovery.NoOffset, LSN: ref.LSN, Page: pid,
+				Reason: "a segment with a part of the page is missing"}
+			return
+		}
+		pc.space.Live(ref.Ptr)
+		if ref.Ptr.Blob {
+			err = errors.Join(err, pc.adoptBlob(ref))
+		}
+	})
+	return err
+}
+
+// adoptBlob says that the blob that a message points to is there.
+func (pc *PageCache[P]) adoptBlob(ref pagestack.Ref) error {
+	ptr, err := pc.blobAt(ref)
+	if err == nil {
+		pc.blobs.adopt(ptr)
+	}
+	return err
+}
+
+// blobAt returns the pointer to a blob that a message is.
+func (s *store) blobAt(ref pagestack.Ref) (format.BlobPtr, error) {
+	_, body, err := s.read(ref.LSN, ref.Ptr)
+	if err != nil {
+		return format.BlobPtr{}, err
+	}
+	ptr, err := format.DecodeBlobPtr(body)
+	return ptr, s.corrupt(ref.LSN, ref.Ptr, format.Header{Page: recovery.NoPage}, err)
+}
+
+const noBase = "a delta of a page that has no base"
+
+// orphaned reports whether a message is a delta whose base was recycled. Then the page was written anew further on: orphans keeps those for which
+// that has not come yet. old is the page's newest state so far.
+func orphaned[P any](orphans map[PageID]recovery.Message, m recovery.Message, old *entry[P]) bool {
+	if m.Kind.Plain() != format.KindAppend {
+		delete(orphans, m.Page)
+		return false
+	}
+	if old != nil && old.Kind() == pagestack.OnDisk {
+		if _, already := orphans[m.Page]; !already {
+			return false
+		}
+	}
+	orphans[m.Page] = m
+	return true
+}
+
+func (pc *PageCache[P]) rebuildPage(m recovery.Message, s *slot[P], old *entry[P]) error {
+	ptr := m.Ptr
+	e := pagestack.New[P](pagestack.OnDisk, 0, 1, m.LSN, ptr)
+	switch m.Kind.Plain() {
+	case format.KindFree:
+		e = pagestack.New[P](pagestack.Free, 0, 1, m.LSN, ptr)
+	case format.KindCompact:
+		e.Ext = &pagestack.Ext[P]{Refs: []pagestack.Ref{{LSN: m.LSN, Ptr: ptr}}}
+	case format.KindAppend:
+		if old == nil || old.Kind() != pagestack.OnDisk {
+			return pc.misplaced(m, noBase)
+		}
+		// Nobody else sees the chain yet. Oldest first until rebuild turns it round.
+		e = pagestack.New[P](pagestack.OnDisk, 0, len(old.Ext.Refs)+1, m.LSN, ptr)
+		e.Ext = old.Ext
+		e.Ext.Refs = append(e.Ext.Refs, pagestack.Ref{LSN: m.LSN, Ptr: ptr})
+	default:
+		return pc.misplaced(m, "a message of kind "+m.Kind.String()+" in a page store")
+	}
+	s.Store(e)
+	return nil
+}
+
+// misplaced is the error for a message that is intact but cannot be where it is.
+func (s *store) misplaced(m recovery.Message, reason string) error {
+	return &CorruptError{File: filepath.Join(s.dir, logName), Slot: format.SegmentID(int64(m.Ptr.Off) / int64(s.super.SegmentSize)),
+		Offset: m.Ptr.Off, LSN: m.LSN, Page: m.Page, Reason: reason}
+}
+
+// special makes the entry of page 0 or 1.
+func (pc *PageCache[P]) special(m recovery.Message) (*entry[P], error) {
+	ext := new(pagestack.Ext[P])
+	var err error
+	kind, want := pagestack.Meta, format.MetaPage
+	if m.Kind == format.KindCounter {
+		kind, want = pagestack.Counter, format.CounterPage
+		ext.Counter, err = format.DecodeCounter(m.Body)
+	} else {
+		ext.Meta, err = format.DecodeMeta(m.Body)
+	}
+	if err == nil && m.Page != want {
+		err = fmt.Errorf("%v message for page %d", m.Kind, m.Page)
+	}
+	if err != nil {
+		return nil, pc.misplaced(m, err.Error())
+	}
+	e := pagestack.New[P](kind, 0, 1, m.LSN, m.Ptr)
+	e.Ext = ext
+	return e, nil
+}
