@@ -34,7 +34,9 @@ type snapshots struct {
 	from   LSN        // where that begins; −1 if it is not known
 	at     int64      // how many messages the log had written then
 	quit   chan struct{}
-	done   chan struct{}
+	// patience is snapshotPatience, but for tests.
+	patience time.Duration
+	done     chan struct{}
 
 	written atomic.Int64 // in this opening
 }
@@ -48,14 +50,14 @@ const (
 	snapshotSlice, snapshotPause = 500 * time.Microsecond, 4 * time.Millisecond
 	// slicePages is how many pages are looked at between looks at the clock.
 	slicePages = 256
-	// snapshotPatience is how long a snapshot waits for what it refers to to be stable.
+	// snapshotPatience is how long a snapshot waits for what it refers to to be stable, and how long after a failure the next is tried.
 	snapshotPatience = 5 * time.Second
 )
 
 // findSnapshot opens the newest snapshot that is good. Bad ones are passed over with a warning: the log is enough (recovery.S3).
 func (s *store) findSnapshot() error {
 	n := &s.snaps
-	n.dir, n.from = s.opts.SnapshotDir, -1
+	n.dir, n.from, n.patience = s.opts.SnapshotDir, -1, snapshotPatience
 	if n.dir == "" {
 		n.dir = s.dir
 	}
@@ -122,7 +124,7 @@ func (s *store) openSnapshot(number uint64) error {
 	}
 	file := snapshotFile{f, v}
 	snap, err := recovery.OpenSnapshot(file, name, s.super.Store, s.super.SegmentSize)
-	if err == nil && snap.RestOffset() <= checkedWhole {
+	if err == nil && snap.RestOffset() <= checkedWhole && !s.opts.unchecked {
 		err = snap.Check()
 	}
 	if err != nil {
@@ -346,7 +348,7 @@ func (pc *PageCache[P]) fillSnapshot(f vfs.File, number uint64, from LSN, pause 
 	if err := w.Finish(inUse); err != nil {
 		return err
 	}
-	return pc.log.MakeStableWithin(w.High(), snapshotPatience)
+	return pc.log.MakeStableWithin(w.High(), pc.snaps.patience)
 }
 
 // blobsInSnapshot returns the blobs that the snapshot of the opening knows of.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"pagecache/segments/format"
 )
@@ -34,17 +36,37 @@ func (s *scanner) readHeaders() error {
 		s.stable = max(s.o.From-1, s.o.Stable)
 	}
 	s.res.MaxGeneration = s.o.Generation
-	buf := make([]byte, format.SegmentHeaderSize)
+	all := make([]byte, count*format.SegmentHeaderSize) // a small part of the file
+	if err := s.readInParallel(all); err != nil {
+		return err
+	}
 	for id := range format.SegmentID(count) {
-		if err := s.readAt(buf, int64(id.Offset(s.size))); err != nil {
+		if err := s.addHeader(all[:format.SegmentHeaderSize], id); err != nil {
 			return err
 		}
-		if err := s.addHeader(buf, id); err != nil {
-			return err
-		}
+		all = all[format.SegmentHeaderSize:]
 	}
 	s.res.Recycled += s.uncounted
 	return s.findChain()
+}
+
+// readInParallel reads the headers of all slots. Each is a read of its own that waits for the disk, so many are under way at once.
+func (s *scanner) readInParallel(all []byte) error {
+	const readers, few = 16, 8
+	count := len(all) / format.SegmentHeaderSize
+	errs := make([]error, min(readers, (count+few-1)/few))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() {
+			for id := int(next.Add(1)) - 1; id < count && errs[i] == nil; id = int(next.Add(1)) - 1 {
+				b := all[id*format.SegmentHeaderSize:][:format.SegmentHeaderSize]
+				errs[i] = s.readAt(b, int64(format.SegmentID(id).Offset(s.size)))
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // addHeader takes in the header of slot id.

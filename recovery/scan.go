@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -31,7 +30,7 @@ type Options struct {
 	Known    []format.LSN // bases of the segments wholly below From that were in use when Recycled was counted
 	Recycled uint64       // segments that had been recycled then, as far as they began below From
 	File        string            // name for errors
-	Workers     int               // segments read at once; 0: as many as there are processors, at most 4
+	Workers     int               // segments read at once; 0: 4, so that the disk is busy while messages are verified
 }
 
 // Segment is a slot that holds a part of the recovered log.
@@ -135,7 +134,7 @@ func (s *scanner) readBodies() error {
 	gens := s.probeGenerations()
 	workers := s.o.Workers
 	if workers <= 0 {
-		workers = min(4, runtime.GOMAXPROCS(0))
+		workers = 4
 	}
 	if workers = min(workers, len(s.slots)); len(s.slots) < manySegments || len(s.slots)*s.size < manyBytes {
 		workers = min(workers, 1)
