@@ -284,34 +284,10 @@ func (r *crashRun) usable() error {
 	return nil
 }
 
-// exactAccounts says whether the live bytes of each segment are those of the messages in it that pages consist of (rule 7), and the free ids those
-// of no page. Nothing is at work.
-func exactAccounts(pc *PageCache[[]byte]) error {
-	live := map[format.SegmentID]int64{}
-	free := int64(0)
-	size := int64(pc.super.SegmentSize)
-	for pid := PageID(0); pid < PageID(pc.pages.next.Load()); pid++ {
-		_, head, err := pc.head(pid)
-		if err != nil {
-			return err
-		}
-		if pid >= FirstUserPage && (head == nil || head.Kind() == pagestack.Free) {
-			free++
-		}
-		head.Refs(func(r pagestack.Ref) {
-			live[format.SegmentID(int64(r.Ptr.Off)/size)] += int64(format.AlignUp(int(r.Ptr.Len)))
-		})
-	}
-	slots, _, _ := pc.space.Totals()
-	for id := range format.SegmentID(slots) {
-		if n := pc.space.Segment(id).Live(); n != live[id] {
-			return violated("%d live bytes in %v, the accounts say %d", live[id], id, n)
-		}
-	}
-	if n := pc.pages.spare.Load(); n != free {
-		return violated("%d free ids, the accounts say %d", free, n)
-	}
-	return nil
+// exactAccounts says whether the accounts of space and free ids are true (rule 7). Nothing is at work.
+func exactAccounts(pc *PageCache[[]byte]) (violation error) {
+	err := pc.checkAccounts(func(what string) { violation = violated("%s", what) })
+	return errors.Join(err, violation)
 }
 
 // exactBlobs says whether the blobs on the disk are exactly those that pages refer to (trap 4). Nothing was written yet in this opening.

@@ -29,8 +29,8 @@ type Options struct {
 	Counter  uint64       // the highest id counter below From
 	Known    []format.LSN // bases of the segments wholly below From that were in use when Recycled was counted
 	Recycled uint64       // segments that had been recycled then, as far as they began below From
-	File        string            // name for errors
-	Workers     int               // segments read at once; 0: 4, so that the disk is busy while messages are verified
+	File     string       // name for errors
+	Workers  int          // segments read at once; 0: 4, so that the disk is busy while messages are verified
 }
 
 // Segment is a slot that holds a part of the recovered log.

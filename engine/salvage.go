@@ -1,0 +1,395 @@
+package engine
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path/filepath"
+	"slices"
+
+	"pagecache/internal/vfs"
+	"pagecache/recovery"
+	"pagecache/segments/format"
+)
+
+// SalvageReport is what Salvage saved.
+type SalvageReport struct {
+	Pages     int64 // saved, with all that is left of them
+	Fragments int64
+	Bytes     int64 // of values, as they are encoded
+	Records   int64 // of a standalone log
+	Lost      int64 // pages of which something is known to be lost; each was reported
+	Damaged   int64 // bytes of the log that say nothing
+}
+
+// Salvage writes what can still be read of a damaged store, or standalone log, into a new one in out, and says by lost what cannot. Pages keep their ids, and
+// the new store's ids go on above all that were found. It takes what it finds: a page whose newest messages are damaged is as it was before them, and a batch may be
+// there in part; where that can be told it is reported. Nothing is written to dir, which must not be open. opts are those of the new store; nil: defaults,
+// with the segment size of the old one.
+func Salvage(dir, out string, opts *Options, lost func(what string)) (SalvageReport, error) {
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	s := &salvage{lost: lost, s: &store{opts: o.withDefaults(), dir: dir}}
+	s.s.fs = s.s.opts.fs
+	s.s.opts.ReadOnly = true
+	defer s.s.release()
+	if err := s.begin(); err != nil {
+		return s.r, fmt.Errorf("salvage %s: %w", dir, err)
+	}
+	if _, err := s.s.fs.ReadDir(out); err == nil {
+		return s.r, fmt.Errorf("salvage: %s is there already", out)
+	}
+	orDefault(&o.SegmentSize, s.s.super.SegmentSize)
+	save := s.savePages
+	if s.s.super.Log {
+		save = s.saveLog
+	}
+	return s.r, save(out, &o)
+}
+
+type salvage struct {
+	s        *store
+	r        SalvageReport
+	lost     func(string)
+	messages []found
+}
+
+// found is an intact message.
+type found struct {
+	recovery.Message
+	seed format.Seed
+}
+
+// begin reads whatever is intact in the log.
+func (v *salvage) begin() (err error) {
+	s := v.s
+	if s.file, err = s.fs.Open(filepath.Join(s.dir, logName), vfs.Read); err != nil {
+		return err
+	}
+	if err := s.file.Lock(false); err != nil {
+		return fmt.Errorf("%w: %w", ErrLocked, err)
+	}
+	if err := v.superblock(); err != nil {
+		return err
+	}
+	s.blobs.init(s)
+	size, err := s.file.Size()
+	if err != nil {
+		return err
+	}
+	seg := make([]byte, s.super.SegmentSize)
+	newest := map[format.LSN]format.Generation{} // of each base
+	var all [][]found
+	var gens []format.Generation
+	for slot := format.SegmentID(0); int64(slot.Offset(len(seg))) < size; slot++ {
+		n, err := s.file.ReadAt(seg, int64(slot.Offset(len(seg))))
+		if err != nil && err != io.EOF {
+			v.lost(fmt.Sprintf("slot %v: %v", slot, err))
+		}
+		clear(seg[n:])
+		ms, gen := v.segment(seg, slot)
+		if len(ms) == 0 {
+			continue
+		}
+		base := ms[0].LSN - ms[0].LSN%format.LSN(len(seg))
+		if g, ok := newest[base]; ok && g >= gen {
+			continue // an older copy of the tail
+		}
+		newest[base] = gen
+		all, gens = append(all, ms), append(gens, gen)
+	}
+	for i, ms := range all {
+		if base := ms[0].LSN - ms[0].LSN%format.LSN(len(seg)); newest[base] == gens[i] {
+			v.messages = append(v.messages, ms...)
+		}
+	}
+	slices.SortFunc(v.messages, func(a, b found) int { return cmp.Compare(a.LSN, b.LSN) })
+	return nil
+}
+
+// superblock reads the superblock, or finds what is needed of it in a snapshot.
+func (v *salvage) superblock() error {
+	s := v.s
+	name := filepath.Join(s.dir, superName)
+	b, err := s.readSmall(name, format.SuperblockSize)
+	if err == nil {
+		if s.super, err = format.DecodeSuperblock(b); err == nil {
+			return nil
+		}
+	}
+	v.lost(fmt.Sprintf("%s: %v", name, err))
+	if s.snaps.dir = s.opts.SnapshotDir; s.snaps.dir == "" {
+		s.snaps.dir = s.dir
+	}
+	numbers, _ := s.snapshotNumbers()
+	for _, n := range slices.Backward(numbers) {
+		f, err := s.fs.Open(s.snapshotName(n), vfs.Read)
+		if err != nil {
+			continue
+		}
+		b := make([]byte, format.SnapshotBlock)
+		size, err := f.Size()
+		_, rerr := f.ReadAt(b, 0)
+		h, herr := format.DecodeSnapshotHeader(b, size)
+		if errors.Join(err, rerr, herr, f.Close()) == nil {
+			s.super = format.Superblock{Store: h.Store, SegmentSize: h.SegmentSize, NextID: h.Counter, NextPage: h.NextPage}
+			return nil
+		}
+	}
+	return fmt.Errorf("neither the superblock nor a snapshot says whose log this is: %w", err)
+}
+
+// segment finds the intact messages of a slot, wherever they begin.
+func (v *salvage) segment(seg []byte, slot format.SegmentID) ([]found, format.Generation) {
+	h, err := format.DecodeSegmentHeader(seg, slot, len(seg))
+	var gens []format.Generation
+	switch {
+	case errors.Is(err, format.ErrSegmentZero):
+		return nil, 0
+	case err != nil:
+		v.lost(fmt.Sprintf("slot %v: its header: %v", slot, err))
+		for g, n := v.s.super.Generation+1, 0; g > 0 && n < maxGenerations; g, n = g-1, n+1 {
+			gens = append(gens, g-1)
+		}
+		if v.s.super.Generation == 0 { // not known
+			for g := range format.Generation(maxGenerations) {
+				gens = append(gens, g)
+			}
+		}
+	case h.State != format.SegmentInUse:
+		return nil, 0
+	default:
+		gens = []format.Generation{h.Generation}
+	}
+	var best []found
+	var gen format.Generation
+	for _, g := range gens {
+		ms, damaged := v.walk(seg, slot, h.Base, err == nil, format.MakeSeed(v.s.super.Store, g, slot))
+		if len(ms) > len(best) {
+			best, gen = ms, g
+			v.r.Damaged += damaged
+		}
+	}
+	return best, gen
+}
+
+// maxGenerations is how many openings back the messages of a slot without a header may be from.
+const maxGenerations = 1000
+
+// walk finds the messages of one generation in a slot. It goes from message to message, and over damage by looking at each place where one can begin.
+func (v *salvage) walk(seg []byte, slot format.SegmentID, base format.LSN, known bool, seed format.Seed) (ms []found, damaged int64) {
+	size := format.LSN(len(seg))
+	hole := 0 // bytes since the last message
+	for pos := format.SegmentHeaderSize; len(seg)-pos >= format.HeaderSize; {
+		lsn := base + format.LSN(pos)
+		if !known {
+			lsn = format.LSN(binary.LittleEndian.Uint64(seg[pos+8:]))
+			if lsn < 0 || lsn%size != format.LSN(pos) {
+				pos += format.Align
+				continue
+			}
+		}
+		h, body, err := format.DecodeMessage(seg[pos:], lsn, seed)
+		if err != nil {
+			pos, hole = pos+format.Align, hole+format.Align
+			continue
+		}
+		if hole > 0 { // there is more after it, so it is not the end
+			v.lost(fmt.Sprintf("slot %v, offset %v: %d bytes, LSN %v … %v, are damaged; pages that were changed there are as they were before", slot,
+				slot.Offset(len(seg))+format.Offset(pos-hole), hole, lsn-format.LSN(hole), lsn-1))
+			damaged += int64(hole)
+			hole = 0
+		}
+		base, known = lsn-format.LSN(pos), true
+		m := recovery.Message{Kind: h.Kind, LSN: lsn, Page: h.Page, Ptr: DiskPtr{Off: slot.Offset(len(seg)) + format.Offset(pos), Len: uint32(h.Len), Blob: h.Kind.Blob()}}
+		if h.Kind == format.KindMeta || h.Kind == format.KindCounter {
+			m.Body = slices.Clone(body)
+		}
+		ms = append(ms, found{m, seed})
+		pos += format.AlignUp(h.Len)
+	}
+	return ms, damaged
+}
+
+// value reads the value of a message again.
+func (v *salvage) value(m found) ([]byte, error) {
+	b := make([]byte, m.Ptr.Len)
+	if _, err := v.s.file.ReadAt(b, int64(m.Ptr.Off)); err != nil {
+		return nil, err
+	}
+	_, body, err := format.DecodeMessage(b, m.LSN, m.seed)
+	switch {
+	case err != nil:
+		return nil, err
+	case m.Kind.Blob():
+		return v.s.blobs.read(body)
+	case m.Kind.Zstd():
+		return unpack(body, v.s.super.SegmentSize)
+	}
+	return body, nil
+}
+
+// batches reports those of which the end is not there.
+func (v *salvage) batches() {
+	open := map[format.LSN]bool{}
+	for _, m := range v.messages {
+		switch m.Kind {
+		case format.KindBatchBegin:
+			open[m.LSN] = true
+		case format.KindBatchEnd:
+			if b, err := v.value(m); err == nil {
+				if e, err := format.DecodeManifest(b, m.LSN); err == nil {
+					delete(open, e.Begin)
+				}
+			}
+		}
+	}
+	for lsn := range open {
+		v.lost(fmt.Sprintf("the end of the batch that begins at LSN %v: it may be there in part", lsn))
+	}
+}
+
+func (v *salvage) saveLog(out string, o *Options) error {
+	l, err := OpenLog(out, o)
+	if err != nil {
+		return err
+	}
+	v.batches()
+	for _, m := range v.messages {
+		if m.Kind != format.KindData {
+			continue
+		}
+		b, err := v.value(m)
+		if err == nil {
+			_, _, err = l.Write(b)
+		}
+		if err != nil {
+			return errors.Join(err, l.Close())
+		}
+		v.r.Records++
+		v.r.Bytes += int64(len(b))
+	}
+	return l.Close()
+}
+
+func (v *salvage) savePages(out string, o *Options) error {
+	// Fragments are copied as they are: nothing may be merged, which only the owner of the pages knows how to do.
+	o.ConsolidateAfter, o.SegmentMode = 1<<20, Linear
+	pc, err := Open(out, raw{}, o)
+	if err != nil {
+		return err
+	}
+	return errors.Join(v.fill(pc), pc.Close())
+}
+
+// fill writes the pages into the new store.
+func (v *salvage) fill(pc *PageCache[[]byte]) error {
+	v.batches()
+	chains := map[PageID][]found{}
+	orphans := map[PageID]int{}
+	var roots map[string]PageID
+	ids, next := v.s.super.NextID, max(v.s.super.NextPage, FirstUserPage)
+	for _, m := range v.messages {
+		switch m.Kind.Plain() {
+		case format.KindCompact:
+			chains[m.Page] = []found{m}
+			delete(orphans, m.Page)
+		case format.KindAppend:
+			if len(chains[m.Page]) == 0 {
+				orphans[m.Page]++
+				continue
+			}
+			chains[m.Page] = append(chains[m.Page], m)
+		case format.KindFree:
+			delete(chains, m.Page)
+			delete(orphans, m.Page)
+		case format.KindMeta:
+			if r, err := format.DecodeMeta(m.Body); err == nil {
+				roots = r
+			}
+			continue
+		case format.KindCounter:
+			if c, err := format.DecodeCounter(m.Body); err == nil {
+				ids = max(ids, c)
+			}
+			continue
+		default:
+			continue
+		}
+		next = max(next, m.Page+1)
+	}
+	for pid, n := range orphans {
+		v.r.Lost++
+		v.lost(fmt.Sprintf("page %d: what its last %d deltas were written on is not there", pid, n))
+	}
+	if ids <= maxID {
+		pc.ids.next.Store(max(pc.ids.next.Load(), ids+2*max(v.s.super.IDInterval, pc.opts.IDPersistInterval)))
+	}
+	for _, pid := range slices.Sorted(maps.Keys(chains)) {
+		if err := v.savePage(pc, pid, chains[pid]); err != nil {
+			return err
+		}
+	}
+	pc.pages.next.Store(max(pc.pages.next.Load(), uint64(next)))
+	return v.saveRoots(pc, roots)
+}
+
+// savePage writes a page, fragment by fragment, up to the first that cannot be read.
+func (v *salvage) savePage(pc *PageCache[[]byte], pid PageID, chain []found) error {
+	tx, err := pc.Begin()
+	if err != nil {
+		return err
+	}
+	defer tx.End()
+	if uint64(pid) >= pc.pages.next.Load() {
+		pc.pages.next.Store(uint64(pid) + 1)
+	}
+	var ptr PagePtr[[]byte]
+	for i, m := range chain {
+		b, err := v.value(m)
+		if err != nil {
+			v.r.Lost++
+			v.lost(fmt.Sprintf("page %d: fragment %d of %d, LSN %v, and what follows: %v", pid, i+1, len(chain), m.LSN, err))
+			break
+		}
+		if i == 0 {
+			p, err := pc.encode(tx, b)
+			if err != nil {
+				return err
+			}
+			e, err := pc.rewrite(pid, pc.table.Make(pid), nil, &p, b, 1)
+			if err != nil {
+				return err
+			}
+			ptr = PagePtr[[]byte]{e}
+			v.r.Pages++
+		} else if ptr, _, err = pc.Link(tx, pid, ptr, b); err != nil {
+			return err
+		}
+		v.r.Fragments++
+		v.r.Bytes += int64(len(b))
+	}
+	return nil
+}
+
+func (v *salvage) saveRoots(pc *PageCache[[]byte], roots map[string]PageID) error {
+	tx, err := pc.Begin()
+	if err != nil {
+		return err
+	}
+	defer tx.End()
+	for name, pid := range roots {
+		if _, _, err := pc.CASRoot(tx, []byte(name), None, Some(pid)); err != nil {
+			return err
+		}
+		if p, err := pc.Get(tx, pid); err != nil || p.Kind != Materialized {
+			v.lost(fmt.Sprintf("root %q: its page %d", name, pid))
+		}
+	}
+	return nil
+}
