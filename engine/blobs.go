@@ -29,12 +29,11 @@ type blobs struct {
 	limit  int // the longest, in bytes
 	log    *slog.Logger
 
-	mu      sync.Mutex
-	made    bool // the directory is there, durably
-	live    map[format.BlobID]*blob
-	doomed  []doomedBlob
-	maps    int // of live
-	removed int64
+	mu     sync.Mutex
+	made   bool // the directory is there, durably
+	live   map[format.BlobID]*blob
+	doomed []doomedBlob
+	maps   int // of live
 
 	bytes atomic.Int64 // of the files in live and doomed
 }

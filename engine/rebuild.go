@@ -16,56 +16,23 @@ import (
 func (pc *PageCache[P]) rebuild(r *recovered) error {
 	pc.rebuilding = true
 	snap := pc.snaps.base
-	next := max(r.nextPage, FirstUserPage)
-	lost, err := pc.liveInSnapshot()
-	if err != nil {
-		return err
-	}
+	next, first := max(r.nextPage, FirstUserPage), FirstUserPage
 	if snap != nil {
-		next = max(next, snap.NextPage)
+		next, first = max(next, snap.NextPage), max(first, snap.NextPage)
 	}
-	// Ids are dense, and of each page that there is, or was, a message is in the log, but for those of the last allocations before a crash.
-	// So ids are bounded by how many messages the log has room for: a hostile one must not cost memory (rule 12).
-	const slack = 1 << 20
-	bound := next + slack + PageID(len(r.scan.Segments)*(pc.super.SegmentSize/format.HeaderSize))
-	orphans := map[PageID]recovery.Message{}
-	err = r.scan.Apply(func(m recovery.Message) error {
-		if m.Page > bound {
-			return pc.misplaced(m, "page id out of proportion to the log")
-		}
-		s, old, err := pc.head(m.Page)
-		if err != nil || old != nil && m.LSN <= old.LSN { // the snapshot has it already
-			return err
-		}
-		if s == nil {
-			s = pc.table.Make(m.Page)
-		}
-		if m.Kind == format.KindCounter || m.Kind == format.KindMeta {
-			e, err := pc.special(m)
-			s.Store(e)
-			return err
-		}
-		next = max(next, m.Page+1)
-		if r.scan.Recycled > 0 && orphaned(orphans, m, old) {
-			return nil
-		}
-		return pc.rebuildPage(m, s, old)
-	})
+	lost, err := pc.liveInSnapshot()
+	if err == nil {
+		next, err = pc.apply(r, next)
+	}
 	if err != nil {
 		return err
 	}
-	for _, m := range orphans {
-		return pc.misplaced(m, noBase)
-	}
-	pc.pages.next.Store(uint64(next))
 	pc.pages.begin(snap)
 	pc.table.Each(func(pid PageID, s *slot[P]) { err = errors.Join(err, pc.rebuilt(pid, s.Load(), lost)) })
 	if err != nil {
 		return err
 	}
-	first := FirstUserPage
 	if snap != nil {
-		first = max(first, snap.NextPage)
 		for _, b := range snap.Blobs {
 			if s := pc.table.Get(b.Page); s == nil || s.Load() == nil {
 				pc.blobs.adopt(format.BlobPtr{ID: b.ID, Len: b.Len})
@@ -89,11 +56,50 @@ func (pc *PageCache[P]) rebuild(r *recovered) error {
 			return err
 		}
 	}
+	pc.pages.next.Store(uint64(next))
 	pc.pages.ready()
 	if pc.opts.ReadOnly {
 		return nil
 	}
 	return pc.blobs.sweep()
+}
+
+// apply puts the messages of the log into the table. next is the first page id that was never allocated, as far as is known; it returns that again.
+func (pc *PageCache[P]) apply(r *recovered, next PageID) (PageID, error) {
+	// Ids are dense, and of each page that there is, or was, a message is in the log, but for those of the last allocations before a crash.
+	// So ids are bounded by how many messages the log has room for: a hostile one must not cost memory (rule 12).
+	const slack = 1 << 20
+	bound := next + slack + PageID(len(r.scan.Segments)*(pc.super.SegmentSize/format.HeaderSize))
+	orphans := map[PageID]recovery.Message{}
+	err := r.scan.Apply(func(m recovery.Message) error {
+		if m.Page > bound {
+			return pc.misplaced(m, "page id out of proportion to the log")
+		}
+		s, old, err := pc.head(m.Page)
+		if err != nil || old != nil && m.LSN <= old.LSN { // the snapshot has it already
+			return err
+		}
+		if s == nil {
+			s = pc.table.Make(m.Page)
+		}
+		if m.Kind == format.KindCounter || m.Kind == format.KindMeta {
+			e, err := pc.special(m)
+			s.Store(e)
+			return err
+		}
+		next = max(next, m.Page+1)
+		if r.scan.Recycled > 0 && orphaned(orphans, m, old) {
+			return nil
+		}
+		return pc.rebuildPage(m, s, old)
+	})
+	if err != nil {
+		return next, err
+	}
+	for _, m := range orphans {
+		return next, pc.misplaced(m, noBase)
+	}
+	return next, nil
 }
 
 // liveInSnapshot accounts for everything that the snapshot knows of. It returns the live bytes of segments that are not there any more: what was in them was

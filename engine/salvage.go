@@ -27,8 +27,8 @@ type SalvageReport struct {
 
 // Salvage writes what can still be read of a damaged store, or standalone log, into a new one in out, and says by lost what cannot. Pages keep their ids, and
 // the new store's ids go on above all that were found. It takes what it finds: a page whose newest messages are damaged is as it was before them, and a batch may be
-// there in part; where that can be told it is reported. Nothing is written to dir, which must not be open. opts are those of the new store; nil: defaults,
-// with the segment size of the old one.
+// there in part; where that can be told it is reported. Nothing is written to dir, which must not be open. opts are those of the new store, but for
+// SnapshotDir, which is the old one's; nil: defaults, with the segment size of the old one.
 func Salvage(dir, out string, opts *Options, lost func(what string)) (SalvageReport, error) {
 	var o Options
 	if opts != nil {
@@ -41,6 +41,7 @@ func Salvage(dir, out string, opts *Options, lost func(what string)) (SalvageRep
 	if err := s.begin(); err != nil {
 		return s.r, fmt.Errorf("salvage %s: %w", dir, err)
 	}
+	o.SnapshotDir = ""
 	if _, err := s.s.fs.ReadDir(out); err == nil {
 		return s.r, fmt.Errorf("salvage: %s is there already", out)
 	}

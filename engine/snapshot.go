@@ -13,6 +13,7 @@ import (
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/internal/vfs"
+	"pagecache/mmapread"
 	"pagecache/recovery"
 	"pagecache/segments/format"
 )
@@ -104,6 +105,9 @@ type snapshotFile struct {
 	vfs.File
 	vfs.Map
 }
+
+// Guard is recovery.SnapshotFile.Guard.
+func (snapshotFile) Guard(f func() error) error { return mmapread.Guard(f) }
 
 func (f snapshotFile) Close() error { return errors.Join(f.Map.Close(), f.File.Close()) }
 

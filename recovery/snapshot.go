@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"pagecache/mmapread"
 	"pagecache/segments/format"
 )
 
@@ -25,7 +24,10 @@ import (
 // SnapshotFile is what a Snapshot is read from.
 type SnapshotFile interface {
 	Source
-	mmapread.Viewer
+	// View returns bytes [off, off+n) of the file, mapped.
+	View(off int64, n int) ([]byte, error)
+	// Guard calls f, which reads what View returned, and turns a fault into an error.
+	Guard(f func() error) error
 }
 
 // Ref is a message that a page consists of.
@@ -118,7 +120,7 @@ const walkPiece = 64 * format.SnapshotBlock
 // entry returns entry i of the entries that begin at block first.
 func (s *Snapshot) entry(first, i int64) (e format.SnapshotEntry, err error) {
 	number := first + i/format.EntriesPerBlock
-	err = mmapread.Guard(func() error {
+	err = s.file.Guard(func() error {
 		b, err := s.file.View(number*format.SnapshotBlock, format.SnapshotBlock)
 		if err != nil {
 			return err

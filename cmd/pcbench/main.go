@@ -1,7 +1,7 @@
 // Package main is pcbench, the load generator of the page cache. Its options and reports are fio's, so that one can be set
 // beside the other.
 //
-// main.go chooses the command, signals.go stops it; tour.go, run.go and dump.go are the commands. options.go reads what is asked
+// main.go chooses the command, signals.go stops it; tour.go, run.go, dump.go and store.go are the commands. options.go reads what is asked
 // for (spec), check.go checks it, explain.go says what would be right; session.go opens a store (in a place.go) and runs groups of
 // jobs on it, worker.go is the hot loop. What comes of it (result.go) is written by normal.go or json.go.
 package main
@@ -28,6 +28,9 @@ const usageText = `pcbench drives the page cache and reports as fio does.
   pcbench run OPTIONS   a load of your own, with fio's options
   pcbench run --help    lists them
   pcbench dump DIR      a store's files as annotated hex
+  pcbench check DIR     verifies a store that is not open
+  pcbench salvage DIR OUT
+                        saves what is left of a damaged store
   pcbench version       prints the version
 `
 
@@ -58,12 +61,16 @@ func command(ctx context.Context, args []string, out, errOut io.Writer, pr *prog
 		err = run(ctx, args[1:], out, pr)
 	case "dump":
 		err = dump(ctx, args[1:], out)
+	case "check":
+		err = check(ctx, args[1:], out)
+	case "salvage":
+		err = salvage(ctx, args[1:], out)
 	case "version", "--version", "-v":
 		_, err = fmt.Fprintln(out, versionText())
 	case "help", "--help", "-h":
 		_, err = fmt.Fprint(out, usageText)
 	default:
-		err = &usageError{fmt.Errorf("%q: no such command; pcbench has run, dump, version and help, and a tour without arguments", first)}
+		err = &usageError{fmt.Errorf("%q: no such command; pcbench has run, dump, check, salvage, version and help, and a tour without arguments", first)}
 		if first[0] == '-' {
 			err = &usageError{fmt.Errorf("%q: options come after run: pcbench run %s", first, first)}
 		}
@@ -78,7 +85,7 @@ func command(ctx context.Context, args []string, out, errOut io.Writer, pr *prog
 		return exitFailed
 	case ctx.Err() != nil:
 		what := "; the store is removed"
-		if first == "dump" {
+		if first != "" && first != "run" {
 			what = ""
 		}
 		fmt.Fprintf(errOut, "pcbench: interrupted%s\n", what)

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"pagecache/segments/format"
 )
 
 // place is the directory that a store is made in, NAME.pcbench, and removed with. It holds a marker, which says that pcbench made
@@ -26,8 +28,21 @@ const (
 	storeName   = "store"
 )
 
-// storeFiles are the files that the store makes. Nothing else in its directory is pcbench's to remove.
+// storeFiles are the files that every store makes, beside snapshots and blobs. Nothing else in its directory is pcbench's to remove.
 var storeFiles = []string{"log", "superblock", "superblock.tmp"}
+
+// blobsName is the store's directory of blobs, in its own.
+var blobsName = filepath.Join(storeName, "blobs")
+
+func isStoreFile(name string) bool {
+	_, snapshot := format.ParseSnapshotName(name)
+	return slices.Contains(storeFiles, name) || snapshot || name == "snapshot.tmp"
+}
+
+func isBlob(name string) bool {
+	_, ok := format.ParseBlobID(name)
+	return ok
+}
 
 // newPlace makes the directory. One that was left over by a killed pcbench is removed first; one that pcbench has not made, or
 // that is in use, is an error.
@@ -100,7 +115,15 @@ func (p *place) foreign() ([]string, error) {
 		return isStore || e.Name() == markerName && e.Type().IsRegular()
 	})
 	if err == nil && hasStore {
-		err = look(storeName, func(e fs.DirEntry) bool { return slices.Contains(storeFiles, e.Name()) && e.Type().IsRegular() })
+		hasBlobs := false
+		err = look(storeName, func(e fs.DirEntry) bool {
+			areBlobs := e.Name() == filepath.Base(blobsName) && e.IsDir()
+			hasBlobs = hasBlobs || areBlobs
+			return areBlobs || isStoreFile(e.Name()) && e.Type().IsRegular()
+		})
+		if err == nil && hasBlobs {
+			err = look(blobsName, func(e fs.DirEntry) bool { return isBlob(e.Name()) && e.Type().IsRegular() })
+		}
 	}
 	return found, err
 }
@@ -177,6 +200,16 @@ func (p *place) remove() error {
 	return fmt.Errorf("remove the store: %w", err)
 }
 
+// each calls do with the names in a directory that are pcbench's own.
+func (p *place) each(sub string, own func(string) bool, do func(name string)) {
+	entries, _ := os.ReadDir(filepath.Join(p.dir, sub)) // what is left shows when the directory cannot be removed
+	for _, e := range entries {
+		if own(e.Name()) {
+			do(filepath.Join(sub, e.Name()))
+		}
+	}
+}
+
 // removeOwn removes the store's files, the marker, and the directories of both, if nothing else is in them.
 func (p *place) removeOwn() error {
 	var errs []error
@@ -188,9 +221,11 @@ func (p *place) removeOwn() error {
 	// Each call removes only a file, or only an empty directory, whatever the name has come to stand for. A store that is a symbolic
 	// link is somebody else's.
 	if info, err := os.Lstat(p.store()); err == nil && info.IsDir() {
-		for _, name := range storeFiles {
-			unlink(filepath.Join(storeName, name), unix.Unlink)
+		if info, err := os.Lstat(filepath.Join(p.dir, blobsName)); err == nil && info.IsDir() {
+			p.each(blobsName, isBlob, func(name string) { unlink(name, unix.Unlink) })
+			unlink(blobsName, unix.Rmdir)
 		}
+		p.each(storeName, isStoreFile, func(name string) { unlink(name, unix.Unlink) })
 		unlink(storeName, unix.Rmdir)
 	}
 	unlink(markerName, unix.Unlink)

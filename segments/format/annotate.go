@@ -2,6 +2,7 @@ package format
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 )
@@ -9,9 +10,10 @@ import (
 // An annotator writes bytes as annotated hex: a line for each field, with file offset, bytes, name and meaning.
 type annotator struct {
 	dst  []byte
-	src  []byte // what is left
-	base Offset // file offset of src
-	body int    // bytes of a body that are shown
+	src  []byte            // what is left
+	base Offset            // file offset of src
+	body int               // bytes of a body that are shown
+	keep func(Header) bool // nil: every message
 }
 
 // hexWidth is how many bytes of a field stand in one line.
@@ -69,9 +71,10 @@ func AnnotateSuperblock(dst, src []byte) []byte {
 }
 
 // AnnotateSegment appends a whole segment as annotated hex to dst: its header, then its messages up to the first that is not
-// valid, and why that is not. At most body bytes of each message's body are shown. It takes any bytes.
-func AnnotateSegment(dst, seg []byte, store StoreID, slot SegmentID, segmentSize, body int) []byte {
-	a := annotator{dst: dst, src: seg, base: slot.Offset(segmentSize), body: body}
+// valid, and why that is not. At most body bytes of each message's body are shown, and only messages that keep, if it is not nil, returns true
+// for. It takes any bytes.
+func AnnotateSegment(dst, seg []byte, store StoreID, slot SegmentID, segmentSize, body int, keep func(Header) bool) []byte {
+	a := annotator{dst: dst, src: seg, base: slot.Offset(segmentSize), body: body, keep: keep}
 	h, err := DecodeSegmentHeader(seg, slot, segmentSize)
 	a.note("slot %v", slot)
 	if err != nil {
@@ -91,7 +94,7 @@ func AnnotateSegment(dst, seg []byte, store StoreID, slot SegmentID, segmentSize
 	a.field(8, "generation", "%d", h.Generation)
 	a.field(8, "base", "LSN %v", h.Base)
 	a.field(8, "stable", "LSN %v", h.Stable)
-	a.field(8, "zero", "")
+	a.field(8, "recycled", "%d", h.Recycled)
 	a.field(4, "slot", "%v", h.Slot)
 	a.field(4, "zero", "")
 	if h.State == SegmentInUse {
@@ -110,7 +113,11 @@ func (a *annotator) messages(h SegmentHeader, store StoreID) {
 			a.note("LSN %v: %v", h.Base+LSN(pos), err)
 			return
 		}
-		a.message(m, body)
+		if a.keep == nil || a.keep(m) {
+			a.message(m, body)
+		} else {
+			a.skip(AlignUp(m.Len))
+		}
 		pos += AlignUp(m.Len)
 	}
 	if len(a.src) > 0 {
@@ -149,6 +156,16 @@ func (a *annotator) message(m Header, body []byte) {
 // describeBody says what a body means, where the kind tells.
 func describeBody(m Header, body []byte) string {
 	switch m.Kind {
+	case KindAppendBlob, KindCompactBlob:
+		p, err := DecodeBlobPtr(body)
+		if err != nil {
+			return err.Error()
+		}
+		return fmt.Sprintf("blob %v, %d bytes", p.ID, p.Len)
+	case KindAppendZstd, KindCompactZstd:
+		if len(body) >= 4 {
+			return fmt.Sprintf("%d bytes, uncompressed %d", len(body), binary.LittleEndian.Uint32(body))
+		}
 	case KindBatchEnd:
 		b, err := DecodeManifest(body, m.LSN)
 		if err != nil {
@@ -178,6 +195,8 @@ func (s SegmentState) String() string {
 		return "in use"
 	case SegmentFree:
 		return "free"
+	case SegmentRecycled:
+		return "recycled"
 	}
 	return fmt.Sprintf("state(%d)", uint8(s))
 }

@@ -86,16 +86,16 @@ func TestGoldens(t *testing.T) {
 	super[9] ^= 1
 	golden(t, "superblock-damaged.txt", AnnotateSuperblock(nil, super))
 	seg, h := testSegment(false)
-	golden(t, "segment.txt", AnnotateSegment(nil, seg, testStore, 2, MinSegmentSize, math.MaxInt))
+	golden(t, "segment.txt", AnnotateSegment(nil, seg, testStore, 2, MinSegmentSize, math.MaxInt, nil))
 	full, _ := testSegment(true)
-	golden(t, "segment-full.txt", AnnotateSegment(nil, full, testStore, 2, MinSegmentSize, 8))
+	golden(t, "segment-full.txt", AnnotateSegment(nil, full, testStore, 2, MinSegmentSize, 8, nil))
 	seg[SegmentHeaderSize+HeaderSize] ^= 1
-	golden(t, "segment-torn.txt", AnnotateSegment(nil, seg, testStore, 2, MinSegmentSize, 8))
-	golden(t, "segment-misplaced.txt", AnnotateSegment(nil, seg, testStore, 3, MinSegmentSize, 8))
+	golden(t, "segment-torn.txt", AnnotateSegment(nil, seg, testStore, 2, MinSegmentSize, 8, nil))
+	golden(t, "segment-misplaced.txt", AnnotateSegment(nil, seg, testStore, 3, MinSegmentSize, 8, nil))
 	h.State = SegmentFree
 	h.Put(seg)
-	golden(t, "segment-free.txt", AnnotateSegment(nil, seg, testStore, 2, MinSegmentSize, 8))
-	golden(t, "segment-zero.txt", AnnotateSegment(nil, make([]byte, MinSegmentSize), testStore, 2, MinSegmentSize, 8))
+	golden(t, "segment-free.txt", AnnotateSegment(nil, seg, testStore, 2, MinSegmentSize, 8, nil))
+	golden(t, "segment-zero.txt", AnnotateSegment(nil, make([]byte, MinSegmentSize), testStore, 2, MinSegmentSize, 8, nil))
 }
 
 func TestSuperblock(t *testing.T) {

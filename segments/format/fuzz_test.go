@@ -63,14 +63,14 @@ func FuzzSegment(f *testing.F) {
 	f.Add(seg, uint32(2))
 	f.Add(seg[:10], uint32(2))
 	f.Fuzz(func(t *testing.T, b []byte, slot uint32) {
-		AnnotateSegment(nil, b, testStore, SegmentID(slot), MinSegmentSize, 16)
+		AnnotateSegment(nil, b, testStore, SegmentID(slot), MinSegmentSize, 16, nil)
 		if len(b) < SegmentHeaderSize {
 			return
 		}
 		h := SegmentHeader{State: SegmentInUse, SegmentSize: MinSegmentSize, Slot: SegmentID(slot)}
 		b = bytes.Clone(b)
 		h.Put(b)
-		AnnotateSegment(nil, b, testStore, SegmentID(slot), MinSegmentSize, 16)
+		AnnotateSegment(nil, b, testStore, SegmentID(slot), MinSegmentSize, 16, nil)
 	})
 }
 

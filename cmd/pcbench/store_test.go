@@ -1,0 +1,132 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"pagecache/engine"
+)
+
+// call runs a command line.
+func call(args ...string) (string, int) {
+	var o, e bytes.Buffer
+	status := command(context.Background(), args, &o, &e, nil)
+	return o.String() + e.String(), status
+}
+
+// A good store is good; a damaged one is not, with a list and a status that says so; what is left of it can be saved.
+func TestCheckAndSalvage(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	pc, err := engine.Open(dir, engine.Bytes{}, &engine.Options{SegmentSize: 64 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := pc.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100 {
+		if _, _, err := pc.Allocate(tx, bytes.Repeat([]byte{byte(i)}, 2000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := pc.Allocate(tx, make([]byte, 100_000)); err != nil {
+		t.Fatal(err)
+	}
+	tx.End()
+	if text, status := call("check", dir); status != exitFailed || !strings.Contains(text, "open elsewhere") {
+		t.Errorf("an open store: %d, %s", status, text)
+	}
+	if err := pc.Close(); err != nil {
+		t.Fatal(err)
+	}
+	text, status := call("check", dir)
+	for _, want := range []string{"is good", "101 pages", "1 blobs", "snapshot.", "says the same"} {
+		if status != 0 || !strings.Contains(text, want) {
+			t.Errorf("%d, no %q: %s", status, want, text)
+		}
+	}
+	log := filepath.Join(dir, "log")
+	b, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[30_000] ^= 1
+	if err := os.WriteFile(log, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if text, status := call("check", dir); status != exitFailed || !strings.Contains(text, "corrupt") {
+		t.Errorf("damaged: %d, %s", status, text)
+	}
+	out := filepath.Join(t.TempDir(), "saved")
+	text, status = call("salvage", dir, out)
+	if status != 0 || !strings.Contains(text, "saved 100 pages") || !strings.Contains(text, "lost: ") {
+		t.Errorf("%d, %s", status, text)
+	}
+	if text, status := call("check", out); status != 0 || !strings.Contains(text, "100 pages") {
+		t.Errorf("%d, %s", status, text)
+	}
+	for _, args := range [][]string{{"check"}, {"check", "a", "b"}, {"check", "--nonsense", "a"}, {"salvage", "a"}, {"salvage", "--x", "a", "b"}} {
+		if text, status := call(args...); status != exitUsage {
+			t.Errorf("%v: %d, %s", args, status, text)
+		}
+	}
+	for _, args := range [][]string{{"check", filepath.Join(dir, "none")}, {"salvage", filepath.Join(dir, "none"), out + "2"}, {"salvage", dir, out}} {
+		if text, status := call(args...); status != exitFailed {
+			t.Errorf("%v: %d, %s", args, status, text)
+		}
+	}
+	for _, name := range []string{"check", "salvage"} {
+		if text, status := call(name, "--help"); status != 0 || !strings.Contains(text, "pcbench "+name) {
+			t.Errorf("%d, %s", status, text)
+		}
+	}
+}
+
+// Dump shows what is asked for.
+func TestDumpFilters(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	pc, err := engine.Open(dir, engine.Bytes{}, &engine.Options{SegmentSize: 64 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := pc.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		pid, ptr, err := pc.Allocate(tx, []byte("whole"))
+		if err == nil {
+			_, _, err = pc.Link(tx, pid, ptr, []byte("delta"))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	tx.End()
+	if err := pc.Close(); err != nil {
+		t.Fatal(err)
+	}
+	count := func(args ...string) int {
+		text, status := call(append(append([]string{"dump"}, args...), dir)...)
+		if status != 0 {
+			t.Errorf("%v: %d, %s", args, status, text)
+		}
+		return strings.Count(text, " word ")
+	}
+	for args, want := range map[string]int{"--page=3": 2, "--page=3,4 --kind=append": 2, "--kind=compact": 3, "--headers": 0, "--lsn=64..95": 1, "--lsn=..96": 2,
+		"--lsn=1000000..": 0, "--kind=append --lsn=0x60..": 3} {
+		if n := count(strings.Fields(args)...); n != want {
+			t.Errorf("%s: %d messages, want %d", args, n, want)
+		}
+	}
+	for _, arg := range []string{"--kind=nonsense", "--lsn=5", "--lsn=9..5", "--lsn=a..b", "--page=-1", "--body=-1"} {
+		if text, status := call("dump", arg, dir); status != exitUsage {
+			t.Errorf("%s: %d, %s", arg, status, text)
+		}
+	}
+}
