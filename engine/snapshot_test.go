@@ -512,3 +512,24 @@ func TestFreeIDsOfSnapshot(t *testing.T) {
 	}
 	closeTest(t, pc)
 }
+
+// Opening a store that was closed cleanly looks at no page and reads none of the log but its headers and its end, whatever its size. Proves trap 16.
+func TestOpeningLooksAtNothing(t *testing.T) {
+	dir := t.TempDir()
+	o := &Options{SegmentSize: 64 << 10}
+	pc := openTest(t, dir, o)
+	pids := some(t, pc, 20000, 100)
+	closeTest(t, pc)
+	pc = openTest(t, dir, o)
+	defer closeTest(t, pc)
+	touched := 0
+	pc.table.Each(func(PageID, *slot[[]byte]) { touched++ })
+	if touched > 2 {
+		t.Errorf("%d pages of %d were taken in", touched, len(pids))
+	}
+	tx := begin(t, pc)
+	defer tx.End()
+	if p, err := pc.Get(tx, pids[777]); err != nil || len(p.Value) != 100 {
+		t.Error(len(p.Value), err)
+	}
+}
