@@ -10,7 +10,6 @@ import (
 
 	"pagecache/engine/internal/pagestack"
 	"pagecache/internal/invariants"
-	"pagecache/iouring"
 	"pagecache/segments"
 	"pagecache/segments/format"
 )
@@ -207,37 +206,6 @@ func (pc *PageCache[P]) recycle() (n int, err error) {
 		c.drained = slices.DeleteFunc(c.drained, func(d drained) bool { return slices.Contains(ids, d.id) })
 	}
 	return n, nil
-}
-
-// recycleAtOnce is how many headers are written together.
-const recycleAtOnce = sideDepth
-
-func (pc *PageCache[P]) recycleSlots(ids []format.SegmentID, stable format.LSN) error {
-	size := int64(pc.super.SegmentSize)
-	for _, id := range ids {
-		// Nothing of what was read here may be shown for what is written next (rule 2).
-		off := int64(id.Offset(int(size)))
-		if err := errors.Join(pc.view.Drop(off, size), pc.file.DropCache(off, size)); err != nil {
-			return err
-		}
-	}
-	return pc.space.Recycle(ids, func(recycled uint64) error {
-		return pc.beside(func(dev iouring.Device, zeros []byte) error {
-			h := format.SegmentHeader{State: format.SegmentRecycled, Stable: stable, Recycled: recycled}
-			return pc.markSlots(dev, zeros, ids, h)
-		})
-	})
-}
-
-// shrink makes the file shorter if its end has been free for long enough to be more than what the next segments need.
-func (pc *PageCache[P]) shrink() (bool, error) {
-	_, used, _ := pc.space.Totals()
-	did, err := pc.space.Shrink(pc.opts.IOBuffers+used/16, func(slot format.SegmentID, recycled uint64) error {
-		return pc.beside(func(dev iouring.Device, zeros []byte) error {
-			return pc.markSlots(dev, zeros, []format.SegmentID{slot}, format.SegmentHeader{State: format.SegmentFree, Stable: pc.log.StableLSN(), Recycled: recycled})
-		})
-	})
-	return did, logError("clean", err)
 }
 
 // victim picks the segment that is worth cleaning most, if there is need for room.

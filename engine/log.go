@@ -4,18 +4,23 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
+	"time"
 
 	"pagecache/engine/internal/iobuf"
 	"pagecache/recovery"
+	"pagecache/segments"
 	"pagecache/segments/format"
 )
 
-// Log is a standalone log: records in order, without pages. It is never recycled. All methods are safe for concurrent use.
+// Log is a standalone log: records in order, without pages. Nothing of it goes before DropBelow says so. All methods are safe for concurrent use.
 type Log struct {
 	*store
 	// open counts reservations that have not ended, so that Close can say so.
 	open atomic.Int64
+	// first is the LSN below which everything was dropped, the base of a segment. Only DropBelow raises it, before it takes anything away.
+	first atomic.Int64
 }
 
 // OpenLog opens the standalone log in dir, or makes one. SegmentMode is Linear whatever opts says. Errors as for Open.
@@ -24,7 +29,9 @@ func OpenLog(dir string, opts *Options) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Log{store: s}, nil
+	l := &Log{store: s}
+	l.first.Store(int64(s.space.First()))
+	return l, nil
 }
 
 // Reservation is a place in the log. It ends in exactly one Complete or Abort, soon: until then nothing behind it becomes
@@ -131,14 +138,17 @@ func (l *Log) WriteBatch(records [][]byte) ([]LSN, error) {
 // PinLog begins a batch; see Batch.
 func (l *Log) PinLog() (*Batch, error) { return l.pinLog() }
 
-// Read returns the record at lsn and ptr, as Write or Complete returned them. It is valid until Close and must not be changed. A
-// damaged record is ErrCorrupt.
+// Read returns the record at lsn and ptr, as Write or Complete returned them. It is valid until Close, or until it is dropped, and must not be changed. A
+// damaged record is ErrCorrupt, one that was dropped ErrDropped.
 func (l *Log) Read(lsn LSN, ptr DiskPtr) ([]byte, error) {
 	call, err := l.enter()
 	if err != nil {
 		return nil, logError("read", err)
 	}
 	defer call.End()
+	if lsn < l.FirstLSN() {
+		return nil, fmt.Errorf("read LSN %d: %w", lsn, ErrDropped)
+	}
 	kind, body, err := l.read(lsn, ptr)
 	if err != nil {
 		return nil, err
@@ -147,6 +157,74 @@ func (l *Log) Read(lsn LSN, ptr DiskPtr) ([]byte, error) {
 		return nil, fmt.Errorf("read LSN %d: a %v message, not a record", lsn, kind)
 	}
 	return body, nil
+}
+
+// ErrDropped is returned for a record that DropBelow has dropped.
+var ErrDropped = errors.New("record was dropped")
+
+// FirstLSN is the LSN below which everything was dropped.
+func (l *Log) FirstLSN() LSN { return LSN(l.first.Load()) }
+
+// DropBelow gives up the records below lsn, as far as whole segments hold nothing else and are stable, and their space: it is used again, and the file becomes
+// shorter when its end is free. LSNs go on as before, and FirstLSN says how far was dropped. What Read and iterators returned of the records is not valid any more. An
+// lsn beyond the end stands for that. Errors: ErrReadOnly, ErrClosed, ErrFailed, and those of writing. Safe for concurrent use.
+func (l *Log) DropBelow(lsn LSN) error {
+	if l.opts.ReadOnly {
+		return logError("drop", ErrReadOnly)
+	}
+	l.cleaner.mu.Lock()
+	defer l.cleaner.mu.Unlock()
+	ids, err := l.drop(lsn)
+	if err != nil || len(ids) == 0 {
+		return logError("drop", err)
+	}
+	// Who began to read before first was raised may still be at it. The calls are short, and this one is none of them.
+	for epoch := l.calls.domain.Retire(); l.calls.domain.Oldest() < epoch; {
+		time.Sleep(50 * time.Microsecond)
+	}
+	call, err := l.enter()
+	if err != nil {
+		return logError("drop", err)
+	}
+	defer call.End()
+	for some := range slices.Chunk(ids, recycleAtOnce) {
+		if err := l.recycleSlots(some, l.log.StableLSN()); err != nil {
+			return logError("drop", err)
+		}
+	}
+	_, err = l.shrink()
+	return err
+}
+
+// drop has the segments wholly below lsn wait to be recycled, and raises first above them.
+func (l *Log) drop(lsn LSN) (ids []format.SegmentID, err error) {
+	call, err := l.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer call.End()
+	if err := l.log.Err(); err != nil {
+		return nil, err
+	}
+	size := LSN(l.super.SegmentSize)
+	first, stable := l.FirstLSN(), l.log.StableEnd()
+	var bases []LSN
+	l.space.Inactive(func(c segments.Candidate) {
+		// The beginning of the next is stable too, so that a scan finds where the log goes on.
+		if end := c.Base + size; end <= lsn && stable > end+format.SegmentHeaderSize {
+			ids, bases = append(ids, c.ID), append(bases, c.Base)
+		}
+	})
+	slices.Sort(bases)
+	for _, base := range bases { // without a gap from the first
+		if base == first {
+			first += size
+		}
+	}
+	l.first.Store(int64(first))
+	return slices.DeleteFunc(ids, func(id format.SegmentID) bool {
+		return l.space.Segment(id).Base() >= first || !l.space.Drain(id)
+	}), nil
 }
 
 // Stats returns the log's counts.
@@ -179,7 +257,7 @@ type Iterator struct {
 }
 
 // Iter returns an iterator over the stable records at or above from, as far as the log is stable now. from need not be a
-// record's LSN; 0 is the beginning.
+// record's LSN; 0 is the beginning, or FirstLSN.
 func (l *Log) Iter(from LSN) *Iterator {
 	it := &Iterator{l: l, end: l.log.StableEnd(), pos: from}
 	call, err := l.enter()
@@ -189,7 +267,7 @@ func (l *Log) Iter(from LSN) *Iterator {
 	defer call.End()
 	size := LSN(l.super.SegmentSize)
 	// A message boundary is only known at the beginning of a segment.
-	it.pos = max(from, 0) / size * size
+	it.pos = max(from, l.FirstLSN()) / size * size
 	for it.pos < it.end {
 		if it.pos%size == 0 {
 			it.pos += format.SegmentHeaderSize
@@ -234,6 +312,10 @@ func (it *Iterator) step() (format.Kind, []byte, bool) {
 		return 0, nil, false
 	}
 	base := it.pos - it.pos%size
+	if base < it.l.FirstLSN() {
+		it.err = fmt.Errorf("iterate at LSN %d: %w", it.pos, ErrDropped)
+		return 0, nil, false
+	}
 	seg, ok := it.l.space.Find(base)
 	if !ok {
 		it.err = &CorruptError{File: filepath.Join(it.l.dir, logName), Slot: recovery.NoSlot, Offset: recovery.NoOffset, LSN: it.pos,

@@ -2,6 +2,7 @@ package segments
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"pagecache/segments/format"
@@ -101,6 +102,20 @@ func (s *Space) Shrink(keep int, mark func(slot format.SegmentID, recycled uint6
 
 // minShrink is how many slots are worth a change of the file's length.
 const minShrink = 4
+
+// First returns the lowest base of all segments that are not Free, or of the next if there is none.
+func (s *Space) First() format.LSN {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := format.LSN(math.MaxInt64)
+	for base := range s.index {
+		first = min(first, base)
+	}
+	if len(s.index) == 0 {
+		return 0
+	}
+	return first
+}
 
 // Census returns the bases of the segments that are not Free, and how many were recycled, without those that began at or above from.
 func (s *Space) Census(from format.LSN) (bases []format.LSN, recycled uint64) {

@@ -1,0 +1,40 @@
+package engine
+
+import (
+	"errors"
+
+	"pagecache/iouring"
+	"pagecache/segments/format"
+)
+
+// recycleAtOnce is how many headers are written together.
+const recycleAtOnce = sideDepth
+
+// recycleSlots makes the slots of Draining segments free, durably.
+func (s *store) recycleSlots(ids []format.SegmentID, stable format.LSN) error {
+	size := int64(s.super.SegmentSize)
+	for _, id := range ids {
+		// Nothing of what was read here may be shown for what is written next (rule 2).
+		off := int64(id.Offset(int(size)))
+		if err := errors.Join(s.view.Drop(off, size), s.file.DropCache(off, size)); err != nil {
+			return err
+		}
+	}
+	return s.space.Recycle(ids, func(recycled uint64) error {
+		return s.beside(func(dev iouring.Device, zeros []byte) error {
+			h := format.SegmentHeader{State: format.SegmentRecycled, Stable: stable, Recycled: recycled}
+			return s.markSlots(dev, zeros, ids, h)
+		})
+	})
+}
+
+// shrink makes the file shorter if its end has been free for long enough to be more than what the next segments need.
+func (s *store) shrink() (bool, error) {
+	_, used, _ := s.space.Totals()
+	did, err := s.space.Shrink(s.opts.IOBuffers+used/16, func(slot format.SegmentID, recycled uint64) error {
+		return s.beside(func(dev iouring.Device, zeros []byte) error {
+			return s.markSlots(dev, zeros, []format.SegmentID{slot}, format.SegmentHeader{State: format.SegmentFree, Stable: s.log.StableLSN(), Recycled: recycled})
+		})
+	})
+	return did, logError("clean", err)
+}
