@@ -45,6 +45,7 @@ type Worker struct {
 	zipf   *rand.Zipf // nil: uniform
 	pages  uint64
 	Values *Values
+	Number int // of the goroutine
 	ops    int64
 	took   []int64 // nanoseconds of each operation, if they are wanted
 }
@@ -111,7 +112,7 @@ func run(l Workload, ops int64, d time.Duration, op func(*Worker) error, end fun
 	left.Store(ops)
 	workers, errs := make([]*Worker, l.Goroutines), make([]error, l.Goroutines)
 	for i := range workers {
-		w := &Worker{rng: rand.NewPCG(l.Seed, uint64(i)), pages: uint64(l.Pages)}
+		w := &Worker{rng: rand.NewPCG(l.Seed, uint64(i)), pages: uint64(l.Pages), Number: i}
 		if l.Value > 0 {
 			w.Values = NewValues(l.Seed+uint64(i), l.Value)
 		}

@@ -21,6 +21,7 @@ const (
 
 // comparisons are the lines of the table.
 func comparisons() []*comparison {
+	uniform, zipf := overwrite(0), overwrite(0.99)
 	return []*comparison{
 		{name: "log-bandwidth", what: "log bandwidth, 4 goroutines replacing 64 KiB pages", unit: "MB/s", ours: logBandwidth, other: "fio 8 MiB", theirs: fioBandwidth, ratioMin: 0.85},
 		{name: "link", what: "Link of 100 B to 1 KiB pages, 4 goroutines", unit: "op/s", ours: ours(link), other: "Pebble Merge NoSync", theirs: pebble(link), oursMin: 1e6, ratioMin: 3},
@@ -36,6 +37,18 @@ func comparisons() []*comparison {
 		{name: "tx", what: "Begin + End", unit: "ns", ours: txNanos, oursMax: 40},
 		{name: "tx-allocs", what: "allocations for Begin + End", unit: "1/op", ours: txAllocs, oursMax: 0.001},
 		{name: "link-allocs", what: "allocations for a Link, all in", unit: "1/op", ours: linkAllocs, oursMax: 3},
+		{name: "space", what: "random overwrites of 4 KiB, 8 times 240 MiB: space in use at the end", unit: "× live", ours: uniform(func(o overwritten) float64 { return o.space }), oursMax: 1.5},
+		{name: "space-worst", what: "… at its worst", unit: "× live", ours: uniform(func(o overwritten) float64 { return o.worst }), oursMax: 1.8},
+		{name: "space-write", what: "… bytes written", unit: "× given", ours: uniform(func(o overwritten) float64 { return o.write }), oursMax: 2.5},
+		{name: "space-p999", what: "… Get and Replace, 99.9 %", unit: "ms", ours: uniform(func(o overwritten) float64 { return o.p999 }), oursMax: 10},
+		{name: "space-max", what: "… the slowest", unit: "ms", ours: uniform(func(o overwritten) float64 { return o.max }), oursMax: 250},
+		{name: "space-zipf", what: "the same by zipf 0.99: bytes written", unit: "× given", ours: zipf(func(o overwritten) float64 { return o.write }), oursMax: 1.8},
+		{name: "open", what: "Open to the first Get, 5 000 000 pages of 100 B, closed cleanly, cold", unit: "ms", ours: opening(5_000_000), oursMax: 300},
+		{name: "open-killed", what: "Open after a kill with 1 GiB of log since the snapshot, cold", unit: "MB/s", ours: openingKilled, other: "fio reading 1 GiB", theirs: fioRead, ratioMin: 0.5},
+		{name: "snapshot", what: "Links while snapshots of 2 000 000 pages are written", unit: "op/s", ours: snapshotting(true, 0, rateOf), other: "none written", theirs: snapshotting(false, 0, rateOf), ratioMin: 0.9},
+		{name: "snapshot-max", what: "… the slowest Link of those that come every 50 µs", unit: "ms", ours: snapshotting(true, 50*time.Microsecond, slowestOf), oursMax: 20},
+		{name: "steady", what: "overwriting 1 GiB of 64 KiB pages 8 times, 4 goroutines", unit: "MB/s", ours: steadyBandwidth, other: "fio overwriting", theirs: fioOverwrite, ratioMin: 0.8},
+		{name: "commit-recycled", what: "durable commit on recycled segments, 1 goroutine", unit: "µs", ours: commitRecycled, other: "fio overwriting 4 KiB", theirs: fioOverwriteLatency, ratioMax: 1.3},
 	}
 }
 

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"time"
+
+	"pagecache/bench"
+	"pagecache/engine"
+)
+
+// What overwriting is measured with: random pages of a store are read and replaced until so many times the live data has been written.
+const (
+	overwritePage    = 4 << 10
+	overwriteLive    = 240 << 20
+	overwriteTurns   = 8
+	overwriteSegment = 1 << 20
+)
+
+// overwritten is what comes of overwriting.
+type overwritten struct {
+	space, worst, file float64 // slots in use, and the file, as multiples of the live data
+	write              float64 // bytes written as multiples of the bytes given
+	p999, max          float64 // ms, of Get and Replace
+	rate               float64
+}
+
+// overwrite makes the lines for one way of choosing pages share a run of each round.
+func overwrite(theta float64) func(figure func(overwritten) float64) side {
+	var last overwritten
+	used := map[int]bool{} // figures of last
+	next := 0
+	return func(figure func(overwritten) float64) side {
+		id := next
+		next++
+		return func(ctx context.Context, c *config, dir string) (float64, error) {
+			if len(used) == 0 || used[id] {
+				o, err := overwriteOnce(ctx, c, dir, theta)
+				if err != nil {
+					return 0, err
+				}
+				last = o
+				clear(used)
+			}
+			used[id] = true
+			return figure(last), nil
+		}
+	}
+}
+
+func overwriteOnce(ctx context.Context, c *config, dir string, theta float64) (o overwritten, err error) {
+	const count = overwriteLive / overwritePage
+	s, err := bench.OpenPagecache(dir, count, engine.Options{SegmentSize: overwriteSegment})
+	if err != nil {
+		return o, err
+	}
+	defer func() {
+		if cerr := s.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	if err := bench.Load(s, count, overwritePage); err != nil {
+		return o, err
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	page := func() int { return rng.IntN(count) }
+	if theta > 0 {
+		z := bench.NewZipfian(rng, theta, count)
+		const scatter = 0x9e3779b97f4a7c15
+		page = func() int { return int(uint64(z.Next()) * scatter % count) }
+	}
+	before := s.PC.Stats()
+	l := bench.Workload{Goroutines: 1, Pages: count, Value: overwritePage, Seed: 1, Latencies: true}
+	stop := make(chan struct{})
+	worst := make(chan float64)
+	go watchSpace(s, stop, worst)
+	r, err := bench.Run(l, count*overwriteTurns, func(w *bench.Worker) error {
+		i := page()
+		if _, err := s.Get(i); err != nil {
+			return err
+		}
+		return s.Replace(i, w.Values.Next())
+	}, nil)
+	close(stop)
+	o.worst = <-worst
+	if err != nil {
+		return o, err
+	}
+	st := s.PC.Stats()
+	live := float64(overwriteLive)
+	o.space, o.file = float64(st.SegmentsInUse)*overwriteSegment/live, float64(st.Segments)*overwriteSegment/live
+	o.write = float64(st.BytesWritten-before.BytesWritten) / (live * overwriteTurns)
+	o.p999, o.max, o.rate = r.Percentile(99.9)/1e6, r.Percentile(100)/1e6, r.Rate()
+	fmt.Fprintf(os.Stderr, "  overwriting, theta %v: %+v\n", theta, o)
+	return o, nil
+}
+
+// watchSpace looks how much of the file is in use, now and then.
+func watchSpace(s *bench.Pagecache, stop <-chan struct{}, worst chan<- float64) {
+	most := 0
+	for {
+		select {
+		case <-stop:
+			worst <- float64(most) * overwriteSegment / overwriteLive
+			return
+		case <-time.After(20 * time.Millisecond):
+			most = max(most, s.PC.Stats().SegmentsInUse)
+		}
+	}
+}
+
+// steadyBandwidth is `pcbench run --rw=write --bs=64k --numjobs=4 --size=1g --io_size=8g --end_fsync=1`: most of it is written to recycled segments.
+func steadyBandwidth(_ context.Context, c *config, dir string) (mb float64, err error) {
+	const size, count, turns = 64 << 10, 1 << 30 / (64 << 10), 8
+	s, err := bench.OpenPagecache(dir, count, engine.Options{})
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if cerr := s.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	l := bench.Workload{Goroutines: writers, Pages: count, Value: size, Seed: 1}
+	const share = count / writers
+	var at [writers]int // each goroutine goes round its share of the pages
+	r, err := bench.Run(l, count*turns, func(w *bench.Worker) error {
+		at[w.Number]++
+		return s.Replace(w.Number*share+at[w.Number]%share, w.Values.Next())
+	}, s.Flush)
+	return r.Rate() * size / 1e6, err
+}
+
+// fioOverwrite overwrites a file that was written before.
+func fioOverwrite(ctx context.Context, _ *config, dir string) (float64, error) {
+	const size = 1 << 30
+	if _, err := fio(ctx, dir, size, "--bs=8m", "--ioengine=io_uring", "--iodepth=2"); err != nil {
+		return 0, err
+	}
+	job, err := fioAgain(ctx, dir, size, "--bs=8m", "--ioengine=io_uring", "--iodepth=2", fmt.Sprintf("--io_size=%d", 8*size))
+	if err != nil {
+		return 0, err
+	}
+	return job.Write.BWBytes / 1e6, nil
+}
+
+// commitRecycled is the median latency of a durable commit in a store whose segments were recycled.
+func commitRecycled(_ context.Context, c *config, dir string) (us float64, err error) {
+	s, err := bench.OpenPagecache(dir, pages, engine.Options{SegmentSize: overwriteSegment, FlushEvery: interval})
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if cerr := s.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	if err := bench.Load(s, pages, pageSize); err != nil {
+		return 0, err
+	}
+	age := bench.Workload{Goroutines: 1, Pages: pages, Value: pageSize, Seed: 2}
+	if _, err := bench.Run(age, 5*pages, func(w *bench.Worker) error { return s.Replace(w.Page(), w.Values.Next()) }, s.Flush); err != nil {
+		return 0, err
+	}
+	return commitOne(c, s)
+}
+
+// fioOverwriteLatency is fio's, on a file that was written before.
+func fioOverwriteLatency(ctx context.Context, c *config, dir string) (float64, error) {
+	const size = 256 << 20
+	if _, err := fio(ctx, dir, size, "--bs=8m", "--ioengine=io_uring", "--iodepth=2"); err != nil {
+		return 0, err
+	}
+	job, err := fioAgain(ctx, dir, size, "--bs=4k", "--ioengine=psync", "--iodepth=1", "--time_based", "--runtime="+c.during().String())
+	if err != nil {
+		return 0, err
+	}
+	return job.Write.Latency.Percentile["50.000000"] / 1e3, nil
+}
+
+// What snapshots are measured with: the pages are many, so that writing one takes a while.
+const snapshotPages = 2_000_000
+
+// snapshotting measures Links, with a pause after each, while snapshots are written one after another, or while none is.
+func snapshotting(busy bool, pause time.Duration, figure func(bench.Result, time.Duration) float64) side {
+	return func(_ context.Context, c *config, dir string) (v float64, err error) {
+		s, err := bench.OpenPagecache(dir, snapshotPages, engine.Options{FlushEvery: interval})
+		if err != nil {
+			return 0, err
+		}
+		defer func() {
+			if cerr := s.Close(); err == nil {
+				err = cerr
+			}
+		}()
+		if err := bench.Load(s, snapshotPages, deltaSize); err != nil {
+			return 0, err
+		}
+		settle()
+		stop, done := make(chan struct{}), make(chan error, 1)
+		go func() {
+			var err error
+			for busy && err == nil {
+				select {
+				case <-stop:
+					done <- nil
+					return
+				default:
+					err = s.PC.Snapshot()
+				}
+			}
+			done <- err
+		}()
+		l := bench.Workload{Goroutines: 2, Pages: snapshotPages, Value: deltaSize, Seed: 1}
+		var slowest [2]time.Duration
+		r, err := bench.RunFor(l, c.during(), func(w *bench.Worker) error {
+			start := time.Now()
+			err := s.Link(w.Page(), w.Values.Next())
+			slowest[w.Number] = max(slowest[w.Number], time.Since(start))
+			time.Sleep(pause)
+			return err
+		}, nil)
+		close(stop)
+		if serr := <-done; err == nil {
+			err = serr
+		}
+		most := max(slowest[0], slowest[1])
+		fmt.Fprintf(os.Stderr, "  snapshots %v: %d written, %.0f Links/s, slowest %v\n", busy, s.PC.Stats().Snapshots, r.Rate(), most)
+		return figure(r, most), err
+	}
+}
+
+func rateOf(r bench.Result, _ time.Duration) float64 { return r.Rate() }
+
+func slowestOf(_ bench.Result, slowest time.Duration) float64 { return float64(slowest) / 1e6 }
