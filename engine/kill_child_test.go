@@ -406,6 +406,9 @@ func (w *killWorker) changeRoot(tx *Tx) error {
 // killLife is what a child said.
 type killLife struct {
 	lines   []string
+	heard   atomic.Int64 // len(lines), for others than who reads
+	sure    int          // lines that came before the power was cut: while a file system is shut down it may call durable what is not
+	unsure  bool         // the lines that are read now came later
 	ops     [killWorkers][]killOp
 	acked   [killWorkers]int // so many of ops are stable
 	batches [killWorkers][]killBatch
@@ -441,7 +444,10 @@ func (l *killLife) read(s *killStore, line string) error {
 	}
 	switch ops, batches := l.ops[g], l.batches[g]; line[0] {
 	case 'o':
-		if l.opened = true; n[0] == 0 && s.exists || n[1] <= s.gen {
+		if l.opened = true; l.unsure {
+			break
+		}
+		if n[0] == 0 && s.exists || n[1] <= s.gen {
 			return violated("opened, recovered %d, generation %d after %d", n[0], n[1], s.gen)
 		}
 		s.exists, s.gen, s.opened = true, n[1], time.Duration(n[2])*time.Microsecond
@@ -460,6 +466,9 @@ func (l *killLife) read(s *killStore, line string) error {
 		}
 		op.pid, op.lo, op.hi = PageID(n[2]), max(op.lo, LSN(n[3])), LSN(n[4])
 	case 'a':
+		if l.unsure {
+			break
+		}
 		for l.acked[g] < len(ops) && ops[l.acked[g]].seq <= uint64(n[1]) {
 			l.acked[g]++
 		}
@@ -475,7 +484,7 @@ func (l *killLife) read(s *killStore, line string) error {
 	case 'c':
 		l.closed = true
 		for g := range l.ops {
-			if n[0] == 1 {
+			if n[0] == 1 && !l.unsure {
 				l.acked[g] = len(l.ops[g])
 			}
 		}
@@ -485,6 +494,9 @@ func (l *killLife) read(s *killStore, line string) error {
 
 // id takes in an id or timestamp: none comes twice, and none at or below one of an earlier life (O3).
 func (l *killLife) id(s *killStore, id int64) error {
+	if l.unsure {
+		return nil
+	}
 	if id <= s.ids || l.ids[id] {
 		return violated("id %d was handed out again; those of earlier lives go to %d", id, s.ids)
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -39,6 +40,8 @@ type killStore struct {
 	life   uint64
 	exists bool
 	opened time.Duration // how long the last opening took
+	// cut cuts the power just before a child is killed, and restore gives it back; nil: only the child is killed.
+	cut, restore func() error
 }
 
 // killOwner is what a goroutine's changes come to.
@@ -246,7 +249,9 @@ func (s *killStore) child(spec killSpec, opening bool, after time.Duration, proc
 			if err != nil {
 				return // the last line is a whole one: a write of this size to a pipe is
 			}
-			if l.lines = append(l.lines, line[:len(line)-1]); line[0] == 's' || line[0] == 'o' {
+			l.lines = append(l.lines, line[:len(line)-1])
+			l.heard.Add(1)
+			if line[0] == 's' || line[0] == 'o' {
 				marks <- line[0]
 			}
 		}
@@ -270,10 +275,18 @@ wait:
 			break wait
 		}
 	}
+	l.sure = math.MaxInt
+	if s.cut != nil {
+		l.sure = int(l.heard.Load())
+		err = errors.Join(err, s.cut())
+	}
 	_ = cmd.Process.Kill()
 	<-eof
 	_ = cmd.Wait()
-	if st := cmd.ProcessState.Sys().(syscall.WaitStatus); err == nil && st.Signal() != syscall.SIGKILL && st.ExitStatus() != 0 ||
+	if s.restore != nil {
+		err = errors.Join(err, s.restore())
+	}
+	if st := cmd.ProcessState.Sys().(syscall.WaitStatus); err == nil && s.cut == nil && st.Signal() != syscall.SIGKILL && st.ExitStatus() != 0 ||
 		bytes.Contains(said.Bytes(), []byte("DATA RACE")) {
 		err = fmt.Errorf("the child was not killed, it ended: %v", cmd.ProcessState)
 	}
@@ -304,11 +317,16 @@ func (s *killStore) await() error {
 type killRun struct {
 	rng    *rand.Rand
 	base   string // where stores are made
+	copies string // where they are copied to
 	s      *killStore
 	stores int
 	lie    bool
-	lines  []string // of the last child
-	kept   string   // a copy of the store before anybody opened it after that
+	last   Options // of the last child
+	full   int64   // bytes of log from which on a new store is begun
+	// see killStore
+	cut, restore func() error
+	lines        []string // of the last child
+	kept         string   // a copy of the store before anybody opened it after that
 	// Counts.
 	ops, acks, batches, ids, unopened, closed int
 }
@@ -333,7 +351,7 @@ func (r *killRun) fresh() error {
 			return err
 		}
 	}
-	r.s = &killStore{dir: filepath.Join(r.base, fmt.Sprintf("store%d", r.stores)), ids: -1}
+	r.s = &killStore{dir: filepath.Join(r.base, fmt.Sprintf("store%d", r.stores)), ids: -1, cut: r.cut, restore: r.restore}
 	r.s.size = []int{64 << 10, 16 << 10, 0, 64 << 10}[r.stores%4]
 	for g := range r.s.owners {
 		r.s.owners[g].pages = map[PageID][]byte{}
@@ -344,8 +362,7 @@ func (r *killRun) fresh() error {
 
 // round is one child, killed, and a look at what it left; or, while it is opening, several.
 func (r *killRun) round(i int) error {
-	const full = 48 << 20
-	if st, err := os.Stat(filepath.Join(r.base, fmt.Sprintf("store%d", r.stores-1), logName)); r.s == nil || err == nil && st.Size() > full ||
+	if st, err := os.Stat(filepath.Join(r.base, fmt.Sprintf("store%d", r.stores-1), logName)); r.s == nil || err == nil && st.Size() > r.full ||
 		r.rng.IntN(6) == 0 {
 		if err := r.fresh(); err != nil {
 			return err
@@ -358,6 +375,7 @@ func (r *killRun) round(i int) error {
 	for ; n > 0; n-- {
 		r.s.life++
 		spec := killSpec{Dir: r.s.dir, Options: r.options(), Seed: r.rng.Uint64(), Life: r.s.life, Lie: r.lie}
+		r.last = spec.Options
 		after := time.Duration(3000+r.rng.IntN(147_000)) * time.Microsecond
 		switch {
 		case opening:
@@ -374,12 +392,16 @@ func (r *killRun) round(i int) error {
 		if r.lines = l.lines; err == nil {
 			err = r.s.await()
 		}
-		if r.kept = filepath.Join(r.base, "kept"); err == nil {
+		if r.kept = filepath.Join(r.copies, "kept"); err == nil {
 			if err = os.CopyFS(r.kept, os.DirFS(r.s.dir)); errors.Is(err, fs.ErrNotExist) {
 				err = nil // killed before it made the directory
 			}
 		}
-		for _, line := range l.lines {
+		for i, line := range l.lines {
+			l.unsure = i >= l.sure
+			if r.cut != nil && line[0] == 'x' && strings.Contains(line, syscall.EIO.Error()) {
+				continue // it noticed
+			}
 			if err == nil {
 				err = l.read(r.s, line)
 			}
@@ -396,7 +418,7 @@ func (r *killRun) round(i int) error {
 		if err := r.look(look, l); err != nil {
 			return err
 		}
-		if err := os.RemoveAll(filepath.Join(r.base, "kept")); err != nil {
+		if err := os.RemoveAll(filepath.Join(r.copies, "kept")); err != nil {
 			return err
 		}
 	}
@@ -460,7 +482,7 @@ func newKillRun(t *testing.T, seed uint64) *killRun {
 		}
 		t.Cleanup(func() { _ = os.RemoveAll(base) })
 	}
-	return &killRun{rng: rand.New(rand.NewPCG(seed, 13)), base: base}
+	return &killRun{rng: rand.New(rand.NewPCG(seed, 13)), base: base, copies: base, full: 48 << 20}
 }
 
 // A process that works on a store is killed, at work, while it closes the store or while it recovers it, many times over. Nothing that it

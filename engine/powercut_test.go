@@ -1,0 +1,116 @@
+package engine
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"pagecache/internal/vfs"
+)
+
+var (
+	powercutRounds = flag.Int("powercut.rounds", 5, "how many times TestPowerCut cuts the power of each file system")
+	powercutSeed   = flag.Uint64("powercut.seed", 1, "what decides the options, the load and when")
+)
+
+// loopMount is a file system in a file.
+type loopMount struct {
+	image, dir string
+	kind       string
+}
+
+// newLoopMount makes and mounts one of so many MiB. It skips the test where that cannot be.
+func newLoopMount(t *testing.T, kind string, mib int) *loopMount {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to mount a file system")
+	}
+	mkfs, err := exec.LookPath("mkfs." + kind)
+	if err != nil {
+		t.Skip("needs mkfs." + kind)
+	}
+	base := t.TempDir()
+	m := &loopMount{image: filepath.Join(base, "image"), dir: filepath.Join(base, "mnt"), kind: kind}
+	if err := errors.Join(os.WriteFile(m.image, nil, 0o600), os.Truncate(m.image, int64(mib)<<20), os.Mkdir(m.dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(mkfs, "-q", m.image).CombinedOutput(); err != nil {
+		t.Skipf("mkfs.%s: %v: %s", kind, err, out)
+	}
+	if err := m.mount(); err != nil {
+		t.Skipf("no loop mounts here: %v", err)
+	}
+	t.Cleanup(func() { _ = exec.Command("umount", "-l", m.dir).Run() })
+	return m
+}
+
+func (m *loopMount) mount() error {
+	out, err := exec.Command("mount", "-t", m.kind, "-o", "loop", m.image, m.dir).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("mount: %w: %s", err, out)
+	}
+	return nil
+}
+
+// umount retries: what the kernel still does for a process that was killed holds the file system for a moment.
+func (m *loopMount) umount() (err error) {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if err = unix.Unmount(m.dir, 0); err == nil || !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+	}
+	return err
+}
+
+// cut shuts the file system down as a loss of power does: whatever is not on the disk is lost, its own log included.
+func (m *loopMount) cut() error {
+	const goingDown, noLogFlush = 0x8004587d, 2
+	d, err := os.Open(m.dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	how := uint32(noLogFlush)
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, d.Fd(), goingDown, uintptr(unsafe.Pointer(&how))); e != 0 {
+		return fmt.Errorf("shut down: %w", e)
+	}
+	return nil
+}
+
+// restore mounts it anew.
+func (m *loopMount) restore() error { return errors.Join(m.umount(), m.mount()) }
+
+// The power of a real file system is cut while a process works on a store in it, closes it or recovers it. The oracles are those of TestKill; what was only in the
+// page cache, or in the file system's own log, is lost. O1 to O5; proves rules 1, 5, 8 and 11, traps 5, 12 and 13.
+func TestPowerCut(t *testing.T) {
+	for kind, mib := range map[string]int{"ext4": 160, "xfs": 400} {
+		t.Run(kind, func(t *testing.T) {
+			if testing.Short() {
+				t.Skip("takes a while")
+			}
+			m := newLoopMount(t, kind, mib)
+			base := filepath.Join(m.dir, "base")
+			if err := errors.Join(os.Mkdir(base, 0o755), vfs.OS.SyncDir(m.dir)); err != nil {
+				t.Fatal(err)
+			}
+			r := &killRun{rng: rand.New(rand.NewPCG(*powercutSeed, 17)), base: base, copies: t.TempDir(), full: 24 << 20, cut: m.cut, restore: m.restore}
+			start := time.Now()
+			for i := range *powercutRounds {
+				if err := r.round(i); err != nil {
+					t.Logf("replay: go test ./engine -run 'TestPowerCut/%s' -args -powercut.seed=%d -powercut.rounds=%d", kind, *powercutSeed, i+1)
+					t.Fatalf("round %d, store %d, life %d, %+v: %v\nkept in %s", i, r.stores, r.s.life, r.last, err, r.save())
+				}
+			}
+			t.Logf("%d rounds in %v on %d stores: %d changes, %d acknowledged, %d batches", *powercutRounds, time.Since(start), r.stores, r.ops, r.acks, r.batches)
+		})
+	}
+}
