@@ -138,6 +138,9 @@ func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
 	if pc.opts.ReadOnly {
 		return 0, PagePtr[P]{}, logError("allocate", ErrReadOnly)
 	}
+	if pc.own != nil {
+		frag = pc.own(frag)
+	}
 	p, err := pc.encode(tx, frag)
 	if err != nil {
 		return 0, PagePtr[P]{}, logError("allocate", err)

@@ -33,7 +33,7 @@ type blobs struct {
 	made   bool // the directory is there, durably
 	live   map[format.BlobID]*blob
 	doomed []doomedBlob
-	maps   int // of live
+	mapped atomic.Int32 // of live; written under mu
 
 	bytes atomic.Int64 // of the files in live and doomed
 }
@@ -220,7 +220,7 @@ func (b *blobs) unmapLocked(f *blob) {
 	if f.view != nil {
 		_, _ = f.view.Close(), f.file.Close()
 		f.view, f.file = nil, nil
-		b.maps--
+		b.mapped.Add(-1)
 	}
 }
 
@@ -306,7 +306,7 @@ func (b *blobs) open(id format.BlobID) (vfs.Map, vfs.File, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if l == nil || b.maps == maxBlobMaps {
+	if l == nil || b.mapped.Load() == maxBlobMaps {
 		return nil, f, nil
 	}
 	v, err := f.OpenMap(true)
@@ -314,8 +314,23 @@ func (b *blobs) open(id format.BlobID) (vfs.Map, vfs.File, error) {
 		return nil, nil, errors.Join(err, f.Close())
 	}
 	l.view, l.file = v, f
-	b.maps++
+	b.mapped.Add(1)
 	return v, f, nil
+}
+
+// holds reports whether v, not empty, lies in a blob's map.
+func (b *blobs) holds(v []byte) bool {
+	if b.mapped.Load() == 0 {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, l := range b.live {
+		if l.view != nil && l.view.Holds(v) {
+			return true
+		}
+	}
+	return false
 }
 
 // sweep removes what crashes have left: files with names of blobs that are not live.

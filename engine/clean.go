@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/internal/invariants"
 	"pagecache/segments"
@@ -30,6 +31,7 @@ type cleaner struct {
 
 	mu      sync.Mutex // held for a step
 	buf     []byte     // a segment, once one was cleaned
+	tx      Tx         // memory for encoding. It is never entered: what the cleaner looks at is recycled by nobody else
 	drained []drained
 	stuck   map[format.SegmentID]int64 // segments that could not be cleaned, and their live bytes then
 	failed  error                      // why nothing is recycled any more
@@ -106,9 +108,14 @@ func (pc *PageCache[P]) cleanerWorks() bool {
 	return did && err == nil
 }
 
-func (pc *PageCache[P]) stopCleaner() {
-	close(pc.cleaner.quit)
-	<-pc.cleaner.done
+// awaitCleaner waits until the cleaner, which was told to, has ended; false: it hangs, as everything does with the device.
+func (pc *PageCache[P]) awaitCleaner() bool {
+	select {
+	case <-pc.cleaner.done:
+		return true
+	case <-time.After(closePatience):
+		return false
+	}
 }
 
 // AttemptGC does one step of cleaning by hand: it recycles segments that hold nothing any more, or else moves what is live out of one that is
@@ -140,7 +147,9 @@ func (pc *PageCache[P]) cleanStep() (bool, error) {
 	}
 	n, err := pc.recycle()
 	if err != nil {
-		c.failed = err
+		if !errors.Is(err, errNoSide) {
+			c.failed = err
+		}
 		return false, logError("clean", err)
 	}
 	n += pc.blobs.reap(pc.log.StableEnd(), pc.txs.domain.Oldest())
@@ -151,14 +160,15 @@ func (pc *PageCache[P]) cleanStep() (bool, error) {
 	if !ok {
 		return pc.shrink()
 	}
-	if err := pc.cleanSegment(victim); err != nil {
+	err = pc.cleanSegment(victim)
+	if err != nil && isNoSpace(err) { // it may work later
+		return false, logError("clean", err)
+	}
+	if live := pc.space.Segment(victim.ID).Live(); err != nil || live == victim.Live {
 		if c.stuck == nil {
 			c.stuck = map[format.SegmentID]int64{}
 		}
-		c.stuck[victim.ID] = victim.Live
-		if errors.Is(err, ErrTooLarge) {
-			return true, nil
-		}
+		c.stuck[victim.ID] = live
 		return false, logError("clean", err)
 	}
 	c.cleaned.Add(1)
@@ -242,8 +252,7 @@ func (pc *PageCache[P]) victim() (best segments.Candidate, ok bool) {
 
 // cleanSegment moves every page that has something in the segment.
 func (pc *PageCache[P]) cleanSegment(v segments.Candidate) error {
-	tx := pc.txs.begin()
-	defer tx.End()
+	tx := &pc.cleaner.tx
 	size := format.LSN(pc.super.SegmentSize)
 	from := v.ID.Offset(int(size))
 	// Read as a whole: through the map, each block would be a fault of its own.
@@ -254,8 +263,14 @@ func (pc *PageCache[P]) cleanSegment(v segments.Candidate) error {
 	if _, err := pc.file.ReadAt(c.buf, int64(from)); err != nil {
 		return err
 	}
+	seed := pc.space.Segment(v.ID).Seed()
 	for pos := format.SegmentHeaderSize; len(c.buf)-pos >= format.HeaderSize; {
-		h, err := format.DecodeHeader(c.buf[pos:], len(c.buf)-pos, v.Base+format.LSN(pos))
+		select {
+		case <-c.quit:
+			return iobuf.ErrClosed
+		default:
+		}
+		h, _, err := format.DecodeMessage(c.buf[pos:], v.Base+format.LSN(pos), seed)
 		if err != nil {
 			return pc.corrupt(v.Base+format.LSN(pos), DiskPtr{Off: from + format.Offset(pos), Len: format.HeaderSize}, h, err)
 		}
@@ -294,6 +309,12 @@ func (pc *PageCache[P]) move(tx *Tx, pid PageID, s *slot[P], from, to format.Off
 		if err != nil {
 			return err
 		}
+		if kind == format.KindCompact && head.Kind() != pagestack.OnDisk {
+			if whole, err = pc.moved(pid, head, &p, whole); err != nil { // before a place is taken: it calls Decode
+				pc.discard(&p)
+				return err
+			}
+		}
 		r, err := pc.put(kind, pid, &p)
 		if err != nil {
 			pc.discard(&p)
@@ -306,11 +327,7 @@ func (pc *PageCache[P]) move(tx *Tx, pid PageID, s *slot[P], from, to format.Off
 			e.Ext = &pagestack.Ext[P]{Refs: []pagestack.Ref{{LSN: r.LSN(), Ptr: r.Ptr()}}}
 		case kind == format.KindCompact:
 			e = pagestack.New[P](pagestack.Base, head.TS(), 1, r.LSN(), r.Ptr())
-			if e.Frag, err = pc.moved(pid, head, &p, whole); err != nil {
-				r.Abort()
-				pc.discard(&p)
-				return err
-			}
+			e.Frag = whole
 		}
 		if pc.install(s, head, e, &r, p.blob) {
 			pc.cleaner.moved.Add(int64(format.AlignUp(format.HeaderSize + len(p.body))))

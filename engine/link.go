@@ -19,6 +19,9 @@ func (pc *PageCache[P]) Link(tx *Tx, pid PageID, old PagePtr[P], delta P) (PageP
 	if err != nil || s == nil {
 		return PagePtr[P]{}, false, err
 	}
+	if pc.own != nil {
+		delta = pc.own(delta)
+	}
 	p, err := pc.encode(tx, delta)
 	if err != nil {
 		return PagePtr[P]{}, false, logError(fmt.Sprintf("link page %d", pid), err)
@@ -53,6 +56,9 @@ func (pc *PageCache[P]) Replace(tx *Tx, pid PageID, old PagePtr[P], frag P) (Pag
 	s, err := pc.writable(tx, "replace", pid)
 	if err != nil || s == nil {
 		return PagePtr[P]{}, false, err
+	}
+	if pc.own != nil {
+		frag = pc.own(frag)
 	}
 	p, err := pc.encode(tx, frag)
 	if err != nil {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -30,7 +31,8 @@ type Materializer[P any] interface {
 	Size(frag P) int
 	// Append encodes a fragment behind dst.
 	Append(dst []byte, frag P) []byte
-	// Decode decodes a fragment. It may alias src, which stays unchanged until the Tx ends.
+	// Decode decodes a fragment. It may alias src, which stays unchanged until the Tx ends. If it does, what Get returns, or a part of it, must not be
+	// given to the store again as it is, but copied. (Bytes takes care of that.)
 	Decode(src []byte) (P, error)
 }
 
@@ -100,6 +102,15 @@ func (p PagePtr[P]) LastLSN() LSN {
 	return p.e.LSN
 }
 
+// own returns b, or a copy of it if it is a view of the disk, such as Get returns: a page that was given it would not keep the place from being
+// written again (rule 3).
+func (s *store) own(b []byte) []byte {
+	if len(b) > 0 && (s.view.Holds(b) || s.blobs.holds(b)) {
+		return bytes.Clone(b)
+	}
+	return b
+}
+
 // FirstUserPage is the first id that Allocate hands out in a new store.
 const FirstUserPage = format.FirstUserPage
 
@@ -113,6 +124,7 @@ type PageCache[P any] struct {
 	*store
 	m      Materializer[P]
 	raw    func(P) []byte // for Bytes: the encoding is the fragment itself
+	own    func(P) P      // for Bytes: the fragment, or a copy of one that is a view
 	zip    *zipper        // nil: values are not compressed
 	inline int            // the longest value that goes into the log, encoded, in bytes
 	table  pagetable.Table[entry[P]]
@@ -142,6 +154,7 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 	pc := &PageCache[P]{store: s, m: m, pulled: new(pagestack.Ext[P]), limit: min(s.opts.ConsolidateAfter, pagestack.MaxDepth-1)}
 	if _, ok := any(m).(Bytes); ok {
 		pc.raw, _ = any(func(b []byte) []byte { return b }).(func(P) []byte)
+		pc.own, _ = any(s.own).(func(P) P)
 	}
 	pc.inline = s.super.SegmentSize / 4
 	if s.opts.Compression == CompressionZstd {
@@ -169,19 +182,24 @@ func (pc *PageCache[P]) Close() error {
 	if pc.closed.Swap(true) {
 		return fmt.Errorf("close: %w", ErrClosed)
 	}
+	close(pc.cleaner.quit)
 	pc.stopSnapshots()
 	var left error
 	if n := pc.txs.wait(); n > 0 {
 		left = fmt.Errorf("close: %d Txs have not ended; the memory map is left in place", n)
-		pc.view = nil
+		pc.keep = true
 	}
 	pc.calls.wait() // those that wait for the log itself end when it is closed
-	pc.stopCleaner()
+	cleaned := pc.awaitCleaner()
 	if pc.opts.PrintProfileOnClose {
 		pc.opts.Logger.Info("profile", "dir", pc.dir, "stats", fmt.Sprintf("%+v", pc.Stats()))
 	}
 	end, err := pc.log.Close() // wakes whoever waits for the log, such as a note of ids
 	pc.ids.stop()
+	if !cleaned && !pc.awaitCleaner() { // what it waited for may have been the log
+		pc.busy = true
+		left = errors.Join(left, errors.New("close: the cleaner does not end"))
+	}
 	if err == nil && !pc.opts.Temporary && !pc.opts.ReadOnly {
 		pc.lastSnapshot()
 	}

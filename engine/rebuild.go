@@ -20,6 +20,10 @@ func (pc *PageCache[P]) rebuild(r *recovered) error {
 	if snap != nil {
 		next, first = max(next, snap.NextPage), max(first, snap.NextPage)
 	}
+	slots, _, _ := pc.space.Totals()
+	if most := pc.messagesIn(slots); r.nextPage > most {
+		return damagedFile(filepath.Join(pc.dir, superName), fmt.Sprintf("next page %d, and the log has room for %d", r.nextPage, most), nil)
+	}
 	lost, err := pc.liveInSnapshot()
 	if err == nil {
 		next, err = pc.apply(r, next)
@@ -68,8 +72,7 @@ func (pc *PageCache[P]) rebuild(r *recovered) error {
 func (pc *PageCache[P]) apply(r *recovered, next PageID) (PageID, error) {
 	// Ids are dense, and of each page that there is, or was, a message is in the log, but for those of the last allocations before a crash.
 	// So ids are bounded by how many messages the log has room for: a hostile one must not cost memory (rule 12).
-	const slack = 1 << 20
-	bound := next + slack + PageID(len(r.scan.Segments)*(pc.super.SegmentSize/format.HeaderSize))
+	bound := next + pc.messagesIn(len(r.scan.Segments))
 	orphans := map[PageID]recovery.Message{}
 	err := r.scan.Apply(func(m recovery.Message) error {
 		if m.Page > bound {
@@ -100,6 +103,12 @@ func (pc *PageCache[P]) apply(r *recovered, next PageID) (PageID, error) {
 		return next, pc.misplaced(m, noBase)
 	}
 	return next, nil
+}
+
+// messagesIn is more than how many messages so many segments can hold.
+func (s *store) messagesIn(segments int) PageID {
+	const slack = 1 << 20
+	return slack + PageID(segments*(s.super.SegmentSize/format.HeaderSize))
 }
 
 // liveInSnapshot accounts for everything that the snapshot knows of. It returns the live bytes of segments that are not there any more: what was in them was
@@ -201,6 +210,9 @@ func orphaned[P any](orphans map[PageID]recovery.Message, m recovery.Message, ol
 func (pc *PageCache[P]) rebuildPage(m recovery.Message, s *slot[P], old *entry[P]) error {
 	ptr := m.Ptr
 	e := pagestack.New[P](pagestack.OnDisk, 0, 1, m.LSN, ptr)
+	if m.Page < FirstUserPage {
+		return pc.misplaced(m, fmt.Sprintf("a %v message for page %d", m.Kind, m.Page))
+	}
 	switch m.Kind.Plain() {
 	case format.KindFree:
 		e = pagestack.New[P](pagestack.Free, 0, 1, m.LSN, ptr)

@@ -116,6 +116,9 @@ func (s *store) start(r *recovered) (err error) {
 	if err := s.writeSuper(sb); err != nil {
 		return err
 	}
+	if fileSize, err = s.wholeSlots(r, fileSize); err != nil {
+		return err
+	}
 	s.space = segments.NewSpace(segments.Options{File: s.file, SegmentSize: size, Slots: int(fileSize / int64(size)), Store: sb.Store,
 		Generation: sb.Generation, Background: !s.opts.foreground, Zero: s.zero, ZeroAfter: zeroAfter, Recycled: r.scan.Recycled,
 		Opened: s.kickCleaner})
@@ -134,6 +137,29 @@ func (s *store) start(r *recovered) (err error) {
 	}
 	s.space.Ready(append(spare, r.discard...), r.scan.Zero)
 	return s.startLog(r)
+}
+
+// wholeSlots makes a file that ends inside a slot, as growing leaves it that was cut off, end at one: shorter, or longer if a part of the log lies in that
+// slot. It returns the length.
+func (s *store) wholeSlots(r *recovered, fileSize int64) (int64, error) {
+	size := int64(s.super.SegmentSize)
+	slot := format.SegmentID(fileSize / size)
+	if fileSize%size == 0 {
+		return fileSize, nil
+	}
+	if slices.ContainsFunc(r.scan.Segments, func(g recovery.Segment) bool { return g.Slot == slot }) {
+		if err := s.file.Allocate(int64(slot)*size, size); err != nil {
+			return 0, noSpace(err)
+		}
+		return int64(slot+1) * size, s.file.Sync()
+	}
+	for _, ids := range []*[]format.SegmentID{&r.scan.Zero, &r.scan.Free, &r.discard} {
+		*ids = slices.DeleteFunc(*ids, func(id format.SegmentID) bool { return id == slot })
+	}
+	if err := s.file.Truncate(int64(slot) * size); err != nil {
+		return 0, err
+	}
+	return int64(slot) * size, s.file.Sync()
 }
 
 // startToRead takes the log as it was found. What is shown was made durable by recover, if the store was not closed cleanly (rule 11).
@@ -259,6 +285,10 @@ func (s *store) markSlots(dev iouring.Device, buf []byte, slots []format.Segment
 	for i, slot := range slots {
 		b, off := buf[i*block:(i+1)*block], int64(slot.Offset(s.super.SegmentSize))
 		if _, err := s.file.ReadAt(b, off); err != nil && err != io.EOF { // a slot that was cut short
+			return fmt.Errorf("mark %v free: %w", slot, err)
+		}
+		// What was read must not stay cached, or it would be shown instead of what is written next (rule 2).
+		if err := s.file.DropCache(off, int64(s.super.SegmentSize)); err != nil {
 			return fmt.Errorf("mark %v free: %w", slot, err)
 		}
 		h.Slot = slot

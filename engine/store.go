@@ -52,6 +52,7 @@ type store struct {
 	snaps   snapshots
 	found   bool // the store existed before this opening
 	cleaner cleaner
+	keep    bool // at Close: a Tx has not ended, and what it has seen stays mapped
 	busy    bool // at Close: something is still at work on the file
 
 	// closed is set by Close, which then waits for the calls and Txs that have not seen it.
@@ -372,7 +373,7 @@ func (s *store) release() {
 			iouring.FreeBuffer(b)
 		}
 	}
-	if s.view != nil {
+	if s.view != nil && !s.keep {
 		_ = s.view.Close()
 		s.blobs.close()
 	}
@@ -439,6 +440,9 @@ type side struct {
 	zeros []byte         // always zero, but while a block of it is written
 }
 
+// errNoSide: nothing was tried yet, and it may work later.
+var errNoSide = errors.New("no device to write beside the log")
+
 // sidePiece is how much is written at once: little enough not to hold up a commit for long.
 const sidePiece = 256 << 10
 
@@ -454,7 +458,7 @@ func (s *store) beside(write func(dev iouring.Device, zeros []byte) error) error
 		o.Depth = sideDepth
 		dev, _, err := s.file.OpenDevice(o)
 		if err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errNoSide, err)
 		}
 		if s.side.zeros, err = iouring.AllocBuffer(sidePiece); err != nil {
 			return errors.Join(err, dev.Close())

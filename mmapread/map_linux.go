@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	mmap "github.com/edsrzf/mmap-go"
 	"golang.org/x/sys/unix"
@@ -146,6 +147,21 @@ func (m *Map) addWindow(i int) (mmap.MMap, error) {
 	next[i] = w
 	m.windows.Store(&next)
 	return w, nil
+}
+
+// Holds reports whether b, which is not empty, lies in the map. Safe for concurrent use.
+func (m *Map) Holds(b []byte) bool {
+	ws := m.windows.Load()
+	if ws == nil {
+		return false
+	}
+	at := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
+	for _, w := range *ws {
+		if w != nil && at-uintptr(unsafe.Pointer(unsafe.SliceData(w))) < uintptr(len(w)) { // wraps where at is below
+			return true
+		}
+	}
+	return false
 }
 
 // Drop makes the map forget the pages of a range of the file, so that they are read anew. Before a range is written

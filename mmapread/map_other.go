@@ -16,6 +16,9 @@ func OpenWhole(*os.File) (*Map, error) { return nil, ErrUnsupported }
 // View returns ErrUnsupported.
 func (*Map) View(int64, int) ([]byte, error) { return nil, ErrUnsupported }
 
+// Holds reports false.
+func (*Map) Holds([]byte) bool { return false }
+
 // Drop returns ErrUnsupported.
 func (*Map) Drop(int64, int64) error { return ErrUnsupported }
 

@@ -86,9 +86,11 @@ func (s *Space) Shrink(keep int, mark func(slot format.SegmentID, recycled uint6
 	if drop < max(minShrink, s.slots/16) || s.growing || s.zeroing || s.broken != nil {
 		return false, nil
 	}
-	if err := mark(s.free[len(s.free)-1], s.recycled); err != nil {
+	kept := s.free[len(s.free)-1]
+	if err := mark(kept, s.recycled); err != nil {
 		return false, err
 	}
+	s.zeroed[kept] = true // not to be wiped
 	for _, id := range s.free[:drop] {
 		delete(s.zeroed, id)
 	}

@@ -64,6 +64,8 @@ type Map interface {
 	// View returns bytes [off, off+n) of the file, without copying where the platform can. They stay valid until
 	// Close and do not change until that range of the file is written again. Out of bounds: an error.
 	View(off int64, n int) ([]byte, error)
+	// Holds reports whether b, not empty, is a view, or a part of one.
+	Holds(b []byte) bool
 	// Drop forgets what the map shows of a range, in multiples of 4096 bytes, before that is written again.
 	Drop(off, n int64) error
 	Close() error

@@ -89,6 +89,9 @@ var (
 
 // DecodeSegmentHeader decodes and verifies the header of the given slot. ErrSegmentZero: the slot was never
 // written. ErrSegmentForeign (wrapped, with both values): intact, but not of this version and segment size.
+// maxBase is far from where LSNs would overflow.
+const maxBase = 1 << 62
+
 // ErrSegmentDamaged (wrapped, with the reason): none of these.
 func DecodeSegmentHeader(src []byte, slot SegmentID, segmentSize int) (SegmentHeader, error) {
 	if len(src) < SegmentHeaderSize {
@@ -120,7 +123,7 @@ func DecodeSegmentHeader(src []byte, slot SegmentID, segmentSize int) (SegmentHe
 		return h, fmt.Errorf("%w: segment size %d, want %d", ErrSegmentForeign, h.SegmentSize, segmentSize)
 	case h.Slot != slot:
 		return h, fmt.Errorf("%w: header of slot %d in slot %d", ErrSegmentDamaged, h.Slot, slot)
-	case h.Base < 0 || int64(h.Base)%int64(segmentSize) != 0 || h.Stable < NoLSN:
+	case h.Base < 0 || h.Base > maxBase || int64(h.Base)%int64(segmentSize) != 0 || h.Stable < NoLSN:
 		return h, fmt.Errorf("%w: base %d, stable %d", ErrSegmentDamaged, h.Base, h.Stable)
 	}
 	return h, nil
