@@ -145,7 +145,7 @@ func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
 	if err != nil {
 		return 0, PagePtr[P]{}, logError("allocate", err)
 	}
-	pc.pace()
+	pc.pace(tx, len(p.body))
 	pid, err := pc.pages.take(&pc.txs)
 	if err != nil {
 		pc.discard(&p)
@@ -181,6 +181,7 @@ func (pc *PageCache[P]) Free(tx *Tx, pid PageID, old PagePtr[P]) (PagePtr[P], bo
 	if err != nil || s == nil {
 		return PagePtr[P]{}, false, err
 	}
+	tx.wrote(0)
 	for {
 		head, same := pc.current(s, old)
 		if !same {

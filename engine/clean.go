@@ -34,8 +34,11 @@ type cleaner struct {
 	tx      Tx         // memory for encoding. It is never entered: what the cleaner looks at is recycled by nobody else
 	drained []drained
 	stuck   map[format.SegmentID]int64 // segments that could not be cleaned, and their live bytes then
+	budget  int64                      // how many bytes may be moved before more is written
+	written int64                      // how many bytes had been written when that was last looked at
 	failed  error                      // why nothing is recycled any more
 
+	spent    atomic.Bool  // budget is
 	late     atomic.Bool  // writers wait. Written by the cleaner alone; a stale one costs or saves a nap
 	draining atomic.Int64 // len(drained), for who does not hold mu
 	moved    atomic.Int64 // bytes
@@ -57,6 +60,8 @@ const (
 	softSlack, hardSlack = 20, 36
 	// behindSlack is from where on writers wait.
 	behindSlack = 42
+	// moveFactor is how much may be moved for what is written: where pages leave much of each segment unused, cleaning would otherwise never end.
+	moveFactor = 4
 	// worthless is the live share above which cleaning frees next to nothing.
 	worthless = 0.95
 	// cleanerRest is how long the cleaner waits for something to happen.
@@ -74,6 +79,8 @@ func (s *store) kickCleaner() {
 func (pc *PageCache[P]) startCleaner() {
 	c := &pc.cleaner
 	c.quit, c.done = make(chan struct{}), make(chan struct{})
+	used, _ := pc.space.Usage()
+	c.budget = 2 * used
 	if pc.opts.foreground || pc.opts.ReadOnly {
 		close(c.done)
 		return
@@ -223,12 +230,17 @@ func (pc *PageCache[P]) recycle() (n int, err error) {
 func (pc *PageCache[P]) victim() (best segments.Candidate, ok bool) {
 	size := int64(pc.super.SegmentSize)
 	used, live := pc.space.Usage()
+	pc.refill(used)
+	if pc.cleaner.budget <= 0 && !pc.opts.eager {
+		return best, false
+	}
 	slack := used - live - int64(pc.opts.IOBuffers+2)*size - int64(len(pc.cleaner.drained))*size
-	if slack <= live*softSlack/100 && !pc.opts.eager {
+	pressed := pc.opts.eager || pc.space.Tight()
+	if slack <= live*softSlack/100 && !pressed {
 		return best, false
 	}
 	limit, oldest := pc.opts.CleanupThreshold, 1
-	if slack > live*hardSlack/100 || pc.opts.eager {
+	if slack > live*hardSlack/100 || pressed {
 		limit = worthless
 	}
 	pc.space.Inactive(func(v segments.Candidate) { oldest = max(oldest, v.Age) })
@@ -248,6 +260,15 @@ func (pc *PageCache[P]) victim() (best segments.Candidate, ok bool) {
 		}
 	})
 	return best, ok
+}
+
+// refill lets as much more be moved as what was written since warrants, but no more than twice all that is used.
+func (pc *PageCache[P]) refill(used int64) {
+	c := &pc.cleaner
+	now := pc.txs.written()
+	c.budget = min(c.budget+moveFactor*(now-c.written), 2*used)
+	c.written = now
+	c.spent.Store(c.budget <= 0)
 }
 
 // cleanSegment moves every page that has something in the segment.
@@ -315,7 +336,7 @@ func (pc *PageCache[P]) move(tx *Tx, pid PageID, s *slot[P], from, to format.Off
 				return err
 			}
 		}
-		r, err := pc.put(kind, pid, &p)
+		r, err := pc.put(kind, pid, &p, true)
 		if err != nil {
 			pc.discard(&p)
 			return err
@@ -330,7 +351,9 @@ func (pc *PageCache[P]) move(tx *Tx, pid PageID, s *slot[P], from, to format.Off
 			e.Frag = whole
 		}
 		if pc.install(s, head, e, &r, p.blob) {
-			pc.cleaner.moved.Add(int64(format.AlignUp(format.HeaderSize + len(p.body))))
+			n := int64(format.AlignUp(format.HeaderSize + len(p.body)))
+			pc.cleaner.moved.Add(n)
+			pc.cleaner.budget -= n
 			return nil
 		}
 		pc.discard(&p)
@@ -376,11 +399,12 @@ func (pc *PageCache[P]) behind() bool {
 	c := &pc.cleaner
 	used, live := pc.space.Usage()
 	slack := used - live - (int64(pc.opts.IOBuffers+8)+c.draining.Load())*int64(pc.super.SegmentSize)
-	return slack > live*behindSlack/100
+	return slack > live*behindSlack/100 && !c.spent.Load()
 }
 
-// pace makes a writer wait, for some milliseconds at most, while the cleaner is behind.
-func (pc *PageCache[P]) pace() {
+// pace counts what a writer writes, a body of n bytes, and makes it wait, for some milliseconds at most, while the cleaner is behind.
+func (pc *PageCache[P]) pace(tx *Tx, n int) {
+	tx.wrote(n)
 	if !pc.cleaner.late.Load() {
 		return
 	}

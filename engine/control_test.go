@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"pagecache/engine/internal/iobuf"
 	"pagecache/internal/simdisk"
 	"pagecache/segments/format"
 )
@@ -146,6 +147,14 @@ func TestSealThatFails(t *testing.T) {
 		}
 		if !errors.Is(err, ErrNoSpace) {
 			t.Fatal(err)
+		}
+	}
+	for _, size := range []int{4000, 100, 1, 0} { // not even what is kept for it
+		for err = nil; err == nil; {
+			var r iobuf.Reservation
+			if r, err = pc.log.ReserveUrgent(format.KindFree, 0, size); err == nil {
+				r.Abort()
+			}
 		}
 	}
 	for range 2 {

@@ -26,14 +26,14 @@ func (pc *PageCache[P]) Link(tx *Tx, pid PageID, old PagePtr[P], delta P) (PageP
 	if err != nil {
 		return PagePtr[P]{}, false, logError(fmt.Sprintf("link page %d", pid), err)
 	}
-	pc.pace()
+	pc.pace(tx, len(p.body))
 	for {
 		head, same := pc.current(s, old)
 		if !same {
 			pc.discard(&p)
 			return PagePtr[P]{head}, false, nil
 		}
-		r, err := pc.put(format.KindAppend, pid, &p)
+		r, err := pc.put(format.KindAppend, pid, &p, false)
 		if err != nil {
 			pc.discard(&p)
 			return PagePtr[P]{}, false, logError(fmt.Sprintf("link page %d", pid), err)
@@ -64,7 +64,7 @@ func (pc *PageCache[P]) Replace(tx *Tx, pid PageID, old PagePtr[P], frag P) (Pag
 	if err != nil {
 		return PagePtr[P]{}, false, logError(fmt.Sprintf("replace page %d", pid), err)
 	}
-	pc.pace()
+	pc.pace(tx, len(p.body))
 	for {
 		head, same := pc.current(s, old)
 		if !same {
@@ -85,7 +85,7 @@ func (pc *PageCache[P]) Replace(tx *Tx, pid PageID, old PagePtr[P], frag P) (Pag
 // rewrite writes the whole page and puts it in the place of head; nil if the head has moved. head nil is a page that was
 // never allocated.
 func (pc *PageCache[P]) rewrite(pid PageID, s *slot[P], head *entry[P], p *payload, frag P, ts uint64) (*entry[P], error) {
-	r, err := pc.put(format.KindCompact, pid, p)
+	r, err := pc.put(format.KindCompact, pid, p, false)
 	if err != nil {
 		return nil, err
 	}

@@ -121,7 +121,7 @@ func (s *store) start(r *recovered) (err error) {
 	}
 	s.space = segments.NewSpace(segments.Options{File: s.file, SegmentSize: size, Slots: int(fileSize / int64(size)), Store: sb.Store,
 		Generation: sb.Generation, Background: !s.opts.foreground, Zero: s.zero, ZeroAfter: zeroAfter, Recycled: r.scan.Recycled,
-		Opened: s.kickCleaner})
+		Opened: s.kickCleaner, Reserve: s.reserved()})
 	spare := append(slices.Clone(r.scan.Zero), r.scan.Free...)
 	// Where an open batch was cut off, its messages still follow the end: trap 7.
 	if r.tail != nil && !(clean && !r.scan.Torn && int64(r.scan.End)%int64(s.dev.Block()) == 0) {
@@ -137,6 +137,15 @@ func (s *store) start(r *recovered) (err error) {
 	}
 	s.space.Ready(append(spare, r.discard...), r.scan.Zero)
 	return s.startLog(r)
+}
+
+// reserved is how many segments are kept for making room when the disk is full: into one the cleaner moves what is live, and one is for pages that are freed
+// meanwhile.
+func (s *store) reserved() int {
+	if s.super.Log || s.opts.SegmentMode == Linear {
+		return 0
+	}
+	return 2
 }
 
 // wholeSlots makes a file that ends inside a slot, as growing leaves it that was cut off, end at one: shorter, or longer if a part of the log lies in that

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pagecache/engine/internal/epoch"
+	"pagecache/segments/format"
 )
 
 // Tx is what the calls on a store happen in. It pins an epoch: nothing that was reachable when it began is taken
@@ -16,10 +17,15 @@ type Tx struct {
 	slot  epoch.Slot
 	owner *txs
 	// ts is written by Begin; read by its owner, and by Stats of other goroutines, for which a stale one is good enough.
-	ts      atomic.Uint64
+	ts atomic.Uint64
+	// bytes that were written with it, over all its lives. Written by its owner; read by the cleaner, for which a stale one is good enough.
+	bytes   atomic.Int64
 	scratch []byte // for encoding
 	zipped  []byte // for compressing
 }
+
+// wrote counts a message with a body of n bytes.
+func (tx *Tx) wrote(n int) { tx.bytes.Store(tx.bytes.Load() + int64(format.HeaderSize+n)) }
 
 // TS is the timestamp of the Tx: an id like those of GenerateID, unique and rising over the life of the store.
 func (tx *Tx) TS() uint64 { return tx.ts.Load() }
@@ -81,6 +87,16 @@ func (t *txs) wait() int {
 			return n
 		}
 	}
+}
+
+// written is how many bytes of messages all Txs have written.
+func (t *txs) written() (n int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, tx := range t.all {
+		n += tx.bytes.Load()
+	}
+	return n
 }
 
 // checkTx reports whether tx is one of this store's and has not ended.

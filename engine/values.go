@@ -77,9 +77,13 @@ func (pc *PageCache[P]) discard(p *payload) {
 	}
 }
 
-// put reserves the message of a payload and writes it there. k is KindAppend or KindCompact.
-func (pc *PageCache[P]) put(k format.Kind, pid PageID, p *payload) (iobuf.Reservation, error) {
-	r, err := pc.log.Reserve(p.kind(k), pid, len(p.body))
+// put reserves the message of a payload, which is urgent if it makes room, and writes it there. k is KindAppend or KindCompact.
+func (pc *PageCache[P]) put(k format.Kind, pid PageID, p *payload, urgent bool) (r iobuf.Reservation, err error) {
+	if urgent {
+		r, err = pc.log.ReserveUrgent(p.kind(k), pid, len(p.body))
+	} else {
+		r, err = pc.log.Reserve(p.kind(k), pid, len(p.body))
+	}
 	if err == nil {
 		copy(r.Body(), p.body)
 	}

@@ -33,7 +33,7 @@ func (f *growFile) Truncate(int64) error { return nil }
 func openMany(s *Space, n int) (opened int, err error) {
 	const size = 16 << 10
 	for ; opened < n; opened++ {
-		if _, err := s.OpenSegment(format.LSN(opened * size)); err != nil {
+		if _, err := s.OpenSegment(format.LSN(opened*size), false); err != nil {
 			return opened, err
 		}
 	}
@@ -51,7 +51,7 @@ func TestBrokenFile(t *testing.T) {
 				if !errors.Is(err, syscall.EIO) || errors.Is(err, ErrNoRoom) {
 					t.Fatalf("background %v: %v", background, err)
 				}
-				_, err = s.OpenSegment(1 << 40)
+				_, err = s.OpenSegment(1<<40, false)
 			}
 			if !s.Close(time.Minute) {
 				t.Error("Close did not wait")
@@ -68,7 +68,7 @@ func TestNoRoomPasses(t *testing.T) {
 		if n, err := openMany(s, 100); n != 2 || !errors.Is(err, ErrNoRoom) || !errors.Is(err, errno) {
 			t.Errorf("%d segments, %v", n, err)
 		}
-		if _, err := s.OpenSegment(1 << 40); err != nil { // the allocation works again, and so does the sync
+		if _, err := s.OpenSegment(1<<40, false); err != nil { // the allocation works again, and so does the sync
 			t.Errorf("%v, with room again", err)
 		}
 		if _, err := openMany(s, 100); !errors.Is(err, ErrNoRoom) { // now the sync finds that there is none

@@ -66,6 +66,9 @@ func (s *Space) Recycle(ids []format.SegmentID, mark func(recycled uint64) error
 		s.zeroed[id] = true // written before, which is what zeroing is for
 		s.put(id)
 	}
+	if len(s.free) > s.o.Reserve {
+		s.tight.Store(false)
+	}
 	s.recycled += uint64(len(ids))
 	s.used -= len(ids)
 	s.moved.Broadcast()

@@ -86,6 +86,7 @@ type Space struct {
 	quit     chan struct{}                   // closed by Close
 	recycled uint64                          // over the life of the store
 	newest   format.LSN                      // base of the segment opened last
+	tight    atomic.Bool                     // the file could not grow when it was last tried. Written under mu
 	broken   error                           // the first I/O error while growing, for good
 }
 
@@ -101,6 +102,8 @@ type Options struct {
 	Background bool
 	// Recycled is how many segments were recycled before this opening.
 	Recycled uint64
+	// Reserve is how many slots are kept for what makes room.
+	Reserve int
 	// Opened, if set, is called after each OpenSegment, and must not block.
 	Opened func()
 	// Zero writes zeros to a range of the file, durably, or stops with an error once quit is closed. With Background, the next slot is zeroed ahead if the segments last
@@ -177,18 +180,23 @@ func (s *Space) put(id format.SegmentID) {
 	s.free = slices.Insert(s.free, i, id)
 }
 
-// OpenSegment takes a slot for the segment that begins at base. It grows the file if no slot is free; where that fails nothing has
+// OpenSegment takes a slot for the segment that begins at base. When the file cannot grow, the last Options.Reserve slots are only for what is urgent. It grows the file if no slot is free; where that fails nothing has
 // changed. After an ErrNoRoom it may be tried again. Any other error is for good: a sync that failed once tells nobody a second time
 // (rule 8). The loop ends because the work in the background ends, after which either a slot is free or the file is grown here.
-func (s *Space) OpenSegment(base format.LSN) (format.SegmentID, error) {
+func (s *Space) OpenSegment(base format.LSN, urgent bool) (format.SegmentID, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.broken == nil && len(s.free) == 0 {
+	for s.broken == nil && len(s.free) <= s.o.Reserve {
 		if s.growing || s.zeroing {
 			s.moved.Wait()
 			continue
 		}
-		if err := s.grow(); err != nil {
+		err := s.grow()
+		s.tight.Store(errors.Is(err, ErrNoRoom))
+		if err != nil && urgent && len(s.free) > 0 {
+			break
+		}
+		if err != nil {
 			return 0, err
 		}
 	}
@@ -214,6 +222,9 @@ func (s *Space) OpenSegment(base format.LSN) (format.SegmentID, error) {
 	}
 	return id, nil
 }
+
+// Tight reports whether the file could not grow when it was last tried.
+func (s *Space) Tight() bool { return s.tight.Load() }
 
 // Recycled is how many segments have been recycled over the life of the store.
 func (s *Space) Recycled() uint64 {

@@ -104,7 +104,7 @@ type memSpace struct {
 	slots  map[format.LSN]format.SegmentID
 }
 
-func (s *memSpace) OpenSegment(base format.LSN) (format.SegmentID, error) {
+func (s *memSpace) OpenSegment(base format.LSN, _ bool) (format.SegmentID, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.next >= s.limit {

@@ -39,7 +39,7 @@ var (
 type Space interface {
 	// OpenSegment takes a slot for the segment that begins at base. Its space is reserved on the disk when it returns. An error that
 	// wraps segments.ErrNoRoom leaves everything as it was; any other stops the log.
-	OpenSegment(base format.LSN) (format.SegmentID, error)
+	OpenSegment(base format.LSN, urgent bool) (format.SegmentID, error)
 	// SealSegment says that every byte of the segment is durable and that no buffer holds it any more.
 	SealSegment(slot format.SegmentID, base format.LSN)
 	// Recycled is how many segments have been recycled, for headers.

@@ -27,6 +27,15 @@ type Reservation struct {
 // The loop ends because each turn either gets a place, or finds the buffer full and turns to the next segment
 // (rotate), which waits for a free buffer or fails.
 func (l *Log) Reserve(kind format.Kind, page format.PageID, n int) (Reservation, error) {
+	return l.reserve(kind, page, n, kind == format.KindFree || kind == format.KindBatchEnd || kind == format.KindCounter)
+}
+
+// ReserveUrgent is Reserve for what makes room: it may take a place that is kept for that. Frees, ends of batches and notes of ids are so always.
+func (l *Log) ReserveUrgent(kind format.Kind, page format.PageID, n int) (Reservation, error) {
+	return l.reserve(kind, page, n, true)
+}
+
+func (l *Log) reserve(kind format.Kind, page format.PageID, n int, urgent bool) (Reservation, error) {
 	if l.active.Load() == nil && l.stopped.Load() { // nor has one that is for reading only any segments
 		return Reservation{}, l.Err()
 	}
@@ -53,7 +62,7 @@ func (l *Log) Reserve(kind format.Kind, page format.PageID, n int) (Reservation,
 				l.kickFlusher()
 			}
 		}
-		if err := l.rotate(); err != nil {
+		if err := l.rotate(urgent); err != nil {
 			return Reservation{}, err
 		}
 	}
@@ -99,7 +108,7 @@ func (r *Reservation) finish(k format.Kind) {
 }
 
 // rotate opens the next segment if the active one is full. It waits for a free buffer.
-func (l *Log) rotate() error {
+func (l *Log) rotate(urgent bool) error {
 	l.rotateMu.Lock()
 	defer l.rotateMu.Unlock()
 	if b := l.active.Load(); b != nil && !b.sealed() {
@@ -110,7 +119,7 @@ func (l *Log) rotate() error {
 		return err
 	}
 	base := l.nextBase
-	slot, err := l.space.OpenSegment(base)
+	slot, err := l.space.OpenSegment(base, urgent)
 	if err != nil {
 		l.giveFree(b)
 		if !errors.Is(err, segments.ErrNoRoom) {
