@@ -451,3 +451,77 @@ func residentPages(t *testing.T, m []byte) (n int) {
 	}
 	return n
 }
+
+// A slot that an opening discards keeps what its header says of how far the log was stable: it may be the one that makes a hole lawful. So may the free slot that
+// the tail moves to. Proves rules 4 and 10.
+func TestDiscardedSlotKeepsWhatItKnows(t *testing.T) {
+	const size = 16 << 10
+	d := simdisk.New(1, simdisk.Options{})
+	o := &Options{SegmentSize: size, IOBuffers: 4, FlushEvery: -1, fs: d}
+	pc := openTest(t, "/store", o)
+	pc.inline = size // not in blobs
+	alloc := func(total int) PageID {
+		tx := begin(t, pc)
+		defer tx.End()
+		pid, _, err := pc.Allocate(tx, make([]byte, total-format.HeaderSize))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pid
+	}
+	free := func(pid PageID) {
+		tx := begin(t, pc)
+		defer tx.End()
+		p, err := pc.Get(tx, pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		must(t)(pc.Free(tx, pid, p.Ptr))
+	}
+	until := func(lsn LSN) {
+		for end := time.Now().Add(5 * time.Second); pc.log.StableEnd() < lsn; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("stable end %d, want %d", pc.log.StableEnd(), lsn)
+			}
+		}
+	}
+	for range 5 { // segments 0 … 4 stay
+		alloc(8128)
+		alloc(8192)
+	}
+	x := alloc(8128) // segment 5
+	until(5*size + 8192)
+	d.Hang(true)
+	y := alloc(8192)
+	free(x) // segment 6, whose header knows that the first half of 5 is stable
+	free(y)
+	alloc(8128 - 48)
+	d.Hang(false)
+	until(6*size + 8192)
+	if _, err := pc.AttemptGC(); err != nil || len(pc.cleaner.drained) != 1 {
+		t.Fatal(err, len(pc.cleaner.drained))
+	}
+	alloc(8192)
+	until(7 * size)
+	alloc(104) // opens segment 7 in a slot that was never written
+	s7, _ := pc.space.Find(7 * size)
+	if _, err := pc.AttemptGC(); err != nil || pc.Stats().Recycled != 1 {
+		t.Fatal(err, pc.Stats().Recycled)
+	}
+	d.Hang(true)
+	before := d.ReadDurable("/store/log")
+	alloc(size - 64 - 104) // 7 is full
+	alloc(8128)            // 8, where 5 was
+	d.Hang(false)
+	until(8*size + 8192)
+	img := d.ReadDurable("/store/log")
+	// The writes of 7 and 8 were in flight together: 8's came to the disk, 7's did not.
+	copy(img[s7.Offset(size):], before[s7.Offset(size):][:size])
+	crashed := d.Copy()
+	crashed.WriteFile("/store/log", img)
+	_ = pc.Close()
+	o.fs = crashed
+	for range 2 {
+		closeTest(t, openTest(t, "/store", o))
+	}
+}

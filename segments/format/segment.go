@@ -89,9 +89,6 @@ var (
 
 // DecodeSegmentHeader decodes and verifies the header of the given slot. ErrSegmentZero: the slot was never
 // written. ErrSegmentForeign (wrapped, with both values): intact, but not of this version and segment size.
-// maxBase is far from where LSNs would overflow.
-const maxBase = 1 << 62
-
 // ErrSegmentDamaged (wrapped, with the reason): none of these.
 func DecodeSegmentHeader(src []byte, slot SegmentID, segmentSize int) (SegmentHeader, error) {
 	if len(src) < SegmentHeaderSize {
@@ -151,3 +148,6 @@ func MakeSeed(store StoreID, g Generation, slot SegmentID) Seed {
 	c = wordCRC(wordCRC(c, uint32(g)), uint32(g>>32))
 	return Seed(wordCRC(c, uint32(slot)))
 }
+
+// maxBase is far from where LSNs would overflow.
+const maxBase = 1 << 62
