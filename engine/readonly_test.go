@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -172,4 +173,25 @@ func TestReadOnlyLog(t *testing.T) {
 		t.Error(err)
 	}
 	closeTest(t, l)
+}
+
+// A store on a medium that cannot be written opens for reading. O1, O8.
+func TestReadOnlyMedium(t *testing.T) {
+	m := newLoopMount(t, "ext4", 32)
+	dir := filepath.Join(m.dir, "store")
+	pc := openTest(t, dir, &Options{SegmentSize: 64 << 10})
+	busy(t, pc, 300, 1)
+	want := contentsOf(t, pc)
+	closeTest(t, pc)
+	if out, err := exec.Command("mount", "-o", "remount,ro", m.dir).CombinedOutput(); err != nil {
+		t.Skipf("remount: %v: %s", err, out)
+	}
+	if _, err := Open(dir, Bytes{}, nil); err == nil {
+		t.Error("opened for writing")
+	}
+	pc = openTest(t, dir, &Options{ReadOnly: true})
+	if contentsOf(t, pc) != want {
+		t.Error("the contents differ")
+	}
+	closeTest(t, pc)
 }

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"pagecache/iouring"
+	"pagecache/segments/format"
 )
 
 // counts are a page store's own; one goroutine's writes do not slow another's reads.
@@ -18,31 +19,36 @@ type counts struct {
 // Stats says what a store has done since it was opened, and what it stands on. Bytes are bytes on disk unless said
 // otherwise.
 type Stats struct {
-	Device         string // one line: what writes the log, and why nothing better
-	Dir            string // where the store lies
-	StableLSN      LSN
-	Generation     uint64
-	BytesWritten   int64 // given to the device, padding included
-	BytesPadded    int64
-	Flushes        int64 // device writes
-	BufferWaits    int64 // times a writer had to wait for an io buffer
-	Segments       int   // slots of the log file
-	SegmentsInUse  int
-	LiveBytes      int64 // of messages that are current
-	Draining       int   // segments in which nothing is current, that cannot be recycled yet
-	Recycled       int64 // segments recycled in this opening
-	Cleaned        int64 // segments whose live contents were moved
-	BytesMoved     int64 // by that
-	Blobs          int   // files, those included that are to be removed
-	BlobBytes      int64 // in them
-	Snapshots      int64 // written in this opening
-	Pages          int64 // page ids handed out and not freed
-	PagesFree      int64 // ids that will be handed out again
-	Pulls          int64 // fragments read from the log
-	Merges         int64
-	Consolidations int64
-	OpenTxs        int
-	OldestTx       uint64 // timestamp of the oldest open Tx, 0 if there is none
+	Device        string // one line: what writes the log, and why nothing better
+	Dir           string // where the store lies
+	StableLSN     LSN
+	Generation    uint64
+	BytesGiven    int64 // of messages that callers wrote, blobs not included
+	BytesWritten  int64 // given to the device, padding included
+	BytesPadded   int64
+	Flushes       int64 // device writes
+	BufferWaits   int64 // times a writer had to wait for an io buffer
+	Segments      int   // slots of the log file
+	SegmentsInUse int
+	LiveBytes     int64 // of messages that are current
+	// WriteAmplification is BytesWritten for each byte of BytesGiven, SpaceAmplification what the segments in use and the blobs take for each live byte
+	// in them; 0 where nothing was written, or is alive.
+	WriteAmplification float64
+	SpaceAmplification float64
+	Draining           int   // segments in which nothing is current, that cannot be recycled yet
+	Recycled           int64 // segments recycled in this opening
+	Cleaned            int64 // segments whose live contents were moved
+	BytesMoved         int64 // by that
+	Blobs              int   // files, those included that are to be removed
+	BlobBytes          int64 // in them
+	Snapshots          int64 // written in this opening
+	Pages              int64 // page ids handed out and not freed
+	PagesFree          int64 // ids that will be handed out again
+	Pulls              int64 // fragments read from the log
+	Merges             int64
+	Consolidations     int64
+	OpenTxs            int
+	OldestTx           uint64 // timestamp of the oldest open Tx, 0 if there is none
 }
 
 // Stats returns the store's counts. Safe for concurrent use; the counts are read one after another.
@@ -57,7 +63,34 @@ func (pc *PageCache[P]) Stats() Stats {
 	st.Snapshots = pc.snaps.written.Load()
 	st.Draining = int(c.draining.Load())
 	st.OpenTxs, st.OldestTx = pc.txs.oldest()
+	if st.BytesGiven = pc.txs.written(); st.BytesGiven > 0 {
+		st.WriteAmplification = float64(st.BytesWritten) / float64(st.BytesGiven)
+	}
+	if live := st.LiveBytes + st.BlobBytes; live > 0 {
+		used := int64(st.SegmentsInUse)*int64(pc.super.SegmentSize) + st.BlobBytes
+		st.SpaceAmplification = float64(used) / float64(live)
+	}
 	return st
+}
+
+// SegmentStats says what a slot of the log file holds.
+type SegmentStats struct {
+	Slot      int
+	State     string // free, active, inactive or draining
+	Base      LSN    // of its first byte; meaningless if it is free
+	LiveBytes int64
+	Size      int
+}
+
+// Segments returns what each slot of the log file holds, in the order of the file. Safe for concurrent use; the slots are looked at one after another.
+func (pc *PageCache[P]) Segments() []SegmentStats {
+	slots, _, _ := pc.space.Totals()
+	all := make([]SegmentStats, slots)
+	for i := range all {
+		g := pc.space.Segment(format.SegmentID(i))
+		all[i] = SegmentStats{Slot: i, State: g.State().String(), Base: g.Base(), LiveBytes: g.Live(), Size: pc.super.SegmentSize}
+	}
+	return all
 }
 
 func (s *store) stats() Stats {

@@ -67,6 +67,15 @@ func TestStatsTell(t *testing.T) {
 	if s := look(pc); s.OpenTxs != 0 {
 		t.Errorf("after End: %+v", s)
 	}
+	var sum int64
+	for i, g := range pc.Segments() {
+		if sum += g.LiveBytes; g.Slot != i || g.Size != 16<<10 || g.State == "" {
+			t.Errorf("%+v", g)
+		}
+	}
+	if sum != last.LiveBytes || last.WriteAmplification < 1 || last.WriteAmplification > 3 || last.SpaceAmplification < 1 || last.BytesGiven < 60*540 {
+		t.Errorf("%d live: %+v", sum, last)
+	}
 	closeTest(t, pc)
 	before := last
 	last = Stats{StableLSN: before.StableLSN, Segments: before.Segments}
