@@ -35,6 +35,8 @@
 //	P8  Damage. No bytes on disk make Open or a read panic, hang, or return a wrong value; they are CorruptErrors that say
 //	    where (rule 12).
 //	P9  Accounts. Before a message can become stable its segment's live bytes include it (rule 7).
+//	P10 Space. What is dead is recycled in the background, in proportion to what is written, and never while a Tx, a batch or a crash could still
+//	    need it (rule 4). Opening takes time for what was written since the last snapshot, not for the number of pages.
 //
 // It gives no isolation between transactions: a Tx keeps what it can reach from being reclaimed, and no more. What locks, orders
 // and retries across pages is the business of the database above.

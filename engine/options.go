@@ -66,9 +66,10 @@ type Options struct {
 	ConsolidateAfter int
 	// FlushEvery is how long a write may stay in memory only when nobody waits for it [500 ms]; negative: for ever.
 	FlushEvery time.Duration
-	// SnapshotEvery is the number of updates between snapshots [1 000 000]; for a later version.
+	// SnapshotEvery is about how many messages are written between snapshots [1 000 000]. Fewer: a quicker opening after a crash, more written: 16 bytes for
+	// each page.
 	SnapshotEvery int
-	// SnapshotDir is where snapshots go [the store's directory]; for a later version.
+	// SnapshotDir is where snapshots go [the store's directory]. A store that does not find one there opens from the log alone.
 	SnapshotDir string
 	// CleanupThreshold is the live share below which a segment is worth cleaning [0.40], 0.01 … 1, once there is some room to gain. When there is much,
 	// fuller ones are cleaned too.
