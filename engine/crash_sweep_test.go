@@ -182,6 +182,7 @@ func TestCrashInRecovery(t *testing.T) {
 
 // lyingFS does not do what it says: the harness has to find out.
 type lyingFS struct {
+	noSyncOf string // of files whose names contain this
 	*simdisk.Disk
 	noSyncDir, noSync bool                                          // these say yes and do nothing
 	device            func(vfs.File, iouring.Device) iouring.Device // nil: the disk's own
@@ -205,7 +206,7 @@ type lyingFile struct {
 }
 
 func (f lyingFile) Sync() error {
-	if f.l.noSync {
+	if f.l.noSync || f.l.noSyncOf != "" && strings.Contains(f.Name(), f.l.noSyncOf) {
 		return nil
 	}
 	return f.File.Sync()
@@ -291,6 +292,7 @@ func TestCrashFindsPlantedFaults(t *testing.T) {
 		"a device that completes too much":          lying(lyingFS{device: func(_ vfs.File, d iouring.Device) iouring.Device { return hastyDevice{d, new([]uint64)} }}),
 		"directories that are not synced":           lying(lyingFS{noSyncDir: true}),
 		"files that are not synced":                 lying(lyingFS{noSync: true}),
+		"blobs that are not synced":                 lying(lyingFS{noSyncOf: "/blobs/"}),
 		"ids that are not noted":                    {pc: func(pc *PageCache[[]byte]) { pc.ids.soft.Store(1 << 60); pc.ids.hard.Store(1 << 60) }},
 	} {
 		t.Run(name, func(t *testing.T) {
