@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"pagecache/internal/vfs"
+	"pagecache/mmapread"
 )
 
 var (
@@ -399,7 +400,7 @@ func (r *killRun) round(i int) error {
 		}
 		for i, line := range l.lines {
 			l.unsure = i >= l.sure
-			if r.cut != nil && line[0] == 'x' && strings.Contains(line, syscall.EIO.Error()) {
+			if r.cut != nil && line[0] == 'x' && (strings.Contains(line, syscall.EIO.Error()) || strings.Contains(line, mmapread.ErrFault.Error())) {
 				continue // it noticed
 			}
 			if err == nil {

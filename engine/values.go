@@ -96,6 +96,9 @@ func (s *store) value(pid PageID, lsn LSN, ptr DiskPtr) ([]byte, error) {
 	kind, body, err := s.read(lsn, ptr)
 	switch {
 	case err != nil:
+		if ce := (*CorruptError)(nil); errors.As(err, &ce) {
+			ce.Page = pid // what the damaged message says is nothing to go by
+		}
 		return nil, err
 	case kind.Blob():
 		b, err := s.blobs.read(body)
