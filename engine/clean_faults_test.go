@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pagecache/engine/internal/pagestack"
 	"pagecache/internal/simdisk"
 	"pagecache/segments/format"
 )
@@ -523,5 +524,62 @@ func TestDiscardedSlotKeepsWhatItKnows(t *testing.T) {
 	o.fs = crashed
 	for range 2 {
 		closeTest(t, openTest(t, "/store", o))
+	}
+}
+
+// A page whose newest message is in the table but not committed yet is read as soon as it is, by a Get, by a snapshot and by one who removes its blob. Proves rule 7.
+func TestReadOfWhatIsJustWritten(t *testing.T) {
+	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 16 << 10, foreground: true})
+	defer closeTest(t, pc)
+	long := bytes.Repeat([]byte("long "), 2000)
+	for name, read := range map[string]func(tx *Tx, pid PageID, ptr PagePtr[[]byte]) error{
+		"get":      func(tx *Tx, pid PageID, _ PagePtr[[]byte]) error { _, err := pc.Get(tx, pid); return err },
+		"snapshot": func(*Tx, PageID, PagePtr[[]byte]) error { return pc.Snapshot() },
+		"replace": func(tx *Tx, pid PageID, ptr PagePtr[[]byte]) error {
+			_, _, err := pc.Replace(tx, pid, ptr, []byte("short"))
+			return err
+		},
+	} {
+		tx, other := begin(t, pc), begin(t, pc)
+		pid, _, err := pc.Allocate(tx, []byte("first"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, head, err := pc.head(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := pc.encode(tx, long)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := pc.put(format.KindCompact, pid, &p, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// What install does, with a long time between its steps.
+		e := pagestack.New[[]byte](pagestack.OnDisk, head.TS()+1, 1, r.LSN(), r.Ptr())
+		e.Ext = &pagestack.Ext[[]byte]{Refs: []pagestack.Ref{{LSN: r.LSN(), Ptr: r.Ptr()}}}
+		if !s.CompareAndSwap(head, e) {
+			t.Fatal("the head has moved")
+		}
+		pc.space.Live(e.Ptr())
+		pc.space.Dead(head.Ptr())
+		done := make(chan error, 1)
+		go func() { done <- read(other, pid, PagePtr[[]byte]{e}) }()
+		select {
+		case err := <-done:
+			t.Errorf("%s: ended before the message did: %v", name, err)
+		case <-time.After(20 * time.Millisecond):
+			r.Complete()
+			if err := <-done; err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		tx.End()
+		other.End()
+	}
+	if n := len(pc.blobs.doomed); n != 1 {
+		t.Errorf("%d blobs wait to be removed, not the one that was replaced", n)
 	}
 }

@@ -15,7 +15,6 @@ import (
 	"pagecache/engine/internal/iobuf"
 	"pagecache/internal/vfs"
 	"pagecache/iouring"
-	"pagecache/mmapread"
 	"pagecache/recovery"
 	"pagecache/segments"
 	"pagecache/segments/format"
@@ -381,56 +380,6 @@ func (s *store) release() {
 	if s.file != nil {
 		_ = s.file.Close()
 	}
-}
-
-// read returns the body of the message at ptr: a view of the mapped file, or a copy from the io buffers while its segment
-// is there. A damaged one is a *CorruptError.
-func (s *store) read(lsn format.LSN, ptr format.DiskPtr) (format.Kind, []byte, error) {
-	size := int64(s.super.SegmentSize)
-	if lsn.IsZero() || ptr.Off < 0 || int64(ptr.Off)%size != int64(lsn)%size || ptr.Len < format.HeaderSize ||
-		int64(ptr.Off)%size+int64(ptr.Len) > size || int64(ptr.Off)/size >= segments.MaxSlots {
-		return 0, nil, fmt.Errorf("read LSN %d at %v: no message can lie there", lsn, ptr)
-	}
-	seg := s.space.At(ptr.Off)
-	if seg.Base() != lsn-format.LSN(int64(lsn)%size) {
-		return 0, nil, fmt.Errorf("read LSN %d at %v: that segment holds other LSNs", lsn, ptr)
-	}
-	if seg.State() == segments.Active {
-		buf := make([]byte, ptr.Len)
-		if s.log.Read(buf, lsn) {
-			h, body, err := format.DecodeMessage(buf, lsn, seg.Seed())
-			return h.Kind, body, s.corrupt(lsn, ptr, h, err)
-		}
-	}
-	h, body, err := pull(s.view, ptr, lsn, seg.Seed())
-	return h.Kind, body, s.corrupt(lsn, ptr, h, err)
-}
-
-func (s *store) corrupt(lsn format.LSN, ptr format.DiskPtr, h format.Header, err error) error {
-	if err == nil {
-		return nil
-	}
-	return &CorruptError{File: filepath.Join(s.dir, logName), Slot: format.SegmentID(int64(ptr.Off) / int64(s.super.SegmentSize)),
-		Offset: ptr.Off, LSN: lsn, Page: h.Page, Reason: err.Error(), Err: err}
-}
-
-// header reads and bounds the header at a place where a message begins, without its checksum.
-func (s *store) header(lsn format.LSN, off format.Offset) (format.Header, error) {
-	size := int64(s.super.SegmentSize)
-	room := int(size - int64(off)%size)
-	var buf [format.HeaderSize]byte
-	if s.space.At(off).State() == segments.Active && s.log.Read(buf[:], lsn) {
-		return format.DecodeHeader(buf[:], room, lsn)
-	}
-	var h format.Header
-	err := mmapread.Guard(func() error {
-		b, err := s.view.View(int64(off), format.HeaderSize)
-		if err == nil {
-			h, err = format.DecodeHeader(b, room, lsn)
-		}
-		return err
-	})
-	return h, s.corrupt(lsn, format.DiskPtr{Off: off, Len: format.HeaderSize}, h, err)
 }
 
 // side is a device of its own for what is written beside the log, so as not to stand in its way.

@@ -262,8 +262,8 @@ func (l *Log) stopLocked(err error) {
 	l.freed.Broadcast()
 }
 
-// Read copies len(dst) bytes at lsn out of the io buffers. It reports false if no buffer holds them: then the segment is
-// sealed and can be read from the file.
+// Read copies len(dst) bytes at lsn, where a message begins, out of the io buffers. Of a message that is not committed yet it copies zeros. It
+// reports false if no buffer holds them: then the segment is sealed and can be read from the file.
 func (l *Log) Read(dst []byte, lsn format.LSN) bool {
 	for _, b := range l.bufs {
 		base := format.LSN(b.base.Load())
@@ -273,7 +273,9 @@ func (l *Log) Read(dst []byte, lsn format.LSN) bool {
 		b.read.RLock()
 		off := int(lsn - base)
 		ok := format.LSN(b.base.Load()) == base && off+len(dst) <= len(b.mem)
-		if ok {
+		if ok && b.word(off).Load() == 0 { // nothing else of it may be looked at
+			clear(dst)
+		} else if ok {
 			copy(dst, b.mem[off:])
 		}
 		b.read.RUnlock()
