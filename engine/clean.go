@@ -58,12 +58,17 @@ const (
 	// Space that is used for other things than live data, in percent of that, from which on segments below the threshold are cleaned, and from
 	// which on any are.
 	softSlack, hardSlack = 20, 36
+	// While much is written a small store takes so many segments more than it needs, so that what is moved stays little; they are cleaned
+	// when it calms down: when less than a calmShare of a segment is written in a cleanerRest.
+	fewSegments, calmShare = 32, 1.0 / 64
 	// behindSlack is from where on writers wait.
-	behindSlack = 42
+	behindSlack = 40
 	// moveFactor is how much may be moved for what is written: where pages leave much of each segment unused, cleaning would otherwise never end.
 	moveFactor = 4
 	// worthless is the live share above which cleaning frees next to nothing.
 	worthless = 0.95
+	// fewPulls pages are pulled one by one before their segment is read as a whole.
+	fewPulls = 16
 	// cleanerRest is how long the cleaner waits for something to happen.
 	cleanerRest = 100 * time.Millisecond
 )
@@ -89,14 +94,19 @@ func (pc *PageCache[P]) startCleaner() {
 		defer close(c.done)
 		t := time.NewTicker(cleanerRest)
 		defer t.Stop()
+		calm, written := false, int64(0)
 		for {
 			select {
 			case <-c.quit:
 				return
 			case <-c.kick:
+				calm = false
 			case <-t.C:
+				now := pc.txs.written()
+				calm = float64(now-written) < calmShare*float64(pc.super.SegmentSize)
+				written = now
 			}
-			for pc.cleanerWorks() {
+			for pc.cleanerWorks(calm) {
 				c.late.Store(pc.behind())
 			}
 			c.late.Store(false)
@@ -105,13 +115,13 @@ func (pc *PageCache[P]) startCleaner() {
 }
 
 // cleanerWorks does a step, and reports whether another may be worth it.
-func (pc *PageCache[P]) cleanerWorks() bool {
+func (pc *PageCache[P]) cleanerWorks(calm bool) bool {
 	select {
 	case <-pc.cleaner.quit:
 		return false
 	default:
 	}
-	did, err := pc.cleanStep()
+	did, err := pc.cleanStep(calm)
 	return did && err == nil
 }
 
@@ -138,10 +148,10 @@ func (pc *PageCache[P]) AttemptGC() (bool, error) {
 	if pc.opts.ReadOnly {
 		return false, logError("clean", ErrReadOnly)
 	}
-	return pc.cleanStep()
+	return pc.cleanStep(true)
 }
 
-func (pc *PageCache[P]) cleanStep() (bool, error) {
+func (pc *PageCache[P]) cleanStep(calm bool) (bool, error) {
 	c := &pc.cleaner
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -163,7 +173,7 @@ func (pc *PageCache[P]) cleanStep() (bool, error) {
 	if pc.drain() > 0 || n > 0 {
 		return true, nil
 	}
-	victim, ok := pc.victim()
+	victim, ok := pc.victim(calm)
 	if !ok {
 		return pc.shrink()
 	}
@@ -227,7 +237,7 @@ func (pc *PageCache[P]) recycle() (n int, err error) {
 }
 
 // victim picks the segment that is worth cleaning most, if there is need for room.
-func (pc *PageCache[P]) victim() (best segments.Candidate, ok bool) {
+func (pc *PageCache[P]) victim(calm bool) (best segments.Candidate, ok bool) {
 	size := int64(pc.super.SegmentSize)
 	used, live := pc.space.Usage()
 	pc.refill(used)
@@ -236,11 +246,15 @@ func (pc *PageCache[P]) victim() (best segments.Candidate, ok bool) {
 	}
 	slack := used - live - int64(pc.opts.IOBuffers+2)*size - int64(len(pc.cleaner.drained))*size
 	pressed := pc.opts.eager || pc.space.Tight()
-	if slack <= live*softSlack/100 && !pressed {
+	few := int64(fewSegments)
+	if calm {
+		few = 0
+	}
+	if slack <= max(live*softSlack/100, few*size) && !pressed {
 		return best, false
 	}
 	limit, oldest := pc.opts.CleanupThreshold, 1
-	if slack > live*hardSlack/100 || pressed {
+	if slack > max(live*hardSlack/100, few*size) || pressed {
 		limit = worthless
 	}
 	pc.space.Inactive(func(v segments.Candidate) { oldest = max(oldest, v.Age) })
@@ -273,44 +287,69 @@ func (pc *PageCache[P]) refill(used int64) {
 
 // cleanSegment moves every page that has something in the segment.
 func (pc *PageCache[P]) cleanSegment(v segments.Candidate) error {
-	tx := &pc.cleaner.tx
-	size := format.LSN(pc.super.SegmentSize)
-	from := v.ID.Offset(int(size))
-	// Read as a whole: through the map, each block would be a fault of its own.
 	c := &pc.cleaner
-	if len(c.buf) == 0 {
-		c.buf = make([]byte, size)
+	size := format.Offset(pc.super.SegmentSize)
+	from := v.ID.Offset(int(size))
+	pages, listed := pc.space.Segment(v.ID).Pages()
+	var damage error
+	if !listed {
+		pages, damage = pc.pagesOf(v)
 	}
-	if _, err := pc.file.ReadAt(c.buf, int64(from)); err != nil {
-		return err
-	}
-	seed := pc.space.Segment(v.ID).Seed()
-	for pos := format.SegmentHeaderSize; len(c.buf)-pos >= format.HeaderSize; {
+	pulls := 0
+	for pid := range pages.All() {
 		select {
 		case <-c.quit:
 			return iobuf.ErrClosed
 		default:
 		}
-		h, _, err := format.DecodeMessage(c.buf[pos:], v.Base+format.LSN(pos), seed)
-		if err != nil {
-			return pc.corrupt(v.Base+format.LSN(pos), DiskPtr{Off: from + format.Offset(pos), Len: format.HeaderSize}, h, err)
-		}
-		pos += format.AlignUp(h.Len)
-		switch h.Kind {
-		case format.KindPad, format.KindFailed, format.KindBatchBegin, format.KindBatchEnd:
-			continue
-		}
-		s, head, err := pc.head(h.Page)
+		s, head, err := pc.head(pid)
 		if err != nil {
 			return err
 		}
-		if head != nil {
-			if err := pc.move(tx, h.Page, s, from, from+format.Offset(size)); err != nil {
-				return err
+		if head == nil {
+			continue
+		}
+		if head.Kind() == pagestack.OnDisk && listed {
+			if pulls++; pulls == fewPulls {
+				if err := pc.readSegment(v.ID); err != nil { // so that the next are no faults of their own
+					return err
+				}
 			}
 		}
+		if err := pc.move(&c.tx, pid, s, from, from+size); err != nil {
+			return err
+		}
 	}
-	return nil
+	return damage
+}
+
+// readSegment reads a segment into the cleaner's buffer, and so into the page cache.
+func (pc *PageCache[P]) readSegment(id format.SegmentID) error {
+	c := &pc.cleaner
+	if len(c.buf) == 0 {
+		c.buf = make([]byte, pc.super.SegmentSize)
+	}
+	_, err := pc.file.ReadAt(c.buf, int64(id.Offset(pc.super.SegmentSize)))
+	return err
+}
+
+// pagesOf reads the list of the pages of a segment that has none in memory. With an error it is of those before the place that is damaged.
+func (pc *PageCache[P]) pagesOf(v segments.Candidate) (pages segments.PageList, err error) {
+	if err := pc.readSegment(v.ID); err != nil {
+		return nil, err
+	}
+	from, seed, buf := v.ID.Offset(pc.super.SegmentSize), pc.space.Segment(v.ID).Seed(), pc.cleaner.buf
+	for pos := format.SegmentHeaderSize; len(buf)-pos >= format.HeaderSize; {
+		h, _, err := format.DecodeMessage(buf[pos:], v.Base+format.LSN(pos), seed)
+		if err != nil {
+			return pages, pc.corrupt(v.Base+format.LSN(pos), DiskPtr{Off: from + format.Offset(pos), Len: format.HeaderSize}, h, err)
+		}
+		pos += format.AlignUp(h.Len)
+		if h.Kind.OfPage() {
+			pages = pages.Append(h.Page)
+		}
+	}
+	return pages, nil
 }
 
 // move writes the page anew if any of it lies in [from, to). Its state stays, and so does what it has in memory, unless that may be a view of
@@ -399,7 +438,7 @@ func (pc *PageCache[P]) behind() bool {
 	c := &pc.cleaner
 	used, live := pc.space.Usage()
 	slack := used - live - (int64(pc.opts.IOBuffers+8)+c.draining.Load())*int64(pc.super.SegmentSize)
-	return slack > live*behindSlack/100 && !c.spent.Load()
+	return slack > max(live*behindSlack/100, (fewSegments+2)*int64(pc.super.SegmentSize)) && !c.spent.Load()
 }
 
 // pace counts what a writer writes, a body of n bytes, and makes it wait, for some milliseconds at most, while the cleaner is behind.

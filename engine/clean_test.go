@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"testing"
+	"time"
 
 	"pagecache/internal/simdisk"
 	"pagecache/segments"
@@ -270,5 +272,64 @@ func TestCleaningStops(t *testing.T) {
 	defer closeTest(t, pc)
 	if cleanAll(t, pc) == 0 {
 		t.Error("nothing recycled after reopening")
+	}
+}
+
+// The lists of pages that cleaning goes by name just the pages that the segments hold, whether they were written a moment ago or are read; only segments of many
+// small messages have none.
+func TestPageLists(t *testing.T) {
+	for size, want := range map[int]bool{2000: true, 20: false} {
+		d := simdisk.New(5, simdisk.Options{})
+		pc := openTest(t, "/store", &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, fs: d, foreground: true})
+		pids := some(t, pc, 1000, size)
+		tx := begin(t, pc)
+		pid, ptr, err := pc.Allocate(tx, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		must(t)(pc.Free(tx, pid, ptr))
+		b, err := pc.PinLog()
+		if err != nil {
+			t.Fatal(err)
+		}
+		must(t)(pc.Link(tx, pids[0], PagePtr[[]byte]{pc.table.Get(pids[0]).Load()}, []byte("delta")))
+		if err := b.Seal(); err != nil {
+			t.Fatal(err)
+		}
+		tx.End()
+		churn(t, pc, pids[:10], 10)
+		n := 0
+		pc.space.Inactive(func(c segments.Candidate) {
+			n++
+			got, listed := pc.space.Segment(c.ID).Pages()
+			read, err := pc.pagesOf(c)
+			if listed != want && c.Base == 0 || listed && !bytes.Equal(got, read) || err != nil {
+				t.Errorf("values of %d bytes, %v: listed %v: %v; %v is there; %v", size, c.ID, listed, slices.Collect(got.All()), slices.Collect(read.All()), err)
+			}
+		})
+		if n < 3 {
+			t.Errorf("%d segments", n)
+		}
+		closeTest(t, pc)
+	}
+}
+
+// A small store takes more segments than it needs while it is written to; they are given back when it comes to rest.
+func TestCalm(t *testing.T) {
+	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 16 << 10, IOBuffers: 2})
+	defer closeTest(t, pc)
+	pids := some(t, pc, 10, 250)
+	most := 0
+	for range 60 {
+		churn(t, pc, pids, 2)
+		most = max(most, pc.Stats().SegmentsInUse)
+	}
+	if most > fewSegments+20 {
+		t.Errorf("%d segments for 2500 bytes", most)
+	}
+	for deadline := time.Now().Add(5 * time.Second); pc.Stats().SegmentsInUse > 5; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d segments at rest", pc.Stats().SegmentsInUse)
+		}
 	}
 }

@@ -62,6 +62,7 @@ func (s *Space) Recycle(ids []format.SegmentID, mark func(recycled uint64) error
 		g := s.Segment(id)
 		delete(s.index, g.Base())
 		g.base.Store(int64(format.NoLSN))
+		g.pages.Store(nil)
 		g.state.Store(uint32(Free))
 		s.zeroed[id] = true // written before, which is what zeroing is for
 		s.put(id)

@@ -43,6 +43,8 @@ type Segment struct {
 	// base and seed are written before the state leaves Free.
 	base atomic.Int64
 	seed atomic.Uint32
+	// pages is set by SealSegment, if the segment has a list.
+	pages atomic.Pointer[PageList]
 }
 
 // State returns the slot's state.
@@ -54,6 +56,14 @@ func (s *Segment) Live() int64 { return s.live.Load() }
 // Base returns the LSN of the segment's first byte.
 func (s *Segment) Base() format.LSN { return format.LSN(s.base.Load()) }
 
+// Pages returns the list of the segment's pages; false: it has none.
+func (s *Segment) Pages() (PageList, bool) {
+	if l := s.pages.Load(); l != nil {
+		return *l, true
+	}
+	return nil, false
+}
+
 // Seed returns what the checksums of the segment's messages start from.
 func (s *Segment) Seed() format.Seed { return format.Seed(s.seed.Load()) }
 
@@ -62,6 +72,8 @@ const (
 	chunkSize = 1 << chunkBits
 	// maxAhead bounds how far the file grows ahead of need, in bytes.
 	maxAhead = 128 << 20
+	// smallAhead is how many bytes are few enough even for a small file.
+	smallAhead = 16 << 20
 )
 
 // Space hands out slots of the log file and counts what lives in them. Safe for concurrent use.
@@ -233,14 +245,14 @@ func (s *Space) Recycled() uint64 {
 	return s.recycled
 }
 
-// stride is how many slots are worth reserving at once: a quarter of the file, at most maxAhead bytes, at least two. Once segments are
+// stride is how many slots are worth reserving at once: a sixteenth of the file, or a quarter while it is small, at most maxAhead bytes, at least two. Once segments are
 // recycled the file hardly grows, and room that is not needed would only make it larger.
 func (s *Space) stride() int {
-	share := 4
+	n := max(s.slots/16, min(s.slots/4, smallAhead/s.o.SegmentSize))
 	if s.recycled > 0 {
-		share = 64
+		n = s.slots / 64
 	}
-	return max(2, min(s.slots/share, maxAhead/s.o.SegmentSize))
+	return max(2, min(n, maxAhead/s.o.SegmentSize))
 }
 
 // growAhead grows the file in the background. Lack of room shows when a slot is needed and there is none, an I/O error at the next
@@ -361,11 +373,14 @@ func (s *Space) add(first, n int) {
 	s.slots = max(s.slots, first+n)
 }
 
-// SealSegment says that the segment is wholly durable and held by no buffer.
-func (s *Space) SealSegment(id format.SegmentID, base format.LSN) {
+// SealSegment says that the segment is wholly durable and held by no buffer. pages lists the pages that are in it; nil: there is no list.
+func (s *Space) SealSegment(id format.SegmentID, base format.LSN, pages PageList) {
 	g := s.Segment(id)
 	if g.State() != Active || g.Base() != base {
 		panic(fmt.Sprintf("segments: sealing %v, which is %v with base %d, as base %d", id, g.State(), g.Base(), base))
+	}
+	if pages != nil {
+		g.pages.Store(&pages)
 	}
 	g.state.Store(uint32(Inactive))
 }

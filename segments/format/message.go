@@ -47,6 +47,9 @@ func (k Kind) Plain() Kind {
 // Blob reports whether the body of a message of kind k is a BlobPtr.
 func (k Kind) Blob() bool { return k == KindAppendBlob || k == KindCompactBlob }
 
+// OfPage reports whether a message of kind k is a part of its page's state.
+func (k Kind) OfPage() bool { return k >= KindFree && k <= KindCompactBlob || k.Zstd() }
+
 // Zstd reports whether the body of a message of kind k is compressed: the length of the value in bytes (4), then one zstd frame.
 func (k Kind) Zstd() bool { return k == KindAppendZstd || k == KindCompactZstd }
 
@@ -125,6 +128,9 @@ func PutHeader(dst []byte, lsn LSN, page PageID) {
 	binary.LittleEndian.PutUint64(dst[8:], uint64(lsn))
 	binary.LittleEndian.PutUint64(dst[16:], uint64(page))
 }
+
+// MessagePage returns the page id of the message at the beginning of src, which has a whole header.
+func MessagePage(src []byte) PageID { return PageID(binary.LittleEndian.Uint64(src[16:])) }
 
 // PutCRC writes the checksum of the message that begins msg, whose header (but for the word) and body are in place.
 func PutCRC(msg []byte, w Word, seed Seed) {

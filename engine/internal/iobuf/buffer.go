@@ -6,6 +6,7 @@ import (
 	"unsafe"
 
 	"pagecache/internal/invariants"
+	"pagecache/segments"
 	"pagecache/segments/format"
 )
 
@@ -42,7 +43,13 @@ type buffer struct {
 	boundary  int // the last message boundary at or below the last block boundary at or below walked
 	submitted int // bytes below were given to the device; a block boundary
 	covered   int // the message boundary that becomes durable with what was submitted
+	// pages are those of the messages below walked, if listed. Long lists, of small messages, are not worth their memory.
+	pages  segments.PageList
+	listed bool
 }
+
+// listShare is the share of a segment's length that the list of its pages may have.
+const listShare = 128
 
 func (b *buffer) word(off int) *atomic.Uint32 {
 	// Messages are aligned to 8 bytes and mem to a page, so the word is aligned for atomic access.
@@ -70,6 +77,10 @@ func (b *buffer) walk(block int) (n int64) {
 			if end == floor {
 				b.boundary = end
 			}
+		}
+		if b.listed && w.Kind().OfPage() {
+			b.pages = b.pages.Append(format.MessagePage(b.mem[pos:]))
+			b.listed = len(b.pages) <= len(b.mem)/listShare
 		}
 		pos = end
 		n++

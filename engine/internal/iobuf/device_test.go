@@ -118,7 +118,7 @@ func (s *memSpace) OpenSegment(base format.LSN, _ bool) (format.SegmentID, error
 
 func (s *memSpace) Recycled() uint64 { return 0 }
 
-func (s *memSpace) SealSegment(slot format.SegmentID, base format.LSN) {
+func (s *memSpace) SealSegment(slot format.SegmentID, base format.LSN, _ segments.PageList) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sealed[base] = true

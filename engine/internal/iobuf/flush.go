@@ -8,6 +8,7 @@ import (
 
 	"pagecache/internal/invariants"
 	"pagecache/iouring"
+	"pagecache/segments"
 	"pagecache/segments/format"
 )
 
@@ -268,7 +269,11 @@ func (l *Log) reap() {
 
 // retire makes a buffer Free whose segment is wholly durable.
 func (l *Log) retire(b *buffer) {
-	l.space.SealSegment(b.slot, format.LSN(b.base.Load()))
+	var pages segments.PageList
+	if b.listed {
+		pages = append(make(segments.PageList, 0, len(b.pages)), b.pages...) // not nil
+	}
+	l.space.SealSegment(b.slot, format.LSN(b.base.Load()), pages)
 	// The segment can be read from the file now; who still reads the buffer is waited for.
 	b.read.Lock()
 	b.base.Store(int64(format.NoLSN))

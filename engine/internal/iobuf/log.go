@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"pagecache/iouring"
+	"pagecache/segments"
 	"pagecache/segments/format"
 )
 
@@ -40,8 +41,8 @@ type Space interface {
 	// OpenSegment takes a slot for the segment that begins at base. Its space is reserved on the disk when it returns. An error that
 	// wraps segments.ErrNoRoom leaves everything as it was; any other stops the log.
 	OpenSegment(base format.LSN, urgent bool) (format.SegmentID, error)
-	// SealSegment says that every byte of the segment is durable and that no buffer holds it any more.
-	SealSegment(slot format.SegmentID, base format.LSN)
+	// SealSegment says that every byte of the segment is durable and that no buffer holds it any more. pages lists its pages; nil: it has too many.
+	SealSegment(slot format.SegmentID, base format.LSN, pages segments.PageList)
 	// Recycled is how many segments have been recycled, for headers.
 	Recycled() uint64
 }
@@ -187,6 +188,7 @@ func (l *Log) resume(c Config, used int) error {
 	}
 	b.slot, b.seed = c.Slot, c.Seed
 	b.walked, b.boundary, b.submitted, b.covered = used, used, used, used
+	b.listed = false // what is there already is not walked
 	l.open(b, l.nextBase, used)
 	l.nextBase += format.LSN(l.segmentSize)
 	return nil
