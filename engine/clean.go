@@ -60,7 +60,7 @@ const (
 	softSlack, hardSlack = 20, 36
 	// While much is written a small store takes so many segments more than it needs, so that what is moved stays little; they are cleaned
 	// when it calms down: when less than a calmShare of a segment is written in a cleanerRest.
-	fewSegments, calmShare = 32, 1.0 / 64
+	fewSegments, calmShare = 64, 1.0 / 64
 	// behindSlack is from where on writers wait.
 	behindSlack = 40
 	// moveFactor is how much may be moved for what is written: where pages leave much of each segment unused, cleaning would otherwise never end.
@@ -297,6 +297,9 @@ func (pc *PageCache[P]) cleanSegment(v segments.Candidate) error {
 	}
 	pulls := 0
 	for pid := range pages.All() {
+		if pc.elsewhere(pid, from, from+size) {
+			continue
+		}
 		select {
 		case <-c.quit:
 			return iobuf.ErrClosed
@@ -321,6 +324,21 @@ func (pc *PageCache[P]) cleanSegment(v segments.Candidate) error {
 		}
 	}
 	return damage
+}
+
+// elsewhere reports whether the page has nothing in [from, to), if that is seen at once. Most of what is cleaned is dead, and the loop that skips it is so
+// short that the processor waits for several entries at a time.
+func (pc *PageCache[P]) elsewhere(pid PageID, from, to format.Offset) bool {
+	s := pc.table.Get(pid)
+	if s == nil {
+		return false
+	}
+	e := s.Load()
+	if e == nil || e.Kind() != pagestack.Base && e.Kind() != pagestack.Free { // which are one message each
+		return false
+	}
+	off := e.Ptr().Off
+	return off < from || off >= to
 }
 
 // readSegment reads a segment into the cleaner's buffer, and so into the page cache.

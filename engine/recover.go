@@ -196,7 +196,7 @@ func (s *store) startLog(r *recovered) (err error) {
 		s.space.Adopt(g.Slot, g.Base, format.MakeSeed(s.super.Store, g.Generation, g.Slot), partial && i == len(r.scan.Segments)-1)
 	}
 	c := iobuf.Config{Device: s.dev, Space: s.space, Buffers: s.bufs, Store: s.super.Store, Generation: s.super.Generation,
-		FlushEvery: max(0, s.opts.FlushEvery), End: r.end}
+		FlushEvery: max(0, s.opts.FlushEvery), End: r.end, ListPages: s.opts.SegmentMode == GC && !s.super.Log}
 	if partial {
 		off := int64(r.tail.Slot.Offset(s.super.SegmentSize))
 		c.Slot, c.Seed = r.tail.Slot, format.MakeSeed(s.super.Store, r.tail.Generation, r.tail.Slot)

@@ -41,7 +41,7 @@ type Space interface {
 	// OpenSegment takes a slot for the segment that begins at base. Its space is reserved on the disk when it returns. An error that
 	// wraps segments.ErrNoRoom leaves everything as it was; any other stops the log.
 	OpenSegment(base format.LSN, urgent bool) (format.SegmentID, error)
-	// SealSegment says that every byte of the segment is durable and that no buffer holds it any more. pages lists its pages; nil: it has too many.
+	// SealSegment says that every byte of the segment is durable and that no buffer holds it any more. pages lists its pages; nil: it has too many, or lists are not wanted.
 	SealSegment(slot format.SegmentID, base format.LSN, pages segments.PageList)
 	// Recycled is how many segments have been recycled, for headers.
 	Recycled() uint64
@@ -56,6 +56,7 @@ type Config struct {
 	Generation format.Generation
 	FlushEvery time.Duration // 0: never by itself
 	Chunk      int           // bytes that are worth a write of their own without anybody waiting; 0: 1 MiB
+	ListPages  bool          // segments will be cleaned, and the lists of their pages are wanted
 
 	// Where the log goes on: everything below End is stable. Unless End is a multiple of the segment size, Slot is the
 	// partly filled segment's, Seed its seed, and Fill reads its first bytes (up to End) into a buffer.
@@ -75,6 +76,7 @@ type Log struct {
 	block       int
 	depth       int
 	chunk       int
+	listPages   bool
 	bufs        []*buffer
 
 	// active is the buffer that reservations come from, nil before the first. Written by open under mu (publishes the
@@ -131,7 +133,7 @@ func New(c Config) (*Log, error) {
 	}
 	size := len(c.Buffers[0])
 	l := &Log{dev: c.Device, space: c.Space, store: c.Store, generation: c.Generation, segmentSize: size,
-		block: c.Device.Block(), depth: c.Device.Depth(), chunk: c.Chunk, durable: c.End, wanted: format.NoLSN,
+		block: c.Device.Block(), depth: c.Device.Depth(), chunk: c.Chunk, listPages: c.ListPages, durable: c.End, wanted: format.NoLSN,
 		kick: make(chan struct{}, 1), handoff: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{})}
 	if l.chunk == 0 {
 		l.chunk = 1 << 20

@@ -132,7 +132,7 @@ func (l *Log) rotate(urgent bool) error {
 	format.SegmentHeader{State: format.SegmentInUse, SegmentSize: l.segmentSize, BlockSize: l.block,
 		Generation: l.generation, Base: base, Stable: l.StableLSN(), Recycled: l.space.Recycled(), Slot: slot}.Put(b.mem)
 	b.walked, b.boundary, b.submitted, b.covered = format.SegmentHeaderSize, 0, 0, 0
-	b.pages, b.listed = b.pages[:0], true
+	b.pages, b.listed = b.pages[:0], l.listPages
 	l.nextBase += format.LSN(l.segmentSize)
 	l.open(b, base, format.SegmentHeaderSize)
 	l.kickFlusher()
