@@ -55,13 +55,11 @@ func (s *spec) checkNumbers(bad *faults) {
 
 // checkSizes checks each size, and sizes against each other.
 func (s *spec) checkSizes(f *pflag.FlagSet, bad *faults) {
-	if n := s.Engine.SegmentSize; n < format.MinSegmentSize || n > format.MaxSegmentSize || n%4096 != 0 {
-		bad.when(true, "--segment=%d: must be %d to %d, a multiple of 4096", n, format.MinSegmentSize, format.MaxSegmentSize)
-	} else {
-		most := int64(format.MaxBody(n))
-		bad.when(s.BS > most, "--bs=%d: a segment of %d bytes holds pages of at most %d; use a smaller --bs or a larger --segment (up to 16m)",
-			s.BS, n, most)
-	}
+	const longest = 1 << 30 // of a page; those of more than a quarter of a segment are files of their own
+	n := s.Engine.SegmentSize
+	bad.when(n < format.MinSegmentSize || n > format.MaxSegmentSize || n%4096 != 0,
+		"--segment=%d: must be %d to %d, a multiple of 4096", n, format.MinSegmentSize, format.MaxSegmentSize)
+	bad.when(s.BS > longest, "--bs=%d: must be at most %d", s.BS, longest)
 	bad.when(s.Size < s.BS, "--size=%d: must be at least one page, --bs=%d", s.Size, s.BS)
 	bad.when(s.pages() > maxPages, "--size=%d: is %d pages, at most %d; use a larger --bs", s.Size, s.pages(), int64(maxPages))
 	bad.when(s.Delta > s.BS, "--delta=%d: must be at most the size of a page, --bs=%d", s.Delta, s.BS)

@@ -51,9 +51,7 @@ var wrong = []struct {
 	{"--bs=4x", []string{"--bs", "4x", "unit"}},
 	{"--bs=4k,8k", []string{"--bs", "one only"}},
 	{"--bs", []string{"--bs", "argument"}},
-	{"--bs=8m", []string{"--bs=8388608", "smaller --bs", "larger --segment"}},
-	{"--bs=16m --segment=16m", []string{"--bs=16777216", "smaller --bs"}},
-	{"--bs=16k --segment=16k", []string{"--bs=16384", "larger --segment"}},
+	{"--bs=2g --size=4g", []string{"--bs=2147483648", "at most 1073741824"}},
 	{"--size=1k", []string{"--size=1024", "--bs=4096"}},
 	{"--size=0", []string{"--size=0", "above 0"}},
 	{"--size=50%", []string{"--size", "percents"}},
@@ -154,7 +152,7 @@ func TestParseOddities(t *testing.T) {
 		"--ramp_time=0", "--ramp_time=1", "--runtime=1 --io_size=1g", "--time_based=0 --io_size=1g", "--randseed=0",
 		"--randseed=18446744073709551615", "--rw=randread --random_distribution=zipf", "--rw=randread --random_distribution=random",
 		"--rw=randread --random_distribution=zipf:0.99", "--rw=randread --random_distribution=zipf:5", "--segment=16k --bs=8k", "--segment=20k",
-		"--segment=16m --bs=15m", "--rw=read --rw=write --end_fsync=1", "--group_reporting --numjobs=1", "--name=" + strings.Repeat("n", 247),
+		"--segment=16m --bs=15m", "--segment=16k --bs=16k", "--bs=64m --size=256m", "--rw=read --rw=write --end_fsync=1", "--group_reporting --numjobs=1", "--name=" + strings.Repeat("n", 247),
 		"--fdatasync=1000000 --rw=write", "--runtime=10000d --ramp_time=10000d", "--cache=1",
 	} {
 		if _, _, err := parse(strings.Fields(line)); err != nil {
