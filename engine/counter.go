@@ -27,6 +27,8 @@ type counter struct {
 	write    func(v uint64) (LSN, error)
 	mu       sync.Mutex // held while a note is written
 	busy     atomic.Bool
+	gate     sync.Mutex // held while a note is begun in the background
+	stopped  bool       // under gate: none is begun any more
 	wg       sync.WaitGroup
 }
 
@@ -57,13 +59,24 @@ func (c *counter) slow(id uint64) error {
 	if id >= c.hard.Load() {
 		return c.note(id)
 	}
-	if c.busy.CompareAndSwap(false, true) {
-		c.wg.Go(func() {
-			defer c.busy.Store(false)
-			_ = c.note(id) // an error shows when hard is reached
-		})
+	if c.busy.CompareAndSwap(false, true) && !c.begin(id) {
+		c.busy.Store(false)
 	}
 	return nil
+}
+
+// begin starts a note in the background, unless stop was called: ids are drawn outside of what Close waits for.
+func (c *counter) begin(id uint64) bool {
+	c.gate.Lock()
+	defer c.gate.Unlock()
+	if c.stopped {
+		return false
+	}
+	c.wg.Go(func() {
+		defer c.busy.Store(false)
+		_ = c.note(id) // an error shows when hard is reached
+	})
+	return true
 }
 
 // note makes an id that is at least id durable, unless that has been done.
@@ -86,7 +99,13 @@ func (c *counter) note(id uint64) error {
 	return nil
 }
 
-func (c *counter) stop() { c.wg.Wait() }
+// stop waits for the note under way, and lets none begin any more.
+func (c *counter) stop() {
+	c.gate.Lock()
+	c.stopped = true
+	c.gate.Unlock()
+	c.wg.Wait()
+}
 
 // writeCounter writes v to page 1.
 func (pc *PageCache[P]) writeCounter(v uint64) (LSN, error) {
