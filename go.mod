@@ -10,4 +10,12 @@ require (
 	golang.org/x/sys v0.49.0
 )
 
-require github.com/klauspost/compress v1.20.3
+require (
+	github.com/dgraph-io/ristretto/v2 v2.4.2
+	github.com/klauspost/compress v1.20.3
+)
+
+require (
+	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	github.com/dustin/go-humanize v1.0.1 // indirect
+)
