@@ -138,8 +138,9 @@ func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
 	if pc.opts.ReadOnly {
 		return 0, PagePtr[P]{}, logError("allocate", ErrReadOnly)
 	}
-	if pc.own != nil {
-		frag = pc.own(frag)
+	frag, err := pc.own(0, frag)
+	if err != nil {
+		return 0, PagePtr[P]{}, fmt.Errorf("allocate: %w", err)
 	}
 	p, err := pc.encode(tx, frag)
 	if err != nil {
@@ -161,15 +162,16 @@ func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
 		s = pc.table.Make(pid)
 	}
 	for {
-		head := s.Load() // nil or Free: the id is ours alone
-		e, err := pc.rewrite(pid, s, head, &p, frag, nextTS(head))
+		h := s.Load() // nil or Free: the id is ours alone
+		e, err := pc.rewrite(tx, pid, s, h, &p, frag, nextTS(h))
 		if err != nil {
 			pc.discard(&p)
 			pc.pages.giveBack(pid)
 			return 0, PagePtr[P]{}, logError("allocate", err)
 		}
 		if e != nil {
-			return pid, PagePtr[P]{e}, nil
+			pc.relieve(tx, pid)
+			return pid, ptrTo[P](&e.Head), nil
 		}
 	}
 }
@@ -183,18 +185,18 @@ func (pc *PageCache[P]) Free(tx *Tx, pid PageID, old PagePtr[P]) (PagePtr[P], bo
 	}
 	tx.wrote(0)
 	for {
-		head, same := pc.current(s, old)
+		h, same := current(s, old)
 		if !same {
-			return PagePtr[P]{head}, false, nil
+			return ptrTo[P](h), false, nil
 		}
 		r, err := pc.log.Reserve(format.KindFree, pid, 0)
 		if err != nil {
 			return PagePtr[P]{}, false, logError(fmt.Sprintf("free page %d", pid), err)
 		}
-		e := pagestack.New[P](pagestack.Free, head.TS()+1, 1, r.LSN(), r.Ptr())
-		if pc.install(s, head, e, &r, 0) {
+		e := pagestack.NewFree(h.TS()+1, r.LSN(), r.Ptr())
+		if pc.install(tx, pid, s, h, e, &r, 0) {
 			pc.pages.give(&pc.txs, pid)
-			return PagePtr[P]{e}, true, nil
+			return ptrTo[P](e), true, nil
 		}
 	}
 }

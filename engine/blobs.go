@@ -234,12 +234,12 @@ func (b *blobs) remove(id format.BlobID) error {
 
 // read returns the contents of the blob that the body of a message points to. They are valid until it is removed, which is after every Tx that could
 // have called for them, or until Close.
-func (b *blobs) read(body []byte) ([]byte, error) {
+func (b *blobs) read(body []byte) (contents []byte, view bool, err error) {
 	ptr, err := format.DecodeBlobPtr(body)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	contents, err := b.contents(ptr)
+	contents, view, err = b.contents(ptr)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		err = &CorruptError{Reason: "a blob is missing", Err: err}
@@ -249,13 +249,13 @@ func (b *blobs) read(body []byte) ([]byte, error) {
 	if ce := (*CorruptError)(nil); errors.As(err, &ce) {
 		ce.File, ce.Slot, ce.Offset = b.name(ptr.ID), recovery.NoSlot, recovery.NoOffset
 	}
-	return contents, err
+	return contents, view, err
 }
 
-func (b *blobs) contents(ptr format.BlobPtr) ([]byte, error) {
+func (b *blobs) contents(ptr format.BlobPtr) (contents []byte, view bool, err error) {
 	v, f, err := b.open(ptr.ID)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	size, err := f.Size()
 	if err == nil && size != format.BlobHeaderSize+ptr.Len {
@@ -265,16 +265,16 @@ func (b *blobs) contents(ptr format.BlobPtr) ([]byte, error) {
 		defer f.Close()
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if v == nil {
 		all := make([]byte, size) // no longer than the file
 		if _, err := f.ReadAt(all, 0); err != nil {
-			return nil, err
+			return nil, false, err
 		}
-		return checkBlob(ptr, b.store, all)
+		contents, err = checkBlob(ptr, b.store, all)
+		return contents, false, err
 	}
-	var contents []byte
 	err = mmapread.Guard(func() error {
 		all, err := v.View(0, int(size))
 		if err == nil {
@@ -282,7 +282,7 @@ func (b *blobs) contents(ptr format.BlobPtr) ([]byte, error) {
 		}
 		return err
 	})
-	return contents, err
+	return contents, true, err
 }
 
 func checkBlob(ptr format.BlobPtr, store format.StoreID, all []byte) ([]byte, error) {

@@ -142,7 +142,7 @@ func (c *checker) page(pc *PageCache[[]byte], pid PageID, live map[format.BlobID
 				live[ptr.ID] = true
 			}
 		}
-		b, e := pc.value(pid, r.LSN, r.Ptr)
+		b, _, e := pc.value(pid, r.LSN, r.Ptr)
 		c.r.Bytes += int64(len(b))
 		err = errors.Join(err, c.problem(e))
 	})
@@ -221,7 +221,7 @@ func (c *checker) snapshots(truth *PageCache[[]byte]) error {
 	for pid := PageID(0); pid < PageID(max(pc.pages.next.Load(), truth.pages.next.Load())); pid++ {
 		_, want, err := truth.head(pid)
 		if err == nil {
-			var got *entry[[]byte]
+			var got *head
 			if _, got, err = pc.head(pid); err == nil && describe(got) != describe(want) {
 				err = pc.snaps.base.Corrupt(pid, fmt.Errorf("the page is %s, by the log alone %s", describe(got), describe(want)))
 			}
@@ -234,7 +234,7 @@ func (c *checker) snapshots(truth *PageCache[[]byte]) error {
 }
 
 // describe says what a page consists of.
-func describe(e *entry[[]byte]) string {
+func describe(e *head) string {
 	if e == nil || e.Kind() == pagestack.Free {
 		return "free"
 	}

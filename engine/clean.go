@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"slices"
 	"sync"
@@ -125,10 +124,10 @@ func (pc *PageCache[P]) cleanerWorks(calm bool) bool {
 	return did && err == nil
 }
 
-// awaitCleaner waits until the cleaner, which was told to, has ended; false: it hangs, as everything does with the device.
-func (pc *PageCache[P]) awaitCleaner() bool {
+// await waits for the end of something that was told to; false: it hangs, as everything does with the device.
+func await(done <-chan struct{}) bool {
 	select {
-	case <-pc.cleaner.done:
+	case <-done:
 		return true
 	case <-time.After(closePatience):
 		return false
@@ -305,14 +304,14 @@ func (pc *PageCache[P]) cleanSegment(v segments.Candidate) error {
 			return iobuf.ErrClosed
 		default:
 		}
-		s, head, err := pc.head(pid)
+		s, h, err := pc.head(pid)
 		if err != nil {
 			return err
 		}
-		if head == nil {
+		if h == nil {
 			continue
 		}
-		if head.Kind() == pagestack.OnDisk && listed {
+		if h.Kind() == pagestack.OnDisk && listed {
 			if pulls++; pulls == fewPulls {
 				if err := pc.readSegment(v.ID); err != nil { // so that the next are no faults of their own
 					return err
@@ -372,42 +371,27 @@ func (pc *PageCache[P]) pagesOf(v segments.Candidate) (pages segments.PageList, 
 
 // move writes the page anew if any of it lies in [from, to). Its state stays, and so does what it has in memory, unless that may be a view of
 // the old place. It ends because each turn that fails means that somebody else has changed the page.
-func (pc *PageCache[P]) move(tx *Tx, pid PageID, s *slot[P], from, to format.Offset) error {
+func (pc *PageCache[P]) move(tx *Tx, pid PageID, s *slot, from, to format.Offset) error {
 	for {
 		invariants.Jitter()
-		head := s.Load()
+		h := s.Load()
 		inside := false
-		if head != nil {
-			head.Refs(func(r pagestack.Ref) { inside = inside || r.Ptr.Off >= from && r.Ptr.Off < to })
+		if h != nil {
+			h.Refs(func(r pagestack.Ref) { inside = inside || r.Ptr.Off >= from && r.Ptr.Off < to })
 		}
 		if !inside {
 			return nil
 		}
-		kind, p, whole, err := pc.rewritten(tx, pid, head)
+		kind, p, whole, err := pc.rewritten(tx, pid, h)
 		if err != nil {
 			return err
-		}
-		if kind == format.KindCompact && head.Kind() != pagestack.OnDisk {
-			if whole, err = pc.moved(pid, head, &p, whole); err != nil { // before a place is taken: it calls Decode
-				pc.discard(&p)
-				return err
-			}
 		}
 		r, err := pc.put(kind, pid, &p, true)
 		if err != nil {
 			pc.discard(&p)
 			return err
 		}
-		e := pagestack.New[P](head.Kind(), head.TS(), 1, r.LSN(), r.Ptr())
-		e.Ext = head.Ext // of Meta and Counter
-		switch {
-		case kind == format.KindCompact && head.Kind() == pagestack.OnDisk:
-			e.Ext = &pagestack.Ext[P]{Refs: []pagestack.Ref{{LSN: r.LSN(), Ptr: r.Ptr()}}}
-		case kind == format.KindCompact:
-			e = pagestack.New[P](pagestack.Base, head.TS(), 1, r.LSN(), r.Ptr())
-			e.Frag = whole
-		}
-		if pc.install(s, head, e, &r, p.blob) {
+		if pc.install(tx, pid, s, h, pc.movedTo(h, &r, whole, p.kept), &r, p.blob) {
 			n := int64(format.AlignUp(format.HeaderSize + len(p.body)))
 			pc.cleaner.moved.Add(n)
 			pc.cleaner.budget -= n
@@ -417,37 +401,68 @@ func (pc *PageCache[P]) move(tx *Tx, pid PageID, s *slot[P], from, to format.Off
 	}
 }
 
-// rewritten returns the page whose head is given as one message. A page that is a blob stays that.
-func (pc *PageCache[P]) rewritten(tx *Tx, pid PageID, head *entry[P]) (kind format.Kind, p payload, whole P, err error) {
-	switch head.Kind() {
+// movedTo is the entry of the page whose head is h, at its new place. kept: the page is a blob, and stays the same.
+func (pc *PageCache[P]) movedTo(h *head, r *iobuf.Reservation, whole P, kept bool) *head {
+	switch h.Kind() {
+	case pagestack.Free:
+		return pagestack.NewFree(h.TS(), r.LSN(), r.Ptr())
+	case pagestack.OnDisk:
+		return pagestack.NewOnDisk(h.TS(), []pagestack.Ref{{LSN: r.LSN(), Ptr: r.Ptr()}})
+	case pagestack.Meta, pagestack.Counter:
+		e := pagestack.New[P](h.Kind(), h.TS(), 1, r.LSN(), r.Ptr())
+		e.Ext = h.Ext()
+		return &e.Head
+	}
+	e := pagestack.New[P](pagestack.Base, h.TS(), 1, r.LSN(), r.Ptr())
+	e.Frag = whole
+	if kept {
+		e.Ext = h.Ext()
+	}
+	return &e.Head
+}
+
+// rewritten returns the page whose head is given as one message, and what of it stays in memory, which has nothing of the old place in it (rule 3). A page that
+// is a blob stays that.
+func (pc *PageCache[P]) rewritten(tx *Tx, pid PageID, h *head) (kind format.Kind, p payload, whole P, err error) {
+	switch h.Kind() {
 	case pagestack.Free:
 		return format.KindFree, p, whole, nil
 	case pagestack.Meta:
-		return format.KindMeta, payload{body: format.AppendMeta(nil, head.Ext.Meta)}, whole, nil
+		return format.KindMeta, payload{body: format.AppendMeta(nil, h.Ext().Meta)}, whole, nil
 	case pagestack.Counter:
-		return format.KindCounter, payload{body: format.AppendCounter(nil, head.Ext.Counter)}, whole, nil
+		return format.KindCounter, payload{body: format.AppendCounter(nil, h.Ext().Counter)}, whole, nil
 	}
-	if head.Depth() == 1 && head.Ptr().Blob {
-		ptr, err := pc.blobAt(pagestack.Ref{LSN: head.LSN, Ptr: head.Ptr()})
-		return format.KindCompact, payload{body: ptr.Append(nil), form: inBlob, blob: ptr.ID, kept: true}, head.Frag, err
+	if h.Depth() == 1 && h.Ptr().Blob {
+		ptr, err := pc.blobAt(pagestack.Ref{LSN: h.LSN, Ptr: h.Ptr()})
+		if h.Kind() != pagestack.OnDisk {
+			whole = pagestack.Whole[P](h).Frag // in the blob, which stays where it is, or in the heap
+		}
+		return format.KindCompact, payload{body: ptr.Append(nil), form: inBlob, blob: ptr.ID, kept: true}, whole, err
 	}
-	if whole, err = pc.whole(pid, head); err != nil {
-		return 0, p, whole, err
+	whole, view, err := pc.whole(pid, h)
+	switch {
+	case err != nil:
+	case !view:
+		p, err = pc.encode(tx, whole)
+	default:
+		if p, err = pc.encodeView(tx, pid, whole); err == nil && h.Kind() != pagestack.OnDisk {
+			whole, err = pc.m.Decode(slices.Clone(tx.scratch))
+		}
 	}
-	p, err = pc.encode(tx, whole)
 	return format.KindCompact, p, whole, err
 }
 
-// moved returns the value that the page keeps in memory, which has nothing of the old place in it (rule 3).
-func (pc *PageCache[P]) moved(pid PageID, head *entry[P], p *payload, whole P) (P, error) {
-	if p.kept || head.Kind() != pagestack.Base || head.Ext != pc.pulled {
-		return whole, nil // in a blob, which stays where it is, or in the heap
+// encodeView is encode for a value that may be a view of the disk, which is copied to the Tx's scratch memory first.
+func (pc *PageCache[P]) encodeView(tx *Tx, pid PageID, v P) (p payload, err error) {
+	var b []byte
+	err = pc.looking(true, pid, func() error {
+		b = pc.appended(tx, v)
+		return nil
+	})
+	if err == nil {
+		p, err = pc.pack(tx, b)
 	}
-	whole, err := pc.m.Decode(pc.m.Append(nil, whole))
-	if err != nil {
-		return whole, fmt.Errorf("decode page %d, to move it: %w", pid, err)
-	}
-	return whole, nil
+	return p, err
 }
 
 // behind decides whether writers must wait for the cleaner: there is more to clean than there should ever be, and it is not held up by

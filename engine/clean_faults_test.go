@@ -112,7 +112,7 @@ func TestCloseWhileCleaning(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			must(t)(s.Replace(tx, pid, PagePtr[[]byte]{e}, make([]byte, 50)))
+			must(t)(s.Replace(tx, pid, ptrTo[[]byte](e), make([]byte, 50)))
 		}
 	}
 	tx.End()
@@ -337,7 +337,7 @@ func TestCleaningOverDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 		tx.End()
-		d.FlipBit("/store/log", int64(p.Ptr.e.Ptr().Off)+16+4, 3)
+		d.FlipBit("/store/log", int64(pc.table.Get(pids[2]).Load().Ptr().Off)+16+4, 3)
 		told := 0
 		for range 300 {
 			_, err := pc.AttemptGC()
@@ -573,15 +573,14 @@ func TestReadOfWhatIsJustWritten(t *testing.T) {
 			t.Fatal(err)
 		}
 		// What install does, with a long time between its steps.
-		e := pagestack.New[[]byte](pagestack.OnDisk, head.TS()+1, 1, r.LSN(), r.Ptr())
-		e.Ext = &pagestack.Ext[[]byte]{Refs: []pagestack.Ref{{LSN: r.LSN(), Ptr: r.Ptr()}}}
+		e := pagestack.NewOnDisk(head.TS()+1, []pagestack.Ref{{LSN: r.LSN(), Ptr: r.Ptr()}})
 		if !s.CompareAndSwap(head, e) {
 			t.Fatal("the head has moved")
 		}
 		pc.space.Live(e.Ptr())
 		pc.space.Dead(head.Ptr())
 		done := make(chan error, 1)
-		go func() { done <- read(other, pid, PagePtr[[]byte]{e}) }()
+		go func() { done <- read(other, pid, ptrTo[[]byte](e)) }()
 		select {
 		case err := <-done:
 			t.Errorf("%s: ended before the message did: %v", name, err)

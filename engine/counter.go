@@ -116,15 +116,15 @@ func (pc *PageCache[P]) writeCounter(v uint64) (LSN, error) {
 	defer call.End()
 	s := pc.table.Make(format.CounterPage)
 	for {
-		head := s.Load()
+		h := s.Load()
 		r, err := pc.log.Reserve(format.KindCounter, format.CounterPage, 8)
 		if err != nil {
 			return 0, err
 		}
 		format.AppendCounter(r.Body()[:0], v)
-		e := pagestack.New[P](pagestack.Counter, nextTS(head), 1, r.LSN(), r.Ptr())
-		e.Ext = &pagestack.Ext[P]{Counter: v}
-		if pc.install(s, head, e, &r, 0) {
+		e := pagestack.New[P](pagestack.Counter, nextTS(h), 1, r.LSN(), r.Ptr())
+		e.Ext = &pagestack.Ext{Counter: v}
+		if pc.install(call, format.CounterPage, s, h, &e.Head, &r, 0) {
 			return e.LSN, nil
 		}
 	}

@@ -60,6 +60,7 @@ func newCrashRun(seed uint64, plant planted) *crashRun {
 	if rng.IntN(4) == 0 {
 		r.o.Compression, r.o.CompressionLevel = CompressionZstd, 1
 	}
+	r.o.CacheCapacity = []int64{1, 1 << 10, 8 << 10, 0}[rng.IntN(4)]
 	r.setDisk(simdisk.New(seed, o))
 	return r
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"pagecache/engine/internal/pagestack"
+	"pagecache/mmapread"
 )
 
 // Get returns the page's state and value. A page that was never allocated is Unallocated, a freed one Free; neither is an
@@ -13,72 +14,85 @@ import (
 func (pc *PageCache[P]) Get(tx *Tx, pid PageID) (Page[P], error) {
 	if tx != nil && tx.owner == &pc.txs && tx.slot.Inside() && !pc.closed.Load() {
 		if s := pc.table.Get(pid); s != nil {
-			if e := s.Load(); e != nil && (e.Kind() == pagestack.Base || e.Kind() == pagestack.Merged) {
-				return Page[P]{Kind: Materialized, Value: e.Frag, Ptr: PagePtr[P]{e}}, nil
+			if h := s.Load(); h != nil && isWhole(h.Kind()) {
+				if tx.hits.Add(uint64(pid)) {
+					pc.handOver(tx)
+				}
+				return Page[P]{Kind: Materialized, Value: pagestack.Whole[P](h).Frag, Ptr: ptrTo[P](h)}, nil
 			}
 		}
 	}
 	return pc.getSlow(tx, pid)
 }
 
+// isWhole reports whether an entry of that kind has the value of the whole page in it.
+func isWhole(k pagestack.Kind) bool { return k == pagestack.Base || k == pagestack.Merged }
+
 func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (Page[P], error) {
 	if err := pc.check(tx, "get", pid); err != nil {
 		return Page[P]{}, err
 	}
-	s, head, err := pc.head(pid)
+	s, h, err := pc.head(pid)
 	if err != nil {
 		return Page[P]{}, fmt.Errorf("get page %d: %w", pid, err)
 	}
-	if head == nil {
+	if h == nil {
 		return Page[P]{}, nil
 	}
-	switch head.Kind() {
+	switch h.Kind() {
 	case pagestack.Free:
-		return Page[P]{Kind: Free, Ptr: PagePtr[P]{head}}, nil
+		return Page[P]{Kind: Free, Ptr: ptrTo[P](h)}, nil
 	case pagestack.Counter:
-		return Page[P]{Kind: Counter, Ptr: PagePtr[P]{head}}, nil
+		return Page[P]{Kind: Counter, Ptr: ptrTo[P](h)}, nil
 	case pagestack.Meta:
-		return Page[P]{Kind: MetaPage, Ptr: PagePtr[P]{head}}, nil
+		return Page[P]{Kind: MetaPage, Ptr: ptrTo[P](h)}, nil
 	}
-	if head.Depth() > pc.limit && !pc.opts.ReadOnly {
+	if h.Depth() > pc.limit && !pc.opts.ReadOnly {
 		// The writer who should have done it could not; the log may take it now, and if not, reading goes on.
-		if e, err := pc.consolidate(tx, pid, s, head); err == nil && e != nil {
-			return Page[P]{Kind: Materialized, Value: e.Frag, Ptr: PagePtr[P]{e}}, nil
+		if e, err := pc.consolidate(tx, pid, s, h); err == nil && e != nil {
+			return Page[P]{Kind: Materialized, Value: e.Frag, Ptr: ptrTo[P](&e.Head)}, nil
 		}
 	}
-	e, err := pc.materialize(pid, head)
+	e, err := pc.materialize(pid, h)
 	if err != nil {
 		return Page[P]{}, err
 	}
-	if e != head {
-		// Housekeeping: where another writer was first, what was read is still the page's state at that moment.
-		s.CompareAndSwap(head, e)
+	if &e.Head != h {
+		pc.keepRead(tx, pid, s, h, e)
 	}
-	return Page[P]{Kind: Materialized, Value: e.Frag, Ptr: PagePtr[P]{e}}, nil
+	return Page[P]{Kind: Materialized, Value: e.Frag, Ptr: ptrTo[P](&e.Head)}, nil
 }
 
-// materialize returns an entry that stands for the same state as head, with the whole page's value in it: head itself where
+// materialize returns an entry that stands for the same state as h, with the whole page's value in it: h itself where
 // it has it, else a new one.
-func (pc *PageCache[P]) materialize(pid PageID, head *entry[P]) (*entry[P], error) {
-	if head.Kind() == pagestack.Base || head.Kind() == pagestack.Merged {
-		return head, nil
+func (pc *PageCache[P]) materialize(pid PageID, h *head) (*entry[P], error) {
+	if isWhole(h.Kind()) {
+		return pagestack.Whole[P](h), nil
 	}
-	whole, err := pc.whole(pid, head)
+	whole, view, err := pc.whole(pid, h)
 	if err != nil {
 		return nil, err
 	}
-	kind, ext := pagestack.Base, pc.pulled
-	if head.Depth() > 1 {
-		kind, ext = pagestack.Merged, &pagestack.Ext[P]{Refs: make([]pagestack.Ref, 0, head.Depth())}
-		head.Refs(func(r pagestack.Ref) { ext.Refs = append(ext.Refs, r) })
+	e := pagestack.New[P](pagestack.Base, h.TS(), h.Depth(), h.LSN, h.Ptr())
+	switch {
+	case h.Depth() > 1:
+		ext := &pagestack.Ext{Refs: make([]pagestack.Ref, 0, h.Depth())}
+		h.Refs(func(r pagestack.Ref) { ext.Refs = append(ext.Refs, r) })
+		e = pagestack.New[P](pagestack.Merged, h.TS(), h.Depth(), h.LSN, h.Ptr())
+		e.Ext = ext
+	case view:
+		e.Ext = pc.pulled
 	}
-	e := pagestack.New[P](kind, head.TS(), head.Depth(), head.LSN, head.Ptr())
-	e.Frag, e.Ext = whole, ext
+	e.Frag = whole
 	return e, nil
 }
 
-// whole returns the page's merged value.
-func (pc *PageCache[P]) whole(pid PageID, head *entry[P]) (P, error) {
+// whole returns the page's merged value, and whether it may be a view.
+func (pc *PageCache[P]) whole(pid PageID, h *head) (whole P, view bool, err error) {
+	if h.Kind() == pagestack.OnDisk && h.Depth() == 1 {
+		pc.bringIn(h)
+		return pc.pull(pid, pagestack.Ref{LSN: h.LSN, Ptr: h.Ptr()})
+	}
 	buf, _ := pc.frags.Get().(*[]P)
 	if buf == nil {
 		buf = new([]P)
@@ -88,52 +102,78 @@ func (pc *PageCache[P]) whole(pid PageID, head *entry[P]) (P, error) {
 		*buf = (*buf)[:0]
 		pc.frags.Put(buf)
 	}()
-	var err error
-	if *buf, err = pc.fragments(*buf, pid, head); err != nil {
-		var zero P
-		return zero, err
+	if *buf, view, err = pc.fragments(*buf, pid, h); err != nil {
+		return whole, false, err
 	}
 	if len(*buf) == 1 {
-		return (*buf)[0], nil
+		return (*buf)[0], view, nil
 	}
 	slices.Reverse(*buf)
 	pc.counts.merges.Add(1)
-	return pc.m.Merge(*buf), nil
+	err = pc.looking(view, pid, func() error {
+		whole = pc.m.Merge(*buf)
+		return nil
+	})
+	return whole, false, err
 }
 
-// fragments appends the values that make up the page, newest first, to dst, with what is not resident pulled from disk. They
-// may be fewer than the messages: a Merged entry has one for several.
-func (pc *PageCache[P]) fragments(dst []P, pid PageID, head *entry[P]) ([]P, error) {
-	e := head
-	for ; e.Kind() == pagestack.Delta; e = e.Next {
-		dst = append(dst, e.Frag)
+// looking calls f, which looks at values of a page. Where they may be views a fault becomes an error: the file was cut short, or the disk fails.
+func (pc *PageCache[P]) looking(views bool, pid PageID, f func() error) error {
+	if !views {
+		return f()
 	}
-	if e.Kind() != pagestack.OnDisk {
-		return append(dst, e.Frag), nil
+	if err := mmapread.Guard(f); err != nil {
+		return pc.unreadable(pid, err)
 	}
-	for _, r := range e.Ext.Refs {
-		f, err := pc.pull(pid, r)
+	return nil
+}
+
+// fragments appends the values that make up the page, newest first, to dst, with what is not resident pulled from disk; view says whether
+// any of them may be a view. They may be fewer than the messages: a Merged entry has one for several.
+func (pc *PageCache[P]) fragments(dst []P, pid PageID, h *head) (_ []P, view bool, err error) {
+	for ; h.Kind() == pagestack.Delta; h = h.Next() {
+		dst = append(dst, pagestack.Whole[P](h).Frag)
+	}
+	if h.Kind() != pagestack.OnDisk {
+		e := pagestack.Whole[P](h)
+		return append(dst, e.Frag), e.Ext == pc.pulled, nil
+	}
+	pc.bringIn(h)
+	h.Refs(func(r pagestack.Ref) {
 		if err != nil {
-			return dst, err
+			return
 		}
-		dst = append(dst, f)
-	}
-	return dst, nil
+		var f P
+		var v bool
+		if f, v, err = pc.pull(pid, r); err == nil {
+			dst, view = append(dst, f), view || v
+		}
+	})
+	return dst, view, err
 }
 
-// pull reads one fragment from the log.
-func (pc *PageCache[P]) pull(pid PageID, r pagestack.Ref) (P, error) {
-	var zero P
-	body, err := pc.value(pid, r.LSN, r.Ptr)
+// pull reads one fragment from the log; view says whether it may be a view.
+func (pc *PageCache[P]) pull(pid PageID, r pagestack.Ref) (f P, view bool, err error) {
+	body, view, err := pc.value(pid, r.LSN, r.Ptr)
+	if err == nil && view && pc.opts.CopyOnRead {
+		view = false
+		err = pc.looking(true, pid, func() error {
+			body = slices.Clone(body)
+			return nil
+		})
+	}
 	if err != nil {
-		return zero, fmt.Errorf("pull page %d: %w", pid, err)
+		return f, false, fmt.Errorf("pull page %d: %w", pid, err)
 	}
 	pc.counts.pulls.Add(1)
-	f, err := pc.m.Decode(body)
+	err = pc.looking(view && pc.raw == nil, pid, func() (err error) {
+		f, err = pc.m.Decode(body)
+		return err
+	})
 	if err != nil {
-		return zero, fmt.Errorf("decode a fragment of page %d at LSN %d: %w", pid, r.LSN, err)
+		return f, false, fmt.Errorf("decode a fragment of page %d at LSN %d: %w", pid, r.LSN, err)
 	}
-	return f, nil
+	return f, view, nil
 }
 
 // Fragments returns the page's state and its fragments, unmerged, newest first: the deltas that are known singly, then the
@@ -146,21 +186,21 @@ func (pc *PageCache[P]) Fragments(tx *Tx, pid PageID) (PagePtr[P], []P, error) {
 	if pid < FirstUserPage {
 		return PagePtr[P]{}, nil, fmt.Errorf("fragments of page %d: %w: it is the store's own", pid, ErrUnsupported)
 	}
-	s, head, err := pc.head(pid)
+	s, h, err := pc.head(pid)
 	if err != nil {
 		return PagePtr[P]{}, nil, fmt.Errorf("fragments of page %d: %w", pid, err)
 	}
-	if head == nil || head.Kind() == pagestack.Free {
+	if h == nil || h.Kind() == pagestack.Free {
 		return PagePtr[P]{}, nil, nil
 	}
-	if head.Depth() > pc.limit && !pc.opts.ReadOnly {
-		if e, err := pc.consolidate(tx, pid, s, head); err == nil && e != nil {
-			return PagePtr[P]{e}, []P{e.Frag}, nil
+	if h.Depth() > pc.limit && !pc.opts.ReadOnly {
+		if e, err := pc.consolidate(tx, pid, s, h); err == nil && e != nil {
+			return ptrTo[P](&e.Head), []P{e.Frag}, nil
 		}
 	}
-	frags, err := pc.fragments(make([]P, 0, head.Depth()), pid, head)
+	frags, _, err := pc.fragments(make([]P, 0, h.Depth()), pid, h)
 	if err != nil {
 		return PagePtr[P]{}, nil, err
 	}
-	return PagePtr[P]{head}, frags, nil
+	return ptrTo[P](h), frags, nil
 }

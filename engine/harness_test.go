@@ -509,8 +509,8 @@ func (d *driver) allocate(tx *Tx) error {
 
 // won checks the answer of a compare-and-swap from the current state, with nobody else there.
 func (d *driver) won(what string, pid PageID, ptr PagePtr[[]byte], won bool) error {
-	if !won || ptr.IsZero() || ptr.e.TS() != d.ptrs[pid].e.TS()+1 { // rule 6
-		return violated("%s page %d from its current state: won %v, timestamp after %d", what, pid, won, d.ptrs[pid].e.TS())
+	if !won || ptr.IsZero() || ptr.ts != d.ptrs[pid].ts+1 { // rule 6
+		return violated("%s page %d from its current state: won %v, timestamp after %d", what, pid, won, d.ptrs[pid].ts)
 	}
 	return nil
 }
@@ -579,7 +579,7 @@ func (d *driver) old(tx *Tx) error {
 		return err
 	}
 	alive := d.h.now.pages[s.pid].kind == Materialized
-	if won || alive == ptr.IsZero() || alive && ptr.e.TS() != d.ptrs[s.pid].e.TS() {
+	if won || alive == ptr.IsZero() || alive && ptr.ts != d.ptrs[s.pid].ts {
 		return violated("an old state of page %d: won %v, got %v, page in use %v", s.pid, won, ptr.IsZero(), alive)
 	}
 	return nil
@@ -610,7 +610,7 @@ func (d *driver) get(tx *Tx) error {
 		return err
 	}
 	slices.Reverse(frags)
-	if ptr.e.TS() != p.Ptr.e.TS() || !bytes.Equal(slices.Concat(frags...), want.val) {
+	if ptr.ts != p.Ptr.ts || !bytes.Equal(slices.Concat(frags...), want.val) {
 		return violated("fragments of page %d do not make up its value", pid)
 	}
 	return nil

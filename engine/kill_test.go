@@ -338,7 +338,8 @@ func (r *killRun) options() Options {
 	o := Options{SegmentSize: r.s.size, IOBuffers: 2 + rng.IntN(3), ConsolidateAfter: []int{1, 3, 10, 100}[rng.IntN(4)],
 		FlushEvery:        []time.Duration{-1, time.Microsecond, time.Millisecond, 20 * time.Millisecond, 0}[rng.IntN(5)],
 		IDPersistInterval: []uint64{1, 10, 1000, 0}[rng.IntN(4)], IO: []IOMode{IOAuto, IOSyscall}[rng.IntN(2)],
-		Direct: []DirectMode{DirectAuto, DirectOff}[rng.IntN(2)]}
+		Direct: []DirectMode{DirectAuto, DirectOff}[rng.IntN(2)], CacheCapacity: []int64{1, 8 << 10, 64 << 10, 0}[rng.IntN(4)],
+		CopyOnRead: rng.IntN(4) == 0}
 	if r.lie {
 		o.SegmentSize, o.FlushEvery = 0, -1 // else what is full is written without being asked for
 	}

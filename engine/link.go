@@ -19,8 +19,9 @@ func (pc *PageCache[P]) Link(tx *Tx, pid PageID, old PagePtr[P], delta P) (PageP
 	if err != nil || s == nil {
 		return PagePtr[P]{}, false, err
 	}
-	if pc.own != nil {
-		delta = pc.own(delta)
+	delta, err = pc.own(pid, delta)
+	if err != nil {
+		return PagePtr[P]{}, false, fmt.Errorf("link page %d: %w", pid, err)
 	}
 	p, err := pc.encode(tx, delta)
 	if err != nil {
@@ -28,26 +29,28 @@ func (pc *PageCache[P]) Link(tx *Tx, pid PageID, old PagePtr[P], delta P) (PageP
 	}
 	pc.pace(tx, len(p.body))
 	for {
-		head, same := pc.current(s, old)
+		h, same := current(s, old)
 		if !same {
 			pc.discard(&p)
-			return PagePtr[P]{head}, false, nil
+			return ptrTo[P](h), false, nil
 		}
 		r, err := pc.put(format.KindAppend, pid, &p, false)
 		if err != nil {
 			pc.discard(&p)
 			return PagePtr[P]{}, false, logError(fmt.Sprintf("link page %d", pid), err)
 		}
-		e := pagestack.NewDelta(head, delta, r.LSN(), r.Ptr())
-		if !pc.install(s, head, e, &r, p.blob) {
+		e := pagestack.NewDelta(h, delta, r.LSN(), r.Ptr())
+		if !pc.install(tx, pid, s, h, &e.Head, &r, p.blob) {
 			e.Discard()
 			continue // the head moved: either housekeeping, or current finds that the state is gone
 		}
+		ptr := ptrTo[P](&e.Head)
 		if e.Depth() > pc.limit {
 			// Nothing depends on it: the page is whole without, and the next Link or Get tries again.
-			_, _ = pc.consolidate(tx, pid, s, e)
+			_, _ = pc.consolidate(tx, pid, s, &e.Head)
 		}
-		return PagePtr[P]{e}, true, nil
+		pc.relieve(tx, pid)
+		return ptr, true, nil
 	}
 }
 
@@ -57,8 +60,9 @@ func (pc *PageCache[P]) Replace(tx *Tx, pid PageID, old PagePtr[P], frag P) (Pag
 	if err != nil || s == nil {
 		return PagePtr[P]{}, false, err
 	}
-	if pc.own != nil {
-		frag = pc.own(frag)
+	frag, err = pc.own(pid, frag)
+	if err != nil {
+		return PagePtr[P]{}, false, fmt.Errorf("replace page %d: %w", pid, err)
 	}
 	p, err := pc.encode(tx, frag)
 	if err != nil {
@@ -66,40 +70,41 @@ func (pc *PageCache[P]) Replace(tx *Tx, pid PageID, old PagePtr[P], frag P) (Pag
 	}
 	pc.pace(tx, len(p.body))
 	for {
-		head, same := pc.current(s, old)
+		h, same := current(s, old)
 		if !same {
 			pc.discard(&p)
-			return PagePtr[P]{head}, false, nil
+			return ptrTo[P](h), false, nil
 		}
-		e, err := pc.rewrite(pid, s, head, &p, frag, head.TS()+1)
+		e, err := pc.rewrite(tx, pid, s, h, &p, frag, h.TS()+1)
 		if err != nil {
 			pc.discard(&p)
 			return PagePtr[P]{}, false, logError(fmt.Sprintf("replace page %d", pid), err)
 		}
 		if e != nil {
-			return PagePtr[P]{e}, true, nil
+			pc.relieve(tx, pid)
+			return ptrTo[P](&e.Head), true, nil
 		}
 	}
 }
 
-// rewrite writes the whole page and puts it in the place of head; nil if the head has moved. head nil is a page that was
+// rewrite writes the whole page and puts it in the place of h; nil if the head has moved. h nil is a page that was
 // never allocated.
-func (pc *PageCache[P]) rewrite(pid PageID, s *slot[P], head *entry[P], p *payload, frag P, ts uint64) (*entry[P], error) {
+func (pc *PageCache[P]) rewrite(tx *Tx, pid PageID, s *slot, h *head, p *payload, frag P, ts uint64) (*entry[P], error) {
 	r, err := pc.put(format.KindCompact, pid, p, false)
 	if err != nil {
 		return nil, err
 	}
 	e := pagestack.New[P](pagestack.Base, ts, 1, r.LSN(), r.Ptr())
 	e.Frag = frag
-	if !pc.install(s, head, e, &r, p.blob) {
+	if !pc.install(tx, pid, s, h, &e.Head, &r, p.blob) {
 		return nil, nil
 	}
 	return e, nil
 }
 
 // consolidate rewrites the page as one message, in the same state: the timestamp stays (rule 6). nil if the head has moved.
-func (pc *PageCache[P]) consolidate(tx *Tx, pid PageID, s *slot[P], head *entry[P]) (*entry[P], error) {
-	whole, err := pc.whole(pid, head)
+func (pc *PageCache[P]) consolidate(tx *Tx, pid PageID, s *slot, h *head) (*entry[P], error) {
+	whole, _, err := pc.whole(pid, h) // several messages, so that it was merged, and is no view (rule 3)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +112,7 @@ func (pc *PageCache[P]) consolidate(tx *Tx, pid PageID, s *slot[P], head *entry[
 	if err != nil {
 		return nil, err
 	}
-	e, err := pc.rewrite(pid, s, head, &p, whole, head.TS())
+	e, err := pc.rewrite(tx, pid, s, h, &p, whole, h.TS())
 	if e == nil {
 		pc.discard(&p)
 		return nil, err
@@ -116,21 +121,21 @@ func (pc *PageCache[P]) consolidate(tx *Tx, pid PageID, s *slot[P], head *entry[
 	return e, nil
 }
 
-// install swings the head from head to e, accounts for it and completes the reservation, or aborts that and reports false. blob is the one that e's own
-// message points to, if it does. head was loaded before r was reserved, so that e's LSN is above head's (pagestack, K1).
-func (pc *PageCache[P]) install(s *slot[P], head, e *entry[P], r *iobuf.Reservation, blob format.BlobID) bool {
-	if invariants.Enabled && head != nil && head.LSN >= e.LSN {
-		panic(fmt.Sprintf("pagecache: entry at LSN %d above one at %d", e.LSN, head.LSN))
+// install swings the head from h to e, accounts for it and completes the reservation, or aborts that and reports false. blob is the one that e's own
+// message points to, if it does. h was loaded before r was reserved, so that e's LSN is above h's (pagestack, K1).
+func (pc *PageCache[P]) install(tx *Tx, pid PageID, s *slot, h, e *head, r *iobuf.Reservation, blob format.BlobID) bool {
+	if invariants.Enabled && h != nil && h.LSN >= e.LSN {
+		panic(fmt.Sprintf("pagecache: entry at LSN %d above one at %d", e.LSN, h.LSN))
 	}
 	invariants.Jitter()
-	if !s.CompareAndSwap(head, e) {
+	if !s.CompareAndSwap(h, e) {
 		r.Abort()
 		return false
 	}
 	// Rule 7: the accounts know before the reservation completes.
 	pc.space.Live(e.Ptr())
-	if e.Next == nil && head != nil {
-		head.Refs(func(old pagestack.Ref) {
+	if e.Kind() != pagestack.Delta && h != nil {
+		h.Refs(func(old pagestack.Ref) {
 			if old.Ptr.Blob {
 				pc.doomBlob(old, blob)
 			}
@@ -138,6 +143,7 @@ func (pc *PageCache[P]) install(s *slot[P], head, e *entry[P], r *iobuf.Reservat
 		})
 	}
 	r.Complete()
+	pc.swapped(tx, pid, h, e)
 	return true
 }
 
@@ -155,21 +161,17 @@ func (pc *PageCache[P]) doomBlob(old pagestack.Ref, keep format.BlobID) {
 }
 
 // current returns the page's head and whether it is in the state old. The head is nil where the page does not exist.
-func (pc *PageCache[P]) current(s *slot[P], old PagePtr[P]) (*entry[P], bool) {
+func current[P any](s *slot, old PagePtr[P]) (*head, bool) {
 	invariants.Jitter()
-	head := s.Load()
-	if head == old.e && head != nil && old.e.Kind() != pagestack.Free {
-		// Usual. Looking at old's memory, not head's, lets the processor wait for the slot and for the entry at once.
-		return old.e, true
-	}
-	if head == nil || head.Kind() == pagestack.Free {
+	h := s.Load()
+	if h == nil || h.Kind() == pagestack.Free {
 		return nil, false
 	}
-	return head, old.e != nil && old.e.TS() == head.TS()
+	return h, h.TS() == old.ts && !old.IsZero()
 }
 
 // writable returns the slot of a page that a caller wants to change, nil if it was never allocated.
-func (pc *PageCache[P]) writable(tx *Tx, doing string, pid PageID) (*slot[P], error) {
+func (pc *PageCache[P]) writable(tx *Tx, doing string, pid PageID) (*slot, error) {
 	if err := pc.check(tx, doing, pid); err != nil {
 		return nil, err
 	}
@@ -179,20 +181,20 @@ func (pc *PageCache[P]) writable(tx *Tx, doing string, pid PageID) (*slot[P], er
 	if pid < FirstUserPage {
 		return nil, fmt.Errorf("%s page %d: %w: it is the store's own", doing, pid, ErrUnsupported)
 	}
-	s, head, err := pc.head(pid)
+	s, h, err := pc.head(pid)
 	if err != nil {
 		return nil, fmt.Errorf("%s page %d: %w", doing, pid, err)
 	}
-	if head == nil {
+	if h == nil {
 		return nil, nil
 	}
 	return s, nil
 }
 
-// nextTS is the timestamp of the state after head, which may be nil (rule 6).
-func nextTS[P any](head *entry[P]) uint64 {
-	if head == nil {
+// nextTS is the timestamp of the state after h, which may be nil (rule 6).
+func nextTS(h *head) uint64 {
+	if h == nil {
 		return 1
 	}
-	return head.TS() + 1
+	return h.TS() + 1
 }

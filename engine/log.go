@@ -149,7 +149,7 @@ func (l *Log) Read(lsn LSN, ptr DiskPtr) ([]byte, error) {
 	if lsn < l.FirstLSN() {
 		return nil, fmt.Errorf("read LSN %d: %w", lsn, ErrDropped)
 	}
-	kind, body, err := l.read(lsn, ptr)
+	kind, body, _, err := l.read(lsn, ptr)
 	if err != nil {
 		return nil, err
 	}
@@ -333,7 +333,7 @@ func (it *Iterator) step() (format.Kind, []byte, bool) {
 		}
 		var body []byte
 		var kind format.Kind
-		if kind, body, err = it.l.read(it.pos, it.ptr); err == nil {
+		if kind, body, _, err = it.l.read(it.pos, it.ptr); err == nil {
 			it.pos += LSN(format.AlignUp(h.Len))
 			return kind, body, true
 		}

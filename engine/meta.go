@@ -35,12 +35,12 @@ func (pc *PageCache[P]) Meta(tx *Tx) (Meta, error) {
 	return c, nil
 }
 
-func (pc *PageCache[P]) roots() (map[string]PageID, *entry[P]) {
-	e := pc.table.Make(format.MetaPage).Load()
-	if e == nil {
+func (pc *PageCache[P]) roots() (map[string]PageID, *head) {
+	h := pc.table.Make(format.MetaPage).Load()
+	if h == nil {
 		return nil, nil
 	}
-	return e.Ext.Meta, e
+	return h.Ext().Meta, h
 }
 
 // Root returns the root page of that name, or ErrRootNotFound.
@@ -71,7 +71,7 @@ func (pc *PageCache[P]) CASRoot(tx *Tx, name []byte, old, new Option) (Option, b
 	}
 	s := pc.table.Make(format.MetaPage)
 	for {
-		roots, head := pc.roots()
+		roots, h := pc.roots()
 		pid, ok := roots[string(name)]
 		if now := (Option{PageID: pid, Valid: ok}); now != old.norm() {
 			return now, false, nil
@@ -89,9 +89,9 @@ func (pc *PageCache[P]) CASRoot(tx *Tx, name []byte, old, new Option) (Option, b
 			return None, false, logError(fmt.Sprintf("change root %q", name), err)
 		}
 		copy(r.Body(), body)
-		e := pagestack.New[P](pagestack.Meta, nextTS(head), 1, r.LSN(), r.Ptr())
-		e.Ext = &pagestack.Ext[P]{Meta: m}
-		if pc.install(s, head, e, &r, 0) {
+		e := pagestack.New[P](pagestack.Meta, nextTS(h), 1, r.LSN(), r.Ptr())
+		e.Ext = &pagestack.Ext{Meta: m}
+		if pc.install(tx, format.MetaPage, s, h, &e.Head, &r, 0) {
 			return new, true, nil
 		}
 	}

@@ -32,6 +32,9 @@ var modelSets = []struct {
 	{"buffered syscall", Options{SegmentSize: 16 << 10, IOBuffers: 2, IO: IOSyscall, Direct: DirectOff, ConsolidateAfter: 1000}, 3000},
 	{"zstd", Options{SegmentSize: 16 << 10, ConsolidateAfter: 3, Compression: CompressionZstd, CompressionLevel: 1}, 16000},
 	{"linear", Options{SegmentSize: 16 << 10, SegmentMode: Linear}, 3000},
+	{"nothing resident", Options{SegmentSize: 16 << 10, IOBuffers: 2, CacheCapacity: 1}, 16000},
+	{"small cache", Options{SegmentSize: 16 << 10, ConsolidateAfter: 4, CacheCapacity: 4 << 10, FlushEvery: time.Microsecond}, 9000},
+	{"small cache, copied", Options{SegmentSize: 64 << 10, CacheCapacity: 16 << 10, CopyOnRead: true, FlushEvery: -1}, 3000},
 }
 
 // Whatever is done to a store, with clean closings in between, it holds what the model holds and answers what the model answers.

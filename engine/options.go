@@ -59,8 +59,13 @@ type Options struct {
 	// IOBuffers is how many segments can be in memory while they are filled and written [3], 2 … 32. Costs
 	// SegmentSize bytes outside the Go heap each.
 	IOBuffers int
-	// CacheCapacity is the bound on resident page bytes [1 GiB]. This version keeps every page it touched.
+	// CacheCapacity is the bound on the bytes of pages that are kept in memory, views of the disk included [1 GiB]; it is passed by a twentieth at most. Where it
+	// is small, less than is written between flushes is kept. See also SetCacheCapacity.
 	CacheCapacity int64
+	// CopyOnRead copies what is read from the disk into the heap. Else a page that lies there in one piece, of Bytes or of a Materializer that aliases, is a
+	// view of the mapped file: to look at it after the disk has failed, or after somebody has cut the file short, is a fault that ends the process
+	// unless debug.SetPanicOnFault is set.
+	CopyOnRead bool
 	// ConsolidateAfter is the number of fragments above which a page is rewritten as one [10], 1 … 1<<20. Lower: faster reads from
 	// disk, more written.
 	ConsolidateAfter int

@@ -7,11 +7,13 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/pagetable"
+	"pagecache/lru"
 	"pagecache/segments/format"
 )
 
@@ -88,27 +90,41 @@ type Page[P any] struct {
 	Ptr   PagePtr[P]
 }
 
-// PagePtr is a state of a page, for the compare-and-swap calls. It does not outlive the opening.
-type PagePtr[P any] struct{ e *entry[P] }
-
-// IsZero reports whether p is the state of no page.
-func (p PagePtr[P]) IsZero() bool { return p.e == nil }
-
-// LastLSN is the LSN of the newest message that the state consists of; 0 if IsZero. The state is durable once that is stable.
-func (p PagePtr[P]) LastLSN() LSN {
-	if p.e == nil {
-		return 0
-	}
-	return p.e.LSN
+// PagePtr is a state of a page, for the compare-and-swap calls. It keeps nothing in memory, and may be kept for as long as the store is open.
+type PagePtr[P any] struct {
+	ts  uint64 // which of the page's states (rule 6)
+	lsn LSN    // of its newest message when it was seen; 0: the state of no page
 }
 
-// own returns b, or a copy of it if it is a view of the disk, such as Get returns: a page that was given it would not keep the place from being
-// written again (rule 3).
-func (s *store) own(b []byte) []byte {
-	if len(b) > 0 && (s.view.Holds(b) || s.blobs.holds(b)) {
-		return bytes.Clone(b)
+// IsZero reports whether p is the state of no page.
+func (p PagePtr[P]) IsZero() bool { return p.lsn == 0 }
+
+// ptrTo is the state that a page is in whose head is given; zero if that is nil.
+func ptrTo[P any](h *head) PagePtr[P] {
+	if h == nil {
+		return PagePtr[P]{}
 	}
-	return b
+	return PagePtr[P]{h.TS(), h.LSN}
+}
+
+// LastLSN is the LSN of the newest message that the state consists of; 0 if IsZero. The state is durable once that is stable.
+func (p PagePtr[P]) LastLSN() LSN { return p.lsn }
+
+// own returns a value of a caller's, or a copy of it if it is a view of the disk, such as Get returns: a page that was given it would not keep the place from
+// being written again (rule 3). Only Bytes has such.
+func (pc *PageCache[P]) own(pid PageID, v P) (P, error) {
+	if pc.raw == nil {
+		return v, nil
+	}
+	b := pc.raw(v)
+	if len(b) == 0 || !pc.view.Holds(b) && !pc.blobs.holds(b) {
+		return v, nil
+	}
+	err := pc.looking(true, pid, func() (err error) {
+		v, err = pc.m.Decode(bytes.Clone(b))
+		return err
+	})
+	return v, err
 }
 
 // FirstUserPage is the first id that Allocate hands out in a new store.
@@ -116,7 +132,8 @@ const FirstUserPage = format.FirstUserPage
 
 type (
 	entry[P any] = pagestack.Entry[P]
-	slot[P any]  = pagetable.Slot[entry[P]]
+	head         = pagestack.Head
+	slot         = pagetable.Slot[head]
 )
 
 // PageCache is an open page store. All methods are safe for concurrent use.
@@ -124,16 +141,18 @@ type PageCache[P any] struct {
 	*store
 	m      Materializer[P]
 	raw    func(P) []byte // for Bytes: the encoding is the fragment itself
-	own    func(P) P      // for Bytes: the fragment, or a copy of one that is a view
 	zip    *zipper        // nil: values are not compressed
 	inline int            // the longest value that goes into the log, encoded, in bytes
-	table  pagetable.Table[entry[P]]
+	table  pagetable.Table[head]
 	txs    txs
 	ids    counter
 	pages  pages
 	counts counts
+	budget *lru.Budget
+	policy *lru.Policy
+	hand   atomic.Uint64 // of the clock: sweep
 	// pulled is the Ext of every Base whose value may be a view of the mapped file.
-	pulled *pagestack.Ext[P]
+	pulled *pagestack.Ext
 	limit  int // ConsolidateAfter
 	// rebuilding: references in the table are in the order of the log. Until Open returns.
 	rebuilding bool
@@ -151,12 +170,14 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 	if err != nil {
 		return nil, err
 	}
-	pc := &PageCache[P]{store: s, m: m, pulled: new(pagestack.Ext[P]), limit: min(s.opts.ConsolidateAfter, pagestack.MaxDepth-1)}
+	pc := &PageCache[P]{store: s, m: m, pulled: new(pagestack.Ext), limit: min(s.opts.ConsolidateAfter, pagestack.MaxDepth-1)}
 	if _, ok := any(m).(Bytes); ok {
 		pc.raw, _ = any(func(b []byte) []byte { return b }).(func(P) []byte)
-		pc.own, _ = any(s.own).(func(P) P)
 	}
 	pc.inline = s.super.SegmentSize / 4
+	pc.budget = lru.NewBudget(s.opts.CacheCapacity)
+	pc.txs.budget = pc.budget
+	pc.policy = lru.New(pc.budget, evictor[P]{pc}, lru.Options{Passive: s.opts.foreground})
 	if s.opts.Compression == CompressionZstd {
 		pc.zip, err = newZipper(s.opts.CompressionLevel)
 	}
@@ -164,6 +185,7 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 		err = pc.rebuild(found)
 	}
 	if err != nil {
+		pc.policy.Close()
 		_, _ = s.log.Close()
 		s.busy = !s.space.Close(iobuf.Patience)
 		s.release()
@@ -183,6 +205,11 @@ func (pc *PageCache[P]) Close() error {
 		return fmt.Errorf("close: %w", ErrClosed)
 	}
 	close(pc.cleaner.quit)
+	evicted := make(chan struct{})
+	go func() {
+		pc.policy.Close()
+		close(evicted)
+	}()
 	pc.stopSnapshots()
 	var left error
 	if n := pc.txs.wait(); n > 0 {
@@ -190,15 +217,15 @@ func (pc *PageCache[P]) Close() error {
 		pc.keep = true
 	}
 	pc.calls.wait() // those that wait for the log itself end when it is closed
-	cleaned := pc.awaitCleaner()
+	cleaned := await(pc.cleaner.done) && await(evicted)
 	if pc.opts.PrintProfileOnClose {
 		pc.opts.Logger.Info("profile", "dir", pc.dir, "stats", fmt.Sprintf("%+v", pc.Stats()))
 	}
 	end, err := pc.log.Close() // wakes whoever waits for the log, such as a note of ids
 	pc.ids.stop()
-	if !cleaned && !pc.awaitCleaner() { // what it waited for may have been the log
+	if !cleaned && !(await(pc.cleaner.done) && await(evicted)) { // what they waited for may have been the log
 		pc.busy = true
-		left = errors.Join(left, errors.New("close: the cleaner does not end"))
+		left = errors.Join(left, errors.New("close: the cleaner, or the evictor, does not end"))
 	}
 	if err == nil && !pc.opts.Temporary && !pc.opts.ReadOnly {
 		pc.lastSnapshot()

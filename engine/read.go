@@ -12,26 +12,26 @@ import (
 )
 
 // read returns the body of the message at ptr: a view of the mapped file, or a copy from the io buffers while its segment
-// is there. A damaged one is a *CorruptError.
-func (s *store) read(lsn format.LSN, ptr format.DiskPtr) (format.Kind, []byte, error) {
+// is there, or where it cannot be mapped. A damaged one is a *CorruptError.
+func (s *store) read(lsn format.LSN, ptr format.DiskPtr) (kind format.Kind, body []byte, view bool, err error) {
 	size := int64(s.super.SegmentSize)
 	if lsn.IsZero() || lsn%format.Align != 0 || ptr.Off < 0 || int64(ptr.Off)%size != int64(lsn)%size || ptr.Len < format.HeaderSize ||
 		int64(ptr.Off)%size+int64(ptr.Len) > size || int64(ptr.Off)/size >= segments.MaxSlots {
-		return 0, nil, fmt.Errorf("read LSN %d at %v: no message can lie there", lsn, ptr)
+		return 0, nil, false, fmt.Errorf("read LSN %d at %v: no message can lie there", lsn, ptr)
 	}
 	seg := s.space.At(ptr.Off)
 	if seg.Base() != lsn-format.LSN(int64(lsn)%size) {
-		return 0, nil, fmt.Errorf("read LSN %d at %v: that segment holds other LSNs", lsn, ptr)
+		return 0, nil, false, fmt.Errorf("read LSN %d at %v: that segment holds other LSNs", lsn, ptr)
 	}
 	if seg.State() == segments.Active {
 		buf := make([]byte, ptr.Len)
 		if s.readBuffered(buf, lsn) {
 			h, body, err := format.DecodeMessage(buf, lsn, seg.Seed())
-			return h.Kind, body, s.corrupt(lsn, ptr, h, err)
+			return h.Kind, body, false, s.corrupt(lsn, ptr, h, err)
 		}
 	}
 	h, body, err := pull(s.view, ptr, lsn, seg.Seed())
-	return h.Kind, body, s.corrupt(lsn, ptr, h, err)
+	return h.Kind, body, true, s.corrupt(lsn, ptr, h, err)
 }
 
 // readBuffered is Log.Read of a whole message. An entry is in the page table some instructions before its message is committed (install): whoever finds it there

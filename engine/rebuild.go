@@ -32,7 +32,7 @@ func (pc *PageCache[P]) rebuild(r *recovered) error {
 		return err
 	}
 	pc.pages.begin(snap)
-	pc.table.Each(func(pid PageID, s *slot[P]) { err = errors.Join(err, pc.rebuilt(pid, s.Load(), lost)) })
+	pc.table.Each(func(pid PageID, s *slot) { err = errors.Join(err, pc.rebuilt(pid, s, lost)) })
 	if err != nil {
 		return err
 	}
@@ -134,7 +134,8 @@ func (pc *PageCache[P]) liveInSnapshot() (lost map[LSN]int64, err error) {
 }
 
 // rebuilt completes a page that the log after the snapshot tells of: the accounts forget what the snapshot said of it.
-func (pc *PageCache[P]) rebuilt(pid PageID, e *entry[P], lost map[LSN]int64) error {
+func (pc *PageCache[P]) rebuilt(pid PageID, s *slot, lost map[LSN]int64) error {
+	e := s.Load()
 	if snap := pc.snaps.base; snap != nil && pid < snap.NextPage {
 		p, err := snap.Page(pid)
 		if err != nil {
@@ -152,8 +153,9 @@ func (pc *PageCache[P]) rebuilt(pid PageID, e *entry[P], lost map[LSN]int64) err
 	if e.Kind() == pagestack.Free {
 		pc.pages.free = append(pc.pages.free, pid)
 	}
-	if e.Ext != nil {
-		slices.Reverse(e.Ext.Refs)
+	if e.Listed() {
+		slices.Reverse(e.Ext().Refs)
+		defer func() { s.Store(pagestack.NewOnDisk(e.TS(), e.Ext().Refs)) }()
 	}
 	var err error
 	e.Refs(func(ref pagestack.Ref) {
@@ -181,7 +183,7 @@ func (pc *PageCache[P]) adoptBlob(ref pagestack.Ref) error {
 
 // blobAt returns the pointer to a blob that a message is.
 func (s *store) blobAt(ref pagestack.Ref) (format.BlobPtr, error) {
-	_, body, err := s.read(ref.LSN, ref.Ptr)
+	_, body, _, err := s.read(ref.LSN, ref.Ptr)
 	if err != nil {
 		return format.BlobPtr{}, err
 	}
@@ -193,7 +195,7 @@ const noBase = "a delta of a page that has no base"
 
 // orphaned reports whether a message is a delta whose base was recycled. Then the page was written anew further on: orphans keeps those for which
 // that has not come yet. old is the page's newest state so far.
-func orphaned[P any](orphans map[PageID]recovery.Message, m recovery.Message, old *entry[P]) bool {
+func orphaned(orphans map[PageID]recovery.Message, m recovery.Message, old *head) bool {
 	if m.Kind.Plain() != format.KindAppend {
 		delete(orphans, m.Page)
 		return false
@@ -207,25 +209,27 @@ func orphaned[P any](orphans map[PageID]recovery.Message, m recovery.Message, ol
 	return true
 }
 
-func (pc *PageCache[P]) rebuildPage(m recovery.Message, s *slot[P], old *entry[P]) error {
-	ptr := m.Ptr
-	e := pagestack.New[P](pagestack.OnDisk, 0, 1, m.LSN, ptr)
+func (pc *PageCache[P]) rebuildPage(m recovery.Message, s *slot, old *head) error {
+	ref := pagestack.Ref{LSN: m.LSN, Ptr: m.Ptr}
+	var e *head
 	if m.Page < FirstUserPage {
 		return pc.misplaced(m, fmt.Sprintf("a %v message for page %d", m.Kind, m.Page))
 	}
 	switch m.Kind.Plain() {
 	case format.KindFree:
-		e = pagestack.New[P](pagestack.Free, 0, 1, m.LSN, ptr)
+		e = pagestack.NewFree(0, m.LSN, m.Ptr)
 	case format.KindCompact:
-		e.Ext = &pagestack.Ext[P]{Refs: []pagestack.Ref{{LSN: m.LSN, Ptr: ptr}}}
+		e = pagestack.NewOnDisk(0, []pagestack.Ref{ref})
 	case format.KindAppend:
 		if old == nil || old.Kind() != pagestack.OnDisk {
 			return pc.misplaced(m, noBase)
 		}
-		// Nobody else sees the chain yet. Oldest first until rebuild turns it round.
-		e = pagestack.New[P](pagestack.OnDisk, 0, len(old.Ext.Refs)+1, m.LSN, ptr)
-		e.Ext = old.Ext
-		e.Ext.Refs = append(e.Ext.Refs, pagestack.Ref{LSN: m.LSN, Ptr: ptr})
+		// Nobody else sees the list yet. Oldest first until rebuilt turns it round.
+		refs := []pagestack.Ref{{LSN: old.LSN, Ptr: old.Ptr()}}
+		if old.Listed() {
+			refs = old.Ext().Refs
+		}
+		e = pagestack.NewListed(0, ref, append(refs, ref))
 	default:
 		return pc.misplaced(m, "a message of kind "+m.Kind.String()+" in a page store")
 	}
@@ -240,8 +244,8 @@ func (s *store) misplaced(m recovery.Message, reason string) error {
 }
 
 // special makes the entry of page 0 or 1.
-func (pc *PageCache[P]) special(m recovery.Message) (*entry[P], error) {
-	ext := new(pagestack.Ext[P])
+func (pc *PageCache[P]) special(m recovery.Message) (*head, error) {
+	ext := new(pagestack.Ext)
 	var err error
 	kind, want := pagestack.Meta, format.MetaPage
 	if m.Kind == format.KindCounter {
@@ -258,5 +262,5 @@ func (pc *PageCache[P]) special(m recovery.Message) (*entry[P], error) {
 	}
 	e := pagestack.New[P](kind, 0, 1, m.LSN, m.Ptr)
 	e.Ext = ext
-	return e, nil
+	return &e.Head, nil
 }

@@ -134,18 +134,18 @@ func TestTimestampsMoveOnRealChangeOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first := ptr.e.TS()
+	first := ptr.ts
 	for i := range 10 {
 		next := must(t)(pc.Link(tx, pid, ptr, []byte("b"))) // consolidates at every second one
-		if next.e.TS() != first+uint64(i)+1 {
-			t.Fatalf("timestamp %d after %d links on %d", next.e.TS(), i+1, first)
+		if next.ts != first+uint64(i)+1 {
+			t.Fatalf("timestamp %d after %d links on %d", next.ts, i+1, first)
 		}
 		s := pc.table.Get(pid)
 		if _, err := pc.consolidate(tx, pid, s, s.Load()); err != nil {
 			t.Fatal(err)
 		}
-		if head := s.Load(); head.TS() != next.e.TS() || head == next.e {
-			t.Fatalf("consolidation left timestamp %d, want %d", head.TS(), next.e.TS())
+		if head := s.Load(); head.TS() != next.ts || head.LSN == next.lsn {
+			t.Fatalf("consolidation left timestamp %d, want %d", head.TS(), next.ts)
 		}
 		ptr = next // the state before the consolidation
 	}

@@ -228,7 +228,8 @@ func (v *salvage) value(m found) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	case m.Kind.Blob():
-		return v.s.blobs.read(body)
+		b, _, err := v.s.blobs.read(body)
+		return b, err
 	case m.Kind.Zstd():
 		return unpack(body, v.s.super.SegmentSize)
 	}
@@ -363,11 +364,11 @@ func (v *salvage) savePage(pc *PageCache[[]byte], pid PageID, chain []found) err
 			if err != nil {
 				return err
 			}
-			e, err := pc.rewrite(pid, pc.table.Make(pid), nil, &p, b, 1)
+			e, err := pc.rewrite(tx, pid, pc.table.Make(pid), nil, &p, b, 1)
 			if err != nil {
 				return err
 			}
-			ptr = PagePtr[[]byte]{e}
+			ptr = ptrTo[[]byte](&e.Head)
 			v.r.Pages++
 		} else if ptr, _, err = pc.Link(tx, pid, ptr, b); err != nil {
 			return err

@@ -147,7 +147,7 @@ func (n *snapshots) close() {
 
 // head returns the page's slot and what is in it. A page that was not touched since the opening is taken in from the snapshot (N1). Slot and head are nil
 // where there never was such a page; the slot alone is not where it was given up.
-func (pc *PageCache[P]) head(pid PageID) (*slot[P], *entry[P], error) {
+func (pc *PageCache[P]) head(pid PageID) (*slot, *head, error) {
 	s := pc.table.Get(pid)
 	if s != nil {
 		if e := s.Load(); e != nil {
@@ -172,33 +172,34 @@ func (pc *PageCache[P]) head(pid PageID) (*slot[P], *entry[P], error) {
 }
 
 // takeIn makes the entry of a page that a snapshot tells of.
-func (pc *PageCache[P]) takeIn(pid PageID, p recovery.Page) (*entry[P], error) {
+func (pc *PageCache[P]) takeIn(pid PageID, p recovery.Page) (*head, error) {
 	refs := make([]pagestack.Ref, len(p.Refs))
 	for i, r := range p.Refs {
 		refs[i] = pagestack.Ref{LSN: r.LSN, Ptr: pc.place(r)}
 	}
 	switch p.Kind {
 	case format.SnapshotFree:
-		return pagestack.New[P](pagestack.Free, 0, 1, p.LSN, refs[0].Ptr), nil
+		return pagestack.NewFree(0, p.LSN, refs[0].Ptr), nil
 	case format.SnapshotMeta, format.SnapshotCounter:
 		if refs[0].Ptr.IsZero() { // only while the log is applied, which then has a newer one
 			return nil, nil
 		}
-		kind, body, err := pc.read(p.LSN, refs[0].Ptr)
+		kind, body, _, err := pc.read(p.LSN, refs[0].Ptr)
 		if err != nil {
 			return nil, err
 		}
 		return pc.special(recovery.Message{Kind: kind, LSN: p.LSN, Page: pid, Ptr: refs[0].Ptr, Body: body})
 	}
-	e := pagestack.New[P](pagestack.OnDisk, 0, len(refs), p.LSN, refs[0].Ptr)
-	if pc.rebuilding {
+	if pc.rebuilding { // in the order of the log until it is rebuilt
+		newest := refs[0]
 		slices.Reverse(refs)
-	} else if slices.ContainsFunc(refs, func(r pagestack.Ref) bool { return r.Ptr.IsZero() }) {
+		return pagestack.NewListed(0, newest, refs), nil
+	}
+	if slices.ContainsFunc(refs, func(r pagestack.Ref) bool { return r.Ptr.IsZero() }) {
 		return nil, &CorruptError{File: filepath.Join(pc.dir, logName), Slot: recovery.NoSlot, Offset: recovery.NoOffset, LSN: p.LSN, Page: pid,
 			Reason: "a segment with a part of the page is missing"}
 	}
-	e.Ext = &pagestack.Ext[P]{Refs: refs}
-	return e, nil
+	return pagestack.NewOnDisk(0, refs), nil
 }
 
 // place is where a message lies now that a snapshot tells of: its segment may have moved since. Zero: the segment was recycled, which can be only if the
@@ -325,7 +326,7 @@ func (pc *PageCache[P]) fillSnapshot(f vfs.File, number uint64, from LSN, pause 
 		SegmentSize: pc.super.SegmentSize}
 	h.NextPage = min(h.NextPage, format.MaxPageID+1)
 	if e := pc.table.Make(format.CounterPage).Load(); e != nil {
-		h.Counter = e.Ext.Counter
+		h.Counter = e.Ext().Counter
 	}
 	w := recovery.NewSnapshotWriter(f, h)
 	old := pc.blobsInSnapshot()
@@ -368,12 +369,12 @@ func (s *store) blobsInSnapshot() map[PageID][]format.SnapshotBlob {
 
 // addToSnapshot adds a page: as it is in the table, or, if it was not touched since the opening, as it was then.
 func (pc *PageCache[P]) addToSnapshot(w *recovery.SnapshotWriter, pid PageID, old map[PageID][]format.SnapshotBlob) error {
-	var head *entry[P]
+	var h *head
 	if s := pc.table.Get(pid); s != nil {
-		head = s.Load()
+		h = s.Load()
 	}
 	snap := pc.snaps.base
-	if head == nil {
+	if h == nil {
 		if snap == nil || pid >= snap.NextPage {
 			w.Add(recovery.Page{})
 			return nil
@@ -388,8 +389,8 @@ func (pc *PageCache[P]) addToSnapshot(w *recovery.SnapshotWriter, pid PageID, ol
 		}
 		return nil
 	}
-	p := recovery.Page{Kind: format.SnapshotPage, LSN: head.LSN}
-	switch head.Kind() {
+	p := recovery.Page{Kind: format.SnapshotPage, LSN: h.LSN}
+	switch h.Kind() {
 	case pagestack.Free:
 		p.Kind = format.SnapshotFree
 	case pagestack.Meta:
@@ -399,7 +400,7 @@ func (pc *PageCache[P]) addToSnapshot(w *recovery.SnapshotWriter, pid PageID, ol
 	}
 	var blobs []format.BlobPtr
 	var err error
-	head.Refs(func(r pagestack.Ref) {
+	h.Refs(func(r pagestack.Ref) {
 		p.Refs = append(p.Refs, recovery.Ref{LSN: r.LSN, Len: r.Ptr.Len, Blob: r.Ptr.Blob})
 		if r.Ptr.Blob && err == nil {
 			var ptr format.BlobPtr

@@ -523,7 +523,7 @@ func TestOpeningLooksAtNothing(t *testing.T) {
 	pc = openTest(t, dir, o)
 	defer closeTest(t, pc)
 	touched := 0
-	pc.table.Each(func(PageID, *slot[[]byte]) { touched++ })
+	pc.table.Each(func(PageID, *slot) { touched++ })
 	if touched > 2 {
 		t.Errorf("%d pages of %d were taken in", touched, len(pids))
 	}

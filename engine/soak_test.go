@@ -165,7 +165,7 @@ func TestSoak(t *testing.T) {
 	dir = filepath.Join(dir, "soak.store")
 	defer os.RemoveAll(dir)
 	const goroutines = 3
-	o := &Options{SegmentSize: 256 << 10, SnapshotEvery: 20_000, ConsolidateAfter: 5}
+	o := &Options{SegmentSize: 256 << 10, SnapshotEvery: 20_000, ConsolidateAfter: 5, CacheCapacity: *soakLive / 4}
 	if *soakLive > 1<<30 {
 		o.SegmentSize = 0
 	}

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"pagecache/iouring"
+	"pagecache/lru"
 	"pagecache/segments/format"
 )
 
@@ -14,6 +15,10 @@ type counts struct {
 	pulls          atomic.Int64
 	merges         atomic.Int64
 	consolidations atomic.Int64
+	hits           atomic.Int64 // told in steps of lru.HitsLen
+	misses         atomic.Int64
+	evicted        atomic.Int64
+	reclaimed      atomic.Int64 // bytes, by those who passed the bound
 }
 
 // Stats says what a store has done since it was opened, and what it stands on. Bytes are bytes on disk unless said
@@ -49,6 +54,17 @@ type Stats struct {
 	Consolidations     int64
 	OpenTxs            int
 	OldestTx           uint64 // timestamp of the oldest open Tx, 0 if there is none
+	// HeapResident and MappedResident are the bytes of pages in memory, up to a sixty-fourth of CacheCapacity wrong: values in the Go heap, their entries
+	// included, and values that are views of the mapped file, which GOMEMLIMIT does not see (trap 21).
+	HeapResident   int64
+	MappedResident int64
+	Hits           int64     // Gets of resident pages, counted in steps of 64 for each Tx
+	Misses         int64     // Gets that had to read
+	PullsCold      int64     // of Pulls: something had to be brought into the page cache
+	PullsWarm      int64     // of Pulls: from the page cache, or an io buffer
+	Evictions      int64     // pages that were paged out, whoever did it
+	Reclaimed      int64     // bytes of them, paged out by calls that passed the bound
+	Cache          lru.Stats // the eviction policy's state
 }
 
 // Stats returns the store's counts. Safe for concurrent use; the counts are read one after another.
@@ -57,6 +73,9 @@ func (pc *PageCache[P]) Stats() Stats {
 	st.PagesFree = pc.pages.spare.Load()
 	st.Pages = int64(pc.pages.next.Load()) - int64(FirstUserPage) - st.PagesFree
 	st.Pulls, st.Merges, st.Consolidations = pc.counts.pulls.Load(), pc.counts.merges.Load(), pc.counts.consolidations.Load()
+	st.HeapResident, st.MappedResident = pc.budget.Resident()
+	st.Hits, st.Misses, st.Evictions = pc.counts.hits.Load(), pc.counts.misses.Load(), pc.counts.evicted.Load()
+	st.Reclaimed, st.Cache = pc.counts.reclaimed.Load(), pc.policy.Stats()
 	c := &pc.cleaner
 	st.Recycled, st.Cleaned, st.BytesMoved = c.recycled.Load(), c.cleaned.Load(), c.moved.Load()
 	st.Blobs, st.BlobBytes = pc.blobs.count()

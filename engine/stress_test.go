@@ -33,6 +33,8 @@ var stressSets = []struct {
 	{"three", Options{SegmentSize: 16 << 10, IOBuffers: 2, ConsolidateAfter: 3, IDPersistInterval: 100}, true},
 	{"tiny", Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: time.Microsecond}, false},
 	{"default", Options{}, false},
+	{"nothing resident", Options{SegmentSize: 16 << 10, IOBuffers: 2, CacheCapacity: 1}, false},
+	{"small cache", Options{SegmentSize: 16 << 10, IOBuffers: 2, CacheCapacity: 8 << 10, FlushEvery: time.Millisecond}, false},
 }
 
 // A page's value is a list of tokens, each written once ever: a new page and a replaced one have one, a delta adds one.
@@ -210,7 +212,7 @@ func (w *stressWorker) get(pid PageID) (PagePtr[[]byte], PageKind, int, error) {
 		return p.Ptr, p.Kind, 0, err
 	}
 	w.held = append(w.held, stressHeld{pid, p.Value, bytes.Clone(p.Value)})
-	return p.Ptr, p.Kind, len(p.Value) / stressToken, w.saw(pid, p.Ptr.e.TS(), p.Kind, stressSumOf(p.Value))
+	return p.Ptr, p.Kind, len(p.Value) / stressToken, w.saw(pid, p.Ptr.ts, p.Kind, stressSumOf(p.Value))
 }
 
 // saw notes what a page was in a state.
@@ -246,7 +248,7 @@ func (w *stressWorker) fragments(pid PageID) error {
 		return err
 	}
 	slices.Reverse(frags)
-	return w.saw(pid, ptr.e.TS(), Materialized, stressSumOf(slices.Concat(frags...)))
+	return w.saw(pid, ptr.ts, Materialized, stressSumOf(slices.Concat(frags...)))
 }
 
 // change tries to change a page from a state, and once or twice more from the one it is told of.
@@ -273,7 +275,7 @@ func (w *stressWorker) change(pid PageID, ptr PagePtr[[]byte]) error {
 
 // swap tries one change and notes it if it was won.
 func (w *stressWorker) swap(kind effectKind, pid PageID, ptr PagePtr[[]byte]) (now PagePtr[[]byte], won bool, err error) {
-	r := stressWrite{pid: pid, kind: kind, from: ptr.e.TS(), token: w.tokens.Add(1)}
+	r := stressWrite{pid: pid, kind: kind, from: ptr.ts, token: w.tokens.Add(1)}
 	frag := binary.LittleEndian.AppendUint64(nil, r.token)
 	switch kind {
 	case effLink:
@@ -292,7 +294,7 @@ func (w *stressWorker) swap(kind effectKind, pid PageID, ptr PagePtr[[]byte]) (n
 	if err != nil || now.IsZero() {
 		return now, won, err
 	}
-	if r.ts = now.e.TS(); won {
+	if r.ts = now.ts; won {
 		w.writes = append(w.writes, r)
 	} else if r.ts <= r.from {
 		return now, won, violated("page %d: a change from state %d was lost to state %d", pid, r.from, r.ts)
@@ -328,7 +330,7 @@ func (w *stressWorker) allocate(i int, instead PageID) error {
 	if w.seen[pid].used {
 		return violated("page %d was given out while a Tx is open that saw it in use", pid)
 	}
-	r.pid, r.ts = pid, ptr.e.TS()
+	r.pid, r.ts = pid, ptr.ts
 	w.writes = append(w.writes, r)
 	if _, err := w.order(pid, r.ts, false); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pagecache/engine/internal/epoch"
+	"pagecache/lru"
 	"pagecache/segments/format"
 )
 
@@ -22,6 +23,11 @@ type Tx struct {
 	bytes   atomic.Int64
 	scratch []byte // for encoding
 	zipped  []byte // for compressing
+	// What was used and has become resident, not told yet. The owner's.
+	hits     lru.Hits
+	account  lru.Account
+	pressure lru.Pressure // of what became resident since the last relieve
+	changes  int64        // how many of hits are not hits, but changes of what is resident
 }
 
 // wrote counts a message with a body of n bytes.
@@ -32,6 +38,9 @@ func (tx *Tx) TS() uint64 { return tx.ts.Load() }
 
 // End ends the Tx. Ending it twice in a row does nothing.
 func (tx *Tx) End() {
+	if tx.changes != 0 && tx.slot.Inside() { // or it would hide for long what is much by now (lru.Budget)
+		tx.owner.budget.Count(&tx.account, 0, 0)
+	}
 	if tx.slot.Leave() {
 		tx.owner.pool.Put(tx)
 	}
@@ -44,6 +53,7 @@ type txs struct {
 	mu     sync.Mutex
 	all    []*Tx // for ever: the collector may empty the pool, and the domain still knows the slots
 	next   int
+	budget *lru.Budget // nil: nothing is made resident in them
 }
 
 // begin returns a Tx that is inside. The loop ends because make returns Txs that nobody else has, unless it finds one that
@@ -73,6 +83,9 @@ func (t *txs) make() *Tx {
 	}
 	tx := &Tx{owner: t}
 	t.all = append(t.all, tx)
+	if t.budget != nil {
+		t.budget.Register(&tx.account)
+	}
 	t.domain.Register(&tx.slot)
 	return tx
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"pagecache/engine/internal/iobuf"
+	"pagecache/mmapread"
 	"pagecache/segments/format"
 )
 
@@ -42,13 +43,21 @@ func (p *payload) kind(k format.Kind) format.Kind {
 // encode makes the payload of a fragment: in the Tx's scratch memory unless the fragment is its own encoding, or in a blob, durably, if it is long. What
 // is not installed in the end must be discarded.
 func (pc *PageCache[P]) encode(tx *Tx, frag P) (payload, error) {
-	var b []byte
 	if pc.raw != nil {
-		b = pc.raw(frag)
-	} else {
-		b = pc.m.Append(tx.scratch[:0], frag)
-		tx.scratch = keepScratch(b)
+		return pc.pack(tx, pc.raw(frag))
 	}
+	return pc.pack(tx, pc.appended(tx, frag))
+}
+
+// appended is the fragment, encoded in the Tx's scratch memory.
+func (pc *PageCache[P]) appended(tx *Tx, frag P) []byte {
+	b := pc.m.Append(tx.scratch[:0], frag)
+	tx.scratch = keepScratch(b)
+	return b
+}
+
+// pack makes the payload of an encoded fragment.
+func (pc *PageCache[P]) pack(tx *Tx, b []byte) (payload, error) {
 	if pc.zip != nil && len(b) >= worthZipping && len(b) <= pc.super.SegmentSize {
 		if z := pc.zip.pack(tx.zipped[:0], b); len(z) < len(b) && len(z) <= pc.inline {
 			tx.zipped = keepScratch(z)
@@ -90,27 +99,30 @@ func (pc *PageCache[P]) put(k format.Kind, pid PageID, p *payload, urgent bool) 
 	return r, err
 }
 
-// value returns the encoded fragment that the message at lsn and ptr stands for: a view of the log or of a blob, or memory of its own if it was compressed or
-// lies in an io buffer.
-func (s *store) value(pid PageID, lsn LSN, ptr DiskPtr) ([]byte, error) {
-	kind, body, err := s.read(lsn, ptr)
+// value returns the encoded fragment that the message at lsn and ptr stands for: a view of the log or of a blob, or memory of its own if it was compressed,
+// lies in an io buffer, or cannot be mapped.
+func (s *store) value(pid PageID, lsn LSN, ptr DiskPtr) (b []byte, view bool, err error) {
+	kind, body, view, err := s.read(lsn, ptr)
 	switch {
 	case err != nil:
 		if ce := (*CorruptError)(nil); errors.As(err, &ce) {
 			ce.Page = pid // what the damaged message says is nothing to go by
 		}
-		return nil, err
+		return nil, false, err
 	case kind.Blob():
-		b, err := s.blobs.read(body)
+		b, view, err := s.blobs.read(body)
 		if ce := (*CorruptError)(nil); errors.As(err, &ce) {
 			ce.LSN, ce.Page = lsn, pid
 		}
-		return b, err
+		return b, view, err
 	case kind.Zstd():
-		b, err := unpack(body, s.super.SegmentSize)
-		return b, s.corrupt(lsn, ptr, format.Header{Page: pid}, err)
+		err = mmapread.Guard(func() (err error) {
+			b, err = unpack(body, s.super.SegmentSize)
+			return err
+		})
+		return b, false, s.corrupt(lsn, ptr, format.Header{Page: pid}, err)
 	}
-	return body, nil
+	return body, view, nil
 }
 
 // zipper compresses values. Safe for concurrent use.

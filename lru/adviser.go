@@ -56,7 +56,7 @@ type adviser struct {
 	known    int64 // keys in the cache, once what verdicts returns is taken off
 
 	// Of the batch:
-	met            [hitsLen]met
+	met            [HitsLen]met
 	fresh, changed []told
 
 	// closed is set once, before ristretto reports everything that it held as evicted.
@@ -73,7 +73,7 @@ func newAdviser(pages Pages, limit, counters int64) (*adviser, error) {
 	a.cache, err = ristretto.NewCache(&ristretto.Config[uint64, int64]{
 		NumCounters:            counters,
 		MaxCost:                limit,
-		BufferItems:            hitsLen,
+		BufferItems:            HitsLen,
 		OnEvict:                func(i *ristretto.Item[int64]) { a.verdict(&a.evicted, i) },
 		OnReject:               func(i *ristretto.Item[int64]) { a.verdict(&a.rejected, i) },
 		KeyToHash:              hash,
@@ -208,7 +208,7 @@ func (a *adviser) load(stop func() bool) {
 		if cost := a.pages.Cost(key); cost > 0 {
 			list = append(list, told{key, cost})
 		}
-		if len(list) == hitsLen {
+		if len(list) == HitsLen {
 			a.admit(list)
 			list = list[:0]
 		}
@@ -228,7 +228,7 @@ func (a *adviser) resize(limit int64, stop func() bool) {
 	var list []told
 	a.pages.Each(func(key uint64) bool {
 		list = append(list, told{key, a.pages.Cost(key)})
-		if len(list) < hitsLen {
+		if len(list) < HitsLen {
 			return !stop()
 		}
 		a.readmit(list)

@@ -8,15 +8,15 @@ import (
 
 func TestHits(t *testing.T) {
 	var h Hits
-	for key := range uint64(hitsLen) {
-		if full := h.Add(key); full != (key == hitsLen-1) {
+	for key := range uint64(HitsLen) {
+		if full := h.Add(key); full != (key == HitsLen-1) {
 			t.Fatalf("full is %v after %d keys", full, key+1)
 		}
 	}
-	if held := h.held(); len(held) != hitsLen || held[0] != 0 || held[hitsLen-1] != hitsLen-1 {
+	if held := h.held(); len(held) != HitsLen || held[0] != 0 || held[HitsLen-1] != HitsLen-1 {
 		t.Errorf("held %v", held)
 	}
-	if !h.Add(100) || len(h.held()) != hitsLen || h.held()[0] != 100 {
+	if !h.Add(100) || len(h.held()) != HitsLen || h.held()[0] != 100 {
 		t.Errorf("a key too many: %v", h.held())
 	}
 }

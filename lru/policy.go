@@ -41,6 +41,8 @@ type Options struct {
 	// Counters is how many keys the adviser counts hits of, at 4 to 8 bytes each. 0: ten for each page that fits, by the mean of
 	// what is resident when it starts. Fewer make it forget; many more make it slow to follow a change.
 	Counters int64
+	// Passive has nothing paged out by the policy: those who pass the bound see to it alone, in an order that depends on them only.
+	Passive bool
 }
 
 // Stats are the counts of a Policy since it was made, and where it stands.
@@ -110,7 +112,11 @@ type Policy struct {
 // New starts a policy.
 func New(b *Budget, pages Pages, o Options) *Policy {
 	p := newPolicy(b, pages, o)
-	go p.run()
+	if o.Passive {
+		close(p.done)
+	} else {
+		go p.run()
+	}
 	return p
 }
 

@@ -58,7 +58,7 @@ func TestBusy(t *testing.T) {
 	for given = range w.p.retries.keys {
 		break
 	}
-	for range hitsLen { // wanted: hit again, and more often than others
+	for range HitsLen { // wanted: hit again, and more often than others
 		w.put(given, 1000)
 	}
 	w.put(given, 1000)
@@ -125,7 +125,7 @@ func TestRest(t *testing.T) {
 	}
 	st := p.Stats()
 	pauses := int64(time.Since(start)/pause) + 2
-	if st.Taken > pauses*(restAfter+hitsLen) || st.Dropped < st.Taken || st.Hits == 0 {
+	if st.Taken > pauses*(restAfter+HitsLen) || st.Dropped < st.Taken || st.Hits == 0 {
 		t.Errorf("%d keys in %d pauses: %+v", st.Taken, pauses, st)
 	}
 }

@@ -108,6 +108,12 @@ type jsonStore struct {
 	Recycled       int64  `json:"recycled"`
 	Cleaned        int64  `json:"cleaned"`
 	Moved          int64  `json:"moved_bytes"`
+	Hits           int64  `json:"hits"`
+	Misses         int64  `json:"misses"`
+	ColdPulls      int64  `json:"cold_pulls"`
+	Evictions      int64  `json:"evictions"`
+	HeapResident   int64  `json:"heap_resident_bytes"`
+	MappedResident int64  `json:"mapped_resident_bytes"`
 }
 
 // fixed is a number with six decimals, as fio writes them.
@@ -194,7 +200,7 @@ func newJSONJob(r *result, group int, j *job) jsonJob {
 		User: fixed(u.userPercent), System: fixed(u.systemPercent), Switches: u.switches, MajFaults: u.majFaults, MinFaults: u.minFault,
 		NS: bandPairs(list, 1), US: bandPairs(list, microsecond), MS: bandPairs(list, millisecond), Depth: r.spec.IODepth, Percentile: 100,
 		Store: jsonStore{st.device, st.written, st.padded, st.flushes, st.waits, st.merges, st.consolidations, st.segments,
-			st.segmentsInUse, st.recycled, st.cleaned, st.moved}}
+			st.segmentsInUse, st.recycled, st.cleaned, st.moved, st.hits, st.misses, st.cold, st.evicted, st.heap, st.mapped}}
 	for _, o := range r.spec.given {
 		out.Options = append(out.Options, pair{o[0], o[1]})
 	}

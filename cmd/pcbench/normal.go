@@ -42,6 +42,8 @@ func writeNormal(out io.Writer, results []*result) error {
 		fmt.Fprintf(w, "  %s: written=%s, padded=%s, flushes=%d, buffer_waits=%d, merges=%d, consolidations=%d, segments=%d/%d", r.spec.Name,
 			bytesText(u.written), bytesText(u.padded), u.flushes, u.waits, u.merges, u.consolidations, u.segmentsInUse, u.segments)
 		fmt.Fprintf(w, ", recycled=%d, draining=%d, cleaned=%d, moved=%s\n", u.recycled, u.draining, u.cleaned, bytesText(u.moved))
+		fmt.Fprintf(w, "  %s: hits=%d, misses=%d, cold=%d, evicted=%d, resident=%s in the heap, %s mapped\n", r.spec.Name, u.hits, u.misses, u.cold, u.evicted,
+			bytesText(u.heap), bytesText(u.mapped))
 	}
 	return w.Flush()
 }

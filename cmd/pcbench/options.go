@@ -36,6 +36,7 @@ type spec struct {
 	JSON           bool
 	Output         string
 	Refill         bool
+	Invalidate     bool  // nothing is cached when the jobs begin
 	Delta          int64 // bytes of a Link; 0: Replace
 	Engine         engine.Options
 
@@ -91,6 +92,7 @@ func newFlags(s *spec, t *text) *pflag.FlagSet {
 	f.IntVar(&s.FDataSync, "fdatasync", 0, "each goroutine waits for stability after this `number` of its writes")
 	boolVar(f, &s.EndFsync, "end_fsync", "make everything stable before the clock stops")
 	boolVar(f, &s.Refill, "refill_buffers", "fresh random bytes for each write, instead of a few prepared buffers")
+	boolVar(f, &s.Invalidate, "invalidate", "open the store anew before the jobs begin, with none of it cached, so that reads are of the disk")
 	boolVar(f, &s.GroupReporting, "group_reporting", "report all jobs as one")
 	f.StringVar(&t.format, "output-format", "normal", "`format` of the report: normal, json")
 	f.StringVar(&s.Output, "output", "", "`file` for the report (default standard output)")

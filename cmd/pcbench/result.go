@@ -165,6 +165,9 @@ type storeUse struct {
 	segments, segmentsInUse  int
 	recycled, cleaned, moved int64
 	draining                 int
+	hits, misses, cold       int64 // Gets; and pulls from the disk itself
+	evicted                  int64 // pages
+	heap, mapped             int64 // bytes resident at the end
 }
 
 func storeStats(before, after engine.Stats) storeUse {
@@ -172,7 +175,8 @@ func storeStats(before, after engine.Stats) storeUse {
 		flushes: after.Flushes - before.Flushes, waits: after.BufferWaits - before.BufferWaits, merges: after.Merges - before.Merges,
 		consolidations: after.Consolidations - before.Consolidations, segments: after.Segments, segmentsInUse: after.SegmentsInUse,
 		recycled: after.Recycled - before.Recycled, cleaned: after.Cleaned - before.Cleaned, moved: after.BytesMoved - before.BytesMoved,
-		draining: after.Draining}
+		draining: after.Draining, hits: after.Hits - before.Hits, misses: after.Misses - before.Misses, cold: after.PullsCold - before.PullsCold,
+		evicted: after.Evictions - before.Evictions, heap: after.HeapResident, mapped: after.MappedResident}
 }
 
 // usage is the processor time of the whole process while a group ran: goroutines have none of their own.

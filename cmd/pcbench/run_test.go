@@ -90,6 +90,19 @@ func TestTimeAndMix(t *testing.T) {
 	}
 }
 
+// With --invalidate the jobs find nothing in memory, and the same pages; without it all of them.
+func TestInvalidate(t *testing.T) {
+	for _, c := range []struct{ line, misses string }{
+		{"--rw=read --bs=4k --size=400k --invalidate", "100"}, {"--rw=read --bs=4k --size=400k", "0"},
+		{"--rw=read --bs=8k --delta=100 --size=800k --invalidate=1", "100"},
+	} {
+		store, ok := runJSON(t, c.line).Jobs[0].Store.(map[string]any)
+		if got := fmt.Sprint(store["misses"]); !ok || got != c.misses {
+			t.Errorf("%s: %s misses, want %s", c.line, got, c.misses)
+		}
+	}
+}
+
 // However many workers race for pages that do not exist, each is allocated once and all of them are written.
 func TestClaims(t *testing.T) {
 	s := defaults()

@@ -4,19 +4,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"pagecache/engine"
 )
 
 // session is an open store and the table of its pages. Groups of jobs run on it, one after another.
 type session struct {
-	place *place
-	pc    *engine.PageCache[[]byte]
-	bs    int64
+	place   *place
+	opts    engine.Options
+	patched bool // its pages take deltas
+	pc      *engine.PageCache[[]byte]
+	bs      int64
 	// table says which page has which id: 0 means none yet, claimed that a worker is just allocating it. Written by write and by
 	// layout, by compare-and-swap from 0; an id never changes. A stale read costs another look.
 	table []atomic.Uint64
@@ -34,19 +40,43 @@ func open(s *spec) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	ses := &session{place: p, bs: s.BS, table: make([]atomic.Uint64, pages)}
-	opts := s.Engine
+	ses := &session{place: p, opts: s.Engine, patched: s.Delta > 0, bs: s.BS, table: make([]atomic.Uint64, pages)}
 	if err = os.Mkdir(p.store(), 0o755); err == nil {
-		if s.Delta > 0 {
-			ses.pc, err = engine.Open(p.store(), patched{}, &opts)
-		} else {
-			ses.pc, err = engine.Open(p.store(), engine.Bytes{}, &opts)
-		}
+		err = ses.start()
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the store: %w", err), p.remove())
 	}
 	return ses, nil
+}
+
+// start opens the store.
+func (ses *session) start() (err error) {
+	if ses.patched {
+		ses.pc, err = engine.Open(ses.place.store(), patched{}, &ses.opts)
+	} else {
+		ses.pc, err = engine.Open(ses.place.store(), engine.Bytes{}, &ses.opts)
+	}
+	return err
+}
+
+// invalidate opens the store anew, with nothing of it in memory.
+func (ses *session) invalidate() error {
+	if err := ses.pc.Close(); err != nil {
+		return err
+	}
+	err := filepath.WalkDir(ses.place.store(), func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		// What is not written back is not dropped, so first it is.
+		return errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED), f.Close())
+	})
+	return errors.Join(err, ses.start())
 }
 
 // close closes and removes the store.
@@ -151,6 +181,11 @@ func (ses *session) run(ctx context.Context, s *spec, pr *progress) (*result, er
 	if s.layout() {
 		if err := ses.layout(ctx, s, pr); err != nil {
 			return nil, err
+		}
+	}
+	if s.Invalidate {
+		if err := ses.invalidate(); err != nil {
+			return nil, fmt.Errorf("--invalidate: %w", err)
 		}
 	}
 	g := &group{spec: s, ses: ses, picker: newPicker(int64(len(ses.table)), s.Theta), cursors: make([]cursor, s.NumJobs)}

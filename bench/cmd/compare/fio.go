@@ -16,6 +16,7 @@ import (
 type fioJob struct {
 	Read struct {
 		BWBytes float64 `json:"bw_bytes"`
+		IOPS    float64 `json:"iops"`
 	} `json:"read"`
 	Write struct {
 		BWBytes float64 `json:"bw_bytes"`

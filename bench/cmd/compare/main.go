@@ -48,7 +48,7 @@ func main() {
 
 func run(ctx context.Context) (err error) {
 	c := &config{}
-	var only string
+	var only, child string
 	check, list := false, false
 	pflag.StringVar(&c.dir, "dir", ".", "make the stores in a fresh directory below `DIR`")
 	pflag.IntVar(&c.rounds, "rounds", 5, "rounds")
@@ -57,9 +57,16 @@ func run(ctx context.Context) (err error) {
 	pflag.StringVar(&only, "only", "", "only comparisons whose name matches this `REGEX`")
 	pflag.BoolVar(&check, "check", false, "fail if anything falls short of what is wanted")
 	pflag.BoolVar(&list, "list", false, "print the names of the comparisons")
+	pflag.StringVar(&child, "child", "", "one measurement that wants a process of its own")
+	if err := pflag.CommandLine.MarkHidden("child"); err != nil {
+		return err
+	}
 	pflag.Parse()
 	if pflag.NArg() > 0 || c.rounds < 1 || c.seconds <= 0 || c.logMiB < 1 {
 		return errors.New("want no arguments, --rounds of 1 or more, --seconds and --log-mib above 0")
+	}
+	if child != "" {
+		return runChild(c, child)
 	}
 	if c.only, err = regexp.Compile(only); err != nil {
 		return fmt.Errorf("--only: %w", err)

@@ -49,6 +49,17 @@ func comparisons() []*comparison {
 		{name: "snapshot-max", what: "… the slowest Link of those that come every 50 µs", unit: "ms", ours: snapshotting(true, 50*time.Microsecond, slowestOf), oursMax: 20},
 		{name: "steady", what: "overwriting 1 GiB of 64 KiB pages 8 times, 4 goroutines", unit: "MB/s", ours: steadyBandwidth, other: "fio overwriting", theirs: fioOverwrite, ratioMin: 0.8},
 		{name: "commit-recycled", what: "durable commit on recycled segments, 1 goroutine", unit: "µs", ours: commitRecycled, other: "fio overwriting 4 KiB", theirs: fioOverwriteLatency, ratioMax: 1.3},
+		{name: "open-many", what: "Open to the first Get, 50 000 000 pages against 5 000 000", unit: "ms", ours: opening(50_000_000), other: "5 000 000", theirs: opening(5_000_000), ratioMax: 2},
+		{name: "cold", what: "Get of pages of 4 KiB that nothing has cached, 64 goroutines", unit: "op/s", ours: coldGets(64, coldRate), other: "fio 4 KiB, depth 64", theirs: fioRandom, ratioMin: 0.7},
+		{name: "cold-faults", what: "the same against faults through a map", unit: "op/s", ours: coldGets(64, coldRate), other: "plain faults", theirs: coldFaults, ratioMin: 2},
+		{name: "cold-1", what: "the same, 1 goroutine, median latency", unit: "µs", ours: coldGets(1, coldMedian), other: "pread", theirs: coldReads, ratioMax: 1.25},
+		{name: "cold-beside", what: "Get of a resident page while 64 goroutines read cold, 99 %", unit: "µs", ours: coldBeside, oursMax: 50},
+		{name: "warm", what: "Get of a page of 1 KiB in the page cache", unit: "ns", ours: warmGets(nanosOf), oursMax: 700},
+		{name: "warm-allocs", what: "… allocations", unit: "1/op", ours: warmGets(allocsOf), oursMax: 2},
+		{name: "bounded", what: "1 GiB of 1 KiB pages in 128 MiB, 4 goroutines, a quarter writes: resident at worst", unit: "× capacity", ours: bounded(func(m memory) float64 { return m.Resident }), oursMax: 1.05},
+		{name: "bounded-anon", what: "… anonymous memory, above which 2 × capacity + 64 MiB are allowed", unit: "MiB", ours: bounded(func(m memory) float64 { return m.Anon }), oursMax: 2*boundedCapacity>>20 + 64},
+		{name: "evicted", what: "10 000 000 pages, all paged out: heap for each", unit: "B", ours: evicted(func(e afterwards) float64 { return e.PerPage }), oursMax: 48},
+		{name: "evicted-gc", what: "… the collector's part of the processors while resident pages are read", unit: "%", ours: evicted(func(e afterwards) float64 { return e.Collector }), oursMax: 3},
 	}
 }
 

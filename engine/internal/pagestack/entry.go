@@ -10,7 +10,9 @@
 //
 //	K1  LSNs strictly fall from the head to the end of a chain: an entry is made only after its predecessor was seen
 //	    as the head, and its place in the log is reserved only then. So the log replayed in order gives the chain.
-//	K2  TS goes up by one on Link, Replace, Free and Allocate, and stays on consolidation and merging (rule 6).
+//	K2  TS goes up by one on Link, Replace, Free and Allocate, and stays on consolidation, merging and paging out (rule 6).
+//	K3  A page of which nothing is resident takes 24 bytes, and 16 for each message after the first, in which there is no pointer: the collector
+//	    does not look into it.
 //
 // Go's collector keeps entries alive while anybody looks at them, so a head cannot come back as another page's.
 package pagestack
@@ -19,6 +21,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"pagecache/internal/invariants"
 	"pagecache/segments/format"
 )
 
@@ -42,36 +45,129 @@ type Ref struct {
 	Ptr format.DiskPtr
 }
 
-// Entry is one link of a chain. All fields are written before the entry is published by a head and never after. For byte
-// strings it is 64 bytes, one cache line: a chain is read entry by entry from cold memory.
-type Entry[P any] struct {
-	Next *Entry[P] // the next older, of a Delta only
-	Ext  *Ext[P]
-	Frag P // the resident value: a delta's own, or the whole page's
-	LSN  format.LSN
+// Head is what every entry begins with, and all there is of a Free one, or of one that is OnDisk in one message. Behind the Head of one that is OnDisk in
+// several stand the older ones, a packedRef each; where there are too many of them (Listed) it is a chained. All fields are written before the entry
+// is published by a page's slot and never after.
+type Head struct {
+	LSN format.LSN
 	// stamp is the write timestamp (bits 63…16) and the depth (bits 15…0). In a run it is also the claim on the entry, see NewDelta.
 	stamp atomic.Uint64
 	place place
 }
 
+// chained is a whole entry but for its value: what of it does not depend on the type of that.
+type chained struct {
+	Head
+	Next *Head // the next older, of a Delta only
+	Ext  *Ext
+}
+
+// Entry is a whole entry: that of every kind but those named at Head. For byte strings it is 64 bytes, one cache line: a chain is read entry by
+// entry from cold memory.
+type Entry[P any] struct {
+	chained
+	Frag P // the resident value: a delta's own, or the whole page's
+}
+
+// Whole returns the entry that h is the head of: neither a Free nor an OnDisk one.
+func Whole[P any](h *Head) *Entry[P] {
+	if k := h.Kind(); invariants.Enabled && (k == Free || k == OnDisk) {
+		panic("pagestack: an entry of which there is the head alone")
+	}
+	return (*Entry[P])(unsafe.Pointer(h)) // allocated as an Entry[P], of which the Head is the beginning
+}
+
+// chain is Whole for what does not depend on the value.
+func (h *Head) chain() *chained { return (*chained)(unsafe.Pointer(h)) }
+
+// Ext returns what few entries need, nil for those without.
+func (h *Head) Ext() *Ext {
+	if k := h.Kind(); k == Free || k == OnDisk && !h.Listed() {
+		return nil
+	}
+	return h.chain().Ext
+}
+
+// Next returns the next older entry of a Delta.
+func (h *Head) Next() *Head { return h.chain().Next }
+
 // New returns an entry for the message at lsn and ptr, unpublished.
 func New[P any](k Kind, ts uint64, depth int, lsn format.LSN, ptr format.DiskPtr) *Entry[P] {
-	e := &Entry[P]{LSN: lsn, place: makePlace(k, 0, ptr)}
+	e := &Entry[P]{}
+	e.LSN, e.place = lsn, makePlace(k, 0, ptr)
 	e.stamp.Store(makeStamp(ts, depth))
 	return e
 }
 
+// NewFree returns the entry of a page that was freed by the message at lsn and ptr, unpublished.
+func NewFree(ts uint64, lsn format.LSN, ptr format.DiskPtr) *Head {
+	return newHead(new(Head), Free, ts, 1, lsn, ptr)
+}
+
+func newHead(h *Head, k Kind, ts uint64, depth int, lsn format.LSN, ptr format.DiskPtr) *Head {
+	h.LSN, h.place = lsn, makePlace(k, 0, ptr)
+	h.stamp.Store(makeStamp(ts, depth))
+	return h
+}
+
+// packedRef is a Ref in 16 bytes.
+type packedRef struct {
+	lsn   format.LSN
+	place place
+}
+
+const (
+	wordSize  = 8
+	headWords = int(unsafe.Sizeof(Head{})) / wordSize
+	refWords  = int(unsafe.Sizeof(packedRef{})) / wordSize
+)
+
+// NewOnDisk1 is NewOnDisk for a page in one message.
+func NewOnDisk1(ts uint64, r Ref) *Head { return newHead(new(Head), OnDisk, ts, 1, r.LSN, r.Ptr) }
+
+// NewOnDisk returns the entry of a page that the messages refs, at least one, make up, newest first, and of which nothing is resident; unpublished.
+func NewOnDisk(ts uint64, refs []Ref) *Head {
+	first, n := refs[0], len(refs)
+	switch {
+	case n == 1:
+		return NewOnDisk1(ts, first)
+	case n >= MaxDepth:
+		return NewListed(ts, first, refs)
+	}
+	words := make([]uint64, headWords+refWords*(n-1)) // no pointers in it
+	h := newHead((*Head)(unsafe.Pointer(&words[0])), OnDisk, ts, n, first.LSN, first.Ptr)
+	for i, r := range refs[1:] {
+		*h.older(i) = packedRef{r.LSN, makePlace(OnDisk, 0, r.Ptr)}
+	}
+	return h
+}
+
+// older is the i-th reference behind the head of a packed entry, which has more than i+1 messages, so that the sum stays inside its memory.
+func (h *Head) older(i int) *packedRef {
+	return (*packedRef)(unsafe.Add(unsafe.Pointer(h), wordSize*(headWords+refWords*i)))
+}
+
+// NewListed is NewOnDisk for a page whose list of messages is kept as it is. While a table is rebuilt that is in another order, and refers to nothing
+// where a message is missing.
+func NewListed(ts uint64, newest Ref, refs []Ref) *Head {
+	c := &chained{Ext: &Ext{Refs: refs}}
+	return newHead(&c.Head, OnDisk, ts, MaxDepth, newest.LSN, newest.Ptr)
+}
+
+// Listed reports whether an OnDisk entry has its messages in Ext: while a table is rebuilt, and where they are too many to be counted.
+func (h *Head) Listed() bool { return h.Kind() == OnDisk && h.Depth() == MaxDepth }
+
 // Kind says what the entry is.
-func (e *Entry[P]) Kind() Kind { return e.place.kind() }
+func (h *Head) Kind() Kind { return h.place.kind() }
 
 // TS is the write timestamp.
-func (e *Entry[P]) TS() uint64 { return e.stamp.Load() >> depthBits }
+func (h *Head) TS() uint64 { return h.stamp.Load() >> depthBits }
 
 // Depth is how many messages make up the page from here down, at most MaxDepth.
-func (e *Entry[P]) Depth() int { return int(e.stamp.Load() & MaxDepth) }
+func (h *Head) Depth() int { return int(h.stamp.Load() & MaxDepth) }
 
 // Ptr is the newest message in the entry.
-func (e *Entry[P]) Ptr() format.DiskPtr { return e.place.ptr(e.LSN) }
+func (h *Head) Ptr() format.DiskPtr { return h.place.ptr(h.LSN) }
 
 const (
 	depthBits = 16
@@ -128,8 +224,8 @@ func (p place) ptr(lsn format.LSN) format.DiskPtr {
 }
 
 // Ext is what few entries need.
-type Ext[P any] struct {
-	Refs    []Ref // Merged and OnDisk: the messages that make up the page, newest first
+type Ext struct {
+	Refs    []Ref // of Merged and Listed ones: the messages that make up the page, newest first
 	Meta    map[string]format.PageID
 	Counter uint64
 }
@@ -141,11 +237,11 @@ const runLen = 4
 // place costs a cache miss and often a miss of the address translation too; and one allocation serves several links.
 type run[P any] [runLen]Entry[P]
 
-// after returns the entry that lies behind e in e's run, nil if e is the last.
-func (e *Entry[P]) after() *Entry[P] {
-	if i := e.place.index(); i+1 < runLen {
-		// e is element i of a run, so that the run begins i entries before it and the sum stays inside.
-		r := (*run[P])(unsafe.Add(unsafe.Pointer(e), -i*int(unsafe.Sizeof(*e))))
+// after returns the entry that lies behind a delta in its run, nil if it is the last.
+func after[P any](h *Head) *Entry[P] {
+	if i := h.place.index(); i+1 < runLen {
+		// h is element i of a run, so that the run begins i entries before it and the sum stays inside.
+		r := (*run[P])(unsafe.Add(unsafe.Pointer(h), -i*int(unsafe.Sizeof(Entry[P]{}))))
 		return &r[i+1]
 	}
 	return nil
@@ -155,11 +251,11 @@ func (e *Entry[P]) after() *Entry[P] {
 //
 // Several may want the entry behind head's; the one who changes its stamp from zero owns it. The stamp publishes nothing else.
 // A loser of the compare-and-swap of the head leaves its entry unused for ever.
-func NewDelta[P any](head *Entry[P], frag P, lsn format.LSN, ptr format.DiskPtr) *Entry[P] {
+func NewDelta[P any](head *Head, frag P, lsn format.LSN, ptr format.DiskPtr) *Entry[P] {
 	stamp := makeStamp(head.TS()+1, head.Depth()+1)
 	e, i := (*Entry[P])(nil), 0
 	if head.Kind() == Delta {
-		e, i = head.after(), head.place.index()+1
+		e, i = after[P](head), head.place.index()+1
 	}
 	if e == nil || !e.stamp.CompareAndSwap(0, stamp) {
 		e, i = &new(run[P])[0], 0
@@ -175,15 +271,28 @@ func (e *Entry[P]) Discard() {
 	e.Next, e.Frag = nil, zero
 }
 
-// Refs calls visit with every message that makes up the page whose head is e, newest first.
-func (e *Entry[P]) Refs(visit func(Ref)) {
-	for ; e != nil; e = e.Next {
-		if e.Kind() != Delta && e.Ext != nil && e.Ext.Refs != nil {
-			for _, r := range e.Ext.Refs {
-				visit(r)
-			}
+// Refs calls visit with every message that makes up the page whose head is h, newest first.
+func (h *Head) Refs(visit func(Ref)) {
+	for h != nil {
+		k := h.Kind()
+		if k == Delta {
+			visit(Ref{LSN: h.LSN, Ptr: h.Ptr()})
+			h = h.Next()
 			continue
 		}
-		visit(Ref{LSN: e.LSN, Ptr: e.Ptr()})
+		if ext := h.Ext(); ext != nil && ext.Refs != nil {
+			for _, r := range ext.Refs {
+				visit(r)
+			}
+			return
+		}
+		visit(Ref{LSN: h.LSN, Ptr: h.Ptr()})
+		if k == OnDisk {
+			for i := range h.Depth() - 1 {
+				r := h.older(i)
+				visit(Ref{LSN: r.lsn, Ptr: r.place.ptr(r.lsn)})
+			}
+		}
+		return
 	}
 }

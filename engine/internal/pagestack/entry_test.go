@@ -3,6 +3,7 @@ package pagestack
 import (
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,10 +19,10 @@ func ptrAt(lsn format.LSN, n uint32) format.DiskPtr {
 	return format.DiskPtr{Off: format.Offset(lsn + 7<<grainBits), Len: n}
 }
 
-func base(ts uint64) *bytesEntry {
+func base(ts uint64) *Head {
 	e := New[[]byte](Base, ts, 1, 64, ptrAt(64, 100))
 	e.Frag = []byte("base")
-	return e
+	return &e.Head
 }
 
 // An entry for byte strings fills a cache line, and a run four.
@@ -31,6 +32,32 @@ func TestSizes(t *testing.T) {
 	}
 	if n := unsafe.Sizeof(run[[]byte]{}); n != 256 {
 		t.Errorf("a run is %d bytes", n)
+	}
+}
+
+// A page of which nothing is resident takes 24 bytes and 16 for each further message, and gives its messages back. Proves K3.
+func TestOnDisk(t *testing.T) {
+	if n, r := unsafe.Sizeof(Head{}), unsafe.Sizeof(packedRef{}); n != 24 || r != 16 {
+		t.Errorf("a head is %d bytes, a reference %d", n, r)
+	}
+	for _, n := range []int{1, 2, 3, 11, MaxDepth - 1, MaxDepth, MaxDepth + 10} {
+		var want, got []Ref
+		for i := n; i > 0; i-- {
+			lsn := format.LSN(i * 64)
+			want = append(want, Ref{lsn, format.DiskPtr{Off: format.Offset(lsn) + 5<<grainBits, Len: uint32(30 + i%1000), Blob: i%3 == 0}})
+		}
+		h := NewOnDisk(77, want)
+		runtime.GC() // which must not take what is packed behind the head
+		h.Refs(func(r Ref) { got = append(got, r) })
+		if h.Kind() != OnDisk || h.TS() != 77 || h.Depth() != min(n, MaxDepth) || h.LSN != want[0].LSN || h.Ptr() != want[0].Ptr || !slices.Equal(got, want) {
+			t.Errorf("%d messages: %v of %d, timestamp %d, LSN %d, the same %v", n, h.Kind(), h.Depth(), h.TS(), h.LSN, slices.Equal(got, want))
+		}
+		if h.Listed() != (n >= MaxDepth) || (h.Ext() != nil) != h.Listed() {
+			t.Errorf("%d messages: listed %v", n, h.Listed())
+		}
+	}
+	if h := NewFree(5, 64, ptrAt(64, 24)); h.Kind() != Free || h.TS() != 5 || h.Depth() != 1 || h.Ext() != nil {
+		t.Errorf("a free page: %v %d %d", h.Kind(), h.TS(), h.Depth())
 	}
 }
 
@@ -66,7 +93,7 @@ func TestDeltas(t *testing.T) {
 		if i%runLen > 0 && uintptr(unsafe.Pointer(e))-uintptr(unsafe.Pointer(head)) != unsafe.Sizeof(*e) {
 			t.Errorf("delta %d lies elsewhere than its predecessor", i)
 		}
-		head = e
+		head = &e.Head
 	}
 	last, n := head.LSN+1, 0
 	head.Refs(func(r Ref) {
@@ -84,8 +111,8 @@ func TestDeltas(t *testing.T) {
 // A merged entry at the end of a chain stands for several messages.
 func TestRefsOfMerged(t *testing.T) {
 	m := New[[]byte](Merged, 9, 3, 300, ptrAt(300, 30))
-	m.Ext = &Ext[[]byte]{Refs: []Ref{{300, ptrAt(300, 30)}, {200, ptrAt(200, 30)}, {100, ptrAt(100, 30)}}}
-	d := NewDelta(m, nil, 400, ptrAt(400, 24))
+	m.Ext = &Ext{Refs: []Ref{{300, ptrAt(300, 30)}, {200, ptrAt(200, 30)}, {100, ptrAt(100, 30)}}}
+	d := NewDelta[[]byte](&m.Head, nil, 400, ptrAt(400, 24))
 	var lsns []format.LSN
 	d.Refs(func(r Ref) { lsns = append(lsns, r.LSN) })
 	if len(lsns) != 4 || lsns[0] != 400 || lsns[1] != 300 || lsns[3] != 100 || d.Depth() != 4 {
@@ -96,16 +123,16 @@ func TestRefsOfMerged(t *testing.T) {
 // An entry that lost its compare-and-swap is not used again: the next delta on the same head gets its own.
 func TestDiscard(t *testing.T) {
 	first := NewDelta(base(1), []byte("a"), 100, ptrAt(100, 30))
-	loser := NewDelta(first, []byte("b"), 200, ptrAt(200, 30))
+	loser := NewDelta(&first.Head, []byte("b"), 200, ptrAt(200, 30))
 	loser.Discard()
 	if loser.Frag != nil || loser.Next != nil {
 		t.Error("a discarded entry keeps something alive")
 	}
-	winner := NewDelta(first, []byte("c"), 300, ptrAt(300, 30))
+	winner := NewDelta(&first.Head, []byte("c"), 300, ptrAt(300, 30))
 	if winner == loser || string(winner.Frag) != "c" {
 		t.Error("an entry was used twice")
 	}
-	if next := NewDelta(winner, nil, 400, ptrAt(400, 30)); next.Next != winner || next.TS() != 4 {
+	if next := NewDelta[[]byte](&winner.Head, nil, 400, ptrAt(400, 30)); next.Next != &winner.Head || next.TS() != 4 {
 		t.Errorf("%+v", next)
 	}
 }
@@ -113,7 +140,7 @@ func TestDiscard(t *testing.T) {
 // Many goroutines push deltas onto one head: each gets an entry of its own, and the chain holds exactly those that won.
 func TestConcurrentDeltas(t *testing.T) {
 	const goroutines, each = 8, 2000
-	var head atomic.Pointer[bytesEntry]
+	var head atomic.Pointer[Head]
 	var lsn atomic.Uint64
 	head.Store(base(0))
 	lsn.Store(1000)
@@ -128,7 +155,7 @@ func TestConcurrentDeltas(t *testing.T) {
 				if rng.IntN(16) == 0 {
 					runtime.Gosched()
 				}
-				if !head.CompareAndSwap(old, e) {
+				if !head.CompareAndSwap(old, &e.Head) {
 					e.Discard()
 					continue
 				}
@@ -145,7 +172,8 @@ func TestConcurrentDeltas(t *testing.T) {
 	if ts != goroutines*each {
 		t.Fatalf("timestamp %d", ts)
 	}
-	for e := head.Load(); e.Kind() == Delta; e, ts = e.Next, ts-1 {
+	for h := head.Load(); h.Kind() == Delta; h, ts = h.Next(), ts-1 {
+		e := Whole[[]byte](h)
 		g := e.Frag[0]
 		next[g]--
 		if e.TS() != ts || int(e.Frag[1])|int(e.Frag[2])<<8 != next[g] {
@@ -162,7 +190,7 @@ func BenchmarkNewDelta(b *testing.B) {
 		if i%12 == 0 {
 			head = base(0)
 		}
-		head = NewDelta(head, nil, format.LSN(i*64), format.DiskPtr{})
+		head = &NewDelta[[]byte](head, nil, format.LSN(i*64), format.DiskPtr{}).Head
 	}
 	runtime.KeepAlive(head)
 }

@@ -15,7 +15,7 @@ func TestSlots(t *testing.T) {
 	var table Table[int]
 	seen := map[*Slot[int]]format.PageID{}
 	for _, pid := range ids {
-		if l := table.root[pid>>(2*bits)].Load(); l == nil && table.Get(pid) != nil {
+		if l := table.root[pid>>(2*pidBits)].Load(); l == nil && table.Get(pid) != nil {
 			t.Errorf("page %d has a slot before it was made", pid)
 		}
 		s := table.Make(pid)

@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	bits = 12
-	fan  = 1 << bits
-	mask = fan - 1
+	pidBits = 12
+	fan     = 1 << pidBits
+	mask    = fan - 1
 )
 
 // Table maps page ids to slots whose heads point to T. The zero Table is empty. Safe for concurrent use.
@@ -31,6 +31,7 @@ type middle[T any] [fan]atomic.Pointer[leaf[T]]
 type leaf[T any] struct {
 	heads [fan]atomic.Pointer[T]
 	reads atomic.Pointer[[fan]atomic.Uint64] // read timestamps, made at the first use
+	marks marks
 }
 
 // Slot is a page's head. What it publishes is the page's chain of entries; see the engine.
@@ -38,13 +39,19 @@ type Slot[T any] = atomic.Pointer[T]
 
 // Get returns the page's slot, or nil if its chunk does not exist, in which case the page was never written.
 func (t *Table[T]) Get(pid format.PageID) *Slot[T] {
+	if l := t.leafOf(pid); l != nil {
+		return &l.heads[pid&mask]
+	}
+	return nil
+}
+
+// leafOf returns the leaf of a page, nil if there is none.
+func (t *Table[T]) leafOf(pid format.PageID) *leaf[T] {
 	if pid > format.MaxPageID {
 		return nil
 	}
-	if m := t.root[pid>>(2*bits)].Load(); m != nil {
-		if l := m[pid>>bits&mask].Load(); l != nil {
-			return &l.heads[pid&mask]
-		}
+	if m := t.root[pid>>(2*pidBits)].Load(); m != nil {
+		return m[pid>>pidBits&mask].Load()
 	}
 	return nil
 }
@@ -53,8 +60,8 @@ func (t *Table[T]) Get(pid format.PageID) *Slot[T] {
 func (t *Table[T]) Make(pid format.PageID) *Slot[T] { return &t.leaf(pid).heads[pid&mask] }
 
 func (t *Table[T]) leaf(pid format.PageID) *leaf[T] {
-	m := grow(&t.root[pid>>(2*bits)])
-	return grow(&m[pid>>bits&mask])
+	m := grow(&t.root[pid>>(2*pidBits)])
+	return grow(&m[pid>>pidBits&mask])
 }
 
 // grow returns what p points to, made by whoever comes first.
@@ -80,7 +87,7 @@ func (t *Table[T]) Each(visit func(pid format.PageID, s *Slot[T])) {
 			}
 			for k := range l.heads {
 				if l.heads[k].Load() != nil {
-					visit(format.PageID(i)<<(2*bits)|format.PageID(j)<<bits|format.PageID(k), &l.heads[k])
+					visit(format.PageID(i)<<(2*pidBits)|format.PageID(j)<<pidBits|format.PageID(k), &l.heads[k])
 				}
 			}
 		}

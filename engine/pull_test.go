@@ -1,0 +1,68 @@
+package engine
+
+import (
+	"testing"
+)
+
+// pagedOut opens a store of count pages of so many bytes, none of them resident.
+func pagedOut(t testing.TB, count, size int, o *Options) (*PageCache[[]byte], []PageID) {
+	t.Helper()
+	pc, err := Open(t.TempDir(), Bytes{}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx := begin(t, pc)
+	pids := make([]PageID, count)
+	for i := range pids {
+		b := make([]byte, size)
+		for j := range b {
+			b[j] = byte(i + j)
+		}
+		if pids[i], _, err = pc.Allocate(tx, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tx.End()
+	if _, err := pc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	pageOutAll(t, pc, pids)
+	return pc, pids
+}
+
+func pageOutAll(t testing.TB, pc *PageCache[[]byte], pids []PageID) {
+	tx := begin(t, pc)
+	defer tx.End()
+	for _, pid := range pids {
+		pc.pageOut(tx, pid, true)
+	}
+}
+
+// A pull of a page that the page cache holds, and that is a Base view.
+func BenchmarkWarmPull(b *testing.B) {
+	const count, size = 50_000, 1 << 10
+	pc, pids := pagedOut(b, count, size, nil)
+	defer closeTest(b, pc)
+	tx := begin(b, pc)
+	get := func(pid PageID) {
+		if p, err := pc.Get(tx, pid); err != nil || len(p.Value) != size {
+			b.Fatal(len(p.Value), err)
+		}
+	}
+	for _, pid := range pids {
+		get(pid)
+	}
+	b.ReportAllocs()
+	i := count
+	for b.Loop() {
+		if i == count {
+			b.StopTimer()
+			pageOutAll(b, pc, pids)
+			i = 0
+			b.StartTimer()
+		}
+		get(pids[i*7919%count]) // each once
+		i++
+	}
+	tx.End()
+}

@@ -1,0 +1,202 @@
+package engine
+
+import (
+	"errors"
+	"math/bits"
+	"unsafe"
+
+	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/pagetable"
+	"pagecache/internal/invariants"
+	"pagecache/lru"
+	"pagecache/mmapread"
+	"pagecache/recovery"
+	"pagecache/segments/format"
+)
+
+// What is in memory of pages, how it is counted, and how it is paged out.
+//
+//	M1  Every byte that becomes resident is counted by whoever makes it so, when it does (trap 8): the winner of the swap that installs or
+//	    removes entries counts the difference.
+//	M2  Paging out is a swap like any other that leaves a page's state (rule 6): it keeps the places of its messages and drops its values. Nobody waits for it,
+//	    and it waits for nobody.
+//	M3  Where the bound is passed by more than a little, whoever passes it pages out as much himself (relieve), and keeps nothing where that
+//	    does not suffice.
+
+// weigh returns the bytes that the entries from h to the end of its chain keep in memory: in the heap, and as views of the disk.
+func (pc *PageCache[P]) weigh(h *head) (heap, mapped int64) {
+	for h != nil {
+		switch h.Kind() {
+		case pagestack.Delta:
+			heap += pc.weight(h)
+			h = h.Next()
+			continue
+		case pagestack.Base, pagestack.Merged:
+			if pc.raw != nil && h.Ext() == pc.pulled {
+				return heap + entrySize, mapped + pc.weight(h) - entrySize
+			}
+			heap += pc.weight(h)
+		}
+		break
+	}
+	return heap, mapped
+}
+
+// entrySize is what an entry takes beside the value.
+const entrySize = int64(unsafe.Sizeof(pagestack.Entry[[]byte]{}))
+
+// weight is what an entry and its value take.
+func (pc *PageCache[P]) weight(h *head) int64 {
+	return entrySize + int64(pc.m.Size(pagestack.Whole[P](h).Frag))
+}
+
+// swapped counts what has become resident, or is not any more, since e took h's place, which the caller has brought about. h may be nil.
+func (pc *PageCache[P]) swapped(tx *Tx, pid PageID, h, e *head) {
+	var heap, mapped int64
+	if e.Kind() == pagestack.Delta {
+		heap = pc.weight(e)
+		if h.Kind() == pagestack.OnDisk {
+			pc.table.Mark(pid)
+		}
+	} else {
+		heap, mapped = pc.weigh(e)
+		oldHeap, oldMapped := pc.weigh(h)
+		if heap+mapped > 0 && oldHeap+oldMapped == 0 {
+			pc.table.Mark(pid)
+		}
+		heap, mapped = heap-oldHeap, mapped-oldMapped
+	}
+	if heap == 0 && mapped == 0 {
+		return
+	}
+	tx.pressure = max(tx.pressure, pc.budget.Count(&tx.account, heap, mapped))
+	pc.met(tx, pid)
+}
+
+// met tells the policy of a page that was used, or of which more or less is resident than before.
+func (pc *PageCache[P]) met(tx *Tx, pid PageID) {
+	tx.changes++
+	if tx.hits.Add(uint64(pid)) {
+		pc.handOver(tx)
+	}
+}
+
+// handOver hands the policy what the Tx has recorded.
+func (pc *PageCache[P]) handOver(tx *Tx) {
+	pc.counts.hits.Add(int64(tx.hits.Len()) - tx.changes)
+	tx.changes = 0
+	pc.policy.Take(&tx.hits)
+}
+
+// keepRead makes what was read of a page resident, unless there is no room for it. Where another writer was first, what was read is still the page's
+// state at that moment.
+func (pc *PageCache[P]) keepRead(tx *Tx, pid PageID, s *slot, h *head, e *entry[P]) {
+	pc.counts.misses.Add(1)
+	if s.CompareAndSwap(h, &e.Head) {
+		pc.swapped(tx, pid, h, &e.Head)
+		pc.relieve(tx, pid)
+	}
+}
+
+// relieve sees to it that the bound on what is resident holds after a change of a page.
+func (pc *PageCache[P]) relieve(tx *Tx, pid PageID) {
+	if tx.pressure != lru.None {
+		pc.relieveSlow(tx, pid)
+	}
+}
+
+// relieveSlow wakes the evictor. Where the bound is passed by more than a little it pages out itself: first what is stable; then, since all that
+// is in the log can be read, what is not, and be it the page that was changed.
+func (pc *PageCache[P]) relieveSlow(tx *Tx, pid PageID) {
+	hard := tx.pressure == lru.Hard
+	tx.pressure = lru.None
+	pc.handOver(tx)
+	pc.policy.Kick()
+	force := false
+	for n := 0; hard && n < reclaimSteps && pc.budget.Excess() > 0; n++ {
+		// In small steps: others do their part, and all of it together would empty the cache.
+		freed := pc.sweep(tx, min(pc.budget.Excess(), reclaimStep), force, func(gone PageID) { pc.met(tx, gone) })
+		pc.budget.Settle(&tx.account)
+		pc.counts.reclaimed.Add(freed)
+		switch {
+		case freed > 0:
+		case !force:
+			force = true
+		default: // there is nothing left but what is just being made resident
+			pc.pageOut(tx, pid, true)
+			pc.budget.Settle(&tx.account)
+			hard = false
+		}
+	}
+}
+
+// reclaimStep is how many bytes are paged out at once by who has passed the bound, reclaimSteps how often: more than one call can make resident, but for the longest values.
+const reclaimStep, reclaimSteps = 64 << 10, 64
+
+// sweep pages out what the clock's hand finds, until so many bytes are freed or it has gone round twice, and says so of each page.
+func (pc *PageCache[P]) sweep(tx *Tx, want int64, force bool, gone func(PageID)) (freed int64) {
+	words := (pc.pages.next.Load() + pagetable.ClockPages - 1) / pagetable.ClockPages
+	for turn := uint64(0); turn < 2*words && freed < want; turn++ {
+		at := PageID(pc.hand.Add(1) % words * pagetable.ClockPages)
+		for m := pc.table.Clock(at); m != 0 && freed < want; m &= m - 1 {
+			pid := at + PageID(bits.TrailingZeros64(m))
+			if n, out := pc.pageOut(tx, pid, force); out == lru.Out {
+				freed += n
+				gone(pid)
+			}
+		}
+	}
+	return freed
+}
+
+// pageOut drops what a page has in memory, and returns how many bytes that was. What is not stable is passed over (lru.Busy), unless force.
+func (pc *PageCache[P]) pageOut(tx *Tx, pid PageID, force bool) (freed int64, _ lru.Outcome) {
+	s := pc.table.Get(pid)
+	if s == nil {
+		return 0, lru.Nothing
+	}
+	for {
+		h := s.Load()
+		if h == nil {
+			return 0, lru.Nothing
+		}
+		heap, mapped := pc.weigh(h)
+		if heap+mapped == 0 {
+			pc.table.Unmark(pid)
+			if s.Load() != h { // it may have become resident just now (pagetable, T3)
+				pc.table.Mark(pid)
+			}
+			return 0, lru.Nothing
+		}
+		if !force && h.LSN >= pc.log.StableEnd() {
+			return 0, lru.Busy
+		}
+		e := pc.bare(h)
+		pc.table.Unmark(pid) // before the swap (pagetable, T3)
+		invariants.Jitter()
+		if s.CompareAndSwap(h, e) {
+			pc.budget.Count(&tx.account, -heap, -mapped)
+			pc.counts.evicted.Add(1)
+			return heap + mapped, lru.Out
+		}
+		pc.table.Mark(pid)
+	}
+}
+
+// bare is the entry of the page whose head is given with nothing resident.
+func (pc *PageCache[P]) bare(h *head) *head {
+	if h.Depth() == 1 {
+		return pagestack.NewOnDisk1(h.TS(), pagestack.Ref{LSN: h.LSN, Ptr: h.Ptr()})
+	}
+	refs := make([]pagestack.Ref, 0, h.Depth())
+	h.Refs(func(r pagestack.Ref) { refs = append(refs, r) })
+	return pagestack.NewOnDisk(h.TS(), refs)
+}
+
+// unreadable is the error for a value that could not be looked at.
+func (s *store) unreadable(pid PageID, err error) error {
+	if !errors.Is(err, mmapread.ErrFault) {
+		return err
+	}
+	return &CorruptError{File: s.file.Name(), Slot: recovery.NoSlot, Offset: recovery.NoOffset, LSN: format.NoLSN, Page: pid, Reason: err.Error(), Err: err}
+}
