@@ -57,6 +57,9 @@ type Reader struct {
 	// slow counts reads down that park at once. Anybody writes it; a stale value costs one wrong guess.
 	slow atomic.Int32
 
+	// users are the calls that may look at the ring outside of mu. They come under mu, before Close, and leave at any time; Close waits for zero.
+	users atomic.Int64
+
 	mu      sync.Mutex
 	report  Report
 	leading bool // somebody submits
@@ -197,6 +200,7 @@ func (r *Reader) Fetch(fd int, ranges []Range) error {
 		r.release(q)
 		return r.fetchByCalls(fd, ranges)
 	}
+	r.users.Add(1)
 	r.queue(q)
 	lead := !r.leading
 	r.leading = true
@@ -214,6 +218,10 @@ func (r *Reader) Fetch(fd int, ranges []Range) error {
 	}
 	err := q.err
 	r.release(q)
+	r.users.Add(-1)
+	if err == nil {
+		return nil
+	}
 	if errno := unix.Errno(0); errors.As(err, &errno) && errno != unix.EIO {
 		return r.fetchByCalls(fd, ranges) // all of it: what is there costs little
 	}
@@ -260,20 +268,26 @@ func (r *Reader) Start(fd int, ranges []Range) int {
 	if r.ring == nil || r.broken.Load() {
 		return 0
 	}
-	r.mu.Lock()
 	taken := 0
+	r.mu.Lock()
 	for taken < len(ranges) && r.startRange(fd, ranges[taken]) {
 		taken++
 	}
+	if taken == 0 {
+		r.mu.Unlock()
+		return 0
+	}
+	r.users.Add(1)
+	defer r.users.Add(-1)
 	end := r.ring.sqTail.Load()
-	lead := !r.leading && taken > 0
-	r.leading = r.leading || lead
+	lead := !r.leading
+	r.leading = true
 	r.mu.Unlock()
 	if lead {
 		r.lead()
 	}
 	// R2: until the kernel has taken them, the entries name the file by its descriptor. Whoever leads hands them over next.
-	for taken > 0 && int32(r.ring.sqHead.Load()-end) < 0 && !r.broken.Load() {
+	for int32(r.ring.sqHead.Load()-end) < 0 && !r.broken.Load() {
 		runtime.Gosched()
 	}
 	return taken

@@ -278,13 +278,13 @@ func (r *Reader) Close() error {
 	return errors.Join(perr, r.ring.close())
 }
 
-// drain waits until nothing is in flight and nobody leads.
+// drain waits until nothing is in flight and nobody uses the ring.
 func (r *Reader) drain() error {
 	for end := time.Now().Add(r.drainLimit); ; time.Sleep(50 * time.Microsecond) {
 		var done requests
 		r.mu.Lock()
 		r.land(&done)
-		flying, idle := len(r.flights)-len(r.free), !r.leading
+		flying, idle := len(r.flights)-len(r.free), !r.leading && r.users.Load() == 0
 		broken := r.broken.Load()
 		r.mu.Unlock()
 		done.wakeAll()
