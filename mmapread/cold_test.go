@@ -510,3 +510,81 @@ func BenchmarkCold(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkBeside has 64 goroutines read cold messages while another one reads memory, and reports how long the latter's steps of some
+// microseconds take at worst. As BenchmarkCold otherwise.
+func BenchmarkBeside(b *testing.B) {
+	const size, slot, n = 1 << 30, 12 << 10, 4096 + 32
+	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("1"), 0); err != nil {
+		b.Skipf("the page cache cannot be dropped: %v", err)
+	}
+	f, err := os.Create(filepath.Join(b.TempDir(), "log"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	part := noise(1 << 20)
+	for range size >> 20 {
+		if _, err := f.Write(part); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM)); err != nil {
+		b.Fatal(err)
+	}
+	for _, way := range []string{"nothing", "ring", "faults"} {
+		b.Run("way="+way, func(b *testing.B) {
+			r, err := iouring.OpenReader(iouring.Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			m, err := Open(f, r)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("1"), 0); err != nil {
+				b.Fatal(err)
+			}
+			places := rand.Perm(size / slot)
+			var next, gets atomic.Int64
+			var stop atomic.Bool
+			var wg sync.WaitGroup
+			for range 64 {
+				wg.Go(func() {
+					for i := next.Add(1); way != "nothing" && !stop.Load() && i < int64(len(places)); i = next.Add(1) {
+						xs := [1]Range{{int64(places[i])*slot + i%4000, n}}
+						if way == "ring" {
+							_, _ = m.Warm(xs[:])
+						}
+						v, _ := m.View(xs[0].Off, n)
+						_ = bytes.Clone(v)
+						gets.Add(1)
+					}
+				})
+			}
+			var steps []time.Duration
+			sum := 0
+			for b.Loop() {
+				start := time.Now()
+				for range 2 {
+					for _, c := range part[:4096] {
+						sum += int(c)
+					}
+				}
+				steps = append(steps, time.Since(start))
+			}
+			stop.Store(true)
+			wg.Wait()
+			slices.Sort(steps)
+			at := func(p float64) float64 { return float64(steps[int(p*float64(len(steps)-1))].Nanoseconds()) / 1000 }
+			b.ReportMetric(at(.5), "p50-µs")
+			b.ReportMetric(at(.99), "p99-µs")
+			b.ReportMetric(at(.999), "p99.9-µs")
+			b.ReportMetric(at(1), "max-µs")
+			b.ReportMetric(float64(gets.Load())/b.Elapsed().Seconds(), "gets/s")
+			if err := errors.Join(m.Close(), r.Close()); err != nil || sum == 0 {
+				b.Error(err)
+			}
+		})
+	}
+}
