@@ -26,6 +26,7 @@ type blobs struct {
 	dir    string
 	store  format.StoreID
 	device iouring.Options
+	reader vfs.Reader
 	limit  int // the longest, in bytes
 	log    *slog.Logger
 
@@ -60,7 +61,7 @@ const (
 
 func (b *blobs) init(s *store) {
 	b.fs, b.dir, b.store, b.log = s.fs, filepath.Join(s.dir, blobDirName), s.super.Store, s.opts.Logger
-	b.device = s.opts.device()
+	b.device, b.reader = s.opts.device(), s.reader
 	b.limit = format.MaxBlob
 	b.live = map[format.BlobID]*blob{}
 }
@@ -309,7 +310,7 @@ func (b *blobs) open(id format.BlobID) (vfs.Map, vfs.File, error) {
 	if l == nil || b.mapped.Load() == maxBlobMaps {
 		return nil, f, nil
 	}
-	v, err := f.OpenMap(true)
+	v, err := f.OpenMap(true, b.reader)
 	if err != nil {
 		return nil, nil, errors.Join(err, f.Close())
 	}

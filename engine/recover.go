@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"pagecache/engine/internal/iobuf"
+	"pagecache/internal/vfs"
 	"pagecache/iouring"
 	"pagecache/mmapread"
 	"pagecache/recovery"
@@ -52,10 +53,12 @@ func (s *store) recover() (*recovered, error) {
 			o.Known = append(o.Known, g.Base)
 		}
 	}
+	_ = s.file.Advise(vfs.Sequential) // a hint, like the one below
 	res, err := recovery.Scan(s.file, o)
 	if err != nil {
 		return nil, err
 	}
+	_ = s.file.Advise(vfs.Random)
 	if res.Torn {
 		s.opts.Logger.Warn("log ends in a torn tail", "dir", s.dir, "end", res.End, "why", res.Why)
 	}
@@ -105,7 +108,7 @@ func (s *store) start(r *recovered) (err error) {
 	if s.report.Reason != "" {
 		s.opts.Logger.Info("log device", "dir", s.dir, "use", deviceLine(s.report))
 	}
-	if s.view, err = s.file.OpenMap(false); err != nil {
+	if s.view, err = s.file.OpenMap(false, s.reader); err != nil {
 		return err
 	}
 	fileSize, err := s.file.Size()
@@ -173,7 +176,7 @@ func (s *store) wholeSlots(r *recovered, fileSize int64) (int64, error) {
 
 // startToRead takes the log as it was found. What is shown was made durable by recover, if the store was not closed cleanly (rule 11).
 func (s *store) startToRead(r *recovered) (err error) {
-	if s.view, err = s.file.OpenMap(false); err != nil {
+	if s.view, err = s.file.OpenMap(false, s.reader); err != nil {
 		return err
 	}
 	fileSize, err := s.file.Size()

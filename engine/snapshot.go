@@ -122,7 +122,7 @@ func (s *store) openSnapshot(number uint64) error {
 			return errors.Join(err, f.Close())
 		}
 	}
-	v, err := f.OpenMap(false)
+	v, err := f.OpenMap(false, s.reader)
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}

@@ -40,6 +40,7 @@ type store struct {
 	ours    bool // the files are this opening's to remove, if Temporary: the store is new, or was opened
 	file    vfs.File
 	view    vfs.Map
+	reader  vfs.Reader // brings in what is cold of the maps of all files
 	dev     iouring.Device
 	report  iouring.Report
 	side    side
@@ -79,6 +80,7 @@ func openStore(dir string, o *Options, isLog bool) (s *store, found *recovered, 
 	st.cleaner.kick = make(chan struct{}, 1)
 	s = st
 	s.fs = s.opts.fs
+	s.reader = s.fs.OpenReader(iouring.Options{Ring: s.opts.device().Ring})
 	if s.dir, err = s.directory(dir); err != nil {
 		return nil, nil, err
 	}
@@ -377,6 +379,9 @@ func (s *store) release() {
 		s.blobs.close()
 	}
 	s.snaps.close()
+	if s.reader != nil {
+		_ = s.reader.Close() // what the kernel is still reading would hold the lock
+	}
 	if s.file != nil {
 		_ = s.file.Close()
 	}

@@ -15,3 +15,24 @@ func AllocBuffer(int) ([]byte, error) { return nil, ErrLinuxOnly }
 
 // FreeBuffer does nothing.
 func FreeBuffer([]byte) {}
+
+// Reader is not available on this platform.
+type Reader struct{}
+
+// OpenReader fails with ErrLinuxOnly.
+func OpenReader(Options) (*Reader, error) { return nil, ErrLinuxOnly }
+
+// Report says nothing.
+func (*Reader) Report() Report { return Report{} }
+
+// Counts says nothing.
+func (*Reader) Counts() ReaderCounts { return ReaderCounts{} }
+
+// Fetch fails with ErrLinuxOnly.
+func (*Reader) Fetch(int, []Range) error { return ErrLinuxOnly }
+
+// Start does nothing.
+func (*Reader) Start(int, []Range) int { return 0 }
+
+// Close does nothing.
+func (*Reader) Close() error { return nil }

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ring is one io_uring: the queues that it shares with the kernel. One goroutine at a time uses it, on any thread, which is
-// why it is set up without IORING_SETUP_SINGLE_ISSUER and DEFER_TASKRUN: they tie a ring to one thread.
+// ring is one io_uring: the queues that it shares with the kernel. One goroutine at a time uses it (of a Reader's one enters while others push and
+// pop, under its mutex), on any thread, which is why it is set up without IORING_SETUP_SINGLE_ISSUER and DEFER_TASKRUN: they tie a ring to one thread.
 //
 // Of the shared words the kernel writes sqHead, sqFlags and cqTail, we write sqTail and cqHead. All are counters that only
 // grow and wrap; the masks turn them into places. Storing sqTail publishes the entries below it to the kernel; loading cqTail
@@ -22,7 +22,7 @@ import (
 // fewer completions than there are. Go's atomics are sequentially consistent, which is more than the acquire and
 // release that io_uring asks for.
 //
-// A completion is never lost. At most depth writes are in flight or not popped (the writer's ids), depth ≤ submission entries
+// A completion is never lost. At most depth requests are in flight or not popped (the writer's ids, the reader's), depth ≤ submission entries
 // ≤ completion entries, so the queue cannot overflow, on kernels without IORING_FEAT_NODROP either. If it does
 // nevertheless, pop fetches what the kernel kept back.
 type ring struct {
@@ -47,7 +47,7 @@ const stall = 30 * time.Second
 
 var errRingLayout = errors.New("the kernel's queue layout makes no sense")
 
-// newRing sets up a ring for depth writes to the file descriptor.
+// newRing sets up a ring for depth requests; fd is the file that push writes to.
 func newRing(k kernel, fd, depth int) (*ring, error) {
 	var p sys.IOURingParams
 	rfd, err := k.setup(uint(depth), &p) // close-on-exec from the start
@@ -181,6 +181,12 @@ func (r *ring) push(id uint64, off int64, buf []byte) {
 		e.SetFdIndex(int32(r.target))
 	}
 	e.SetOpFlags(unix.RWF_DSYNC)
+	r.publish()
+}
+
+// read queues a read of a file. buf is as safe as that of push, and for the same reasons; the reader keeps it.
+func (r *ring) read(id uint64, fd int, off int64, buf []byte) {
+	r.next(id).PrepOperation(sys.IORING_OP_READ, int32(fd), uint64(uintptr(unsafe.Pointer(unsafe.SliceData(buf)))), uint32(len(buf)), uint64(off))
 	r.publish()
 }
 

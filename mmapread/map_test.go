@@ -25,7 +25,7 @@ func openTest(t testing.TB, content []byte) (*os.File, *Map) {
 	if _, err := f.Write(content); err != nil {
 		t.Fatal(err)
 	}
-	m, err := open(f, testWindow)
+	m, err := open(f, testWindow, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +259,7 @@ func TestCloseAndDrop(t *testing.T) {
 		t.Fatalf("Close closed the file: %v", err)
 	}
 	// The default window maps past the end of a small file.
-	d, err := Open(f)
+	d, err := Open(f, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

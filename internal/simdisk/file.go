@@ -276,7 +276,19 @@ func (h *file) DropCache(int64, int64) error {
 }
 
 // OpenMap is vfs.File.OpenMap.
-func (h *file) OpenMap(bool) (vfs.Map, error) { return &view{h}, nil }
+func (h *file) OpenMap(bool, vfs.Reader) (vfs.Map, error) { return &view{h}, nil }
+
+// Advise is vfs.File.Advise. It changes nothing.
+func (h *file) Advise(vfs.Pattern) error { return nil }
+
+// OpenReader is vfs.FS.OpenReader. Nothing is cold here.
+func (d *Disk) OpenReader(iouring.Options) vfs.Reader { return reader{} }
+
+type reader struct{}
+
+func (reader) Report() (r iouring.Report, c iouring.ReaderCounts) { return }
+
+func (reader) Close() error { return nil }
 
 // view is a map of a file.
 type view struct{ h *file }
@@ -300,6 +312,21 @@ func (v *view) Holds([]byte) bool { return true }
 
 // Drop is vfs.Map.Drop: what is shown is what was written last.
 func (v *view) Drop(int64, int64) error { return nil }
+
+// Warm is vfs.Map.Warm. Nothing is cold.
+func (v *view) Warm([]vfs.Range) (int, error) { return 0, nil }
+
+// Ahead is vfs.Map.Ahead.
+func (v *view) Ahead([]vfs.Range) {}
+
+// Protect is vfs.Map.Protect. The views are on the heap.
+func (v *view) Protect(int64, int64) error { return nil }
+
+// Unprotect is vfs.Map.Unprotect.
+func (v *view) Unprotect(int64, int64) error { return nil }
+
+// Counts is vfs.Map.Counts.
+func (v *view) Counts() (c vfs.MapCounts) { return }
 
 func (v *view) Close() error { return nil }
 

@@ -189,9 +189,18 @@ func (f *osFile) OpenDevice(o iouring.Options) (iouring.Device, iouring.Report, 
 	return iouring.Open(f.fd, o)
 }
 
-func (f *osFile) OpenMap(whole bool) (Map, error) {
+func (f *osFile) OpenMap(whole bool, r Reader) (Map, error) {
+	fetch, _ := r.(mmapread.Fetcher)
 	if whole {
-		return mmapread.OpenWhole(f.File)
+		return mmapread.OpenWhole(f.File, fetch)
 	}
-	return mmapread.Open(f.File)
+	return mmapread.Open(f.File, fetch)
+}
+
+func (f *osFile) Advise(p Pattern) error {
+	advice := unix.FADV_SEQUENTIAL
+	if p == Random {
+		advice = unix.FADV_RANDOM
+	}
+	return pathError("fadvise", f.Name(), retry(func() error { return unix.Fadvise(f.fd, 0, 0, advice) }))
 }

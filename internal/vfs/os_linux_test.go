@@ -140,7 +140,7 @@ func TestLockStays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := f.OpenMap(false)
+	m, err := f.OpenMap(false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func TestDeviceAndMap(t *testing.T) {
 	if _, err := f.ReadAt(got, int64(r.Block)); err != nil || !bytes.Equal(got, buf) {
 		t.Errorf("read something else: %v", err)
 	}
-	m, err := f.OpenMap(false)
+	m, err := f.OpenMap(false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

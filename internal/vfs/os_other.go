@@ -15,3 +15,10 @@ func (noFS) Rename(string, string) error      { return iouring.ErrLinuxOnly }
 func (noFS) Remove(string) error              { return iouring.ErrLinuxOnly }
 func (noFS) ReadDir(string) ([]string, error) { return nil, iouring.ErrLinuxOnly }
 func (noFS) SyncDir(string) error             { return iouring.ErrLinuxOnly }
+
+func (noFS) OpenReader(iouring.Options) Reader { return noReader{} }
+
+type noReader struct{}
+
+func (noReader) Report() (r iouring.Report, c iouring.ReaderCounts) { return }
+func (noReader) Close() error                                       { return nil }

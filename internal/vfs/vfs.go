@@ -5,7 +5,9 @@ package vfs
 import (
 	"errors"
 	"io"
+
 	"pagecache/iouring"
+	"pagecache/mmapread"
 )
 
 // Flag says how to open a file.
@@ -34,6 +36,8 @@ type FS interface {
 	ReadDir(dir string) ([]string, error)
 	// SyncDir makes the entries of a directory durable.
 	SyncDir(dir string) error
+	// OpenReader returns a reader for maps of this file system's files. It costs nothing until it is first used.
+	OpenReader(opts iouring.Options) Reader
 }
 
 // File is an open regular file. ReadAt and WriteAt go through the page cache.
@@ -55,8 +59,35 @@ type File interface {
 	DropCache(off, n int64) error
 	// OpenDevice opens the device for durable writes of this file.
 	OpenDevice(opts iouring.Options) (iouring.Device, iouring.Report, error)
-	// OpenMap maps the file for reading: whole, from beginning to end; else here and there, while it grows.
-	OpenMap(whole bool) (Map, error)
+	// OpenMap maps the file for reading: whole, from beginning to end; else here and there, while it grows. What is cold comes in through the
+	// reader, which is of the same file system, and is closed after the maps; nil: by touching it.
+	OpenMap(whole bool, r Reader) (Map, error)
+	// Advise says how the file will be read from now on, other than through maps. A hint.
+	Advise(p Pattern) error
+}
+
+// Pattern is a way of reading a file.
+type Pattern int
+
+// The patterns: Sequential is read far ahead of; of Random nothing is read but what is asked for.
+const (
+	Sequential Pattern = iota + 1
+	Random
+)
+
+// Range is bytes [Off, Off+Len) of a file.
+type Range = mmapread.Range
+
+// MapCounts is what a Map has done about cold blocks.
+type MapCounts = mmapread.Counts
+
+// Reader brings blocks of files into the page cache without holding up a thread or a P. A store has one for all its maps. Safe for
+// concurrent use. Not used after Close, it is opened when something is first read.
+type Reader interface {
+	// Report says what is used for reading, and what was done; the zero values if nothing was read yet.
+	Report() (iouring.Report, iouring.ReaderCounts)
+	// Close waits for what is being read, in bounded time, and wakes everybody who waits.
+	Close() error
 }
 
 // Map gives views of a file's bytes. Safe for concurrent use.
@@ -68,6 +99,17 @@ type Map interface {
 	Holds(b []byte) bool
 	// Drop forgets what the map shows of a range, in multiples of 4096 bytes, before that is written again.
 	Drop(off, n int64) error
+	// Warm returns once the ranges can be read without waiting for the disk, all of them read at once where they are cold, and says how many
+	// were. The goroutine is parked meanwhile. The system may take them back at any time; an error says that something could not be read, which
+	// reading the view of it will tell.
+	Warm(ranges []Range) (cold int, err error)
+	// Ahead begins what Warm does and does not wait. A hint.
+	Ahead(ranges []Range)
+	// Protect makes reading views of a range a fault, and Unprotect undoes that: an aid to find views that outlive what they show.
+	Protect(off, n int64) error
+	Unprotect(off, n int64) error
+	// Counts returns what was done about cold blocks.
+	Counts() MapCounts
 	Close() error
 }
 
