@@ -283,7 +283,7 @@ func (b *blobs) contents(ptr format.BlobPtr) (contents []byte, view bool, err er
 		}
 		return err
 	})
-	return contents, true, err
+	return contents, len(contents) > 0 && v.Holds(contents), err
 }
 
 func checkBlob(ptr format.BlobPtr, store format.StoreID, all []byte) ([]byte, error) {
@@ -317,6 +317,18 @@ func (b *blobs) open(id format.BlobID) (vfs.Map, vfs.File, error) {
 	l.view, l.file = v, f
 	b.mapped.Add(1)
 	return v, f, nil
+}
+
+// ahead begins to bring in a blob.
+func (b *blobs) ahead(ptr format.BlobPtr) {
+	v, f, err := b.open(ptr.ID)
+	switch {
+	case err != nil: // Get will tell
+	case v == nil:
+		_ = f.Close()
+	default:
+		v.Ahead([]vfs.Range{{Len: int(format.BlobHeaderSize + ptr.Len)}})
+	}
 }
 
 // holds reports whether v, not empty, lies in a blob's map.

@@ -1,4 +1,81 @@
 package engine
 
-// bringIn has what a page of which nothing is resident consists of brought into the page cache.
-func (s *store) bringIn(h *head) {}
+import (
+	"fmt"
+
+	"pagecache/engine/internal/pagestack"
+	"pagecache/internal/vfs"
+	"pagecache/segments"
+)
+
+// bringIn has what a page of which nothing is resident consists of brought into the page cache, all of it at once, while the goroutine is parked: no fault
+// is taken that would hold up a P. What could not be read is found out by who looks at it.
+func (pc *PageCache[P]) bringIn(h *head) {
+	var room [12]vfs.Range
+	if cold, _ := pc.view.Warm(pc.sealed(room[:0], h)); cold > 0 {
+		pc.counts.cold.Add(int64(cold))
+	}
+}
+
+// sealed appends where the messages of a page lie that are read through the map.
+func (s *store) sealed(ranges []vfs.Range, h *head) []vfs.Range {
+	h.Refs(func(r pagestack.Ref) {
+		if s.space.At(r.Ptr.Off).State() != segments.Active {
+			ranges = append(ranges, vfs.Range{Off: int64(r.Ptr.Off), Len: int(r.Ptr.Len)})
+		}
+	})
+	return ranges
+}
+
+// Prefetch begins to bring in what Get will need of the pages, and does not wait for it: pages that are resident, or do not exist, cost a look. It is a hint; where much
+// is under way already the rest is left to Get. Values that are files of their own are brought in too. Errors: ErrTxEnded, ErrClosed,
+// and what makes a page's state unknown, such as a damaged snapshot. Safe for concurrent use.
+func (pc *PageCache[P]) Prefetch(tx *Tx, pids ...PageID) error {
+	var ranges []vfs.Range
+	for _, pid := range pids {
+		if err := pc.check(tx, "prefetch", pid); err != nil {
+			return err
+		}
+		_, h, err := pc.head(pid)
+		if err != nil {
+			return fmt.Errorf("prefetch page %d: %w", pid, err)
+		}
+		if h == nil {
+			continue
+		}
+		if h = pc.ground(h); h.Kind() == pagestack.OnDisk {
+			ranges = pc.sealed(ranges, h)
+			blobs := false
+			h.Refs(func(r pagestack.Ref) { blobs = blobs || r.Ptr.Blob })
+			if blobs {
+				go pc.prefetchBlobs(pid)
+			}
+		}
+	}
+	pc.view.Ahead(ranges)
+	return nil
+}
+
+// prefetchBlobs begins to bring in the blobs of a page, whose names must be read first.
+func (pc *PageCache[P]) prefetchBlobs(pid PageID) {
+	tx := pc.txs.begin()
+	defer tx.End()
+	if pc.closed.Load() { // Close waits for Txs that have not seen it
+		return
+	}
+	_, h, err := pc.head(pid)
+	if err != nil || h == nil {
+		return
+	}
+	if h = pc.ground(h); h.Kind() == pagestack.OnDisk {
+		pc.bringIn(h)
+		h.Refs(func(r pagestack.Ref) {
+			if !r.Ptr.Blob {
+				return
+			}
+			if ptr, err := pc.blobAt(r); err == nil {
+				pc.blobs.ahead(ptr)
+			}
+		})
+	}
+}

@@ -31,7 +31,7 @@ func (s *store) read(lsn format.LSN, ptr format.DiskPtr) (kind format.Kind, body
 		}
 	}
 	h, body, err := pull(s.view, ptr, lsn, seg.Seed())
-	return h.Kind, body, true, s.corrupt(lsn, ptr, h, err)
+	return h.Kind, body, len(body) > 0 && s.view.Holds(body), s.corrupt(lsn, ptr, h, err)
 }
 
 // readBuffered is Log.Read of a whole message. An entry is in the page table some instructions before its message is committed (install): whoever finds it there

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"pagecache/engine/internal/iobuf"
+	"pagecache/internal/invariants"
 	"pagecache/internal/vfs"
 	"pagecache/iouring"
 	"pagecache/mmapread"
@@ -207,6 +208,9 @@ func (s *store) startLog(r *recovered) (err error) {
 			_, err := s.file.ReadAt(mem, off)
 			return err
 		}
+	}
+	if invariants.Enabled {
+		c.Space = unprotecting{s.space, s.view, s.super.SegmentSize}
 	}
 	s.log, err = iobuf.New(c)
 	return err

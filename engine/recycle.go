@@ -3,7 +3,10 @@ package engine
 import (
 	"errors"
 
+	"pagecache/internal/invariants"
+	"pagecache/internal/vfs"
 	"pagecache/iouring"
+	"pagecache/segments"
 	"pagecache/segments/format"
 )
 
@@ -18,6 +21,11 @@ func (s *store) recycleSlots(ids []format.SegmentID, stable format.LSN) error {
 		off := int64(id.Offset(int(size)))
 		if err := errors.Join(s.view.Drop(off, size), s.file.DropCache(off, size)); err != nil {
 			return err
+		}
+		if invariants.Enabled { // whoever still looks at it dies of it (rule 4c)
+			if err := s.view.Protect(off, size); err != nil {
+				return err
+			}
 		}
 	}
 	return s.space.Recycle(ids, func(recycled uint64) error {
@@ -37,4 +45,17 @@ func (s *store) shrink() (bool, error) {
 		})
 	})
 	return did, logError("clean", err)
+}
+
+// unprotecting is the log's Space in builds with the invariants tag: what is sealed can be looked at again.
+type unprotecting struct {
+	*segments.Space
+	view vfs.Map
+	size int
+}
+
+// SealSegment is iobuf.Space.SealSegment.
+func (u unprotecting) SealSegment(id format.SegmentID, base format.LSN, pages segments.PageList) {
+	_ = u.view.Unprotect(int64(id.Offset(u.size)), int64(u.size)) // if that fails reading faults
+	u.Space.SealSegment(id, base, pages)
 }

@@ -17,6 +17,7 @@ type counts struct {
 	consolidations atomic.Int64
 	hits           atomic.Int64 // told in steps of lru.HitsLen
 	misses         atomic.Int64
+	cold           atomic.Int64 // of pulls
 	evicted        atomic.Int64
 	reclaimed      atomic.Int64 // bytes, by those who passed the bound
 }
@@ -75,6 +76,8 @@ func (pc *PageCache[P]) Stats() Stats {
 	st.Pulls, st.Merges, st.Consolidations = pc.counts.pulls.Load(), pc.counts.merges.Load(), pc.counts.consolidations.Load()
 	st.HeapResident, st.MappedResident = pc.budget.Resident()
 	st.Hits, st.Misses, st.Evictions = pc.counts.hits.Load(), pc.counts.misses.Load(), pc.counts.evicted.Load()
+	st.PullsCold = pc.counts.cold.Load()
+	st.PullsWarm = st.Pulls - st.PullsCold
 	st.Reclaimed, st.Cache = pc.counts.reclaimed.Load(), pc.policy.Stats()
 	c := &pc.cleaner
 	st.Recycled, st.Cleaned, st.BytesMoved = c.recycled.Load(), c.cleaned.Load(), c.moved.Load()

@@ -21,6 +21,7 @@ var panics = map[string]string{
 	"engine: (PageCache).install":                 "invariant: an entry was put above a newer one",
 	"engine/internal/iobuf: (Log).start":          "invariant: bytes written that are not committed",
 	"engine/internal/iobuf: (Reservation).finish": "a reservation ended twice would corrupt the log",
+	"engine/internal/pagestack: Whole":            "invariant: memory behind a head would be taken for a value",
 	"mmapread: asFault":                           "passes on a panic that is not a fault",
 	"recovery: decide":                            "the decision table has a hole",
 	"segments: (Space).SealSegment":               "a segment left its states",
