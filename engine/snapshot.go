@@ -134,6 +134,7 @@ func (s *store) openSnapshot(number uint64) error {
 	if err != nil {
 		return errors.Join(err, file.Close())
 	}
+	_ = f.Advise(vfs.Random) // from now on: page by page
 	s.snaps.base, s.snaps.file, s.snaps.view = snap, f, v
 	return nil
 }

@@ -18,8 +18,9 @@ import (
 const (
 	blockBytes = 4096
 	// pieceBytes is how much of a long range is read at once; longFlights is how many such pieces are in flight at a time, so that short reads find
-	// the device's queue not longer than that.
-	pieceBytes, longFlights = 256 << 10, 16
+	// the device's queue not longer than that. 1 GiB by 16 pieces of 256 KiB, or 8 of
+	// 1 MiB, takes as long within the noise, and a third longer by populating a map.
+	pieceBytes, longFlights = 512 << 10, 8
 	// readDepth is how many reads are in flight unless the Options say otherwise.
 	readDepth = 128
 	// readTries bounds how often one read is tried again without progress.
@@ -48,14 +49,12 @@ const (
 type Reader struct {
 	ring    *ring         // nil: system calls
 	scratch []byte        // what is read ends here, all of it on top of each other. On the heap, whose objects do not move
-	poll    *os.File      // a descriptor of the ring, known to the poller
+	poll    *os.File      // an eventfd that the ring signals completions to
 	gone    chan struct{} // closed when the reaper has ended
 	pool    sync.Pool     // of *request
 
 	// broken says that the ring does not work any more. Set once, under mu; who reads it late finds out in the end and then makes system calls.
 	broken atomic.Bool
-	// slow counts reads down that park at once. Anybody writes it; a stale value costs one wrong guess.
-	slow atomic.Int32
 
 	// users are the calls that may look at the ring outside of mu. They come under mu, before Close, and leave at any time; Close waits for zero.
 	users atomic.Int64
@@ -68,6 +67,8 @@ type Reader struct {
 	flights []readFlight // by id; len is the depth
 	free    []uint64     // ids that are not in flight
 	longs   int          // pieces of long requests in flight
+	slow    int          // so many reads alone park at once
+	muted   bool         // completions are not signalled: somebody attends
 	closed  bool
 	count   ReaderCounts
 
@@ -156,17 +157,18 @@ func (r *Reader) openRing(k kernel, depth int) error {
 	return nil
 }
 
-// watch makes the ring known to the poller, by a descriptor of its own.
+// watch has the ring signal completions to an eventfd that the poller knows. It is never read: each signal is an event of its own there.
 func (r *Reader) watch(ring *ring) error {
-	fd, err := unix.FcntlInt(uintptr(ring.fd), unix.F_DUPFD_CLOEXEC, 0)
+	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
 	if err != nil {
-		return fmt.Errorf("descriptor to poll: %w", err)
+		return fmt.Errorf("eventfd: %w", err)
 	}
-	if err := unix.SetNonblock(fd, true); err != nil { // or else NewFile does not ask the poller
-		return errors.Join(fmt.Errorf("descriptor to poll: %w", err), unix.Close(fd))
+	r.poll = os.NewFile(uintptr(fd), "io_uring completions")
+	err = r.poll.SetReadDeadline(time.Time{}) // ErrNoDeadline: the poller does not take it
+	if err == nil {
+		err = ring.registerEventfd(fd)
 	}
-	r.poll = os.NewFile(uintptr(fd), "io_uring")
-	if err := r.poll.SetReadDeadline(time.Time{}); err != nil { // ErrNoDeadline: the poller does not take it
+	if err != nil {
 		return errors.Join(fmt.Errorf("poll io_uring: %w", err), r.poll.Close())
 	}
 	return nil
@@ -204,7 +206,12 @@ func (r *Reader) Fetch(fd int, ranges []Range) error {
 	r.queue(q)
 	lead := !r.leading
 	r.leading = true
-	alone := len(r.free) == len(r.flights)
+	alone := lead && len(r.free) == len(r.flights)
+	if alone && r.slow > 0 {
+		alone = false
+		r.slow--
+	}
+	r.signal(!alone)
 	r.mu.Unlock()
 	for done := false; !done; {
 		if lead {
@@ -229,22 +236,36 @@ func (r *Reader) Fetch(fd int, ranges []Range) error {
 }
 
 // attend has a caller who reads alone look for the end by itself for a while, instead of parking: on a fast device waking threads takes longer than
-// reading. It yields to whatever else can run.
+// reading. It yields to whatever else can run. Completions are not signalled meanwhile (see signal), as each would wake a thread for nothing.
 func (r *Reader) attend(q *request) {
-	if r.slow.Load() > 0 {
-		r.slow.Add(-1)
-		return
-	}
-	for start := time.Now(); len(q.wake) == 0; {
+	late := false
+	for start := time.Now(); len(q.wake) == 0 && !late; runtime.Gosched() {
 		if r.ring.cqTail.Load() != r.ring.cqHead.Load() {
 			r.reap()
-			continue
 		}
-		if time.Since(start) > attendFor {
-			r.slow.Store(attendRest)
-			return
+		late = time.Since(start) > attendFor
+	}
+	r.mu.Lock()
+	r.signal(true)
+	if late {
+		r.slow = attendRest
+	}
+	r.mu.Unlock()
+	if late {
+		// The kernel promises no order between a completion and its look at the flag: one at the moment of switching on may go without a signal.
+		time.AfterFunc(time.Millisecond, func() { r.reap() })
+	}
+}
+
+// signal says whether completions wake the reaper. Whoever launches something beside the one who attends switches that on before.
+func (r *Reader) signal(on bool) {
+	if r.ring.cqFlags != nil && r.muted == on {
+		r.muted = !on
+		flag := uint32(eventfdOff)
+		if on {
+			flag = 0
 		}
-		runtime.Gosched()
+		r.ring.cqFlags.Store(flag)
 	}
 }
 
@@ -277,6 +298,7 @@ func (r *Reader) Start(fd int, ranges []Range) int {
 		r.mu.Unlock()
 		return 0
 	}
+	r.signal(true)
 	r.users.Add(1)
 	defer r.users.Add(-1)
 	end := r.ring.sqTail.Load()

@@ -275,6 +275,9 @@ func (r *Reader) Close() error {
 		r.fail(err)
 		return err // the queues stay mapped: the kernel, or who leads, may still be at work on them
 	}
+	r.mu.Lock()
+	r.broken.Store(true) // for who comes late (attend)
+	r.mu.Unlock()
 	return errors.Join(perr, r.ring.close())
 }
 

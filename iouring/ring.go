@@ -30,6 +30,7 @@ type ring struct {
 	fd                      int
 	sqHead, sqTail, sqFlags *atomic.Uint32
 	cqHead, cqTail          *atomic.Uint32
+	cqFlags                 *atomic.Uint32 // ours to write: eventfdOff; nil where the kernel does not look
 	sqMask, cqMask          uint32
 	array                   []uint32
 	sqes                    []sys.SubmissionQueueEntry64
@@ -100,6 +101,9 @@ func (r *ring) mapQueues(p *sys.IOURingParams) error {
 	at := func(m []byte, off uint32) *atomic.Uint32 { return (*atomic.Uint32)(unsafe.Pointer(&m[off])) }
 	r.sqHead, r.sqTail, r.sqFlags = at(sq, p.SQOffset.Head), at(sq, p.SQOffset.Tail), at(sq, p.SQOffset.Flags)
 	r.cqHead, r.cqTail = at(cq, p.CQOffset.Head), at(cq, p.CQOffset.Tail)
+	if p.CQOffset.Flags != 0 {
+		r.cqFlags = at(cq, p.CQOffset.Flags)
+	}
 	r.sqMask, r.cqMask = at(sq, p.SQOffset.RingMask).Load(), at(cq, p.CQOffset.RingMask).Load()
 	if r.sqMask != p.SQEntries-1 || r.cqMask != p.CQEntries-1 {
 		return fmt.Errorf("%w: masks %#x and %#x", errRingLayout, r.sqMask, r.cqMask)
@@ -118,7 +122,7 @@ func checkOffsets(p *sys.IOURingParams, sqSize, cqSize uint64) error {
 			return fmt.Errorf("%w: submission offset %d of %d", errRingLayout, o, sqSize)
 		}
 	}
-	for _, o := range []uint32{p.CQOffset.Head, p.CQOffset.Tail, p.CQOffset.RingMask, p.CQOffset.Cqes} {
+	for _, o := range []uint32{p.CQOffset.Head, p.CQOffset.Tail, p.CQOffset.RingMask, p.CQOffset.Cqes, p.CQOffset.Flags} {
 		if uint64(o)+word > cqSize || o%word != 0 {
 			return fmt.Errorf("%w: completion offset %d of %d", errRingLayout, o, cqSize)
 		}
@@ -157,6 +161,15 @@ func (r *ring) registerBuffers(bufs [][]byte) error {
 	}
 	r.fixed = bufs
 	return nil
+}
+
+// eventfdOff in cqFlags keeps the kernel from signalling completions.
+const eventfdOff = 1
+
+// registerEventfd has the kernel signal completions to an eventfd.
+func (r *ring) registerEventfd(fd int) error {
+	fds := [1]int32{int32(fd)}
+	return r.k.register(r.fd, sys.IORING_REGISTER_EVENTFD, unsafe.Pointer(&fds), 1)
 }
 
 // unregisterBuffers undoes registerBuffers. If the kernel refuses, the pages stay pinned until close; nothing uses them.

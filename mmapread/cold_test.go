@@ -456,7 +456,6 @@ func BenchmarkCold(b *testing.B) {
 	if err := errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM)); err != nil {
 		b.Fatal(err)
 	}
-	buf := func() []byte { return make([]byte, n) }
 	for _, way := range []string{"ring", "faults", "pread"} {
 		for _, goroutines := range []int{1, 64} {
 			b.Run(fmt.Sprintf("way=%s/goroutines=%d", way, goroutines), func(b *testing.B) {
@@ -487,22 +486,28 @@ func BenchmarkCold(b *testing.B) {
 					b.Fatal(err)
 				}
 				places := rand.Perm(size / slot)
+				took := make([]time.Duration, min(b.N, len(places)))
 				var next atomic.Int64
 				var wg sync.WaitGroup
 				b.ResetTimer()
 				for range goroutines {
 					wg.Go(func() {
-						buf := buf()
-						for i := next.Add(1) - 1; i < int64(b.N) && i < int64(len(places)); i = next.Add(1) - 1 {
+						buf := make([]byte, n)
+						for i := next.Add(1) - 1; i < int64(len(took)); i = next.Add(1) - 1 {
+							start := time.Now()
 							if err := read(int64(places[i])*slot+i%4000, buf); err != nil {
 								b.Error(err)
 							}
+							took[i] = time.Since(start)
 						}
 					})
 				}
 				wg.Wait()
 				b.StopTimer()
-				b.ReportMetric(float64(min(b.N, len(places)))/b.Elapsed().Seconds(), "gets/s")
+				slices.Sort(took)
+				b.ReportMetric(float64(took[len(took)/2].Nanoseconds())/1000, "p50-µs")
+				b.ReportMetric(float64(took[len(took)*99/100].Nanoseconds())/1000, "p99-µs")
+				b.ReportMetric(float64(len(took))/b.Elapsed().Seconds(), "gets/s")
 				if err := errors.Join(m.Close(), r.Close()); err != nil {
 					b.Error(err)
 				}

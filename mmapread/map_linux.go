@@ -36,7 +36,8 @@ type Map struct {
 	mapRegion func(f *os.File, n int, prot, flags int, off int64) (mmap.MMap, error) // seam
 }
 
-// Open maps f, which must stay open until Close. Nothing is mapped before the first use. With a Fetcher, which may be nil, Warm brings cold blocks in.
+// Open maps f, which must stay open until Close. Nothing is mapped before the first use. With a Fetcher, which may be nil, Warm brings cold blocks in, and
+// no more than these if the file is advised to be read at random (fadvise RANDOM).
 func Open(f *os.File, fetch Fetcher) (*Map, error) { return open(f, windowSize, fetch) }
 
 // OpenWhole maps a file that is read as a whole and does not grow. f must stay open until Close. A View of it is warm.
@@ -46,6 +47,10 @@ func OpenWhole(f *os.File, fetch Fetcher) (*Map, error) {
 		return nil, err
 	}
 	m.window, m.whole = max(blockSize, (m.size.Load()+blockSize-1)&^(blockSize-1)), true
+	if fetch != nil {
+		// What the kernel would read ahead of each piece beside is in the way of the next. A hint.
+		_ = unix.Fadvise(m.cold.fd, 0, 0, unix.FADV_RANDOM)
+	}
 	return m, nil
 }
 
@@ -62,8 +67,7 @@ func open(f *os.File, window int64, fetch Fetcher) (*Map, error) {
 
 // View returns bytes [off, off+n) of the file without copying, unless the range crosses a window's boundary. The
 // bytes must not be written to, stay valid until Close, and change only if that range of the file is written again. Where address space is
-// short they are a copy.
-// Outside the file: ErrBounds. Reading the view may fault if the file is cut short: see Guard.
+// short they are a copy. Outside the file: ErrBounds. Reading the view may fault if the file is cut short: see Guard.
 func (m *Map) View(off int64, n int) ([]byte, error) {
 	if off < 0 || n < 0 || off > m.size.Load()-int64(n) {
 		if err := m.viewSlow(off, n); err != nil {
