@@ -163,7 +163,7 @@ func (pc *PageCache[P]) cleanStep(calm bool) (bool, error) {
 	}
 	n, err := pc.recycle()
 	if err != nil {
-		if !errors.Is(err, errNoSide) {
+		if !errors.Is(err, errLater) {
 			c.failed = err
 		}
 		return false, logError("clean", err)

@@ -2,6 +2,8 @@ package engine
 
 import (
 	"errors"
+	"fmt"
+	"time"
 
 	"pagecache/internal/invariants"
 	"pagecache/internal/vfs"
@@ -10,12 +12,21 @@ import (
 	"pagecache/segments/format"
 )
 
+// settleLimit is how long recycling waits for reads ahead.
+const settleLimit = 100 * time.Millisecond
+
 // recycleAtOnce is how many headers are written together.
 const recycleAtOnce = sideDepth
 
 // recycleSlots makes the slots of Draining segments free, durably.
 func (s *store) recycleSlots(ids []format.SegmentID, stable format.LSN) error {
 	size := int64(s.super.SegmentSize)
+	// What Prefetch has begun may outlast its Tx, and must not read what is written next.
+	if s.reader != nil {
+		if err := s.reader.Settle(settleLimit); err != nil {
+			return fmt.Errorf("%w: %w", errLater, err)
+		}
+	}
 	for _, id := range ids {
 		// Nothing of what was read here may be shown for what is written next (rule 2).
 		off := int64(id.Offset(int(size)))

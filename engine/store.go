@@ -394,8 +394,8 @@ type side struct {
 	zeros []byte         // always zero, but while a block of it is written
 }
 
-// errNoSide: nothing was tried yet, and it may work later.
-var errNoSide = errors.New("no device to write beside the log")
+// errLater: nothing was tried yet, and it may work later.
+var errLater = errors.New("segments cannot be recycled now")
 
 // sidePiece is how much is written at once: little enough not to hold up a commit for long.
 const sidePiece = 256 << 10
@@ -412,7 +412,7 @@ func (s *store) beside(write func(dev iouring.Device, zeros []byte) error) error
 		o.Depth = sideDepth
 		dev, _, err := s.file.OpenDevice(o)
 		if err != nil {
-			return fmt.Errorf("%w: %w", errNoSide, err)
+			return fmt.Errorf("%w: %w", errLater, err)
 		}
 		if s.side.zeros, err = iouring.AllocBuffer(sidePiece); err != nil {
 			return errors.Join(err, dev.Close())

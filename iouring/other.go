@@ -2,7 +2,10 @@
 
 package iouring
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // ErrLinuxOnly is what everything here returns on other systems.
 var ErrLinuxOnly = errors.New("pagecache works on Linux only")
@@ -33,6 +36,9 @@ func (*Reader) Fetch(int, []Range) error { return ErrLinuxOnly }
 
 // Start does nothing.
 func (*Reader) Start(int, []Range) int { return 0 }
+
+// Settle does nothing.
+func (*Reader) Settle(time.Duration) error { return nil }
 
 // Close does nothing.
 func (*Reader) Close() error { return nil }

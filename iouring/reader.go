@@ -67,6 +67,8 @@ type Reader struct {
 	flights []readFlight // by id; len is the depth
 	free    []uint64     // ids that are not in flight
 	longs   int          // pieces of long requests in flight
+	started int          // pieces in flight that nobody waits for
+	settle  int          // calls of Settle under way: nothing is started meanwhile
 	slow    int          // so many reads alone park at once
 	muted   bool         // completions are not signalled: somebody attends
 	closed  bool
@@ -315,11 +317,32 @@ func (r *Reader) Start(fd int, ranges []Range) int {
 	return taken
 }
 
+// Settle waits until nothing is being read that was begun by Start, so that what those ranges held can be overwritten past the page cache: for limit at most, after
+// which it is an error. What Start is asked for meanwhile is dropped.
+func (r *Reader) Settle(limit time.Duration) error {
+	if r.ring == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.settle++
+	defer func() { r.settle-- }()
+	for end := time.Now().Add(limit); r.started > 0; {
+		if time.Now().After(end) {
+			return fmt.Errorf("%d reads ahead did not end: %w", r.started, unix.ETIMEDOUT)
+		}
+		r.mu.Unlock()
+		time.Sleep(50 * time.Microsecond)
+		r.mu.Lock()
+	}
+	return nil
+}
+
 // startRange puts a range in the ring, all its pieces or none.
 func (r *Reader) startRange(fd int, x Range) bool {
 	pieces := (x.Len + pieceBytes - 1) / pieceBytes
 	long := pieces > 1
-	if r.closed || r.broken.Load() || x.Len <= 0 || x.Off < 0 || len(r.free) < len(r.flights)/2+pieces || long && r.longs+pieces > longFlights {
+	if r.closed || r.broken.Load() || r.settle > 0 || x.Len <= 0 || x.Off < 0 || len(r.free) < len(r.flights)/2+pieces || long && r.longs+pieces > longFlights {
 		return false
 	}
 	for at := 0; at < x.Len; at += pieceBytes {

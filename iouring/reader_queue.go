@@ -93,6 +93,9 @@ func (r *Reader) launch(f readFlight) {
 	if f.long {
 		r.longs++
 	}
+	if f.q == nil {
+		r.started++
+	}
 	r.flights[id] = f
 	r.count.Reads++
 	r.push(id)
@@ -183,6 +186,7 @@ func (r *Reader) landed(f *readFlight, err error, done *requests) {
 	q := f.q
 	*f = readFlight{}
 	if q == nil {
+		r.started--
 		return
 	}
 	if q.err == nil {

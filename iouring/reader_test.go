@@ -537,3 +537,51 @@ func TestIdle(t *testing.T) {
 		t.Errorf("%d system calls, %v of processor time", enters.Load()-n, used)
 	}
 }
+
+// Settle waits for what Start has begun, for so long at most, and nothing is begun meanwhile.
+func TestSettle(t *testing.T) {
+	f := newCachedFile(t, 8<<20)
+	var hold atomic.Bool
+	k := linux
+	k.enter = func(fd int, submit, min, flags uint32) unix.Errno {
+		if hold.Load() {
+			return unix.EINTR // nothing is taken by the kernel
+		}
+		return linux.enter(fd, submit, min, flags)
+	}
+	r := newReader(t, k, Options{Ring: On, Depth: 16})
+	if err := r.Settle(time.Second); err != nil {
+		t.Fatal(err)
+	}
+	hold.Store(true)
+	started := make(chan int)
+	go func() { started <- r.Start(int(f.Fd()), []Range{{0, 4096}}) }()
+	for busy := false; !busy; time.Sleep(time.Millisecond) {
+		r.mu.Lock()
+		busy = r.started == 1
+		r.mu.Unlock()
+	}
+	if err := r.Settle(5 * time.Millisecond); !errors.Is(err, unix.ETIMEDOUT) {
+		t.Errorf("settled with a read under way: %v", err)
+	}
+	settled := make(chan error)
+	go func() { settled <- r.Settle(10 * time.Second) }()
+	for waits := false; !waits; time.Sleep(time.Millisecond) {
+		r.mu.Lock()
+		waits = r.settle == 1
+		r.mu.Unlock()
+	}
+	if n := r.Start(int(f.Fd()), []Range{{1 << 20, 4096}}); n != 0 {
+		t.Error("something was begun meanwhile")
+	}
+	hold.Store(false)
+	if n, err := <-started, <-settled; n != 1 || err != nil {
+		t.Errorf("%d started, %v", n, err)
+	}
+	r.mu.Lock()
+	left := r.started
+	r.mu.Unlock()
+	if left != 0 || r.Start(int(f.Fd()), []Range{{1 << 20, 4096}}) != 1 {
+		t.Error("nothing can be begun afterwards")
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"syscall"
+	"time"
 
 	"pagecache/internal/vfs"
 	"pagecache/iouring"
@@ -287,6 +288,8 @@ func (d *Disk) OpenReader(iouring.Options) vfs.Reader { return reader{} }
 type reader struct{}
 
 func (reader) Report() (r iouring.Report, c iouring.ReaderCounts) { return }
+
+func (reader) Settle(time.Duration) error { return nil }
 
 func (reader) Close() error { return nil }
 

@@ -2,7 +2,11 @@
 
 package vfs
 
-import "pagecache/iouring"
+import (
+	"time"
+
+	"pagecache/iouring"
+)
 
 // OS fails at everything: this system is not Linux.
 var OS FS = noFS{}
@@ -21,4 +25,6 @@ func (noFS) OpenReader(iouring.Options) Reader { return noReader{} }
 type noReader struct{}
 
 func (noReader) Report() (r iouring.Report, c iouring.ReaderCounts) { return }
-func (noReader) Close() error                                       { return nil }
+func (noReader) Settle(time.Duration) error                         { return nil }
+
+func (noReader) Close() error { return nil }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"pagecache/iouring"
 )
@@ -71,6 +72,14 @@ func (o *osReader) Start(fd int, ranges []Range) int {
 		return 0
 	}
 	return r.Start(fd, ranges)
+}
+
+// Settle is Reader.Settle.
+func (o *osReader) Settle(limit time.Duration) error {
+	if r := o.r.Load(); r != nil {
+		return r.Settle(limit)
+	}
+	return nil
 }
 
 func (o *osReader) Report() (iouring.Report, iouring.ReaderCounts) {

@@ -5,6 +5,7 @@ package vfs
 import (
 	"errors"
 	"io"
+	"time"
 
 	"pagecache/iouring"
 	"pagecache/mmapread"
@@ -86,6 +87,8 @@ type MapCounts = mmapread.Counts
 type Reader interface {
 	// Report says what is used for reading, and what was done; the zero values if nothing was read yet.
 	Report() (iouring.Report, iouring.ReaderCounts)
+	// Settle waits, for limit at most, until nothing is being read that Ahead has begun.
+	Settle(limit time.Duration) error
 	// Close waits for what is being read, in bounded time, and wakes everybody who waits.
 	Close() error
 }
