@@ -11,17 +11,23 @@ import (
 // bringIn has what a page of which nothing is resident consists of brought into the page cache, all of it at once, while the goroutine is parked: no fault
 // is taken that would hold up a P. What could not be read is found out by who looks at it.
 func (pc *PageCache[P]) bringIn(h *head) {
-	var room [12]vfs.Range
-	if cold, _ := pc.view.Warm(pc.sealed(room[:0], h)); cold > 0 {
+	warm := true
+	h.Refs(func(r pagestack.Ref) { warm = warm && pc.view.IsWarm(rangeOf(r)) })
+	if warm {
+		return
+	}
+	if cold, _ := pc.view.Warm(pc.sealed(nil, h)); cold > 0 {
 		pc.counts.cold.Add(int64(cold))
 	}
 }
+
+func rangeOf(r pagestack.Ref) vfs.Range { return vfs.Range{Off: int64(r.Ptr.Off), Len: int(r.Ptr.Len)} }
 
 // sealed appends where the messages of a page lie that are read through the map.
 func (s *store) sealed(ranges []vfs.Range, h *head) []vfs.Range {
 	h.Refs(func(r pagestack.Ref) {
 		if s.space.At(r.Ptr.Off).State() != segments.Active {
-			ranges = append(ranges, vfs.Range{Off: int64(r.Ptr.Off), Len: int(r.Ptr.Len)})
+			ranges = append(ranges, rangeOf(r))
 		}
 	})
 	return ranges

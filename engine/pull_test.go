@@ -40,7 +40,7 @@ func pageOutAll(t testing.TB, pc *PageCache[[]byte], pids []PageID) {
 
 // A pull of a page that the page cache holds, and that is a Base view.
 func BenchmarkWarmPull(b *testing.B) {
-	const count, size = 50_000, 1 << 10
+	const count, size = 10_000, 1 << 10
 	pc, pids := pagedOut(b, count, size, nil)
 	defer closeTest(b, pc)
 	tx := begin(b, pc)

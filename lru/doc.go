@@ -17,10 +17,11 @@
 //	Policy   one goroutine that feeds what was recorded to the adviser and pages out what that gives up; what is still too
 //	         much it sweeps out by clock
 //
-//	             more than half full                  Close
-//	    idle ──────── start ────────▶ active ────────▶ closed
-//	      hits are counted, no more      │ ▲               hits are counted, no more
-//	                                     └─┘ start: far more keys than it has counters for
+//	              more than half full                  Close
+//	    idle ──────── start ─────────▶ active ────────▶ closed
+//	      ▲    less than a quarter      │ │ ▲              hits are counted, no more
+//	      └────────── stop ─────────────┘ └─┘
+//	      hits are counted, no more       start: far more keys than it has counters for
 //
 // The adviser is ristretto: TinyLFU decides who gets in, the least frequent of a sample goes out. (Einziger, Friedman,
 // Manes, TinyLFU, 2017.) It is not relied on for the bound: it drops and rejects, lets known keys grow beyond its limit, and

@@ -227,9 +227,8 @@ func (p *Policy) wake() {
 
 // shut ends what the goroutine has.
 func (p *Policy) shut() {
-	p.active.Store(false)
 	if p.adviser != nil {
-		p.adviser.close()
+		p.stop()
 	}
 }
 
@@ -271,10 +270,21 @@ func (p *Policy) advise() {
 	case a == nil && p.budget.Excess() > -capacity/2,
 		a != nil && a.known > a.counters/2 && a.counters < p.counters(a.known, a.cost(), limit)/2:
 		p.start(limit)
+	case a != nil && p.budget.Excess() < -capacity/4*3:
+		p.stop() // until it is half full again: far from both, so that it does not go to and fro
 	case a != nil && a.limit != limit:
 		a.resize(limit, p.closing)
 		p.execute()
 	}
+}
+
+// stop gives the adviser up.
+func (p *Policy) stop() {
+	p.active.Store(false)
+	p.adviser.close()
+	p.adviser = nil
+	p.counts.keys.Store(0)
+	p.counts.cost.Store(0)
 }
 
 // start makes an adviser, in place of the one there is, if any, and tells it what is resident.

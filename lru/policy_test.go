@@ -40,6 +40,21 @@ func TestIdle(t *testing.T) {
 	if s := w.p.Stats(); !s.Active || s.Keys != 600 || s.Cost != 600000 || s.Capacity != 1<<20 {
 		t.Errorf("more than half full: %+v", s)
 	}
+	w.p.Resize(2 << 20)
+	w.settleAll()
+	if s := w.p.Stats(); !s.Active {
+		t.Errorf("more than a quarter full: %+v", s)
+	}
+	w.p.Resize(10 << 20)
+	w.settleAll()
+	if s := w.p.Stats(); s.Active || s.Keys != 0 || s.Cost != 0 || w.p.adviser != nil {
+		t.Errorf("less than a quarter full: %+v", s)
+	}
+	w.p.Resize(1 << 20)
+	w.settleAll()
+	if s := w.p.Stats(); !s.Active || s.Keys != 600 {
+		t.Errorf("full again: %+v", s)
+	}
 }
 
 // What cannot be paged out is passed over, and goes once it can, unless it is wanted again. Proves L4.

@@ -129,6 +129,20 @@ func (m *Map) Warm(ranges []Range) (int, error) {
 	return 0, nil
 }
 
+// IsWarm reports whether a range is known to be warm, or need not be: the fast half of Warm, for one range. Some nanoseconds.
+func (m *Map) IsWarm(r Range) bool {
+	if m.cold.fetch == nil {
+		return true
+	}
+	if !m.isWarm(r) {
+		return false
+	}
+	if rand.Uint32()%doubtOdds == 0 {
+		m.doubtSometimes()
+	}
+	return true
+}
+
 // isWarm reports whether a range is known to be warm.
 func (m *Map) isWarm(r Range) bool {
 	bs := m.cold.blocks.Load()

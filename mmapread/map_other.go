@@ -28,6 +28,9 @@ func (*Map) Close() error { return nil }
 // Warm returns ErrUnsupported.
 func (*Map) Warm([]Range) (int, error) { return 0, ErrUnsupported }
 
+// IsWarm reports true.
+func (*Map) IsWarm(Range) bool { return true }
+
 // Ahead does nothing.
 func (*Map) Ahead([]Range) {}
 

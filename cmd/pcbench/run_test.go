@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -96,8 +97,8 @@ func TestInvalidate(t *testing.T) {
 		{"--rw=read --bs=4k --size=400k --invalidate", "100"}, {"--rw=read --bs=4k --size=400k", "0"},
 		{"--rw=read --bs=8k --delta=100 --size=800k --invalidate=1", "100"},
 	} {
-		store, ok := runJSON(t, c.line).Jobs[0].Store.(map[string]any)
-		if got := fmt.Sprint(store["misses"]); !ok || got != c.misses {
+		store := runJSON(t, c.line).Jobs[0].Store
+		if got := fmt.Sprint(store["misses"]); got != c.misses {
 			t.Errorf("%s: %s misses, want %s", c.line, got, c.misses)
 		}
 	}

@@ -319,6 +319,9 @@ func (v *view) Drop(int64, int64) error { return nil }
 // Warm is vfs.Map.Warm. Nothing is cold.
 func (v *view) Warm([]vfs.Range) (int, error) { return 0, nil }
 
+// IsWarm is vfs.Map.IsWarm.
+func (v *view) IsWarm(vfs.Range) bool { return true }
+
 // Ahead is vfs.Map.Ahead.
 func (v *view) Ahead([]vfs.Range) {}
 

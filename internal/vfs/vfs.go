@@ -106,6 +106,8 @@ type Map interface {
 	// were. The goroutine is parked meanwhile. The system may take them back at any time; an error says that something could not be read, which
 	// reading the view of it will tell.
 	Warm(ranges []Range) (cold int, err error)
+	// IsWarm reports whether Warm of a range would do nothing.
+	IsWarm(r Range) bool
 	// Ahead begins what Warm does and does not wait. A hint.
 	Ahead(ranges []Range)
 	// Protect makes reading views of a range a fault, and Unprotect undoes that: an aid to find views that outlive what they show.

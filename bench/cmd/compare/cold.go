@@ -204,9 +204,11 @@ func coldBeside(_ context.Context, c *config, dir string) (float64, error) {
 	return 0, errors.Join(err, pc.Close())
 }
 
-// What warm pulls are measured with: pages that the page cache holds, of which so few are resident that next to each Get is a pull.
+// What warm pulls are measured with: pages that the page cache holds. Some are paged out again and again while others are pulled (churn); or all are, and then each is pulled
+// once. As few as with Get fit the processor's caches; of the many nothing does, so that the memory's latency shows beside a pull's own cost.
 const (
-	warmPages    = 200_000
+	warmPages    = 10_000
+	widePages    = 200_000
 	warmCapacity = 1 << 20
 )
 
@@ -221,37 +223,79 @@ func allocsOf(pulls int64, _ time.Duration, allocs uint64) float64 {
 	return float64(allocs) / float64(pulls)
 }
 
-func warmGets(figure warmFigure) side {
+func warmGets(count int, figure warmFigure, churn bool) side {
 	return func(_ context.Context, c *config, dir string) (float64, error) {
-		pc, err := coldStore(dir, warmPages, pageSize, engine.Options{CacheCapacity: warmCapacity})
+		pc, err := coldStore(dir, count, pageSize, engine.Options{})
 		if err != nil {
 			return 0, err
 		}
-		for i := range warmPages { // brings all in
+		for i := range count { // brings all in
 			err = errors.Join(err, getOnce(pc, i, pageSize))
 		}
-		pulls := pc.Stats().Pulls
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		start, n := time.Now(), uint64(0)
-		for err == nil && time.Since(start) < c.during() {
-			tx, berr := pc.Begin()
-			if err = berr; err != nil {
+		if churn {
+			err = errors.Join(err, pc.SetCacheCapacity(warmCapacity))
+		}
+		var took time.Duration
+		var allocs uint64
+		first := pc.Stats().Pulls
+		for start := time.Now(); err == nil && (took == 0 || time.Since(start) < c.during()); {
+			if !churn {
+				err = pageOutAll(pc)
+			}
+			if err == nil {
+				took, allocs, err = warmRound(pc, count, took, allocs)
+			}
+		}
+		st := pc.Stats()
+		fmt.Fprintf(os.Stderr, "  %d warm pulls, %d of all cold, in %v; %d evictions\n", st.Pulls-first, st.PullsCold, took, st.Evictions)
+		return figure(st.Pulls-first, took, allocs), errors.Join(err, pc.Close())
+	}
+}
+
+// warmRound gets each page once, and adds what that took and allocated.
+func warmRound(pc *engine.PageCache[[]byte], count int, took time.Duration, allocs uint64) (time.Duration, uint64, error) {
+	const step = 7919 // neighbours in the log are not read one after another
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	start := time.Now()
+	for i := 0; i < count; {
+		tx, err := pc.Begin()
+		if err != nil {
+			return 0, 0, err
+		}
+		for range 256 {
+			p, err := pc.Get(tx, engine.FirstUserPage+engine.PageID(i*step%count))
+			if err != nil || len(p.Value) != pageSize {
+				tx.End()
+				return 0, 0, fmt.Errorf("%d bytes: %w", len(p.Value), err)
+			}
+			if i++; i == count {
 				break
 			}
-			for range 256 {
-				n = n*6364136223846793005 + 1442695040888963407
-				p, gerr := pc.Get(tx, engine.FirstUserPage+engine.PageID((n>>32)*warmPages>>32))
-				if err = gerr; err != nil || len(p.Value) != pageSize {
-					break
-				}
-			}
-			tx.End()
 		}
-		took := time.Since(start)
-		runtime.ReadMemStats(&after)
-		st := pc.Stats()
-		fmt.Fprintf(os.Stderr, "  %d warm pulls, %d of all cold, in %v; %d evictions\n", st.Pulls-pulls, st.PullsCold, took, st.Evictions)
-		return figure(st.Pulls-pulls, took, after.Mallocs-before.Mallocs), errors.Join(err, pc.Close())
+		tx.End()
 	}
+	took += time.Since(start)
+	runtime.ReadMemStats(&after)
+	return took, allocs + after.Mallocs - before.Mallocs, nil
+}
+
+// pageOutAll has all pages paged out, and leaves room for them.
+func pageOutAll(pc *engine.PageCache[[]byte]) error {
+	if err := pc.SetCacheCapacity(1); err != nil {
+		return err
+	}
+	for n := 0; n < 1000; n++ {
+		if st := pc.Stats(); st.HeapResident+st.MappedResident < warmCapacity {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if err := pc.SetCacheCapacity(4 << 30); err != nil {
+		return err
+	}
+	for n := 0; n < 1000 && pc.Stats().Cache.Active; n++ { // the policy ends its work
+		time.Sleep(time.Millisecond)
+	}
+	return nil
 }
