@@ -95,7 +95,6 @@ func TestTimeAndMix(t *testing.T) {
 func TestInvalidate(t *testing.T) {
 	for _, c := range []struct{ line, misses string }{
 		{"--rw=read --bs=4k --size=400k --invalidate", "100"}, {"--rw=read --bs=4k --size=400k", "0"},
-		{"--rw=read --bs=8k --delta=100 --size=800k --invalidate=1", "100"},
 	} {
 		store := runJSON(t, c.line).Jobs[0].Store
 		if got := fmt.Sprint(store["misses"]); got != c.misses {
