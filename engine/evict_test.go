@@ -2,8 +2,11 @@ package engine
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -410,4 +413,124 @@ func TestCapacityChanges(t *testing.T) {
 	if err := pc.SetCacheCapacity(1 << 20); err == nil {
 		t.Error("a closed store took a capacity")
 	}
+}
+
+// A file that is cut short under the map is an error from the call that meets it, whatever it was at, and the process lives; what is in the heap is served on. Proves
+// rule 12; trap 8 of the kernel's making.
+func TestFileCutShort(t *testing.T) {
+	for _, copied := range []bool{false, true} {
+		dir := t.TempDir()
+		pc := openTest(t, dir, &Options{SegmentSize: 64 << 10, ConsolidateAfter: 2, CopyOnRead: copied})
+		tx := begin(t, pc)
+		var pids []PageID
+		value := bytes.Repeat([]byte("v"), 3000)
+		for range 100 {
+			pid, _, err := pc.Allocate(tx, value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pids = append(pids, pid)
+		}
+		tx.End()
+		if _, err := pc.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		tx = begin(t, pc)
+		for _, pid := range pids[:50] {
+			pc.pageOut(tx, pid, true)
+		}
+		seen, err := pc.Get(tx, pids[20]) // a view, or a copy
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(filepath.Join(dir, logName), 4096); err != nil {
+			t.Fatal(err)
+		}
+		if copied && !bytes.Equal(seen.Value, value) {
+			t.Error("a copy has changed")
+		}
+		if p, err := pc.Get(tx, pids[1]); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("Get: %d bytes, %v", len(p.Value), err)
+		}
+		if _, _, err := pc.Fragments(tx, pids[1]); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("Fragments: %v", err)
+		}
+		if err := pc.Prefetch(tx, pids[2:10]...); err != nil {
+			t.Errorf("Prefetch: %v", err)
+		}
+		if _, _, err := pc.Replace(tx, pids[99], ptrTo[[]byte](pc.table.Get(pids[99]).Load()), seen.Value); copied && err != nil || !copied && !errors.Is(err, ErrCorrupt) {
+			t.Errorf("Replace by a view: %v", err)
+		}
+		p := PagePtr[[]byte]{}
+		for range 2 { // more than ConsolidateAfter in all: the page is read to be written anew, which cannot be
+			if p, _, err = pc.Link(tx, pids[3], ptrTo[[]byte](pc.table.Get(pids[3]).Load()), []byte("delta")); err != nil {
+				t.Errorf("Link: %v", err)
+			}
+		}
+		if p.IsZero() {
+			t.Error("Link lost")
+		}
+		for _, pid := range pids[50:99] {
+			if p, err := pc.Get(tx, pid); err != nil || !bytes.Equal(p.Value, value) {
+				t.Errorf("what is in the heap: %v", err)
+			}
+		}
+		tx.End()
+		for range 3 {
+			_, _ = pc.AttemptGC()
+		}
+		_ = pc.Close() // what it has to say is another matter
+	}
+}
+
+// What was prefetched is in the page cache when it is asked for; what is resident or does not exist is passed over.
+func TestPrefetch(t *testing.T) {
+	dir := t.TempDir()
+	o := &Options{SegmentSize: 256 << 10}
+	pc := openTest(t, dir, o)
+	tx := begin(t, pc)
+	var pids []PageID
+	for i := range 200 {
+		size := 3000
+		if i%50 == 0 {
+			size = 200 << 10 // a blob
+		}
+		pid, _, err := pc.Allocate(tx, bytes.Repeat([]byte{byte(i)}, size))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids = append(pids, pid)
+	}
+	tx.End()
+	closeTest(t, pc)
+	pc = openTest(t, dir, o)
+	size, err := pc.file.Size()
+	if err == nil {
+		err = pc.file.DropCache(0, size)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx = begin(t, pc)
+	if err := pc.Prefetch(tx, append(pids, 1<<30, 0, 1)...); err != nil {
+		t.Fatal(err)
+	}
+	if err := pc.reader.Settle(5 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	for i, pid := range pids {
+		if p, err := pc.Get(tx, pid); err != nil || p.Value[0] != byte(i) {
+			t.Fatalf("page %d: %v", pid, err)
+		}
+	}
+	tx.End()
+	if err := pc.Prefetch(tx, pids...); !errors.Is(err, ErrTxEnded) {
+		t.Errorf("in a Tx that has ended: %v", err)
+	}
+	st, c := pc.Stats(), pc.view.Counts()
+	t.Logf("%d pulls, %d of them cold; %+v", st.Pulls, st.PullsCold, c)
+	if c.Ahead == 0 && st.PullsCold > 0 {
+		t.Error("nothing was begun ahead")
+	}
+	closeTest(t, pc)
 }
