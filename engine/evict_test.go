@@ -416,7 +416,7 @@ func TestCapacityChanges(t *testing.T) {
 }
 
 // A file that is cut short under the map is an error from the call that meets it, whatever it was at, and the process lives; what is in the heap is served on. Proves
-// rule 12; trap 8 of the kernel's making.
+// rule 12.
 func TestFileCutShort(t *testing.T) {
 	for _, copied := range []bool{false, true} {
 		dir := t.TempDir()

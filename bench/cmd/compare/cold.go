@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pagecache/bench"
 	"pagecache/engine"
 )
 
@@ -104,6 +105,49 @@ func coldGets(goroutines int, figure coldFigure) side {
 			l.percentile(99), st.Pulls, st.PullsCold)
 		return figure(r, l), errors.Join(err, pc.Close())
 	}
+}
+
+// chainPages are as many pages of 1 KiB as coldPages, all of which are written several times.
+const chainPages = coldPages / 2
+
+// coldChains is the rate of cold Gets by 64 goroutines of pages that consist of one message, or of that and three deltas that were written much later each.
+func coldChains(deltas int) side {
+	return func(_ context.Context, c *config, dir string) (float64, error) {
+		pc, err := engine.Open(dir, engine.Bytes{}, &engine.Options{CacheCapacity: 16 << 20})
+		if err != nil {
+			return 0, err
+		}
+		err = fillPages(pc, chainPages, pageSize)
+		values := bench.NewValues(2, deltaSize)
+		ptrs := make([]engine.PagePtr[[]byte], chainPages)
+		for round := 0; round < deltas && err == nil; round++ {
+			for i := 0; i < chainPages && err == nil; i++ {
+				err = linkOnce(pc, i, &ptrs[i], values.Next())
+			}
+		}
+		if err := errors.Join(err, pc.Close(), forget()); err != nil {
+			return 0, err
+		}
+		settle()
+		if pc, err = engine.Open(dir, engine.Bytes{}, nil); err != nil {
+			return 0, err
+		}
+		r, _, err := inParallel(64, chainPages, c.during(), func(i int) error { return getOnce(pc, i, pageSize+deltas*deltaSize) })
+		return r, errors.Join(err, pc.Close())
+	}
+}
+
+// linkOnce links a delta to page i, without reading it, once its state is known.
+func linkOnce(pc *engine.PageCache[[]byte], i int, ptr *engine.PagePtr[[]byte], delta []byte) error {
+	tx, err := pc.Begin()
+	if err != nil {
+		return err
+	}
+	defer tx.End()
+	for won := false; !won && err == nil; {
+		*ptr, won, err = pc.Link(tx, engine.FirstUserPage+engine.PageID(i), *ptr, delta) // losing tells the state
+	}
+	return err
 }
 
 // fioRandom is fio's rate of random reads past the page cache.

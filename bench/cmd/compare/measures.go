@@ -52,6 +52,7 @@ func comparisons() []*comparison {
 		{name: "open-many", what: "Open to the first Get, 50 000 000 pages against 5 000 000", unit: "ms", ours: opening(50_000_000), other: "5 000 000", theirs: opening(5_000_000), ratioMax: 2},
 		{name: "cold", what: "Get of pages of 4 KiB that nothing has cached, 64 goroutines", unit: "op/s", ours: coldGets(64, coldRate), other: "fio 4 KiB, depth 64", theirs: fioRandom, ratioMin: 0.7},
 		{name: "cold-faults", what: "the same against faults through a map", unit: "op/s", ours: coldGets(64, coldRate), other: "plain faults", theirs: coldFaults, ratioMin: 2},
+		{name: "cold-chains", what: "the same of pages of 1 KiB, each in one message", unit: "op/s", ours: coldChains(0), other: "in four", theirs: coldChains(3)},
 		{name: "cold-1", what: "the same, 1 goroutine, median latency", unit: "µs", ours: coldGets(1, coldMedian), other: "pread", theirs: coldReads, ratioMax: 1.25},
 		{name: "cold-beside", what: "Get of a resident page while 64 goroutines read cold, 99 %", unit: "µs", ours: coldBeside, oursMax: 50},
 		{name: "warm", what: "Get of a page of 1 KiB in the page cache", unit: "ns", ours: warmGets(warmPages, nanosOf, false), oursMax: 700},
