@@ -171,7 +171,7 @@ func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
 		}
 		if e != nil {
 			pc.relieve(tx, pid)
-			return pid, ptrTo[P](&e.Head), nil
+			return pid, ptrTo[P](pid, &e.Head), nil
 		}
 	}
 }
@@ -185,9 +185,9 @@ func (pc *PageCache[P]) Free(tx *Tx, pid PageID, old PagePtr[P]) (PagePtr[P], bo
 	}
 	tx.wrote(0)
 	for {
-		h, same := current(s, old)
+		h, same := current(s, pid, old)
 		if !same {
-			return ptrTo[P](h), false, nil
+			return ptrTo[P](pid, h), false, nil
 		}
 		r, err := pc.log.Reserve(format.KindFree, pid, 0)
 		if err != nil {
@@ -196,7 +196,7 @@ func (pc *PageCache[P]) Free(tx *Tx, pid PageID, old PagePtr[P]) (PagePtr[P], bo
 		e := pagestack.NewFree(h.TS()+1, r.LSN(), r.Ptr())
 		if pc.install(tx, pid, s, h, e, &r, 0) {
 			pc.pages.give(&pc.txs, pid)
-			return ptrTo[P](e), true, nil
+			return ptrTo[P](pid, e), true, nil
 		}
 	}
 }

@@ -10,7 +10,6 @@ import (
 
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/pagestack"
-	"pagecache/internal/invariants"
 	"pagecache/segments"
 	"pagecache/segments/format"
 )
@@ -154,7 +153,10 @@ func (pc *PageCache[P]) cleanStep(calm bool) (bool, error) {
 	c := &pc.cleaner
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	defer func() { c.draining.Store(int64(len(c.drained))) }()
+	defer func() {
+		c.draining.Store(int64(len(c.drained)))
+		pc.budget.Settle(&c.tx.account)
+	}()
 	if c.failed != nil {
 		return false, logError("clean", c.failed)
 	}
@@ -275,10 +277,10 @@ func (pc *PageCache[P]) victim(calm bool) (best segments.Candidate, ok bool) {
 	return best, ok
 }
 
-// refill lets as much more be moved as what was written since warrants, but no more than twice all that is used.
+// refill lets as much more be moved as what was written since warrants, consolidations included, but no more than twice all that is used.
 func (pc *PageCache[P]) refill(used int64) {
 	c := &pc.cleaner
-	now := pc.txs.written()
+	now := pc.txs.written() + pc.counts.rewritten.Load()
 	c.budget = min(c.budget+moveFactor*(now-c.written), 2*used)
 	c.written = now
 	c.spent.Store(c.budget <= 0)
@@ -311,7 +313,7 @@ func (pc *PageCache[P]) cleanSegment(v segments.Candidate) error {
 		if h == nil {
 			continue
 		}
-		if h.Kind() == pagestack.OnDisk && listed {
+		if h.Kind() == pagestack.OnDisk && listed && inside(h, from, from+size) {
 			if pulls++; pulls == fewPulls {
 				if err := pc.readSegment(v.ID); err != nil { // so that the next are no faults of their own
 					return err
@@ -333,8 +335,8 @@ func (pc *PageCache[P]) elsewhere(pid PageID, from, to format.Offset) bool {
 		return false
 	}
 	e := s.Load()
-	if e == nil || e.Kind() != pagestack.Base && e.Kind() != pagestack.Free { // which are one message each
-		return false
+	if e == nil || e.Depth() != 1 || e.Kind() != pagestack.Base && e.Kind() != pagestack.Free && e.Kind() != pagestack.OnDisk {
+		return false // not one message
 	}
 	off := e.Ptr().Off
 	return off < from || off >= to
@@ -367,102 +369,6 @@ func (pc *PageCache[P]) pagesOf(v segments.Candidate) (pages segments.PageList, 
 		}
 	}
 	return pages, nil
-}
-
-// move writes the page anew if any of it lies in [from, to). Its state stays, and so does what it has in memory, unless that may be a view of
-// the old place. It ends because each turn that fails means that somebody else has changed the page.
-func (pc *PageCache[P]) move(tx *Tx, pid PageID, s *slot, from, to format.Offset) error {
-	for {
-		invariants.Jitter()
-		h := s.Load()
-		inside := false
-		if h != nil {
-			h.Refs(func(r pagestack.Ref) { inside = inside || r.Ptr.Off >= from && r.Ptr.Off < to })
-		}
-		if !inside {
-			return nil
-		}
-		kind, p, whole, err := pc.rewritten(tx, pid, h)
-		if err != nil {
-			return err
-		}
-		r, err := pc.put(kind, pid, &p, true)
-		if err != nil {
-			pc.discard(&p)
-			return err
-		}
-		if pc.install(tx, pid, s, h, pc.movedTo(h, &r, whole, p.kept), &r, p.blob) {
-			n := int64(format.AlignUp(format.HeaderSize + len(p.body)))
-			pc.cleaner.moved.Add(n)
-			pc.cleaner.budget -= n
-			return nil
-		}
-		pc.discard(&p)
-	}
-}
-
-// movedTo is the entry of the page whose head is h, at its new place. kept: the page is a blob, and stays the same.
-func (pc *PageCache[P]) movedTo(h *head, r *iobuf.Reservation, whole P, kept bool) *head {
-	switch h.Kind() {
-	case pagestack.Free:
-		return pagestack.NewFree(h.TS(), r.LSN(), r.Ptr())
-	case pagestack.OnDisk:
-		return pagestack.NewOnDisk(h.TS(), []pagestack.Ref{{LSN: r.LSN(), Ptr: r.Ptr()}})
-	case pagestack.Meta, pagestack.Counter:
-		e := pagestack.New[P](h.Kind(), h.TS(), 1, r.LSN(), r.Ptr())
-		e.Ext = h.Ext()
-		return &e.Head
-	}
-	e := pagestack.New[P](pagestack.Base, h.TS(), 1, r.LSN(), r.Ptr())
-	e.Frag = whole
-	if kept {
-		e.Ext = h.Ext()
-	}
-	return &e.Head
-}
-
-// rewritten returns the page whose head is given as one message, and what of it stays in memory, which has nothing of the old place in it (rule 3). A page that
-// is a blob stays that.
-func (pc *PageCache[P]) rewritten(tx *Tx, pid PageID, h *head) (kind format.Kind, p payload, whole P, err error) {
-	switch h.Kind() {
-	case pagestack.Free:
-		return format.KindFree, p, whole, nil
-	case pagestack.Meta:
-		return format.KindMeta, payload{body: format.AppendMeta(nil, h.Ext().Meta)}, whole, nil
-	case pagestack.Counter:
-		return format.KindCounter, payload{body: format.AppendCounter(nil, h.Ext().Counter)}, whole, nil
-	}
-	if h.Depth() == 1 && h.Ptr().Blob {
-		ptr, err := pc.blobAt(pagestack.Ref{LSN: h.LSN, Ptr: h.Ptr()})
-		if h.Kind() != pagestack.OnDisk {
-			whole = pagestack.Whole[P](h).Frag // in the blob, which stays where it is, or in the heap
-		}
-		return format.KindCompact, payload{body: ptr.Append(nil), form: inBlob, blob: ptr.ID, kept: true}, whole, err
-	}
-	whole, view, err := pc.whole(pid, h)
-	switch {
-	case err != nil:
-	case !view:
-		p, err = pc.encode(tx, whole)
-	default:
-		if p, err = pc.encodeView(tx, pid, whole); err == nil && h.Kind() != pagestack.OnDisk {
-			whole, err = pc.m.Decode(slices.Clone(tx.scratch))
-		}
-	}
-	return format.KindCompact, p, whole, err
-}
-
-// encodeView is encode for a value that may be a view of the disk, which is copied to the Tx's scratch memory first.
-func (pc *PageCache[P]) encodeView(tx *Tx, pid PageID, v P) (p payload, err error) {
-	var b []byte
-	err = pc.looking(true, pid, func() error {
-		b = pc.appended(tx, v)
-		return nil
-	})
-	if err == nil {
-		p, err = pc.pack(tx, b)
-	}
-	return p, err
 }
 
 // behind decides whether writers must wait for the cleaner: there is more to clean than there should ever be, and it is not held up by

@@ -112,7 +112,7 @@ func TestCloseWhileCleaning(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			must(t)(s.Replace(tx, pid, ptrTo[[]byte](e), make([]byte, 50)))
+			must(t)(s.Replace(tx, pid, ptrTo[[]byte](pid, e), make([]byte, 50)))
 		}
 	}
 	tx.End()
@@ -580,7 +580,7 @@ func TestReadOfWhatIsJustWritten(t *testing.T) {
 		pc.space.Live(e.Ptr())
 		pc.space.Dead(head.Ptr())
 		done := make(chan error, 1)
-		go func() { done <- read(other, pid, ptrTo[[]byte](e)) }()
+		go func() { done <- read(other, pid, ptrTo[[]byte](pid, e)) }()
 		select {
 		case err := <-done:
 			t.Errorf("%s: ended before the message did: %v", name, err)

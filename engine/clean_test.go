@@ -292,7 +292,7 @@ func TestPageLists(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		must(t)(pc.Link(tx, pids[0], ptrTo[[]byte](pc.table.Get(pids[0]).Load()), []byte("delta")))
+		must(t)(pc.Link(tx, pids[0], ptrTo[[]byte](pids[0], pc.table.Get(pids[0]).Load()), []byte("delta")))
 		if err := b.Seal(); err != nil {
 			t.Fatal(err)
 		}

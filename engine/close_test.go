@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -337,4 +338,57 @@ func TestCloseWithOpenBatch(t *testing.T) {
 			closeTest(t, pc)
 		}
 	}
+}
+
+type slowDecode struct {
+	Bytes
+	slow *atomic.Bool
+}
+
+func (s slowDecode) Decode(b []byte) ([]byte, error) {
+	if s.slow.Swap(false) {
+		time.Sleep(7 * time.Second)
+	}
+	return b, nil
+}
+
+// A Get that is under way when Close loses its patience goes on reading from what it has found.
+func TestCloseUnderGet(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for Close to lose its patience")
+	}
+	slow := new(atomic.Bool)
+	pc, err := Open(t.TempDir(), slowDecode{slow: slow}, &Options{FlushEvery: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := pc.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, ptr, err := pc.Allocate(tx, []byte("base"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err = pc.Link(tx, pid, ptr, []byte("delta")); err != nil {
+		t.Fatal(err)
+	}
+	pc.pageOut(tx, pid, true)
+	slow.Store(true)
+	done := make(chan error)
+	go func() {
+		p, err := pc.Get(tx, pid)
+		if err == nil && string(p.Value) != "basedelta" {
+			err = fmt.Errorf("%q", p.Value)
+		}
+		done <- err
+	}()
+	time.Sleep(100 * time.Millisecond)
+	if err := pc.Close(); err == nil {
+		t.Error("Close says nothing of the Tx")
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	tx.End()
 }

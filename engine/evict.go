@@ -17,6 +17,8 @@ func (v evictor[P]) Cost(key uint64) int64 {
 	if s == nil {
 		return 0
 	}
+	tx := v.pc.txs.begin() // Size may look at a view
+	defer tx.End()
 	heap, mapped := v.pc.weigh(s.Load())
 	return heap + mapped
 }
@@ -44,8 +46,11 @@ func (v evictor[P]) Each(visit func(key uint64) bool) {
 func (v evictor[P]) Sweep(want int64, out func(key uint64)) int64 {
 	tx := v.pc.txs.begin()
 	defer v.end(tx)
-	return v.pc.sweep(tx, want, false, func(pid PageID) { out(uint64(pid)) })
+	return v.pc.sweep(tx, min(want, sweepMost), false, func(pid PageID) { out(uint64(pid)) })
 }
+
+// sweepMost is how many bytes the policy sweeps out in one Tx, and before it looks up.
+const sweepMost = 8 << 20
 
 // end ends a Tx with all told that was freed in it.
 func (v evictor[P]) end(tx *Tx) {
@@ -115,7 +120,7 @@ func (pc *PageCache[P]) thin(tx *Tx, pid PageID) bool {
 		return false
 	}
 	base := pc.ground(h)
-	heap, _ := pc.weigh(h)
+	heap, mapped := pc.weigh(h)
 	baseHeap, baseMapped := pc.weigh(base)
 	if base.Kind() == pagestack.OnDisk || (heap-baseHeap)*thinShare > baseHeap+baseMapped {
 		return false
@@ -128,10 +133,11 @@ func (pc *PageCache[P]) thin(tx *Tx, pid PageID) bool {
 	for _, d := range slices.Backward(deltas) {
 		thinned = &pagestack.NewDelta(thinned, d.Frag, d.LSN, d.Ptr()).Head // with the same timestamp, one above its predecessor's
 	}
+	thinHeap, thinMapped := pc.weigh(thinned)
 	if !s.CompareAndSwap(h, thinned) {
 		return false
 	}
-	pc.budget.Count(&tx.account, -baseHeap, -baseMapped)
+	pc.budget.Count(&tx.account, thinHeap-heap, thinMapped-mapped)
 	pc.counts.evicted.Add(1)
 	pc.met(tx, pid)
 	return true

@@ -225,7 +225,7 @@ func TestPagingOutKeepsStates(t *testing.T) {
 	want := "base"
 	for i := range 3 {
 		pc.pageOut(tx, pid, true)
-		if h := pc.table.Get(pid).Load(); h.Kind() != pagestack.OnDisk || ptrTo[[]byte](h) != ptr || h.Depth() != i+1 {
+		if h := pc.table.Get(pid).Load(); h.Kind() != pagestack.OnDisk || ptrTo[[]byte](pid, h) != ptr || h.Depth() != i+1 {
 			t.Fatalf("paged out %d times: %v of %d messages", i+1, h.Kind(), h.Depth())
 		}
 		ptr = must(t)(pc.Link(tx, pid, ptr, fmt.Append(nil, i)))
@@ -458,12 +458,12 @@ func TestFileCutShort(t *testing.T) {
 		if err := pc.Prefetch(tx, pids[2:10]...); err != nil {
 			t.Errorf("Prefetch: %v", err)
 		}
-		if _, _, err := pc.Replace(tx, pids[99], ptrTo[[]byte](pc.table.Get(pids[99]).Load()), seen.Value); copied && err != nil || !copied && !errors.Is(err, ErrCorrupt) {
+		if _, _, err := pc.Replace(tx, pids[99], ptrTo[[]byte](pids[99], pc.table.Get(pids[99]).Load()), seen.Value); copied && err != nil || !copied && !errors.Is(err, ErrCorrupt) {
 			t.Errorf("Replace by a view: %v", err)
 		}
 		p := PagePtr[[]byte]{}
 		for range 2 { // more than ConsolidateAfter in all: the page is read to be written anew, which cannot be
-			if p, _, err = pc.Link(tx, pids[3], ptrTo[[]byte](pc.table.Get(pids[3]).Load()), []byte("delta")); err != nil {
+			if p, _, err = pc.Link(tx, pids[3], ptrTo[[]byte](pids[3], pc.table.Get(pids[3]).Load()), []byte("delta")); err != nil {
 				t.Errorf("Link: %v", err)
 			}
 		}

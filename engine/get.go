@@ -18,7 +18,7 @@ func (pc *PageCache[P]) Get(tx *Tx, pid PageID) (Page[P], error) {
 				if tx.hits.Add(uint64(pid)) {
 					pc.handOver(tx)
 				}
-				return Page[P]{Kind: Materialized, Value: pagestack.Whole[P](h).Frag, Ptr: ptrTo[P](h)}, nil
+				return Page[P]{Kind: Materialized, Value: pagestack.Whole[P](h).Frag, Ptr: ptrTo[P](pid, h)}, nil
 			}
 		}
 	}
@@ -41,16 +41,17 @@ func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (Page[P], error) {
 	}
 	switch h.Kind() {
 	case pagestack.Free:
-		return Page[P]{Kind: Free, Ptr: ptrTo[P](h)}, nil
+		return Page[P]{Kind: Free, Ptr: ptrTo[P](pid, h)}, nil
 	case pagestack.Counter:
-		return Page[P]{Kind: Counter, Ptr: ptrTo[P](h)}, nil
+		return Page[P]{Kind: Counter, Ptr: ptrTo[P](pid, h)}, nil
 	case pagestack.Meta:
-		return Page[P]{Kind: MetaPage, Ptr: ptrTo[P](h)}, nil
+		return Page[P]{Kind: MetaPage, Ptr: ptrTo[P](pid, h)}, nil
 	}
 	if h.Depth() > pc.limit && !pc.opts.ReadOnly {
 		// The writer who should have done it could not; the log may take it now, and if not, reading goes on.
 		if e, err := pc.consolidate(tx, pid, s, h); err == nil && e != nil {
-			return Page[P]{Kind: Materialized, Value: e.Frag, Ptr: ptrTo[P](&e.Head)}, nil
+			pc.relieve(tx, pid)
+			return Page[P]{Kind: Materialized, Value: e.Frag, Ptr: ptrTo[P](pid, &e.Head)}, nil
 		}
 	}
 	e, err := pc.materialize(pid, h)
@@ -60,7 +61,7 @@ func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (Page[P], error) {
 	if &e.Head != h {
 		pc.keepRead(tx, pid, s, h, e)
 	}
-	return Page[P]{Kind: Materialized, Value: e.Frag, Ptr: ptrTo[P](&e.Head)}, nil
+	return Page[P]{Kind: Materialized, Value: e.Frag, Ptr: ptrTo[P](pid, &e.Head)}, nil
 }
 
 // materialize returns an entry that stands for the same state as h, with the whole page's value in it: h itself where
@@ -195,12 +196,13 @@ func (pc *PageCache[P]) Fragments(tx *Tx, pid PageID) (PagePtr[P], []P, error) {
 	}
 	if h.Depth() > pc.limit && !pc.opts.ReadOnly {
 		if e, err := pc.consolidate(tx, pid, s, h); err == nil && e != nil {
-			return ptrTo[P](&e.Head), []P{e.Frag}, nil
+			pc.relieve(tx, pid)
+			return ptrTo[P](pid, &e.Head), []P{e.Frag}, nil
 		}
 	}
 	frags, _, err := pc.fragments(make([]P, 0, h.Depth()), pid, h)
 	if err != nil {
 		return PagePtr[P]{}, nil, err
 	}
-	return ptrTo[P](h), frags, nil
+	return ptrTo[P](pid, h), frags, nil
 }

@@ -29,10 +29,10 @@ func (pc *PageCache[P]) Link(tx *Tx, pid PageID, old PagePtr[P], delta P) (PageP
 	}
 	pc.pace(tx, len(p.body))
 	for {
-		h, same := current(s, old)
+		h, same := current(s, pid, old)
 		if !same {
 			pc.discard(&p)
-			return ptrTo[P](h), false, nil
+			return ptrTo[P](pid, h), false, nil
 		}
 		r, err := pc.put(format.KindAppend, pid, &p, false)
 		if err != nil {
@@ -44,7 +44,7 @@ func (pc *PageCache[P]) Link(tx *Tx, pid PageID, old PagePtr[P], delta P) (PageP
 			e.Discard()
 			continue // the head moved: either housekeeping, or current finds that the state is gone
 		}
-		ptr := ptrTo[P](&e.Head)
+		ptr := ptrTo[P](pid, &e.Head)
 		if e.Depth() > pc.limit {
 			// Nothing depends on it: the page is whole without, and the next Link or Get tries again.
 			_, _ = pc.consolidate(tx, pid, s, &e.Head)
@@ -70,10 +70,10 @@ func (pc *PageCache[P]) Replace(tx *Tx, pid PageID, old PagePtr[P], frag P) (Pag
 	}
 	pc.pace(tx, len(p.body))
 	for {
-		h, same := current(s, old)
+		h, same := current(s, pid, old)
 		if !same {
 			pc.discard(&p)
-			return ptrTo[P](h), false, nil
+			return ptrTo[P](pid, h), false, nil
 		}
 		e, err := pc.rewrite(tx, pid, s, h, &p, frag, h.TS()+1)
 		if err != nil {
@@ -82,7 +82,7 @@ func (pc *PageCache[P]) Replace(tx *Tx, pid PageID, old PagePtr[P], frag P) (Pag
 		}
 		if e != nil {
 			pc.relieve(tx, pid)
-			return ptrTo[P](&e.Head), true, nil
+			return ptrTo[P](pid, &e.Head), true, nil
 		}
 	}
 }
@@ -118,6 +118,7 @@ func (pc *PageCache[P]) consolidate(tx *Tx, pid PageID, s *slot, h *head) (*entr
 		return nil, err
 	}
 	pc.counts.consolidations.Add(1)
+	pc.counts.rewritten.Add(int64(format.HeaderSize + len(p.body)))
 	return e, nil
 }
 
@@ -132,8 +133,10 @@ func (pc *PageCache[P]) install(tx *Tx, pid PageID, s *slot, h, e *head, r *iobu
 		r.Abort()
 		return false
 	}
-	// Rule 7: the accounts know before the reservation completes.
+	// Rule 7: the accounts know before the reservation completes. What it replaces counts as alive a little longer, which keeps it where it is: a message that points to
+	// a blob is read from the disk, and nothing that is stable is to wait for that.
 	pc.space.Live(e.Ptr())
+	r.Complete()
 	if e.Kind() != pagestack.Delta && h != nil {
 		h.Refs(func(old pagestack.Ref) {
 			if old.Ptr.Blob {
@@ -142,7 +145,6 @@ func (pc *PageCache[P]) install(tx *Tx, pid PageID, s *slot, h, e *head, r *iobu
 			pc.space.Dead(old.Ptr)
 		})
 	}
-	r.Complete()
 	pc.swapped(tx, pid, h, e)
 	return true
 }
@@ -161,13 +163,13 @@ func (pc *PageCache[P]) doomBlob(old pagestack.Ref, keep format.BlobID) {
 }
 
 // current returns the page's head and whether it is in the state old. The head is nil where the page does not exist.
-func current[P any](s *slot, old PagePtr[P]) (*head, bool) {
+func current[P any](s *slot, pid PageID, old PagePtr[P]) (*head, bool) {
 	invariants.Jitter()
 	h := s.Load()
 	if h == nil || h.Kind() == pagestack.Free {
 		return nil, false
 	}
-	return h, h.TS() == old.ts && !old.IsZero()
+	return h, h.TS() == old.ts && pid == old.pid && !old.IsZero()
 }
 
 // writable returns the slot of a page that a caller wants to change, nil if it was never allocated.

@@ -92,6 +92,7 @@ type Page[P any] struct {
 
 // PagePtr is a state of a page, for the compare-and-swap calls. It keeps nothing in memory, and may be kept for as long as the store is open.
 type PagePtr[P any] struct {
+	pid PageID
 	ts  uint64 // which of the page's states (rule 6)
 	lsn LSN    // of its newest message when it was seen; 0: the state of no page
 }
@@ -100,11 +101,11 @@ type PagePtr[P any] struct {
 func (p PagePtr[P]) IsZero() bool { return p.lsn == 0 }
 
 // ptrTo is the state that a page is in whose head is given; zero if that is nil.
-func ptrTo[P any](h *head) PagePtr[P] {
+func ptrTo[P any](pid PageID, h *head) PagePtr[P] {
 	if h == nil {
 		return PagePtr[P]{}
 	}
-	return PagePtr[P]{h.TS(), h.LSN}
+	return PagePtr[P]{pid, h.TS(), h.LSN}
 }
 
 // LastLSN is the LSN of the newest message that the state consists of; 0 if IsZero. The state is durable once that is stable.
@@ -147,10 +148,18 @@ type PageCache[P any] struct {
 	txs    txs
 	ids    counter
 	pages  pages
+	// What follows is written by many, and what stands before and behind it read by all.
+	_      [64]byte
 	counts counts
+	hand   atomic.Uint64 // of the clock: sweep
+	_      [64]byte
 	budget *lru.Budget
 	policy *lru.Policy
-	hand   atomic.Uint64 // of the clock: sweep
+	// blobsAhead says that somebody brings in blobs for a Prefetch.
+	blobsAhead atomic.Bool
+	// barren is where the log was stable when a sweep found nothing that it could page out, −1 since something was read: until it is stable further there is
+	// nothing. Written by sweep and keepRead; a stale one costs a sweep, or spares one.
+	barren atomic.Int64
 	// pulled is the Ext of every Base whose value may be a view of the mapped file.
 	pulled *pagestack.Ext
 	limit  int // ConsolidateAfter
@@ -175,6 +184,7 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 		pc.raw, _ = any(func(b []byte) []byte { return b }).(func(P) []byte)
 	}
 	pc.inline = s.super.SegmentSize / 4
+	pc.barren.Store(-1)
 	pc.budget = lru.NewBudget(s.opts.CacheCapacity)
 	pc.txs.budget = pc.budget
 	pc.policy = lru.New(pc.budget, evictor[P]{pc}, lru.Options{Passive: s.opts.foreground})

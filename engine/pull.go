@@ -38,6 +38,7 @@ func (s *store) sealed(ranges []vfs.Range, h *head) []vfs.Range {
 // and what makes a page's state unknown, such as a damaged snapshot. Safe for concurrent use.
 func (pc *PageCache[P]) Prefetch(tx *Tx, pids ...PageID) error {
 	var ranges []vfs.Range
+	var inBlobs []PageID
 	for _, pid := range pids {
 		if err := pc.check(tx, "prefetch", pid); err != nil {
 			return err
@@ -53,25 +54,41 @@ func (pc *PageCache[P]) Prefetch(tx *Tx, pids ...PageID) error {
 			ranges = pc.sealed(ranges, h)
 			blobs := false
 			h.Refs(func(r pagestack.Ref) { blobs = blobs || r.Ptr.Blob })
-			if blobs {
-				go pc.prefetchBlobs(pid)
+			if blobs && len(inBlobs) < mostBlobsAhead {
+				inBlobs = append(inBlobs, pid)
 			}
 		}
 	}
 	pc.view.Ahead(ranges)
+	if len(inBlobs) > 0 && pc.blobsAhead.CompareAndSwap(false, true) {
+		go pc.prefetchBlobs(inBlobs)
+	}
 	return nil
 }
 
-// prefetchBlobs begins to bring in the blobs of a page, whose names must be read first.
-func (pc *PageCache[P]) prefetchBlobs(pid PageID) {
+// mostBlobsAhead is how many pages in blobs a Prefetch brings in. One at a time does that: each page takes a wait for the name of its file.
+const mostBlobsAhead = 64
+
+// prefetchBlobs begins to bring in the blobs of pages, whose names must be read first.
+func (pc *PageCache[P]) prefetchBlobs(pids []PageID) {
+	defer pc.blobsAhead.Store(false)
+	for _, pid := range pids {
+		if !pc.prefetchBlob(pid) {
+			return
+		}
+	}
+}
+
+// prefetchBlob is for one page, in a Tx of its own. False: the store is being closed.
+func (pc *PageCache[P]) prefetchBlob(pid PageID) bool {
 	tx := pc.txs.begin()
 	defer tx.End()
 	if pc.closed.Load() { // Close waits for Txs that have not seen it
-		return
+		return false
 	}
 	_, h, err := pc.head(pid)
 	if err != nil || h == nil {
-		return
+		return true // Get will tell
 	}
 	if h = pc.ground(h); h.Kind() == pagestack.OnDisk {
 		pc.bringIn(h)
@@ -84,4 +101,5 @@ func (pc *PageCache[P]) prefetchBlobs(pid PageID) {
 			}
 		})
 	}
+	return true
 }

@@ -23,40 +23,53 @@ import (
 //	M3  Where the bound is passed by more than a little, whoever passes it pages out as much himself (relieve), and keeps nothing where that
 //	    does not suffice.
 
-// weigh returns the bytes that the entries from h to the end of its chain keep in memory: in the heap, and as views of the disk.
+// weigh returns the bytes that a page keeps in memory whose head is h: in the heap, its entries and what the policy has to remember of it included, and as
+// views of the disk.
 func (pc *PageCache[P]) weigh(h *head) (heap, mapped int64) {
-	for h != nil {
-		switch h.Kind() {
-		case pagestack.Delta:
-			heap += pc.weight(h)
-			h = h.Next()
-			continue
-		case pagestack.Base, pagestack.Merged:
-			if pc.raw != nil && h.Ext() == pc.pulled {
-				return heap + entrySize, mapped + pc.weight(h) - entrySize
-			}
-			heap += pc.weight(h)
+	for ; h != nil && h.Kind() == pagestack.Delta; h = h.Next() {
+		heap += pc.weighDelta(h)
+	}
+	if h != nil && isWhole(h.Kind()) {
+		size := int64(pc.m.Size(pagestack.Whole[P](h).Frag))
+		switch ext := h.Ext(); {
+		case ext == nil:
+			heap += size
+		case ext == pc.pulled && pc.raw != nil:
+			mapped = size
+		default:
+			heap += size + int64(cap(ext.Refs))*refSize
 		}
-		break
+		heap += entrySize
+	}
+	if heap > 0 {
+		heap += lru.PageOverhead
 	}
 	return heap, mapped
 }
 
-// entrySize is what an entry takes beside the value.
-const entrySize = int64(unsafe.Sizeof(pagestack.Entry[[]byte]{}))
+// What entries take beside the value: one for byte strings, and what one in several messages has for each.
+const (
+	entrySize = int64(unsafe.Sizeof(pagestack.Entry[[]byte]{}))
+	refSize   = int64(unsafe.Sizeof(pagestack.Ref{}))
+)
 
-// weight is what an entry and its value take.
-func (pc *PageCache[P]) weight(h *head) int64 {
-	return entrySize + int64(pc.m.Size(pagestack.Whole[P](h).Frag))
+// weighDelta returns what a delta takes, the first of a run all of that.
+func (pc *PageCache[P]) weighDelta(h *head) int64 {
+	size := int64(pc.m.Size(pagestack.Whole[P](h).Frag))
+	if h.FirstOfRun() {
+		size += entrySize * pagestack.RunLen
+	}
+	return size
 }
 
 // swapped counts what has become resident, or is not any more, since e took h's place, which the caller has brought about. h may be nil.
 func (pc *PageCache[P]) swapped(tx *Tx, pid PageID, h, e *head) {
 	var heap, mapped int64
 	if e.Kind() == pagestack.Delta {
-		heap = pc.weight(e)
+		heap = pc.weighDelta(e)
 		if h.Kind() == pagestack.OnDisk {
 			pc.table.Mark(pid)
+			heap += lru.PageOverhead
 		}
 	} else {
 		heap, mapped = pc.weigh(e)
@@ -93,6 +106,9 @@ func (pc *PageCache[P]) handOver(tx *Tx) {
 func (pc *PageCache[P]) keepRead(tx *Tx, pid PageID, s *slot, h *head, e *entry[P]) {
 	pc.counts.misses.Add(1)
 	if s.CompareAndSwap(h, &e.Head) {
+		if pc.barren.Load() >= 0 {
+			pc.barren.Store(-1)
+		}
 		pc.swapped(tx, pid, h, &e.Head)
 		pc.relieve(tx, pid)
 	}
@@ -112,7 +128,7 @@ func (pc *PageCache[P]) relieveSlow(tx *Tx, pid PageID) {
 	tx.pressure = lru.None
 	pc.handOver(tx)
 	pc.policy.Kick()
-	force := false
+	force := pc.barren.Load() == int64(pc.log.StableEnd())
 	for n := 0; hard && n < reclaimSteps && pc.budget.Excess() > 0; n++ {
 		// In small steps: others do their part, and all of it together would empty the cache.
 		freed := pc.sweep(tx, min(pc.budget.Excess(), reclaimStep), force, func(gone PageID) { pc.met(tx, gone) })
@@ -135,6 +151,10 @@ const reclaimStep, reclaimSteps = 64 << 10, 64
 
 // sweep pages out what the clock's hand finds, until so many bytes are freed or it has gone round twice, and says so of each page.
 func (pc *PageCache[P]) sweep(tx *Tx, want int64, force bool, gone func(PageID)) (freed int64) {
+	stable := int64(pc.log.StableEnd())
+	if !force && pc.barren.Load() == stable {
+		return 0
+	}
 	words := (pc.pages.next.Load() + pagetable.ClockPages - 1) / pagetable.ClockPages
 	for turn := uint64(0); turn < 2*words && freed < want; turn++ {
 		at := PageID(pc.hand.Add(1) % words * pagetable.ClockPages)
@@ -145,6 +165,9 @@ func (pc *PageCache[P]) sweep(tx *Tx, want int64, force bool, gone func(PageID))
 				gone(pid)
 			}
 		}
+	}
+	if !force && freed == 0 {
+		pc.barren.Store(stable)
 	}
 	return freed
 }

@@ -368,7 +368,7 @@ func (v *salvage) savePage(pc *PageCache[[]byte], pid PageID, chain []found) err
 			if err != nil {
 				return err
 			}
-			ptr = ptrTo[[]byte](&e.Head)
+			ptr = ptrTo[[]byte](pid, &e.Head)
 			v.r.Pages++
 		} else if ptr, _, err = pc.Link(tx, pid, ptr, b); err != nil {
 			return err

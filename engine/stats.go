@@ -16,6 +16,7 @@ type counts struct {
 	merges         atomic.Int64
 	consolidations atomic.Int64
 	hits           atomic.Int64 // told in steps of lru.HitsLen
+	rewritten      atomic.Int64 // bytes of messages, by consolidations
 	misses         atomic.Int64
 	cold           atomic.Int64 // of pulls
 	evicted        atomic.Int64

@@ -371,14 +371,18 @@ func (s *store) release() {
 	if s.dev != nil {
 		_ = s.dev.Close()
 		for _, b := range s.bufs {
-			iouring.FreeBuffer(b)
+			if !s.keep {
+				iouring.FreeBuffer(b)
+			}
 		}
 	}
 	if s.view != nil && !s.keep {
 		_ = s.view.Close()
 		s.blobs.close()
 	}
-	s.snaps.close()
+	if !s.keep {
+		s.snaps.close()
+	}
 	if s.reader != nil {
 		_ = s.reader.Close() // what the kernel is still reading would hold the lock
 	}

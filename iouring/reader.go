@@ -293,6 +293,9 @@ func (r *Reader) Start(fd int, ranges []Range) int {
 	}
 	taken := 0
 	r.mu.Lock()
+	if !r.closed {
+		r.signal(true) // before anything can complete
+	}
 	for taken < len(ranges) && r.startRange(fd, ranges[taken]) {
 		taken++
 	}
@@ -300,7 +303,6 @@ func (r *Reader) Start(fd int, ranges []Range) int {
 		r.mu.Unlock()
 		return 0
 	}
-	r.signal(true)
 	r.users.Add(1)
 	defer r.users.Add(-1)
 	end := r.ring.sqTail.Load()
@@ -333,6 +335,7 @@ func (r *Reader) Settle(limit time.Duration) error {
 		}
 		r.mu.Unlock()
 		time.Sleep(50 * time.Microsecond)
+		r.reap() // in case that a signal was lost
 		r.mu.Lock()
 	}
 	return nil

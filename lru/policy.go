@@ -339,11 +339,13 @@ func (p *Policy) execute() {
 	evicted, rejected := p.adviser.verdicts()
 	p.counts.evictions.Add(int64(len(evicted)))
 	p.counts.rejections.Add(int64(len(rejected)))
-	for _, key := range evicted {
-		p.pageOut(key)
-	}
-	for _, key := range rejected {
-		p.pageOut(key)
+	for _, list := range [][]uint64{evicted, rejected} {
+		for _, key := range list {
+			if p.closing() {
+				return
+			}
+			p.pageOut(key)
+		}
 	}
 }
 

@@ -202,7 +202,7 @@ func makePlace(k Kind, i int, ptr format.DiskPtr) place {
 	if k == Delta {
 		k = Kind(inRun | i)
 	}
-	p := place(uint64(k)<<kindShift | uint64(ptr.Len)<<lenShift | uint64(ptr.Off)>>grainBits)
+	p := place(uint64(k)<<kindShift | uint64(ptr.Len&lenMask)<<lenShift | uint64(ptr.Off)>>grainBits)
 	if ptr.Blob {
 		p |= blobBit
 	}
@@ -217,7 +217,7 @@ func (p place) kind() Kind {
 }
 
 // index is a delta's place in its run.
-func (p place) index() int { return int(p >> kindShift & (runLen - 1)) }
+func (p place) index() int { return int(p >> kindShift & (RunLen - 1)) }
 
 func (p place) ptr(lsn format.LSN) format.DiskPtr {
 	return format.DiskPtr{Off: format.Offset(uint64(p)&offMask<<grainBits | uint64(lsn)%grain), Len: uint32(p >> lenShift & lenMask), Blob: p&blobBit != 0}
@@ -230,16 +230,19 @@ type Ext struct {
 	Counter uint64
 }
 
-// runLen is how many deltas are allocated at once: four cache lines. A power of two below inRun.
-const runLen = 4
+// RunLen is how many deltas are allocated at once: four cache lines. A power of two below inRun.
+const RunLen = 4
+
+// FirstOfRun reports whether a delta is the one that its run was allocated for.
+func (h *Head) FirstOfRun() bool { return h.place.index() == 0 }
 
 // run is room for deltas of one page that follow each other. A chain is walked from cold memory, where each step to another
 // place costs a cache miss and often a miss of the address translation too; and one allocation serves several links.
-type run[P any] [runLen]Entry[P]
+type run[P any] [RunLen]Entry[P]
 
 // after returns the entry that lies behind a delta in its run, nil if it is the last.
 func after[P any](h *Head) *Entry[P] {
-	if i := h.place.index(); i+1 < runLen {
+	if i := h.place.index(); i+1 < RunLen {
 		// h is element i of a run, so that the run begins i entries before it and the sum stays inside.
 		r := (*run[P])(unsafe.Add(unsafe.Pointer(h), -i*int(unsafe.Sizeof(Entry[P]{}))))
 		return &r[i+1]

@@ -81,16 +81,16 @@ func TestPacking(t *testing.T) {
 }
 
 // Deltas stack up over run after run: timestamps and depths rise by one, all messages are found, newest first, and a step to another
-// run is needed once in runLen entries only. Proves rule 6.
+// run is needed once in RunLen entries only. Proves rule 6.
 func TestDeltas(t *testing.T) {
 	head := base(5)
-	for i := range 3 * runLen {
+	for i := range 3 * RunLen {
 		lsn := format.LSN(128 + 64*i)
 		e := NewDelta(head, []byte{byte(i)}, lsn, ptrAt(lsn, uint32(i+30)))
 		if e.Kind() != Delta || e.TS() != head.TS()+1 || e.Depth() != head.Depth()+1 || e.Next != head || e.Frag[0] != byte(i) || e.Ptr() != ptrAt(lsn, uint32(i+30)) {
 			t.Fatalf("delta %d: %+v", i, e)
 		}
-		if i%runLen > 0 && uintptr(unsafe.Pointer(e))-uintptr(unsafe.Pointer(head)) != unsafe.Sizeof(*e) {
+		if i%RunLen > 0 && uintptr(unsafe.Pointer(e))-uintptr(unsafe.Pointer(head)) != unsafe.Sizeof(*e) {
 			t.Errorf("delta %d lies elsewhere than its predecessor", i)
 		}
 		head = &e.Head
@@ -103,7 +103,7 @@ func TestDeltas(t *testing.T) {
 		last = r.LSN
 		n++
 	})
-	if n != 3*runLen+1 {
+	if n != 3*RunLen+1 {
 		t.Errorf("%d messages", n)
 	}
 }
@@ -182,7 +182,7 @@ func TestConcurrentDeltas(t *testing.T) {
 	}
 }
 
-// Linking costs one allocation in runLen.
+// Linking costs one allocation in RunLen.
 func BenchmarkNewDelta(b *testing.B) {
 	b.ReportAllocs()
 	head := base(0)

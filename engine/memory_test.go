@@ -1,0 +1,399 @@
+package engine
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"pagecache/internal/simdisk"
+)
+
+// A resident view of a value that is longer than what is kept of scratch memory stays what it is when its segment is cleaned. Proves rule 3.
+func TestMovedLargeView(t *testing.T) {
+	const size = 1<<20 + 4096
+	dir := t.TempDir()
+	o := &Options{SegmentSize: 8 << 20, FlushEvery: -1, eager: true}
+	pc := openTest(t, dir, o)
+	pc.cleaner.mu.Lock()
+	want := bytes.Repeat([]byte("0123456789abcdef"), size/16)
+	tx := begin(t, pc)
+	pid, _, err := pc.Allocate(tx, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx.End()
+	filler := some(t, pc, 12, 1<<20) // fills two segments
+	if _, err := pc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	tx = begin(t, pc)
+	pc.pageOut(tx, pid, true)
+	tx.End()
+	tx = begin(t, pc)
+	p, err := pc.Get(tx, pid) // a view
+	if err != nil || !bytes.Equal(p.Value, want) {
+		t.Fatal(err, len(p.Value))
+	}
+	if !pc.view.Holds(p.Value) {
+		t.Fatal("not a view")
+	}
+	tx.End()
+	for _, f := range filler { // leaves our page alone in its segment
+		tx := begin(t, pc)
+		p, err := pc.Get(tx, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		must(t)(pc.Replace(tx, f, p.Ptr, []byte("x")))
+		tx.End()
+	}
+	if _, err := pc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	pc.cleaner.mu.Unlock()
+	before := pc.table.Get(pid).Load().Ptr()
+	cleanAll(t, pc)
+	if pc.table.Get(pid).Load().Ptr() == before {
+		t.Fatal("was not moved")
+	}
+	tx = begin(t, pc)
+	p, err = pc.Get(tx, pid)
+	if err != nil || !bytes.Equal(p.Value, want) {
+		t.Errorf("after moving: %d bytes, want %d, %v", len(p.Value), len(want), err)
+	}
+	ptr := p.Ptr
+	for range 11 { // until it is consolidated
+		ptr = must(t)(pc.Link(tx, pid, ptr, []byte("d")))
+	}
+	tx.End()
+	closeTest(t, pc)
+	pc = openTest(t, dir, &Options{})
+	tx = begin(t, pc)
+	p, err = pc.Get(tx, pid)
+	if err != nil || len(p.Value) != size+11 {
+		t.Errorf("after linking, consolidating and reopening: %d bytes, want %d, %v", len(p.Value), size+11, err)
+	}
+	tx.End()
+	closeTest(t, pc)
+}
+
+// Gets that write pages anew, since these consist of more messages than ConsolidateAfter, keep within the bound, a batch that is open or not. Trap 8.
+func TestConsolidatingGetsAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	pc := openTest(t, dir, &Options{ConsolidateAfter: 10})
+	var pids []PageID
+	for range 3000 {
+		tx := begin(t, pc)
+		pid, ptr, err := pc.Allocate(tx, make([]byte, 4000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			ptr = must(t)(pc.Link(tx, pid, ptr, make([]byte, 100)))
+		}
+		pids = append(pids, pid)
+		tx.End()
+	}
+	closeTest(t, pc)
+	const capacity = 1 << 20
+	pc = openTest(t, dir, &Options{ConsolidateAfter: 1, CacheCapacity: capacity, FlushEvery: -1})
+	batch, err := pc.PinLog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	worst := int64(0)
+	for _, pid := range pids {
+		tx := begin(t, pc)
+		if _, err := pc.Get(tx, pid); err != nil {
+			t.Fatal(err)
+		}
+		tx.End()
+		h, m := pc.budget.Resident()
+		worst = max(worst, h+m)
+	}
+	if worst > capacity+capacity/10 {
+		t.Errorf("%.2f of the capacity resident at worst", float64(worst)/capacity)
+	}
+	if err := batch.Seal(); err != nil {
+		t.Fatal(err)
+	}
+	closeTest(t, pc)
+}
+
+// Cleaning makes nothing resident that was not. Trap 8.
+func TestCleaningMakesNothingResident(t *testing.T) {
+	const capacity = 1 << 20
+	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, CacheCapacity: capacity, FlushEvery: -1, eager: true})
+	quiet(pc)
+	type page struct {
+		pid PageID
+		ptr PagePtr[[]byte]
+	}
+	var pages []page
+	for range 100 {
+		tx := begin(t, pc)
+		pid, ptr, err := pc.Allocate(tx, make([]byte, 100_000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages = append(pages, page{pid, ptr})
+		junk, jp, err := pc.Allocate(tx, make([]byte, 100_000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		must(t)(pc.Free(tx, junk, jp))
+		tx.End()
+	}
+	flushTest(t, pc)
+	tx := begin(t, pc)
+	for _, p := range pages {
+		pc.pageOut(tx, p.pid, true)
+		must(t)(pc.Link(tx, p.pid, p.ptr, []byte("delta"))) // the base is on disk
+	}
+	tx.End()
+	flushTest(t, pc)
+	settleAll(pc)
+	h, m := pc.budget.Resident()
+	before := h + m
+	pc.cleaner.mu.Unlock()
+	for range 40 {
+		if _, err := pc.AttemptGC(); err != nil {
+			t.Fatal(err)
+		}
+		flushTest(t, pc)
+	}
+	settleAll(pc)
+	h, m = pc.budget.Resident()
+	if n := pc.cleaner.cleaned.Load(); h+m > before || n == 0 {
+		t.Errorf("%d bytes resident before cleaning, %d after %d segments", before, h+m, n)
+	}
+	closeTest(t, pc)
+}
+
+// Prefetch of pages that are files of their own takes one goroutine and one Tx, however many they are.
+func TestPrefetchBlobs(t *testing.T) {
+	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 16 << 10, FlushEvery: -1})
+	pids := some(t, pc, 300, 5000)
+	flushTest(t, pc)
+	pageOutAll(t, pc, pids)
+	var many []PageID
+	for range 20 {
+		many = append(many, pids...)
+	}
+	before := len(pc.txs.all)
+	tx := begin(t, pc)
+	if err := pc.Prefetch(tx, many...); err != nil {
+		t.Fatal(err)
+	}
+	g := runtime.NumGoroutine()
+	tx.End()
+	for pc.txs.domain.Readers() > 0 || runtime.NumGoroutine() > 30 {
+		time.Sleep(time.Millisecond)
+	}
+	pc.txs.mu.Lock()
+	after := len(pc.txs.all)
+	pc.txs.mu.Unlock()
+	if after > before+4 || g > 40 {
+		t.Errorf("%d goroutines, %d Txs made", g, after-before)
+	}
+	closeTest(t, pc)
+}
+
+// What is counted of small deltas, and of pages merged of several, is what they take. Trap 22.
+func TestWeights(t *testing.T) {
+	heap := func() int64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	for _, deltas := range []int{1, 3} {
+		pc := openTest(t, t.TempDir(), &Options{})
+		pids := some(t, pc, 100_000, 10)
+		flushTest(t, pc)
+		pageOutAll(t, pc, pids)
+		settleAll(pc)
+		before := heap()
+		for _, pid := range pids {
+			tx := begin(t, pc)
+			p := ptrTo[[]byte](pid, pc.table.Get(pid).Load())
+			for range deltas {
+				p = must(t)(pc.Link(tx, pid, p, make([]byte, 8)))
+			}
+			tx.End()
+		}
+		settleAll(pc)
+		h, _ := pc.budget.Resident()
+		if taken := heap() - before; taken > h {
+			t.Errorf("%d deltas: counted %.0f, taken %.0f bytes a page", deltas, float64(h)/1e5, float64(taken)/1e5)
+		}
+		tx := begin(t, pc)
+		for _, pid := range pids {
+			if _, err := pc.Get(tx, pid); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tx.End()
+		settleAll(pc)
+		h2, _ := pc.budget.Resident()
+		if taken := heap() - before; taken > h2 {
+			t.Errorf("merged: counted %.0f, taken %.0f bytes a page", float64(h2)/1e5, float64(taken)/1e5)
+		}
+		closeTest(t, pc)
+	}
+}
+
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// A store that is over its capacity and may page nothing out does not look for something all the time.
+func TestNothingToPageOut(t *testing.T) {
+	const capacity = 64 << 20
+	pc := openTest(t, t.TempDir(), &Options{FlushEvery: -1, CacheCapacity: capacity})
+	b, err := pc.PinLog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var slowest time.Duration
+	n := 0
+	for ; n < 700_000; n++ {
+		tx := begin(t, pc)
+		start := time.Now()
+		if _, _, err := pc.Allocate(tx, make([]byte, 20)); err != nil {
+			t.Fatal(err)
+		}
+		slowest = max(slowest, time.Since(start))
+		tx.End()
+		if pc.budget.Excess() > capacity/100 && n > 600_000 {
+			break
+		}
+	}
+	if pc.budget.Excess() <= 0 || slowest > time.Second {
+		t.Errorf("%d pages, excess %d, slowest Allocate %v", n, pc.budget.Excess(), slowest)
+	}
+	time.Sleep(100 * time.Millisecond)
+	before := processorTime()
+	time.Sleep(time.Second)
+	if used := processorTime() - before; used > 200*time.Millisecond {
+		t.Errorf("%v of processor time in a second of doing nothing", used)
+	}
+	if err := b.Seal(); err != nil {
+		t.Fatal(err)
+	}
+	closeTest(t, pc)
+}
+
+// What is written because pages are paged out is paid for in the cleaner's budget like what callers write: space stays in bounds. Trap 15.
+func TestSpaceOfPagingOut(t *testing.T) {
+	const pages, size = 3000, 8000
+	rounds := 60_000
+	if testing.Short() {
+		rounds = 20_000
+	}
+	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 256 << 10, CacheCapacity: 2 << 20, FlushEvery: 5 * time.Millisecond})
+	pids := some(t, pc, pages, size)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i := range rounds {
+		tx := begin(t, pc)
+		pid := pids[rng.IntN(pages)]
+		p, err := pc.Get(tx, pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		must(t)(pc.Link(tx, pid, p.Ptr, binary.LittleEndian.AppendUint32(nil, uint32(i))))
+		tx.End()
+	}
+	// While much is written a small store takes fewSegments more than it needs.
+	st := pc.Stats()
+	if limit := st.LiveBytes*3/2 + (fewSegments+16)*256<<10; int64(st.SegmentsInUse)*256<<10 > limit || st.Consolidations == 0 {
+		t.Errorf("%d KiB in use, at most %d; %+v", st.SegmentsInUse*256, limit>>10, st)
+	}
+	closeTest(t, pc)
+}
+
+// Pages that are paged out and lie elsewhere are no reason to read a segment that is cleaned.
+func TestCleaningReadsNothing(t *testing.T) {
+	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, FlushEvery: -1, eager: true})
+	quiet(pc)
+	pids := some(t, pc, 200, 5000) // a segment
+	flushTest(t, pc)
+	tx := begin(t, pc)
+	for _, pid := range pids[1:] {
+		p, err := pc.Get(tx, pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		must(t)(pc.Replace(tx, pid, p.Ptr, make([]byte, 5000)))
+	}
+	tx.End()
+	some(t, pc, 200, 5000)
+	flushTest(t, pc)
+	tx = begin(t, pc)
+	for _, pid := range pids[1:] {
+		pc.pageOut(tx, pid, true)
+	}
+	tx.End()
+	pc.cleaner.mu.Unlock()
+	if _, err := pc.AttemptGC(); err != nil {
+		t.Fatal(err)
+	}
+	if pc.cleaner.cleaned.Load() == 0 || len(pc.cleaner.buf) != 0 {
+		t.Error("a whole segment was read to move one page that is resident")
+	}
+	closeTest(t, pc)
+}
+
+func flushTest(t testing.TB, pc *PageCache[[]byte]) {
+	t.Helper()
+	if _, err := pc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// After the log has failed what was paged out without being stable can be read. Proves rule 8.
+func TestFailedLogReads(t *testing.T) {
+	for seed := range uint64(20) {
+		d := simdisk.New(seed, simdisk.Options{})
+		pc := openTest(t, "/store", &Options{SegmentSize: 16 << 10, IOBuffers: 3, FlushEvery: -1, fs: d, CacheCapacity: 8000})
+		n := 0
+		vals := map[PageID]byte{}
+		failOn(d, simdisk.OpDeviceWrite, 5, syscall.EIO)
+		for ; n < 400; n++ {
+			tx := begin(t, pc)
+			pid, ptr, err := pc.Allocate(tx, bytes.Repeat([]byte{byte(n)}, 300))
+			if err == nil {
+				vals[pid] = byte(n)
+				_, _, _ = pc.Link(tx, pid, ptr, bytes.Repeat([]byte{byte(n)}, 30)) // which may be what fails
+			} else if !errors.Is(err, ErrFailed) {
+				t.Fatal(err)
+			}
+			tx.End()
+			if err != nil {
+				break
+			}
+		}
+		tx := begin(t, pc)
+		for round := range 3 {
+			for pid, v := range vals {
+				if round > 0 {
+					pc.pageOut(tx, pid, true)
+				}
+				p, err := pc.Get(tx, pid)
+				if err != nil || len(p.Value) < 300 || bytes.Count(p.Value, []byte{v}) != len(p.Value) {
+					t.Fatalf("page %d: %d bytes, %v", pid, len(p.Value), err)
+				}
+			}
+		}
+		tx.End()
+		_ = pc.Close()
+	}
+}

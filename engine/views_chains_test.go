@@ -1,0 +1,218 @@
+package engine
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func chainPiece(pid PageID, token uint64, size int) []byte {
+	b := make([]byte, 20, 20+size+8)
+	binary.LittleEndian.PutUint64(b, uint64(pid))
+	binary.LittleEndian.PutUint64(b[8:], token)
+	binary.LittleEndian.PutUint32(b[16:], uint32(size))
+	rng := rand.NewPCG(uint64(pid), token)
+	for len(b) < 20+size {
+		b = binary.LittleEndian.AppendUint64(b, rng.Uint64())
+	}
+	return b[:20+size]
+}
+
+func chainCheck(pid PageID, v []byte) (n int, err error) {
+	last := uint64(0)
+	for len(v) > 0 {
+		if len(v) < 20 || binary.LittleEndian.Uint64(v) != uint64(pid) {
+			return n, fmt.Errorf("page %d: piece %d: %d bytes of another page", pid, n, len(v))
+		}
+		token, size := binary.LittleEndian.Uint64(v[8:]), int(binary.LittleEndian.Uint32(v[16:]))
+		if len(v) < 20+size || !bytes.Equal(v[:20+size], chainPiece(pid, token, size)) {
+			return n, fmt.Errorf("page %d: piece %d has changed", pid, n)
+		}
+		if token <= last {
+			return n, fmt.Errorf("page %d: pieces out of order", pid)
+		}
+		last = token
+		v = v[20+size:]
+		n++
+	}
+	return n, nil
+}
+
+type chainTruth struct {
+	mu    sync.Mutex
+	count int // pieces
+	last  uint64
+}
+
+// TestViews for pages of all kinds: chains, blobs, compressed values; everything that can be done to them goes on beside. What a page is is known, and looked at each time.
+// Each page's true number of pieces and last token is known under its mutex, which is held over a change and, one time in two, over a Get.
+func TestViewsOfChains(t *testing.T) {
+	const pages = 120
+	seed := *viewsSeed
+	rng := rand.New(rand.NewPCG(seed, 23))
+	dir := t.TempDir()
+	var tokens atomic.Uint64
+	truth := make([]chainTruth, pages)
+	var reads, lives int
+	var evicted, recycled, cons int64
+	first := true
+	t.Logf("replay: go test ./engine -run TestViewsOfChains -args -views.seed=%d -views.time=%v", *viewsSeed, *viewsTime)
+	for start := time.Now(); time.Since(start) < *viewsTime || lives < 2; lives++ {
+		o := &Options{SegmentSize: 16 << 10, IOBuffers: 2 + rng.IntN(3), ConsolidateAfter: 1 + rng.IntN(8), CacheCapacity: int64(1 + rng.IntN(300<<10)),
+			FlushEvery: time.Duration(1+rng.IntN(3000)) * time.Microsecond, eager: rng.IntN(2) == 0, CopyOnRead: rng.IntN(8) == 0,
+			Compression: Compression(rng.IntN(2)), CompressionLevel: 1, SnapshotEvery: 500 + rng.IntN(5000)}
+		if rng.IntN(3) == 0 {
+			o.CacheCapacity = 1
+		}
+		if rng.IntN(4) == 0 {
+			o.IO = IOSyscall
+		}
+		pc := openTest(t, dir, o)
+		if first {
+			first = false
+			tx := begin(t, pc)
+			for i := range pages {
+				pid := FirstUserPage + PageID(i)
+				tok := tokens.Add(1)
+				got, _, err := pc.Allocate(tx, chainPiece(pid, tok, rng.IntN(6000)))
+				if err != nil || got != pid {
+					t.Fatal(got, err)
+				}
+				truth[i] = chainTruth{count: 1, last: tok}
+			}
+			tx.End()
+		}
+		var stop atomic.Bool
+		var wg sync.WaitGroup
+		var total atomic.Int64
+		for range 4 {
+			rng := rand.New(rand.NewPCG(rng.Uint64(), 1))
+			wg.Go(func() {
+				for !stop.Load() && !t.Failed() {
+					tx, err := pc.Begin()
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					type held struct {
+						pid PageID
+						v   []byte
+					}
+					var hs []held
+					for range 1 + rng.IntN(10) {
+						i := rng.IntN(pages)
+						pid := FirstUserPage + PageID(i)
+						p := &truth[i]
+						p.mu.Lock()
+						fail := func(what string, err error) {
+							t.Errorf("%s page %d: %v", what, pid, err)
+						}
+						pg, err := pc.Get(tx, pid)
+						if err != nil {
+							fail("get", err)
+							p.mu.Unlock()
+							break
+						}
+						n, err := chainCheck(pid, pg.Value)
+						if err != nil || n != p.count {
+							fail("check", fmt.Errorf("%d pieces, want %d, %v", n, p.count, err))
+							p.mu.Unlock()
+							break
+						}
+						total.Add(1)
+						hs = append(hs, held{pid, pg.Value})
+						ok, werr := true, error(nil)
+						switch k := rng.IntN(12); {
+						case k < 3 && p.count < 12:
+							tok := tokens.Add(1)
+							_, ok, werr = pc.Link(tx, pid, pg.Ptr, chainPiece(pid, tok, rng.IntN(200)))
+							p.count++
+						case k < 5:
+							tok := tokens.Add(1)
+							size := rng.IntN(2500)
+							if rng.IntN(8) == 0 {
+								size = rng.IntN(9000)
+							}
+							_, ok, werr = pc.Replace(tx, pid, pg.Ptr, chainPiece(pid, tok, size))
+							p.count = 1
+						case k == 5:
+							_, ok, werr = pc.Replace(tx, pid, pg.Ptr, pg.Value)
+						case k == 6:
+							ptr, fr, err := pc.Fragments(tx, pid)
+							werr = err
+							if err == nil && ptr.ts != pg.Ptr.ts {
+								werr = fmt.Errorf("timestamps %d and %d", ptr.ts, pg.Ptr.ts)
+							}
+							var all []byte
+							for j := len(fr) - 1; j >= 0; j-- {
+								all = append(all, fr[j]...)
+							}
+							if n, err := chainCheck(pid, all); err != nil || n != p.count {
+								werr = fmt.Errorf("fragments: %d, want %d, %v", n, p.count, err)
+							}
+						case k == 7:
+							_, werr = pc.AttemptGC()
+							if errors.Is(werr, errLater) {
+								werr = nil
+							}
+						case k == 8:
+							pc.pageOut(tx, pid, true)
+						case k == 9:
+							v := evictor[[]byte]{pc}
+							v.PageOut(uint64(pid))
+						case k == 10:
+							werr = pc.Prefetch(tx, pid, FirstUserPage+PageID(rng.IntN(pages)), FirstUserPage+PageID(rng.IntN(pages)))
+						case k == 11 && rng.IntN(20) == 0:
+							werr = pc.Snapshot()
+						}
+						if werr != nil || !ok {
+							fail("write", fmt.Errorf("won %v: %v", ok, werr))
+						}
+						p.mu.Unlock()
+					}
+					if rng.IntN(3) == 0 {
+						time.Sleep(time.Duration(rng.IntN(2000)) * time.Microsecond)
+					}
+					for _, h := range hs {
+						if _, err := chainCheck(h.pid, h.v); err != nil {
+							t.Error("held:", err)
+						}
+					}
+					tx.End()
+				}
+			})
+		}
+		time.Sleep(300 * time.Millisecond)
+		stop.Store(true)
+		wg.Wait()
+		st := pc.Stats()
+		evicted, recycled, cons = evicted+st.Evictions, recycled+st.Recycled, cons+st.Consolidations
+		reads += int(total.Load())
+		if rng.IntN(2) == 0 {
+			quiet(pc)
+			heap, mapped := residentTruth(t, pc)
+			settleAll(pc)
+			if h, m := pc.budget.Resident(); h != heap || m != mapped {
+				t.Errorf("counted %d and %d, resident %d and %d", h, m, heap, mapped)
+			}
+			pc.cleaner.mu.Unlock()
+		}
+		closeTest(t, pc)
+		if t.Failed() {
+			t.FailNow()
+		}
+		if rng.IntN(4) == 0 {
+			r, err := Check(dir, nil, func(err error) { t.Error(err) })
+			if err != nil || r.Problems > 0 {
+				t.Fatal(err, r)
+			}
+		}
+	}
+	t.Logf("%d lives, %d reads, %d evicted, %d recycled, %d consolidated", lives, reads, evicted, recycled, cons)
+}
