@@ -17,6 +17,8 @@ const (
 	// PageOverhead is about how many bytes the policy itself takes for each page that it knows, counters included. They are
 	// in nobody's budget unless they are counted with the page, as they should be where pages are small.
 	PageOverhead = 176
+	// trusted is how often what is resident at the start counts as met.
+	trusted = 2
 	// never is the interval in seconds at which ristretto looks for keys that have expired. None does.
 	never = 365 * 24 * 3600
 )
@@ -105,10 +107,10 @@ func (a *adviser) verdicts() (evicted, rejected []uint64) {
 }
 
 // feed tells ristretto of a batch of keys that were met: that they were, and what they cost now. It returns how many were
-// known and cost what they did, and whether anything was new. What is new is judged first, by how often it was met before:
+// known and cost what they did. What is new is judged first, by how often it was met before:
 // ristretto lets in what has been met as often as what goes out, so one more would let in whatever comes.
-func (a *adviser) feed(keys []uint64) (hits int, news bool) {
-	news = a.judge(keys)
+func (a *adviser) feed(keys []uint64) (hits int) {
+	a.judge(keys)
 	a.changed = a.changed[:0]
 	grew := false
 	for i, key := range keys {
@@ -127,7 +129,6 @@ func (a *adviser) feed(keys []uint64) (hits int, news bool) {
 		}
 	}
 	if len(a.changed) > 0 {
-		news = true
 		for _, t := range a.changed {
 			a.cache.Set(t.key, t.cost, t.cost)
 		}
@@ -136,11 +137,11 @@ func (a *adviser) feed(keys []uint64) (hits int, news bool) {
 			a.readmit(a.changed)
 		}
 	}
-	return hits, news
+	return hits
 }
 
 // judge looks up what is known of the keys of a batch, and tells ristretto of those that are new or gone, if any.
-func (a *adviser) judge(keys []uint64) (news bool) {
+func (a *adviser) judge(keys []uint64) {
 	a.fresh = a.fresh[:0]
 	for i, key := range keys {
 		a.pages.Touch(key)
@@ -150,18 +151,15 @@ func (a *adviser) judge(keys []uint64) (news bool) {
 		switch {
 		case known && cost <= 0:
 			a.forget(key)
-			news = true
 		case !known && cost > 0:
 			if find(a.fresh, key) < 0 { // what it costs if it is met again is a change
 				a.fresh = append(a.fresh, told{key, cost})
 			}
 		}
 	}
-	if len(a.fresh) == 0 {
-		return news
+	if len(a.fresh) > 0 {
+		a.admit(a.fresh)
 	}
-	a.admit(a.fresh)
-	return true
 }
 
 // find is where the key is in the list, -1 if it is not.
@@ -201,20 +199,30 @@ func (a *adviser) forget(key uint64) bool {
 	return true
 }
 
-// load admits everything that is resident.
+// load admits everything that is resident, as met so often that what is met once, as in a scan, takes no place of it: how often it was really met nobody has
+// counted.
 func (a *adviser) load(stop func() bool) {
 	var list []told
+	admit := func() {
+		a.admit(list)
+		for range trusted {
+			for _, t := range list {
+				a.cache.Get(t.key)
+			}
+		}
+		list = list[:0]
+	}
 	a.pages.Each(func(key uint64) bool {
 		if cost := a.pages.Cost(key); cost > 0 {
 			list = append(list, told{key, cost})
 		}
-		if len(list) == HitsLen {
-			a.admit(list)
-			list = list[:0]
+		if len(list) < HitsLen {
+			return true
 		}
+		admit()
 		return !stop()
 	})
-	a.admit(list)
+	admit()
 }
 
 // resize changes the limit. Where less fits than is known, keys are admitted anew until it does: each that gets in

@@ -111,4 +111,7 @@ func (b *Budget) Resident() (heap, mapped int64) { return b.heap.Load(), b.mappe
 // Excess is how many bytes are resident above the capacity; negative: how many there is room for.
 func (b *Budget) Excess() int64 { return b.total() - b.Capacity() }
 
+// Full is how much of the capacity is used, in percent.
+func (b *Budget) Full() int64 { return int64(100 * float64(b.total()) / float64(b.Capacity())) }
+
 func (b *Budget) total() int64 { return b.heap.Load() + b.mapped.Load() }

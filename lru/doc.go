@@ -5,7 +5,7 @@
 //	    all accounts together have not told is at most capacity/64, once each has counted since the last was registered.
 //	L2  The bound is ours: whatever the adviser drops, rejects or lets grow, and whatever hits are lost, bytes above the
 //	    capacity are paged out as soon as they can be (trap 22).
-//	L3  Recording never waits, allocates nothing, and while there is room for twice what is resident nothing is recorded.
+//	L3  Recording never waits, allocates nothing, and while half of the capacity is left nothing is recorded.
 //	L4  A page whose writes are not stable is passed over, not waited for, and tried again.
 //	L5  A page that is not worth its place, as in a scan, pages out no page that is.
 //	L6  With nothing to do the policy sleeps: no ticks.

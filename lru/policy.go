@@ -66,12 +66,15 @@ type Stats struct {
 const (
 	// queueLen is how many full Hits may wait for the policy.
 	queueLen = 64
-	// restAfter is how many keys that changed nothing are fed between two pauses, so that hits alone cost the policy some 5 %
-	// of a core however many there are. What comes meanwhile is dropped only once the queue is full.
+	// restAfter is how many keys are fed between two pauses, so that they cost the policy some 5 % of a core, and where each is new 20 %,
+	// however many there are. What comes meanwhile is dropped only once the queue is full.
 	restAfter = 1024
-	// pause is how long it rests after such keys, thrice that if any were dropped, and how soon what was busy is tried again. So
-	// up to 200,000 hits a second are all fed, and of many more some 80,000. Being woken for each batch would cost more.
+	// pause is how long it rests after that, thrice that if any were dropped, and how soon what was busy is tried again. So
+	// up to 200,000 keys a second are all fed, and of many more some 80,000. Being woken for each batch would cost more.
 	pause = 4 * time.Millisecond
+	// startFull is the part of the capacity from which on the adviser is told what is used, and stopFull that below which it is not any more: far apart, so that
+	// it does not go to and fro. While less than nearFull is resident, in percent, it is told half as much.
+	startFull, stopFull, nearFull = 50, 25, 90
 	// sweeps is how often a round sweeps before it sees to the queue again.
 	sweeps = 4
 	// slackShare is the part of the capacity that the adviser is not told of. Pages that it does not know of yet live there.
@@ -104,7 +107,8 @@ type Policy struct {
 	// The goroutine's own:
 	adviser *adviser // nil while idle
 	retries retries
-	rested  int   // keys that changed nothing since the last pause
+	loaded  int   // batches that the adviser was told of at its start
+	rested  int   // keys fed since the last pause
 	dropped int64 // keys dropped before the last pause
 	stuck   bool  // sweeping found nothing; not again before the next pause
 }
@@ -145,7 +149,7 @@ func (p *Policy) Take(h *Hits) {
 		}
 	default:
 		p.counts.idle.Add(n)
-		if p.budget.Excess() > -p.budget.Capacity()/2 {
+		if p.budget.Full() > startFull {
 			p.Kick()
 		}
 	}
@@ -213,11 +217,16 @@ func (p *Policy) nextPause() time.Duration {
 	return pause
 }
 
-// resting reports whether hits were fed that changed nothing: those that come next are fed together.
+// resting reports whether anything was fed: what comes next is fed together, after a pause.
 func (p *Policy) resting() bool { return p.rested > 0 }
 
-// hungry reports whether more of the queue is to be fed now: if not too much was, or if that may bring the excess down.
-func (p *Policy) hungry() bool { return p.rested < restAfter || !p.stuck && p.budget.Excess() > 0 }
+// hungry reports whether more of the queue is to be fed now. Where more comes than that it is a sample, and sweeping does what the adviser is not asked for.
+func (p *Policy) hungry() bool {
+	if p.budget.Full() < nearFull {
+		return p.rested < restAfter/2
+	}
+	return p.rested < restAfter
+}
 
 // wake ends a pause.
 func (p *Policy) wake() {
@@ -267,15 +276,24 @@ func (p *Policy) advise() {
 	limit := max(1, capacity-capacity/slackShare)
 	a := p.adviser
 	switch {
-	case a == nil && p.budget.Excess() > -capacity/2,
+	case a == nil && p.budget.Full() > startFull,
 		a != nil && a.known > a.counters/2 && a.counters < p.counters(a.known, a.cost(), limit)/2:
 		p.start(limit)
-	case a != nil && p.budget.Excess() < -capacity/4*3:
-		p.stop() // until it is half full again: far from both, so that it does not go to and fro
+	case a != nil && p.budget.Full() < stopFull:
+		p.stop()
 	case a != nil && a.limit != limit:
 		a.resize(limit, p.closing)
 		p.execute()
 	}
+}
+
+// pressed reports whether there is something more urgent than telling the adviser what is resident. It is called once for each batch, and rests now and then, so that
+// nobody notices.
+func (p *Policy) pressed() bool {
+	if p.loaded++; p.loaded%(restAfter/HitsLen) == 0 {
+		time.Sleep(pause)
+	}
+	return p.closing() || p.budget.Excess() > p.budget.Capacity()/hardShare/2 // then what is not known yet is swept, or met
 }
 
 // stop gives the adviser up.
@@ -303,7 +321,7 @@ func (p *Policy) start(limit int64) {
 	}
 	p.adviser = a
 	p.active.Store(true)
-	a.load(p.closing)
+	a.load(p.pressed)
 	p.execute()
 }
 
@@ -325,12 +343,10 @@ func (p *Policy) feed(h *Hits) {
 	for _, key := range keys {
 		p.retries.drop(key)
 	}
-	hits, news := p.adviser.feed(keys)
+	hits := p.adviser.feed(keys)
 	p.counts.taken.Add(int64(len(keys)))
 	p.counts.hits.Add(int64(hits))
-	if !news {
-		p.rested += len(keys)
-	}
+	p.rested += len(keys)
 	p.execute()
 }
 

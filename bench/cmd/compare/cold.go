@@ -24,6 +24,8 @@ const (
 	coldBytes = 2 << 30
 	coldPage  = 4 << 10
 	coldPages = coldBytes / coldPage
+	// coldMessage is what such a page takes in the log, one after another: it lies in two blocks.
+	coldMessage = coldPage + 24
 )
 
 // coldStore opens a store of that many pages of which nothing is cached.
@@ -176,7 +178,7 @@ func coldFile(ctx context.Context, dir string) (*os.File, error) {
 	return os.Open(filepath.Join(dir, "fio"))
 }
 
-// coldFaults is how many blocks a second goroutines read by looking at them through a map.
+// coldFaults is how many of as many bytes in the same places goroutines read in a second by looking at them through a map.
 func coldFaults(ctx context.Context, c *config, dir string) (float64, error) {
 	f, err := coldFile(ctx, dir)
 	if err != nil {
@@ -193,13 +195,14 @@ func coldFaults(ctx context.Context, c *config, dir string) (float64, error) {
 	}
 	var sum atomic.Int64
 	r, _, err := inParallel(64, coldPages, c.during(), func(i int) error {
-		sum.Add(int64(m[i*coldPage]))
+		at := i * coldMessage % (coldBytes - coldMessage)
+		sum.Add(int64(m[at]) + int64(m[at+coldMessage-1]))
 		return nil
 	})
 	return r, err
 }
 
-// coldReads is the median latency of reading such a block.
+// coldReads is the median latency of reading as many bytes in the same places.
 func coldReads(ctx context.Context, c *config, dir string) (float64, error) {
 	f, err := coldFile(ctx, dir)
 	if err != nil {
@@ -209,9 +212,9 @@ func coldReads(ctx context.Context, c *config, dir string) (float64, error) {
 	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM); err != nil {
 		return 0, err
 	}
-	b := make([]byte, coldPage)
+	b := make([]byte, coldMessage)
 	_, l, err := inParallel(1, coldPages, c.during(), func(i int) error {
-		_, err := f.ReadAt(b, int64(i)*coldPage)
+		_, err := f.ReadAt(b, int64(i)*coldMessage%(coldBytes-coldMessage))
 		return err
 	})
 	return coldMedian(0, l), err
