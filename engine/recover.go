@@ -54,6 +54,10 @@ func (s *store) recover() (*recovered, error) {
 			o.Known = append(o.Known, g.Base)
 		}
 	}
+	if s.view, err = s.file.OpenMap(false, s.reader); err != nil {
+		return nil, err
+	}
+	s.bringInHeaders(size)
 	_ = s.file.Advise(vfs.Sequential) // a hint, like the one below
 	res, err := recovery.Scan(s.file, o)
 	if err != nil {
@@ -69,6 +73,20 @@ func (s *store) recover() (*recovered, error) {
 		r.tail = &r.scan.Segments[len(r.scan.Segments)-1]
 	}
 	return r, r.ids(s)
+}
+
+// bringInHeaders brings in the headers of all segments at once, if they are many: read one by one, a few at a time, they would wait for the disk.
+func (s *store) bringInHeaders(fileSize int64) {
+	const few = 32
+	size := int64(s.super.SegmentSize)
+	if fileSize < few*size {
+		return
+	}
+	var ranges []vfs.Range
+	for off := int64(0); off < fileSize-format.SegmentHeaderSize; off += size {
+		ranges = append(ranges, vfs.Range{Off: off, Len: format.SegmentHeaderSize})
+	}
+	_, _ = s.view.Warm(ranges) // what could not be read is found out by the scan
 }
 
 // ids decides where the id counter goes on. Ids are handed out below the sum of the last durable note and
@@ -108,9 +126,6 @@ func (s *store) start(r *recovered) (err error) {
 	}
 	if s.report.Reason != "" {
 		s.opts.Logger.Info("log device", "dir", s.dir, "use", deviceLine(s.report))
-	}
-	if s.view, err = s.file.OpenMap(false, s.reader); err != nil {
-		return err
 	}
 	fileSize, err := s.file.Size()
 	if err != nil {
@@ -177,9 +192,6 @@ func (s *store) wholeSlots(r *recovered, fileSize int64) (int64, error) {
 
 // startToRead takes the log as it was found. What is shown was made durable by recover, if the store was not closed cleanly (rule 11).
 func (s *store) startToRead(r *recovered) (err error) {
-	if s.view, err = s.file.OpenMap(false, s.reader); err != nil {
-		return err
-	}
 	fileSize, err := s.file.Size()
 	if err != nil {
 		return err

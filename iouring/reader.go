@@ -271,10 +271,12 @@ func (r *Reader) signal(on bool) {
 	}
 }
 
+// isLong reports whether a request waits behind those that are not: it has a long range, or very many.
 func isLong(ranges []Range) bool {
+	const much = 16 << 20
 	sum := 0
 	for _, x := range ranges {
-		if sum += x.Len; sum > pieceBytes {
+		if sum += x.Len; x.Len > pieceBytes || sum > much {
 			return true
 		}
 	}
