@@ -341,7 +341,7 @@ func (r *killRun) options() Options {
 		Direct: []DirectMode{DirectAuto, DirectOff}[rng.IntN(2)], CacheCapacity: []int64{1, 8 << 10, 64 << 10, 0}[rng.IntN(4)],
 		CopyOnRead: rng.IntN(4) == 0}
 	if r.lie {
-		o.SegmentSize, o.FlushEvery = 0, -1 // else what is full is written without being asked for
+		o.SegmentSize, o.FlushEvery, o.IDPersistInterval = 0, -1, 0 // else what is full, or comes before a note of ids, is written without being asked for
 	}
 	return o
 }
