@@ -10,6 +10,7 @@ import (
 
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/pagestack"
+	"pagecache/lru"
 	"pagecache/segments"
 	"pagecache/segments/format"
 )
@@ -155,7 +156,9 @@ func (pc *PageCache[P]) cleanStep(calm bool) (bool, error) {
 	defer c.mu.Unlock()
 	defer func() {
 		c.draining.Store(int64(len(c.drained)))
-		pc.budget.Settle(&c.tx.account)
+		if pc.budget.Settle(&c.tx.account) != lru.None {
+			pc.policy.Kick()
+		}
 	}()
 	if c.failed != nil {
 		return false, logError("clean", c.failed)

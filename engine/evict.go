@@ -43,10 +43,12 @@ func (v evictor[P]) Each(visit func(key uint64) bool) {
 }
 
 // Sweep pages out what the clock's hand finds.
-func (v evictor[P]) Sweep(want int64, out func(key uint64)) int64 {
+func (v evictor[P]) Sweep(want int64, out func(key uint64)) (freed int64, more bool) {
 	tx := v.pc.txs.begin()
 	defer v.end(tx)
-	return v.pc.sweep(tx, min(want, sweepMost), false, func(pid PageID) { out(uint64(pid)) })
+	want = min(want, sweepMost)
+	freed = v.pc.sweep(tx, want, false, func(pid PageID) { out(uint64(pid)) })
+	return freed, freed >= want
 }
 
 // sweepMost is how many bytes the policy sweeps out in one Tx, and before it looks up.
@@ -101,6 +103,7 @@ func (pc *PageCache[P]) SetCacheCapacity(bytes int64) error {
 		return fmt.Errorf("set the cache's capacity: %w", ErrClosed)
 	}
 	pc.budget.SetCapacity(bytes)
+	pc.barren.Store(-1)
 	pc.policy.Kick()
 	return nil
 }

@@ -253,7 +253,7 @@ func TestUnstableIsPassedOver(t *testing.T) {
 	if out := v.PageOut(uint64(pid)); out != lru.Busy || v.Cost(uint64(pid)) == 0 {
 		t.Errorf("unstable: %v", out)
 	}
-	if freed := v.Sweep(1<<20, func(uint64) {}); freed != 0 {
+	if freed, more := v.Sweep(1<<20, func(uint64) {}); freed != 0 || more {
 		t.Errorf("swept %d unstable bytes", freed)
 	}
 	if _, err := pc.MakeStable(ptr.LastLSN()); err != nil {

@@ -397,3 +397,43 @@ func TestFailedLogReads(t *testing.T) {
 		_ = pc.Close()
 	}
 }
+
+// A sweep that was asked for nothing says nothing of what there is: a capacity that is lowered afterwards is kept by an idle store.
+func TestIdleStoreComesDown(t *testing.T) {
+	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, CacheCapacity: 64 << 20, FlushEvery: -1})
+	some(t, pc, 8000, 1000)
+	flushTest(t, pc)
+	tx := begin(t, pc)
+	pc.sweep(tx, pc.budget.Excess(), false, func(PageID) {})
+	if pc.barren.Load() >= 0 {
+		t.Error("barren, though nothing was looked at")
+	}
+	tx.End()
+	if err := pc.SetCacheCapacity(1 << 20); err != nil {
+		t.Fatal(err)
+	}
+	for start := time.Now(); pc.budget.Excess() > 0; time.Sleep(time.Millisecond) {
+		if time.Since(start) > 10*time.Second {
+			t.Fatalf("%d bytes above the capacity", pc.budget.Excess())
+		}
+	}
+	closeTest(t, pc)
+}
+
+// Values that are longer than what a call pages out are not kept where there is no room for them. Trap 8.
+func TestLongValuesAreBounded(t *testing.T) {
+	const capacity = 32 << 20
+	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, CacheCapacity: capacity})
+	some(t, pc, 30_000, 1000)
+	tx := begin(t, pc)
+	for range 4 {
+		if _, _, err := pc.Allocate(tx, make([]byte, 24<<20)); err != nil {
+			t.Fatal(err)
+		}
+		if h, m := pc.budget.Resident(); h+m > capacity+capacity/20 {
+			t.Errorf("%.2f of the capacity", float64(h+m)/capacity)
+		}
+	}
+	tx.End()
+	closeTest(t, pc)
+}

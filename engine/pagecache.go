@@ -152,6 +152,7 @@ type PageCache[P any] struct {
 	_      [64]byte
 	counts counts
 	hand   atomic.Uint64 // of the clock: sweep
+	sweeps atomic.Uint64 // that were begun
 	_      [64]byte
 	budget *lru.Budget
 	policy *lru.Policy

@@ -82,11 +82,15 @@ func (s *store) bringInHeaders(fileSize int64) {
 	if fileSize < few*size {
 		return
 	}
-	var ranges []vfs.Range
+	const together = 1024
+	ranges := make([]vfs.Range, 0, together)
 	for off := int64(0); off < fileSize-format.SegmentHeaderSize; off += size {
 		ranges = append(ranges, vfs.Range{Off: off, Len: format.SegmentHeaderSize})
+		if len(ranges) == together || off+size >= fileSize-format.SegmentHeaderSize {
+			_, _ = s.view.Warm(ranges) // what could not be read is found out by the scan
+			ranges = ranges[:0]
+		}
 	}
-	_, _ = s.view.Warm(ranges) // what could not be read is found out by the scan
 }
 
 // ids decides where the id counter goes on. Ids are handed out below the sum of the last durable note and

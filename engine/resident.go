@@ -104,13 +104,15 @@ func (pc *PageCache[P]) handOver(tx *Tx) {
 // keepRead makes what was read of a page resident, unless there is no room for it. Where another writer was first, what was read is still the page's
 // state at that moment.
 func (pc *PageCache[P]) keepRead(tx *Tx, pid PageID, s *slot, h *head, e *entry[P]) {
-	pc.counts.misses.Add(1)
 	if s.CompareAndSwap(h, &e.Head) {
+		pc.swapped(tx, pid, h, &e.Head)
+		pc.counts.misses.Add(1) // after the mark, and before the look: see sweep
 		if pc.barren.Load() >= 0 {
 			pc.barren.Store(-1)
 		}
-		pc.swapped(tx, pid, h, &e.Head)
 		pc.relieve(tx, pid)
+	} else {
+		pc.counts.misses.Add(1)
 	}
 }
 
@@ -129,20 +131,23 @@ func (pc *PageCache[P]) relieveSlow(tx *Tx, pid PageID) {
 	pc.handOver(tx)
 	pc.policy.Kick()
 	force := pc.barren.Load() == int64(pc.log.StableEnd())
-	for n := 0; hard && n < reclaimSteps && pc.budget.Excess() > 0; n++ {
-		// In small steps: others do their part, and all of it together would empty the cache.
-		freed := pc.sweep(tx, min(pc.budget.Excess(), reclaimStep), force, func(gone PageID) { pc.met(tx, gone) })
-		pc.budget.Settle(&tx.account)
-		pc.counts.reclaimed.Add(freed)
-		switch {
-		case freed > 0:
-		case !force:
-			force = true
-		default: // there is nothing left but what is just being made resident
-			pc.pageOut(tx, pid, true)
-			pc.budget.Settle(&tx.account)
-			hard = false
+	for n := 0; hard && n < reclaimSteps; n++ {
+		excess := pc.budget.Excess()
+		if excess <= 0 {
+			return
 		}
+		// In small steps: others do their part, and all of it together would empty the cache.
+		freed := pc.sweep(tx, min(excess, reclaimStep), force, func(gone PageID) { pc.met(tx, gone) })
+		pc.counts.reclaimed.Add(freed)
+		if hard = pc.budget.Settle(&tx.account) == lru.Hard; freed == 0 && !force {
+			hard, force = true, true
+		} else if freed == 0 {
+			break // there is nothing left but what is just being made resident
+		}
+	}
+	if hard && pc.budget.Settle(&tx.account) == lru.Hard {
+		pc.pageOut(tx, pid, true)
+		pc.budget.Settle(&tx.account)
 	}
 }
 
@@ -151,12 +156,12 @@ const reclaimStep, reclaimSteps = 64 << 10, 64
 
 // sweep pages out what the clock's hand finds, until so many bytes are freed or it has gone round twice, and says so of each page.
 func (pc *PageCache[P]) sweep(tx *Tx, want int64, force bool, gone func(PageID)) (freed int64) {
-	stable := int64(pc.log.StableEnd())
-	if !force && pc.barren.Load() == stable {
+	stable, misses, turn := int64(pc.log.StableEnd()), pc.counts.misses.Load(), pc.sweeps.Add(1)
+	if want <= 0 || !force && pc.barren.Load() == stable {
 		return 0
 	}
 	words := (pc.pages.next.Load() + pagetable.ClockPages - 1) / pagetable.ClockPages
-	for turn := uint64(0); turn < 2*words && freed < want; turn++ {
+	for n := uint64(0); n < 2*words && freed < want; n++ {
 		at := PageID(pc.hand.Add(1) % words * pagetable.ClockPages)
 		for m := pc.table.Clock(at); m != 0 && freed < want; m &= m - 1 {
 			pid := at + PageID(bits.TrailingZeros64(m))
@@ -166,8 +171,11 @@ func (pc *PageCache[P]) sweep(tx *Tx, want int64, force bool, gone func(PageID))
 			}
 		}
 	}
-	if !force && freed == 0 {
+	if !force && freed == 0 && pc.sweeps.Load() == turn { // nobody else has moved the hand, so that it went round
 		pc.barren.Store(stable)
+		if pc.counts.misses.Load() != misses { // what was read meanwhile may have been missed; who reads from now on sees what was stored
+			pc.barren.Store(-1)
+		}
 	}
 	return freed
 }

@@ -130,3 +130,35 @@ func TestBoundAfterBusy(t *testing.T) {
 	s.allBusy(false)
 	eventually(t, "capacity", func() bool { return b.Excess() <= 0 })
 }
+
+// trickle has nothing to page out but a little that comes back at once, as where much is not stable and some is read.
+type trickle struct {
+	a      Account
+	sweeps atomic.Int64
+}
+
+func (s *trickle) Cost(uint64) int64      { return 0 }
+func (s *trickle) PageOut(uint64) Outcome { return Busy }
+func (s *trickle) Each(func(uint64) bool) {}
+func (s *trickle) Touch(uint64)           {}
+func (s *trickle) Sweep(int64, func(uint64)) (int64, bool) {
+	s.sweeps.Add(1)
+	time.Sleep(time.Millisecond)
+	return 1, false
+}
+
+// A policy that goes round and finds too little rests before it tries again.
+func TestTrickle(t *testing.T) {
+	b := NewBudget(1 << 20)
+	s := new(trickle)
+	b.Register(&s.a)
+	b.Count(&s.a, 1<<20+5000, 0)
+	b.Settle(&s.a)
+	p := New(b, s, Options{})
+	p.Kick()
+	time.Sleep(500 * time.Millisecond)
+	p.Close()
+	if n := s.sweeps.Load(); n > 250 || n == 0 {
+		t.Errorf("%d sweeps of a millisecond in half a second", n)
+	}
+}

@@ -8,7 +8,7 @@
 //	L3  Recording never waits, allocates nothing, and while half of the capacity is left nothing is recorded.
 //	L4  A page whose writes are not stable is passed over, not waited for, and tried again.
 //	L5  A page that is not worth its place, as in a scan, pages out no page that is.
-//	L6  With nothing to do the policy sleeps: no ticks.
+//	L6  With nothing to do the policy sleeps: no ticks. Over the bound, with nothing that can be paged out, it looks again every few milliseconds.
 //
 // Three parts, each of which stands alone:
 //

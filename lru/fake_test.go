@@ -99,11 +99,11 @@ func (s *store) Each(visit func(key uint64) bool) {
 	}
 }
 
-func (s *store) Sweep(want int64, out func(key uint64)) int64 {
+func (s *store) Sweep(want int64, out func(key uint64)) (int64, bool) {
 	s.call("sweep", 0)
 	freed := s.sweep(want, out)
 	s.settle(freed)
-	return freed
+	return freed, freed >= want
 }
 
 func (s *store) Touch(key uint64) { s.pages[key].touched.Store(true) }

@@ -31,7 +31,8 @@ type Pages interface {
 	Each(visit func(key uint64) bool)
 	// Sweep pages out what it finds, by clock, until so many bytes are freed or it has gone round once, and says out of each key
 	// that it has. It passes over pages that are busy and, once, over those that were touched.
-	Sweep(want int64, out func(key uint64)) (freed int64)
+	// more says that it stopped because that was enough, so that there may be more.
+	Sweep(want int64, out func(key uint64)) (freed int64, more bool)
 	// Touch marks a page for the next Sweep.
 	Touch(key uint64)
 }
@@ -110,7 +111,7 @@ type Policy struct {
 	loaded  int   // batches that the adviser was told of at its start
 	rested  int   // keys fed since the last pause
 	dropped int64 // keys dropped before the last pause
-	stuck   bool  // sweeping found nothing; not again before the next pause
+	stuck   bool  // sweeping went round and found too little; not again before the next pause
 }
 
 // New starts a policy.
@@ -381,16 +382,16 @@ func (p *Policy) enforce() {
 		return
 	}
 	p.retries.try(p.pageOut)
-	for fruitless, n := 0, 0; n < sweeps && !p.closing(); n++ {
+	for rounds, n := 0, 0; n < sweeps && !p.closing(); n++ {
 		excess := p.budget.Excess()
 		if excess <= 0 {
 			return
 		}
-		freed := p.pages.Sweep(excess, p.swept)
+		freed, more := p.pages.Sweep(excess, p.swept)
 		p.counts.swept.Add(freed)
-		if freed > 0 {
-			fruitless = 0
-		} else if fruitless++; fruitless == 2 { // the first may have found all of them touched
+		if more {
+			rounds = 0
+		} else if rounds++; rounds == 2 { // the first may have found all of them touched
 			p.stuck = true
 			return
 		}

@@ -26,7 +26,7 @@ type Map struct {
 	whole  bool  // read as a whole, not here and there
 	window int64 // bytes a window maps, a multiple of the page size
 
-	size    atomic.Int64                // file size last seen; the file only grows while it is mapped
+	size    atomic.Int64                // file size last seen; where the file has become shorter since, looking is a fault (Guard)
 	windows atomic.Pointer[[]mmap.MMap] // replaced, never changed, under mu; nil once closed
 	cold    cold
 	// refused is until when windows that are not mapped yet are not tried, in nanoseconds; written under mu. A stale one costs a try.
