@@ -41,6 +41,11 @@ func residentTruth(t testing.TB, pc *PageCache[[]byte]) (heap, mapped int64) {
 
 // settleAll has all accounts told but the cleaner's, which tells itself after each step. No Tx is at work.
 func settleAll(pc *PageCache[[]byte]) {
+	for pc.blobsAhead.Load() { // what a Prefetch has begun has Txs of its own
+		time.Sleep(time.Millisecond)
+	}
+	pc.snaps.mu.Lock() // and so has a snapshot
+	defer pc.snaps.mu.Unlock()
 	pc.txs.mu.Lock()
 	defer pc.txs.mu.Unlock()
 	for _, tx := range pc.txs.all {
