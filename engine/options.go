@@ -59,7 +59,7 @@ type Options struct {
 	// IOBuffers is how many segments can be in memory while they are filled and written [3], 2 … 32. Costs
 	// SegmentSize bytes outside the Go heap each.
 	IOBuffers int
-	// CacheCapacity is the bound on the bytes of pages that are kept in memory, views of the disk included [1 GiB]; it is passed by a twentieth at most. Where it
+	// CacheCapacity is the bound on the bytes of pages that are kept in memory, views of the disk included [1 GiB]; it is passed by a twentieth at most, and for a moment by what each goroutine has just read or written. Where it
 	// is small, less than is written between flushes is kept. See also SetCacheCapacity.
 	CacheCapacity int64
 	// CopyOnRead copies what is read from the disk into the heap. Else a page that lies there in one piece, of Bytes or of a Materializer that aliases, is a
