@@ -19,7 +19,7 @@ type trace struct {
 	capacity int64
 	cost     []int64
 	keys     []uint32
-	luck     float64 // by how much ristretto's ratio differs from one run to the next, or to several
+	swing    int // how many times as many runs the mean takes, since ristretto's ratio differs so from one to the next
 }
 
 const (
@@ -109,9 +109,11 @@ func traces(length int) (all []trace) {
 	for i := range all {
 		switch {
 		case strings.HasPrefix(all[i].name, "loop"):
-			all[i].luck = 0.02 // from 0.67 to 0.84: all keys are met equally often, and what is counted before it is judged decides
+			all[i].swing = 4 // a deviation of 0.044: all keys are met equally often, and what is counted before it is judged decides
 		case strings.HasSuffix(all[i].name, "shifting"):
-			all[i].luck = 0.01
+			all[i].swing = 8 // of 0.0065, a little more than what it is to be proved of
+		default:
+			all[i].swing = 1
 		}
 	}
 	return all
@@ -237,8 +239,11 @@ func runOptimum(tr *trace) float64 {
 	return float64(hits) / float64(len(tr.keys))
 }
 
+// tolerance is by how much the policy may hit less often than ristretto alone does.
+const tolerance = 0.005
+
 // The policy hits as often as ristretto alone, and more often than LRU where pages differ in worth. Ristretto samples as its
-// maps are laid out, so each runs a few times. Proves L5.
+// maps are laid out, so each runs a few times, in turn, and means are compared. Proves L5.
 func TestHitRatios(t *testing.T) {
 	length, runs := 300000, 3
 	if testing.Short() {
@@ -251,20 +256,21 @@ func TestHitRatios(t *testing.T) {
 	fmt.Fprintf(&table, "%-24s %8s %10s %8s %8s %8s\n", "trace", "LRU", "ristretto", "ours", "16 Txs", "optimum")
 	for _, tr := range traces(length) {
 		ours, plain, busy := 0.0, 0.0, 0.0
-		for range runs {
+		n := runs * tr.swing
+		for range n {
 			one, stats := runOurs(t, &tr, 1)
 			if stats.Swept > tr.capacity/10 {
 				t.Errorf("%s: %d bytes were swept", tr.name, stats.Swept)
 			}
 			many, _ := runOurs(t, &tr, 16)
-			ours += one / float64(runs)
-			busy += many / float64(runs)
-			plain += runRistretto(t, &tr) / float64(runs)
+			ours += one / float64(n)
+			busy += many / float64(n)
+			plain += runRistretto(t, &tr) / float64(n)
 		}
 		lru, optimum := runLRU(&tr), runOptimum(&tr)
 		fmt.Fprintf(&table, "%-24s %8.4f %10.4f %8.4f %8.4f %8.4f\n", tr.name, lru, plain, ours, busy, optimum)
-		if ours < plain-0.005-tr.luck && !deaf {
-			t.Errorf("%s: ours %.4f, ristretto alone %.4f", tr.name, ours, plain)
+		if min(ours, busy) < plain-tolerance && !deaf {
+			t.Errorf("%s: ours %.4f, with 16 Txs %.4f, ristretto alone %.4f", tr.name, ours, busy, plain)
 		}
 		if strings.HasPrefix(tr.name, "zipf") && !strings.HasSuffix(tr.name, "shifting") && ours <= lru && !deaf {
 			t.Errorf("%s: ours %.4f, LRU %.4f", tr.name, ours, lru)
