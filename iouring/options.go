@@ -16,6 +16,7 @@ type Options struct {
 	Direct  Mode     // O_DIRECT
 	Depth   int      // writes in flight; 0: 8
 	Buffers [][]byte // memory that writes will come from; registered with the ring if the limits allow it
+	Park    bool     // of a Reader: callers park at once, even one who reads alone
 }
 
 // Report says what a Device came to use, and why nothing better.

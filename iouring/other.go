@@ -31,6 +31,9 @@ func (*Reader) Report() Report { return Report{} }
 // Counts says nothing.
 func (*Reader) Counts() ReaderCounts { return ReaderCounts{} }
 
+// Submitting is false.
+func (*Reader) Submitting() bool { return false }
+
 // Fetch fails with ErrLinuxOnly.
 func (*Reader) Fetch(int, []Range) error { return ErrLinuxOnly }
 

@@ -14,3 +14,8 @@ type ReaderCounts struct {
 	Submissions int64 // system calls that submitted reads, each for as many as had been queued
 	Bytes       int64 // copied, which is less than was brought in
 }
+
+// Add returns the sums of c and d.
+func (c ReaderCounts) Add(d ReaderCounts) ReaderCounts {
+	return ReaderCounts{c.Reads + d.Reads, c.Started + d.Started, c.Calls + d.Calls, c.Submissions + d.Submissions, c.Bytes + d.Bytes}
+}

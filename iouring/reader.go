@@ -59,9 +59,11 @@ type Reader struct {
 	// users are the calls that may look at the ring outside of mu. They come under mu, before Close, and leave at any time; Close waits for zero.
 	users atomic.Int64
 
+	// leading says that somebody submits. Written under mu; Submitting reads it without, and a stale one costs a wait.
+	leading atomic.Bool
+
 	mu      sync.Mutex
 	report  Report
-	leading bool // somebody submits
 	short   requests
 	long    requests
 	flights []readFlight // by id; len is the depth
@@ -74,6 +76,7 @@ type Reader struct {
 	closed  bool
 	count   ReaderCounts
 
+	park       bool          // nobody attends
 	drainLimit time.Duration // drainLimit, save in tests
 }
 
@@ -103,7 +106,7 @@ type readFlight struct {
 // errReader is wrapped by the errors of a Reader that is closed.
 var errReader = fmt.Errorf("reader: %w", os.ErrClosed)
 
-// OpenReader opens a Reader; of the Options, Ring and Depth count. Where io_uring cannot be had the Reader uses system calls, and its Report says
+// OpenReader opens a Reader; of the Options, Ring, Depth and Park count. Where io_uring cannot be had the Reader uses system calls, and its Report says
 // why. Errors: a Ring of On that does not work.
 func OpenReader(o Options) (*Reader, error) { return openReader(linux, o) }
 
@@ -111,7 +114,7 @@ func openReader(k kernel, o Options) (*Reader, error) {
 	if o.Depth <= 0 {
 		o.Depth = readDepth
 	}
-	r := &Reader{drainLimit: drainLimit, report: Report{Block: blockBytes}, scratch: make([]byte, pieceBytes)}
+	r := &Reader{park: o.Park, drainLimit: drainLimit, report: Report{Block: blockBytes}, scratch: make([]byte, pieceBytes)}
 	r.pool.New = func() any { return &request{wake: make(chan bool, 2)} }
 	err := errors.New("it is switched off")
 	if o.Ring != Off {
@@ -190,6 +193,10 @@ func (r *Reader) Counts() ReaderCounts {
 	return r.count
 }
 
+// Submitting reports whether a caller is just now submitting: another would have it submit for both, or wait. Beside it a second Reader is
+// faster by some percent where many read, as the kernel does most of the work of a read when it is submitted.
+func (r *Reader) Submitting() bool { return r.leading.Load() }
+
 // Fetch returns once every 4 KiB block of the ranges of the file has been in the page cache. What lies beyond the file's end
 // is left out. An error says little: whoever then reads the file finds out.
 func (r *Reader) Fetch(fd int, ranges []Range) error {
@@ -206,9 +213,9 @@ func (r *Reader) Fetch(fd int, ranges []Range) error {
 	}
 	r.users.Add(1)
 	r.queue(q)
-	lead := !r.leading
-	r.leading = true
-	alone := lead && len(r.free) == len(r.flights)
+	lead := !r.leading.Load()
+	r.leading.Store(true)
+	alone := lead && !r.park && len(r.free) == len(r.flights)
 	if alone && r.slow > 0 {
 		alone = false
 		r.slow--
@@ -308,8 +315,8 @@ func (r *Reader) Start(fd int, ranges []Range) int {
 	r.users.Add(1)
 	defer r.users.Add(-1)
 	end := r.ring.sqTail.Load()
-	lead := !r.leading
-	r.leading = true
+	lead := !r.leading.Load()
+	r.leading.Store(true)
 	r.mu.Unlock()
 	if lead {
 		r.lead()

@@ -126,7 +126,7 @@ func (r *Reader) lead() {
 		if more {
 			r.count.Submissions++
 		}
-		r.leading = more
+		r.leading.Store(more)
 		r.mu.Unlock()
 		done.wakeAll()
 		if !more {
@@ -144,8 +144,10 @@ func (r *Reader) reap() bool {
 	r.mu.Lock()
 	r.land(&done)
 	broken := r.broken.Load()
-	lead := !broken && !r.leading && (r.ring.pending() || r.short.head != nil || r.long.head != nil)
-	r.leading = r.leading || lead
+	lead := !broken && !r.leading.Load() && (r.ring.pending() || r.short.head != nil || r.long.head != nil)
+	if lead {
+		r.leading.Store(true)
+	}
 	r.mu.Unlock()
 	done.wakeAll()
 	if lead {
@@ -291,7 +293,7 @@ func (r *Reader) drain() error {
 		var done requests
 		r.mu.Lock()
 		r.land(&done)
-		flying, idle := len(r.flights)-len(r.free), !r.leading && r.users.Load() == 0
+		flying, idle := len(r.flights)-len(r.free), !r.leading.Load() && r.users.Load() == 0
 		broken := r.broken.Load()
 		r.mu.Unlock()
 		done.wakeAll()

@@ -476,7 +476,7 @@ func TestStart(t *testing.T) {
 		t.Errorf("%d started", m)
 	}
 	r.mu.Lock()
-	r.leading = true
+	r.leading.Store(true)
 	r.mu.Unlock()
 	r.lead()
 	if err := unix.Close(fd); err != nil {

@@ -73,6 +73,8 @@ const (
 	// pause is how long it rests after that, thrice that if any were dropped, and how soon what was busy is tried again. So
 	// up to 200,000 keys a second are all fed, and of many more some 80,000. Being woken for each batch would cost more.
 	pause = 4 * time.Millisecond
+	// loadBurst is for how long an adviser that starts is told what is resident before the policy rests, and loadRest how many times as long it then does.
+	loadBurst, loadRest = time.Millisecond, 4
 	// startFull is the part of the capacity from which on the adviser is told what is used, and stopFull that below which it is not any more: far apart, so that
 	// it does not go to and fro. While less than nearFull is resident, in percent, it is told half as much.
 	startFull, stopFull, nearFull = 50, 25, 90
@@ -108,10 +110,10 @@ type Policy struct {
 	// The goroutine's own:
 	adviser *adviser // nil while idle
 	retries retries
-	loaded  int   // batches that the adviser was told of at its start
-	rested  int   // keys fed since the last pause
-	dropped int64 // keys dropped before the last pause
-	stuck   bool  // sweeping went round and found too little; not again before the next pause
+	since   time.Time // when loading the adviser went on after a rest
+	rested  int       // keys fed since the last pause
+	dropped int64     // keys dropped before the last pause
+	stuck   bool      // sweeping went round and found too little; not again before the next pause
 }
 
 // New starts a policy.
@@ -291,8 +293,9 @@ func (p *Policy) advise() {
 // pressed reports whether there is something more urgent than telling the adviser what is resident. It is called once for each batch, and rests now and then, so that
 // nobody notices.
 func (p *Policy) pressed() bool {
-	if p.loaded++; p.loaded%(restAfter/HitsLen) == 0 {
-		time.Sleep(pause)
+	if worked := time.Since(p.since); worked > loadBurst {
+		time.Sleep(loadRest * worked)
+		p.since = time.Now()
 	}
 	return p.closing() || p.budget.Excess() > p.budget.Capacity()/hardShare/2 // then what is not known yet is swept, or met
 }
@@ -322,6 +325,7 @@ func (p *Policy) start(limit int64) {
 	}
 	p.adviser = a
 	p.active.Store(true)
+	p.since = time.Now()
 	a.load(p.pressed)
 	p.execute()
 }

@@ -19,7 +19,7 @@ type Fetcher interface {
 // Counts is what a Map has done about cold blocks. Ranges that were known to be warm are not counted.
 type Counts struct {
 	Warm     int64 // ranges that were found in the page cache by asking the kernel
-	Cold     int64 // ranges of which something had to be fetched
+	Cold     int64 // ranges of which something had to be fetched, or was taken to, as of those before
 	Fetched  int64 // bytes of the blocks fetched
 	Ahead    int64 // ranges whose fetching was begun without waiting
 	Mincores int64 // questions to the kernel

@@ -118,6 +118,77 @@ func evict(t testing.TB, m *Map, off, n int64) {
 	}
 }
 
+// Where one range after another is cold the kernel is asked about few, blocks that are known are not fetched again, nor long ranges unasked, and
+// once what is met is there it is asked about all again.
+func TestColdStreak(t *testing.T) {
+	const count, long = 4096, 16 * coldMost
+	f, m, n := coldFile(t, count*blockSize+long, 64*blockSize)
+	warm := func(off, length int64) int {
+		cold, err := m.Warm([]Range{{off, int(length)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cold
+	}
+	for i := range int64(count / 2) {
+		warm(i*blockSize+blockSize/2, blockSize) // half of each of two blocks: the first is known from the second range on
+	}
+	c, xs := m.Counts(), n.take()
+	if asked := int64(count / 2 / coldOdds); c.Mincores < asked/2+coldStreak || c.Mincores > 2*asked+coldStreak {
+		t.Errorf("asked %d times", c.Mincores)
+	}
+	if want := int64(count/2+1) * blockSize; c.Fetched != want || c.Cold != count/2 {
+		t.Errorf("%+v, want %d bytes fetched", c, want)
+	}
+	for _, x := range xs[1:] {
+		if x.Len != blockSize {
+			t.Fatalf("fetched %v", x)
+		}
+	}
+	if _, err := f.ReadAt(make([]byte, (count/2-1)*blockSize+long), (count/2+1)*blockSize); err != nil { // and so it is cached
+		t.Fatal(err)
+	}
+	if cold := warm(count*blockSize, long); cold != 0 {
+		t.Error("a long range was fetched unasked")
+	}
+	m.cold.streak.Store(coldStreak) // as it was
+	cold := 0
+	for i := int64(count/2 + 1); i < count; i++ {
+		cold += warm(i*blockSize, blockSize)
+	}
+	if cold > 20*coldOdds { // each is asked about with a chance of 1 in coldOdds
+		t.Errorf("%d ranges were fetched though they were there", cold)
+	}
+}
+
+// Two ranges that follow each other are two, though they are fetched as one.
+func TestColdNeighbours(t *testing.T) {
+	_, m, n := coldFile(t, 16*blockSize, 0)
+	cold, err := m.Warm([]Range{{0, blockSize}, {blockSize, blockSize}})
+	if c := m.Counts(); err != nil || cold != 2 || c.Cold != 2 || c.Warm != 0 || len(n.take()) != 1 {
+		t.Errorf("%d cold, %v, %+v", cold, err, c)
+	}
+}
+
+// Windows that are new to one are being made by another, while nothing is asked.
+func TestColdStreakWindows(t *testing.T) {
+	const count, window = 512, 16 * blockSize
+	_, m, _ := coldFile(t, count*window, window)
+	m.cold.streak.Store(1 << 40)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for i := range int64(count) {
+				if _, err := m.Warm([]Range{{i*window + window/2, window / 2}}); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
 // The bits of blocks follow a slice of bools.
 func TestBlocks(t *testing.T) {
 	const window = 200 * blockSize

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,14 +12,24 @@ import (
 	"pagecache/iouring"
 )
 
-func (osFS) OpenReader(o iouring.Options) Reader { return &osReader{opts: o, open: iouring.OpenReader} }
+// maxLanes bounds through how many rings a store reads. Two were 4 % faster than one for 64 readers on two processors, and three no better.
+const maxLanes = 4
 
-// osReader is a Reader, and a mmapread.Fetcher, that opens an iouring.Reader when it is first used.
+func (osFS) OpenReader(o iouring.Options) Reader {
+	r := &osReader{opts: o, open: iouring.OpenReader}
+	r.usable.Store(int32(min(maxLanes, runtime.GOMAXPROCS(0))))
+	return r
+}
+
+// osReader is a Reader, and a mmapread.Fetcher, of a few iouring.Readers: the first is opened when it is first used, each other by whoever finds
+// those before it submitting, which is most of the work of a read and done by one caller at a time in each.
 type osReader struct {
 	opts iouring.Options
 	open func(iouring.Options) (*iouring.Reader, error) // seam
-	// r is set once, under mu, by whoever reads first. A stale nil costs the mutex.
-	r atomic.Pointer[iouring.Reader]
+	// lanes are set once each, in order, under mu. A stale nil costs the mutex.
+	lanes [maxLanes]atomic.Pointer[iouring.Reader]
+	// usable is how many lanes there may be. Lowered, never below 1, under mu, where no more rings can be had.
+	usable atomic.Int32
 
 	mu     sync.Mutex
 	reason string // why not as the options want it
@@ -27,33 +38,70 @@ type osReader struct {
 
 var errReaderClosed = fmt.Errorf("reader: %w", os.ErrClosed)
 
+// get returns the first lane that nobody is submitting to, else the last.
 func (o *osReader) get() (*iouring.Reader, error) {
-	if r := o.r.Load(); r != nil {
-		return r, nil
+	var before *iouring.Reader
+	for i := range int(o.usable.Load()) {
+		r := o.lanes[i].Load()
+		if r == nil {
+			return o.getSlow(i, before)
+		}
+		if !r.Submitting() {
+			return r, nil
+		}
+		before = r
 	}
-	return o.getSlow()
+	return before, nil
 }
 
-// getSlow opens the reader. Where that insists on what does not work it takes system calls: it is too late to refuse.
-func (o *osReader) getSlow() (*iouring.Reader, error) {
+// getSlow opens lane i, or returns the one before it where it cannot be had.
+func (o *osReader) getSlow(i int, before *iouring.Reader) (*iouring.Reader, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if r := o.r.Load(); r != nil {
+	if r := o.lanes[i].Load(); r != nil {
 		return r, nil
 	}
 	if o.closed {
 		return nil, errReaderClosed
 	}
-	r, err := o.open(o.opts)
-	if err != nil {
-		o.reason = err.Error()
-		var again error
-		if r, again = o.open(iouring.Options{Ring: iouring.Off}); again != nil {
-			return nil, errors.Join(err, again)
-		}
+	var r *iouring.Reader
+	var err error
+	if i == 0 {
+		r, err = o.first()
+	} else {
+		r = o.another()
 	}
-	o.r.Store(r)
+	if r == nil {
+		o.usable.Store(int32(max(1, i)))
+		return before, err
+	}
+	o.lanes[i].Store(r)
 	return r, nil
+}
+
+// first opens the reader that all callers may come to. Where that insists on what does not work it takes system calls: it is too late to refuse.
+func (o *osReader) first() (*iouring.Reader, error) {
+	r, err := o.open(o.opts)
+	if err == nil {
+		return r, nil
+	}
+	o.reason = err.Error()
+	r, again := o.open(iouring.Options{Ring: iouring.Off})
+	if again != nil {
+		return nil, errors.Join(err, again)
+	}
+	return r, nil
+}
+
+// another opens a reader beside others, nil if it would have no ring. Nobody who comes there reads alone.
+func (o *osReader) another() *iouring.Reader {
+	opts := o.opts
+	opts.Ring, opts.Park = iouring.On, true
+	r, err := o.open(opts)
+	if err != nil {
+		return nil
+	}
+	return r
 }
 
 // Fetch is mmapread.Fetcher.Fetch.
@@ -75,34 +123,47 @@ func (o *osReader) Start(fd int, ranges []Range) int {
 }
 
 // Settle is Reader.Settle.
-func (o *osReader) Settle(limit time.Duration) error {
-	if r := o.r.Load(); r != nil {
-		return r.Settle(limit)
+func (o *osReader) Settle(limit time.Duration) (err error) {
+	for _, r := range o.opened() {
+		err = errors.Join(err, r.Settle(limit))
 	}
-	return nil
+	return err
 }
 
-func (o *osReader) Report() (iouring.Report, iouring.ReaderCounts) {
-	r := o.r.Load()
-	if r == nil {
-		return iouring.Report{}, iouring.ReaderCounts{}
+// opened returns the lanes there are.
+func (o *osReader) opened() (all []*iouring.Reader) {
+	for i := range o.lanes {
+		if r := o.lanes[i].Load(); r != nil {
+			all = append(all, r)
+		}
 	}
+	return all
+}
+
+// Report is Reader.Report: of the first lane, and the sums of all.
+func (o *osReader) Report() (report iouring.Report, sum iouring.ReaderCounts) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	report := r.Report()
+	for i, r := range o.opened() {
+		if i == 0 {
+			report = r.Report()
+		}
+		sum = sum.Add(r.Counts())
+	}
 	if o.reason != "" {
 		report.Reason = o.reason
 	}
-	return report, r.Counts()
+	return report, sum
 }
 
-func (o *osReader) Close() error {
+// Close is Reader.Close.
+func (o *osReader) Close() (err error) {
 	o.mu.Lock()
 	o.closed = true
-	r := o.r.Load()
+	all := o.opened()
 	o.mu.Unlock()
-	if r == nil {
-		return nil
+	for _, r := range all {
+		err = errors.Join(err, r.Close())
 	}
-	return r.Close()
+	return err
 }

@@ -4,8 +4,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -89,5 +93,75 @@ func TestReader(t *testing.T) {
 	}
 	if err := unused.(*osReader).Fetch(0, []Range{{Len: 1}}); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("closed unused: %v", err)
+	}
+}
+
+// Callers who find others submitting read through a ring of their own, if it can be had: what was done is counted in one place, Settle waits for
+// all, and Close leaves nothing behind.
+func TestReaderLanes(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	const size = 1 << 20
+	f := mustOpen(t, filepath.Join(t.TempDir(), "file"), Write|Create)
+	if _, err := f.WriteAt(make([]byte, size), 0); err != nil {
+		t.Fatal(err)
+	}
+	raw := int(f.(*osFile).Fd())
+	before := descriptors(t)
+	for _, refused := range []bool{false, true} {
+		o := OS.OpenReader(iouring.Options{}).(*osReader)
+		var opened, tried atomic.Int64
+		o.open = func(opts iouring.Options) (*iouring.Reader, error) {
+			opened.Add(1)
+			if opts.Park && tried.Add(1) > 0 && refused {
+				return nil, unix.ENOMEM
+			}
+			return iouring.OpenReader(opts)
+		}
+		if err := o.Fetch(raw, []Range{{Len: 1}}); err != nil {
+			t.Fatal(err)
+		}
+		if rep, _ := o.Report(); !rep.Ring {
+			t.Skipf("one ring at least is needed: %s", rep.Reason)
+		}
+		var fetched atomic.Int64
+		var wg sync.WaitGroup
+		end := time.Now().Add(10 * time.Second)
+		for range 16 {
+			wg.Go(func() {
+				for n := 0; n < 100 || tried.Load() == 0 && time.Now().Before(end); n++ {
+					if err := o.Fetch(raw, []Range{{Off: int64(n*4096) % size, Len: 4096}}); err != nil {
+						t.Error(err)
+						return
+					}
+					fetched.Add(1)
+				}
+				o.Start(raw, []Range{{Off: 0, Len: 4096}})
+			})
+		}
+		wg.Wait()
+		if err := o.Settle(10 * time.Second); err != nil {
+			t.Error(err)
+		}
+		_, c := o.Report()
+		want := 2
+		if refused {
+			want = 1
+		}
+		if n := len(o.opened()); n != want || opened.Load() != 2 || c.Reads != fetched.Load()+1+c.Started || c.Calls != 0 {
+			t.Errorf("refused %v: %d lanes, %d times opened, %d fetched, %+v", refused, n, opened.Load(), fetched.Load(), c)
+		}
+		if err := errors.Join(o.Close(), o.Close()); err != nil {
+			t.Error(err)
+		}
+		if n := descriptors(t); n != before {
+			t.Errorf("%d descriptors, %d before", n, before)
+		}
+		if err := o.Fetch(raw, []Range{{Len: 1}}); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("after Close: %v", err)
+		}
+	}
+	runtime.GOMAXPROCS(1)
+	if o := OS.OpenReader(iouring.Options{}).(*osReader); o.usable.Load() != 1 {
+		t.Errorf("one processor: %d lanes", o.usable.Load())
 	}
 }
