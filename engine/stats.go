@@ -62,7 +62,7 @@ type Stats struct {
 	MappedResident int64
 	Hits           int64     // Gets of resident pages, counted in steps of 64 for each Tx
 	Misses         int64     // Gets that had to read
-	PullsCold      int64     // of Pulls: something had to be brought into the page cache
+	PullsCold      int64     // of Pulls: something had to be brought into the page cache, or was taken to, as for those before
 	PullsWarm      int64     // of Pulls: from the page cache, or an io buffer
 	Evictions      int64     // pages that were paged out, whoever did it
 	Reclaimed      int64     // bytes of them, paged out by calls that passed the bound

@@ -16,7 +16,7 @@ type Options struct {
 	Direct  Mode     // O_DIRECT
 	Depth   int      // writes in flight; 0: 8
 	Buffers [][]byte // memory that writes will come from; registered with the ring if the limits allow it
-	Park    bool     // of a Reader: callers park at once, even one who reads alone
+	Park    bool     // of a Reader beside another: callers park at once, even one who reads alone, and it is of that depth or none
 }
 
 // Report says what a Device came to use, and why nothing better.

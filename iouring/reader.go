@@ -72,6 +72,7 @@ type Reader struct {
 	started int          // pieces in flight that nobody waits for
 	settle  int          // calls of Settle under way: nothing is started meanwhile
 	slow    int          // so many reads alone park at once
+	lost    time.Time    // when the ring failed while something that was started was in flight
 	muted   bool         // completions are not signalled: somebody attends
 	closed  bool
 	count   ReaderCounts
@@ -132,7 +133,7 @@ func openReader(k kernel, o Options) (*Reader, error) {
 // openRing sets the ring up and tries it. The first read is the probe of reading.
 func (r *Reader) openRing(k kernel, depth int) error {
 	ring, err := newRing(k, -1, depth)
-	for errors.Is(err, unix.ENOMEM) && depth > 2 {
+	for errors.Is(err, unix.ENOMEM) && depth > 2 && !r.park { // who parks has another
 		depth /= 2
 		ring, err = newRing(k, -1, depth)
 	}
@@ -329,7 +330,7 @@ func (r *Reader) Start(fd int, ranges []Range) int {
 }
 
 // Settle waits until nothing is being read that was begun by Start, so that what those ranges held can be overwritten past the page cache: for limit at most, after
-// which it is an error. What Start is asked for meanwhile is dropped.
+// which it is an error. What Start is asked for meanwhile is dropped. What was in flight when the ring failed is given that long to end: nobody is told.
 func (r *Reader) Settle(limit time.Duration) error {
 	if r.ring == nil {
 		return nil
@@ -338,6 +339,11 @@ func (r *Reader) Settle(limit time.Duration) error {
 	defer r.mu.Unlock()
 	r.settle++
 	defer func() { r.settle-- }()
+	if rest := time.Until(r.lost.Add(limit)); !r.lost.IsZero() && rest > 0 {
+		r.mu.Unlock()
+		time.Sleep(rest)
+		r.mu.Lock()
+	}
 	for end := time.Now().Add(limit); r.started > 0; {
 		if time.Now().After(end) {
 			return fmt.Errorf("%d reads ahead did not end: %w", r.started, unix.ETIMEDOUT)

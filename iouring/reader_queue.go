@@ -106,6 +106,14 @@ func (r *Reader) push(id uint64) {
 	r.ring.read(id, f.fd, f.off, r.scratch[:f.n])
 }
 
+// waiting returns a request of which something is not in flight yet, if there is one.
+func (r *Reader) waiting() *request {
+	if r.short.head != nil {
+		return r.short.head
+	}
+	return r.long.head
+}
+
 // lead submits what is queued and takes what completes, until there is nothing to submit. The caller has set leading; on return it is not set any
 // more, or another caller has been told to lead. The loop ends because a caller leads for so many turns only while others wait to be served.
 func (r *Reader) lead() {
@@ -113,7 +121,7 @@ func (r *Reader) lead() {
 		var done requests
 		r.mu.Lock()
 		r.land(&done)
-		if q := r.short.head; q != nil && turn >= leadTurns && !r.ring.pending() {
+		if q := r.waiting(); q != nil && turn >= leadTurns && !r.ring.pending() {
 			q.wake <- false // it is queued until somebody leads
 			r.mu.Unlock()
 			done.wakeAll()
@@ -144,7 +152,7 @@ func (r *Reader) reap() bool {
 	r.mu.Lock()
 	r.land(&done)
 	broken := r.broken.Load()
-	lead := !broken && !r.leading.Load() && (r.ring.pending() || r.short.head != nil || r.long.head != nil)
+	lead := !broken && !r.leading.Load() && (r.ring.pending() || r.waiting() != nil)
 	if lead {
 		r.leading.Store(true)
 	}
@@ -230,6 +238,9 @@ func (r *Reader) fail(err error) {
 	var done requests
 	r.mu.Lock()
 	r.broken.Store(true)
+	if r.started > 0 {
+		r.lost = time.Now()
+	}
 	r.report.Ring, r.report.Reason = false, fmt.Sprintf("io_uring failed: %v", err)
 	r.dropQueued(err, &done)
 	for i := range r.flights {

@@ -585,3 +585,62 @@ func TestSettle(t *testing.T) {
 		t.Error("nothing can be begun afterwards")
 	}
 }
+
+// Whoever leads hands over after some turns, to a long request too, so that its own short one is not kept until others' long ones have ended.
+func TestLeadIsHandedOver(t *testing.T) {
+	const size = 64 << 20 // all of it cached: what is submitted completes at once
+	f := logFile(t, t.TempDir(), size)
+	if _, err := f.WriteAt(make([]byte, size), 0); err != nil {
+		t.Fatal(err)
+	}
+	r := newReader(t, linux, Options{Ring: On})
+	q := &request{fd: int(f.Fd()), ranges: []Range{{0, size}}, long: true, wake: make(chan bool, 2)}
+	r.mu.Lock()
+	r.queue(q)
+	r.leading.Store(true)
+	r.mu.Unlock()
+	r.users.Add(1)
+	defer r.users.Add(-1)
+	leads := 0
+	for done := false; !done; done = <-q.wake {
+		before := r.Counts().Submissions
+		r.lead()
+		leads++
+		if n := r.Counts().Submissions - before; n > leadTurns+1 {
+			t.Errorf("%d submissions by one who leads", n)
+		}
+	}
+	if leads < 2 {
+		t.Errorf("led %d times", leads)
+	}
+}
+
+// What was being read ahead when the ring failed is given its time by Settle, once.
+func TestSettleAfterFailure(t *testing.T) {
+	f := newCachedFile(t, 1<<20)
+	var fail atomic.Bool
+	k := linux
+	k.enter = func(fd int, submit, min, flags uint32) unix.Errno {
+		if fail.Load() {
+			return unix.EBADF
+		}
+		return linux.enter(fd, submit, min, flags)
+	}
+	r, err := openReader(k, Options{Ring: On, Depth: 8})
+	if err != nil {
+		t.Skip(err)
+	}
+	fail.Store(true)
+	start := time.Now()
+	if n := r.Start(int(f.Fd()), []Range{{0, 4096}}); n != 1 {
+		t.Fatalf("%d started", n)
+	}
+	const limit = 100 * time.Millisecond
+	if err := r.Settle(limit); err != nil || time.Since(start) < limit {
+		t.Errorf("settled after %v: %v", time.Since(start), err)
+	}
+	if start = time.Now(); r.Settle(limit) != nil || time.Since(start) > limit/2 {
+		t.Errorf("a second time after %v", time.Since(start))
+	}
+	_ = r.Close() // which says that the ring failed
+}

@@ -294,7 +294,7 @@ func (p *Policy) advise() {
 // nobody notices.
 func (p *Policy) pressed() bool {
 	if worked := time.Since(p.since); worked > loadBurst {
-		time.Sleep(loadRest * worked)
+		time.Sleep(loadRest * min(worked, loadRest*loadBurst)) // more was not work
 		p.since = time.Now()
 	}
 	return p.closing() || p.budget.Excess() > p.budget.Capacity()/hardShare/2 // then what is not known yet is swept, or met

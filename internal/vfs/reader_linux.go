@@ -56,13 +56,20 @@ func (o *osReader) get() (*iouring.Reader, error) {
 
 // getSlow opens lane i, or returns the one before it where it cannot be had.
 func (o *osReader) getSlow(i int, before *iouring.Reader) (*iouring.Reader, error) {
-	o.mu.Lock()
+	if i == 0 {
+		o.mu.Lock()
+	} else if !o.mu.TryLock() { // while it is being opened there is another
+		return before, nil
+	}
 	defer o.mu.Unlock()
 	if r := o.lanes[i].Load(); r != nil {
 		return r, nil
 	}
 	if o.closed {
 		return nil, errReaderClosed
+	}
+	if i >= int(o.usable.Load()) { // somebody else has just found out
+		return before, nil
 	}
 	var r *iouring.Reader
 	var err error
@@ -122,10 +129,11 @@ func (o *osReader) Start(fd int, ranges []Range) int {
 	return r.Start(fd, ranges)
 }
 
-// Settle is Reader.Settle.
+// Settle is Reader.Settle. Each lane in turn is seen to have ended what it had begun before.
 func (o *osReader) Settle(limit time.Duration) (err error) {
+	end := time.Now().Add(limit)
 	for _, r := range o.opened() {
-		err = errors.Join(err, r.Settle(limit))
+		err = errors.Join(err, r.Settle(max(0, time.Until(end))))
 	}
 	return err
 }

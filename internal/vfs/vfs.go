@@ -87,7 +87,7 @@ type MapCounts = mmapread.Counts
 type Reader interface {
 	// Report says what is used for reading, and what was done; the zero values if nothing was read yet.
 	Report() (iouring.Report, iouring.ReaderCounts)
-	// Settle waits, for limit at most, until nothing is being read that Ahead has begun.
+	// Settle waits, for limit at most, until nothing is being read any more that Ahead began before the call.
 	Settle(limit time.Duration) error
 	// Close waits for what is being read, in bounded time, and wakes everybody who waits.
 	Close() error
