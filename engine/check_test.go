@@ -161,6 +161,37 @@ func TestSalvageWhole(t *testing.T) {
 	closeTest(t, pc)
 }
 
+// What is saved is saved fragment by fragment, though the policy writes chains as one page before it pages them out: only the owner of
+// the pages knows how to merge them. Trap 8.
+func TestSalvageMergesNothing(t *testing.T) {
+	const deltas = 5
+	for _, verbatim := range []bool{false, true} {
+		pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, verbatim: verbatim})
+		tx := begin(t, pc)
+		pid, ptr, err := pc.Allocate(tx, []byte("0"))
+		for n := 1; n < deltas && err == nil; n++ {
+			ptr, _, err = pc.Link(tx, pid, ptr, []byte{byte('0' + n)})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		flushTest(t, pc)
+		want := 1
+		if verbatim {
+			want = deltas
+		}
+		v := evictor[[]byte]{pc}
+		v.PageOut(uint64(pid))
+		flushTest(t, pc)
+		v.PageOut(uint64(pid))
+		if _, frags, err := pc.Fragments(tx, pid); err != nil || len(frags) != want {
+			t.Errorf("verbatim %v: %q, %v", verbatim, frags, err)
+		}
+		tx.End()
+		closeTest(t, pc)
+	}
+}
+
 // Whatever is damaged, what is not is saved, and no page has a value that it never had.
 func TestSalvageDamaged(t *testing.T) {
 	d := simdisk.New(3, simdisk.Options{})

@@ -61,7 +61,10 @@ func (v evictor[P]) end(tx *Tx) {
 }
 
 // Touch has the clock's hand pass over the page once.
-func (v evictor[P]) Touch(key uint64) { v.pc.table.Touch(PageID(key)) }
+func (v evictor[P]) Touch(key uint64) {
+	v.pc.table.Touch(PageID(key))
+	v.pc.touches.Add(1) // after the mark, and before the look: see sweep
+}
 
 // seekBytes is how many bytes are written in the time of one read of a page that is not in the page cache.
 const seekBytes = 16 << 10
@@ -70,11 +73,11 @@ const seekBytes = 16 << 10
 // the next Get is spared. It reports whether it did.
 func (pc *PageCache[P]) shorten(tx *Tx, pid PageID) bool {
 	s := pc.table.Get(pid)
-	if s == nil || pc.opts.ReadOnly {
+	if s == nil || pc.opts.ReadOnly || pc.opts.verbatim {
 		return false
 	}
 	h := s.Load()
-	if h == nil || h.Depth() == 1 || pc.ground(h).Kind() == pagestack.OnDisk || h.LSN >= pc.log.StableEnd() {
+	if h == nil || h.Depth() == 1 || h.Ground().Kind() == pagestack.OnDisk || h.LSN >= pc.log.StableEnd() {
 		return false
 	}
 	heap, mapped := pc.weigh(h)
@@ -83,14 +86,6 @@ func (pc *PageCache[P]) shorten(tx *Tx, pid PageID) bool {
 	}
 	e, err := pc.consolidate(tx, pid, s, h)
 	return err == nil && e != nil
-}
-
-// ground is the last entry of a chain.
-func (pc *PageCache[P]) ground(h *head) *head {
-	for h.Kind() == pagestack.Delta {
-		h = h.Next()
-	}
-	return h
 }
 
 // SetCacheCapacity changes Options.CacheCapacity while the store is open. What is above a lower bound is paged out soon. Bad values are an error. Safe for
@@ -102,9 +97,8 @@ func (pc *PageCache[P]) SetCacheCapacity(bytes int64) error {
 	if pc.closed.Load() {
 		return fmt.Errorf("set the cache's capacity: %w", ErrClosed)
 	}
-	pc.budget.SetCapacity(bytes)
 	pc.barren.Store(-1)
-	pc.policy.Kick()
+	pc.policy.Resize(bytes)
 	return nil
 }
 
@@ -122,7 +116,7 @@ func (pc *PageCache[P]) thin(tx *Tx, pid PageID) bool {
 	if h == nil || h.Kind() != pagestack.Delta || h.LSN >= pc.log.StableEnd() {
 		return false
 	}
-	base := pc.ground(h)
+	base := h.Ground()
 	heap, mapped := pc.weigh(h)
 	baseHeap, baseMapped := pc.weigh(base)
 	if base.Kind() == pagestack.OnDisk || (heap-baseHeap)*thinShare > baseHeap+baseMapped {
@@ -132,7 +126,7 @@ func (pc *PageCache[P]) thin(tx *Tx, pid PageID) bool {
 	for e := h; e != base; e = e.Next() {
 		deltas = append(deltas, pagestack.Whole[P](e))
 	}
-	thinned := pc.bare(base)
+	thinned := base.Bare()
 	for _, d := range slices.Backward(deltas) {
 		thinned = &pagestack.NewDelta(thinned, d.Frag, d.LSN, d.Ptr()).Head // with the same timestamp, one above its predecessor's
 	}

@@ -420,6 +420,62 @@ func TestIdleStoreComesDown(t *testing.T) {
 	closeTest(t, pc)
 }
 
+// What idle Txs have not told of is told when the capacity is lowered, and paged out.
+func TestIdleTxsTell(t *testing.T) {
+	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, CacheCapacity: 1 << 30, FlushEvery: -1})
+	var txs []*Tx
+	for range 16 {
+		tx := begin(t, pc)
+		if _, _, err := pc.Allocate(tx, make([]byte, 400<<10)); err != nil {
+			t.Fatal(err)
+		}
+		txs = append(txs, tx)
+	}
+	for _, tx := range txs {
+		tx.End()
+	}
+	flushTest(t, pc)
+	const capacity = 1 << 20
+	if err := pc.SetCacheCapacity(capacity); err != nil {
+		t.Fatal(err)
+	}
+	resident := func() (n int64) {
+		for pid := range PageID(pc.pages.next.Load()) {
+			if s := pc.table.Get(pid); s != nil {
+				heap, mapped := pc.weigh(s.Load())
+				n += heap + mapped
+			}
+		}
+		return n
+	}
+	for start := time.Now(); resident() > capacity+capacity/20; time.Sleep(time.Millisecond) {
+		if time.Since(start) > 10*time.Second {
+			t.Fatalf("%d bytes are resident, capacity %d", resident(), capacity)
+		}
+	}
+	closeTest(t, pc)
+}
+
+// A sweep that ran while another did has not gone round by itself, and says nothing of what there is.
+func TestBarrenIsSeenAlone(t *testing.T) {
+	pc := openTest(t, "/store", &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, fs: simdisk.New(1, simdisk.Options{})})
+	some(t, pc, 10, 100) // none of which is stable
+	tx := begin(t, pc)
+	for _, alone := range []bool{false, true} {
+		if !alone {
+			pc.sweeps.Add(1) // which goes on
+		}
+		if n := pc.sweep(tx, 1<<20, false, func(PageID) {}); n != 0 || pc.barren.Load() >= 0 != alone {
+			t.Errorf("alone %v: %d paged out, barren %d", alone, n, pc.barren.Load())
+		}
+		if !alone {
+			pc.swept.Add(1)
+		}
+	}
+	tx.End()
+	closeTest(t, pc)
+}
+
 // Values that are longer than what a call pages out are not kept where there is no room for them. Trap 8.
 func TestLongValuesAreBounded(t *testing.T) {
 	const capacity = 32 << 20

@@ -51,7 +51,7 @@ func (pc *PageCache[P]) move(tx *Tx, pid PageID, s *slot, from, to format.Offset
 
 // movedTo is the entry of the page whose head is h, at its new place. kept: the page is a blob, and stays the same.
 func (pc *PageCache[P]) movedTo(h *head, r *iobuf.Reservation, whole P, kept bool) *head {
-	switch pc.ground(h).Kind() { // of a page whose base is not in memory, nothing is to be from now on
+	switch h.Ground().Kind() { // of a page whose base is not in memory, nothing is to be from now on
 	case pagestack.Free:
 		return pagestack.NewFree(h.TS(), r.LSN(), r.Ptr())
 	case pagestack.OnDisk:

@@ -153,6 +153,7 @@ type PageCache[P any] struct {
 	counts counts
 	hand   atomic.Uint64 // of the clock: sweep
 	sweeps atomic.Uint64 // that were begun
+	swept  atomic.Uint64 // sweeps that have ended
 	_      [64]byte
 	budget *lru.Budget
 	policy *lru.Policy
@@ -161,6 +162,8 @@ type PageCache[P any] struct {
 	// barren is where the log was stable when a sweep found nothing that it could page out, −1 since something was read: until it is stable further there is
 	// nothing. Written by sweep and keepRead; a stale one costs a sweep, or spares one.
 	barren atomic.Int64
+	// touches counts pages that the policy has the hand pass over. Its own, but for sweep.
+	touches atomic.Int64
 	// pulled is the Ext of every Base whose value may be a view of the mapped file.
 	pulled *pagestack.Ext
 	limit  int // ConsolidateAfter
@@ -183,6 +186,9 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 	pc := &PageCache[P]{store: s, m: m, pulled: new(pagestack.Ext), limit: min(s.opts.ConsolidateAfter, pagestack.MaxDepth-1)}
 	if _, ok := any(m).(Bytes); ok {
 		pc.raw, _ = any(func(b []byte) []byte { return b }).(func(P) []byte)
+	}
+	if s.opts.verbatim {
+		pc.limit = pagestack.MaxDepth // which no chain passes
 	}
 	pc.inline = s.super.SegmentSize / 4
 	pc.barren.Store(-1)

@@ -50,7 +50,7 @@ func (pc *PageCache[P]) Prefetch(tx *Tx, pids ...PageID) error {
 		if h == nil {
 			continue
 		}
-		if h = pc.ground(h); h.Kind() == pagestack.OnDisk {
+		if h = h.Ground(); h.Kind() == pagestack.OnDisk {
 			ranges = pc.sealed(ranges, h)
 			blobs := false
 			h.Refs(func(r pagestack.Ref) { blobs = blobs || r.Ptr.Blob })
@@ -90,7 +90,7 @@ func (pc *PageCache[P]) prefetchBlob(pid PageID) bool {
 	if err != nil || h == nil {
 		return true // Get will tell
 	}
-	if h = pc.ground(h); h.Kind() == pagestack.OnDisk {
+	if h = h.Ground(); h.Kind() == pagestack.OnDisk {
 		pc.bringIn(h)
 		h.Refs(func(r pagestack.Ref) {
 			if !r.Ptr.Blob {

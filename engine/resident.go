@@ -146,7 +146,10 @@ func (pc *PageCache[P]) relieveSlow(tx *Tx, pid PageID) {
 		}
 	}
 	if hard && pc.budget.Settle(&tx.account) == lru.Hard {
-		pc.pageOut(tx, pid, true)
+		if n, out := pc.pageOut(tx, pid, true); out == lru.Out {
+			pc.counts.reclaimed.Add(n)
+			pc.met(tx, pid)
+		}
 		pc.budget.Settle(&tx.account)
 	}
 }
@@ -156,7 +159,9 @@ const reclaimStep, reclaimSteps = 64 << 10, 64
 
 // sweep pages out what the clock's hand finds, until so many bytes are freed or it has gone round twice, and says so of each page.
 func (pc *PageCache[P]) sweep(tx *Tx, want int64, force bool, gone func(PageID)) (freed int64) {
-	stable, misses, turn := int64(pc.log.StableEnd()), pc.counts.misses.Load(), pc.sweeps.Add(1)
+	turn := pc.sweeps.Add(1)
+	defer pc.swept.Add(1)
+	stable, misses, touches, alone := int64(pc.log.StableEnd()), pc.counts.misses.Load(), pc.touches.Load(), pc.swept.Load() == turn-1
 	if want <= 0 || !force && pc.barren.Load() == stable {
 		return 0
 	}
@@ -171,9 +176,10 @@ func (pc *PageCache[P]) sweep(tx *Tx, want int64, force bool, gone func(PageID))
 			}
 		}
 	}
-	if !force && freed == 0 && pc.sweeps.Load() == turn { // nobody else has moved the hand, so that it went round
+	if !force && freed == 0 && alone && pc.sweeps.Load() == turn { // nobody else has moved the hand, so that it went round
 		pc.barren.Store(stable)
-		if pc.counts.misses.Load() != misses { // what was read meanwhile may have been missed; who reads from now on sees what was stored
+		// What was read or touched meanwhile may have been passed over; who reads from now on sees what was stored.
+		if pc.counts.misses.Load() != misses || pc.touches.Load() != touches {
 			pc.barren.Store(-1)
 		}
 	}
@@ -202,7 +208,7 @@ func (pc *PageCache[P]) pageOut(tx *Tx, pid PageID, force bool) (freed int64, _ 
 		if !force && h.LSN >= pc.log.StableEnd() {
 			return 0, lru.Busy
 		}
-		e := pc.bare(h)
+		e := h.Bare()
 		pc.table.Unmark(pid) // before the swap (pagetable, T3)
 		invariants.Jitter()
 		if s.CompareAndSwap(h, e) {
@@ -212,16 +218,6 @@ func (pc *PageCache[P]) pageOut(tx *Tx, pid PageID, force bool) (freed int64, _ 
 		}
 		pc.table.Mark(pid)
 	}
-}
-
-// bare is the entry of the page whose head is given with nothing resident.
-func (pc *PageCache[P]) bare(h *head) *head {
-	if h.Depth() == 1 {
-		return pagestack.NewOnDisk1(h.TS(), pagestack.Ref{LSN: h.LSN, Ptr: h.Ptr()})
-	}
-	refs := make([]pagestack.Ref, 0, h.Depth())
-	h.Refs(func(r pagestack.Ref) { refs = append(refs, r) })
-	return pagestack.NewOnDisk(h.TS(), refs)
 }
 
 // unreadable is the error for a value that could not be looked at.

@@ -281,7 +281,7 @@ func (v *salvage) saveLog(out string, o *Options) error {
 
 func (v *salvage) savePages(out string, o *Options) error {
 	// Fragments are copied as they are: nothing may be merged, which only the owner of the pages knows how to do.
-	o.ConsolidateAfter, o.SegmentMode = 1<<20, Linear
+	o.verbatim, o.SegmentMode = true, Linear
 	pc, err := Open(out, raw{}, o)
 	if err != nil {
 		return err
@@ -369,6 +369,7 @@ func (v *salvage) savePage(pc *PageCache[[]byte], pid PageID, chain []found) err
 				return err
 			}
 			ptr = ptrTo[[]byte](pid, &e.Head)
+			pc.relieve(tx, pid)
 			v.r.Pages++
 		} else if ptr, _, err = pc.Link(tx, pid, ptr, b); err != nil {
 			return err

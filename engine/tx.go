@@ -38,9 +38,6 @@ func (tx *Tx) TS() uint64 { return tx.ts.Load() }
 
 // End ends the Tx. Ending it twice in a row does nothing.
 func (tx *Tx) End() {
-	if tx.changes != 0 && tx.slot.Inside() { // or it would hide for long what is much by now (lru.Budget)
-		tx.owner.budget.Count(&tx.account, 0, 0)
-	}
 	if tx.slot.Leave() {
 		tx.owner.pool.Put(tx)
 	}

@@ -51,7 +51,7 @@ func TestShares(t *testing.T) {
 	hides := func() int64 {
 		var a Account
 		n := int64(0)
-		for b.Count(&a, 1, 0); a.heap != 0; b.Count(&a, 1, 0) {
+		for b.Count(&a, 1, 0); a.heap.Load() != 0; b.Count(&a, 1, 0) {
 			n++
 		}
 		return n
@@ -68,6 +68,50 @@ func TestShares(t *testing.T) {
 	b.SetCapacity(1000)
 	if n := hides(); n != 0 {
 		t.Errorf("an account of a tiny budget hides %d bytes", n)
+	}
+}
+
+// Accounts that lie idle hide no more than their share when shares shrink: as the capacity is lowered, and as others are registered. Whoever
+// settles, every byte is told once. Proves L1.
+func TestIdleAccounts(t *testing.T) {
+	b := NewBudget(1 << 30)
+	idle := make([]Account, 16)
+	for i := range idle {
+		b.Register(&idle[i])
+		b.Count(&idle[i], 500<<10, 500<<10)
+	}
+	b.SetCapacity(1 << 20)
+	if heap, mapped := b.Resident(); heap != 16*500<<10 || mapped != heap {
+		t.Errorf("told %d and %d", heap, mapped)
+	}
+	b = NewBudget(1 << 30)
+	sum := int64(0)
+	for range 1000 {
+		a := new(Account)
+		b.Register(a)
+		n := b.grain.Load()
+		b.Count(a, n, 0) // and idle from then on
+		sum += n
+	}
+	if heap, _ := b.Resident(); sum-heap > (1<<30)/hiddenShare*9/8/2 {
+		t.Errorf("%d bytes are hidden", sum-heap)
+	}
+	b = NewBudget(1 << 20)
+	var a Account
+	b.Register(&a)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for range 100000 {
+			b.Count(&a, 3, -1)
+		}
+	})
+	for n := range int64(1000) {
+		b.SetCapacity(1<<20 + n)
+	}
+	wg.Wait()
+	b.Settle(&a)
+	if heap, mapped := b.Resident(); heap != 300000 || mapped != -100000 {
+		t.Errorf("told %d and %d", heap, mapped)
 	}
 }
 

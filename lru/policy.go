@@ -11,7 +11,7 @@ type Outcome uint8
 
 // The outcomes of PageOut.
 const (
-	Out     Outcome = iota // it was resident and is no more
+	Out     Outcome = iota // it was resident and is no more, but for what is worth more than it costs
 	Nothing                // it was not resident
 	Busy                   // its writes are not stable yet
 )
@@ -29,8 +29,8 @@ type Pages interface {
 	PageOut(key uint64) Outcome
 	// Each visits every resident page until visit returns false. visit may call Cost.
 	Each(visit func(key uint64) bool)
-	// Sweep pages out what it finds, by clock, until so many bytes are freed or it has gone round once, and says out of each key
-	// that it has. It passes over pages that are busy and, once, over those that were touched.
+	// Sweep pages out what it finds, by clock, until so many bytes are freed or it has gone round, and says out of each key
+	// that it has. It passes over pages that are busy and, the first time, over those that were touched.
 	// more says that it stopped because that was enough, so that there may be more.
 	Sweep(want int64, out func(key uint64)) (freed int64, more bool)
 	// Touch marks a page for the next Sweep.
@@ -234,7 +234,7 @@ func (p *Policy) hungry() bool {
 // wake ends a pause.
 func (p *Policy) wake() {
 	p.rested, p.stuck = 0, false
-	p.retries.try(p.pageOut)
+	p.retries.try(p.pageOut, p.closing)
 }
 
 // shut ends what the goroutine has.
@@ -285,7 +285,10 @@ func (p *Policy) advise() {
 	case a != nil && p.budget.Full() < stopFull:
 		p.stop()
 	case a != nil && a.limit != limit:
-		a.resize(limit, p.closing)
+		a.resize(limit, func() bool {
+			p.execute()
+			return p.closing()
+		})
 		p.execute()
 	}
 }
@@ -323,7 +326,7 @@ func (p *Policy) start(limit int64) {
 	if p.adviser != nil {
 		p.adviser.close()
 	}
-	p.adviser = a
+	p.adviser, p.retries = a, retries{} // what is resident it is told of, be it to be paged out or not
 	p.active.Store(true)
 	p.since = time.Now()
 	a.load(p.pressed)
@@ -385,7 +388,7 @@ func (p *Policy) enforce() {
 	if p.stuck || p.budget.Excess() <= 0 {
 		return
 	}
-	p.retries.try(p.pageOut)
+	p.retries.try(p.pageOut, p.closing)
 	for rounds, n := 0, 0; n < sweeps && !p.closing(); n++ {
 		excess := p.budget.Excess()
 		if excess <= 0 {

@@ -107,13 +107,18 @@ func TestRetries(t *testing.T) {
 	r.drop(maxBusy)
 	var tried []uint64
 	busy := func(key uint64) Outcome { tried = append(tried, key); r.add(key); return Busy }
-	r.try(busy)
-	r.try(busy)
+	open := func() bool { return false }
+	r.try(busy, func() bool { return true })
+	if len(tried) != 0 {
+		t.Errorf("tried %d after it was to stop", tried)
+	}
+	r.try(busy, open)
+	r.try(busy, open)
 	if len(tried) != 2*maxBusy || tried[maxBusy] != maxBusy+1 {
 		t.Errorf("tried %d", tried)
 	}
 	n := 0
-	r.try(func(uint64) Outcome { n++; return Out })
+	r.try(func(uint64) Outcome { n++; return Out }, open)
 	if n != maxRetries-1 || r.waiting() || r.queue != nil {
 		t.Errorf("%d paged out, %d left", n, len(r.keys))
 	}

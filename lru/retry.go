@@ -33,10 +33,10 @@ func (r *retries) drop(key uint64) {
 	}
 }
 
-// try pages out what can be. pageOut puts what is still busy back with add. It ends because it takes each key once.
-func (r *retries) try(pageOut func(key uint64) Outcome) {
+// try pages out what can be, until it is to stop. pageOut puts what is still busy back with add. It ends because it takes each key once.
+func (r *retries) try(pageOut func(key uint64) Outcome, stop func() bool) {
 	busy := 0
-	for n := len(r.queue); n > 0 && busy < maxBusy; n-- {
+	for n := len(r.queue); n > 0 && busy < maxBusy && !stop(); n-- {
 		key := r.queue[0]
 		r.queue = r.queue[1:]
 		if _, there := r.keys[key]; !there {

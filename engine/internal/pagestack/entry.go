@@ -157,6 +157,24 @@ func NewListed(ts uint64, newest Ref, refs []Ref) *Head {
 // Listed reports whether an OnDisk entry has its messages in Ext: while a table is rebuilt, and where they are too many to be counted.
 func (h *Head) Listed() bool { return h.Kind() == OnDisk && h.Depth() == MaxDepth }
 
+// Ground is the last entry of a chain, which is no Delta.
+func (h *Head) Ground() *Head {
+	for h.Kind() == Delta {
+		h = h.Next()
+	}
+	return h
+}
+
+// Bare returns the entry of the same page, with nothing of it resident; unpublished.
+func (h *Head) Bare() *Head {
+	if h.Depth() == 1 {
+		return NewOnDisk1(h.TS(), Ref{LSN: h.LSN, Ptr: h.Ptr()})
+	}
+	refs := make([]Ref, 0, h.Depth())
+	h.Refs(func(r Ref) { refs = append(refs, r) })
+	return NewOnDisk(h.TS(), refs)
+}
+
 // Kind says what the entry is.
 func (h *Head) Kind() Kind { return h.place.kind() }
 
