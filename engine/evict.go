@@ -61,10 +61,7 @@ func (v evictor[P]) end(tx *Tx) {
 }
 
 // Touch has the clock's hand pass over the page once.
-func (v evictor[P]) Touch(key uint64) {
-	v.pc.table.Touch(PageID(key))
-	v.pc.touches.Add(1) // after the mark, and before the look: see sweep
-}
+func (v evictor[P]) Touch(key uint64) { v.pc.table.Touch(PageID(key)) }
 
 // seekBytes is how many bytes are written in the time of one read of a page that is not in the page cache.
 const seekBytes = 16 << 10

@@ -456,26 +456,6 @@ func TestIdleTxsTell(t *testing.T) {
 	closeTest(t, pc)
 }
 
-// A sweep that ran while another did has not gone round by itself, and says nothing of what there is.
-func TestBarrenIsSeenAlone(t *testing.T) {
-	pc := openTest(t, "/store", &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, fs: simdisk.New(1, simdisk.Options{})})
-	some(t, pc, 10, 100) // none of which is stable
-	tx := begin(t, pc)
-	for _, alone := range []bool{false, true} {
-		if !alone {
-			pc.sweeps.Add(1) // which goes on
-		}
-		if n := pc.sweep(tx, 1<<20, false, func(PageID) {}); n != 0 || pc.barren.Load() >= 0 != alone {
-			t.Errorf("alone %v: %d paged out, barren %d", alone, n, pc.barren.Load())
-		}
-		if !alone {
-			pc.swept.Add(1)
-		}
-	}
-	tx.End()
-	closeTest(t, pc)
-}
-
 // Values that are longer than what a call pages out are not kept where there is no room for them. Trap 8.
 func TestLongValuesAreBounded(t *testing.T) {
 	const capacity = 32 << 20

@@ -153,17 +153,14 @@ type PageCache[P any] struct {
 	counts counts
 	hand   atomic.Uint64 // of the clock: sweep
 	sweeps atomic.Uint64 // that were begun
-	swept  atomic.Uint64 // sweeps that have ended
 	_      [64]byte
 	budget *lru.Budget
 	policy *lru.Policy
 	// blobsAhead says that somebody brings in blobs for a Prefetch.
 	blobsAhead atomic.Bool
 	// barren is where the log was stable when a sweep found nothing that it could page out, −1 since something was read: until it is stable further there is
-	// nothing. Written by sweep and keepRead; a stale one costs a sweep, or spares one.
+	// nothing, or next to it. Written by sweep and keepRead; a stale one costs a sweep, or spares one.
 	barren atomic.Int64
-	// touches counts pages that the policy has the hand pass over. Its own, but for sweep.
-	touches atomic.Int64
 	// pulled is the Ext of every Base whose value may be a view of the mapped file.
 	pulled *pagestack.Ext
 	limit  int // ConsolidateAfter

@@ -159,9 +159,7 @@ const reclaimStep, reclaimSteps = 64 << 10, 64
 
 // sweep pages out what the clock's hand finds, until so many bytes are freed or it has gone round twice, and says so of each page.
 func (pc *PageCache[P]) sweep(tx *Tx, want int64, force bool, gone func(PageID)) (freed int64) {
-	turn := pc.sweeps.Add(1)
-	defer pc.swept.Add(1)
-	stable, misses, touches, alone := int64(pc.log.StableEnd()), pc.counts.misses.Load(), pc.touches.Load(), pc.swept.Load() == turn-1
+	stable, misses, turn := int64(pc.log.StableEnd()), pc.counts.misses.Load(), pc.sweeps.Add(1)
 	if want <= 0 || !force && pc.barren.Load() == stable {
 		return 0
 	}
@@ -176,10 +174,11 @@ func (pc *PageCache[P]) sweep(tx *Tx, want int64, force bool, gone func(PageID))
 			}
 		}
 	}
-	if !force && freed == 0 && alone && pc.sweeps.Load() == turn { // nobody else has moved the hand, so that it went round
+	// Nobody has begun after it, so that the hand went round. One who began before may have left a few pages behind where it had enough, and the policy may have
+	// had the hand pass over some: this is a hint. To ask for more, that no sweep overlaps, would have all who pass the bound go through the whole table for nothing.
+	if !force && freed == 0 && pc.sweeps.Load() == turn {
 		pc.barren.Store(stable)
-		// What was read or touched meanwhile may have been passed over; who reads from now on sees what was stored.
-		if pc.counts.misses.Load() != misses || pc.touches.Load() != touches {
+		if pc.counts.misses.Load() != misses { // what was read meanwhile may have been missed; who reads from now on sees what was stored
 			pc.barren.Store(-1)
 		}
 	}
