@@ -93,6 +93,9 @@ func limitsChild(t *testing.T, what string) {
 			t.Fatal(err)
 		}
 		limit := uint64(vm)*4096 + 500<<20 // less than a window
+		if raced {
+			limit += 450 << 20
+		}
 		if err := unix.Setrlimit(unix.RLIMIT_AS, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
 			t.Fatal(err)
 		}
