@@ -2,7 +2,8 @@
 // and their costs in bytes, not pages.
 //
 //	L1  Every byte made resident is counted when it is made resident (trap 8), heap and mapped bytes apart (trap 21). What
-//	    all accounts together have not told is at most capacity/64, once each has counted since the last was registered.
+//	    all accounts together have not told is at most capacity/64 and an eighth of that, idle ones included: as their shares
+//	    shrink they are settled.
 //	L2  The bound is ours: whatever the adviser drops, rejects or lets grow, and whatever hits are lost, bytes above the
 //	    capacity are paged out as soon as they can be (trap 22).
 //	L3  Recording never waits, allocates nothing, and while half of the capacity is left nothing is recorded.
