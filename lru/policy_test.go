@@ -94,6 +94,40 @@ func TestBusy(t *testing.T) {
 	w.check(t)
 }
 
+// An adviser that takes another's place is told of what was to go, too: none of it is paged out unless this one says so. Proves L4.
+func TestRestartForgetsRetries(t *testing.T) {
+	w := newWorld(t, 100*1000, 1000)
+	w.allBusy(true)
+	for key := range uint64(150) {
+		w.put(key, 1000)
+	}
+	w.settleAll()
+	if !w.p.retries.waiting() {
+		t.Fatal("nothing is to be tried again")
+	}
+	w.p.Resize(1 << 20) // room for all of them
+	w.p.start(1 << 20)
+	if w.p.retries.waiting() || w.p.adviser.known != 150 {
+		t.Errorf("%d keys are to go of %d that may stay", len(w.p.retries.keys), w.p.adviser.known)
+	}
+}
+
+// The pauses while an adviser is loaded are short, whatever kept the load from going on: a machine that was asleep is no reason to sleep.
+func TestLoadPauseIsBounded(t *testing.T) {
+	w := newWorld(t, 1<<20, 1)
+	w.p.since = time.Now().Add(-time.Hour)
+	start := time.Now()
+	if w.p.pressed() {
+		t.Error("an empty cache is pressed")
+	}
+	if d := time.Since(start); d < loadRest*loadBurst || d > time.Minute {
+		t.Errorf("it took %v", d)
+	}
+	if since := time.Since(w.p.since); since > time.Minute {
+		t.Errorf("the next burst began %v ago", since)
+	}
+}
+
 // The list of retries is bounded, takes turns, and forgets what is wanted.
 func TestRetries(t *testing.T) {
 	var r retries
