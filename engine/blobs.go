@@ -158,10 +158,13 @@ func (b *blobs) writeLong(f vfs.File, header, contents []byte) error {
 		}
 		err = writeAll(dev, writes)
 	}
-	if err = errors.Join(err, dev.Close()); err != nil {
-		return err // the buffer may still be read from, if the device does not close
+	cerr := dev.Close()
+	if !errors.Is(cerr, iouring.ErrInFlight) {
+		iouring.FreeBuffer(buf)
 	}
-	iouring.FreeBuffer(buf)
+	if err = errors.Join(err, cerr); err != nil {
+		return err
+	}
 	return f.Truncate(size)
 }
 

@@ -249,7 +249,8 @@ func (pc *PageCache[P]) victim(calm bool) (best segments.Candidate, ok bool) {
 		return best, false
 	}
 	slack := used - live - int64(pc.opts.IOBuffers+2)*size - int64(len(pc.cleaner.drained))*size
-	pressed := pc.opts.eager || pc.space.Tight()
+	tight := pc.space.Tight()
+	pressed := pc.opts.eager || tight
 	few := int64(fewSegments)
 	if calm {
 		few = 0
@@ -273,7 +274,11 @@ func (pc *PageCache[P]) victim(calm bool) (best segments.Candidate, ok bool) {
 			return
 		}
 		// The root of the age writes a twentieth less than the age itself, by a Zipf distribution, and no more where pages are equal.
-		if benefit := (1 - share) * math.Sqrt(float64(v.Age)) / (1 + share); benefit > score {
+		benefit := (1 - share) * math.Sqrt(float64(v.Age)) / (1 + share)
+		if tight { // there is little room to move things to: where the least has to be moved
+			benefit = 1 - share
+		}
+		if benefit > score {
 			best, score, ok = v, benefit, true
 		}
 	})

@@ -597,3 +597,33 @@ func TestReadOfWhatIsJustWritten(t *testing.T) {
 		t.Errorf("%d blobs wait to be removed, not the one that was replaced", n)
 	}
 }
+
+// Many segments are recycled at once on a device with large blocks.
+func TestLargeBlocks(t *testing.T) {
+	d := simdisk.New(1, simdisk.Options{Block: 32 << 10})
+	o := simOptions(d)
+	o.SegmentSize = 128 << 10
+	pc := openTest(t, "/store", o)
+	pids := some(t, pc, 2000, 1500)
+	flushTest(t, pc)
+	tx := begin(t, pc)
+	for _, pid := range pids {
+		p, err := pc.Get(tx, pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		must(t)(pc.Free(tx, pid, p.Ptr))
+	}
+	tx.End()
+	flushTest(t, pc)
+	for range 4 {
+		if _, err := pc.AttemptGC(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := pc.Stats().Recycled; n < sideDepth {
+		t.Errorf("%d segments recycled", n)
+	}
+	closeTest(t, pc)
+	closeTest(t, openTest(t, "/store", o))
+}

@@ -23,6 +23,7 @@ type counter struct {
 	hard atomic.Uint64
 
 	log      *iobuf.Log
+	closed   *atomic.Bool // the store's
 	interval uint64
 	write    func(v uint64) (LSN, error)
 	mu       sync.Mutex // held while a note is written
@@ -33,7 +34,7 @@ type counter struct {
 }
 
 func (c *counter) start(s *store, next, limit uint64, write func(uint64) (LSN, error)) {
-	c.log, c.interval, c.write = s.log, s.opts.IDPersistInterval, write
+	c.log, c.closed, c.interval, c.write = s.log, &s.closed, s.opts.IDPersistInterval, write
 	c.next.Store(next)
 	c.hard.Store(limit)
 	c.soft.Store(limit - c.interval)
@@ -50,6 +51,9 @@ func (c *counter) draw() (uint64, error) {
 		if err := c.slow(id); err != nil {
 			return 0, err
 		}
+	}
+	if c.closed.Load() { // after Add: Close sets it, then notes next, so that one that it has not counted is not returned
+		return 0, iobuf.ErrClosed
 	}
 	return id, nil
 }

@@ -212,15 +212,15 @@ func (r *crashRun) leave(pc *PageCache[[]byte], d *driver, err error) error {
 	}
 	if !r.disk.Crashed() && r.rng.IntN(3) > 0 {
 		// Closing makes durable what is written, as far as no batch is open.
-		bound, last := r.h.bound(), LSN(0)
+		bound, end := r.h.bound(), LSN(0)
 		for _, e := range r.h.effects {
 			if e.lsn < bound {
-				last = max(last, e.lsn)
+				end = max(end, e.lsn+1)
 			}
 		}
 		if err := pc.Close(); err == nil {
 			r.tracef("--- closed")
-			r.h.ack(last + 1)
+			r.h.ack(end)
 			r.disk.CrashAfter(0)
 			if r.disk.Crashed() || r.rng.IntN(2) == 0 {
 				r.crash()

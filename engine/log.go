@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -139,7 +140,7 @@ func (l *Log) WriteBatch(records [][]byte) ([]LSN, error) {
 func (l *Log) PinLog() (*Batch, error) { return l.pinLog() }
 
 // Read returns the record at lsn and ptr, as Write or Complete returned them. It is valid until Close, or until it is dropped, and must not be changed. A
-// damaged record is ErrCorrupt, one that was dropped ErrDropped.
+// damaged record is ErrCorrupt, one that was dropped ErrDropped. In a log that is opened ReadOnly there is nothing beyond its stable end: what a crash cut off is no record.
 func (l *Log) Read(lsn LSN, ptr DiskPtr) ([]byte, error) {
 	call, err := l.enter()
 	if err != nil {
@@ -148,6 +149,9 @@ func (l *Log) Read(lsn LSN, ptr DiskPtr) ([]byte, error) {
 	defer call.End()
 	if lsn < l.FirstLSN() {
 		return nil, fmt.Errorf("read LSN %d: %w", lsn, ErrDropped)
+	}
+	if end := l.log.StableEnd(); l.opts.ReadOnly && lsn >= end {
+		return nil, fmt.Errorf("read LSN %d: the log ends at LSN %d", lsn, end)
 	}
 	kind, body, _, err := l.read(lsn, ptr)
 	if err != nil {
@@ -167,15 +171,16 @@ func (l *Log) FirstLSN() LSN { return LSN(l.first.Load()) }
 
 // DropBelow gives up the records below lsn, as far as whole segments hold nothing else and are stable, and their space: it is used again, and the file becomes
 // shorter when its end is free. LSNs go on as before, and FirstLSN says how far was dropped. What Read and iterators returned of the records is not valid any more. An
-// lsn beyond the end stands for that. Errors: ErrReadOnly, ErrClosed, ErrFailed, and those of writing. Safe for concurrent use.
+// lsn beyond the end stands for that. After an error, or a crash, FirstLSN may be lower in the next opening, by what was not given up yet. Errors: ErrReadOnly,
+// ErrClosed, ErrFailed, and those of writing: such a one is returned by all later calls, while the log itself goes on. Safe for concurrent use.
 func (l *Log) DropBelow(lsn LSN) error {
 	if l.opts.ReadOnly {
 		return logError("drop", ErrReadOnly)
 	}
-	l.cleaner.mu.Lock()
-	defer l.cleaner.mu.Unlock()
-	ids, err := l.drop(lsn)
-	if err != nil || len(ids) == 0 {
+	c := &l.cleaner
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := l.drop(lsn); err != nil || len(c.drained) == 0 {
 		return logError("drop", err)
 	}
 	// Who began to read before first was raised may still be at it. The calls are short, and this one is none of them.
@@ -187,44 +192,55 @@ func (l *Log) DropBelow(lsn LSN) error {
 		return logError("drop", err)
 	}
 	defer call.End()
+	var ids []format.SegmentID
+	for _, d := range c.drained {
+		ids = append(ids, d.id)
+	}
 	for some := range slices.Chunk(ids, recycleAtOnce) {
 		if err := l.recycleSlots(some, l.log.StableLSN()); err != nil {
+			if !errors.Is(err, errLater) {
+				c.failed = err
+			}
 			return logError("drop", err)
 		}
+		c.drained = c.drained[len(some):]
 	}
 	_, err = l.shrink()
 	return err
 }
 
-// drop has the segments wholly below lsn wait to be recycled, and raises first above them.
-func (l *Log) drop(lsn LSN) (ids []format.SegmentID, err error) {
+// drop has the segments wholly below lsn wait to be recycled, beside those that an earlier call left waiting, and raises first above them.
+func (l *Log) drop(lsn LSN) error {
 	call, err := l.enter()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer call.End()
-	if err := l.log.Err(); err != nil {
-		return nil, err
+	if err := cmp.Or(l.log.Err(), l.cleaner.failed); err != nil {
+		return err
 	}
 	size := LSN(l.super.SegmentSize)
 	first, stable := l.FirstLSN(), l.log.StableEnd()
-	var bases []LSN
-	l.space.Inactive(func(c segments.Candidate) {
-		// The beginning of the next is stable too, so that a scan finds where the log goes on.
-		if end := c.Base + size; end <= lsn && stable > end+format.SegmentHeaderSize {
-			ids, bases = append(ids, c.ID), append(bases, c.Base)
+	var found []segments.Candidate
+	l.space.Inactive(func(v segments.Candidate) {
+		// The beginning of the next is stable too, so that a scan finds where the log goes on. What lies below first was left by a crash inside DropBelow.
+		if end := v.Base + size; v.Base < first || end <= lsn && stable > end+format.SegmentHeaderSize {
+			found = append(found, v)
 		}
 	})
-	slices.Sort(bases)
-	for _, base := range bases { // without a gap from the first
-		if base == first {
+	slices.SortFunc(found, func(a, b segments.Candidate) int { return cmp.Compare(a.Base, b.Base) })
+	for _, v := range found { // without a gap from the first
+		if v.Base == first {
 			first += size
 		}
 	}
 	l.first.Store(int64(first))
-	return slices.DeleteFunc(ids, func(id format.SegmentID) bool {
-		return l.space.Segment(id).Base() >= first || !l.space.Drain(id)
-	}), nil
+	for _, v := range found {
+		if v.Base < first && l.space.Drain(v.ID) {
+			l.cleaner.drained = append(l.cleaner.drained, drained{id: v.ID, base: v.Base})
+		}
+	}
+	return nil
 }
 
 // Stats returns the log's counts.

@@ -22,6 +22,7 @@ import (
 
 	"pagecache/internal/simdisk"
 	"pagecache/internal/vfs"
+	"pagecache/segments"
 	"pagecache/segments/format"
 )
 
@@ -433,5 +434,50 @@ func TestProfileOnClose(t *testing.T) {
 		if n := strings.Count(said.String(), "LiveBytes"); n > 1 || (n == 1) != print || !print && said.Len() > 0 {
 			t.Errorf("print %v: %s", print, said.String())
 		}
+	}
+}
+
+// A log file with more segments than there can be is refused, and so is a device whose blocks segments are not made of, before anything is written. Proves rule 12.
+func TestRefusedSizes(t *testing.T) {
+	dir := t.TempDir()
+	pc := openTest(t, dir, &Options{SegmentSize: 16 << 10})
+	some(t, pc, 10, 100)
+	closeTest(t, pc)
+	if err := os.Truncate(filepath.Join(dir, logName), (segments.MaxSlots+5)*16<<10); err != nil {
+		t.Skipf("no such long files here: %v", err)
+	}
+	for _, readOnly := range []bool{true, false} {
+		if _, err := Open(dir, Bytes{}, &Options{ReadOnly: readOnly}); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("read only %v: %v", readOnly, err)
+		}
+	}
+	if _, err := Open("/store", Bytes{}, simOptions(simdisk.New(1, simdisk.Options{Block: 32 << 10}))); err == nil || !strings.Contains(err.Error(), "blocks of 32768") {
+		t.Errorf("blocks longer than segments: %v", err)
+	}
+}
+
+// An opening that fails gives its io buffers back.
+func TestFailedOpenLeavesNothing(t *testing.T) {
+	const opens, size, buffers = 20, 16 << 20, 4
+	mapped := func() (n int) {
+		b, err := os.ReadFile("/proc/self/statm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Sscan(string(b), &n); err != nil {
+			t.Fatal(err)
+		}
+		return n * os.Getpagesize()
+	}
+	before := mapped()
+	for range opens {
+		o := simOptions(simdisk.New(1, simdisk.Options{NoRing: true}))
+		o.IO, o.SegmentSize, o.IOBuffers = IOUring, size, buffers
+		if _, err := Open("/store", Bytes{}, o); err == nil {
+			t.Fatal("opened without a ring")
+		}
+	}
+	if n := mapped() - before; n > opens*buffers*size/2 {
+		t.Errorf("%d MiB are still mapped", n>>20)
 	}
 }

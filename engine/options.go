@@ -108,7 +108,7 @@ type Options struct {
 
 	fs         vfs.FS // test seam: the simulated disk
 	eager      bool   // test seam: clean whatever can be cleaned
-	logAlone   bool   // test seam: open without the snapshot
+	logAlone   bool   // open without the snapshot
 	unchecked  bool   // test seam: verify no snapshot as a whole
 	verbatim   bool   // Salvage: nothing is merged, ever
 	foreground bool   // test seam: nothing is done to the disk that a call does not wait for, but by the flusher; set with fs

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -176,6 +177,24 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 	if m == nil {
 		return nil, errors.New("open: no Materializer given")
 	}
+	pc, err := open(dir, m, opts)
+	if ce := (*CorruptError)(nil); errors.As(err, &ce) {
+		// A large snapshot is checked where it is used. One that was found damaged by then is passed over, too: all is in the log.
+		if _, snapshot := format.ParseSnapshotName(filepath.Base(ce.File)); snapshot {
+			opts.withDefaults().Logger.Warn("snapshot passed over", "file", ce.File, "err", err)
+			o := Options{}
+			if opts != nil {
+				o = *opts
+			}
+			o.logAlone = true
+			return open(dir, m, &o)
+		}
+	}
+	return pc, err
+}
+
+// open is one try of Open.
+func open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], error) {
 	s, found, err := openStore(dir, opts, false)
 	if err != nil {
 		return nil, err

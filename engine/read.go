@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"time"
 
 	"pagecache/mmapread"
@@ -58,6 +60,9 @@ func (s *store) readBuffered(buf []byte, lsn format.LSN) bool {
 func (s *store) corrupt(lsn format.LSN, ptr format.DiskPtr, h format.Header, err error) error {
 	if err == nil {
 		return nil
+	}
+	if errors.Is(err, syscall.ENOMEM) { // it could not be looked at
+		return fmt.Errorf("read LSN %d at %v: %w", lsn, ptr, err)
 	}
 	return &CorruptError{File: filepath.Join(s.dir, logName), Slot: format.SegmentID(int64(ptr.Off) / int64(s.super.SegmentSize)),
 		Offset: ptr.Off, LSN: lsn, Page: h.Page, Reason: err.Error(), Err: err}

@@ -175,6 +175,70 @@ func TestReadOnlyLog(t *testing.T) {
 	closeTest(t, l)
 }
 
+// What a crash cut off a log, a torn tail or a batch without an end, cannot be read from one that is opened for reading, though it is on the disk.
+func TestReadOnlyLogEnds(t *testing.T) {
+	for _, batch := range []bool{false, true} {
+		hidden := 0
+		for seed := range uint64(20) {
+			d := simdisk.New(seed, simdisk.Options{})
+			l := openSimLog(t, d)
+			type record struct {
+				lsn LSN
+				ptr DiskPtr
+			}
+			var all []record
+			write := func(n int) {
+				for range n {
+					lsn, ptr, err := l.Write(make([]byte, 700))
+					if err != nil {
+						t.Fatal(err)
+					}
+					all = append(all, record{lsn, ptr})
+				}
+			}
+			write(5)
+			if _, err := l.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			if batch {
+				if _, err := l.PinLog(); err != nil {
+					t.Fatal(err)
+				}
+				write(10)
+				if err := l.log.MakeDurable(all[len(all)-1].lsn); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				write(10)
+				d.CrashAfter(1)
+				_, _ = l.Flush() // torn
+			}
+			next := d.Crash(seed)
+			_ = l.Close()
+			o := simOptions(next)
+			o.ReadOnly = true
+			l, err := OpenLog("/store", o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			end := l.StableLSN() + 1
+			for i, r := range all {
+				b, err := l.Read(r.lsn, r.ptr)
+				if r.lsn < end && (err != nil || len(b) != 700) || r.lsn >= end && (err == nil || i < 5) {
+					t.Errorf("seed %d: LSN %d of a log that ends at %d: %d bytes, %v", seed, r.lsn, end, len(b), err)
+				}
+				if _, _, _, err := l.read(r.lsn, r.ptr); r.lsn >= end && err == nil {
+					hidden++
+				}
+			}
+			closeTest(t, l)
+		}
+		if hidden == 0 {
+			t.Errorf("batch %v: nothing beyond the end was on the disk", batch)
+		}
+	}
+}
+
 // A store on a medium that cannot be written opens for reading. O1, O8.
 func TestReadOnlyMedium(t *testing.T) {
 	m := newLoopMount(t, "ext4", 32)

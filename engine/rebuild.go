@@ -70,8 +70,9 @@ func (pc *PageCache[P]) rebuild(r *recovered) error {
 
 // apply puts the messages of the log into the table. next is the first page id that was never allocated, as far as is known; it returns that again.
 func (pc *PageCache[P]) apply(r *recovered, next PageID) (PageID, error) {
-	// Ids are dense, and of each page that there is, or was, a message is in the log, but for those of the last allocations before a crash.
-	// So ids are bounded by how many messages the log has room for: a hostile one must not cost memory (rule 12).
+	// Ids are dense, and of each page that there is, or was, a message is in the log, but for those of the last allocations before a crash: ids of a batch
+	// that is dropped count as never handed out (recover), and Salvage frees those of pages that it does not find. So ids are bounded by how many messages
+	// the log has room for: a hostile one must not cost memory (rule 12).
 	bound := next + pc.messagesIn(len(r.scan.Segments))
 	orphans := map[PageID]recovery.Message{}
 	err := r.scan.Apply(func(m recovery.Message) error {
@@ -247,14 +248,14 @@ func (s *store) misplaced(m recovery.Message, reason string) error {
 func (pc *PageCache[P]) special(m recovery.Message) (*head, error) {
 	ext := new(pagestack.Ext)
 	var err error
-	kind, want := pagestack.Meta, format.MetaPage
-	if m.Kind == format.KindCounter {
-		kind, want = pagestack.Counter, format.CounterPage
-		ext.Counter, err = format.DecodeCounter(m.Body)
-	} else {
+	kind := pagestack.Meta
+	switch {
+	case m.Kind == format.KindMeta && m.Page == format.MetaPage:
 		ext.Meta, err = format.DecodeMeta(m.Body)
-	}
-	if err == nil && m.Page != want {
+	case m.Kind == format.KindCounter && m.Page == format.CounterPage:
+		kind = pagestack.Counter
+		ext.Counter, err = format.DecodeCounter(m.Body)
+	default:
 		err = fmt.Errorf("%v message for page %d", m.Kind, m.Page)
 	}
 	if err != nil {

@@ -23,7 +23,7 @@ type recovered struct {
 	discard  []format.SegmentID // in use, but nothing in them counts any more
 	end      format.LSN         // where the log goes on: scan.End, or a block boundary after it once the tail has moved
 	tail     *recovery.Segment  // the partly filled one, if scan.End lies inside a segment
-	nextPage format.PageID      // the first that was never allocated, if the store was closed cleanly
+	nextPage format.PageID      // the first that was never allocated, if the store was closed cleanly with no batch open
 	nextID   uint64
 	idLimit  uint64 // ids at and above it must not be handed out before a higher one is durable
 }
@@ -42,6 +42,9 @@ func (s *store) recover() (*recovered, error) {
 		if err := s.file.DropCache(0, size); err != nil {
 			return nil, fmt.Errorf("drop cached pages of the log: %w", err)
 		}
+	}
+	if slots := size / int64(s.super.SegmentSize); slots >= segments.MaxSlots {
+		return nil, damagedFile(filepath.Join(s.dir, logName), fmt.Sprintf("%d bytes are %d segments, more than there can be", size, slots), nil)
 	}
 	if err := s.findSnapshot(); err != nil {
 		return nil, err
@@ -67,7 +70,10 @@ func (s *store) recover() (*recovered, error) {
 	if res.Torn {
 		s.opts.Logger.Warn("log ends in a torn tail", "dir", s.dir, "end", res.End, "why", res.Why)
 	}
-	r := &recovered{scan: res, end: res.End, nextPage: s.super.NextPage}
+	r := &recovered{scan: res, end: res.End}
+	if !res.Torn { // else it counts the pages of a batch that is dropped, of which nothing is in the log from now on: apply
+		r.nextPage = s.super.NextPage
+	}
 	r.discard = append(slices.Clone(res.Void), res.Damaged...)
 	if int64(res.End)%int64(s.super.SegmentSize) != 0 {
 		r.tail = &r.scan.Segments[len(r.scan.Segments)-1]
@@ -128,6 +134,9 @@ func (s *store) start(r *recovered) (err error) {
 	if s.dev, s.report, err = s.file.OpenDevice(o); err != nil {
 		return fmt.Errorf("open device: %w", err)
 	}
+	if block := s.dev.Block(); size%block != 0 {
+		return fmt.Errorf("segments of %d bytes cannot be written in the device's blocks of %d", size, block)
+	}
 	if s.report.Reason != "" {
 		s.opts.Logger.Info("log device", "dir", s.dir, "use", deviceLine(s.report))
 	}
@@ -162,13 +171,13 @@ func (s *store) start(r *recovered) (err error) {
 	return s.startLog(r)
 }
 
-// reserved is how many segments are kept for making room when the disk is full: into one the cleaner moves what is live, and one is for pages that are freed
+// reserved is how many segments are kept for making room when the disk is full: some for the cleaner to move what is live into, and two for pages that are freed
 // meanwhile.
 func (s *store) reserved() int {
 	if s.super.Log || s.opts.SegmentMode == Linear {
 		return 0
 	}
-	return 2
+	return segments.KeptForCleaning + 2
 }
 
 // wholeSlots makes a file that ends inside a slot, as growing leaves it that was cut off, end at one: shorter, or longer if a part of the log lies in that
@@ -239,7 +248,6 @@ func (s *store) startLog(r *recovered) (err error) {
 func (s *store) moveTail(r *recovered, spare []format.SegmentID) ([]format.SegmentID, error) {
 	size, block := s.super.SegmentSize, s.dev.Block()
 	old, buf := *r.tail, s.bufs[0]
-	defer clear(buf)
 	used := int(int64(r.scan.End) % int64(size))
 	n := (used + block - 1) &^ (block - 1)
 	if n-used > 0 && n-used < format.HeaderSize {
@@ -284,6 +292,7 @@ func (s *store) moveTail(r *recovered, spare []format.SegmentID) ([]format.Segme
 	r.discard = append(r.discard, old.Slot)
 	r.tail.Slot, r.tail.Generation = slot, s.super.Generation // in scan too, so that Apply points to the new place
 	r.end = old.Base + format.LSN(n)
+	clear(buf) // not after an error: it may still be on its way, and is not used again
 	return spare, nil
 }
 
@@ -311,7 +320,12 @@ func (s *store) spareSlot(spare []format.SegmentID) (format.SegmentID, []format.
 func (s *store) markSlots(dev iouring.Device, buf []byte, slots []format.SegmentID, h format.SegmentHeader) error {
 	block := dev.Block()
 	buf = buf[:block*len(slots)]
-	defer clear(buf)
+	inFlight := false
+	defer func() {
+		if !inFlight { // else zeros would be written, and the device writes nothing more
+			clear(buf)
+		}
+	}()
 	h.SegmentSize, h.BlockSize, h.Generation = s.super.SegmentSize, block, s.super.Generation
 	writes := make([]iouring.Write, len(slots))
 	for i, slot := range slots {
@@ -328,6 +342,7 @@ func (s *store) markSlots(dev iouring.Device, buf []byte, slots []format.Segment
 		writes[i] = iouring.Write{Off: off, Buf: b, Tag: uint64(i)}
 	}
 	if err := writeAll(dev, writes); err != nil {
+		inFlight = errors.Is(err, iouring.ErrInFlight)
 		return fmt.Errorf("mark %v free: %w", slots, err)
 	}
 	return nil
@@ -341,14 +356,17 @@ func writeTo(dev iouring.Device, b []byte, off int64) error {
 	return writeAll(dev, []iouring.Write{{Off: off, Buf: b}})
 }
 
-// writeAll does writes through a device that nothing else is using.
+// writeAll does writes through a device that nothing else is using. Where the device itself fails, which is
+// for good, that is ErrInFlight: some may still be on their way.
 func writeAll(dev iouring.Device, writes []iouring.Write) (err error) {
 	for some := range slices.Chunk(writes, dev.Depth()) {
 		comps, doErr := dev.Do(some, len(some), nil)
 		for doErr == nil && len(comps) < len(some) {
 			comps, doErr = dev.Do(nil, 1, comps)
 		}
-		err = errors.Join(err, doErr)
+		if doErr != nil {
+			err = errors.Join(err, fmt.Errorf("%w: %w", iouring.ErrInFlight, doErr))
+		}
 		for _, c := range comps {
 			err = errors.Join(err, c.Err)
 		}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"pagecache/engine/internal/pagestack"
 	"pagecache/internal/vfs"
 	"pagecache/recovery"
 	"pagecache/segments/format"
@@ -26,7 +27,8 @@ type SalvageReport struct {
 }
 
 // Salvage writes what can still be read of a damaged store, or standalone log, into a new one in out, and says by lost what cannot. Pages keep their ids, and
-// the new store's ids go on above all that were found. It takes what it finds: a page whose newest messages are damaged is as it was before them, and a batch may be
+// those of GenerateID go on above all that were found. Ids of pages that are lost as a whole are free in the new store, so that what still refers to such a page may
+// come to refer to a new one. It takes what it finds: a page whose newest messages are damaged is as it was before them, and a batch may be
 // there in part; where that can be told it is reported. Nothing is written to dir, which must not be open. opts are those of the new store, but for
 // SnapshotDir, which is the old one's; nil: defaults, with the segment size of the old one.
 func Salvage(dir, out string, opts *Options, lost func(what string)) (SalvageReport, error) {
@@ -58,7 +60,17 @@ type salvage struct {
 	r        SalvageReport
 	lost     func(string)
 	messages []found
+	// What they come to: the pages that are left, the roots, where ids go on, the page id above all that were found, and the one that none can reach.
+	chains map[PageID][]found
+	roots  map[string]PageID
+	ids    uint64
+	next   PageID
+	most   PageID
 }
+
+// lostPages is how many pages, besides those that the log has room for, may have been lost with parts of it: as many ids are freed in the new store at
+// most, for 24 bytes each on disk and 32 in memory.
+const lostPages = 1 << 23
 
 // found is an intact message.
 type found struct {
@@ -84,6 +96,7 @@ func (v *salvage) begin() (err error) {
 		return err
 	}
 	seg := make([]byte, s.super.SegmentSize)
+	v.most = min(s.messagesIn(int(size/int64(len(seg))))+lostPages, format.MaxPageID+1)
 	newest := map[format.LSN]format.Generation{} // of each base
 	var all [][]found
 	var gens []format.Generation
@@ -289,56 +302,95 @@ func (v *salvage) savePages(out string, o *Options) error {
 	return errors.Join(v.fill(pc), pc.Close())
 }
 
-// fill writes the pages into the new store.
-func (v *salvage) fill(pc *PageCache[[]byte]) error {
-	v.batches()
-	chains := map[PageID][]found{}
-	orphans := map[PageID]int{}
-	var roots map[string]PageID
-	ids, next := v.s.super.NextID, max(v.s.super.NextPage, FirstUserPage)
+// gather takes the messages together.
+func (v *salvage) gather() {
+	v.chains, v.ids, v.next = map[PageID][]found{}, v.s.super.NextID, FirstUserPage
+	orphans, odd := map[PageID]int{}, map[PageID]bool{}
 	for _, m := range v.messages {
-		switch m.Kind.Plain() {
-		case format.KindCompact:
-			chains[m.Page] = []found{m}
-			delete(orphans, m.Page)
-		case format.KindAppend:
-			if len(chains[m.Page]) == 0 {
-				orphans[m.Page]++
-				continue
-			}
-			chains[m.Page] = append(chains[m.Page], m)
-		case format.KindFree:
-			delete(chains, m.Page)
-			delete(orphans, m.Page)
+		k := m.Kind.Plain()
+		switch k {
 		case format.KindMeta:
 			if r, err := format.DecodeMeta(m.Body); err == nil {
-				roots = r
+				v.roots = r
 			}
 			continue
 		case format.KindCounter:
 			if c, err := format.DecodeCounter(m.Body); err == nil {
-				ids = max(ids, c)
+				v.ids = max(v.ids, c)
 			}
 			continue
+		case format.KindCompact, format.KindAppend, format.KindFree:
 		default:
 			continue
 		}
-		next = max(next, m.Page+1)
+		if m.Page < FirstUserPage || m.Page >= v.most { // rule 12
+			odd[m.Page] = true
+			continue
+		}
+		v.next = max(v.next, m.Page+1)
+		switch {
+		case k == format.KindAppend && len(v.chains[m.Page]) == 0:
+			orphans[m.Page]++
+			continue
+		case k == format.KindAppend:
+			v.chains[m.Page] = append(v.chains[m.Page], m)
+		case k == format.KindCompact:
+			v.chains[m.Page] = []found{m}
+		default:
+			delete(v.chains, m.Page)
+		}
+		delete(orphans, m.Page)
 	}
+	v.r.Lost += int64(len(orphans) + len(odd))
 	for pid, n := range orphans {
-		v.r.Lost++
 		v.lost(fmt.Sprintf("page %d: what its last %d deltas were written on is not there", pid, n))
 	}
-	if ids <= maxID {
-		pc.ids.next.Store(max(pc.ids.next.Load(), ids+2*max(v.s.super.IDInterval, pc.opts.IDPersistInterval)))
+	for pid := range odd {
+		v.lost(fmt.Sprintf("page %d: its id is out of proportion to the log", pid))
 	}
-	for _, pid := range slices.Sorted(maps.Keys(chains)) {
-		if err := v.savePage(pc, pid, chains[pid]); err != nil {
+}
+
+// fill writes the pages into the new store.
+func (v *salvage) fill(pc *PageCache[[]byte]) error {
+	v.batches()
+	v.gather()
+	step := 2 * max(v.s.super.IDInterval, pc.opts.IDPersistInterval)
+	if v.s.super.IDInterval > maxIDPersistInterval || v.ids > maxID-step {
+		v.lost(fmt.Sprintf("next id %d, interval %d: out of bounds; ids begin anew", v.ids, v.s.super.IDInterval))
+	} else {
+		pc.ids.next.Store(max(pc.ids.next.Load(), v.ids+step))
+	}
+	for _, pid := range slices.Sorted(maps.Keys(v.chains)) {
+		if err := v.savePage(pc, pid, v.chains[pid]); err != nil {
 			return err
 		}
 	}
-	pc.pages.next.Store(max(pc.pages.next.Load(), uint64(next)))
-	return v.saveRoots(pc, roots)
+	if err := v.freeRest(pc); err != nil {
+		return err
+	}
+	return v.saveRoots(pc, v.roots)
+}
+
+// freeRest frees all ids that were found, or lie below such, and of which there is no page: an opening bounds ids by the messages that there are (apply).
+func (v *salvage) freeRest(pc *PageCache[[]byte]) error {
+	pc.pages.next.Store(max(pc.pages.next.Load(), uint64(v.next)))
+	tx, err := pc.Begin()
+	if err != nil {
+		return err
+	}
+	defer tx.End()
+	for pid := FirstUserPage; pid < v.next; pid++ {
+		s := pc.table.Make(pid)
+		if s.Load() != nil {
+			continue
+		}
+		r, err := pc.log.Reserve(format.KindFree, pid, 0)
+		if err != nil {
+			return logError(fmt.Sprintf("free page %d", pid), err)
+		}
+		pc.install(tx, pid, s, nil, pagestack.NewFree(1, r.LSN(), r.Ptr()), &r, 0) // nobody else is there to win
+	}
+	return nil
 }
 
 // savePage writes a page, fragment by fragment, up to the first that cannot be read.

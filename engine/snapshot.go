@@ -118,7 +118,11 @@ func (s *store) openSnapshot(number uint64) error {
 		return err
 	}
 	if !s.super.Clean { // rule 11
-		if size, err := f.Size(); err != nil || f.DropCache(0, size) != nil {
+		size, err := f.Size()
+		if err == nil {
+			err = f.DropCache(0, size)
+		}
+		if err != nil {
 			return errors.Join(err, f.Close())
 		}
 	}
@@ -131,12 +135,33 @@ func (s *store) openSnapshot(number uint64) error {
 	if err == nil && snap.RestOffset() <= checkedWhole && !s.opts.unchecked {
 		err = snap.Check()
 	}
+	for pid := PageID(0); err == nil && pid < min(FirstUserPage, snap.NextPage); pid++ { // without them nothing opens
+		var p recovery.Page
+		if p, err = snap.Page(pid); err == nil {
+			err = checkRecord(pid, p.Kind)
+		}
+	}
 	if err != nil {
 		return errors.Join(err, file.Close())
 	}
 	_ = f.Advise(vfs.Random) // from now on: page by page
 	s.snaps.base, s.snaps.file, s.snaps.view = snap, f, v
 	return nil
+}
+
+// checkRecord says why a page cannot have a record of kind k: the store's own pages have their own kinds, which no other has.
+func checkRecord(pid PageID, k format.SnapshotKind) error {
+	ok := k != format.SnapshotMeta && k != format.SnapshotCounter
+	switch pid {
+	case format.MetaPage:
+		ok = k == format.SnapshotMeta
+	case format.CounterPage:
+		ok = k == format.SnapshotCounter
+	}
+	if ok || k == format.SnapshotNone {
+		return nil
+	}
+	return fmt.Errorf("%w: page %d has a record of kind %d", format.ErrSnapshot, pid, k)
 }
 
 // close gives up the snapshot that the store was opened from.
@@ -174,15 +199,23 @@ func (pc *PageCache[P]) head(pid PageID) (*slot, *head, error) {
 
 // takeIn makes the entry of a page that a snapshot tells of.
 func (pc *PageCache[P]) takeIn(pid PageID, p recovery.Page) (*head, error) {
+	if err := checkRecord(pid, p.Kind); err != nil {
+		return nil, pc.snaps.base.Corrupt(pid, err)
+	}
 	refs := make([]pagestack.Ref, len(p.Refs))
 	for i, r := range p.Refs {
 		refs[i] = pagestack.Ref{LSN: r.LSN, Ptr: pc.place(r)}
+	}
+	missing := slices.ContainsFunc(refs, func(r pagestack.Ref) bool { return r.Ptr.IsZero() })
+	if missing && !pc.rebuilding { // only while the log is applied, which then has a newer one
+		return nil, &CorruptError{File: filepath.Join(pc.dir, logName), Slot: recovery.NoSlot, Offset: recovery.NoOffset, LSN: p.LSN, Page: pid,
+			Reason: "a segment with a part of the page is missing"}
 	}
 	switch p.Kind {
 	case format.SnapshotFree:
 		return pagestack.NewFree(0, p.LSN, refs[0].Ptr), nil
 	case format.SnapshotMeta, format.SnapshotCounter:
-		if refs[0].Ptr.IsZero() { // only while the log is applied, which then has a newer one
+		if missing {
 			return nil, nil
 		}
 		kind, body, _, err := pc.read(p.LSN, refs[0].Ptr)
@@ -195,10 +228,6 @@ func (pc *PageCache[P]) takeIn(pid PageID, p recovery.Page) (*head, error) {
 		newest := refs[0]
 		slices.Reverse(refs)
 		return pagestack.NewListed(0, newest, refs), nil
-	}
-	if slices.ContainsFunc(refs, func(r pagestack.Ref) bool { return r.Ptr.IsZero() }) {
-		return nil, &CorruptError{File: filepath.Join(pc.dir, logName), Slot: recovery.NoSlot, Offset: recovery.NoOffset, LSN: p.LSN, Page: pid,
-			Reason: "a segment with a part of the page is missing"}
 	}
 	return pagestack.NewOnDisk(0, refs), nil
 }

@@ -364,16 +364,12 @@ func (s *store) release() {
 	if s.busy || s.log != nil && !s.log.Drained() {
 		return
 	}
-	if s.side.dev != nil {
-		_ = s.side.dev.Close()
-		iouring.FreeBuffer(s.side.zeros)
+	if inFlight := s.side.close(); inFlight || s.dev != nil && errors.Is(s.dev.Close(), iouring.ErrInFlight) {
+		return
 	}
-	if s.dev != nil {
-		_ = s.dev.Close()
+	if !s.keep {
 		for _, b := range s.bufs {
-			if !s.keep {
-				iouring.FreeBuffer(b)
-			}
+			iouring.FreeBuffer(b)
 		}
 	}
 	if s.view != nil && !s.keep {
@@ -398,6 +394,17 @@ type side struct {
 	zeros []byte         // always zero, but while a block of it is written
 }
 
+// close reports whether something may still be on its way.
+func (s *side) close() (inFlight bool) {
+	if s.dev == nil {
+		return false
+	}
+	if inFlight = errors.Is(s.dev.Close(), iouring.ErrInFlight); !inFlight {
+		iouring.FreeBuffer(s.zeros)
+	}
+	return inFlight
+}
+
 // errLater: nothing was tried yet, and it may work later.
 var errLater = errors.New("segments cannot be recycled now")
 
@@ -418,8 +425,8 @@ func (s *store) beside(write func(dev iouring.Device, zeros []byte) error) error
 		if err != nil {
 			return fmt.Errorf("%w: %w", errLater, err)
 		}
-		if s.side.zeros, err = iouring.AllocBuffer(sidePiece); err != nil {
-			return errors.Join(err, dev.Close())
+		if s.side.zeros, err = iouring.AllocBuffer(max(sidePiece, sideDepth*dev.Block())); err != nil {
+			return fmt.Errorf("%w: %w", errLater, errors.Join(err, dev.Close()))
 		}
 		s.side.dev = dev
 	}

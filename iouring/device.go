@@ -1,5 +1,7 @@
 package iouring
 
+import "errors"
+
 // Write is one durable write of a Device.
 type Write struct {
 	Off int64  // file offset in bytes, a multiple of the device's block
@@ -13,6 +15,9 @@ type Completion struct {
 	Err error
 }
 
+// ErrInFlight is that writes did not end: the kernel may still be reading their buffers, and what they write may come late.
+var ErrInFlight = errors.New("writes did not end")
+
 // Device is what the log is written to: durable writes (each is on stable storage when it completes), several in
 // flight, completing in any order. One goroutine at a time may use it.
 type Device interface {
@@ -25,6 +30,6 @@ type Device interface {
 	Depth() int
 	// Block is the smallest unit of writing, in bytes: offsets, lengths and memory are multiples of it.
 	Block() int
-	// Close waits for the writes in flight, then releases everything but the file.
+	// Close waits for the writes in flight, then releases everything but the file. After ErrInFlight not all have ended.
 	Close() error
 }

@@ -206,7 +206,7 @@ func (w *writer) drain() error {
 	}
 	for end := time.Now().Add(w.drainLimit); len(w.free) < len(w.flight); time.Sleep(time.Millisecond) {
 		if comps = w.reap(comps[:0]); time.Now().After(end) {
-			return errors.Join(failed, fmt.Errorf("%d writes did not end: %w", len(w.flight)-len(w.free), w.failed))
+			return errors.Join(failed, fmt.Errorf("%w: %d of them: %w", ErrInFlight, len(w.flight)-len(w.free), w.failed))
 		}
 	}
 	return failed

@@ -2,6 +2,7 @@ package segments
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -33,7 +34,7 @@ func (f *growFile) Truncate(int64) error { return nil }
 func openMany(s *Space, n int) (opened int, err error) {
 	const size = 16 << 10
 	for ; opened < n; opened++ {
-		if _, err := s.OpenSegment(format.LSN(opened*size), false); err != nil {
+		if _, _, err := s.OpenSegment(format.LSN(opened*size), Ordinary); err != nil {
 			return opened, err
 		}
 	}
@@ -51,7 +52,7 @@ func TestBrokenFile(t *testing.T) {
 				if !errors.Is(err, syscall.EIO) || errors.Is(err, ErrNoRoom) {
 					t.Fatalf("background %v: %v", background, err)
 				}
-				_, err = s.OpenSegment(1<<40, false)
+				_, _, err = s.OpenSegment(1<<40, Ordinary)
 			}
 			if !s.Close(time.Minute) {
 				t.Error("Close did not wait")
@@ -68,7 +69,7 @@ func TestNoRoomPasses(t *testing.T) {
 		if n, err := openMany(s, 100); n != 2 || !errors.Is(err, ErrNoRoom) || !errors.Is(err, errno) {
 			t.Errorf("%d segments, %v", n, err)
 		}
-		if _, err := s.OpenSegment(1<<40, false); err != nil { // the allocation works again, and so does the sync
+		if _, _, err := s.OpenSegment(1<<40, Ordinary); err != nil { // the allocation works again, and so does the sync
 			t.Errorf("%v, with room again", err)
 		}
 		if _, err := openMany(s, 100); !errors.Is(err, ErrNoRoom) { // now the sync finds that there is none
@@ -100,4 +101,62 @@ func TestCloseIsBounded(t *testing.T) {
 	}
 	close(hang)
 	s.ahead.Wait()
+}
+
+// What is kept is for those who are urgent enough: the slots, and what is left of the segments in them until as many are kept again. Proves rule 9.
+func TestKept(t *testing.T) {
+	const size, reserve = 16 << 10, KeptForCleaning + 2
+	s := NewSpace(Options{File: &growFile{allocate: slices.Repeat([]error{syscall.ENOSPC}, 100)}, SegmentSize: size, Slots: reserve + 2, Reserve: reserve})
+	s.Ready([]format.SegmentID{0, 1, 2, 3, 4, 5}, nil)
+	opened := 0
+	open := func(u, want Urgency) {
+		t.Helper()
+		if _, least, err := s.OpenSegment(format.LSN(opened*size), u); err != nil || least != want {
+			t.Fatalf("urgency %d, %d slots free: for %d, %v", u, len(s.free), least, err)
+		}
+		opened++
+	}
+	refused := func(u Urgency) {
+		t.Helper()
+		if _, _, err := s.OpenSegment(1<<40, u); !errors.Is(err, ErrNoRoom) {
+			t.Fatalf("urgency %d, %d slots free: %v", u, len(s.free), err)
+		}
+	}
+	room := func(want ...bool) {
+		t.Helper()
+		for u, ok := range want {
+			if err := s.Room(Urgency(u)); ok != (err == nil) || err != nil && !errors.Is(err, ErrNoRoom) {
+				t.Fatalf("urgency %d, %d slots free: %v", u, len(s.free), err)
+			}
+		}
+	}
+	open(Cleaning, Ordinary)
+	open(Ordinary, Ordinary)
+	room(true, true, true)
+	refused(Ordinary)
+	open(Cleaning, Freeing)
+	room(false, true, true)
+	open(Freeing, Freeing)
+	refused(Freeing)
+	room(false, true, true)
+	for range KeptForCleaning {
+		open(Cleaning, Cleaning)
+		room(false, false, true)
+	}
+	refused(Cleaning)
+	if !s.Tight() {
+		t.Error("not tight")
+	}
+	for n := range reserve {
+		id, _ := s.Find(format.LSN(n * size))
+		s.SealSegment(id, format.LSN(n*size), nil)
+		if !s.Drain(id) {
+			t.Fatal("not drained")
+		}
+		if err := s.Recycle([]format.SegmentID{id}, func(uint64) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		room(n == reserve-1, n >= KeptForCleaning-1, true)
+	}
+	refused(Ordinary)
 }

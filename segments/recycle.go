@@ -2,7 +2,6 @@ package segments
 
 import (
 	"fmt"
-	"math"
 	"slices"
 
 	"pagecache/segments/format"
@@ -109,18 +108,19 @@ func (s *Space) Shrink(keep int, mark func(slot format.SegmentID, recycled uint6
 // minShrink is how many slots are worth a change of the file's length.
 const minShrink = 4
 
-// First returns the lowest base of all segments that are not Free, or of the next if there is none.
+// First returns the lowest base from which on segments follow one another without a gap up to the newest; 0 if there is none. Those below it are what is left of a
+// standalone log where a crash cut dropping off: only that makes gaps in one, and recovery has counted them.
 func (s *Space) First() format.LSN {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	first := format.LSN(math.MaxInt64)
-	for base := range s.index {
-		first = min(first, base)
+	size := format.LSN(s.o.SegmentSize)
+	first := max(s.newest, 0)
+	for {
+		if _, ok := s.index[first-size]; !ok {
+			return first
+		}
+		first -= size
 	}
-	if len(s.index) == 0 {
-		return 0
-	}
-	return first
 }
 
 // Census returns the bases of the segments that are not Free, and how many were recycled, without those that began at or above from.

@@ -28,7 +28,7 @@ func TestCountIsNotZeroed(t *testing.T) {
 		free = append(free, i)
 	}
 	s.Ready(free, []format.SegmentID{3, 4})
-	if id, err := s.OpenSegment(3*size, false); err != nil || id != 3 {
+	if id, _, err := s.OpenSegment(3*size, Ordinary); err != nil || id != 3 {
 		t.Fatal(id, err)
 	}
 	var at format.SegmentID

@@ -114,7 +114,7 @@ type Options struct {
 	Background bool
 	// Recycled is how many segments were recycled before this opening.
 	Recycled uint64
-	// Reserve is how many slots are kept for what makes room.
+	// Reserve is how many slots are kept for what makes room; see Urgency.
 	Reserve int
 	// Opened, if set, is called after each OpenSegment, and must not block.
 	Opened func()
@@ -124,6 +124,31 @@ type Options struct {
 	// segments go by faster than that, bandwidth counts, and writing everything twice would halve it. nil: never.
 	Zero      func(off, n int64, quit <-chan struct{}) error
 	ZeroAfter time.Duration
+}
+
+// Urgency says who wants to write, and how much of what is kept (Options.Reserve) he may use when the file cannot grow.
+type Urgency uint32
+
+// How urgent a write is.
+const (
+	Ordinary Urgency = iota // it may use none of what is kept
+	Freeing                 // all but the last KeptForCleaning: it makes room once the cleaner has come by
+	Cleaning                // all: it makes room, or what does waits for it
+)
+
+// KeptForCleaning is how many of the slots that are kept are for the cleaner alone. One would do if everything that it moves out of a segment fitted into another always; each
+// flush takes the rest of a block besides.
+const KeptForCleaning = 2
+
+// kept is how many free slots are kept from who is no more urgent than u.
+func (s *Space) kept(u Urgency) int {
+	switch u {
+	case Ordinary:
+		return s.o.Reserve
+	case Freeing:
+		return min(KeptForCleaning, s.o.Reserve)
+	}
+	return 0
 }
 
 // NewSpace returns a Space; Adopt then says which slots are in use, and Ready which are free.
@@ -178,9 +203,10 @@ func (s *Space) Append() (format.SegmentID, error) {
 // zeroed ahead, which is for fresh ones, and would take their headers away.
 func (s *Space) Ready(free, fresh []format.SegmentID) {
 	for _, id := range free {
-		s.put(id)
 		s.zeroed[id] = true
 	}
+	s.free = append(s.free, free...)
+	slices.SortFunc(s.free, func(a, b format.SegmentID) int { return cmp.Compare(b, a) })
 	for _, id := range fresh {
 		delete(s.zeroed, id)
 	}
@@ -192,30 +218,20 @@ func (s *Space) put(id format.SegmentID) {
 	s.free = slices.Insert(s.free, i, id)
 }
 
-// OpenSegment takes a slot for the segment that begins at base. When the file cannot grow, the last Options.Reserve slots are only for what is urgent. It grows the file if no slot is free; where that fails nothing has
-// changed. After an ErrNoRoom it may be tried again. Any other error is for good: a sync that failed once tells nobody a second time
-// (rule 8). The loop ends because the work in the background ends, after which either a slot is free or the file is grown here.
-func (s *Space) OpenSegment(base format.LSN, urgent bool) (format.SegmentID, error) {
+// OpenSegment takes a slot for the segment that begins at base. When the file cannot grow, what is kept is only for who is urgent enough, and so is what is
+// left of a segment that was opened in such a slot: least says who may write into it (Room). OpenSegment grows the file if too few slots are free; where that fails
+// nothing has changed. After an ErrNoRoom it may be tried again. Any other error is for good: a sync that failed once tells nobody a second time
+// (rule 8).
+func (s *Space) OpenSegment(base format.LSN, u Urgency) (id format.SegmentID, least Urgency, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.broken == nil && len(s.free) <= s.o.Reserve {
-		if s.growing || s.zeroing {
-			s.moved.Wait()
-			continue
-		}
-		err := s.grow()
-		s.tight.Store(errors.Is(err, ErrNoRoom))
-		if err != nil && urgent && len(s.free) > 0 {
-			break
-		}
-		if err != nil {
-			return 0, err
-		}
+	if err := s.growTo(s.o.Reserve+1, s.kept(u)+1); err != nil {
+		return 0, 0, err
 	}
-	if s.broken != nil {
-		return 0, s.broken
+	for len(s.free) <= s.kept(least) {
+		least++
 	}
-	id := s.free[len(s.free)-1]
+	id = s.free[len(s.free)-1]
 	s.free = s.free[:len(s.free)-1]
 	delete(s.zeroed, id)
 	s.used++
@@ -232,7 +248,36 @@ func (s *Space) OpenSegment(base format.LSN, urgent bool) (format.SegmentID, err
 	if s.o.Opened != nil {
 		s.o.Opened()
 	}
-	return id, nil
+	return id, least, nil
+}
+
+// Room reports whether who is no more urgent than u may write into a segment that was opened in a slot that was kept from him: whether as many are kept again. It
+// grows the file if it must; errors as for OpenSegment.
+func (s *Space) Room(u Urgency) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.growTo(s.kept(u), s.kept(u))
+}
+
+// growTo grows the file until so many slots are free, and at the least so many. mu is held. The loop ends because the work in the background ends, after which
+// either enough are free or the file is grown here.
+func (s *Space) growTo(want, least int) error {
+	for s.broken == nil && len(s.free) < want {
+		if s.growing || s.zeroing {
+			s.moved.Wait()
+			continue
+		}
+		err := s.grow()
+		s.tight.Store(errors.Is(err, ErrNoRoom))
+		if err == nil {
+			continue
+		}
+		if len(s.free) < least {
+			return err
+		}
+		break
+	}
+	return s.broken
 }
 
 // Tight reports whether the file could not grow when it was last tried.

@@ -35,6 +35,10 @@ type buffer struct {
 	slot format.SegmentID // written by rotate before tail opens
 	seed format.Seed      // likewise
 
+	// least is the segments.Urgency below which writers have to ask for room. Written by rotate and resume before tail opens, lowered by whoever got room; a
+	// stale one costs a question.
+	least atomic.Uint32
+
 	// read is held shared to copy committed bytes out, exclusively to take the buffer away (retire).
 	read sync.RWMutex
 

@@ -104,17 +104,19 @@ type memSpace struct {
 	slots  map[format.LSN]format.SegmentID
 }
 
-func (s *memSpace) OpenSegment(base format.LSN, _ bool) (format.SegmentID, error) {
+func (s *memSpace) OpenSegment(base format.LSN, _ segments.Urgency) (format.SegmentID, segments.Urgency, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.next >= s.limit {
-		return 0, fmt.Errorf("%w: %w", segments.ErrNoRoom, syscall.ENOSPC)
+		return 0, 0, fmt.Errorf("%w: %w", segments.ErrNoRoom, syscall.ENOSPC)
 	}
 	id := format.SegmentID(s.next ^ 1)
 	s.next++
 	s.slots[base] = id
-	return id, nil
+	return id, segments.Ordinary, nil
 }
+
+func (s *memSpace) Room(segments.Urgency) error { return nil }
 
 func (s *memSpace) Recycled() uint64 { return 0 }
 

@@ -136,11 +136,11 @@ func (l *Log) wantedLocked() format.LSN {
 	return l.wanted
 }
 
-// passLocked gives the lead away: to a waiter whose message is not durable, to the flusher while anything is in flight
+// passLocked gives the lead away: to a waiter whose message is not durable and who may lead, to the flusher while anything is in flight
 // or worth writing, else to nobody.
 func (l *Log) passLocked() {
 	for _, w := range l.waiters {
-		if w.lsn >= l.durable {
+		if w.lsn >= l.durable && !w.hasty {
 			w.ch <- wakeLead // has room: nobody else leads, so nobody else was told
 			return
 		}

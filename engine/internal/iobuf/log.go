@@ -7,7 +7,8 @@
 //	B2  The log becomes stable strictly in order (rule 5): completions are taken from the front of one queue.
 //	B3  Reserving never waits for a flush of its own buffer: a flush seals nothing.
 //	B4  After a failed write every waiter wakes and every later call fails with the same cause (rule 8, trap 10).
-//	B5  Lack of space fails the reservation that needs a new segment and nothing else (rule 9).
+//	B5  Lack of space fails the reservation that needs a new segment and nothing else (rule 9). What is kept for making room is used for nothing else, to
+//	    its last byte: else writers who try again would fill what the cleaner has opened, and there would never be room again.
 //	B6  A batch keeps the stable LSN below its beginning until its end is durable; it holds no reservation open
 //	    (trap 11).
 //
@@ -40,7 +41,10 @@ var (
 type Space interface {
 	// OpenSegment takes a slot for the segment that begins at base. Its space is reserved on the disk when it returns. An error that
 	// wraps segments.ErrNoRoom leaves everything as it was; any other stops the log.
-	OpenSegment(base format.LSN, urgent bool) (format.SegmentID, error)
+	// least is how urgent one has to be to write into it, unless there is Room.
+	OpenSegment(base format.LSN, u segments.Urgency) (slot format.SegmentID, least segments.Urgency, err error)
+	// Room reports, by an error as OpenSegment's, whether who is no more urgent than u may write into segments of which least is more.
+	Room(u segments.Urgency) error
 	// SealSegment says that every byte of the segment is durable and that no buffer holds it any more. pages lists its pages; nil: it has too many, or lists are not wanted.
 	SealSegment(slot format.SegmentID, base format.LSN, pages segments.PageList)
 	// Recycled is how many segments have been recycled, for headers.
@@ -190,7 +194,8 @@ func (l *Log) resume(c Config, used int) error {
 	}
 	b.slot, b.seed = c.Slot, c.Seed
 	b.walked, b.boundary, b.submitted, b.covered = used, used, used, used
-	b.listed = false // what is there already is not walked
+	b.listed = false                         // what is there already is not walked
+	b.least.Store(uint32(segments.Cleaning)) // it may have been opened in a slot that was kept: who writes asks for room
 	l.open(b, l.nextBase, used)
 	l.nextBase += format.LSN(l.segmentSize)
 	return nil

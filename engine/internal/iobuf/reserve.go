@@ -27,15 +27,22 @@ type Reservation struct {
 // The loop ends because each turn either gets a place, or finds the buffer full and turns to the next segment
 // (rotate), which waits for a free buffer or fails.
 func (l *Log) Reserve(kind format.Kind, page format.PageID, n int) (Reservation, error) {
-	return l.reserve(kind, page, n, kind == format.KindFree || kind == format.KindBatchEnd || kind == format.KindCounter)
+	u := segments.Ordinary
+	switch kind {
+	case format.KindFree, format.KindCounter:
+		u = segments.Freeing
+	case format.KindBatchEnd: // until then nothing can be recycled
+		u = segments.Cleaning
+	}
+	return l.reserve(kind, page, n, u)
 }
 
-// ReserveUrgent is Reserve for what makes room: it may take a place that is kept for that. Frees, ends of batches and notes of ids are so always.
+// ReserveUrgent is Reserve for the cleaner: it may take any place that is kept for making room. Frees and notes of ids may take most of them always, ends of batches all.
 func (l *Log) ReserveUrgent(kind format.Kind, page format.PageID, n int) (Reservation, error) {
-	return l.reserve(kind, page, n, true)
+	return l.reserve(kind, page, n, segments.Cleaning)
 }
 
-func (l *Log) reserve(kind format.Kind, page format.PageID, n int, urgent bool) (Reservation, error) {
+func (l *Log) reserve(kind format.Kind, page format.PageID, n int, u segments.Urgency) (Reservation, error) {
 	if l.active.Load() == nil && l.stopped.Load() { // nor has one that is for reading only any segments
 		return Reservation{}, l.Err()
 	}
@@ -51,6 +58,11 @@ func (l *Log) reserve(kind format.Kind, page format.PageID, n int, urgent bool) 
 		}
 		invariants.Jitter()
 		b := l.active.Load()
+		if b != nil && uint32(u) < b.least.Load() {
+			if err := l.room(b, u); err != nil {
+				return Reservation{}, err
+			}
+		}
 		if b != nil && b.tail.Load() <= end { // looking first bounds how far failed adds can push the tail
 			off := b.tail.Add(need) - need
 			if off+need <= end {
@@ -62,7 +74,7 @@ func (l *Log) reserve(kind format.Kind, page format.PageID, n int, urgent bool) 
 				l.kickFlusher()
 			}
 		}
-		if err := l.rotate(urgent); err != nil {
+		if err := l.rotate(u); err != nil {
 			return Reservation{}, err
 		}
 	}
@@ -107,8 +119,27 @@ func (r *Reservation) finish(k format.Kind) {
 	}
 }
 
+// room asks whether b, the active buffer, whose segment was opened in a slot that was kept for what is more urgent, may be used after all. Who looked at least before
+// the buffer was opened again gets a place in what is kept, and no second one.
+func (l *Log) room(b *buffer, u segments.Urgency) error {
+	if err := l.space.Room(u); err != nil {
+		return l.noRoom(err)
+	}
+	b.least.Store(uint32(u))
+	return nil
+}
+
+// noRoom tells lack of room, which fails one reservation, from what stops the log.
+func (l *Log) noRoom(err error) error {
+	if !errors.Is(err, segments.ErrNoRoom) {
+		l.fail(err)
+		return l.Err()
+	}
+	return err
+}
+
 // rotate opens the next segment if the active one is full. It waits for a free buffer.
-func (l *Log) rotate(urgent bool) error {
+func (l *Log) rotate(u segments.Urgency) error {
 	l.rotateMu.Lock()
 	defer l.rotateMu.Unlock()
 	if b := l.active.Load(); b != nil && !b.sealed() {
@@ -119,15 +150,12 @@ func (l *Log) rotate(urgent bool) error {
 		return err
 	}
 	base := l.nextBase
-	slot, err := l.space.OpenSegment(base, urgent)
+	slot, least, err := l.space.OpenSegment(base, u)
 	if err != nil {
 		l.giveFree(b)
-		if !errors.Is(err, segments.ErrNoRoom) {
-			l.fail(err)
-			return l.Err()
-		}
-		return err
+		return l.noRoom(err)
 	}
+	b.least.Store(uint32(least))
 	b.slot, b.seed = slot, format.MakeSeed(l.store, l.generation, slot)
 	format.SegmentHeader{State: format.SegmentInUse, SegmentSize: l.segmentSize, BlockSize: l.block,
 		Generation: l.generation, Base: base, Stable: l.StableLSN(), Recycled: l.space.Recycled(), Slot: slot}.Put(b.mem)

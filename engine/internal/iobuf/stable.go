@@ -14,6 +14,7 @@ type waiter struct {
 	lsn   format.LSN
 	level waitLevel
 	woken bool      // under Log.mu: what it waits for has come, or the log has stopped
+	hasty bool      // it waits for so long at most, and so does not lead: the device may hang
 	ch    chan wake // room for one wakeLead and one other, so that sending never blocks
 }
 
@@ -82,7 +83,7 @@ func (l *Log) wait(lsn format.LSN, level waitLevel, limit time.Duration) error {
 		return l.err
 	}
 	w := waiters.Get().(*waiter)
-	w.lsn, w.level, w.woken = lsn, level, false
+	w.lsn, w.level, w.woken, w.hasty = lsn, level, false, limit > 0
 	l.waiters = append(l.waiters, w)
 	if level == waitStable {
 		lsn = l.wholeLocked(lsn)
@@ -91,7 +92,10 @@ func (l *Log) wait(lsn format.LSN, level waitLevel, limit time.Duration) error {
 	lead := !l.leading
 	l.leading = true
 	l.mu.Unlock()
-	if lead {
+	switch {
+	case lead && w.hasty:
+		l.handoff <- struct{}{} // has room: see passLocked
+	case lead:
 		l.lead(w)
 	}
 	return l.await(w, limit)
