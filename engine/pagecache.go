@@ -187,7 +187,11 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 				o = *opts
 			}
 			o.logAlone = true
-			return open(dir, m, &o)
+			pc, again := open(dir, m, &o)
+			if again != nil {
+				return nil, errors.Join(err, again)
+			}
+			return pc, nil
 		}
 	}
 	return pc, err

@@ -43,7 +43,7 @@ func (s *store) recover() (*recovered, error) {
 			return nil, fmt.Errorf("drop cached pages of the log: %w", err)
 		}
 	}
-	if slots := size / int64(s.super.SegmentSize); slots >= segments.MaxSlots {
+	if slots := (size-1)/int64(s.super.SegmentSize) + 1; slots > segments.MaxSlots {
 		return nil, damagedFile(filepath.Join(s.dir, logName), fmt.Sprintf("%d bytes are %d segments, more than there can be", size, slots), nil)
 	}
 	if err := s.findSnapshot(); err != nil {

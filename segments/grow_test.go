@@ -160,3 +160,33 @@ func TestKept(t *testing.T) {
 	}
 	refused(Ordinary)
 }
+
+// A file that could not grow is asked again, but not by everyone who writes; who may use what is kept does not wait for that. Proves rule 9.
+func TestRefusedForAWhile(t *testing.T) {
+	f := &growFile{allocate: slices.Repeat([]error{syscall.ENOSPC}, 4)}
+	s := NewSpace(Options{File: f, SegmentSize: 16 << 10, Slots: 2, Reserve: 2, Background: true})
+	s.Ready([]format.SegmentID{0, 1}, nil)
+	start := time.Now()
+	asked := 0
+	for ; ; asked++ {
+		_, _, err := s.OpenSegment(0, Ordinary)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, ErrNoRoom) {
+			t.Fatal(err)
+		}
+		if asked == 0 && time.Since(start) < s.o.refusal()/2 {
+			if _, least, err := s.OpenSegment(1<<20, Cleaning); err != nil || least != Cleaning {
+				t.Fatalf("for %d: %v", least, err)
+			}
+		}
+		if time.Since(start) > time.Minute {
+			t.Fatal("never asked again")
+		}
+	}
+	if d := time.Since(start); d < s.o.refusal() || asked < 2 {
+		t.Errorf("asked %d times, there was room after %v", asked, d)
+	}
+	s.Close(time.Minute)
+}

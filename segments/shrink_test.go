@@ -2,6 +2,7 @@ package segments
 
 import (
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -49,4 +50,21 @@ func TestCountIsNotZeroed(t *testing.T) {
 		t.Errorf("the header of %v with the count is now %q", at, headers[at])
 	}
 	s.Close(time.Second)
+}
+
+// Shrinking leaves what is kept and one more: else the next segment would make the file grow again, or could not be opened where others have filled the disk since.
+func TestShrinkLeavesWhatIsKept(t *testing.T) {
+	const size, reserve = 16 << 10, 6
+	f := &growFile{}
+	s := NewSpace(Options{File: f, SegmentSize: size, Slots: 20, Reserve: reserve})
+	for id := range format.SegmentID(20) {
+		s.Ready([]format.SegmentID{id}, nil)
+	}
+	if did, err := s.Shrink(2, func(format.SegmentID, uint64) error { return nil }); !did || err != nil {
+		t.Fatal(did, err)
+	}
+	f.allocate = []error{syscall.ENOSPC, syscall.ENOSPC}
+	if _, least, err := s.OpenSegment(0, Ordinary); err != nil || least != Ordinary {
+		t.Errorf("for %d: %v", least, err)
+	}
 }

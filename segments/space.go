@@ -83,23 +83,25 @@ type Space struct {
 	// chunks grows by whole chunks; each pointer is written once (under mu) and publishes a zeroed chunk.
 	chunks [1 << 12]atomic.Pointer[[chunkSize]Segment]
 
-	mu       sync.Mutex
-	free     []format.SegmentID              // Free, space reserved; the lowest, which is used next, last
-	index    map[format.LSN]format.SegmentID // by base, of the slots that are not Free
-	zeroed   map[format.SegmentID]bool       // of free: wholly written with zeros
-	slots    int                             // slots that the file holds
-	used     int                             // slots that are not Free
-	opened   int                             // calls of OpenSegment that got a slot
-	growing  bool                            // growAhead is at work
-	waiting  bool                            // zeroAhead is at work, or waits whether it is worth it
-	zeroing  bool                            // zeroAhead has a slot
-	moved    sync.Cond                       // on mu: growing or zeroing has ended
-	ahead    sync.WaitGroup                  // on growAhead and zeroAhead
-	quit     chan struct{}                   // closed by Close
-	recycled uint64                          // over the life of the store
-	newest   format.LSN                      // base of the segment opened last
-	tight    atomic.Bool                     // the file could not grow when it was last tried. Written under mu
-	broken   error                           // the first I/O error while growing, for good
+	mu        sync.Mutex
+	free      []format.SegmentID              // Free, space reserved; the lowest, which is used next, last
+	index     map[format.LSN]format.SegmentID // by base, of the slots that are not Free
+	zeroed    map[format.SegmentID]bool       // of free: wholly written with zeros
+	slots     int                             // slots that the file holds
+	used      int                             // slots that are not Free
+	opened    int                             // calls of OpenSegment that got a slot
+	growing   bool                            // growAhead is at work
+	waiting   bool                            // zeroAhead is at work, or waits whether it is worth it
+	zeroing   bool                            // zeroAhead has a slot
+	moved     sync.Cond                       // on mu: growing or zeroing has ended
+	ahead     sync.WaitGroup                  // on growAhead and zeroAhead
+	quit      chan struct{}                   // closed by Close
+	recycled  uint64                          // over the life of the store
+	newest    format.LSN                      // base of the segment opened last
+	tight     atomic.Bool                     // the file could not grow when it was last tried. Written under mu
+	broken    error                           // the first I/O error while growing, for good
+	refused   error                           // the lack of room that growing met when it was last tried
+	refusedAt time.Time
 }
 
 // Options say what a Space works on.
@@ -267,8 +269,10 @@ func (s *Space) growTo(want, least int) error {
 			s.moved.Wait()
 			continue
 		}
-		err := s.grow()
-		s.tight.Store(errors.Is(err, ErrNoRoom))
+		err := s.refused
+		if err == nil || time.Since(s.refusedAt) > s.o.refusal() {
+			err = s.grow(want - len(s.free))
+		}
 		if err == nil {
 			continue
 		}
@@ -309,6 +313,7 @@ func (s *Space) growAhead(first, n int) {
 	s.growing = false
 	if err == nil {
 		s.add(first, n)
+		s.refused = nil
 	}
 	s.breakOn(err)
 	s.moved.Broadcast()
@@ -354,7 +359,7 @@ func (s *Space) zeroAhead(opened int) {
 
 // workAhead starts what is worth doing in the background now. mu is held.
 func (s *Space) workAhead() {
-	if n := s.stride(); len(s.free) <= n/2 && !s.growing && !s.zeroing {
+	if n := s.stride(); len(s.free) <= max(n/2, s.o.Reserve) && !s.growing && !s.zeroing { // before the next has to wait for it
 		s.growing = true
 		first := s.slots
 		s.ahead.Go(func() { s.growAhead(first, n) })
@@ -381,9 +386,9 @@ func (s *Space) Close(patience time.Duration) bool {
 	}
 }
 
-// grow adds slots at the end of the file, fewer if there is no room for as many as it would like.
-func (s *Space) grow() error {
-	n := s.stride()
+// grow adds slots at the end of the file, fewer than are wanted if there is no room for as many.
+func (s *Space) grow(want int) error {
+	n := max(want, s.stride())
 	err := s.reserve(s.slots, n)
 	if errors.Is(err, ErrNoRoom) && n > 1 {
 		n = 1
@@ -393,7 +398,20 @@ func (s *Space) grow() error {
 		s.add(s.slots, n)
 	}
 	s.breakOn(err)
+	s.refused = nil
+	if errors.Is(err, ErrNoRoom) {
+		s.refused, s.refusedAt = err, time.Now()
+	}
+	s.tight.Store(s.refused != nil)
 	return err
+}
+
+// refusal is for how long a file that could not grow is not asked again: on a full disk all who write would stand in the cleaner's way.
+func (o *Options) refusal() time.Duration {
+	if o.Background {
+		return 2 * time.Millisecond
+	}
+	return 0
 }
 
 // reserve takes the disk space of n slots from first on, durably: trap 13.

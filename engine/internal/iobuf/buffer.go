@@ -35,9 +35,9 @@ type buffer struct {
 	slot format.SegmentID // written by rotate before tail opens
 	seed format.Seed      // likewise
 
-	// least is the segments.Urgency below which writers have to ask for room. Written by rotate and resume before tail opens, lowered by whoever got room; a
-	// stale one costs a question.
-	least atomic.Uint32
+	// least is the segments.Urgency below which writers have to ask for room, in its low bits, and which segment that is for (leastOf). Written by rotate and
+	// resume before tail opens, lowered by whoever got room (CompareAndSwap, so that it is for the segment that was asked about); a stale one costs a question.
+	least atomic.Uint64
 
 	// read is held shared to copy committed bytes out, exclusively to take the buffer away (retire).
 	read sync.RWMutex
@@ -54,6 +54,13 @@ type buffer struct {
 
 // listShare is the share of a segment's length that the list of its pages may have.
 const listShare = 128
+
+const urgencyBits = 2
+
+// leastOf packs what buffer.least says of the segment that begins at base.
+func leastOf(base format.LSN, u segments.Urgency) uint64 {
+	return uint64(base)<<urgencyBits | uint64(u) // no log is so long that anything is lost
+}
 
 func (b *buffer) word(off int) *atomic.Uint32 {
 	// Messages are aligned to 8 bytes and mem to a page, so the word is aligned for atomic access.

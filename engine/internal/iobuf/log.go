@@ -194,8 +194,8 @@ func (l *Log) resume(c Config, used int) error {
 	}
 	b.slot, b.seed = c.Slot, c.Seed
 	b.walked, b.boundary, b.submitted, b.covered = used, used, used, used
-	b.listed = false                         // what is there already is not walked
-	b.least.Store(uint32(segments.Cleaning)) // it may have been opened in a slot that was kept: who writes asks for room
+	b.listed = false                                      // what is there already is not walked
+	b.least.Store(leastOf(l.nextBase, segments.Cleaning)) // it may have been opened in a slot that was kept: who writes asks for room
 	l.open(b, l.nextBase, used)
 	l.nextBase += format.LSN(l.segmentSize)
 	return nil

@@ -58,9 +58,11 @@ func (l *Log) reserve(kind format.Kind, page format.PageID, n int, u segments.Ur
 		}
 		invariants.Jitter()
 		b := l.active.Load()
-		if b != nil && uint32(u) < b.least.Load() {
-			if err := l.room(b, u); err != nil {
-				return Reservation{}, err
+		if b != nil {
+			if least := b.least.Load(); uint64(u) < least%(1<<urgencyBits) {
+				if err := l.room(b, least, u); err != nil {
+					return Reservation{}, err
+				}
 			}
 		}
 		if b != nil && b.tail.Load() <= end { // looking first bounds how far failed adds can push the tail
@@ -121,11 +123,11 @@ func (r *Reservation) finish(k format.Kind) {
 
 // room asks whether b, the active buffer, whose segment was opened in a slot that was kept for what is more urgent, may be used after all. Who looked at least before
 // the buffer was opened again gets a place in what is kept, and no second one.
-func (l *Log) room(b *buffer, u segments.Urgency) error {
+func (l *Log) room(b *buffer, least uint64, u segments.Urgency) error {
 	if err := l.space.Room(u); err != nil {
 		return l.noRoom(err)
 	}
-	b.least.Store(uint32(u))
+	b.least.CompareAndSwap(least, least&^(1<<urgencyBits-1)|uint64(u))
 	return nil
 }
 
@@ -155,7 +157,7 @@ func (l *Log) rotate(u segments.Urgency) error {
 		l.giveFree(b)
 		return l.noRoom(err)
 	}
-	b.least.Store(uint32(least))
+	b.least.Store(leastOf(base, least))
 	b.slot, b.seed = slot, format.MakeSeed(l.store, l.generation, slot)
 	format.SegmentHeader{State: format.SegmentInUse, SegmentSize: l.segmentSize, BlockSize: l.block,
 		Generation: l.generation, Base: base, Stable: l.StableLSN(), Recycled: l.space.Recycled(), Slot: slot}.Put(b.mem)
