@@ -401,8 +401,8 @@ func (r *killRun) round(i int) error {
 		}
 		for i, line := range l.lines {
 			l.unsure = i >= l.sure
-			if r.cut != nil && line[0] == 'x' && (strings.Contains(line, syscall.EIO.Error()) || strings.Contains(line, mmapread.ErrFault.Error())) {
-				continue // it noticed
+			if r.cut != nil && line[0] == 'x' && noticed(line) {
+				continue
 			}
 			if err == nil {
 				err = l.read(r.s, line)
@@ -446,6 +446,16 @@ func (r *killRun) look(dir string, l *killLife) error {
 	}
 	r.s.exists = r.s.exists || dir == r.s.dir
 	return pc.Close()
+}
+
+// noticed reports whether a child's line tells of the cut. Who was writing when ext4 gave up its journal is told that it is read-only.
+func noticed(line string) bool {
+	for _, err := range []error{syscall.EIO, syscall.EROFS, mmapread.ErrFault} {
+		if strings.Contains(line, err.Error()) {
+			return true
+		}
+	}
+	return false
 }
 
 // count notes what a child did.
