@@ -287,7 +287,7 @@ func TestDropCrash(t *testing.T) {
 			if size := LSN(l.super.SegmentSize); l.FirstLSN() != bound/size*size {
 				t.Fatalf("dropped below %d, asked for %d", l.FirstLSN(), bound)
 			}
-			lsns = fillLog(t, l, 30, lsns)
+			wantFrom(t, l, fillLog(t, l, 30, lsns))
 			closeTest(t, l)
 			wantSound(t, next)
 		}
