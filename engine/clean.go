@@ -250,6 +250,9 @@ func (pc *PageCache[P]) victim(calm bool) (best segments.Candidate, ok bool) {
 	}
 	slack := used - live - int64(pc.opts.IOBuffers+2)*size - int64(len(pc.cleaner.drained))*size
 	tight := pc.space.Tight()
+	if tight && len(pc.cleaner.drained) > 0 {
+		return best, false // what a Tx holds up makes no room yet, and to go on would use up what is kept
+	}
 	pressed := pc.opts.eager || tight
 	few := int64(fewSegments)
 	if calm {

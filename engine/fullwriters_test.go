@@ -194,3 +194,41 @@ func TestFullOfFrees(t *testing.T) {
 	}
 	_ = c.Close()
 }
+
+// Where a Tx that stays open holds up what was cleaned, on a full disk, the cleaner does not use up what is kept: pages can still be freed. Proves rule 9.
+func TestFullAndHeldUp(t *testing.T) {
+	c := newCrowd(t, 60, crowdPage)
+	held := begin(t, c.PageCache)
+	for i := range 20 * len(c.pids) {
+		tx := begin(t, c.PageCache)
+		pid := c.pids[i*7%len(c.pids)]
+		p, err := c.Get(tx, pid)
+		if err == nil {
+			_, _, err = c.Replace(tx, pid, p.Ptr, make([]byte, crowdPage))
+		}
+		tx.End()
+		if errors.Is(err, ErrNoSpace) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 100 {
+		if _, err := c.AttemptGC(); err != nil {
+			t.Fatal(err)
+		}
+		flushTest(t, c.PageCache)
+	}
+	for _, pid := range c.pids[:100] {
+		p, err := c.Get(held, pid)
+		if err == nil {
+			_, _, err = c.Free(held, pid, p.Ptr)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	held.End()
+	_ = c.Close()
+}
