@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"pagecache/internal/simdisk"
+	"pagecache/segments/format"
 )
 
 // yielding lets others run where a page is decoded, as reading a cold one does.
@@ -230,5 +231,51 @@ func TestFullAndHeldUp(t *testing.T) {
 		}
 	}
 	held.End()
+	_ = c.Close()
+}
+
+// On a full disk the last segment may hold nothing that counts. It can be freed only once the next one is begun, which only the cleaner can do then, so
+// it is none of those that the cleaner waits for. Proves rule 9.
+func TestFullAndNothingLastCounts(t *testing.T) {
+	c := newCrowd(t, 60, crowdPage)
+	rng := rand.New(rand.NewPCG(1, 1))
+	overwrite := func() error {
+		tx := begin(t, c.PageCache)
+		defer tx.End()
+		pid := c.pids[rng.IntN(len(c.pids))]
+		p, err := c.Get(tx, pid)
+		if err == nil {
+			_, _, err = c.Replace(tx, pid, p.Ptr, make([]byte, crowdPage))
+		}
+		return err
+	}
+	c.cleaner.mu.Lock() // nothing is cleaned meanwhile
+	for last := false; !last; {
+		if err := overwrite(); err != nil {
+			t.Fatal(err)
+		}
+		_, used, _ := c.space.Totals()
+		last = used == crowdSegments-c.reserved()-1 && c.log.Tail()%crowdSegment > crowdSegment-crowdPage
+	}
+	for {
+		r, err := c.log.Reserve(format.KindAppend, 1, crowdPage)
+		if err != nil {
+			if !isNoSpace(err) {
+				t.Fatal(err)
+			}
+			break
+		}
+		r.Abort()
+	}
+	c.cleaner.mu.Unlock()
+	for range 100 {
+		if _, err := c.AttemptGC(); err != nil {
+			t.Fatal(err)
+		}
+		flushTest(t, c.PageCache)
+	}
+	if err := overwrite(); err != nil {
+		t.Error(err)
+	}
 	_ = c.Close()
 }

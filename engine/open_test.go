@@ -459,17 +459,7 @@ func TestRefusedSizes(t *testing.T) {
 // An opening that fails gives its io buffers back.
 func TestFailedOpenLeavesNothing(t *testing.T) {
 	const opens, size, buffers = 20, 16 << 20, 4
-	mapped := func() (n int) {
-		b, err := os.ReadFile("/proc/self/statm")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := fmt.Sscan(string(b), &n); err != nil {
-			t.Fatal(err)
-		}
-		return n * os.Getpagesize()
-	}
-	before := mapped()
+	before := mapped(t)
 	for range opens {
 		o := simOptions(simdisk.New(1, simdisk.Options{NoRing: true}))
 		o.IO, o.SegmentSize, o.IOBuffers = IOUring, size, buffers
@@ -477,7 +467,7 @@ func TestFailedOpenLeavesNothing(t *testing.T) {
 			t.Fatal("opened without a ring")
 		}
 	}
-	if n := mapped() - before; n > opens*buffers*size/2 {
+	if n := mapped(t) - before; n > opens*buffers*size/2 {
 		t.Errorf("%d MiB are still mapped", n>>20)
 	}
 }

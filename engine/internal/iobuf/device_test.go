@@ -102,6 +102,8 @@ type memSpace struct {
 	limit  int
 	sealed map[format.LSN]bool
 	slots  map[format.LSN]format.SegmentID
+	least  segments.Urgency
+	room   func(segments.Urgency) error // nil: there is room
 }
 
 func (s *memSpace) OpenSegment(base format.LSN, _ segments.Urgency) (format.SegmentID, segments.Urgency, error) {
@@ -113,10 +115,15 @@ func (s *memSpace) OpenSegment(base format.LSN, _ segments.Urgency) (format.Segm
 	id := format.SegmentID(s.next ^ 1)
 	s.next++
 	s.slots[base] = id
-	return id, segments.Ordinary, nil
+	return id, s.least, nil
 }
 
-func (s *memSpace) Room(segments.Urgency) error { return nil }
+func (s *memSpace) Room(u segments.Urgency) error {
+	if s.room == nil {
+		return nil
+	}
+	return s.room(u)
+}
 
 func (s *memSpace) Recycled() uint64 { return 0 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"pagecache/segments"
 	"pagecache/segments/format"
 )
 
@@ -202,6 +203,45 @@ func TestNoSpace(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.messages(r.StableEnd())
+}
+
+// Room that was got for one segment is not room in the next one that its buffer is opened for, in a slot that is kept, before who asked comes
+// to use it. Proves rule 9.
+func TestRoomIsForOneSegment(t *testing.T) {
+	r := newRig(t, 16<<10, 2, 512, 16, 1)
+	r.space.least = segments.Cleaning
+	asked := 0
+	r.space.room = func(segments.Urgency) error {
+		if asked++; asked > 1 {
+			return fmt.Errorf("%w: %w", segments.ErrNoRoom, syscall.ENOSPC)
+		}
+		for b, base := r.active.Load(), r.active.Load().base.Load(); r.active.Load() != b || b.base.Load() == base; {
+			res, err := r.ReserveUrgent(format.KindAppend, 1, 1000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lsn := res.LSN()
+			res.Complete()
+			if err := r.MakeStable(lsn); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return nil
+	}
+	urgent, err := r.ReserveUrgent(format.KindAppend, 1, 10) // there is an active buffer
+	if err != nil {
+		t.Fatal(err)
+	}
+	urgent.Complete()
+	if _, err := r.put(format.KindAppend, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.put(format.KindAppend, 1, nil); !errors.Is(err, segments.ErrNoRoom) {
+		t.Errorf("a second one in what is kept: %v", err)
+	}
+	if _, err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // A batch larger than all buffers, with others writing, waiting for durability and sealing. Trap 11.
