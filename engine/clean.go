@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -33,8 +32,11 @@ type cleaner struct {
 	tx      Tx         // memory for encoding. It is never entered: what the cleaner looks at is recycled by nobody else
 	drained []drained
 	stuck   map[format.SegmentID]int64 // segments that could not be cleaned, and their live bytes then
+	costly  map[format.SegmentID]int64 // segments of which cleaning writes as much as it frees, likewise
 	budget  int64                      // how many bytes may be moved before more is written
 	written int64                      // how many bytes had been written when that was last looked at
+	live    int64                      // how many were live then
+	pids    []PageID                   // memory for cost
 	failed  error                      // why nothing is recycled any more
 
 	spent    atomic.Bool  // budget is
@@ -62,10 +64,6 @@ const (
 	fewSegments, calmShare = 64, 1.0 / 64
 	// behindSlack is from where on writers wait.
 	behindSlack = 40
-	// moveFactor is how much may be moved for what is written: where pages leave much of each segment unused, cleaning would otherwise never end.
-	moveFactor = 4
-	// worthless is the live share above which cleaning frees next to nothing.
-	worthless = 0.95
 	// fewPulls pages are pulled one by one before their segment is read as a whole.
 	fewPulls = 16
 	// cleanerRest is how long the cleaner waits for something to happen.
@@ -166,6 +164,9 @@ func (pc *PageCache[P]) cleanStep(calm bool) (bool, error) {
 	if pc.opts.SegmentMode == Linear {
 		return pc.blobs.reap(pc.log.StableEnd(), pc.txs.domain.Oldest()) > 0, nil
 	}
+	if err := pc.hasten(); err != nil {
+		return false, logError("clean", err)
+	}
 	n, err := pc.recycle()
 	if err != nil {
 		if !errors.Is(err, errLater) {
@@ -177,11 +178,12 @@ func (pc *PageCache[P]) cleanStep(calm bool) (bool, error) {
 	if pc.drain() > 0 || n > 0 {
 		return true, nil
 	}
-	victim, ok := pc.victim(calm)
+	tight := pc.space.Tight()
+	victim, ok := pc.victim(calm, tight)
 	if !ok {
 		return pc.shrink()
 	}
-	err = pc.cleanSegment(victim)
+	err = pc.cleanSegment(victim, tight)
 	if err != nil && isNoSpace(err) { // it may work later
 		return false, logError("clean", err)
 	}
@@ -204,6 +206,7 @@ func (pc *PageCache[P]) drain() int {
 	pc.space.Inactive(func(v segments.Candidate) {
 		if v.Live == 0 && pc.space.Drain(v.ID) {
 			delete(c.stuck, v.ID)
+			delete(c.costly, v.ID)
 			c.drained = append(c.drained, drained{id: v.ID, base: v.Base})
 		}
 	})
@@ -215,6 +218,15 @@ func (pc *PageCache[P]) drain() int {
 		c.drained[i].lsn, c.drained[i].epoch = lsn, epoch
 	}
 	return len(c.drained) - first
+}
+
+// hasten makes durable what has replaced the contents of Draining segments, when the file cannot grow: whoever else would do that may be waiting for room.
+func (pc *PageCache[P]) hasten() error {
+	d := pc.cleaner.drained
+	if len(d) == 0 || !pc.space.Tight() {
+		return nil
+	}
+	return pc.log.MakeDurable(d[len(d)-1].lsn - 1)
 }
 
 // recycle makes the Draining segments free that may be, and returns how many.
@@ -240,82 +252,24 @@ func (pc *PageCache[P]) recycle() (n int, err error) {
 	return n, nil
 }
 
-// victim picks the segment that is worth cleaning most, if there is need for room.
-func (pc *PageCache[P]) victim(calm bool) (best segments.Candidate, ok bool) {
-	size := int64(pc.super.SegmentSize)
-	used, live := pc.space.Usage()
-	pc.refill(used)
-	if pc.cleaner.budget <= 0 && !pc.opts.eager {
-		return best, false
-	}
-	slack := used - live - int64(pc.opts.IOBuffers+2)*size - int64(len(pc.cleaner.drained))*size
-	tight := pc.space.Tight()
-	if tight && len(pc.cleaner.drained) > 0 {
-		return best, false // what a Tx holds up makes no room yet, and to go on would use up what is kept
-	}
-	pressed := pc.opts.eager || tight
-	few := int64(fewSegments)
-	if calm {
-		few = 0
-	}
-	if slack <= max(live*softSlack/100, few*size) && !pressed {
-		return best, false
-	}
-	limit, oldest := pc.opts.CleanupThreshold, 1
-	if slack > max(live*hardSlack/100, few*size) || pressed {
-		limit = worthless
-	}
-	pc.space.Inactive(func(v segments.Candidate) { oldest = max(oldest, v.Age) })
-	score := -1.0
-	pc.space.Inactive(func(v segments.Candidate) {
-		if was, stuck := pc.cleaner.stuck[v.ID]; stuck && was == v.Live {
-			return
-		}
-		share := float64(v.Live) / float64(size)
-		skew := float64(pc.opts.CleanupSkew) / 100 * float64(v.Age) / float64(oldest)
-		if share > min(limit+skew, worthless) {
-			return
-		}
-		// The root of the age writes a twentieth less than the age itself, by a Zipf distribution, and no more where pages are equal.
-		benefit := (1 - share) * math.Sqrt(float64(v.Age)) / (1 + share)
-		if tight { // there is little room to move things to: where the least has to be moved
-			benefit = 1 - share
-		}
-		if benefit > score {
-			best, score, ok = v, benefit, true
-		}
-	})
-	return best, ok
-}
-
-// refill lets as much more be moved as what was written since warrants, consolidations included, but no more than twice all that is used.
-func (pc *PageCache[P]) refill(used int64) {
+// cleanSegment moves every page that has something in the segment. If that was picked while the file could grow, and it then cannot, the rest is left: what is kept
+// is for segments that are worth it (tightVictim).
+func (pc *PageCache[P]) cleanSegment(v segments.Candidate, tight bool) error {
 	c := &pc.cleaner
-	now := pc.txs.written() + pc.counts.rewritten.Load()
-	c.budget = min(c.budget+moveFactor*(now-c.written), 2*used)
-	c.written = now
-	c.spent.Store(c.budget <= 0)
-}
-
-// cleanSegment moves every page that has something in the segment.
-func (pc *PageCache[P]) cleanSegment(v segments.Candidate) error {
-	c := &pc.cleaner
-	size := format.Offset(pc.super.SegmentSize)
-	from := v.ID.Offset(int(size))
-	pages, listed := pc.space.Segment(v.ID).Pages()
-	var damage error
-	if !listed {
-		pages, damage = pc.pagesOf(v)
-	}
+	from, to := pc.extent(v)
+	pages, listed, damage := pc.pagesIn(v)
 	pulls := 0
 	for pid := range pages.All() {
-		if pc.elsewhere(pid, from, from+size) {
+		if pc.elsewhere(pid, from, to) {
 			continue
 		}
 		select {
 		case <-c.quit:
 			return iobuf.ErrClosed
 		default:
+		}
+		if !tight && pc.space.Tight() {
+			return damage
 		}
 		s, h, err := pc.head(pid)
 		if err != nil {
@@ -324,14 +278,14 @@ func (pc *PageCache[P]) cleanSegment(v segments.Candidate) error {
 		if h == nil {
 			continue
 		}
-		if h.Kind() == pagestack.OnDisk && listed && inside(h, from, from+size) {
+		if h.Kind() == pagestack.OnDisk && listed && inside(h, from, to) {
 			if pulls++; pulls == fewPulls {
 				if err := pc.readSegment(v.ID); err != nil { // so that the next are no faults of their own
 					return err
 				}
 			}
 		}
-		if err := pc.move(&c.tx, pid, s, from, from+size); err != nil {
+		if err := pc.move(&c.tx, pid, s, from, to); err != nil {
 			return err
 		}
 	}
@@ -363,8 +317,23 @@ func (pc *PageCache[P]) readSegment(id format.SegmentID) error {
 	return err
 }
 
-// pagesOf reads the list of the pages of a segment that has none in memory. With an error it is of those before the place that is damaged.
-func (pc *PageCache[P]) pagesOf(v segments.Candidate) (pages segments.PageList, err error) {
+// extent is where the segment lies in the file.
+func (pc *PageCache[P]) extent(v segments.Candidate) (from, to format.Offset) {
+	from = v.ID.Offset(pc.super.SegmentSize)
+	return from, from + format.Offset(pc.super.SegmentSize)
+}
+
+// pagesIn lists the pages that have messages in a segment, current or not, some of them more than once; listed: that was in memory, else the segment was read. With an
+// error it is of those before the place that is damaged.
+func (pc *PageCache[P]) pagesIn(v segments.Candidate) (pages segments.PageList, listed bool, err error) {
+	if pages, listed = pc.space.Segment(v.ID).Pages(); !listed {
+		pages, err = pc.readPages(v)
+	}
+	return pages, listed, err
+}
+
+// readPages is pagesIn of a segment of which there is no list.
+func (pc *PageCache[P]) readPages(v segments.Candidate) (pages segments.PageList, err error) {
 	if err := pc.readSegment(v.ID); err != nil {
 		return nil, err
 	}

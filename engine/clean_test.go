@@ -302,7 +302,7 @@ func TestPageLists(t *testing.T) {
 		pc.space.Inactive(func(c segments.Candidate) {
 			n++
 			got, listed := pc.space.Segment(c.ID).Pages()
-			read, err := pc.pagesOf(c)
+			read, err := pc.readPages(c)
 			if listed != want && c.Base == 0 || listed && !bytes.Equal(got, read) || err != nil {
 				t.Errorf("values of %d bytes, %v: listed %v: %v; %v is there; %v", size, c.ID, listed, slices.Collect(got.All()), slices.Collect(read.All()), err)
 			}

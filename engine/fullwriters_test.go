@@ -25,6 +25,7 @@ func (yielding) Decode(b []byte) ([]byte, error) {
 type crowd struct {
 	*PageCache[[]byte]
 	t    *testing.T
+	d    *simdisk.Disk
 	pids []PageID
 	last atomic.Int64 // when something was written, in Unix nanoseconds
 	done chan struct{}
@@ -38,18 +39,21 @@ const (
 
 // newCrowd fills so many percent of a disk with pages.
 func newCrowd(t *testing.T, live, size int) *crowd {
+	return newCrowdOn(t, crowdSegment, crowdSegments, live, size)
+}
+
+// newCrowdOn is newCrowd on a disk of so many segments of that size.
+func newCrowdOn(t *testing.T, segment, segments, live, size int) *crowd {
 	d := simdisk.New(3, simdisk.Options{})
-	o := &Options{SegmentSize: crowdSegment, IOBuffers: 2, FlushEvery: 10 * time.Millisecond, SnapshotEvery: 1 << 30, CacheCapacity: 1, fs: d}
+	o := &Options{SegmentSize: segment, IOBuffers: 2, FlushEvery: 10 * time.Millisecond, SnapshotEvery: 1 << 30, CacheCapacity: 1, fs: d}
 	pc, err := Open[[]byte]("/store", yielding{}, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &crowd{PageCache: pc, t: t, done: make(chan struct{})}
-	d.SetCapacity(crowdSegments*crowdSegment + 8<<10)
-	for n := crowdSegments * live / 100 * crowdSegment / (size + 24); len(c.pids) < n; {
-		tx := begin(t, pc)
-		pid, _, err := pc.Allocate(tx, make([]byte, size))
-		tx.End()
+	c := &crowd{PageCache: pc, t: t, d: d, done: make(chan struct{})}
+	d.SetCapacity(int64(segments*segment + 8<<10))
+	for n := segments * live / 100 * segment / (size + 24); len(c.pids) < n; {
+		pid, err := c.allocate(size)
 		if errors.Is(err, ErrNoSpace) {
 			break
 		}
@@ -60,6 +64,23 @@ func newCrowd(t *testing.T, live, size int) *crowd {
 	}
 	c.last.Store(time.Now().UnixNano())
 	return c
+}
+
+func (c *crowd) allocate(size int) (PageID, error) {
+	tx := begin(c.t, c.PageCache)
+	defer tx.End()
+	pid, _, err := c.Allocate(tx, make([]byte, size))
+	return pid, err
+}
+
+func (c *crowd) free(pid PageID) error {
+	tx := begin(c.t, c.PageCache)
+	defer tx.End()
+	p, err := c.Get(tx, pid)
+	if err == nil {
+		_, _, err = c.Free(tx, pid, p.Ptr)
+	}
+	return err
 }
 
 // again does something over and over; ErrNoSpace is no reason to wait for long.
@@ -130,13 +151,7 @@ func TestFullOfWriters(t *testing.T) {
 		c.again(8, c.replace)
 		c.watch(time.Second)
 		for _, pid := range c.pids[:50] {
-			tx := begin(t, c.PageCache)
-			p, err := c.Get(tx, pid)
-			if err == nil {
-				_, _, err = c.Free(tx, pid, p.Ptr)
-			}
-			tx.End()
-			if err != nil {
+			if err := c.free(pid); err != nil {
 				t.Fatalf("%d %% live: %v", live, err)
 			}
 		}
@@ -159,13 +174,7 @@ func TestFullOfFrees(t *testing.T) {
 		default:
 			return nil
 		}
-		tx := begin(t, c.PageCache)
-		defer tx.End()
-		p, err := c.Get(tx, pid)
-		if err == nil {
-			_, _, err = c.Free(tx, pid, p.Ptr)
-		}
-		if err != nil {
+		if err := c.free(pid); err != nil {
 			left <- pid
 			return err
 		}
@@ -182,9 +191,7 @@ func TestFullOfFrees(t *testing.T) {
 		t.Errorf("%d of %d pages freed: %+v", n, len(c.pids), c.Stats())
 	}
 	for start := time.Now(); ; {
-		tx := begin(t, c.PageCache)
-		_, _, err := c.Allocate(tx, make([]byte, 1000))
-		tx.End()
+		_, err := c.allocate(1000)
 		if err == nil {
 			break
 		}
@@ -249,13 +256,15 @@ func TestFullAndNothingLastCounts(t *testing.T) {
 		}
 		return err
 	}
+	kept, per := c.reserved()
+	kept += crowdSegments / per
 	c.cleaner.mu.Lock() // nothing is cleaned meanwhile
 	for last := false; !last; {
 		if err := overwrite(); err != nil {
 			t.Fatal(err)
 		}
 		_, used, _ := c.space.Totals()
-		last = used == crowdSegments-c.reserved()-1 && c.log.Tail()%crowdSegment > crowdSegment-crowdPage
+		last = used == crowdSegments-kept-1 && c.log.Tail()%crowdSegment > crowdSegment-crowdPage
 	}
 	for {
 		r, err := c.log.Reserve(format.KindAppend, 1, crowdPage)
@@ -278,4 +287,130 @@ func TestFullAndNothingLastCounts(t *testing.T) {
 		t.Error(err)
 	}
 	_ = c.Close()
+}
+
+// link adds a little to a page, until it is long enough to be written anew.
+func (c *crowd) link(rng *rand.Rand) error {
+	tx := begin(c.t, c.PageCache)
+	defer tx.End()
+	pid := c.pids[rng.IntN(len(c.pids))]
+	p, err := c.Get(tx, pid)
+	switch {
+	case err != nil || p.Kind != Materialized:
+	case len(p.Value) > crowdPage+200:
+		_, _, err = c.Replace(tx, pid, p.Ptr, make([]byte, crowdPage))
+	default:
+		_, _, err = c.Link(tx, pid, p.Ptr, make([]byte, 20))
+	}
+	return err
+}
+
+// On a full disk with garbage on it segments of a few deltas that are live are not what is cleaned first: pages would have to be written as a whole, and all that is
+// kept would go. Writers go on, and pages can be freed; where no segment is worth it, once some have been. Proves rule 9.
+func TestFullOfDeltas(t *testing.T) {
+	for _, live := range []int{40, 50, 60, 70} {
+		c := newCrowd(t, live, crowdPage)
+		c.again(1, c.clean)
+		c.again(4, c.link)
+		if live <= 50 {
+			c.watch(time.Second)
+		} else {
+			time.Sleep(time.Second)
+			close(c.done)
+			c.wg.Wait()
+		}
+		for _, pid := range c.pids[:len(c.pids)/3] {
+			if err := c.free(pid); err != nil {
+				t.Fatalf("%d %% live: %v", live, err)
+			}
+		}
+		for start := time.Now(); ; _ = c.clean(nil) {
+			_, err := c.allocate(crowdPage)
+			if err == nil {
+				break
+			}
+			if time.Since(start) > 10*time.Second {
+				t.Fatalf("%d %% live: %v: %+v", live, err, c.Stats())
+			}
+		}
+		_ = c.Close()
+	}
+}
+
+// Of a large full disk all pages can be freed, here and there, though no segment is worth cleaning for long. Proves rule 9.
+func TestFullOfSmallPages(t *testing.T) {
+	c := newCrowdOn(t, 16<<10, 300, 100, 100)
+	since := time.Now()
+	for n, i := range rand.New(rand.NewPCG(5, 5)).Perm(len(c.pids)) {
+		for {
+			err := c.free(c.pids[i])
+			if err == nil {
+				since = time.Now()
+				break
+			}
+			if !errors.Is(err, ErrNoSpace) || time.Since(since) > 5*time.Second {
+				t.Fatalf("%d of %d pages freed: %v: %+v", n, len(c.pids), err, c.Stats())
+			}
+			_ = c.clean(nil)
+		}
+	}
+	_ = c.Close()
+}
+
+// Pages of which four fit into a segment, with an eighth to spare, are moved in vain as long as the cleaner's budget lasts. What is freed then lets it go on. Proves rule 9.
+func TestFullAndSpent(t *testing.T) {
+	const segment = 256 << 10
+	c := newCrowdOn(t, segment, 40, 100, segment*22/100)
+	for start := time.Now(); !c.cleaner.spent.Load(); _ = c.clean(nil) {
+		if _, err := c.allocate(100); err != nil && !errors.Is(err, ErrNoSpace) {
+			t.Fatal(err)
+		}
+		if time.Since(start) > 30*time.Second {
+			t.Skip("the cleaner has found something to gain")
+		}
+	}
+	for i, pid := range c.pids {
+		if i%4 < 2 {
+			if err := c.free(pid); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for start := time.Now(); c.space.Tight(); _ = c.clean(nil) { // nobody writes
+		if time.Since(start) > 10*time.Second {
+			t.Fatalf("no room is made: %+v", c.Stats())
+		}
+	}
+	if _, err := c.allocate(100); err != nil {
+		t.Error(err)
+	}
+	_ = c.Close()
+}
+
+// After a crash in the last segment that there is room for the store can be opened: the tail of the log is written anew. Proves rules 1 and 9.
+func TestFullAndCrashed(t *testing.T) {
+	c := newCrowd(t, 90, crowdPage)
+	for used := 0; used < crowdSegments; _, used, _ = c.space.Totals() {
+		r, err := c.log.ReserveUrgent(format.KindFree, 1, 0)
+		if isNoSpace(err) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Abort()
+	}
+	flushTest(t, c.PageCache)
+	d := c.d.Crash(1)
+	_ = c.Close()
+	d.SetCapacity(crowdSegments*crowdSegment + 8<<10)
+	o := simOptions(d)
+	o.SegmentSize = crowdSegment
+	pc := openTest(t, "/store", o)
+	for _, pid := range c.pids {
+		if p := page(t, pc, pid); len(p.Value) != crowdPage {
+			t.Fatalf("page %d: %d bytes", pid, len(p.Value))
+		}
+	}
+	_ = pc.Close()
 }

@@ -151,9 +151,10 @@ func (s *store) start(r *recovered) (err error) {
 	if fileSize, err = s.wholeSlots(r, fileSize); err != nil {
 		return err
 	}
+	reserve, per := s.reserved()
 	s.space = segments.NewSpace(segments.Options{File: s.file, SegmentSize: size, Slots: int(fileSize / int64(size)), Store: sb.Store,
 		Generation: sb.Generation, Background: !s.opts.foreground, Zero: s.zero, ZeroAfter: zeroAfter, Recycled: r.scan.Recycled,
-		Opened: s.kickCleaner, Reserve: s.reserved()})
+		Opened: s.kickCleaner, Reserve: reserve, ReservePer: per})
 	spare := append(slices.Clone(r.scan.Zero), r.scan.Free...)
 	// Where an open batch was cut off, its messages still follow the end: trap 7.
 	if r.tail != nil && !(clean && !r.scan.Torn && int64(r.scan.End)%int64(s.dev.Block()) == 0) {
@@ -169,15 +170,6 @@ func (s *store) start(r *recovered) (err error) {
 	}
 	s.space.Ready(append(spare, r.discard...), r.scan.Zero)
 	return s.startLog(r)
-}
-
-// reserved is how many segments are kept for making room when the disk is full: some for the cleaner to move what is live into, and two for pages that are freed
-// meanwhile.
-func (s *store) reserved() int {
-	if s.super.Log || s.opts.SegmentMode == Linear {
-		return 0
-	}
-	return segments.KeptForCleaning + 2
 }
 
 // wholeSlots makes a file that ends inside a slot, as growing leaves it that was cut off, end at one: shorter, or longer if a part of the log lies in that

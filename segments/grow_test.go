@@ -107,7 +107,7 @@ func TestCloseIsBounded(t *testing.T) {
 func TestKept(t *testing.T) {
 	const size, reserve = 16 << 10, KeptForCleaning + 2
 	s := NewSpace(Options{File: &growFile{allocate: slices.Repeat([]error{syscall.ENOSPC}, 100)}, SegmentSize: size, Slots: reserve + 2, Reserve: reserve})
-	s.Ready([]format.SegmentID{0, 1, 2, 3, 4, 5}, nil)
+	s.Ready([]format.SegmentID{0, 1, 2, 3, 4, 5, 6}, nil)
 	opened := 0
 	open := func(u, want Urgency) {
 		t.Helper()
@@ -139,7 +139,7 @@ func TestKept(t *testing.T) {
 	open(Freeing, Freeing)
 	refused(Freeing)
 	room(false, true, true)
-	for range KeptForCleaning {
+	for range KeptForCleaning - keptForOpening {
 		open(Cleaning, Cleaning)
 		room(false, false, true)
 	}
@@ -147,7 +147,7 @@ func TestKept(t *testing.T) {
 	if !s.Tight() {
 		t.Error("not tight")
 	}
-	for n := range reserve {
+	for n := range reserve - keptForOpening {
 		id, _ := s.Find(format.LSN(n * size))
 		s.SealSegment(id, format.LSN(n*size), nil)
 		if !s.Drain(id) {
@@ -156,7 +156,7 @@ func TestKept(t *testing.T) {
 		if err := s.Recycle([]format.SegmentID{id}, func(uint64) error { return nil }); err != nil {
 			t.Fatal(err)
 		}
-		room(n == reserve-1, n >= KeptForCleaning-1, true)
+		room(len(s.free) >= reserve, len(s.free) >= KeptForCleaning, true)
 	}
 	refused(Ordinary)
 }
@@ -189,4 +189,32 @@ func TestRefusedForAWhile(t *testing.T) {
 		t.Errorf("asked %d times, there was room after %v", asked, d)
 	}
 	s.Close(time.Minute)
+}
+
+// Once a file has grown in the background there is room again.
+func TestTightEnds(t *testing.T) {
+	const size = 16 << 10
+	f := &growFile{allocate: slices.Repeat([]error{syscall.ENOSPC}, 2)}
+	s := NewSpace(Options{File: f, SegmentSize: size, Slots: 5, Reserve: 4, Background: true})
+	s.Ready([]format.SegmentID{0, 1, 2, 3, 4}, nil)
+	opened := 0
+	open := func(u Urgency) {
+		t.Helper()
+		if _, _, err := s.OpenSegment(format.LSN(opened*size), u); err != nil {
+			t.Fatal(err)
+		}
+		opened++
+	}
+	open(Ordinary)
+	if open(Cleaning); !s.Tight() {
+		t.Fatal("not tight")
+	}
+	for range 50 {
+		time.Sleep(s.o.refusal() * 3 / 2)
+		open(Ordinary)
+	}
+	s.Close(time.Minute)
+	if s.Tight() {
+		t.Errorf("tight, with %d slots", s.slots)
+	}
 }

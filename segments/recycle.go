@@ -66,7 +66,7 @@ func (s *Space) Recycle(ids []format.SegmentID, mark func(recycled uint64) error
 		s.zeroed[id] = true // written before, which is what zeroing is for
 		s.put(id)
 	}
-	if len(s.free) > s.o.Reserve {
+	if len(s.free) > s.kept(Ordinary) {
 		s.tight.Store(false)
 	}
 	s.recycled += uint64(len(ids))
@@ -85,7 +85,7 @@ func (s *Space) Shrink(keep int, mark func(slot format.SegmentID, recycled uint6
 	for end < len(s.free) && int(s.free[end]) == s.slots-1-end { // free is sorted, the highest first
 		end++
 	}
-	drop := end - max(keep, s.stride(), s.o.Reserve+1) // else it would grow again at once
+	drop := end - max(keep, s.stride(), s.kept(Ordinary)+1) // else it would grow again at once
 	if drop < max(minShrink, s.slots/16) || s.growing || s.zeroing || s.broken != nil {
 		return false, nil
 	}

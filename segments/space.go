@@ -116,8 +116,8 @@ type Options struct {
 	Background bool
 	// Recycled is how many segments were recycled before this opening.
 	Recycled uint64
-	// Reserve is how many slots are kept for what makes room; see Urgency.
-	Reserve int
+	// Reserve is how many slots are kept for what makes room, and one more for each ReservePer slots of the file, if that is not 0; see Urgency.
+	Reserve, ReservePer int
 	// Opened, if set, is called after each OpenSegment, and must not block.
 	Opened func()
 	// Zero writes zeros to a range of the file, durably, or stops with an error once quit is closed. With Background, the next slot is zeroed ahead if the segments last
@@ -135,22 +135,29 @@ type Urgency uint32
 const (
 	Ordinary Urgency = iota // it may use none of what is kept
 	Freeing                 // all but the last KeptForCleaning: it makes room once the cleaner has come by
-	Cleaning                // all: it makes room, or what does waits for it
+	Cleaning                // all but the last: it makes room, or what does waits for it
 )
 
-// KeptForCleaning is how many of the slots that are kept are for the cleaner alone. One would do if everything that it moves out of a segment fitted into another always; each
-// flush takes the rest of a block besides.
-const KeptForCleaning = 2
+const (
+	// KeptForCleaning is how many of the slots that are kept are for the cleaner alone, the last one included. One to write to would do if everything that it moves out of
+	// a segment fitted into another always; each flush takes the rest of a block besides.
+	KeptForCleaning = 3
+	// keptForOpening is the last slot: an opening after a crash writes the tail of the log anew (rule 1), and gives the old one back.
+	keptForOpening = 1
+)
 
-// kept is how many free slots are kept from who is no more urgent than u.
+// kept is how many free slots are kept from who is no more urgent than u. mu is held.
 func (s *Space) kept(u Urgency) int {
 	switch u {
 	case Ordinary:
+		if s.o.ReservePer > 0 {
+			return s.o.Reserve + s.slots/s.o.ReservePer
+		}
 		return s.o.Reserve
 	case Freeing:
 		return min(KeptForCleaning, s.o.Reserve)
 	}
-	return 0
+	return min(keptForOpening, s.o.Reserve)
 }
 
 // NewSpace returns a Space; Adopt then says which slots are in use, and Ready which are free.
@@ -227,7 +234,7 @@ func (s *Space) put(id format.SegmentID) {
 func (s *Space) OpenSegment(base format.LSN, u Urgency) (id format.SegmentID, least Urgency, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.growTo(s.o.Reserve+1, s.kept(u)+1); err != nil {
+	if err := s.growTo(s.kept(Ordinary)+1, s.kept(u)+1); err != nil {
 		return 0, 0, err
 	}
 	for len(s.free) <= s.kept(least) {
@@ -276,6 +283,7 @@ func (s *Space) growTo(want, least int) error {
 		if err == nil {
 			continue
 		}
+		s.tight.Store(true) // which recycling may have taken back
 		if len(s.free) < least {
 			return err
 		}
@@ -314,6 +322,7 @@ func (s *Space) growAhead(first, n int) {
 	if err == nil {
 		s.add(first, n)
 		s.refused = nil
+		s.tight.Store(false)
 	}
 	s.breakOn(err)
 	s.moved.Broadcast()
@@ -359,7 +368,7 @@ func (s *Space) zeroAhead(opened int) {
 
 // workAhead starts what is worth doing in the background now. mu is held.
 func (s *Space) workAhead() {
-	if n := s.stride(); len(s.free) <= max(n/2, s.o.Reserve) && !s.growing && !s.zeroing { // before the next has to wait for it
+	if n := s.stride(); len(s.free) <= max(n/2, s.kept(Ordinary)) && !s.growing && !s.zeroing { // before the next has to wait for it
 		s.growing = true
 		first := s.slots
 		s.ahead.Go(func() { s.growAhead(first, n) })
