@@ -36,7 +36,7 @@ type cleaner struct {
 	budget  int64                      // how many bytes may be moved before more is written
 	written int64                      // how many bytes had been written when that was last looked at
 	live    int64                      // how many were live then
-	pids    []PageID                   // memory for cost
+	pids    []PageID                   // memory for costs
 	failed  error                      // why nothing is recycled any more
 
 	spent    atomic.Bool  // budget is
@@ -183,15 +183,24 @@ func (pc *PageCache[P]) cleanStep(calm bool) (bool, error) {
 	if !ok {
 		return pc.shrink()
 	}
-	err = pc.cleanSegment(victim, tight)
+	return pc.cleanVictim(victim, tight)
+}
+
+// cleanVictim cleans a segment, and remembers if that was in vain.
+func (pc *PageCache[P]) cleanVictim(v segments.Candidate, tight bool) (bool, error) {
+	c := &pc.cleaner
+	err := pc.cleanSegment(v, tight)
 	if err != nil && isNoSpace(err) { // it may work later
 		return false, logError("clean", err)
 	}
-	if live := pc.space.Segment(victim.ID).Live(); err != nil || live == victim.Live {
+	if err == nil && !tight && pc.space.Tight() {
+		return true, nil // it was left, and may be picked again
+	}
+	if live := pc.space.Segment(v.ID).Live(); err != nil || live == v.Live {
 		if c.stuck == nil {
 			c.stuck = map[format.SegmentID]int64{}
 		}
-		c.stuck[victim.ID] = live
+		c.stuck[v.ID] = live
 		return false, logError("clean", err)
 	}
 	c.cleaned.Add(1)

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"errors"
 	"math/rand/v2"
 	"runtime"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"pagecache/internal/simdisk"
+	"pagecache/segments"
 	"pagecache/segments/format"
 )
 
@@ -44,9 +46,13 @@ func newCrowd(t *testing.T, live, size int) *crowd {
 
 // newCrowdOn is newCrowd on a disk of so many segments of that size.
 func newCrowdOn(t *testing.T, segment, segments, live, size int) *crowd {
+	return newCrowdWith(t, yielding{}, segment, segments, live, size)
+}
+
+func newCrowdWith(t *testing.T, m Materializer[[]byte], segment, segments, live, size int) *crowd {
 	d := simdisk.New(3, simdisk.Options{})
 	o := &Options{SegmentSize: segment, IOBuffers: 2, FlushEvery: 10 * time.Millisecond, SnapshotEvery: 1 << 30, CacheCapacity: 1, fs: d}
-	pc, err := Open[[]byte]("/store", yielding{}, o)
+	pc, err := Open("/store", m, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -387,30 +393,205 @@ func TestFullAndSpent(t *testing.T) {
 	_ = c.Close()
 }
 
-// After a crash in the last segment that there is room for the store can be opened: the tail of the log is written anew. Proves rules 1 and 9.
-func TestFullAndCrashed(t *testing.T) {
-	c := newCrowd(t, 90, crowdPage)
-	for used := 0; used < crowdSegments; _, used, _ = c.space.Totals() {
+// halfFull has nothing that counts fill a full disk up to the middle of the last segment that may be used, and cuts the power.
+func (c *crowd) halfFull() *simdisk.Disk {
+	for _, used, _ := c.space.Totals(); used < crowdSegments-1 || c.log.Tail()%crowdSegment < crowdSegment/2; _, used, _ = c.space.Totals() {
 		r, err := c.log.ReserveUrgent(format.KindFree, 1, 0)
-		if isNoSpace(err) {
-			break
-		}
 		if err != nil {
-			t.Fatal(err)
+			c.t.Fatal(used, err)
 		}
 		r.Abort()
 	}
-	flushTest(t, c.PageCache)
+	flushTest(c.t, c.PageCache)
 	d := c.d.Crash(1)
 	_ = c.Close()
+	return d
+}
+
+func (c *crowd) reopen(d *simdisk.Disk) (*PageCache[[]byte], error) {
 	d.SetCapacity(crowdSegments*crowdSegment + 8<<10)
 	o := simOptions(d)
 	o.SegmentSize = crowdSegment
-	pc := openTest(t, "/store", o)
-	for _, pid := range c.pids {
-		if p := page(t, pc, pid); len(p.Value) != crowdPage {
-			t.Fatalf("page %d: %d bytes", pid, len(p.Value))
+	return Open("/store", Bytes{}, o)
+}
+
+// After a crash in the last segment that may be used the store can be opened: the tail of the log is written anew, for which there is room. A crash inside of that
+// changes nothing about it. Proves rules 1 and 9.
+func TestFullAndCrashed(t *testing.T) {
+	c := newCrowd(t, 90, crowdPage)
+	d := c.halfFull()
+	for at := 1; ; at++ {
+		for seed := range uint64(8) {
+			again := d.Copy()
+			again.CrashAfter(at)
+			pc, err := c.reopen(again)
+			if err == nil {
+				_ = pc.Close()
+			}
+			done := !again.Crashed()
+			if pc, err = c.reopen(again.Crash(seed)); err != nil {
+				t.Fatalf("crash at %d, seed %d: %v", at, seed, err)
+			}
+			if seed == 0 {
+				for _, pid := range c.pids {
+					if p := page(t, pc, pid); len(p.Value) != crowdPage {
+						t.Fatalf("crash at %d: page %d: %d bytes", at, pid, len(p.Value))
+					}
+				}
+			}
+			_ = pc.Close()
+			if done {
+				return
+			}
 		}
 	}
-	_ = pc.Close()
+}
+
+// So it is for a standalone log, and for a store that never recycles. Proves rules 1 and 9.
+func TestFullLogCrashed(t *testing.T) {
+	const segment, capacity = 16 << 10, 10*16<<10 + 8<<10
+	for _, log := range []bool{true, false} {
+		d := simdisk.New(3, simdisk.Options{})
+		open := func(d *simdisk.Disk) (s *store, write func() error, closer func() error, err error) {
+			o := simOptions(d)
+			o.SegmentMode = Linear
+			d.SetCapacity(capacity)
+			if log {
+				l, err := OpenLog("/store", o)
+				if err != nil {
+					return nil, nil, nil, err
+				}
+				return l.store, func() error { _, _, err := l.Write(make([]byte, 1000)); return err }, l.Close, nil
+			}
+			pc, err := Open[[]byte]("/store", Bytes{}, o)
+			if err != nil {
+				return nil, nil, nil, err
+			}
+			c := crowd{PageCache: pc, t: t}
+			return pc.store, func() error { _, err := c.allocate(1000); return err }, pc.Close, nil
+		}
+		s, write, closer, err := open(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		most := 0
+		for err == nil {
+			_, used, _ := s.space.Totals()
+			if err = write(); used > most && s.log.Tail()%segment > segment/2 { // the last that may be used comes last
+				most = used
+				if err := s.log.Flush(); err != nil {
+					t.Fatal(err)
+				}
+				s, _, closer, err := open(d.Copy().Crash(uint64(used)))
+				if err != nil {
+					t.Fatalf("log %v, %d segments: %v", log, used, err)
+				}
+				if _, n, _ := s.space.Totals(); n != used {
+					t.Errorf("log %v: %d segments, want %d", log, n, used)
+				}
+				_ = closer()
+			}
+		}
+		if !isNoSpace(err) || most < 8 {
+			t.Errorf("log %v, %d segments: %v", log, most, err)
+		}
+		_ = closer()
+	}
+}
+
+// newest is a page that is what was linked to it last.
+type newest struct{ Bytes }
+
+func (newest) Merge(fragments [][]byte) []byte { return bytes.Clone(fragments[len(fragments)-1]) }
+
+// Pages that merging makes much shorter are worth cleaning, however long what they are merged of is. Proves rule 9.
+func TestFullOfUpdates(t *testing.T) {
+	for _, live := range []int{8, 15} {
+		c := newCrowdWith(t, newest{}, crowdSegment, crowdSegments, live, crowdPage)
+		c.again(1, c.clean)
+		c.again(2, func(rng *rand.Rand) error {
+			tx := begin(t, c.PageCache)
+			defer tx.End()
+			pid := c.pids[rng.IntN(len(c.pids))]
+			p, err := c.Get(tx, pid)
+			if err == nil {
+				_, _, err = c.Link(tx, pid, p.Ptr, make([]byte, crowdPage))
+			}
+			return err
+		})
+		c.watch(2 * time.Second)
+		_ = c.Close()
+	}
+}
+
+// A blob with a delta would be another blob, for which there is no room: other segments are cleaned than that of the delta. Proves rule 9.
+func TestFullWithBlob(t *testing.T) {
+	const blob = 200_000
+	c := newCrowd(t, 1, crowdPage)
+	c.d.SetCapacity(1 << 40)
+	tx := begin(t, c.PageCache)
+	pid, ptr, err := c.Allocate(tx, make([]byte, blob))
+	if err != nil {
+		t.Fatal(err)
+	}
+	must(t)(c.Link(tx, pid, ptr, make([]byte, 20)))
+	tx.End()
+	c.d.SetCapacity(crowdSegments*crowdSegment + 8<<10 + blob + 100)
+	for err == nil {
+		var pid PageID
+		if pid, err = c.allocate(crowdPage); err == nil {
+			c.pids = append(c.pids, pid)
+		}
+	}
+	start := time.Now()
+	soonOr := func(f func() error) {
+		t.Helper()
+		for err := f(); err != nil; err = f() {
+			if !errors.Is(err, ErrNoSpace) || time.Since(start) > 20*time.Second {
+				t.Fatalf("%v: %+v", err, c.Stats())
+			}
+			_ = c.clean(nil)
+		}
+	}
+	rng := rand.New(rand.NewPCG(5, 5))
+	for i, pid := range c.pids { // all of the first segments but the blob, so that they are first to be cleaned
+		if i < 60 || rng.IntN(2) == 0 {
+			soonOr(func() error { return c.free(pid) })
+		}
+	}
+	soonOr(func() error { _, err := c.allocate(crowdPage); return err })
+	_ = c.Close()
+}
+
+// A segment that was picked while the file could grow, and was left because it then could not, can be picked again. Proves rule 9.
+func TestFullMeanwhile(t *testing.T) {
+	c := newCrowd(t, 60, crowdPage)
+	c.cleaner.mu.Lock()
+	for _, pid := range c.pids[:len(c.pids)/2] {
+		if err := c.free(pid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	some(t, c.PageCache, 10, crowdPage)
+	var v segments.Candidate
+	c.space.Inactive(func(s segments.Candidate) {
+		if s.Live > 0 {
+			v = s
+		}
+	})
+	for !c.space.Tight() {
+		r, err := c.log.Reserve(format.KindAppend, 1, crowdPage)
+		if err != nil {
+			break
+		}
+		r.Abort()
+	}
+	if did, err := c.cleanVictim(v, false); !did || err != nil || c.space.Segment(v.ID).Live() != v.Live {
+		t.Errorf("%v, %v: %d bytes live, were %d", did, err, c.space.Segment(v.ID).Live(), v.Live)
+	}
+	if len(c.cleaner.stuck) > 0 {
+		t.Error("it is passed over from now on")
+	}
+	c.cleaner.mu.Unlock()
+	_ = c.Close()
 }

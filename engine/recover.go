@@ -158,18 +158,32 @@ func (s *store) start(r *recovered) (err error) {
 	spare := append(slices.Clone(r.scan.Zero), r.scan.Free...)
 	// Where an open batch was cut off, its messages still follow the end: trap 7.
 	if r.tail != nil && !(clean && !r.scan.Torn && int64(r.scan.End)%int64(s.dev.Block()) == 0) {
+		if len(spare) == 0 && len(r.discard) > 0 { // an opening that was cut off here has left the tail in two slots, and there may be no room for a third
+			if err := s.markDiscarded(r); err != nil {
+				return err
+			}
+			spare, r.discard = r.discard, nil
+		}
 		if spare, err = s.moveTail(r, spare); err != nil {
 			return fmt.Errorf("write the log's tail anew: %w", err)
 		}
 	}
+	if err := s.markDiscarded(r); err != nil {
+		return err
+	}
+	s.space.Ready(append(spare, r.discard...), r.scan.Zero)
+	return s.startLog(r)
+}
+
+// markDiscarded makes the slots free, durably, that hold nothing which counts.
+func (s *store) markDiscarded(r *recovered) error {
 	for _, slot := range r.discard {
 		h := format.SegmentHeader{State: format.SegmentFree, Stable: r.scan.Stable, Recycled: r.scan.Recycled}
 		if err := s.markSlots(s.dev, s.bufs[0], []format.SegmentID{slot}, h); err != nil {
 			return err
 		}
 	}
-	s.space.Ready(append(spare, r.discard...), r.scan.Zero)
-	return s.startLog(r)
+	return nil
 }
 
 // wholeSlots makes a file that ends inside a slot, as growing leaves it that was cut off, end at one: shorter, or longer if a part of the log lies in that

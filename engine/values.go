@@ -58,16 +58,26 @@ func (pc *PageCache[P]) appended(tx *Tx, frag P) []byte {
 
 // pack makes the payload of an encoded fragment.
 func (pc *PageCache[P]) pack(tx *Tx, b []byte) (payload, error) {
-	if pc.zip != nil && len(b) >= worthZipping && len(b) <= pc.super.SegmentSize {
-		if z := pc.zip.pack(tx.zipped[:0], b); len(z) < len(b) && len(z) <= pc.inline {
-			tx.zipped = keepScratch(z)
-			return payload{body: z, form: compressed}, nil
-		}
+	if z := pc.zipped(tx, b); z != nil {
+		return payload{body: z, form: compressed}, nil
 	}
 	if len(b) <= pc.inline {
 		return payload{body: b}, nil
 	}
 	return pc.blobs.write(pc.ids.draw, b)
+}
+
+// zipped is an encoded fragment, compressed in the Tx's scratch memory; nil if that gains nothing.
+func (pc *PageCache[P]) zipped(tx *Tx, b []byte) []byte {
+	if pc.zip == nil || len(b) < worthZipping || len(b) > pc.super.SegmentSize {
+		return nil
+	}
+	z := pc.zip.pack(tx.zipped[:0], b)
+	if len(z) >= len(b) || len(z) > pc.inline {
+		return nil
+	}
+	tx.zipped = keepScratch(z)
+	return z
 }
 
 // keepScratch is what is kept of memory that was used for a value: not the memory of a rare long one.

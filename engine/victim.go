@@ -4,7 +4,6 @@ import (
 	"math"
 	"slices"
 
-	"pagecache/engine/internal/pagestack"
 	"pagecache/segments"
 	"pagecache/segments/format"
 )
@@ -15,7 +14,7 @@ const (
 	// worthless is the live share above which cleaning frees next to nothing.
 	worthless = 0.95
 	// fitTries is how many segments are looked at in one step of cleaning, to find one that is worth it when the file cannot grow.
-	fitTries = 64
+	fitTries = 16
 )
 
 // leastGain is how many bytes of a segment cleaning it must free when the file cannot grow. A block is what a flush takes, and each such segment is flushed for.
@@ -27,8 +26,8 @@ func (s *store) leastGain() int {
 // meanwhile; and for how many segments one more is. Of pages that are freed here and there a share of leastGain has to go before any segment is worth cleaning, and
 // a quarter of what is gained is for what is written about that: enough for pages of 72 bytes and more.
 func (s *store) reserved() (n, per int) {
-	if s.super.Log || s.opts.SegmentMode == Linear {
-		return 0, 0
+	if s.super.Log || s.opts.SegmentMode == Linear { // nothing there makes room by writing; but it must be opened after a crash
+		return 1, 0
 	}
 	return segments.KeptForCleaning + 2, 4 * s.super.SegmentSize / s.leastGain()
 }
@@ -94,8 +93,13 @@ func (pc *PageCache[P]) tightVictim() (v segments.Candidate, ok bool) {
 	}
 	limit := int64(pc.super.SegmentSize - pc.leastGain())
 	for range fitTries {
+		select {
+		case <-c.quit:
+			return v, false
+		default:
+		}
 		v, ok = pc.best(c.costly, func(v segments.Candidate) float64 { return float64(limit - v.Live) })
-		if !ok || pc.cost(v) <= limit {
+		if !ok || pc.costs(v, limit) <= limit {
 			return v, ok
 		}
 		if c.costly == nil {
@@ -106,8 +110,8 @@ func (pc *PageCache[P]) tightVictim() (v segments.Candidate, ok bool) {
 	return v, false
 }
 
-// cost is how many bytes have to be written so that a segment is empty: whole pages, of which it may hold but a delta.
-func (pc *PageCache[P]) cost(v segments.Candidate) (sum int64) {
+// costs is how many bytes have to be written so that a segment is empty: whole pages, of which it may hold but a delta. Above limit it is only known to be more.
+func (pc *PageCache[P]) costs(v segments.Candidate, limit int64) (sum int64) {
 	c := &pc.cleaner
 	from, to := pc.extent(v)
 	pages, _, _ := pc.pagesIn(v) // who cleans it will tell what is damaged
@@ -118,19 +122,36 @@ func (pc *PageCache[P]) cost(v segments.Candidate) (sum int64) {
 			continue
 		}
 		_, h, err := pc.head(pid)
-		if err != nil || h == nil {
+		if err != nil || h == nil || !inside(h, from, to) {
 			continue // likewise
 		}
-		whole, within := int64(0), false
-		h.Refs(func(r pagestack.Ref) {
-			whole += int64(format.AlignUp(int(r.Ptr.Len)))
-			within = within || r.Ptr.Off >= from && r.Ptr.Off < to
-		})
-		if within {
-			sum += whole
+		n, blob := pc.rewrites(pid, h)
+		if sum += n; blob || sum > limit {
+			return limit + 1
 		}
 	}
 	return sum
+}
+
+// rewrites is how many bytes move writes to the log for a page; blob: and a blob besides, for which there may be no room.
+func (pc *PageCache[P]) rewrites(pid PageID, h *head) (n int64, blob bool) {
+	if h.Depth() == 1 { // as it is, or a pointer to the same blob
+		return int64(format.AlignUp(int(h.Ptr().Len))), false
+	}
+	whole, view, err := pc.whole(pid, h) // often less than its fragments
+	if err != nil {
+		return 0, false // likewise
+	}
+	tx, size := &pc.cleaner.tx, 0
+	err = pc.looking(view, pid, func() error {
+		b := pc.appended(tx, whole)
+		if z := pc.zipped(tx, b); z != nil {
+			b = z
+		}
+		size = len(b)
+		return nil
+	})
+	return int64(format.AlignUp(format.HeaderSize + size)), err == nil && size > pc.inline
 }
 
 // refill lets as much more be moved as warrants what was written since, consolidations included, and what has died without, as freed pages do; but no more than
