@@ -595,3 +595,59 @@ func TestFullMeanwhile(t *testing.T) {
 	c.cleaner.mu.Unlock()
 	_ = c.Close()
 }
+
+// slowly merges as slowly as if what it merges came from a slow disk, once it is slow.
+type slowly struct {
+	newest
+	slow   *atomic.Bool
+	merges *atomic.Int64
+}
+
+func (m slowly) Merge(fragments [][]byte) []byte {
+	if m.slow.Load() {
+		m.merges.Add(1)
+		time.Sleep(time.Millisecond)
+	}
+	return m.newest.Merge(fragments)
+}
+
+// Close does not wait until a cleaner has seen what thousands of pages come to. Proves rule 9; trap 20.
+func TestCloseWhileCosting(t *testing.T) {
+	m := slowly{slow: new(atomic.Bool), merges: new(atomic.Int64)}
+	c := newCrowdWith(t, m, 1<<20, 20, 30, 40)
+	for _, pid := range c.pids {
+		tx := begin(t, c.PageCache)
+		p, err := c.Get(tx, pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		must(t)(c.Link(tx, pid, p.Ptr, make([]byte, 40)))
+		tx.End()
+	}
+	for i := 0; i < len(c.pids); i += 9 { // some garbage everywhere
+		if err := c.free(c.pids[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.slow.Store(true)
+	for err := error(nil); !errors.Is(err, ErrNoSpace); {
+		if _, err = c.allocate(crowdPage); err != nil && !errors.Is(err, ErrNoSpace) {
+			t.Fatal(err)
+		}
+	}
+	c.wg.Go(func() {
+		for err := error(nil); err == nil; { // as the cleaner in the background does
+			_, err = c.AttemptGC()
+		}
+	})
+	for start := time.Now(); m.merges.Load() == 0; time.Sleep(time.Millisecond) {
+		if time.Since(start) > 10*time.Second {
+			t.Fatal("nothing is merged")
+		}
+	}
+	start := time.Now()
+	if err := c.Close(); err != nil || time.Since(start) > closePatience/2 {
+		t.Errorf("closed after %v: %v", time.Since(start), err)
+	}
+	c.wg.Wait()
+}

@@ -24,7 +24,8 @@ type Log struct {
 	first atomic.Int64
 }
 
-// OpenLog opens the standalone log in dir, or makes one. SegmentMode is Linear whatever opts says. Errors as for Open.
+// OpenLog opens the standalone log in dir, or makes one. SegmentMode is Linear whatever opts says. A disk must have room for three segments at least: one that is
+// full, one to write to, so that the other can be dropped, and one that is kept for the next opening. Errors as for Open.
 func OpenLog(dir string, opts *Options) (*Log, error) {
 	s, _, err := openStore(dir, opts, true)
 	if err != nil {

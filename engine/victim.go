@@ -121,6 +121,11 @@ func (pc *PageCache[P]) costs(v segments.Candidate, limit int64) (sum int64) {
 		if pc.elsewhere(pid, from, to) {
 			continue
 		}
+		select {
+		case <-c.quit:
+			return limit + 1
+		default:
+		}
 		_, h, err := pc.head(pid)
 		if err != nil || h == nil || !inside(h, from, to) {
 			continue // likewise
