@@ -218,3 +218,40 @@ func TestTightEnds(t *testing.T) {
 		t.Errorf("tight, with %d slots", s.slots)
 	}
 }
+
+// A slot that is refused without asking again is refused because the file cannot grow, though recycling had made room meanwhile.
+func TestTightAgain(t *testing.T) {
+	const size = 16 << 10
+	f := &growFile{allocate: slices.Repeat([]error{syscall.ENOSPC}, 10)}
+	s := NewSpace(Options{File: f, SegmentSize: size, Slots: 1, Background: true})
+	s.Ready([]format.SegmentID{0}, nil)
+	if _, _, err := s.OpenSegment(0, Ordinary); err != nil {
+		t.Fatal(err)
+	}
+	s.ahead.Wait()
+	refused := func() {
+		t.Helper()
+		if _, _, err := s.OpenSegment(4*size, Ordinary); !errors.Is(err, ErrNoRoom) || !s.Tight() {
+			t.Fatalf("%v, tight %v", err, s.Tight())
+		}
+	}
+	refused()
+	s.SealSegment(0, 0, nil)
+	if !s.Drain(0) {
+		t.Fatal("not drained")
+	}
+	if err := s.Recycle([]format.SegmentID{0}, func(uint64) error { return nil }); err != nil || s.Tight() {
+		t.Fatal(err, s.Tight())
+	}
+	if _, _, err := s.OpenSegment(size, Ordinary); err != nil {
+		t.Fatal(err)
+	}
+	s.ahead.Wait()
+	s.refusedAt = time.Now().Add(time.Hour)
+	asked := len(f.allocate)
+	refused()
+	if len(f.allocate) != asked {
+		t.Error("asked again")
+	}
+	s.Close(time.Minute)
+}

@@ -139,8 +139,8 @@ const (
 )
 
 const (
-	// KeptForCleaning is how many of the slots that are kept are for the cleaner alone, the last one included. One to write to would do if everything that it moves out of
-	// a segment fitted into another always; each flush takes the rest of a block besides.
+	// KeptForCleaning is how many of the slots that are kept are kept from frees, too: two for the cleaner, and the last. One for the cleaner would do if everything that
+	// it moves out of a segment fitted into another always; each flush takes the rest of a block besides.
 	KeptForCleaning = 3
 	// keptForOpening is the last slot: an opening after a crash writes the tail of the log anew (rule 1), and gives the old one back.
 	keptForOpening = 1
