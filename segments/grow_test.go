@@ -167,8 +167,7 @@ func TestRefusedForAWhile(t *testing.T) {
 	s := NewSpace(Options{File: f, SegmentSize: 16 << 10, Slots: 2, Reserve: 2, Background: true})
 	s.Ready([]format.SegmentID{0, 1}, nil)
 	start := time.Now()
-	asked := 0
-	for ; ; asked++ {
+	for asked := 0; ; asked++ {
 		_, _, err := s.OpenSegment(0, Ordinary)
 		if err == nil {
 			break
@@ -185,8 +184,8 @@ func TestRefusedForAWhile(t *testing.T) {
 			t.Fatal("never asked again")
 		}
 	}
-	if d := time.Since(start); d < s.o.refusal() || asked < 2 {
-		t.Errorf("asked %d times, there was room after %v", asked, d)
+	if d := time.Since(start); d < s.o.refusal() {
+		t.Errorf("there was room after %v", d)
 	}
 	s.Close(time.Minute)
 }
@@ -195,9 +194,11 @@ func TestRefusedForAWhile(t *testing.T) {
 func TestTightEnds(t *testing.T) {
 	const size = 16 << 10
 	f := &growFile{allocate: slices.Repeat([]error{syscall.ENOSPC}, 2)}
-	s := NewSpace(Options{File: f, SegmentSize: size, Slots: 5, Reserve: 4, Background: true})
+	tight, opened := false, 0
+	var s *Space
+	s = NewSpace(Options{File: f, SegmentSize: size, Slots: 5, Reserve: 4, Background: true,
+		Opened: func() { tight = s.Tight() }}) // under the lock that growing in the background needs, which may be done before open returns
 	s.Ready([]format.SegmentID{0, 1, 2, 3, 4}, nil)
-	opened := 0
 	open := func(u Urgency) {
 		t.Helper()
 		if _, _, err := s.OpenSegment(format.LSN(opened*size), u); err != nil {
@@ -206,7 +207,7 @@ func TestTightEnds(t *testing.T) {
 		opened++
 	}
 	open(Ordinary)
-	if open(Cleaning); !s.Tight() {
+	if open(Cleaning); !tight {
 		t.Fatal("not tight")
 	}
 	for range 50 {
