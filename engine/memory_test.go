@@ -263,6 +263,10 @@ func TestNothingToPageOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	patience := time.Second // one Allocate looks at every page once: 7 ms
+	if raced {
+		patience *= 5 // 300 ms
+	}
 	var slowest time.Duration
 	n := 0
 	for ; n < 700_000; n++ {
@@ -277,7 +281,7 @@ func TestNothingToPageOut(t *testing.T) {
 			break
 		}
 	}
-	if pc.budget.Excess() <= 0 || slowest > time.Second {
+	if pc.budget.Excess() <= 0 || slowest > patience {
 		t.Errorf("%d pages, excess %d, slowest Allocate %v", n, pc.budget.Excess(), slowest)
 	}
 	time.Sleep(100 * time.Millisecond)
