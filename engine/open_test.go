@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -470,4 +471,63 @@ func TestFailedOpenLeavesNothing(t *testing.T) {
 	if n := mapped(t) - before; n > opens*buffers*size/2 {
 		t.Errorf("%d MiB are still mapped", n>>20)
 	}
+}
+
+type bulkFS struct {
+	*simdisk.Disk
+	read *atomic.Int64
+}
+
+func (s bulkFS) Open(name string, flag vfs.Flag) (vfs.File, error) {
+	f, err := s.Disk.Open(name, flag)
+	return bulkFile{f, s.read}, err
+}
+
+type bulkFile struct {
+	vfs.File
+	read *atomic.Int64
+}
+
+func (f bulkFile) OpenBulk() vfs.Bulk { return countedBulk{f.File.OpenBulk(), f.read} }
+
+type countedBulk struct {
+	vfs.Bulk
+	read *atomic.Int64
+}
+
+func (b countedBulk) ReadAt(p []byte, off int64) (int, error) {
+	b.read.Add(1)
+	return b.Bulk.ReadAt(p, off)
+}
+
+// The segments of a store that was not closed are read past the page cache, each once; of one that was, what is in the page cache counts. Proves rule 11.
+func TestScanPassesTheCache(t *testing.T) {
+	d := simdisk.New(1, simdisk.Options{})
+	open := func() (*PageCache[[]byte], int64) {
+		read := new(atomic.Int64)
+		o := simOptions(d)
+		o.fs = bulkFS{d, read}
+		pc := openTest(t, "/store", o)
+		return pc, read.Load()
+	}
+	pc, _ := open()
+	some(t, pc, 100, 1000)
+	closeTest(t, pc)
+	pc, read := open()
+	if read != 0 {
+		t.Errorf("%d segments were read past the page cache after a clean close", read)
+	}
+	some(t, pc, 100, 1000)
+	flushTest(t, pc)
+	used := int64(pc.Stats().SegmentsInUse)
+	crashed := d.Crash(1)
+	if err := pc.Close(); err == nil {
+		t.Error("closed on a disk that has crashed")
+	}
+	d = crashed
+	pc, read = open()
+	if read == 0 || read > used || used < 5 {
+		t.Errorf("%d segments were read past the page cache, of %d", read, used)
+	}
+	closeTest(t, pc)
 }

@@ -60,6 +60,11 @@ func (s *store) recover() (*recovered, error) {
 	if s.view, err = s.file.OpenMap(false, s.reader); err != nil {
 		return nil, err
 	}
+	if !s.super.Clean { // else what is in the page cache counts
+		bulk := s.file.OpenBulk()
+		defer func() { _ = bulk.Close() }()
+		o.Bulk = bulk
+	}
 	s.bringInHeaders(size)
 	_ = s.file.Advise(vfs.Sequential) // a hint, like the one below
 	res, err := recovery.Scan(s.file, o)

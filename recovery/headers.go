@@ -61,7 +61,7 @@ func (s *scanner) readInParallel(all []byte) error {
 		wg.Go(func() {
 			for id := int(next.Add(1)) - 1; id < count && errs[i] == nil; id = int(next.Add(1)) - 1 {
 				b := all[id*format.SegmentHeaderSize:][:format.SegmentHeaderSize]
-				errs[i] = s.readAt(b, int64(format.SegmentID(id).Offset(s.size)))
+				errs[i] = s.readAt(s.src, b, int64(format.SegmentID(id).Offset(s.size)))
 			}
 		})
 	}

@@ -16,6 +16,12 @@ type Source interface {
 	Size() (int64, error)
 }
 
+// Bulk is another way to read the log file, for whole segments: into memory of its own, which is not used after free.
+type Bulk interface {
+	io.ReaderAt
+	Buffer(n int) (buf []byte, free func(), err error)
+}
+
 // Options says what is known about a log before it is read.
 type Options struct {
 	Store       format.StoreID
@@ -31,6 +37,7 @@ type Options struct {
 	Recycled uint64       // segments that had been recycled then, as far as they began below From
 	File     string       // name for errors
 	Workers  int          // segments read at once; 0: 4, so that the disk is busy while messages are verified
+	Bulk     Bulk         // if set, whole segments are read with it
 }
 
 // Segment is a slot that holds a part of the recovered log.
@@ -111,8 +118,8 @@ type slot struct {
 }
 
 // readAt fills buf from off on, with zeros past the end of the file.
-func (s *scanner) readAt(buf []byte, off int64) error {
-	n, err := s.src.ReadAt(buf, off)
+func (s *scanner) readAt(src io.ReaderAt, buf []byte, off int64) error {
+	n, err := src.ReadAt(buf, off)
 	if n < len(buf) {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("read %s, %d bytes at offset %d: %w", s.o.File, len(buf), off, err)
@@ -139,9 +146,17 @@ func (s *scanner) readBodies() error {
 	if workers = min(workers, len(s.slots)); len(s.slots) < manySegments || len(s.slots)*s.size < manyBytes {
 		workers = min(workers, 1)
 	}
+	bufs := make([][]byte, workers)
+	for i := range bufs {
+		buf, free, err := s.buffer()
+		if err != nil {
+			return err
+		}
+		defer free()
+		bufs[i] = buf
+	}
 	var next atomic.Int64
-	work := func() {
-		buf := make([]byte, s.size)
+	work := func(buf []byte) {
 		var entries []entry // room that is used again, so that the index is allocated once for each segment
 		for i := int(next.Add(1)) - 1; i < len(s.slots); i = int(next.Add(1)) - 1 {
 			w := &s.segments[i]
@@ -151,11 +166,11 @@ func (s *scanner) readBodies() error {
 		}
 	}
 	if workers == 1 {
-		work()
+		work(bufs[0])
 	} else {
 		var wg sync.WaitGroup
-		for range workers {
-			wg.Go(work)
+		for _, buf := range bufs {
+			wg.Go(func() { work(buf) })
 		}
 		wg.Wait()
 	}
@@ -168,6 +183,22 @@ func (s *scanner) readBodies() error {
 	return nil
 }
 
+// buffer returns memory for a segment.
+func (s *scanner) buffer() (buf []byte, free func(), err error) {
+	if s.o.Bulk != nil {
+		return s.o.Bulk.Buffer(s.size)
+	}
+	return make([]byte, s.size), func() {}, nil
+}
+
+// body is what segments are read with.
+func (s *scanner) body() io.ReaderAt {
+	if s.o.Bulk != nil {
+		return s.o.Bulk
+	}
+	return s.src
+}
+
 func (s *scanner) readBody(i int, buf []byte, gens []format.Generation) {
 	t, w := &s.slots[i], &s.segments[i]
 	w.stable = format.NoLSN
@@ -175,7 +206,7 @@ func (s *scanner) readBody(i int, buf []byte, gens []format.Generation) {
 		w.end = s.size // below From: nothing in it is needed
 		return
 	}
-	if w.err = s.readAt(buf, int64(t.id.Offset(s.size))); w.err != nil {
+	if w.err = s.readAt(s.body(), buf, int64(t.id.Offset(s.size))); w.err != nil {
 		return
 	}
 	if t.valid {

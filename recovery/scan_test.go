@@ -304,6 +304,13 @@ func TestFromSkipsSegmentsBelow(t *testing.T) {
 	wantCorrupt(t, b.file, o, "missing")
 }
 
+type failingBulk struct {
+	failing
+	*lending
+}
+
+func (f failingBulk) ReadAt(p []byte, off int64) (int, error) { return f.failing.ReadAt(p, off) }
+
 type failing struct{ file }
 
 func (f failing) ReadAt(p []byte, off int64) (int, error) {
@@ -314,9 +321,18 @@ func (f failing) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func TestReadErrors(t *testing.T) {
-	_, err := Scan(failing{threeSegments().file}, threeSegments().options())
-	if err == nil || errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "medium error") {
-		t.Errorf("%v", err)
+	f := threeSegments().file
+	o := threeSegments().options()
+	bulk := o
+	bulk.Bulk = failingBulk{failing{f}, &lending{}}
+	for _, c := range []struct {
+		Source
+		Options
+	}{{failing{f}, o}, {f, bulk}} {
+		_, err := Scan(c.Source, c.Options)
+		if err == nil || errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "medium error") {
+			t.Errorf("%v", err)
+		}
 	}
 }
 
@@ -332,5 +348,38 @@ func TestWorkers(t *testing.T) {
 		o := b.options()
 		o.Workers = w
 		b.scanned(t, o, n*testSize)
+		bulk := &lending{file: b.file}
+		o.Bulk = bulk
+		b.scanned(t, o, n*testSize)
+		if bulk.buffers == 0 || bulk.freed != bulk.buffers {
+			t.Errorf("%d of %d buffers were freed", bulk.freed, bulk.buffers)
+		}
+		bulk.refuse = bulk.buffers
+		bulk.buffers, bulk.freed = 0, 0
+		if _, err := Scan(b.file, o); !errors.Is(err, errLent) || bulk.freed != bulk.refuse-1 {
+			t.Errorf("%v, with %d of %d buffers", err, bulk.freed, bulk.refuse-1)
+		}
 	}
+}
+
+// lending is a Bulk that overwrites its buffers when they come back.
+type lending struct {
+	file
+	buffers, freed int
+	refuse         int // this one fails
+}
+
+var errLent = errors.New("no memory")
+
+func (l *lending) Buffer(n int) ([]byte, func(), error) {
+	if l.buffers++; l.buffers == l.refuse {
+		return nil, nil, errLent
+	}
+	buf := make([]byte, n)
+	return buf, func() {
+		l.freed++
+		for i := range buf {
+			buf[i] = 0xdb
+		}
+	}, nil
 }

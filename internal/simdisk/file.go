@@ -282,6 +282,17 @@ func (h *file) OpenMap(bool, vfs.Reader) (vfs.Map, error) { return &view{h}, nil
 // Advise is vfs.File.Advise. It changes nothing.
 func (h *file) Advise(vfs.Pattern) error { return nil }
 
+// OpenBulk is vfs.File.OpenBulk. There is nothing that the page cache could be ahead of.
+func (h *file) OpenBulk() vfs.Bulk { return bulk{h} }
+
+type bulk struct{ h *file }
+
+func (b bulk) ReadAt(p []byte, off int64) (int, error) { return b.h.ReadAt(p, off) }
+
+func (bulk) Buffer(n int) ([]byte, func(), error) { return make([]byte, n), func() {}, nil }
+
+func (bulk) Close() error { return nil }
+
 // OpenReader is vfs.FS.OpenReader. Nothing is cold here.
 func (d *Disk) OpenReader(iouring.Options) vfs.Reader { return reader{} }
 

@@ -65,6 +65,17 @@ type File interface {
 	OpenMap(whole bool, r Reader) (Map, error)
 	// Advise says how the file will be read from now on, other than through maps. A hint.
 	Advise(p Pattern) error
+	// OpenBulk returns what reads large pieces of the file fast from the disk. The file must stay open until its Close.
+	OpenBulk() Bulk
+}
+
+// Bulk reads large pieces of a file that are looked at once, past the page cache where that works (O_DIRECT). Safe for concurrent use.
+type Bulk interface {
+	// ReadAt is fast into memory of Buffer, in whole blocks.
+	io.ReaderAt
+	// Buffer returns n bytes to read into, which are the caller's until free.
+	Buffer(n int) (buf []byte, free func(), err error)
+	io.Closer
 }
 
 // Pattern is a way of reading a file.

@@ -1,0 +1,101 @@
+package vfs
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// whole is a file with O_DIRECT that takes whole blocks only, at a block's start.
+type whole struct{ f File }
+
+func (w whole) ReadAt(p []byte, off int64) (int, error) {
+	const block = 4096
+	if off%block != 0 || len(p) < block {
+		return 0, unix.EINVAL
+	}
+	n, err := w.f.ReadAt(p[:len(p)/block*block], off)
+	if err == nil && n < len(p) {
+		err = unix.EINVAL
+	}
+	return n, err
+}
+
+type refusing struct{}
+
+func (refusing) ReadAt([]byte, int64) (int, error) { return 0, unix.EINVAL }
+
+// Bulk reads what ReadAt does, be O_DIRECT there, able to read parts of blocks, or not.
+func TestBulk(t *testing.T) {
+	const size = 3<<20 + 777
+	f := mustOpen(t, filepath.Join(t.TempDir(), "file"), Write|Create)
+	want := make([]byte, size)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i := range want {
+		want[i] = byte(rng.Uint32())
+	}
+	if _, err := f.WriteAt(want, 0); err != nil { // not on the disk yet: O_DIRECT sees what the page cache has
+		t.Fatal(err)
+	}
+	before := descriptors(t)
+	b := f.OpenBulk()
+	for name, b := range map[string]Bulk{"bulk": b, "blocks": bulk{f.(*osFile), whole{f}, nil}, "refusing": bulk{f.(*osFile), refusing{}, nil}, "none": bulk{f: f.(*osFile)}} {
+		buf, free, err := b.Buffer(size + 5000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct{ skip, n, off int }{
+			{0, 1 << 20, 0}, {0, 3 << 20, 0}, {0, size + 5000, 0}, {0, 8192, 3 << 20}, {0, 8192, size + 10_000}, {0, 4096, size}, {1, 4096, 4096}, {0, 4095, 0}, {512, 10_000, 3}, {0, 0, 0},
+		} {
+			clear(buf)
+			n, err := b.ReadAt(buf[c.skip:][:c.n], int64(c.off))
+			rest := want[min(size, c.off):]
+			if wantN := min(c.n, len(rest)); n != wantN || (n < c.n) != (err == io.EOF) || n == c.n && err != nil || !bytes.Equal(buf[c.skip:][:n], rest[:n]) {
+				t.Errorf("%s: %+v: %d bytes of %d, %v", name, c, n, wantN, err)
+			}
+		}
+		free()
+	}
+	if err := b.Close(); err != nil || descriptors(t) != before {
+		t.Errorf("%v, %d descriptors, %d before", err, descriptors(t), before)
+	}
+}
+
+// Bulk leaves the page cache as it is.
+func TestBulkPassesTheCache(t *testing.T) {
+	const size = 4 << 20
+	f := mustOpen(t, filepath.Join(t.TempDir(), "file"), Write|Create)
+	if _, err := f.WriteAt(make([]byte, size), 0); err != nil {
+		t.Fatal(err)
+	}
+	m, err := f.OpenMap(true, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if err := errors.Join(f.Sync(), m.Drop(0, size), f.DropCache(0, size)); err != nil {
+		t.Fatal(err)
+	}
+	middle := Range{Off: size / 2, Len: 4096}
+	b := f.OpenBulk()
+	defer b.Close()
+	if m.IsWarm(middle) || b.(bulk).direct == nil {
+		t.Skip("this file system keeps everything in memory, or has no O_DIRECT")
+	}
+	buf, free, err := b.Buffer(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer free()
+	if n, err := b.ReadAt(buf, 0); n != size || err != nil {
+		t.Fatal(n, err)
+	}
+	if m.IsWarm(middle) {
+		t.Error("what was read is in the page cache")
+	}
+}
