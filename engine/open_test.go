@@ -501,37 +501,39 @@ func (b countedBulk) ReadAt(p []byte, off int64) (int, error) {
 	return b.Bulk.ReadAt(p, off)
 }
 
-// The segments of a store that was not closed are read past the page cache, each once; of one that was, what is in the page cache counts. Proves rule 11.
+// The segments of a store that was not closed are read past the page cache, each once; of one that was, what is in the page cache counts, and short
+// ones are read ahead. Proves rule 11.
 func TestScanPassesTheCache(t *testing.T) {
-	d := simdisk.New(1, simdisk.Options{})
-	open := func() (pc *PageCache[[]byte], read int) {
-		var offs sync.Map
-		o := simOptions(d)
-		o.fs = bulkFS{d, &offs}
-		pc = openTest(t, "/store", o)
-		for range offs.Range {
-			read++
+	for _, size := range []int{bulkSegment / 2, bulkSegment} {
+		d := simdisk.New(1, simdisk.Options{})
+		open := func() (pc *PageCache[[]byte], read int) {
+			var offs sync.Map
+			pc = openTest(t, "/store", &Options{SegmentSize: size, IOBuffers: 2, FlushEvery: -1, fs: bulkFS{d, &offs}})
+			for range offs.Range {
+				read++
+			}
+			return pc, read
 		}
-		return pc, read
+		pc, _ := open()
+		some(t, pc, 50, 100_000)
+		closeTest(t, pc)
+		pc, read := open()
+		if read != 0 {
+			t.Errorf("%d segments were read past the page cache after a clean close", read)
+		}
+		before := pc.Stats().SegmentsInUse
+		some(t, pc, 50, 100_000)
+		flushTest(t, pc)
+		written := pc.Stats().SegmentsInUse - before
+		crashed := d.Crash(1)
+		if err := pc.Close(); err == nil {
+			t.Error("closed on a disk that has crashed")
+		}
+		d = crashed
+		pc, read = open()
+		if past := size >= bulkSegment; past && read < written || !past && read > 0 || written < 5 {
+			t.Errorf("%d segments of %d bytes were read past the page cache, %d had been written", read, size, written)
+		}
+		closeTest(t, pc)
 	}
-	pc, _ := open()
-	some(t, pc, 100, 1000)
-	closeTest(t, pc)
-	pc, read := open()
-	if read != 0 {
-		t.Errorf("%d segments were read past the page cache after a clean close", read)
-	}
-	before := pc.Stats().SegmentsInUse
-	some(t, pc, 100, 1000)
-	flushTest(t, pc)
-	written := pc.Stats().SegmentsInUse - before
-	crashed := d.Crash(1)
-	if err := pc.Close(); err == nil {
-		t.Error("closed on a disk that has crashed")
-	}
-	d = crashed
-	if pc, read = open(); read < written || written < 5 {
-		t.Errorf("%d segments were read past the page cache, %d had been written", read, written)
-	}
-	closeTest(t, pc)
 }

@@ -341,7 +341,9 @@ func TestWorkers(t *testing.T) {
 	const n = 200 // 3 MiB
 	for i := range n {
 		b.open(n-1-i, format.LSN(i*testSize), format.SegmentInUse)
-		b.pages(10, 1000)
+		b.pages(5, 1000)
+		b.counter(uint64(i)) // whose body is kept
+		b.pages(5, 1000)
 		b.fill()
 	}
 	for _, w := range []int{0, 1, 2, 7, 1000} {

@@ -282,7 +282,7 @@ func (h *file) OpenMap(bool, vfs.Reader) (vfs.Map, error) { return &view{h}, nil
 // Advise is vfs.File.Advise. It changes nothing.
 func (h *file) Advise(vfs.Pattern) error { return nil }
 
-// OpenBulk is vfs.File.OpenBulk. There is nothing that the page cache could be ahead of.
+// OpenBulk is vfs.File.OpenBulk. It reads what ReadAt does.
 func (h *file) OpenBulk() vfs.Bulk { return bulk{h} }
 
 type bulk struct{ h *file }
