@@ -92,8 +92,7 @@ func (m *loopMount) restore() error { return errors.Join(m.umount(), m.mount()) 
 // The power of a real file system is cut while a process works on a store in it, closes it or recovers it. The oracles are those of TestKill; what was only in the
 // page cache, or in the file system's own log, is lost. O1 to O5; proves rules 1, 5, 8 and 11, traps 5, 12 and 13.
 func TestPowerCut(t *testing.T) {
-	// A store has up to 60 MiB or so, and what a removed one had comes back only once the file system has written its own log.
-	for kind, mib := range map[string]int{"ext4": 400, "xfs": 400} {
+	for kind, mib := range map[string]int{"ext4": 160, "xfs": 400} {
 		t.Run(kind, func(t *testing.T) {
 			if testing.Short() {
 				t.Skip("takes a while")

@@ -4,8 +4,8 @@ package iouring
 
 import "golang.org/x/sys/unix"
 
-// AllocBuffer returns n zeroed bytes, aligned to a page, outside the Go heap. They are the caller's until FreeBuffer. Huge pages are not asked for: they write a
-// tenth faster, but in a virtual machine that had given its free memory back they take 50 ms to get, at each opening.
+// AllocBuffer returns n zeroed bytes, aligned to a page, outside the Go heap. They are the caller's until FreeBuffer. Huge pages are not asked for: log bandwidth
+// was about a tenth higher with them, but openings on the measured machine took 50 ms longer (open-many in docs/BENCHMARKS.md).
 func AllocBuffer(n int) ([]byte, error) {
 	return unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 }
