@@ -10,6 +10,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +18,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // killEnv holds the killSpec of a child.
@@ -124,9 +127,39 @@ func TestKillChild(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := c.live(); err != nil {
-		c.say("x %q", err)
+		c.say("x %q", c.withRoom(err))
 		t.Fatal(err)
 	}
+}
+
+// withRoom adds to a complaint about lack of room who has it.
+func (c *killChild) withRoom(err error) error {
+	if !errors.Is(err, ErrNoSpace) {
+		return err
+	}
+	return fmt.Errorf("%w\n%s", err, room(filepath.Dir(c.spec.Dir)))
+}
+
+// room tells what is free on the file system below dir, and what the files there hold of it.
+func room(dir string) string {
+	var b strings.Builder
+	var fs unix.Statfs_t
+	err := unix.Statfs(dir, &fs)
+	fmt.Fprintf(&b, "%d of %d KiB are free", fs.Bfree*uint64(fs.Bsize)>>10, fs.Blocks*uint64(fs.Bsize)>>10)
+	err = errors.Join(err, filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		var st unix.Stat_t
+		if err == nil {
+			err = unix.Lstat(path, &st)
+		}
+		if st.Blocks > 256 {
+			fmt.Fprintf(&b, "\n%s: %d KiB, holds %d", path, st.Size>>10, st.Blocks>>1)
+		}
+		return err
+	}))
+	if err != nil {
+		fmt.Fprintf(&b, "\n%v", err)
+	}
+	return b.String()
 }
 
 func (c *killChild) live() (err error) {
@@ -151,7 +184,7 @@ func (c *killChild) live() (err error) {
 				errs[g] = w.seal()
 			}
 			if errs[g] != nil && (!c.closing.Load() || !errors.Is(errs[g], ErrClosed)) {
-				c.say("x %q", errs[g])
+				c.say("x %q", c.withRoom(errs[g]))
 			}
 		})
 	}

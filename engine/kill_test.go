@@ -346,12 +346,18 @@ func (r *killRun) options() Options {
 	return o
 }
 
-// fresh begins with a new store.
+// fresh begins with a new store. The removal of the one before is durable: else a cut of the power brings it back, for good, and after some of them the disk is full.
 func (r *killRun) fresh() error {
-	if r.s != nil {
-		if err := os.RemoveAll(r.s.dir); err != nil {
-			return err
-		}
+	there, err := filepath.Glob(filepath.Join(r.base, "store*"))
+	if err == nil && r.s != nil {
+		there = slices.DeleteFunc(there, func(dir string) bool { return dir == r.s.dir })
+		err = errors.Join(os.RemoveAll(r.s.dir), vfs.OS.SyncDir(r.base))
+	}
+	if err != nil {
+		return err
+	}
+	if len(there) > 0 {
+		return fmt.Errorf("stores that were removed are back: %v", there)
 	}
 	r.s = &killStore{dir: filepath.Join(r.base, fmt.Sprintf("store%d", r.stores)), ids: -1, cut: r.cut, restore: r.restore}
 	r.s.size = []int{64 << 10, 16 << 10, 0, 64 << 10}[r.stores%4]
@@ -405,7 +411,9 @@ func (r *killRun) round(i int) error {
 				continue
 			}
 			if err == nil {
-				err = l.read(r.s, line)
+				if err = l.read(r.s, line); err != nil && l.unsure {
+					err = fmt.Errorf("%w\nas the power was cut", err)
+				}
 			}
 		}
 		if r.count(l); err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -21,6 +22,9 @@ var (
 	powercutRounds = flag.Int("powercut.rounds", 5, "how many times TestPowerCut cuts the power of each file system")
 	powercutSeed   = flag.Uint64("powercut.seed", 1, "what decides the options, the load and when")
 )
+
+// powercutMiB is how large each file system is.
+var powercutMiB = map[string]int{"ext4": 160, "xfs": 400}
 
 // loopMount is a file system in a file.
 type loopMount struct {
@@ -92,7 +96,7 @@ func (m *loopMount) restore() error { return errors.Join(m.umount(), m.mount()) 
 // The power of a real file system is cut while a process works on a store in it, closes it or recovers it. The oracles are those of TestKill; what was only in the
 // page cache, or in the file system's own log, is lost. O1 to O5; proves rules 1, 5, 8 and 11, traps 5, 12 and 13.
 func TestPowerCut(t *testing.T) {
-	for kind, mib := range map[string]int{"ext4": 160, "xfs": 400} {
+	for kind, mib := range powercutMiB {
 		t.Run(kind, func(t *testing.T) {
 			if testing.Short() {
 				t.Skip("takes a while")
@@ -111,6 +115,29 @@ func TestPowerCut(t *testing.T) {
 				}
 			}
 			t.Logf("%d rounds in %v on %d stores: %d changes, %d acknowledged, %d batches", *powercutRounds, time.Since(start), r.stores, r.ops, r.acks, r.batches)
+		})
+	}
+}
+
+// A store that the harness removed does not come back with the power: those that did filled the disk, and a child had no room.
+func TestPowerCutRemovedStays(t *testing.T) {
+	for kind, mib := range powercutMiB {
+		t.Run(kind, func(t *testing.T) {
+			if testing.Short() {
+				t.Skip("takes a while")
+			}
+			m := newLoopMount(t, kind, mib)
+			r := &killRun{base: m.dir}
+			if err := r.fresh(); err != nil {
+				t.Fatal(err)
+			}
+			gone := r.s.dir
+			if err := errors.Join(os.Mkdir(gone, 0o755), vfs.OS.SyncDir(m.dir), r.fresh(), m.cut(), m.restore()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(gone); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s is back: %v", gone, err)
+			}
 		})
 	}
 }
