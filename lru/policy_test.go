@@ -172,11 +172,15 @@ func TestRest(t *testing.T) {
 	eventually(t, "active", p.active.Load)
 	start := time.Now()
 	var h Hits
-	for n := uint64(0); time.Since(start) < 200*time.Millisecond; n++ {
-		if h.Add(n % 800) {
-			p.Take(&h)
+	offer := func(d time.Duration) {
+		for n, until := uint64(0), time.Now().Add(d); time.Now().Before(until); n++ {
+			if h.Add(n % 800) {
+				p.Take(&h)
+			}
 		}
 	}
+	offer(200 * time.Millisecond)
+	eventually(t, "fed", func() bool { offer(pause); return p.Stats().Hits > 0 }) // on a busy machine not yet
 	st := p.Stats()
 	pauses := int64(time.Since(start)/pause) + 2
 	if st.Taken > pauses*(restAfter+HitsLen) || st.Dropped < st.Taken || st.Hits == 0 {
