@@ -42,7 +42,7 @@ func (p *pages) begin(snap *recovery.Snapshot) {
 
 // touched says that what the snapshot says of a page does not count.
 func (p *pages) touched(pid PageID, k format.SnapshotKind) {
-	if pid >= FirstUserPage && (k == format.SnapshotNone || k == format.SnapshotFree) {
+	if pid >= FirstUserPage && (k == format.SnapshotKindNone || k == format.SnapshotKindFree) {
 		p.taken[pid] = true
 		p.spare.Add(-1)
 	}

@@ -25,7 +25,7 @@ type blobs struct {
 	fs     vfs.FS
 	dir    string
 	store  format.StoreID
-	device iouring.Options
+	device vfs.DeviceOptions
 	reader vfs.Reader
 	limit  int // the longest, in bytes
 	log    *slog.Logger
@@ -100,7 +100,7 @@ func (b *blobs) makeDir() error {
 }
 
 func (b *blobs) writeFile(ptr format.BlobPtr, contents []byte) error {
-	f, err := b.fs.Open(b.name(ptr.ID), vfs.Write|vfs.Create|vfs.Trunc)
+	f, err := b.fs.Open(b.name(ptr.ID), vfs.FlagWrite|vfs.FlagCreate|vfs.FlagTrunc)
 	if err != nil {
 		return err
 	}
@@ -146,20 +146,20 @@ func (b *blobs) writeLong(f vfs.File, header, contents []byte) error {
 	block := dev.Block()
 	size := int64(len(header) + len(contents))
 	for off := int64(0); err == nil && off < size; {
-		var writes []iouring.Write
+		var writes []vfs.Write
 		for i := 0; i < blobDepth && off < size; i++ {
 			piece := buf[i*blobPiece : (i+1)*blobPiece]
 			n := copy(piece, header)
 			n += copy(piece[n:], contents)
 			header, contents = nil, contents[n-len(header):]
 			clear(piece[n:])
-			writes = append(writes, iouring.Write{Off: off, Buf: piece[:(n+block-1)&^(block-1)], Tag: uint64(i)})
+			writes = append(writes, vfs.Write{Off: off, Buf: piece[:(n+block-1)&^(block-1)], Tag: uint64(i)})
 			off += int64(n)
 		}
 		err = writeAll(dev, writes)
 	}
 	cerr := dev.Close()
-	if !errors.Is(cerr, iouring.ErrInFlight) {
+	if !errors.Is(cerr, vfs.ErrInFlight) {
 		iouring.FreeBuffer(buf)
 	}
 	if err = errors.Join(err, cerr); err != nil {
@@ -247,11 +247,11 @@ func (b *blobs) read(body []byte) (contents []byte, view bool, err error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		err = &CorruptError{Reason: "a blob is missing", Err: err}
-	case errors.Is(err, format.ErrBlob) || errors.Is(err, mmapread.ErrFault):
+	case errors.Is(err, format.ErrBlob) || errors.Is(err, vfs.ErrFault):
 		err = &CorruptError{Reason: "a blob is damaged", Err: err}
 	}
 	if ce := (*CorruptError)(nil); errors.As(err, &ce) {
-		ce.File, ce.Slot, ce.Offset = b.name(ptr.ID), recovery.NoSlot, recovery.NoOffset
+		ce.File, ce.Place = b.name(ptr.ID), recovery.Place{}
 	}
 	return contents, view, err
 }
@@ -306,14 +306,14 @@ func (b *blobs) open(id format.BlobID) (vfs.Map, vfs.File, error) {
 	if l != nil && l.view != nil {
 		return l.view, l.file, nil
 	}
-	f, err := b.fs.Open(b.name(id), vfs.Read)
+	f, err := b.fs.Open(b.name(id), vfs.FlagRead)
 	if err != nil {
 		return nil, nil, err
 	}
 	if l == nil || b.mapped.Load() == maxBlobMaps {
 		return nil, f, nil
 	}
-	v, err := f.OpenMap(true, b.reader)
+	v, err := f.OpenMap(vfs.PatternSequential, b.reader)
 	if err != nil {
 		return nil, nil, errors.Join(err, f.Close())
 	}
@@ -330,7 +330,7 @@ func (b *blobs) ahead(ptr format.BlobPtr) {
 	case v == nil:
 		_ = f.Close()
 	default:
-		v.Ahead([]vfs.Range{{Len: int(format.BlobHeaderSize + ptr.Len)}})
+		v.ReadAhead([]vfs.Range{{Len: int(format.BlobHeaderSize + ptr.Len)}})
 	}
 }
 

@@ -214,7 +214,11 @@ func TestDamagedBlob(t *testing.T) {
 		tx := begin(t, pc)
 		_, err := pc.Get(tx, pid)
 		ce := (*CorruptError)(nil)
-		if !errors.Is(err, ErrCorrupt) || !errors.As(err, &ce) || ce.LSN.IsZero() || ce.Page != pid {
+		if !errors.Is(err, ErrCorrupt) || !errors.As(err, &ce) {
+			t.Fatalf("%s: %v", what, err)
+		}
+		lsn, _ := ce.Place.LSN()
+		if at, _ := ce.Place.Page(); lsn.IsZero() || at != pid {
 			t.Errorf("%s: %v", what, err)
 		}
 		if p, err := pc.Get(tx, other); err != nil || len(p.Value) != 70000 {

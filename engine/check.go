@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 
 	"pagecache/engine/internal/pagestack"
-	"pagecache/recovery"
 	"pagecache/segments/format"
 )
 
@@ -130,7 +129,7 @@ func (c *checker) pages() error {
 // page verifies what a page consists of.
 func (c *checker) page(pc *PageCache[[]byte], pid PageID, live map[format.BlobID]bool) error {
 	_, head, err := pc.head(pid)
-	if err != nil || head == nil || head.Kind() != pagestack.OnDisk {
+	if err != nil || head == nil || head.Kind() != pagestack.KindOnDisk {
 		return c.problem(err)
 	}
 	c.r.Pages++
@@ -167,7 +166,7 @@ func (pc *PageCache[P]) checkAccounts(wrong func(what string)) error {
 		if err != nil {
 			return err
 		}
-		if pid >= FirstUserPage && (head == nil || head.Kind() == pagestack.Free) {
+		if pid >= FirstUserPage && (head == nil || head.Kind() == pagestack.KindFree) {
 			free++
 		}
 		head.Refs(func(r pagestack.Ref) {
@@ -197,7 +196,7 @@ func (c *checker) snapshots(truth *PageCache[[]byte]) error {
 		err := truth.openSnapshot(n)
 		if snap := truth.snaps.base; err == nil {
 			if err = snap.Check(); err != nil {
-				err = snap.Corrupt(recovery.NoPage, err)
+				err = snap.Corrupt(err)
 			}
 			truth.snaps.close()
 			truth.snaps.base = nil
@@ -223,7 +222,7 @@ func (c *checker) snapshots(truth *PageCache[[]byte]) error {
 		if err == nil {
 			var got *head
 			if _, got, err = pc.head(pid); err == nil && describe(got) != describe(want) {
-				err = pc.snaps.base.Corrupt(pid, fmt.Errorf("the page is %s, by the log alone %s", describe(got), describe(want)))
+				err = pc.snaps.base.CorruptPage(pid, fmt.Errorf("the page is %s, by the log alone %s", describe(got), describe(want)))
 			}
 		}
 		if err := c.problem(err); err != nil {
@@ -235,7 +234,7 @@ func (c *checker) snapshots(truth *PageCache[[]byte]) error {
 
 // describe says what a page consists of.
 func describe(e *head) string {
-	if e == nil || e.Kind() == pagestack.Free {
+	if e == nil || e.Kind() == pagestack.KindFree {
 		return "free"
 	}
 	s := ""

@@ -181,9 +181,9 @@ func TestSalvageMergesNothing(t *testing.T) {
 			want = deltas
 		}
 		v := evictor[[]byte]{pc}
-		v.PageOut(uint64(pid))
+		v.Evict(uint64(pid))
 		flushTest(t, pc)
-		v.PageOut(uint64(pid))
+		v.Evict(uint64(pid))
 		if _, frags, err := pc.Fragments(tx, pid); err != nil || len(frags) != want {
 			t.Errorf("verbatim %v: %q, %v", verbatim, frags, err)
 		}

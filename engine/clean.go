@@ -154,7 +154,7 @@ func (pc *PageCache[P]) cleanStep(calm bool) (bool, error) {
 	defer c.mu.Unlock()
 	defer func() {
 		c.draining.Store(int64(len(c.drained)))
-		if pc.budget.Settle(&c.tx.account) != lru.None {
+		if pc.budget.Settle(&c.tx.account) != lru.PressureNone {
 			pc.policy.Kick()
 		}
 	}()
@@ -178,7 +178,7 @@ func (pc *PageCache[P]) cleanStep(calm bool) (bool, error) {
 	if pc.drain() > 0 || n > 0 {
 		return true, nil
 	}
-	tight := pc.space.Tight()
+	tight := pc.space.DiskFull()
 	victim, ok := pc.victim(calm, tight)
 	if !ok {
 		return pc.shrink()
@@ -193,7 +193,7 @@ func (pc *PageCache[P]) cleanVictim(v segments.Candidate, tight bool) (bool, err
 	if err != nil && isNoSpace(err) { // it may work later
 		return false, logError("clean", err)
 	}
-	if err == nil && !tight && pc.space.Tight() {
+	if err == nil && !tight && pc.space.DiskFull() {
 		return true, nil // it was left, and may be picked again
 	}
 	if live := pc.space.Segment(v.ID).Live(); err != nil || live == v.Live {
@@ -232,7 +232,7 @@ func (pc *PageCache[P]) drain() int {
 // hasten makes durable what has replaced the contents of Draining segments, when the file cannot grow: whoever else would do that may be waiting for room.
 func (pc *PageCache[P]) hasten() error {
 	d := pc.cleaner.drained
-	if len(d) == 0 || !pc.space.Tight() {
+	if len(d) == 0 || !pc.space.DiskFull() {
 		return nil
 	}
 	return pc.log.MakeDurable(d[len(d)-1].lsn - 1)
@@ -277,7 +277,7 @@ func (pc *PageCache[P]) cleanSegment(v segments.Candidate, tight bool) error {
 			return iobuf.ErrClosed
 		default:
 		}
-		if !tight && pc.space.Tight() {
+		if !tight && pc.space.DiskFull() {
 			return damage
 		}
 		s, h, err := pc.head(pid)
@@ -287,7 +287,7 @@ func (pc *PageCache[P]) cleanSegment(v segments.Candidate, tight bool) error {
 		if h == nil {
 			continue
 		}
-		if h.Kind() == pagestack.OnDisk && listed && inside(h, from, to) {
+		if h.Kind() == pagestack.KindOnDisk && listed && inside(h, from, to) {
 			if pulls++; pulls == fewPulls {
 				if err := pc.readSegment(v.ID); err != nil { // so that the next are no faults of their own
 					return err
@@ -309,7 +309,7 @@ func (pc *PageCache[P]) elsewhere(pid PageID, from, to format.Offset) bool {
 		return false
 	}
 	e := s.Load()
-	if e == nil || e.Depth() != 1 || e.Kind() != pagestack.Base && e.Kind() != pagestack.Free && e.Kind() != pagestack.OnDisk {
+	if e == nil || e.Depth() != 1 || e.Kind() != pagestack.KindBase && e.Kind() != pagestack.KindFree && e.Kind() != pagestack.KindOnDisk {
 		return false // not one message
 	}
 	off := e.Ptr().Off

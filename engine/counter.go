@@ -126,7 +126,7 @@ func (pc *PageCache[P]) writeCounter(v uint64) (LSN, error) {
 			return 0, err
 		}
 		format.AppendCounter(r.Body()[:0], v)
-		e := pagestack.New[P](pagestack.Counter, nextTS(h), 1, r.LSN(), r.Ptr())
+		e := pagestack.New[P](pagestack.KindCounter, nextTS(h), 1, r.LSN(), r.Ptr())
 		e.Ext = &pagestack.Ext{Counter: v}
 		if pc.install(call, format.CounterPage, s, h, &e.Head, &r, 0) {
 			return e.LSN, nil

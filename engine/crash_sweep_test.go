@@ -10,7 +10,6 @@ import (
 
 	"pagecache/internal/simdisk"
 	"pagecache/internal/vfs"
-	"pagecache/iouring"
 )
 
 var crashDeep = flag.Bool("crash.deep", false, "TestCrashSequences tries all sequences of three operations, not two")
@@ -184,8 +183,8 @@ func TestCrashInRecovery(t *testing.T) {
 type lyingFS struct {
 	noSyncOf string // of files whose names contain this
 	*simdisk.Disk
-	noSyncDir, noSync bool                                          // these say yes and do nothing
-	device            func(vfs.File, iouring.Device) iouring.Device // nil: the disk's own
+	noSyncDir, noSync bool                                  // these say yes and do nothing
+	device            func(vfs.File, vfs.Device) vfs.Device // nil: the disk's own
 }
 
 func (l lyingFS) SyncDir(dir string) error {
@@ -212,7 +211,7 @@ func (f lyingFile) Sync() error {
 	return f.File.Sync()
 }
 
-func (f lyingFile) OpenDevice(o iouring.Options) (iouring.Device, iouring.Report, error) {
+func (f lyingFile) OpenDevice(o vfs.DeviceOptions) (vfs.Device, vfs.DeviceReport, error) {
 	d, r, err := f.File.OpenDevice(o)
 	if err == nil && f.l.device != nil {
 		d = f.l.device(f.File, d)
@@ -222,25 +221,25 @@ func (f lyingFile) OpenDevice(o iouring.Options) (iouring.Device, iouring.Report
 
 // cachingDevice says that a write is durable when it is in the page cache.
 type cachingDevice struct {
-	iouring.Device
+	vfs.Device
 	f vfs.File
 }
 
-func (d cachingDevice) Do(writes []iouring.Write, min int, dst []iouring.Completion) ([]iouring.Completion, error) {
+func (d cachingDevice) Do(writes []vfs.Write, min int, dst []vfs.Completion) ([]vfs.Completion, error) {
 	for _, w := range writes {
 		_, err := d.f.WriteAt(w.Buf, w.Off)
-		dst = append(dst, iouring.Completion{Tag: w.Tag, Err: err})
+		dst = append(dst, vfs.Completion{Tag: w.Tag, Err: err})
 	}
 	return dst, nil
 }
 
 // strayDevice writes, now and then, a block too far.
 type strayDevice struct {
-	iouring.Device
+	vfs.Device
 	n *int
 }
 
-func (d strayDevice) Do(writes []iouring.Write, min int, dst []iouring.Completion) ([]iouring.Completion, error) {
+func (d strayDevice) Do(writes []vfs.Write, min int, dst []vfs.Completion) ([]vfs.Completion, error) {
 	for i := range writes {
 		if *d.n++; *d.n%7 == 0 {
 			writes[i].Off += int64(d.Block())
@@ -251,11 +250,11 @@ func (d strayDevice) Do(writes []iouring.Write, min int, dst []iouring.Completio
 
 // hastyDevice completes all writes with the first of them.
 type hastyDevice struct {
-	iouring.Device
+	vfs.Device
 	tags *[]uint64
 }
 
-func (d hastyDevice) Do(writes []iouring.Write, min int, dst []iouring.Completion) ([]iouring.Completion, error) {
+func (d hastyDevice) Do(writes []vfs.Write, min int, dst []vfs.Completion) ([]vfs.Completion, error) {
 	for _, w := range writes {
 		*d.tags = append(*d.tags, w.Tag)
 	}
@@ -263,7 +262,7 @@ func (d hastyDevice) Do(writes []iouring.Write, min int, dst []iouring.Completio
 	if len(dst) > 0 && err == nil {
 		dst = dst[:0]
 		for _, tag := range *d.tags {
-			dst = append(dst, iouring.Completion{Tag: tag})
+			dst = append(dst, vfs.Completion{Tag: tag})
 		}
 		*d.tags = nil
 	}
@@ -287,9 +286,9 @@ func TestCrashFindsPlantedFaults(t *testing.T) {
 				return nil
 			})
 		}},
-		"a device that acknowledges what is cached": lying(lyingFS{device: func(f vfs.File, d iouring.Device) iouring.Device { return cachingDevice{d, f} }}),
-		"a device that writes to the wrong place":   lying(lyingFS{device: func(_ vfs.File, d iouring.Device) iouring.Device { return strayDevice{d, new(int)} }}),
-		"a device that completes too much":          lying(lyingFS{device: func(_ vfs.File, d iouring.Device) iouring.Device { return hastyDevice{d, new([]uint64)} }}),
+		"a device that acknowledges what is cached": lying(lyingFS{device: func(f vfs.File, d vfs.Device) vfs.Device { return cachingDevice{d, f} }}),
+		"a device that writes to the wrong place":   lying(lyingFS{device: func(_ vfs.File, d vfs.Device) vfs.Device { return strayDevice{d, new(int)} }}),
+		"a device that completes too much":          lying(lyingFS{device: func(_ vfs.File, d vfs.Device) vfs.Device { return hastyDevice{d, new([]uint64)} }}),
 		"directories that are not synced":           lying(lyingFS{noSyncDir: true}),
 		"files that are not synced":                 lying(lyingFS{noSync: true}),
 		"blobs that are not synced":                 lying(lyingFS{noSyncOf: "/blobs/"}),

@@ -224,7 +224,7 @@ func wantFrom(t *testing.T, l *Log, lsns []LSN) {
 func leftovers(l *Log) (n int) {
 	slots, _, _ := l.space.Totals()
 	for id := range format.SegmentID(slots) {
-		if g := l.space.Segment(id); g.State() != segments.Free && g.Base() < l.FirstLSN() {
+		if g := l.space.Segment(id); g.State() != segments.StateFree && g.Base() < l.FirstLSN() {
 			n++
 		}
 	}

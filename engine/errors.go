@@ -22,7 +22,7 @@ var (
 	ErrFailed       = iobuf.ErrFailed // the log stopped after an I/O error; wraps the cause
 	ErrTooLarge     = iobuf.ErrTooLarge
 	ErrTxEnded      = errors.New("transaction has ended")
-	ErrBatchEnded   = iobuf.ErrBatch
+	ErrBatchEnded   = iobuf.ErrBatchEnded
 )
 
 // CorruptError says where acknowledged data is damaged. It wraps ErrCorrupt.

@@ -23,15 +23,15 @@ func (v evictor[P]) Cost(key uint64) int64 {
 	return heap + mapped
 }
 
-// PageOut drops what the page has in memory, but for a small part that is worth more than it takes.
-func (v evictor[P]) PageOut(key uint64) lru.Outcome {
+// Evict drops what the page has in memory, but for a small part that is worth more than it takes.
+func (v evictor[P]) Evict(key uint64) lru.Outcome {
 	tx := v.pc.txs.begin() // what is looked at stays there meanwhile
 	defer v.end(tx)
 	if v.pc.shorten(tx, PageID(key)) {
-		return lru.Busy // as what was written just now is not stable
+		return lru.OutcomeBusy // as what was written just now is not stable
 	}
 	if v.pc.thin(tx, PageID(key)) {
-		return lru.Out
+		return lru.OutcomeEvicted
 	}
 	_, out := v.pc.pageOut(tx, PageID(key), false)
 	return out
@@ -74,7 +74,7 @@ func (pc *PageCache[P]) shorten(tx *Tx, pid PageID) bool {
 		return false
 	}
 	h := s.Load()
-	if h == nil || h.Depth() == 1 || h.Ground().Kind() == pagestack.OnDisk || h.LSN >= pc.log.StableEnd() {
+	if h == nil || h.Depth() == 1 || h.TailEntry().Kind() == pagestack.KindOnDisk || h.LSN >= pc.log.StableEnd() {
 		return false
 	}
 	heap, mapped := pc.weigh(h)
@@ -110,20 +110,20 @@ func (pc *PageCache[P]) thin(tx *Tx, pid PageID) bool {
 		return false
 	}
 	h := s.Load()
-	if h == nil || h.Kind() != pagestack.Delta || h.LSN >= pc.log.StableEnd() {
+	if h == nil || h.Kind() != pagestack.KindDelta || h.LSN >= pc.log.StableEnd() {
 		return false
 	}
-	base := h.Ground()
+	base := h.TailEntry()
 	heap, mapped := pc.weigh(h)
 	baseHeap, baseMapped := pc.weigh(base)
-	if base.Kind() == pagestack.OnDisk || (heap-baseHeap)*thinShare > baseHeap+baseMapped {
+	if base.Kind() == pagestack.KindOnDisk || (heap-baseHeap)*thinShare > baseHeap+baseMapped {
 		return false
 	}
 	var deltas []*entry[P]
 	for e := h; e != base; e = e.Next() {
-		deltas = append(deltas, pagestack.Whole[P](e))
+		deltas = append(deltas, pagestack.EntryOf[P](e))
 	}
-	thinned := base.Bare()
+	thinned := base.ToOnDisk()
 	for _, d := range slices.Backward(deltas) {
 		thinned = &pagestack.NewDelta(thinned, d.Frag, d.LSN, d.Ptr()).Head // with the same timestamp, one above its predecessor's
 	}

@@ -229,7 +229,7 @@ func TestPagingOutKeepsStates(t *testing.T) {
 	want := "base"
 	for i := range 3 {
 		pc.pageOut(tx, pid, true)
-		if h := pc.table.Get(pid).Load(); h.Kind() != pagestack.OnDisk || ptrTo[[]byte](pid, h) != ptr || h.Depth() != i+1 {
+		if h := pc.table.Get(pid).Load(); h.Kind() != pagestack.KindOnDisk || ptrTo[[]byte](pid, h) != ptr || h.Depth() != i+1 {
 			t.Fatalf("paged out %d times: %v of %d messages", i+1, h.Kind(), h.Depth())
 		}
 		ptr = must(t)(pc.Link(tx, pid, ptr, fmt.Append(nil, i)))
@@ -238,7 +238,7 @@ func TestPagingOutKeepsStates(t *testing.T) {
 			t.Fatalf("%q, want %q, %v", p.Value, want, err)
 		}
 	}
-	if n, out := pc.pageOut(tx, pid+1, true); n != 0 || out != lru.Nothing {
+	if n, out := pc.pageOut(tx, pid+1, true); n != 0 || out != lru.OutcomeNotResident {
 		t.Errorf("a page that does not exist: %d bytes, %v", n, out)
 	}
 	tx.End()
@@ -254,7 +254,7 @@ func TestUnstableIsPassedOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out := v.PageOut(uint64(pid)); out != lru.Busy || v.Cost(uint64(pid)) == 0 {
+	if out := v.Evict(uint64(pid)); out != lru.OutcomeBusy || v.Cost(uint64(pid)) == 0 {
 		t.Errorf("unstable: %v", out)
 	}
 	if freed, more := v.Sweep(1<<20, func(uint64) {}); freed != 0 || more {
@@ -263,11 +263,11 @@ func TestUnstableIsPassedOver(t *testing.T) {
 	if _, err := pc.MakeStable(ptr.LastLSN()); err != nil {
 		t.Fatal(err)
 	}
-	if out := v.PageOut(uint64(pid)); out != lru.Out || v.Cost(uint64(pid)) != 0 {
+	if out := v.Evict(uint64(pid)); out != lru.OutcomeEvicted || v.Cost(uint64(pid)) != 0 {
 		t.Errorf("stable: %v", out)
 	}
 	for own := range FirstUserPage {
-		if out := v.PageOut(uint64(own)); out != lru.Nothing {
+		if out := v.Evict(uint64(own)); out != lru.OutcomeNotResident {
 			t.Errorf("page %d: %v", own, out)
 		}
 	}
@@ -316,24 +316,24 @@ func TestPagingOutOfChains(t *testing.T) {
 		}
 	}
 	small, ptr := chain(100)
-	if out := v.PageOut(uint64(small)); out != lru.Busy {
+	if out := v.Evict(uint64(small)); out != lru.OutcomeBusy {
 		t.Errorf("a small page: %v", out)
 	}
 	flush()
-	if out := v.PageOut(uint64(small)); out != lru.Out {
+	if out := v.Evict(uint64(small)); out != lru.OutcomeEvicted {
 		t.Errorf("a small page, written as one: %v", out)
 	}
-	see(small, ptr, pagestack.OnDisk, 1, 1)
+	see(small, ptr, pagestack.KindOnDisk, 1, 1)
 
 	large, ptr := chain(200_000)
-	if out := v.PageOut(uint64(large)); out != lru.Out || v.Cost(uint64(large)) > 1000 || v.Cost(uint64(large)) == 0 {
+	if out := v.Evict(uint64(large)); out != lru.OutcomeEvicted || v.Cost(uint64(large)) > 1000 || v.Cost(uint64(large)) == 0 {
 		t.Errorf("a large page: %v, %d bytes stay", out, v.Cost(uint64(large)))
 	}
-	see(large, ptr, pagestack.Delta, 4, 1)
-	if out := v.PageOut(uint64(large)); out != lru.Out || v.Cost(uint64(large)) != 0 {
+	see(large, ptr, pagestack.KindDelta, 4, 1)
+	if out := v.Evict(uint64(large)); out != lru.OutcomeEvicted || v.Cost(uint64(large)) != 0 {
 		t.Errorf("a large page, merged: %v, %d bytes stay", out, v.Cost(uint64(large)))
 	}
-	see(large, ptr, pagestack.OnDisk, 4, 4)
+	see(large, ptr, pagestack.KindOnDisk, 4, 4)
 }
 
 // A page that was paged out costs no more than 48 bytes, its slot included, and one that was not touched since the opening nothing but that.

@@ -330,7 +330,7 @@ func files(t *testing.T, fsys vfs.FS) map[string]string {
 	}
 	m := map[string]string{}
 	for _, n := range names {
-		f, err := fsys.Open(filepath.Join("/store", n), vfs.Read)
+		f, err := fsys.Open(filepath.Join("/store", n), vfs.FlagRead)
 		if err != nil {
 			t.Fatal(err)
 		}

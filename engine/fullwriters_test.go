@@ -382,7 +382,7 @@ func TestFullAndSpent(t *testing.T) {
 			}
 		}
 	}
-	for start := time.Now(); c.space.Tight(); _ = c.clean(nil) { // nobody writes
+	for start := time.Now(); c.space.DiskFull(); _ = c.clean(nil) { // nobody writes
 		if time.Since(start) > 10*time.Second {
 			t.Fatalf("no room is made: %+v", c.Stats())
 		}
@@ -587,7 +587,7 @@ func TestFullMeanwhile(t *testing.T) {
 			v = s
 		}
 	})
-	for !c.space.Tight() {
+	for !c.space.DiskFull() {
 		r, err := c.log.Reserve(format.KindAppend, 1, crowdPage)
 		if err != nil {
 			break

@@ -18,7 +18,7 @@ func (pc *PageCache[P]) Get(tx *Tx, pid PageID) (Page[P], error) {
 				if tx.hits.Add(uint64(pid)) {
 					pc.handOver(tx)
 				}
-				return Page[P]{Kind: Materialized, Value: pagestack.Whole[P](h).Frag, Ptr: ptrTo[P](pid, h)}, nil
+				return Page[P]{Kind: Materialized, Value: pagestack.EntryOf[P](h).Frag, Ptr: ptrTo[P](pid, h)}, nil
 			}
 		}
 	}
@@ -26,7 +26,7 @@ func (pc *PageCache[P]) Get(tx *Tx, pid PageID) (Page[P], error) {
 }
 
 // isWhole reports whether an entry of that kind has the value of the whole page in it.
-func isWhole(k pagestack.Kind) bool { return k == pagestack.Base || k == pagestack.Merged }
+func isWhole(k pagestack.Kind) bool { return k == pagestack.KindBase || k == pagestack.KindMerged }
 
 func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (Page[P], error) {
 	if err := pc.check(tx, "get", pid); err != nil {
@@ -40,11 +40,11 @@ func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (Page[P], error) {
 		return Page[P]{}, nil
 	}
 	switch h.Kind() {
-	case pagestack.Free:
+	case pagestack.KindFree:
 		return Page[P]{Kind: Free, Ptr: ptrTo[P](pid, h)}, nil
-	case pagestack.Counter:
+	case pagestack.KindCounter:
 		return Page[P]{Kind: Counter, Ptr: ptrTo[P](pid, h)}, nil
-	case pagestack.Meta:
+	case pagestack.KindMeta:
 		return Page[P]{Kind: MetaPage, Ptr: ptrTo[P](pid, h)}, nil
 	}
 	if h.Depth() > pc.limit && !pc.opts.ReadOnly {
@@ -68,18 +68,18 @@ func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (Page[P], error) {
 // it has it, else a new one.
 func (pc *PageCache[P]) materialize(pid PageID, h *head) (*entry[P], error) {
 	if isWhole(h.Kind()) {
-		return pagestack.Whole[P](h), nil
+		return pagestack.EntryOf[P](h), nil
 	}
 	whole, view, err := pc.whole(pid, h)
 	if err != nil {
 		return nil, err
 	}
-	e := pagestack.New[P](pagestack.Base, h.TS(), h.Depth(), h.LSN, h.Ptr())
+	e := pagestack.New[P](pagestack.KindBase, h.TS(), h.Depth(), h.LSN, h.Ptr())
 	switch {
 	case h.Depth() > 1:
 		ext := &pagestack.Ext{Refs: make([]pagestack.Ref, 0, h.Depth())}
 		h.Refs(func(r pagestack.Ref) { ext.Refs = append(ext.Refs, r) })
-		e = pagestack.New[P](pagestack.Merged, h.TS(), h.Depth(), h.LSN, h.Ptr())
+		e = pagestack.New[P](pagestack.KindMerged, h.TS(), h.Depth(), h.LSN, h.Ptr())
 		e.Ext = ext
 	case view:
 		e.Ext = pc.pulled
@@ -90,7 +90,7 @@ func (pc *PageCache[P]) materialize(pid PageID, h *head) (*entry[P], error) {
 
 // whole returns the page's merged value, and whether it may be a view.
 func (pc *PageCache[P]) whole(pid PageID, h *head) (whole P, view bool, err error) {
-	if h.Kind() == pagestack.OnDisk && h.Depth() == 1 {
+	if h.Kind() == pagestack.KindOnDisk && h.Depth() == 1 {
 		pc.bringIn(h)
 		return pc.pull(pid, pagestack.Ref{LSN: h.LSN, Ptr: h.Ptr()})
 	}
@@ -132,11 +132,11 @@ func (pc *PageCache[P]) looking(views bool, pid PageID, f func() error) error {
 // fragments appends the values that make up the page, newest first, to dst, with what is not resident pulled from disk; view says whether
 // any of them may be a view. They may be fewer than the messages: a Merged entry has one for several.
 func (pc *PageCache[P]) fragments(dst []P, pid PageID, h *head) (_ []P, view bool, err error) {
-	for ; h.Kind() == pagestack.Delta; h = h.Next() {
-		dst = append(dst, pagestack.Whole[P](h).Frag)
+	for ; h.Kind() == pagestack.KindDelta; h = h.Next() {
+		dst = append(dst, pagestack.EntryOf[P](h).Frag)
 	}
-	if h.Kind() != pagestack.OnDisk {
-		e := pagestack.Whole[P](h)
+	if h.Kind() != pagestack.KindOnDisk {
+		e := pagestack.EntryOf[P](h)
 		return append(dst, e.Frag), e.Ext == pc.pulled, nil
 	}
 	pc.bringIn(h)
@@ -191,7 +191,7 @@ func (pc *PageCache[P]) Fragments(tx *Tx, pid PageID) (PagePtr[P], []P, error) {
 	if err != nil {
 		return PagePtr[P]{}, nil, fmt.Errorf("fragments of page %d: %w", pid, err)
 	}
-	if h == nil || h.Kind() == pagestack.Free {
+	if h == nil || h.Kind() == pagestack.KindFree {
 		return PagePtr[P]{}, nil, nil
 	}
 	if h.Depth() > pc.limit && !pc.opts.ReadOnly {

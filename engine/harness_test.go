@@ -215,7 +215,7 @@ func (h *history) String() string {
 
 // scanEnd reads where the log of a store ends, without opening the store. False: there is no store.
 func scanEnd(fsys vfs.FS, dir string) (LSN, bool, error) {
-	f, err := fsys.Open(filepath.Join(dir, superName), vfs.Read)
+	f, err := fsys.Open(filepath.Join(dir, superName), vfs.FlagRead)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, false, nil
 	}
@@ -231,7 +231,7 @@ func scanEnd(fsys vfs.FS, dir string) (LSN, bool, error) {
 	if err != nil {
 		return 0, false, err
 	}
-	log, err := fsys.Open(filepath.Join(dir, logName), vfs.Read)
+	log, err := fsys.Open(filepath.Join(dir, logName), vfs.FlagRead)
 	if err != nil {
 		return 0, false, err
 	}

@@ -13,17 +13,16 @@ import (
 
 	"pagecache/internal/simdisk"
 	"pagecache/internal/vfs"
-	"pagecache/iouring"
 	"pagecache/segments/format"
 )
 
 // lostDevice fails for good once it is lost, with writes on their way.
 type lostDevice struct {
-	iouring.Device
+	vfs.Device
 	lost *atomic.Bool
 }
 
-func (d lostDevice) Do(writes []iouring.Write, min int, dst []iouring.Completion) ([]iouring.Completion, error) {
+func (d lostDevice) Do(writes []vfs.Write, min int, dst []vfs.Completion) ([]vfs.Completion, error) {
 	if d.lost.Load() {
 		return dst, syscall.EBADF
 	}
@@ -33,7 +32,7 @@ func (d lostDevice) Do(writes []iouring.Write, min int, dst []iouring.Completion
 func (d lostDevice) Close() error {
 	err := d.Device.Close()
 	if d.lost.Load() {
-		err = errors.Join(err, iouring.ErrInFlight)
+		err = errors.Join(err, vfs.ErrInFlight)
 	}
 	return err
 }
@@ -42,7 +41,7 @@ func (d lostDevice) Close() error {
 func losing(o *Options, d *simdisk.Disk, which string) *atomic.Bool {
 	var lost atomic.Bool
 	var ofLog atomic.Int32
-	o.fs = lyingFS{Disk: d, device: func(f vfs.File, dev iouring.Device) iouring.Device {
+	o.fs = lyingFS{Disk: d, device: func(f vfs.File, dev vfs.Device) vfs.Device {
 		is := "blob"
 		if strings.HasSuffix(f.Name(), logName) {
 			is = [...]string{"log", "side"}[ofLog.Add(1)-1]
@@ -116,18 +115,18 @@ func TestLateHeaders(t *testing.T) {
 	pc := openTest(t, "/store", o)
 	for _, late := range []bool{false, true} {
 		lost.Store(late)
-		err := pc.beside(func(dev iouring.Device, zeros []byte) error {
+		err := pc.beside(func(dev vfs.Device, zeros []byte) error {
 			slot, err := pc.space.Append()
 			if err != nil {
 				return err
 			}
-			err = pc.markSlots(dev, zeros, []format.SegmentID{slot}, format.SegmentHeader{State: format.SegmentFree})
+			err = pc.markSlots(dev, zeros, []format.SegmentID{slot}, format.SegmentHeader{State: format.SegmentStateFree})
 			if dirty := slices.ContainsFunc(zeros, func(b byte) bool { return b != 0 }); dirty != late {
 				t.Errorf("late %v: a header in the buffer: %v", late, dirty)
 			}
 			return err
 		})
-		if errors.Is(err, iouring.ErrInFlight) != late || !late && err != nil {
+		if errors.Is(err, vfs.ErrInFlight) != late || !late && err != nil {
 			t.Errorf("late %v: %v", late, err)
 		}
 	}
@@ -191,8 +190,8 @@ type shortFile struct {
 	short *atomic.Bool
 }
 
-func (f shortFile) OpenMap(whole bool, r vfs.Reader) (vfs.Map, error) {
-	m, err := f.File.OpenMap(whole, r)
+func (f shortFile) OpenMap(p vfs.Pattern, r vfs.Reader) (vfs.Map, error) {
+	m, err := f.File.OpenMap(p, r)
 	return shortMap{m, f.short}, err
 }
 

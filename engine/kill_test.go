@@ -20,8 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"pagecache/internal/osfs"
 	"pagecache/internal/vfs"
-	"pagecache/mmapread"
 )
 
 var (
@@ -299,7 +299,7 @@ wait:
 
 // await waits until nothing of a killed process holds the store any more: trap 19.
 func (s *killStore) await() error {
-	f, err := vfs.OS.Open(filepath.Join(s.dir, logName), vfs.Write)
+	f, err := osfs.OS.Open(filepath.Join(s.dir, logName), vfs.FlagWrite)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -308,7 +308,7 @@ func (s *killStore) await() error {
 	}
 	defer f.Close()
 	for deadline := time.Now().Add(lockPatience); ; time.Sleep(time.Millisecond) {
-		if err = f.Lock(true); !errors.Is(err, vfs.ErrLocked) || time.Now().After(deadline) {
+		if err = f.Lock(vfs.LockExclusive); !errors.Is(err, vfs.ErrLocked) || time.Now().After(deadline) {
 			return err
 		}
 	}
@@ -351,7 +351,7 @@ func (r *killRun) fresh() error {
 	there, err := filepath.Glob(filepath.Join(r.base, "store*"))
 	if err == nil && r.s != nil {
 		there = slices.DeleteFunc(there, func(dir string) bool { return dir == r.s.dir })
-		err = errors.Join(os.RemoveAll(r.s.dir), vfs.OS.SyncDir(r.base))
+		err = errors.Join(os.RemoveAll(r.s.dir), osfs.OS.SyncDir(r.base))
 	}
 	if err != nil {
 		return err
@@ -437,7 +437,7 @@ func (r *killRun) round(i int) error {
 
 // look opens what a child left in dir, asks the oracles and closes it.
 func (r *killRun) look(dir string, l *killLife) error {
-	end, found, err := scanEnd(vfs.OS, dir)
+	end, found, err := scanEnd(osfs.OS, dir)
 	if err != nil {
 		return err
 	}
@@ -458,7 +458,7 @@ func (r *killRun) look(dir string, l *killLife) error {
 
 // noticed reports whether a child's line tells of the cut. Who was writing when ext4 gave up its journal is told that it is read-only.
 func noticed(line string) bool {
-	for _, err := range []error{syscall.EIO, syscall.EROFS, mmapread.ErrFault} {
+	for _, err := range []error{syscall.EIO, syscall.EROFS, vfs.ErrFault} {
 		if strings.Contains(line, err.Error()) {
 			return true
 		}

@@ -94,7 +94,7 @@ func (pc *PageCache[P]) rewrite(tx *Tx, pid PageID, s *slot, h *head, p *payload
 	if err != nil {
 		return nil, err
 	}
-	e := pagestack.New[P](pagestack.Base, ts, 1, r.LSN(), r.Ptr())
+	e := pagestack.New[P](pagestack.KindBase, ts, 1, r.LSN(), r.Ptr())
 	e.Frag = frag
 	if !pc.install(tx, pid, s, h, &e.Head, &r, p.blob) {
 		return nil, nil
@@ -137,7 +137,7 @@ func (pc *PageCache[P]) install(tx *Tx, pid PageID, s *slot, h, e *head, r *iobu
 	// a blob is read from the disk, and nothing that is stable is to wait for that.
 	pc.space.Live(e.Ptr())
 	r.Complete()
-	if e.Kind() != pagestack.Delta && h != nil {
+	if e.Kind() != pagestack.KindDelta && h != nil {
 		h.Refs(func(old pagestack.Ref) {
 			if old.Ptr.Blob {
 				pc.doomBlob(old, blob)
@@ -166,7 +166,7 @@ func (pc *PageCache[P]) doomBlob(old pagestack.Ref, keep format.BlobID) {
 func current[P any](s *slot, pid PageID, old PagePtr[P]) (*head, bool) {
 	invariants.Jitter()
 	h := s.Load()
-	if h == nil || h.Kind() == pagestack.Free {
+	if h == nil || h.Kind() == pagestack.KindFree {
 		return nil, false
 	}
 	return h, h.TS() == old.ts && pid == old.pid && !old.IsZero()

@@ -335,8 +335,8 @@ func (it *Iterator) step() (format.Kind, []byte, bool) {
 	}
 	seg, ok := it.l.space.Find(base)
 	if !ok {
-		it.err = &CorruptError{File: filepath.Join(it.l.dir, logName), Slot: recovery.NoSlot, Offset: recovery.NoOffset, LSN: it.pos,
-			Page: recovery.NoPage, Reason: "no segment holds this LSN"}
+		it.err = &CorruptError{File: filepath.Join(it.l.dir, logName), Place: recovery.Place{}.WithLSN(it.pos),
+			Reason: "no segment holds this LSN"}
 		return 0, nil, false
 	}
 	off := seg.Offset(int(size)) + format.Offset(it.pos-base)

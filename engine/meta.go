@@ -89,7 +89,7 @@ func (pc *PageCache[P]) CASRoot(tx *Tx, name []byte, old, new Option) (Option, b
 			return None, false, logError(fmt.Sprintf("change root %q", name), err)
 		}
 		copy(r.Body(), body)
-		e := pagestack.New[P](pagestack.Meta, nextTS(h), 1, r.LSN(), r.Ptr())
+		e := pagestack.New[P](pagestack.KindMeta, nextTS(h), 1, r.LSN(), r.Ptr())
 		e.Ext = &pagestack.Ext{Meta: m}
 		if pc.install(tx, format.MetaPage, s, h, &e.Head, &r, 0) {
 			return new, true, nil
@@ -111,7 +111,7 @@ func (pc *PageCache[P]) BumpReadTS(tx *Tx, pid PageID, ts uint64) {
 	if pc.check(tx, "bump", pid) != nil || pid > format.MaxPageID {
 		return
 	}
-	raise(pc.table.ReadTS(pid, true), ts)
+	raise(pc.table.MakeReadTS(pid), ts)
 }
 
 func raise(c *atomic.Uint64, v uint64) {
@@ -128,10 +128,10 @@ func (pc *PageCache[P]) ReadTS(tx *Tx, pid PageID) (uint64, bool) {
 	if pc.check(tx, "read timestamp of", pid) != nil {
 		return 0, false
 	}
-	if _, e, err := pc.head(pid); err != nil || e == nil || e.Kind() == pagestack.Free {
+	if _, e, err := pc.head(pid); err != nil || e == nil || e.Kind() == pagestack.KindFree {
 		return 0, false
 	}
-	if c := pc.table.ReadTS(pid, false); c != nil {
+	if c := pc.table.ReadTS(pid); c != nil {
 		return c.Load(), true
 	}
 	return 0, true

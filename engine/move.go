@@ -39,8 +39,8 @@ func (pc *PageCache[P]) move(tx *Tx, pid PageID, s *slot, from, to format.Offset
 			n := int64(format.AlignUp(format.HeaderSize + len(p.body)))
 			pc.cleaner.moved.Add(n)
 			pc.cleaner.budget -= n
-			if tx.pressure != lru.None { // copies of views; those who use the store page out
-				tx.pressure = lru.None
+			if tx.pressure != lru.PressureNone { // copies of views; those who use the store page out
+				tx.pressure = lru.PressureNone
 				pc.policy.Kick()
 			}
 			return nil
@@ -51,17 +51,17 @@ func (pc *PageCache[P]) move(tx *Tx, pid PageID, s *slot, from, to format.Offset
 
 // movedTo is the entry of the page whose head is h, at its new place. kept: the page is a blob, and stays the same.
 func (pc *PageCache[P]) movedTo(h *head, r *iobuf.Reservation, whole P, kept bool) *head {
-	switch h.Ground().Kind() { // of a page whose base is not in memory, nothing is to be from now on
-	case pagestack.Free:
+	switch h.TailEntry().Kind() { // of a page whose base is not in memory, nothing is to be from now on
+	case pagestack.KindFree:
 		return pagestack.NewFree(h.TS(), r.LSN(), r.Ptr())
-	case pagestack.OnDisk:
+	case pagestack.KindOnDisk:
 		return pagestack.NewOnDisk(h.TS(), []pagestack.Ref{{LSN: r.LSN(), Ptr: r.Ptr()}})
-	case pagestack.Meta, pagestack.Counter:
+	case pagestack.KindMeta, pagestack.KindCounter:
 		e := pagestack.New[P](h.Kind(), h.TS(), 1, r.LSN(), r.Ptr())
 		e.Ext = h.Ext()
 		return &e.Head
 	}
-	e := pagestack.New[P](pagestack.Base, h.TS(), 1, r.LSN(), r.Ptr())
+	e := pagestack.New[P](pagestack.KindBase, h.TS(), 1, r.LSN(), r.Ptr())
 	e.Frag = whole
 	if kept {
 		e.Ext = h.Ext()
@@ -73,17 +73,17 @@ func (pc *PageCache[P]) movedTo(h *head, r *iobuf.Reservation, whole P, kept boo
 // is a blob stays that.
 func (pc *PageCache[P]) rewritten(tx *Tx, pid PageID, h *head) (kind format.Kind, p payload, whole P, err error) {
 	switch h.Kind() {
-	case pagestack.Free:
+	case pagestack.KindFree:
 		return format.KindFree, p, whole, nil
-	case pagestack.Meta:
+	case pagestack.KindMeta:
 		return format.KindMeta, payload{body: format.AppendMeta(nil, h.Ext().Meta)}, whole, nil
-	case pagestack.Counter:
+	case pagestack.KindCounter:
 		return format.KindCounter, payload{body: format.AppendCounter(nil, h.Ext().Counter)}, whole, nil
 	}
 	if h.Depth() == 1 && h.Ptr().Blob {
 		ptr, err := pc.blobAt(pagestack.Ref{LSN: h.LSN, Ptr: h.Ptr()})
-		if h.Kind() != pagestack.OnDisk {
-			whole = pagestack.Whole[P](h).Frag // in the blob, which stays where it is, or in the heap
+		if h.Kind() != pagestack.KindOnDisk {
+			whole = pagestack.EntryOf[P](h).Frag // in the blob, which stays where it is, or in the heap
 		}
 		return format.KindCompact, payload{body: ptr.Append(nil), form: inBlob, blob: ptr.ID, kept: true}, whole, err
 	}
@@ -94,7 +94,7 @@ func (pc *PageCache[P]) rewritten(tx *Tx, pid PageID, h *head) (kind format.Kind
 		p, err = pc.encode(tx, whole)
 	default:
 		var encoded []byte
-		if p, encoded, err = pc.encodeView(tx, pid, whole); err == nil && h.Kind() != pagestack.OnDisk {
+		if p, encoded, err = pc.encodeView(tx, pid, whole); err == nil && h.Kind() != pagestack.KindOnDisk {
 			if whole, err = pc.m.Decode(slices.Clone(encoded)); err != nil {
 				pc.discard(&p)
 				err = fmt.Errorf("decode page %d, to move it: %w", pid, err)

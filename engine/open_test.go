@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"pagecache/internal/osfs"
 	"pagecache/internal/simdisk"
 	"pagecache/internal/vfs"
 	"pagecache/segments"
@@ -91,7 +92,7 @@ func (f *failFS) Open(name string, flag vfs.Flag) (vfs.File, error) {
 // An opening that fails removes what it has made itself, if it was to be temporary, and nothing that was there before. O8.
 func TestTemporaryThatFails(t *testing.T) {
 	for _, file := range []string{logName, superName, superTmpName} {
-		f := &failFS{FS: vfs.OS, file: file}
+		f := &failFS{FS: osfs.OS, file: file}
 		if _, err := Open("", Bytes{}, &Options{Temporary: true, SegmentSize: 16 << 10, fs: f}); !errors.Is(err, syscall.EMFILE) {
 			t.Fatalf("%s: %v", file, err)
 		}

@@ -7,8 +7,8 @@ import (
 	"math"
 	"time"
 
+	"pagecache/internal/osfs"
 	"pagecache/internal/vfs"
-	"pagecache/iouring"
 	"pagecache/segments/format"
 )
 
@@ -160,8 +160,8 @@ func (o *Options) withDefaults() Options {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.fs == nil {
-		c.fs = vfs.OS
-	} else if c.fs != vfs.OS {
+		c.fs = osfs.OS
+	} else if c.fs != osfs.OS {
 		c.foreground = true
 	}
 	return c
@@ -199,19 +199,19 @@ func (o *Options) Validate() error {
 	return nil
 }
 
-func (o *Options) device() iouring.Options {
-	d := iouring.Options{Depth: 8}
+func (o *Options) device() vfs.DeviceOptions {
+	d := vfs.DeviceOptions{Depth: 8}
 	switch o.IO {
 	case IOUring:
-		d.Ring = iouring.On
+		d.Ring = vfs.ModeOn
 	case IOSyscall:
-		d.Ring = iouring.Off
+		d.Ring = vfs.ModeOff
 	}
 	switch o.Direct {
 	case DirectOn:
-		d.Direct = iouring.On
+		d.Direct = vfs.ModeOn
 	case DirectOff:
-		d.Direct = iouring.Off
+		d.Direct = vfs.ModeOff
 	}
 	return d
 }

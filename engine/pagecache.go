@@ -224,7 +224,7 @@ func open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 	if err != nil {
 		pc.policy.Close()
 		_, _ = s.log.Close()
-		s.busy = !s.space.Close(iobuf.Patience)
+		s.busy = !s.space.Close(iobuf.CloseTimeout)
 		s.release()
 		return nil, fmt.Errorf("open %s: %w", s.dir, err)
 	}

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"pagecache/internal/vfs"
+	"pagecache/internal/osfs"
 )
 
 var (
@@ -103,7 +103,7 @@ func TestPowerCut(t *testing.T) {
 			}
 			m := newLoopMount(t, kind, mib)
 			base := filepath.Join(m.dir, "base")
-			if err := errors.Join(os.Mkdir(base, 0o755), vfs.OS.SyncDir(m.dir)); err != nil {
+			if err := errors.Join(os.Mkdir(base, 0o755), osfs.OS.SyncDir(m.dir)); err != nil {
 				t.Fatal(err)
 			}
 			r := &killRun{rng: rand.New(rand.NewPCG(*powercutSeed, 17)), base: base, copies: t.TempDir(), full: 24 << 20, cut: m.cut, restore: m.restore}
@@ -132,7 +132,7 @@ func TestPowerCutRemovedStays(t *testing.T) {
 				t.Fatal(err)
 			}
 			gone := r.s.dir
-			if err := errors.Join(os.Mkdir(gone, 0o755), vfs.OS.SyncDir(m.dir), r.fresh(), m.cut(), m.restore()); err != nil {
+			if err := errors.Join(os.Mkdir(gone, 0o755), osfs.OS.SyncDir(m.dir), r.fresh(), m.cut(), m.restore()); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := os.Stat(gone); !errors.Is(err, fs.ErrNotExist) {

@@ -26,7 +26,7 @@ func rangeOf(r pagestack.Ref) vfs.Range { return vfs.Range{Off: int64(r.Ptr.Off)
 // sealed appends where the messages of a page lie that are read through the map.
 func (s *store) sealed(ranges []vfs.Range, h *head) []vfs.Range {
 	h.Refs(func(r pagestack.Ref) {
-		if s.space.At(r.Ptr.Off).State() != segments.Active {
+		if s.space.At(r.Ptr.Off).State() != segments.StateActive {
 			ranges = append(ranges, rangeOf(r))
 		}
 	})
@@ -50,7 +50,7 @@ func (pc *PageCache[P]) Prefetch(tx *Tx, pids ...PageID) error {
 		if h == nil {
 			continue
 		}
-		if h = h.Ground(); h.Kind() == pagestack.OnDisk {
+		if h = h.TailEntry(); h.Kind() == pagestack.KindOnDisk {
 			ranges = pc.sealed(ranges, h)
 			blobs := false
 			h.Refs(func(r pagestack.Ref) { blobs = blobs || r.Ptr.Blob })
@@ -59,7 +59,7 @@ func (pc *PageCache[P]) Prefetch(tx *Tx, pids ...PageID) error {
 			}
 		}
 	}
-	pc.view.Ahead(ranges)
+	pc.view.ReadAhead(ranges)
 	if len(inBlobs) > 0 && pc.blobsAhead.CompareAndSwap(false, true) {
 		go pc.prefetchBlobs(inBlobs)
 	}
@@ -90,7 +90,7 @@ func (pc *PageCache[P]) prefetchBlob(pid PageID) bool {
 	if err != nil || h == nil {
 		return true // Get will tell
 	}
-	if h = h.Ground(); h.Kind() == pagestack.OnDisk {
+	if h = h.TailEntry(); h.Kind() == pagestack.KindOnDisk {
 		pc.bringIn(h)
 		h.Refs(func(r pagestack.Ref) {
 			if !r.Ptr.Blob {

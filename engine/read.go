@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pagecache/mmapread"
+	"pagecache/recovery"
 	"pagecache/segments"
 	"pagecache/segments/format"
 )
@@ -25,7 +26,7 @@ func (s *store) read(lsn format.LSN, ptr format.DiskPtr) (kind format.Kind, body
 	if seg.Base() != lsn-format.LSN(int64(lsn)%size) {
 		return 0, nil, false, fmt.Errorf("read LSN %d at %v: that segment holds other LSNs", lsn, ptr)
 	}
-	if seg.State() == segments.Active {
+	if seg.State() == segments.StateActive {
 		buf := make([]byte, ptr.Len)
 		if s.readBuffered(buf, lsn) {
 			h, body, err := format.DecodeMessage(buf, lsn, seg.Seed())
@@ -64,8 +65,9 @@ func (s *store) corrupt(lsn format.LSN, ptr format.DiskPtr, h format.Header, err
 	if errors.Is(err, syscall.ENOMEM) { // it could not be looked at
 		return fmt.Errorf("read LSN %d at %v: %w", lsn, ptr, err)
 	}
-	return &CorruptError{File: filepath.Join(s.dir, logName), Slot: format.SegmentID(int64(ptr.Off) / int64(s.super.SegmentSize)),
-		Offset: ptr.Off, LSN: lsn, Page: h.Page, Reason: err.Error(), Err: err}
+	return &CorruptError{File: filepath.Join(s.dir, logName), Err: err,
+		Place: recovery.Place{}.WithSlot(format.SegmentID(int64(ptr.Off) / int64(s.super.SegmentSize))).
+			WithOffset(ptr.Off).WithLSN(lsn).WithPage(h.Page)}
 }
 
 // header reads and bounds the header at a place where a message begins, without its checksum.
@@ -73,7 +75,7 @@ func (s *store) header(lsn format.LSN, off format.Offset) (format.Header, error)
 	size := int64(s.super.SegmentSize)
 	room := int(size - int64(off)%size)
 	var buf [format.HeaderSize]byte
-	if s.space.At(off).State() == segments.Active && s.log.Read(buf[:], lsn) {
+	if s.space.At(off).State() == segments.StateActive && s.log.Read(buf[:], lsn) {
 		return format.DecodeHeader(buf[:], room, lsn)
 	}
 	var h format.Header

@@ -50,7 +50,7 @@ func (pc *PageCache[P]) rebuild(r *recovered) error {
 	}
 	for base, live := range lost {
 		if live > 0 {
-			return &CorruptError{File: filepath.Join(pc.dir, logName), Slot: recovery.NoSlot, Offset: recovery.NoOffset, LSN: base, Page: recovery.NoPage,
+			return &CorruptError{File: filepath.Join(pc.dir, logName), Place: recovery.Place{}.WithLSN(base),
 				Reason: fmt.Sprintf("a segment with %d live bytes is missing", live)}
 		}
 	}
@@ -123,7 +123,7 @@ func (pc *PageCache[P]) liveInSnapshot() (lost map[LSN]int64, err error) {
 	size := pc.super.SegmentSize
 	for _, g := range snap.Segments {
 		if g.Live < 0 || g.Live > int64(size) || g.Live%format.Align != 0 {
-			return nil, snap.Corrupt(recovery.NoPage, fmt.Errorf("%w: %d live bytes in a segment", format.ErrSnapshot, g.Live))
+			return nil, snap.Corrupt(fmt.Errorf("%w: %d live bytes in a segment", format.ErrSnapshot, g.Live))
 		}
 		if id, ok := pc.space.Find(g.Base); ok {
 			pc.space.Live(DiskPtr{Off: id.Offset(size), Len: uint32(g.Live)})
@@ -151,7 +151,7 @@ func (pc *PageCache[P]) rebuilt(pid PageID, s *slot, lost map[LSN]int64) error {
 		}
 		pc.pages.touched(pid, p.Kind)
 	}
-	if e.Kind() == pagestack.Free {
+	if e.Kind() == pagestack.KindFree {
 		pc.pages.free = append(pc.pages.free, pid)
 	}
 	if e.Listed() {
@@ -161,7 +161,7 @@ func (pc *PageCache[P]) rebuilt(pid PageID, s *slot, lost map[LSN]int64) error {
 	var err error
 	e.Refs(func(ref pagestack.Ref) {
 		if ref.Ptr.IsZero() {
-			err = &CorruptError{File: filepath.Join(pc.dir, logName), Slot: recovery.NoSlot, Offset: recovery.NoOffset, LSN: ref.LSN, Page: pid,
+			err = &CorruptError{File: filepath.Join(pc.dir, logName), Place: recovery.Place{}.WithLSN(ref.LSN).WithPage(pid),
 				Reason: "a segment with a part of the page is missing"}
 			return
 		}
@@ -189,7 +189,7 @@ func (s *store) blobAt(ref pagestack.Ref) (format.BlobPtr, error) {
 		return format.BlobPtr{}, err
 	}
 	ptr, err := format.DecodeBlobPtr(body)
-	return ptr, s.corrupt(ref.LSN, ref.Ptr, format.Header{Page: recovery.NoPage}, err)
+	return ptr, s.corrupt(ref.LSN, ref.Ptr, format.Header{Page: format.MaxPageID + 1}, err)
 }
 
 const noBase = "a delta of a page that has no base"
@@ -201,7 +201,7 @@ func orphaned(orphans map[PageID]recovery.Message, m recovery.Message, old *head
 		delete(orphans, m.Page)
 		return false
 	}
-	if old != nil && old.Kind() == pagestack.OnDisk {
+	if old != nil && old.Kind() == pagestack.KindOnDisk {
 		if _, already := orphans[m.Page]; !already {
 			return false
 		}
@@ -222,7 +222,7 @@ func (pc *PageCache[P]) rebuildPage(m recovery.Message, s *slot, old *head) erro
 	case format.KindCompact:
 		e = pagestack.NewOnDisk(0, []pagestack.Ref{ref})
 	case format.KindAppend:
-		if old == nil || old.Kind() != pagestack.OnDisk {
+		if old == nil || old.Kind() != pagestack.KindOnDisk {
 			return pc.misplaced(m, noBase)
 		}
 		// Nobody else sees the list yet. Oldest first until rebuilt turns it round.
@@ -240,20 +240,21 @@ func (pc *PageCache[P]) rebuildPage(m recovery.Message, s *slot, old *head) erro
 
 // misplaced is the error for a message that is intact but cannot be where it is.
 func (s *store) misplaced(m recovery.Message, reason string) error {
-	return &CorruptError{File: filepath.Join(s.dir, logName), Slot: format.SegmentID(int64(m.Ptr.Off) / int64(s.super.SegmentSize)),
-		Offset: m.Ptr.Off, LSN: m.LSN, Page: m.Page, Reason: reason}
+	return &CorruptError{File: filepath.Join(s.dir, logName), Reason: reason,
+		Place: recovery.Place{}.WithSlot(format.SegmentID(int64(m.Ptr.Off) / int64(s.super.SegmentSize))).
+			WithOffset(m.Ptr.Off).WithLSN(m.LSN).WithPage(m.Page)}
 }
 
 // special makes the entry of page 0 or 1.
 func (pc *PageCache[P]) special(m recovery.Message) (*head, error) {
 	ext := new(pagestack.Ext)
 	var err error
-	kind := pagestack.Meta
+	kind := pagestack.KindMeta
 	switch {
 	case m.Kind == format.KindMeta && m.Page == format.MetaPage:
 		ext.Meta, err = format.DecodeMeta(m.Body)
 	case m.Kind == format.KindCounter && m.Page == format.CounterPage:
-		kind = pagestack.Counter
+		kind = pagestack.KindCounter
 		ext.Counter, err = format.DecodeCounter(m.Body)
 	default:
 		err = fmt.Errorf("%v message for page %d", m.Kind, m.Page)

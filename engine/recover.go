@@ -11,7 +11,6 @@ import (
 	"pagecache/internal/invariants"
 	"pagecache/internal/vfs"
 	"pagecache/iouring"
-	"pagecache/mmapread"
 	"pagecache/recovery"
 	"pagecache/segments"
 	"pagecache/segments/format"
@@ -61,7 +60,7 @@ func (s *store) recover() (*recovered, error) {
 			o.Known = append(o.Known, g.Base)
 		}
 	}
-	if s.view, err = s.file.OpenMap(false, s.reader); err != nil {
+	if s.view, err = s.file.OpenMap(vfs.PatternRandom, s.reader); err != nil {
 		return nil, err
 	}
 	if !s.super.Clean && s.super.SegmentSize >= bulkSegment { // else what is in the page cache counts
@@ -70,12 +69,12 @@ func (s *store) recover() (*recovered, error) {
 		o.Bulk = bulk
 	}
 	s.bringInHeaders(size)
-	_ = s.file.Advise(vfs.Sequential) // a hint, like the one below
+	_ = s.file.Advise(vfs.PatternSequential) // a hint, like the one below
 	res, err := recovery.Scan(s.file, o)
 	if err != nil {
 		return nil, err
 	}
-	_ = s.file.Advise(vfs.Random)
+	_ = s.file.Advise(vfs.PatternRandom)
 	if res.Torn {
 		s.opts.Logger.Warn("log ends in a torn tail", "dir", s.dir, "end", res.End, "why", res.Why)
 	}
@@ -83,7 +82,7 @@ func (s *store) recover() (*recovered, error) {
 	if !res.Torn { // else it counts the pages of a batch that is dropped, of which nothing is in the log from now on: apply
 		r.nextPage = s.super.NextPage
 	}
-	r.discard = append(slices.Clone(res.Void), res.Damaged...)
+	r.discard = append(slices.Clone(res.Void), res.Corrupt...)
 	if int64(res.End)%int64(s.super.SegmentSize) != 0 {
 		r.tail = &r.scan.Segments[len(r.scan.Segments)-1]
 	}
@@ -187,7 +186,7 @@ func (s *store) start(r *recovered) (err error) {
 // markDiscarded makes the slots free, durably, that hold nothing which counts.
 func (s *store) markDiscarded(r *recovered) error {
 	for _, slot := range r.discard {
-		h := format.SegmentHeader{State: format.SegmentFree, Stable: r.scan.Stable, Recycled: r.scan.Recycled}
+		h := format.SegmentHeader{State: format.SegmentStateFree, Stable: r.scan.Stable, Recycled: r.scan.Recycled}
 		if err := s.markSlots(s.dev, s.bufs[0], []format.SegmentID{slot}, h); err != nil {
 			return err
 		}
@@ -230,7 +229,7 @@ func (s *store) startToRead(r *recovered) (err error) {
 	for _, g := range r.scan.Segments {
 		s.space.Adopt(g.Slot, g.Base, format.MakeSeed(s.super.Store, g.Generation, g.Slot), false)
 	}
-	s.log = iobuf.ReadOnly(r.end)
+	s.log = iobuf.NewReadOnly(r.end)
 	return nil
 }
 
@@ -294,12 +293,12 @@ func (s *store) moveTail(r *recovered, spare []format.SegmentID) ([]format.Segme
 	// First with a header that says free: when the right one is written below, the rest of its block does not change, so a write that is torn by
 	// sectors leaves a slot that is free, or a whole one. Not without a header: the free one that was there may be the only one that
 	// knows how many segments were recycled, and how far the log is known to be stable.
-	format.SegmentHeader{State: format.SegmentFree, SegmentSize: size, BlockSize: block, Generation: s.super.Generation,
+	format.SegmentHeader{State: format.SegmentStateFree, SegmentSize: size, BlockSize: block, Generation: s.super.Generation,
 		Stable: r.scan.Stable, Recycled: r.scan.Recycled, Slot: slot}.Put(buf)
 	if err := s.writeDurably(buf[:n], off); err != nil {
 		return nil, err
 	}
-	format.SegmentHeader{State: format.SegmentInUse, SegmentSize: size, BlockSize: block, Generation: s.super.Generation,
+	format.SegmentHeader{State: format.SegmentStateInUse, SegmentSize: size, BlockSize: block, Generation: s.super.Generation,
 		Base: old.Base, Stable: stable, Recycled: r.scan.Recycled, Slot: slot}.Put(buf)
 	if err := s.writeDurably(buf[:block], off); err != nil {
 		return nil, err
@@ -332,7 +331,7 @@ func (s *store) spareSlot(spare []format.SegmentID) (format.SegmentID, []format.
 // markSlots writes the headers of slots that hold nothing any more, durably, so that no later scan takes their contents for the log (rule 4d).
 // The rest of each block is written as it was: torn by sectors, the write leaves the segment whole or the slot free. buf is a block
 // of dev's for each, zero before and after.
-func (s *store) markSlots(dev iouring.Device, buf []byte, slots []format.SegmentID, h format.SegmentHeader) error {
+func (s *store) markSlots(dev vfs.Device, buf []byte, slots []format.SegmentID, h format.SegmentHeader) error {
 	block := dev.Block()
 	buf = buf[:block*len(slots)]
 	inFlight := false
@@ -342,7 +341,7 @@ func (s *store) markSlots(dev iouring.Device, buf []byte, slots []format.Segment
 		}
 	}()
 	h.SegmentSize, h.BlockSize, h.Generation = s.super.SegmentSize, block, s.super.Generation
-	writes := make([]iouring.Write, len(slots))
+	writes := make([]vfs.Write, len(slots))
 	for i, slot := range slots {
 		b, off := buf[i*block:(i+1)*block], int64(slot.Offset(s.super.SegmentSize))
 		if _, err := s.file.ReadAt(b, off); err != nil && err != io.EOF { // a slot that was cut short
@@ -354,10 +353,10 @@ func (s *store) markSlots(dev iouring.Device, buf []byte, slots []format.Segment
 		}
 		h.Slot = slot
 		h.Put(b)
-		writes[i] = iouring.Write{Off: off, Buf: b, Tag: uint64(i)}
+		writes[i] = vfs.Write{Off: off, Buf: b, Tag: uint64(i)}
 	}
 	if err := writeAll(dev, writes); err != nil {
-		inFlight = errors.Is(err, iouring.ErrInFlight)
+		inFlight = errors.Is(err, vfs.ErrInFlight)
 		return fmt.Errorf("mark %v free: %w", slots, err)
 	}
 	return nil
@@ -367,20 +366,20 @@ func (s *store) markSlots(dev iouring.Device, buf []byte, slots []format.Segment
 func (s *store) writeDurably(b []byte, off int64) error { return writeTo(s.dev, b, off) }
 
 // writeTo is one write through a device that nothing else is using.
-func writeTo(dev iouring.Device, b []byte, off int64) error {
-	return writeAll(dev, []iouring.Write{{Off: off, Buf: b}})
+func writeTo(dev vfs.Device, b []byte, off int64) error {
+	return writeAll(dev, []vfs.Write{{Off: off, Buf: b}})
 }
 
 // writeAll does writes through a device that nothing else is using. Where the device itself fails, which is
 // for good, that is ErrInFlight: some may still be on their way.
-func writeAll(dev iouring.Device, writes []iouring.Write) (err error) {
+func writeAll(dev vfs.Device, writes []vfs.Write) (err error) {
 	for some := range slices.Chunk(writes, dev.Depth()) {
 		comps, doErr := dev.Do(some, len(some), nil)
 		for doErr == nil && len(comps) < len(some) {
 			comps, doErr = dev.Do(nil, 1, comps)
 		}
 		if doErr != nil {
-			err = errors.Join(err, fmt.Errorf("%w: %w", iouring.ErrInFlight, doErr))
+			err = errors.Join(err, fmt.Errorf("%w: %w", vfs.ErrInFlight, doErr))
 		}
 		for _, c := range comps {
 			err = errors.Join(err, c.Err)
@@ -389,6 +388,6 @@ func writeAll(dev iouring.Device, writes []iouring.Write) (err error) {
 	return err
 }
 
-func pull(v mmapread.Viewer, ptr format.DiskPtr, lsn format.LSN, seed format.Seed) (format.Header, []byte, error) {
-	return mmapread.Pull(v, ptr, lsn, seed, int(ptr.Len))
+func pull(v vfs.Map, ptr format.DiskPtr, lsn format.LSN, seed format.Seed) (format.Header, []byte, error) {
+	return pullMessage(v, ptr, lsn, seed, int(ptr.Len))
 }

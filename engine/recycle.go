@@ -7,7 +7,6 @@ import (
 
 	"pagecache/internal/invariants"
 	"pagecache/internal/vfs"
-	"pagecache/iouring"
 	"pagecache/segments"
 	"pagecache/segments/format"
 )
@@ -40,8 +39,8 @@ func (s *store) recycleSlots(ids []format.SegmentID, stable format.LSN) error {
 		}
 	}
 	return s.space.Recycle(ids, func(recycled uint64) error {
-		return s.beside(func(dev iouring.Device, zeros []byte) error {
-			h := format.SegmentHeader{State: format.SegmentRecycled, Stable: stable, Recycled: recycled}
+		return s.beside(func(dev vfs.Device, zeros []byte) error {
+			h := format.SegmentHeader{State: format.SegmentStateRecycled, Stable: stable, Recycled: recycled}
 			return s.markSlots(dev, zeros, ids, h)
 		})
 	})
@@ -51,8 +50,8 @@ func (s *store) recycleSlots(ids []format.SegmentID, stable format.LSN) error {
 func (s *store) shrink() (bool, error) {
 	_, used, _ := s.space.Totals()
 	did, err := s.space.Shrink(s.opts.IOBuffers+used/16, func(slot format.SegmentID, recycled uint64) error {
-		return s.beside(func(dev iouring.Device, zeros []byte) error {
-			return s.markSlots(dev, zeros, []format.SegmentID{slot}, format.SegmentHeader{State: format.SegmentFree, Stable: s.log.StableLSN(), Recycled: recycled})
+		return s.beside(func(dev vfs.Device, zeros []byte) error {
+			return s.markSlots(dev, zeros, []format.SegmentID{slot}, format.SegmentHeader{State: format.SegmentStateFree, Stable: s.log.StableLSN(), Recycled: recycled})
 		})
 	})
 	return did, logError("clean", err)

@@ -8,10 +8,9 @@ import (
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/pagetable"
 	"pagecache/internal/invariants"
+	"pagecache/internal/vfs"
 	"pagecache/lru"
-	"pagecache/mmapread"
 	"pagecache/recovery"
-	"pagecache/segments/format"
 )
 
 // What is in memory of pages, how it is counted, and how it is paged out.
@@ -26,11 +25,11 @@ import (
 // weigh returns the bytes that a page keeps in memory whose head is h: in the heap, its entries and what the policy has to remember of it included, and as
 // views of the disk.
 func (pc *PageCache[P]) weigh(h *head) (heap, mapped int64) {
-	for ; h != nil && h.Kind() == pagestack.Delta; h = h.Next() {
+	for ; h != nil && h.Kind() == pagestack.KindDelta; h = h.Next() {
 		heap += pc.weighDelta(h)
 	}
 	if h != nil && isWhole(h.Kind()) {
-		size := int64(pc.m.Size(pagestack.Whole[P](h).Frag))
+		size := int64(pc.m.Size(pagestack.EntryOf[P](h).Frag))
 		switch ext := h.Ext(); {
 		case ext == nil:
 			heap += size
@@ -55,7 +54,7 @@ const (
 
 // weighDelta returns what a delta takes, the first of a run all of that.
 func (pc *PageCache[P]) weighDelta(h *head) int64 {
-	size := int64(pc.m.Size(pagestack.Whole[P](h).Frag))
+	size := int64(pc.m.Size(pagestack.EntryOf[P](h).Frag))
 	if h.FirstOfRun() {
 		size += entrySize * pagestack.RunLen
 	}
@@ -65,9 +64,9 @@ func (pc *PageCache[P]) weighDelta(h *head) int64 {
 // swapped counts what has become resident, or is not any more, since e took h's place, which the caller has brought about. h may be nil.
 func (pc *PageCache[P]) swapped(tx *Tx, pid PageID, h, e *head) {
 	var heap, mapped int64
-	if e.Kind() == pagestack.Delta {
+	if e.Kind() == pagestack.KindDelta {
 		heap = pc.weighDelta(e)
-		if h.Kind() == pagestack.OnDisk {
+		if h.Kind() == pagestack.KindOnDisk {
 			pc.table.Mark(pid)
 			heap += lru.PageOverhead
 		}
@@ -118,7 +117,7 @@ func (pc *PageCache[P]) keepRead(tx *Tx, pid PageID, s *slot, h *head, e *entry[
 
 // relieve sees to it that the bound on what is resident holds after a change of a page.
 func (pc *PageCache[P]) relieve(tx *Tx, pid PageID) {
-	if tx.pressure != lru.None {
+	if tx.pressure != lru.PressureNone {
 		pc.relieveSlow(tx, pid)
 	}
 }
@@ -126,8 +125,8 @@ func (pc *PageCache[P]) relieve(tx *Tx, pid PageID) {
 // relieveSlow wakes the evictor. Where the bound is passed by more than a little it pages out itself: first what is stable; then, since all that
 // is in the log can be read, what is not, and be it the page that was changed.
 func (pc *PageCache[P]) relieveSlow(tx *Tx, pid PageID) {
-	hard := tx.pressure == lru.Hard
-	tx.pressure = lru.None
+	hard := tx.pressure == lru.PressureHard
+	tx.pressure = lru.PressureNone
 	pc.handOver(tx)
 	pc.policy.Kick()
 	force := pc.barren.Load() == int64(pc.log.StableEnd())
@@ -139,14 +138,14 @@ func (pc *PageCache[P]) relieveSlow(tx *Tx, pid PageID) {
 		// In small steps: others do their part, and all of it together would empty the cache.
 		freed := pc.sweep(tx, min(excess, reclaimStep), force, func(gone PageID) { pc.met(tx, gone) })
 		pc.counts.reclaimed.Add(freed)
-		if hard = pc.budget.Settle(&tx.account) == lru.Hard; freed == 0 && !force {
+		if hard = pc.budget.Settle(&tx.account) == lru.PressureHard; freed == 0 && !force {
 			hard, force = true, true
 		} else if freed == 0 {
 			break // there is nothing left but what is just being made resident
 		}
 	}
-	if hard && pc.budget.Settle(&tx.account) == lru.Hard {
-		if n, out := pc.pageOut(tx, pid, true); out == lru.Out {
+	if hard && pc.budget.Settle(&tx.account) == lru.PressureHard {
+		if n, out := pc.pageOut(tx, pid, true); out == lru.OutcomeEvicted {
 			pc.counts.reclaimed.Add(n)
 			pc.met(tx, pid)
 		}
@@ -168,7 +167,7 @@ func (pc *PageCache[P]) sweep(tx *Tx, want int64, force bool, gone func(PageID))
 		at := PageID(pc.hand.Add(1) % words * pagetable.ClockPages)
 		for m := pc.table.Clock(at); m != 0 && freed < want; m &= m - 1 {
 			pid := at + PageID(bits.TrailingZeros64(m))
-			if n, out := pc.pageOut(tx, pid, force); out == lru.Out {
+			if n, out := pc.pageOut(tx, pid, force); out == lru.OutcomeEvicted {
 				freed += n
 				gone(pid)
 			}
@@ -185,16 +184,16 @@ func (pc *PageCache[P]) sweep(tx *Tx, want int64, force bool, gone func(PageID))
 	return freed
 }
 
-// pageOut drops what a page has in memory, and returns how many bytes that was. What is not stable is passed over (lru.Busy), unless force.
+// pageOut drops what a page has in memory, and returns how many bytes that was. What is not stable is passed over (lru.OutcomeBusy), unless force.
 func (pc *PageCache[P]) pageOut(tx *Tx, pid PageID, force bool) (freed int64, _ lru.Outcome) {
 	s := pc.table.Get(pid)
 	if s == nil {
-		return 0, lru.Nothing
+		return 0, lru.OutcomeNotResident
 	}
 	for {
 		h := s.Load()
 		if h == nil {
-			return 0, lru.Nothing
+			return 0, lru.OutcomeNotResident
 		}
 		heap, mapped := pc.weigh(h)
 		if heap+mapped == 0 {
@@ -202,18 +201,18 @@ func (pc *PageCache[P]) pageOut(tx *Tx, pid PageID, force bool) (freed int64, _ 
 			if s.Load() != h { // it may have become resident just now (pagetable, T3)
 				pc.table.Mark(pid)
 			}
-			return 0, lru.Nothing
+			return 0, lru.OutcomeNotResident
 		}
 		if !force && h.LSN >= pc.log.StableEnd() {
-			return 0, lru.Busy
+			return 0, lru.OutcomeBusy
 		}
-		e := h.Bare()
+		e := h.ToOnDisk()
 		pc.table.Unmark(pid) // before the swap (pagetable, T3)
 		invariants.Jitter()
 		if s.CompareAndSwap(h, e) {
 			pc.budget.Count(&tx.account, -heap, -mapped)
 			pc.counts.evicted.Add(1)
-			return heap + mapped, lru.Out
+			return heap + mapped, lru.OutcomeEvicted
 		}
 		pc.table.Mark(pid)
 	}
@@ -221,8 +220,8 @@ func (pc *PageCache[P]) pageOut(tx *Tx, pid PageID, force bool) (freed int64, _ 
 
 // unreadable is the error for a value that could not be looked at.
 func (s *store) unreadable(pid PageID, err error) error {
-	if !errors.Is(err, mmapread.ErrFault) {
+	if !errors.Is(err, vfs.ErrFault) {
 		return err
 	}
-	return &CorruptError{File: s.file.Name(), Slot: recovery.NoSlot, Offset: recovery.NoOffset, LSN: format.NoLSN, Page: pid, Reason: err.Error(), Err: err}
+	return &CorruptError{File: s.file.Name(), Place: recovery.Place{}.WithPage(pid), Err: err}
 }

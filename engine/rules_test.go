@@ -70,7 +70,7 @@ func TestActiveSegmentIsReadFromItsBuffer(t *testing.T) {
 			t.Fatal(err)
 		}
 		all = append(all, record{lsn, ptr, b})
-		if l.space.At(ptr.Off).State() == segments.Active {
+		if l.space.At(ptr.Off).State() == segments.StateActive {
 			active++
 		}
 		for _, r := range all[max(0, len(all)-60):] {

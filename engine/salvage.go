@@ -81,10 +81,10 @@ type found struct {
 // begin reads whatever is intact in the log.
 func (v *salvage) begin() (err error) {
 	s := v.s
-	if s.file, err = s.fs.Open(filepath.Join(s.dir, logName), vfs.Read); err != nil {
+	if s.file, err = s.fs.Open(filepath.Join(s.dir, logName), vfs.FlagRead); err != nil {
 		return err
 	}
-	if err := s.file.Lock(false); err != nil {
+	if err := s.file.Lock(vfs.LockShared); err != nil {
 		return fmt.Errorf("%w: %w", ErrLocked, err)
 	}
 	if err := v.superblock(); err != nil {
@@ -142,7 +142,7 @@ func (v *salvage) superblock() error {
 	}
 	numbers, _ := s.snapshotNumbers()
 	for _, n := range slices.Backward(numbers) {
-		f, err := s.fs.Open(s.snapshotName(n), vfs.Read)
+		f, err := s.fs.Open(s.snapshotName(n), vfs.FlagRead)
 		if err != nil {
 			continue
 		}
@@ -175,7 +175,7 @@ func (v *salvage) segment(seg []byte, slot format.SegmentID) ([]found, format.Ge
 				gens = append(gens, g)
 			}
 		}
-	case h.State != format.SegmentInUse:
+	case h.State != format.SegmentStateInUse:
 		return nil, 0
 	default:
 		gens = []format.Generation{h.Generation}

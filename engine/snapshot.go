@@ -113,7 +113,7 @@ func (f snapshotFile) Close() error { return errors.Join(f.Map.Close(), f.File.C
 
 func (s *store) openSnapshot(number uint64) error {
 	name := s.snapshotName(number)
-	f, err := s.fs.Open(name, vfs.Read)
+	f, err := s.fs.Open(name, vfs.FlagRead)
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (s *store) openSnapshot(number uint64) error {
 			return errors.Join(err, f.Close())
 		}
 	}
-	v, err := f.OpenMap(false, s.reader)
+	v, err := f.OpenMap(vfs.PatternRandom, s.reader)
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
@@ -144,21 +144,21 @@ func (s *store) openSnapshot(number uint64) error {
 	if err != nil {
 		return errors.Join(err, file.Close())
 	}
-	_ = f.Advise(vfs.Random) // from now on: page by page
+	_ = f.Advise(vfs.PatternRandom) // from now on: page by page
 	s.snaps.base, s.snaps.file, s.snaps.view = snap, f, v
 	return nil
 }
 
 // checkRecord says why a page cannot have a record of kind k: the store's own pages have their own kinds, which no other has.
 func checkRecord(pid PageID, k format.SnapshotKind) error {
-	ok := k != format.SnapshotMeta && k != format.SnapshotCounter
+	ok := k != format.SnapshotKindMeta && k != format.SnapshotKindCounter
 	switch pid {
 	case format.MetaPage:
-		ok = k == format.SnapshotMeta
+		ok = k == format.SnapshotKindMeta
 	case format.CounterPage:
-		ok = k == format.SnapshotCounter
+		ok = k == format.SnapshotKindCounter
 	}
-	if ok || k == format.SnapshotNone {
+	if ok || k == format.SnapshotKindNone {
 		return nil
 	}
 	return fmt.Errorf("%w: page %d has a record of kind %d", format.ErrSnapshot, pid, k)
@@ -185,7 +185,7 @@ func (pc *PageCache[P]) head(pid PageID) (*slot, *head, error) {
 		return s, nil, nil
 	}
 	p, err := snap.Page(pid)
-	if err != nil || p.Kind == format.SnapshotNone {
+	if err != nil || p.Kind == format.SnapshotKindNone {
 		return s, nil, err
 	}
 	e, err := pc.takeIn(pid, p)
@@ -200,7 +200,7 @@ func (pc *PageCache[P]) head(pid PageID) (*slot, *head, error) {
 // takeIn makes the entry of a page that a snapshot tells of.
 func (pc *PageCache[P]) takeIn(pid PageID, p recovery.Page) (*head, error) {
 	if err := checkRecord(pid, p.Kind); err != nil {
-		return nil, pc.snaps.base.Corrupt(pid, err)
+		return nil, pc.snaps.base.CorruptPage(pid, err)
 	}
 	refs := make([]pagestack.Ref, len(p.Refs))
 	for i, r := range p.Refs {
@@ -208,13 +208,13 @@ func (pc *PageCache[P]) takeIn(pid PageID, p recovery.Page) (*head, error) {
 	}
 	missing := slices.ContainsFunc(refs, func(r pagestack.Ref) bool { return r.Ptr.IsZero() })
 	if missing && !pc.rebuilding { // only while the log is applied, which then has a newer one
-		return nil, &CorruptError{File: filepath.Join(pc.dir, logName), Slot: recovery.NoSlot, Offset: recovery.NoOffset, LSN: p.LSN, Page: pid,
+		return nil, &CorruptError{File: filepath.Join(pc.dir, logName), Place: recovery.Place{}.WithLSN(p.LSN).WithPage(pid),
 			Reason: "a segment with a part of the page is missing"}
 	}
 	switch p.Kind {
-	case format.SnapshotFree:
+	case format.SnapshotKindFree:
 		return pagestack.NewFree(0, p.LSN, refs[0].Ptr), nil
-	case format.SnapshotMeta, format.SnapshotCounter:
+	case format.SnapshotKindMeta, format.SnapshotKindCounter:
 		if missing {
 			return nil, nil
 		}
@@ -314,7 +314,7 @@ func (pc *PageCache[P]) writeSnapshot(pause time.Duration) error {
 		return err
 	}
 	tmp := filepath.Join(n.dir, snapshotTmpName)
-	f, err := pc.fs.Open(tmp, vfs.Write|vfs.Create|vfs.Trunc)
+	f, err := pc.fs.Open(tmp, vfs.FlagWrite|vfs.FlagCreate|vfs.FlagTrunc)
 	if err != nil {
 		return err
 	}
@@ -419,14 +419,14 @@ func (pc *PageCache[P]) addToSnapshot(w *recovery.SnapshotWriter, pid PageID, ol
 		}
 		return nil
 	}
-	p := recovery.Page{Kind: format.SnapshotPage, LSN: h.LSN}
+	p := recovery.Page{Kind: format.SnapshotKindPage, LSN: h.LSN}
 	switch h.Kind() {
-	case pagestack.Free:
-		p.Kind = format.SnapshotFree
-	case pagestack.Meta:
-		p.Kind = format.SnapshotMeta
-	case pagestack.Counter:
-		p.Kind = format.SnapshotCounter
+	case pagestack.KindFree:
+		p.Kind = format.SnapshotKindFree
+	case pagestack.KindMeta:
+		p.Kind = format.SnapshotKindMeta
+	case pagestack.KindCounter:
+		p.Kind = format.SnapshotKindCounter
 	}
 	var blobs []format.BlobPtr
 	var err error

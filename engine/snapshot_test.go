@@ -509,11 +509,11 @@ func TestHostileSnapshot(t *testing.T) {
 		o.fs, o.unchecked = hurt, unchecked
 		return Open("/store", Bytes{}, &o)
 	}
-	kinds := []format.SnapshotKind{format.SnapshotPage, format.SnapshotPages, format.SnapshotFree, format.SnapshotMeta, format.SnapshotCounter}
-	right := map[PageID]format.SnapshotKind{format.MetaPage: format.SnapshotMeta, format.CounterPage: format.SnapshotCounter}
+	kinds := []format.SnapshotKind{format.SnapshotKindPage, format.SnapshotKindPages, format.SnapshotKindFree, format.SnapshotKindMeta, format.SnapshotKindCounter}
+	right := map[PageID]format.SnapshotKind{format.MetaPage: format.SnapshotKindMeta, format.CounterPage: format.SnapshotKindCounter}
 	for _, k := range kinds {
 		as := func(e *format.SnapshotEntry) {
-			if e.Kind = k; k == format.SnapshotPages {
+			if e.Kind = k; k == format.SnapshotKindPages {
 				e.Len, e.First = 1, 0
 			}
 		}
@@ -529,7 +529,7 @@ func TestHostileSnapshot(t *testing.T) {
 				closeTest(t, pc)
 			}
 		}
-		if k != format.SnapshotMeta && k != format.SnapshotCounter {
+		if k != format.SnapshotKindMeta && k != format.SnapshotKindCounter {
 			continue
 		}
 		pc, err := open(user, false, as)

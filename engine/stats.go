@@ -5,7 +5,7 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"pagecache/iouring"
+	"pagecache/internal/vfs"
 	"pagecache/lru"
 	"pagecache/segments/format"
 )
@@ -128,7 +128,7 @@ func (s *store) stats() Stats {
 	return st
 }
 
-func deviceLine(r iouring.Report) string {
+func deviceLine(r vfs.DeviceReport) string {
 	use := []string{"system calls", "through the page cache with RWF_DSYNC"}
 	if r.Ring {
 		use[0] = "io_uring"

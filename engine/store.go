@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"pagecache/engine/internal/iobuf"
+	"pagecache/internal/osfs"
 	"pagecache/internal/vfs"
 	"pagecache/iouring"
-	"pagecache/recovery"
 	"pagecache/segments"
 	"pagecache/segments/format"
 )
@@ -41,8 +41,8 @@ type store struct {
 	file    vfs.File
 	view    vfs.Map
 	reader  vfs.Reader // brings in what is cold of the maps of all files
-	dev     iouring.Device
-	report  iouring.Report
+	dev     vfs.Device
+	report  vfs.DeviceReport
 	side    side
 	bufs    [][]byte
 	space   *segments.Space
@@ -80,7 +80,7 @@ func openStore(dir string, o *Options, isLog bool) (s *store, found *recovered, 
 	st.cleaner.kick = make(chan struct{}, 1)
 	s = st
 	s.fs = s.opts.fs
-	s.reader = s.fs.OpenReader(iouring.Options{Ring: s.opts.device().Ring})
+	s.reader = s.fs.OpenReader(s.opts.device().Ring)
 	if s.dir, err = s.directory(dir); err != nil {
 		return nil, nil, err
 	}
@@ -112,7 +112,7 @@ func openStore(dir string, o *Options, isLog bool) (s *store, found *recovered, 
 
 // directory decides where the store lies: there it stays, whatever becomes of the working directory.
 func (s *store) directory(dir string) (string, error) {
-	if dir != "" && s.fs == vfs.OS {
+	if dir != "" && s.fs == osfs.OS {
 		abs, err := filepath.Abs(dir)
 		if err != nil {
 			return "", fmt.Errorf("open %s: %w", dir, err)
@@ -155,7 +155,7 @@ func (s *store) openFile() error {
 			return err
 		}
 		s.file = f
-		if err := lockFile(f, true, deadline); err != nil || !s.removed() {
+		if err := lockFile(f, vfs.LockExclusive, deadline); err != nil || !s.removed() {
 			return err
 		}
 		if err := f.Close(); err != nil {
@@ -167,29 +167,29 @@ func (s *store) openFile() error {
 
 // openFileToRead opens the log file and locks it together with others who read.
 func (s *store) openFileToRead() (err error) {
-	if s.file, err = s.fs.Open(filepath.Join(s.dir, logName), vfs.Read); err != nil {
+	if s.file, err = s.fs.Open(filepath.Join(s.dir, logName), vfs.FlagRead); err != nil {
 		return err
 	}
-	return lockFile(s.file, false, time.Now().Add(lockPatience))
+	return lockFile(s.file, vfs.LockShared, time.Now().Add(lockPatience))
 }
 
 // findLog opens the log file, or makes that of a new store. There is none beside a superblock only if it was lost: it is made before
 // that, and removed after it.
 func (s *store) findLog() (vfs.File, error) {
 	name := filepath.Join(s.dir, logName)
-	f, err := s.fs.Open(name, vfs.Write)
+	f, err := s.fs.Open(name, vfs.FlagWrite)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return f, err
 	}
-	super, err := s.fs.Open(filepath.Join(s.dir, superName), vfs.Read)
+	super, err := s.fs.Open(filepath.Join(s.dir, superName), vfs.FlagRead)
 	if errors.Is(err, fs.ErrNotExist) {
-		return s.fs.Open(name, vfs.Write|vfs.Create)
+		return s.fs.Open(name, vfs.FlagWrite|vfs.FlagCreate)
 	}
 	if err != nil {
 		return nil, err
 	}
 	_ = super.Close()
-	f, err = s.fs.Open(name, vfs.Write) // somebody may just have made both
+	f, err = s.fs.Open(name, vfs.FlagWrite) // somebody may just have made both
 	if errors.Is(err, fs.ErrNotExist) {
 		err = damagedFile(name, "there is a superblock but the log is missing", nil)
 	}
@@ -197,9 +197,9 @@ func (s *store) findLog() (vfs.File, error) {
 }
 
 // lockFile locks f. It tries until the deadline (trap 19).
-func lockFile(f vfs.File, exclusive bool, deadline time.Time) error {
+func lockFile(f vfs.File, kind vfs.LockKind, deadline time.Time) error {
 	for ; ; time.Sleep(5 * time.Millisecond) {
-		err := f.Lock(exclusive)
+		err := f.Lock(kind)
 		if !errors.Is(err, vfs.ErrLocked) {
 			return err
 		}
@@ -265,13 +265,12 @@ func (s *store) readSuper(isLog bool) error {
 
 // damagedFile is the error for a file that is damaged as a whole.
 func damagedFile(name, reason string, err error) error {
-	return &CorruptError{File: name, Slot: recovery.NoSlot, Offset: recovery.NoOffset, LSN: format.NoLSN, Page: recovery.NoPage,
-		Reason: reason, Err: err}
+	return &CorruptError{File: name, Reason: reason, Err: err}
 }
 
 // readSmall reads a file of at most limit bytes; of a longer one it returns one byte more.
 func (s *store) readSmall(name string, limit int) ([]byte, error) {
-	f, err := s.fs.Open(name, vfs.Read)
+	f, err := s.fs.Open(name, vfs.FlagRead)
 	if err != nil {
 		return nil, err
 	}
@@ -290,7 +289,7 @@ func (s *store) readSmall(name string, limit int) ([]byte, error) {
 // writeSuper replaces the superblock, durably: trap 5.
 func (s *store) writeSuper(sb format.Superblock) error {
 	tmp := filepath.Join(s.dir, superTmpName)
-	f, err := s.fs.Open(tmp, vfs.Write|vfs.Create|vfs.Trunc)
+	f, err := s.fs.Open(tmp, vfs.FlagWrite|vfs.FlagCreate|vfs.FlagTrunc)
 	if err != nil {
 		return err
 	}
@@ -329,7 +328,7 @@ func (s *store) finish(end format.LSN, err error, nextID uint64, nextPage format
 		s.busy = true
 		err = errors.Join(err, fmt.Errorf("%d calls have not ended", n))
 	}
-	if !s.space.Close(iobuf.Patience) {
+	if !s.space.Close(iobuf.CloseTimeout) {
 		s.busy = true
 		err = errors.Join(err, errors.New("the file does not come to rest after growing"))
 	}
@@ -364,7 +363,7 @@ func (s *store) release() {
 	if s.busy || s.log != nil && !s.log.Drained() {
 		return
 	}
-	if inFlight := s.side.close(); inFlight || s.dev != nil && errors.Is(s.dev.Close(), iouring.ErrInFlight) {
+	if inFlight := s.side.close(); inFlight || s.dev != nil && errors.Is(s.dev.Close(), vfs.ErrInFlight) {
 		return
 	}
 	if !s.keep {
@@ -390,8 +389,8 @@ func (s *store) release() {
 // side is a device of its own for what is written beside the log, so as not to stand in its way.
 type side struct {
 	mu    sync.Mutex
-	dev   iouring.Device // made when it is first used
-	zeros []byte         // always zero, but while a block of it is written
+	dev   vfs.Device // made when it is first used
+	zeros []byte     // always zero, but while a block of it is written
 }
 
 // close reports whether something may still be on its way.
@@ -399,7 +398,7 @@ func (s *side) close() (inFlight bool) {
 	if s.dev == nil {
 		return false
 	}
-	if inFlight = errors.Is(s.dev.Close(), iouring.ErrInFlight); !inFlight {
+	if inFlight = errors.Is(s.dev.Close(), vfs.ErrInFlight); !inFlight {
 		iouring.FreeBuffer(s.zeros)
 	}
 	return inFlight
@@ -415,7 +414,7 @@ const sidePiece = 256 << 10
 const sideDepth = 16
 
 // beside calls write with the device and zeroed memory.
-func (s *store) beside(write func(dev iouring.Device, zeros []byte) error) error {
+func (s *store) beside(write func(dev vfs.Device, zeros []byte) error) error {
 	s.side.mu.Lock()
 	defer s.side.mu.Unlock()
 	if s.side.dev == nil {
@@ -441,7 +440,7 @@ func (s *store) zero(off, n int64, quit <-chan struct{}) error {
 			return ErrClosed
 		default:
 		}
-		err := s.beside(func(dev iouring.Device, zeros []byte) error {
+		err := s.beside(func(dev vfs.Device, zeros []byte) error {
 			b := zeros[:min(int64(len(zeros)), end-off)]
 			off += int64(len(b))
 			return writeTo(dev, b, off-int64(len(b)))

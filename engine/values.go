@@ -116,13 +116,13 @@ func (s *store) value(pid PageID, lsn LSN, ptr DiskPtr) (b []byte, view bool, er
 	switch {
 	case err != nil:
 		if ce := (*CorruptError)(nil); errors.As(err, &ce) {
-			ce.Page = pid // what the damaged message says is nothing to go by
+			ce.Place = ce.Place.WithPage(pid) // what the damaged message says is nothing to go by
 		}
 		return nil, false, err
 	case kind.Blob():
 		b, view, err := s.blobs.read(body)
 		if ce := (*CorruptError)(nil); errors.As(err, &ce) {
-			ce.LSN, ce.Page = lsn, pid
+			ce.Place = ce.Place.WithLSN(lsn).WithPage(pid)
 		}
 		return b, view, err
 	case kind.Zstd():

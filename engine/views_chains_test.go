@@ -165,7 +165,7 @@ func TestViewsOfChains(t *testing.T) {
 							pc.pageOut(tx, pid, true)
 						case k == 9:
 							v := evictor[[]byte]{pc}
-							v.PageOut(uint64(pid))
+							v.Evict(uint64(pid))
 						case k == 10:
 							werr = pc.Prefetch(tx, pid, FirstUserPage+PageID(rng.IntN(pages)), FirstUserPage+PageID(rng.IntN(pages)))
 						case k == 11 && rng.IntN(20) == 0:

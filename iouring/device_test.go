@@ -21,8 +21,8 @@ type way struct {
 }
 
 var ways = []way{
-	{"ring/direct", On, On}, {"ring/buffered", On, Off},
-	{"calls/direct", Off, On}, {"calls/buffered", Off, Off},
+	{"ring/direct", ModeOn, ModeOn}, {"ring/buffered", ModeOn, ModeOff},
+	{"calls/direct", ModeOff, ModeOn}, {"calls/buffered", ModeOff, ModeOff},
 }
 
 // places are directories on different file systems.
@@ -65,13 +65,13 @@ func memory(t testing.TB, n int) []byte {
 }
 
 // open opens a device in a way, and skips the test where this machine cannot.
-func open(t testing.TB, f *os.File, w way, bufs ...[]byte) Device {
+func open(t testing.TB, f *os.File, w way, bufs ...[]byte) *Writer {
 	t.Helper()
-	d, r, err := Open(int(f.Fd()), Options{Ring: w.ring, Direct: w.direct, Buffers: bufs})
+	d, r, err := OpenWriter(int(f.Fd()), Options{Ring: w.ring, Direct: w.direct, Buffers: bufs})
 	if err != nil {
 		t.Skipf("not on this machine: %v", err)
 	}
-	if r.Ring != (w.ring == On) || r.Direct != (w.direct == On) || r.Block != d.Block() {
+	if r.Ring != (w.ring == ModeOn) || r.Direct != (w.direct == ModeOn) || r.Block != d.Block() {
 		t.Fatalf("opened as %+v", r)
 	}
 	t.Cleanup(func() {
@@ -92,7 +92,7 @@ func eachWay(t *testing.T, f func(t *testing.T, dir string, w way)) {
 }
 
 // do runs writes to their ends.
-func do(t testing.TB, d Device, writes ...Write) {
+func do(t testing.TB, d *Writer, writes ...Write) {
 	t.Helper()
 	comps, err := d.Do(writes, len(writes), nil)
 	if err != nil || len(comps) != len(writes) {

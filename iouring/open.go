@@ -13,7 +13,7 @@ import (
 
 const defaultDepth = 8
 
-// opener is one Open under way. Its functions are seams for tests.
+// opener is one OpenWriter under way. Its functions are seams for tests.
 type opener struct {
 	fd      int // the caller's, buffered
 	opts    Options
@@ -35,11 +35,11 @@ func newOpener(fd int, o Options) *opener {
 	return &opener{fd: fd, opts: o, kernel: linux, openDirect: openDirect, newScratch: newScratch, newCalls: newCalls}
 }
 
-// Open opens the device for durable writes of the file fd, which is open for reading and writing and stays the caller's; no
+// OpenWriter opens a Writer of the file fd, which is open for reading and writing and stays the caller's; no
 // byte of it is touched. Open takes the best that Options allow and the machine lets work, which it finds out by durable writes to a
-// nameless file beside the log; the Report says what, and why nothing better. Each step is bounded in time. Errors: a Mode of On
+// nameless file beside the log; the Report says what, and why nothing better. Each step is bounded in time. Errors: a ModeOn
 // that does not work.
-func Open(fd int, o Options) (Device, Report, error) {
+func OpenWriter(fd int, o Options) (*Writer, Report, error) {
 	p := newOpener(fd, o)
 	w, err := p.open()
 	if err != nil {
@@ -48,7 +48,7 @@ func Open(fd int, o Options) (Device, Report, error) {
 	return w, p.report, nil
 }
 
-func (o *opener) open() (w *writer, err error) {
+func (o *opener) open() (w *Writer, err error) {
 	defer func() {
 		if cerr := o.scratch.close(); err == nil && cerr != nil {
 			o.because("probe: %v", cerr)
@@ -83,7 +83,7 @@ func (o *opener) target() int {
 // direct opens the file once more with O_DIRECT, if that is wanted and works, and makes the scratch file.
 func (o *opener) direct() error {
 	err := errors.New("it is switched off")
-	if o.opts.Direct != Off {
+	if o.opts.Direct != ModeOff {
 		if o.file, err = o.openDirect(o.fd); err == nil {
 			o.prepare()
 			if o.scratch == nil {
@@ -96,7 +96,7 @@ func (o *opener) direct() error {
 			o.file, o.scratch = nil, nil
 		}
 	}
-	if o.opts.Direct == On {
+	if o.opts.Direct == ModeOn {
 		return fmt.Errorf("O_DIRECT does not work here: %w", err)
 	}
 	o.because("no O_DIRECT: %v", err)
@@ -117,14 +117,14 @@ func (o *opener) prepare() {
 // queue sets up a ring, or the system calls.
 func (o *opener) queue() (queue, error) {
 	err := errors.New("it is switched off")
-	if o.opts.Ring != Off {
+	if o.opts.Ring != ModeOff {
 		var r *ring
 		if r, err = o.ring(); err == nil {
 			o.report.Ring = true
 			return r, nil
 		}
 	}
-	if o.opts.Ring == On {
+	if o.opts.Ring == ModeOn {
 		return nil, fmt.Errorf("io_uring does not work here: %w", err)
 	}
 	o.because("no io_uring: %v", err)

@@ -78,7 +78,7 @@ func TestRefused(t *testing.T) {
 			if err != nil || r.Ring || r.FixedBuffer || r.FixedFile || !strings.Contains(r.Reason, e.Error()) || strings.Contains(r.Reason, "\n") {
 				t.Errorf("%s, %v: %+v, %v", step, e, r, err)
 			}
-			if _, err := openWith(t, Options{Ring: On}, func(p *opener) { refuse(p, e) }); !errors.Is(err, e) {
+			if _, err := openWith(t, Options{Ring: ModeOn}, func(p *opener) { refuse(p, e) }); !errors.Is(err, e) {
 				t.Errorf("%s, %v, insisting: %v", step, e, err)
 			}
 		}
@@ -205,12 +205,12 @@ func TestNoDirect(t *testing.T) {
 			}
 		},
 	} {
-		for _, ring := range []Mode{Auto, Off} {
+		for _, ring := range []Mode{ModeAuto, ModeOff} {
 			r, err := openWith(t, Options{Ring: ring}, refuse)
 			if err != nil || r.Direct || !strings.Contains(r.Reason, "no O_DIRECT") || r.Block < fallbackBlock {
 				t.Errorf("%s: %+v, %v", name, r, err)
 			}
-			if _, err := openWith(t, Options{Ring: ring, Direct: On}, refuse); !errors.Is(err, unix.EINVAL) {
+			if _, err := openWith(t, Options{Ring: ring, Direct: ModeOn}, refuse); !errors.Is(err, unix.EINVAL) {
 				t.Errorf("%s, insisting: %v", name, err)
 			}
 		}
@@ -219,10 +219,10 @@ func TestNoDirect(t *testing.T) {
 
 // Where no scratch file can be made the device opens all the same.
 func TestNoScratch(t *testing.T) {
-	for _, ring := range []Mode{Auto, Off} {
+	for _, ring := range []Mode{ModeAuto, ModeOff} {
 		if r, err := openWith(t, Options{Ring: ring}, func(p *opener) {
 			p.newScratch = func(int, bool, int) (*scratch, error) { return nil, unix.EROFS }
-		}); err != nil || ring == Off && r.Ring {
+		}); err != nil || ring == ModeOff && r.Ring {
 			t.Errorf("%+v, %v", r, err)
 		}
 	}
@@ -235,7 +235,7 @@ func TestNoDescriptors(t *testing.T) {
 	for spare := range 5 {
 		before := descriptors(t)
 		withLimit(t, unix.RLIMIT_NOFILE, uint64(nextDescriptor(t)+spare), func() {
-			d, _, err := Open(int(f.Fd()), Options{})
+			d, _, err := OpenWriter(int(f.Fd()), Options{})
 			if err != nil {
 				t.Fatalf("%d to spare: %v", spare, err)
 			}
@@ -289,7 +289,7 @@ func TestReasons(t *testing.T) {
 		}
 	}
 	f := logFile(t, t.TempDir(), 1<<16)
-	d, r, err := Open(int(f.Fd()), Options{Ring: Off, Direct: Off})
+	d, r, err := OpenWriter(int(f.Fd()), Options{Ring: ModeOff, Direct: ModeOff})
 	if err != nil || !strings.Contains(r.Reason, "no O_DIRECT: it is switched off; no io_uring: it is switched off") {
 		t.Errorf("%+v, %v", r, err)
 	}

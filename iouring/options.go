@@ -5,12 +5,12 @@ type Mode int
 
 // The modes: Auto takes the best that works; On insists (an error where it does not work); Off never.
 const (
-	Auto Mode = iota
-	On
-	Off
+	ModeAuto Mode = iota
+	ModeOn
+	ModeOff
 )
 
-// Options says how to open a Device. The zero value takes the best that works.
+// Options say how to open a Writer or a Reader. The zero value takes the best that works.
 type Options struct {
 	Ring    Mode     // io_uring; Off uses system calls
 	Direct  Mode     // O_DIRECT
@@ -19,7 +19,7 @@ type Options struct {
 	Park    bool     // of a Reader beside another: callers park at once, even one who reads alone, and it is of that depth or none
 }
 
-// Report says what a Device came to use, and why nothing better.
+// Report says which ways of writing a Writer uses, and why none better.
 type Report struct {
 	Ring        bool   // io_uring, else system calls
 	Direct      bool   // O_DIRECT, else through the page cache with RWF_DSYNC

@@ -7,15 +7,10 @@ type Range = struct {
 }
 
 // ReaderCounts is what a Reader has done.
-type ReaderCounts struct {
+type ReaderCounts = struct {
 	Reads       int64 // through the ring: pieces of ranges
 	Started     int64 // ranges read ahead, which nobody waited for
 	Calls       int64 // system calls instead of the ring
 	Submissions int64 // system calls that submitted reads, each for as many as had been queued
 	Bytes       int64 // copied, which is less than was brought in
-}
-
-// Add returns the sums of c and d.
-func (c ReaderCounts) Add(d ReaderCounts) ReaderCounts {
-	return ReaderCounts{c.Reads + d.Reads, c.Started + d.Started, c.Calls + d.Calls, c.Submissions + d.Submissions, c.Bytes + d.Bytes}
 }

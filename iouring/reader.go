@@ -36,7 +36,7 @@ const (
 // thread nor on a P. Safe for concurrent use.
 //
 //	R1  Fetch returns once every range has been in the page cache, is known not to be there to read, or the Reader is closed.
-//	R2  Once Fetch or Start has returned, the Reader does not use the descriptor again: it may be closed, and its number given to another file.
+//	R2  Once Fetch or ReadAhead has returned, the Reader does not use the descriptor again: it may be closed, and its number given to another file.
 //	R3  Nothing is allocated for a read.
 //	R4  Long ranges are read in pieces of which several are in flight, and leave room for the short ones.
 //	R5  Close ends in bounded time and wakes everybody.
@@ -118,12 +118,12 @@ func openReader(k kernel, o Options) (*Reader, error) {
 	r := &Reader{park: o.Park, drainLimit: drainLimit, report: Report{Block: blockBytes}, scratch: make([]byte, pieceBytes)}
 	r.pool.New = func() any { return &request{wake: make(chan bool, 2)} }
 	err := errors.New("it is switched off")
-	if o.Ring != Off {
+	if o.Ring != ModeOff {
 		if err = r.openRing(k, o.Depth); err == nil {
 			return r, nil
 		}
 	}
-	if o.Ring == On {
+	if o.Ring == ModeOn {
 		return nil, fmt.Errorf("io_uring does not work here: %w", err)
 	}
 	r.report.Reason = fmt.Sprintf("no io_uring: %v", err)
@@ -296,8 +296,8 @@ func (r *Reader) release(q *request) {
 	r.pool.Put(q)
 }
 
-// Start begins to read the ranges and does not wait. It is a hint: what finds the ring half full is dropped. It returns how many ranges it took.
-func (r *Reader) Start(fd int, ranges []Range) int {
+// ReadAhead begins to read the ranges and does not wait. It is a hint: what finds the ring half full is dropped. It returns how many ranges it took.
+func (r *Reader) ReadAhead(fd int, ranges []Range) int {
 	if r.ring == nil || r.broken.Load() {
 		return 0
 	}
@@ -329,8 +329,8 @@ func (r *Reader) Start(fd int, ranges []Range) int {
 	return taken
 }
 
-// Settle waits until nothing is being read that was begun by Start, so that what those ranges held can be overwritten past the page cache: for limit at most, after
-// which it is an error. What Start is asked for meanwhile is dropped. What was in flight when the ring failed is given that long to end: nobody is told.
+// Settle waits until nothing is being read that was begun by ReadAhead, so that what those ranges held can be overwritten past the page cache: for limit at most, after
+// which it is an error. What ReadAhead is asked for meanwhile is dropped. What was in flight when the ring failed is given that long to end: nobody is told.
 func (r *Reader) Settle(limit time.Duration) error {
 	if r.ring == nil {
 		return nil

@@ -88,10 +88,10 @@ func TestFetch(t *testing.T) {
 	const size = 8 << 20
 	f := newCachedFile(t, size)
 	fd := int(f.Fd())
-	for name, o := range map[string]Options{"ring": {Ring: On}, "tiny ring": {Ring: On, Depth: 2}, "calls": {Ring: Off}} {
+	for name, o := range map[string]Options{"ring": {Ring: ModeOn}, "tiny ring": {Ring: ModeOn, Depth: 2}, "calls": {Ring: ModeOff}} {
 		t.Run(name, func(t *testing.T) {
 			r := newReader(t, linux, o)
-			if r.Report().Ring != (o.Ring == On) || (r.Report().Reason == "") != (o.Ring == On) {
+			if r.Report().Ring != (o.Ring == ModeOn) || (r.Report().Reason == "") != (o.Ring == ModeOn) {
 				t.Errorf("%+v", r.Report())
 			}
 			rng := rand.New(rand.NewPCG(1, 2))
@@ -159,7 +159,7 @@ func crowd(t *testing.T, f cachedFile, r *Reader, goroutines, rounds int) {
 					xs[i].Off = rng.Int64N(int64(size - xs[i].Len))
 				}
 				if g%7 == 0 {
-					r.Start(int(f.Fd()), xs)
+					r.ReadAhead(int(f.Fd()), xs)
 				}
 				if err := r.Fetch(int(f.Fd()), xs); err != nil {
 					t.Error(err)
@@ -189,7 +189,7 @@ func TestCrowd(t *testing.T) {
 		for _, depth := range []int{1, 4, 128} {
 			t.Run(fmt.Sprintf("procs=%d/depth=%d", procs, depth), func(t *testing.T) {
 				defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(procs))
-				r := newReader(t, linux, Options{Ring: On, Depth: depth})
+				r := newReader(t, linux, Options{Ring: ModeOn, Depth: depth})
 				crowd(t, f, r, 24, 20)
 				if c := r.Counts(); c.Reads == 0 || c.Calls != 0 {
 					t.Errorf("%+v", c)
@@ -222,7 +222,7 @@ func TestFetchInterrupted(t *testing.T) {
 		}
 		return linux.enter(fd, submit, min, flags)
 	}
-	crowd(t, f, newReader(t, k, Options{Ring: On, Depth: 8}), 16, 30)
+	crowd(t, f, newReader(t, k, Options{Ring: ModeOn, Depth: 8}), 16, 30)
 }
 
 // scripted is a reader whose kernel answers at once, as a function says.
@@ -247,7 +247,7 @@ func scripted(t *testing.T, answer func(fd int32, off int64, n int) int32) *Read
 		}
 		return 0
 	}
-	r = newReader(t, k, Options{Ring: On})
+	r = newReader(t, k, Options{Ring: ModeOn})
 	return r
 }
 
@@ -292,7 +292,7 @@ func TestFetchAnswers(t *testing.T) {
 				t.Errorf("%d tries, %+v: %v", tries+1000, r.Counts(), err)
 			}
 			tries = -1000 // nobody waits: its descriptor may be gone
-			if n := r.Start(fd, []Range{{0, 1}}); n != 1 || tries != -999 {
+			if n := r.ReadAhead(fd, []Range{{0, 1}}); n != 1 || tries != -999 {
 				t.Errorf("started %d, %d tries", n, tries+1000)
 			}
 		})
@@ -320,7 +320,7 @@ func TestReaderRefused(t *testing.T) {
 			p := &opener{kernel: linux}
 			refuse(p, e)
 			before := descriptors(t)
-			if _, err := openReader(p.kernel, Options{Ring: On}); !errors.Is(err, e) {
+			if _, err := openReader(p.kernel, Options{Ring: ModeOn}); !errors.Is(err, e) {
 				t.Errorf("%s, %v, insisting: %v", step, e, err)
 			}
 			r, err := openReader(p.kernel, Options{})
@@ -331,7 +331,7 @@ func TestReaderRefused(t *testing.T) {
 			if err := r.Fetch(int(f.Fd()), []Range{{100, 5000}}); err != nil || f.cached(t, Range{0, 1 << 20}) != 2 {
 				t.Errorf("%s, %v: %v", step, e, err)
 			}
-			if n := r.Start(int(f.Fd()), []Range{{1 << 19, 1}}); n != 0 {
+			if n := r.ReadAhead(int(f.Fd()), []Range{{1 << 19, 1}}); n != 0 {
 				t.Errorf("%d started by system calls", n)
 			}
 			if err := errors.Join(r.Close(), r.Close()); err != nil {
@@ -358,7 +358,7 @@ func TestRingBreaks(t *testing.T) {
 		}
 		return linux.enter(fd, submit, min, flags)
 	}
-	r, err := openReader(k, Options{Ring: On, Depth: 8})
+	r, err := openReader(k, Options{Ring: ModeOn, Depth: 8})
 	if err != nil {
 		t.Skip(err)
 	}
@@ -376,7 +376,7 @@ func TestCloseInFlight(t *testing.T) {
 	f := newCachedFile(t, 8<<20)
 	before := descriptors(t)
 	for round := range 20 {
-		r, err := openReader(linux, Options{Ring: On, Depth: 4})
+		r, err := openReader(linux, Options{Ring: ModeOn, Depth: 4})
 		if err != nil {
 			t.Skip(err)
 		}
@@ -387,7 +387,7 @@ func TestCloseInFlight(t *testing.T) {
 			wg.Go(func() {
 				rng := rand.New(rand.NewPCG(uint64(round), uint64(g)))
 				for closed.Load() == 0 {
-					r.Start(int(f.Fd()), []Range{{rng.Int64N(4 << 20), 8192}})
+					r.ReadAhead(int(f.Fd()), []Range{{rng.Int64N(4 << 20), 8192}})
 					err := r.Fetch(int(f.Fd()), []Range{{rng.Int64N(4 << 20), 1 << uint(rng.IntN(22))}, {rng.Int64N(4 << 20), 100}})
 					if err != nil {
 						if closed.Add(1); !errors.Is(err, os.ErrClosed) {
@@ -422,7 +422,7 @@ func TestReadNeverEnds(t *testing.T) {
 		}
 		return linux.enter(fd, submit, min, flags)
 	}
-	r, err := openReader(k, Options{Ring: On, Depth: 4})
+	r, err := openReader(k, Options{Ring: ModeOn, Depth: 4})
 	if err != nil {
 		t.Skip(err)
 	}
@@ -445,8 +445,8 @@ func TestReadNeverEnds(t *testing.T) {
 	_ = unix.Close(ring.fd)
 }
 
-// Start is bounded, leaves half the ring to those who wait, and hands everything over before it returns (R2).
-func TestStart(t *testing.T) {
+// ReadAhead is bounded, leaves half the ring to those who wait, and hands everything over before it returns (R2).
+func TestReadAhead(t *testing.T) {
 	f := newCachedFile(t, 8<<20)
 	var taken atomic.Int64
 	k := linux
@@ -454,7 +454,7 @@ func TestStart(t *testing.T) {
 		taken.Add(int64(submit))
 		return linux.enter(fd, submit, min, flags)
 	}
-	r := newReader(t, k, Options{Ring: On, Depth: 8})
+	r := newReader(t, k, Options{Ring: ModeOn, Depth: 8})
 	fd, err := unix.Dup(int(f.Fd()))
 	if err != nil {
 		t.Fatal(err)
@@ -472,7 +472,7 @@ func TestStart(t *testing.T) {
 	if n != 4 {
 		t.Errorf("%d of a ring of 8", n)
 	}
-	if m := r.Start(fd, xs[n:n+1]); m > 1 {
+	if m := r.ReadAhead(fd, xs[n:n+1]); m > 1 {
 		t.Errorf("%d started", m)
 	}
 	r.mu.Lock()
@@ -488,7 +488,7 @@ func TestStart(t *testing.T) {
 	if got := f.cached(t, Range{0, 8 << 20}); got < n {
 		t.Errorf("%d blocks of %d came in", got, n)
 	}
-	if n := r.Start(int(f.Fd()), []Range{{0, 0}}); n != 0 {
+	if n := r.ReadAhead(int(f.Fd()), []Range{{0, 0}}); n != 0 {
 		t.Errorf("nothing at all: %d", n)
 	}
 }
@@ -499,7 +499,7 @@ func TestFetchAllocates(t *testing.T) {
 		t.Skip("the race detector has pools forget")
 	}
 	f := newCachedFile(t, 1<<20)
-	r := newReader(t, linux, Options{Ring: On})
+	r := newReader(t, linux, Options{Ring: ModeOn})
 	xs := []Range{{0, 5000}, {1 << 19, 10}}
 	i := 0
 	if n := testing.AllocsPerRun(200, func() {
@@ -523,7 +523,7 @@ func TestIdle(t *testing.T) {
 		enters.Add(1)
 		return linux.enter(fd, submit, min, flags)
 	}
-	r := newReader(t, k, Options{Ring: On})
+	r := newReader(t, k, Options{Ring: ModeOn})
 	if err := r.Fetch(int(f.Fd()), []Range{{0, 1}}); err != nil {
 		t.Fatal(err)
 	}
@@ -538,7 +538,7 @@ func TestIdle(t *testing.T) {
 	}
 }
 
-// Settle waits for what Start has begun, for so long at most, and nothing is begun meanwhile.
+// Settle waits for what ReadAhead has begun, for so long at most, and nothing is begun meanwhile.
 func TestSettle(t *testing.T) {
 	f := newCachedFile(t, 8<<20)
 	var hold atomic.Bool
@@ -549,13 +549,13 @@ func TestSettle(t *testing.T) {
 		}
 		return linux.enter(fd, submit, min, flags)
 	}
-	r := newReader(t, k, Options{Ring: On, Depth: 16})
+	r := newReader(t, k, Options{Ring: ModeOn, Depth: 16})
 	if err := r.Settle(time.Second); err != nil {
 		t.Fatal(err)
 	}
 	hold.Store(true)
 	started := make(chan int)
-	go func() { started <- r.Start(int(f.Fd()), []Range{{0, 4096}}) }()
+	go func() { started <- r.ReadAhead(int(f.Fd()), []Range{{0, 4096}}) }()
 	for busy := false; !busy; time.Sleep(time.Millisecond) {
 		r.mu.Lock()
 		busy = r.started == 1
@@ -571,7 +571,7 @@ func TestSettle(t *testing.T) {
 		waits = r.settle == 1
 		r.mu.Unlock()
 	}
-	if n := r.Start(int(f.Fd()), []Range{{1 << 20, 4096}}); n != 0 {
+	if n := r.ReadAhead(int(f.Fd()), []Range{{1 << 20, 4096}}); n != 0 {
 		t.Error("something was begun meanwhile")
 	}
 	hold.Store(false)
@@ -581,7 +581,7 @@ func TestSettle(t *testing.T) {
 	r.mu.Lock()
 	left := r.started
 	r.mu.Unlock()
-	if left != 0 || r.Start(int(f.Fd()), []Range{{1 << 20, 4096}}) != 1 {
+	if left != 0 || r.ReadAhead(int(f.Fd()), []Range{{1 << 20, 4096}}) != 1 {
 		t.Error("nothing can be begun afterwards")
 	}
 }
@@ -593,7 +593,7 @@ func TestLeadIsHandedOver(t *testing.T) {
 	if _, err := f.WriteAt(make([]byte, size), 0); err != nil {
 		t.Fatal(err)
 	}
-	r := newReader(t, linux, Options{Ring: On})
+	r := newReader(t, linux, Options{Ring: ModeOn})
 	q := &request{fd: int(f.Fd()), ranges: []Range{{0, size}}, long: true, wake: make(chan bool, 2)}
 	r.mu.Lock()
 	r.queue(q)
@@ -626,13 +626,13 @@ func TestSettleAfterFailure(t *testing.T) {
 		}
 		return linux.enter(fd, submit, min, flags)
 	}
-	r, err := openReader(k, Options{Ring: On, Depth: 8})
+	r, err := openReader(k, Options{Ring: ModeOn, Depth: 8})
 	if err != nil {
 		t.Skip(err)
 	}
 	fail.Store(true)
 	start := time.Now()
-	if n := r.Start(int(f.Fd()), []Range{{0, 4096}}); n != 1 {
+	if n := r.ReadAhead(int(f.Fd()), []Range{{0, 4096}}); n != 1 {
 		t.Fatalf("%d started", n)
 	}
 	const limit = 100 * time.Millisecond

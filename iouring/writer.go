@@ -22,12 +22,13 @@ const (
 	drainLimit = 5 * time.Second
 )
 
-// writer is the Device over a queue.
+// Writer makes durable writes to a file: each is on stable storage when it completes. Several writes are in flight at once and complete in any
+// order. One goroutine at a time may use it.
 //
 //	id:  free ──Do──▶ in flight ──land──▶ free
 //	                   ▲     │
 //	                   └─────┘ push again: the rest of a short write, or all of an interrupted one
-type writer struct {
+type Writer struct {
 	q      queue
 	file   *os.File // a descriptor of its own for O_DIRECT; nil if the caller's is used
 	block  int
@@ -47,8 +48,8 @@ type flying struct {
 	again int // tries since then
 }
 
-func newWriter(q queue, file *os.File, block, depth int) *writer {
-	w := &writer{q: q, file: file, block: block, unit: 1, flight: make([]flying, depth), free: make([]uint64, depth),
+func newWriter(q queue, file *os.File, block, depth int) *Writer {
+	w := &Writer{q: q, file: file, block: block, unit: 1, flight: make([]flying, depth), free: make([]uint64, depth),
 		pause: againPause, drainLimit: drainLimit}
 	if file != nil {
 		w.unit = block
@@ -59,15 +60,21 @@ func newWriter(q queue, file *os.File, block, depth int) *writer {
 	return w
 }
 
-func (w *writer) Depth() int { return len(w.flight) }
+// Depth returns the greatest number of writes in flight.
+func (w *Writer) Depth() int { return len(w.flight) }
 
-func (w *writer) Block() int { return w.block }
+// Block returns the unit of writing in bytes: offsets, lengths and memory are multiples of it.
+func (w *Writer) Block() int { return w.block }
 
 var errTooMany = errors.New("more writes than the device's depth")
 
-// Do is Device.Do. The loop ends because every turn completes a write, waits in the kernel for one, or tries one again, for which
+// Do starts writes (as many as Depth allows beside those in flight; the caller keeps within it), waits until at least min of the writes in
+// flight have completed (0: does not wait) and appends the completions to dst. A short write is finished before it completes. A failed write is
+// a Completion with Err; the error returned beside them means that the Writer itself is unusable.
+//
+// The loop ends because every turn completes a write, waits in the kernel for one, or tries one again, for which
 // there is a bound.
-func (w *writer) Do(writes []Write, min int, dst []Completion) ([]Completion, error) {
+func (w *Writer) Do(writes []Write, min int, dst []Completion) ([]Completion, error) {
 	if w.failed != nil {
 		return dst, w.failed
 	}
@@ -102,20 +109,20 @@ func (w *writer) Do(writes []Write, min int, dst []Completion) ([]Completion, er
 	}
 }
 
-func (w *writer) aligned(x *Write) error {
+func (w *Writer) aligned(x *Write) error {
 	if len(x.Buf) == 0 || len(x.Buf)%w.block != 0 || x.Off < 0 || x.Off%int64(w.block) != 0 {
 		return fmt.Errorf("write of %d bytes at %d: want whole blocks of %d", len(x.Buf), x.Off, w.block)
 	}
 	return nil
 }
 
-func (w *writer) push(id uint64) {
+func (w *Writer) push(id uint64) {
 	f := &w.flight[id]
 	w.q.push(id, f.w.Off+int64(f.done), f.w.Buf[f.done:])
 }
 
 // reap takes what has completed. What must be written again is pushed.
-func (w *writer) reap(dst []Completion) []Completion {
+func (w *Writer) reap(dst []Completion) []Completion {
 	for {
 		id, res, ok := w.q.pop()
 		if !ok {
@@ -131,7 +138,7 @@ func (w *writer) reap(dst []Completion) []Completion {
 }
 
 // decide says whether a write has ended, and how; if not, it has been pushed again.
-func (w *writer) decide(id uint64, res int32) (err error, landed bool) {
+func (w *Writer) decide(id uint64, res int32) (err error, landed bool) {
 	f := &w.flight[id]
 	switch judge(res, len(f.w.Buf)-f.done) {
 	case verdictDone:
@@ -165,11 +172,11 @@ func (w *writer) decide(id uint64, res int32) (err error, landed bool) {
 	return nil, false
 }
 
-func (w *writer) mark(f *flying, err error) error {
+func (w *Writer) mark(f *flying, err error) error {
 	return fmt.Errorf("write of %d bytes at %d: %w", len(f.w.Buf), f.w.Off, err)
 }
 
-func (w *writer) land(id uint64, err error) Completion {
+func (w *Writer) land(id uint64, err error) Completion {
 	f := &w.flight[id]
 	raceAcquire(f.w.Buf)
 	c := Completion{Tag: f.w.Tag, Err: err}
@@ -178,8 +185,8 @@ func (w *writer) land(id uint64, err error) Completion {
 	return c
 }
 
-// Close is Device.Close. Its error covers writes that failed while it waited. A second Close does nothing.
-func (w *writer) Close() error {
+// Close waits for the writes in flight, then releases everything but the file. After ErrInFlight not all have ended. Its error covers writes that failed while it waited. A second Close does nothing.
+func (w *Writer) Close() error {
 	if w.closed {
 		return nil
 	}
@@ -195,7 +202,7 @@ func (w *writer) Close() error {
 
 // drain waits for the writes in flight. After a failure of the queue the kernel may still be reading their buffers, which the
 // caller is about to free; what can no longer be waited for is looked for.
-func (w *writer) drain() error {
+func (w *Writer) drain() error {
 	comps := make([]Completion, 0, len(w.flight))
 	var failed error
 	for len(w.free) < len(w.flight) && w.failed == nil {

@@ -103,7 +103,7 @@ func (q *fakeQueue) pop() (uint64, int32, bool) {
 func (q *fakeQueue) close() error { q.closed = true; return nil }
 
 // fakeWriter is a writer over q that goes on at multiples of unit.
-func fakeWriter(q queue, unit, depth int) *writer {
+func fakeWriter(q queue, unit, depth int) *Writer {
 	w := newWriter(q, nil, 4096, depth)
 	w.unit, w.pause, w.drainLimit = unit, 0, 50*time.Millisecond
 	return w

@@ -11,59 +11,61 @@ import (
 const (
 	minCounters = 1 << 12
 	maxCounters = 1 << 26
-	// perPage is how many counters there are for each page that fits. After as many hits as there are counters all of them
-	// are halved: more remember better, but follow a change later and stop at 15 in a loop.
-	perPage = 10
-	// PageOverhead is about how many bytes the policy itself takes for each page that it knows, counters included. They are
-	// in nobody's budget unless they are counted with the page, as they should be where pages are small.
+	// countersPerPage is the number of counters for each page that fits. Ristretto halves all counters after as many
+	// hits as there are counters. More counters remember better, but follow a change later, and in a loop they
+	// saturate at 15.
+	countersPerPage = 10
+	// PageOverhead is the approximate number of bytes that the policy itself takes for each page it knows, counters
+	// included. The Budget does not add it: a store of small pages counts it with each page.
 	PageOverhead = 176
-	// trusted is how often what is resident at the start counts as met.
-	trusted = 2
-	// never is the interval in seconds at which ristretto looks for keys that have expired. None does.
+	// residentAccesses is the number of accesses credited to a page that is resident when the adviser starts.
+	residentAccesses = 2
+	// never is the interval in seconds at which ristretto looks for expired keys. No key expires.
 	never = 365 * 24 * 3600
 )
 
-// Keys are dense, and ristretto takes a hash. A product with an odd number is one without collisions, in its low bits
-// neither, where the counters are; and it can be undone.
+// Keys are dense and ristretto takes a hash. Multiplication by an odd number has no collisions, not even in the low
+// bits that select the counters, and it has an inverse.
 const (
-	spread = 0x9e3779b97f4a7c15
-	gather = 0xf1de83e19937733d // spread*gather is 1
+	hashFactor  = 0x9e3779b97f4a7c15
+	hashInverse = 0xf1de83e19937733d // hashFactor*hashInverse is 1
 )
 
-func hash(key uint64) (uint64, uint64) { return key * spread, 0 }
+func hash(key uint64) (uint64, uint64) { return key * hashFactor, 0 }
 
-// told is a key with the cost that ristretto is to know.
-type told struct {
+// keyCost is a key and its cost in bytes.
+type keyCost struct {
 	key  uint64
 	cost int64
 }
 
-// met is what a key cost when it was met in a batch, and whether it was known before.
-type met struct {
+// access is the cost of a key that a batch recorded, and whether ristretto knew the key before the batch.
+type access struct {
 	cost  int64
 	known bool
 }
 
-// adviser is ristretto, fed by one goroutine, so that what it does with a batch is known at the end of the batch:
+// adviser is a ristretto cache that one goroutine feeds, so that the effects of a batch are known when the batch ends:
 //
-//   - it waits for ristretto after telling it of new keys, so that what it looks up next is so;
-//   - no key is new twice in a batch: it would be called rejected although it is in;
-//   - a batch is far shorter than ristretto's queue, so no Set is dropped;
-//   - what ristretto lets grow beyond its limit has to be admitted anew.
+//   - After it sets new keys it waits for ristretto. Later lookups see them.
+//   - It sets no new key twice in a batch: ristretto would report the second as rejected although the key is in.
+//   - A batch is far shorter than ristretto's queue, so ristretto drops no Set.
+//   - Ristretto lets known keys grow beyond its limit. The adviser readmits such keys.
 type adviser struct {
 	pages    Pages
-	cache    *ristretto.Cache[uint64, int64] // the value is the cost that was told last, never 0
+	cache    *ristretto.Cache[uint64, int64] // each value is the cost that was set last, never 0
 	counters int64
 	limit    int64 // MaxCost
-	known    int64 // keys in the cache, once what verdicts returns is taken off
+	known    int64 // keys in the cache; verdicts subtracts the keys that it returns
 
-	// Of the batch:
-	met            [HitsLen]met
-	fresh, changed []told
+	// The current batch:
+	accesses       [HitsLen]access
+	fresh, changed []keyCost
 
-	// closed is set once, before ristretto reports everything that it held as evicted.
+	// closed is set once, before ristretto reports all of its keys as evicted. A stale read leaves a key in evicted,
+	// which nothing reads any more.
 	closed   atomic.Bool
-	mu       sync.Mutex // held for an append by ristretto's goroutine
+	mu       sync.Mutex // held by ristretto's goroutine for an append
 	evicted  []uint64
 	rejected []uint64
 }
@@ -76,8 +78,8 @@ func newAdviser(pages Pages, limit, counters int64) (*adviser, error) {
 		NumCounters:            counters,
 		MaxCost:                limit,
 		BufferItems:            HitsLen,
-		OnEvict:                func(i *ristretto.Item[int64]) { a.verdict(&a.evicted, i) },
-		OnReject:               func(i *ristretto.Item[int64]) { a.verdict(&a.rejected, i) },
+		OnEvict:                func(i *ristretto.Item[int64]) { a.addVerdict(&a.evicted, i) },
+		OnReject:               func(i *ristretto.Item[int64]) { a.addVerdict(&a.rejected, i) },
 		KeyToHash:              hash,
 		IgnoreInternalCost:     true,
 		TtlTickerDurationInSec: never,
@@ -85,18 +87,18 @@ func newAdviser(pages Pages, limit, counters int64) (*adviser, error) {
 	return a, err
 }
 
-// verdict notes a key that ristretto does not keep. It runs on ristretto's goroutine. Ristretto may evict a key that it
-// sampled twice twice; the second time there is no value any more.
-func (a *adviser) verdict(list *[]uint64, i *ristretto.Item[int64]) {
+// addVerdict appends a key that ristretto did not keep. It runs on ristretto's goroutine. Ristretto may evict a key
+// twice if its sample holds the key twice; the second time the value is 0.
+func (a *adviser) addVerdict(list *[]uint64, i *ristretto.Item[int64]) {
 	if i.Value == 0 || a.closed.Load() {
 		return
 	}
 	a.mu.Lock()
-	*list = append(*list, i.Key*gather)
+	*list = append(*list, i.Key*hashInverse)
 	a.mu.Unlock()
 }
 
-// verdicts returns the keys that were not kept since the last call.
+// verdicts returns the keys that ristretto did not keep since the last call.
 func (a *adviser) verdicts() (evicted, rejected []uint64) {
 	a.mu.Lock()
 	evicted, rejected = a.evicted, a.rejected
@@ -106,31 +108,31 @@ func (a *adviser) verdicts() (evicted, rejected []uint64) {
 	return evicted, rejected
 }
 
-// feed tells ristretto of a batch of keys that were met: that they were, and what they cost now. It returns how many were
-// known and cost what they did. What is new is judged first, by how often it was met before:
-// ristretto lets in what has been met as often as what goes out, so one more would let in whatever comes.
+// feed gives ristretto a batch of accesses with the current costs. It returns the number of accesses to known keys
+// whose cost is unchanged. New keys are admitted first, before the batch is counted: ristretto admits a key that is as
+// frequent as its victim, so one more access would admit every new key.
 func (a *adviser) feed(keys []uint64) (hits int) {
-	a.judge(keys)
+	a.admitNew(keys)
 	a.changed = a.changed[:0]
 	grew := false
 	for i, key := range keys {
 		was, known := a.cache.Get(key)
-		switch m := a.met[i]; {
-		case !known || m.cost <= 0:
-		case m.cost != was:
+		switch now := a.accesses[i]; {
+		case !known || now.cost <= 0:
+		case now.cost != was:
 			if at := find(a.changed, key); at >= 0 {
-				a.changed[at].cost = m.cost
+				a.changed[at].cost = now.cost
 			} else {
-				a.changed = append(a.changed, told{key, m.cost})
+				a.changed = append(a.changed, keyCost{key, now.cost})
 			}
-			grew = grew || m.cost > was
-		case m.known:
+			grew = grew || now.cost > was
+		case now.known:
 			hits++
 		}
 	}
 	if len(a.changed) > 0 {
-		for _, t := range a.changed {
-			a.cache.Set(t.key, t.cost, t.cost)
+		for _, c := range a.changed {
+			a.cache.Set(c.key, c.cost, c.cost)
 		}
 		a.cache.Wait()
 		if grew && a.cache.RemainingCost() < 0 {
@@ -140,20 +142,20 @@ func (a *adviser) feed(keys []uint64) (hits int) {
 	return hits
 }
 
-// judge looks up what is known of the keys of a batch, and tells ristretto of those that are new or gone, if any.
-func (a *adviser) judge(keys []uint64) {
+// admitNew notes the costs of the keys of a batch, admits the new keys and forgets those that are no longer resident.
+func (a *adviser) admitNew(keys []uint64) {
 	a.fresh = a.fresh[:0]
 	for i, key := range keys {
 		a.pages.Touch(key)
 		cost := a.pages.Cost(key)
-		_, known := a.cache.GetTTL(key) // unlike Get this does not count
-		a.met[i] = met{cost, known}
+		_, known := a.cache.GetTTL(key) // unlike Get, this does not count as an access
+		a.accesses[i] = access{cost, known}
 		switch {
 		case known && cost <= 0:
 			a.forget(key)
 		case !known && cost > 0:
-			if find(a.fresh, key) < 0 { // what it costs if it is met again is a change
-				a.fresh = append(a.fresh, told{key, cost})
+			if find(a.fresh, key) < 0 { // feed treats a second, different cost as a change
+				a.fresh = append(a.fresh, keyCost{key, cost})
 			}
 		}
 	}
@@ -162,34 +164,34 @@ func (a *adviser) judge(keys []uint64) {
 	}
 }
 
-// find is where the key is in the list, -1 if it is not.
-func find(list []told, key uint64) int {
-	return slices.IndexFunc(list, func(t told) bool { return t.key == key })
+// find returns the index of the key in the list, or -1.
+func find(list []keyCost, key uint64) int {
+	return slices.IndexFunc(list, func(c keyCost) bool { return c.key == key })
 }
 
-// admit tells ristretto of keys that it does not know, and waits for what it makes of them.
-func (a *adviser) admit(list []told) {
-	for _, t := range list {
-		if a.cache.Set(t.key, t.cost, t.cost) {
+// admit sets keys that ristretto does not know, and waits for its verdicts.
+func (a *adviser) admit(list []keyCost) {
+	for _, c := range list {
+		if a.cache.Set(c.key, c.cost, c.cost) {
 			a.known++
 		}
 	}
 	a.cache.Wait()
 }
 
-// readmit takes those keys out that are still known, and lets them compete for their places anew.
-func (a *adviser) readmit(list []told) {
+// readmit removes the keys that are still known and lets them compete for admission again.
+func (a *adviser) readmit(list []keyCost) {
 	n := 0
-	for _, t := range list {
-		if a.forget(t.key) && t.cost > 0 {
-			list[n] = t
+	for _, c := range list {
+		if a.forget(c.key) && c.cost > 0 {
+			list[n] = c
 			n++
 		}
 	}
 	a.admit(list[:n])
 }
 
-// forget takes a key out; false: it was not known.
+// forget removes a key. It reports whether the key was known.
 func (a *adviser) forget(key uint64) bool {
 	if _, known := a.cache.GetTTL(key); !known {
 		return false
@@ -199,22 +201,22 @@ func (a *adviser) forget(key uint64) bool {
 	return true
 }
 
-// load admits everything that is resident, as met so often that what is met once, as in a scan, takes no place of it: how often it was really met nobody has
-// counted.
+// load admits every resident page until stop returns true. The real number of accesses is unknown, so each page is
+// credited with enough of them that a page accessed once, as in a scan, does not replace it.
 func (a *adviser) load(stop func() bool) {
-	var list []told
+	var list []keyCost
 	admit := func() {
 		a.admit(list)
-		for range trusted {
-			for _, t := range list {
-				a.cache.Get(t.key)
+		for range residentAccesses {
+			for _, c := range list {
+				a.cache.Get(c.key)
 			}
 		}
 		list = list[:0]
 	}
 	a.pages.Each(func(key uint64) bool {
 		if cost := a.pages.Cost(key); cost > 0 {
-			list = append(list, told{key, cost})
+			list = append(list, keyCost{key, cost})
 		}
 		if len(list) < HitsLen {
 			return true
@@ -225,17 +227,17 @@ func (a *adviser) load(stop func() bool) {
 	admit()
 }
 
-// resize changes the limit. Where less fits than is known, keys are admitted anew until it does: each that gets in
-// pages out what is worth less, each that does not is less itself.
+// resize changes the limit. If the known keys exceed it, resize readmits keys until they fit or stop returns true: each
+// admitted key evicts less valuable ones, and a rejected key is the less valuable one itself.
 func (a *adviser) resize(limit int64, stop func() bool) {
 	a.limit = limit
 	a.cache.UpdateMaxCost(limit)
 	if a.cache.RemainingCost() >= 0 {
 		return
 	}
-	var list []told
+	var list []keyCost
 	a.pages.Each(func(key uint64) bool {
-		list = append(list, told{key, a.pages.Cost(key)})
+		list = append(list, keyCost{key, a.pages.Cost(key)})
 		if len(list) < HitsLen {
 			return !stop()
 		}
@@ -246,7 +248,7 @@ func (a *adviser) resize(limit int64, stop func() bool) {
 	a.readmit(list)
 }
 
-// cost is what the known keys cost.
+// cost returns the total cost of the known keys, in bytes.
 func (a *adviser) cost() int64 { return a.limit - a.cache.RemainingCost() }
 
 func (a *adviser) close() {

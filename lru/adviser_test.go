@@ -7,75 +7,17 @@ import (
 	"testing"
 )
 
-func TestHash(t *testing.T) {
+func TestHashIsReversible(t *testing.T) {
 	for _, key := range []uint64{0, 1, 2, 12345, 1 << 40, 1<<64 - 1} {
-		if h, conflict := hash(key); h*gather != key || conflict != 0 {
-			t.Errorf("key %d comes back as %d", key, h*gather)
+		if h, conflict := hash(key); h*hashInverse != key || conflict != 0 {
+			t.Errorf("key %d is reversed to %d", key, h*hashInverse)
 		}
 	}
 }
 
-// world is a store with a policy that has no goroutine, and one transaction.
-type world struct {
-	*store
-	p *Policy
-	a Account
-	h Hits
-}
-
-func newWorld(t *testing.T, capacity int64, keys int) *world {
-	b := NewBudget(capacity)
-	w := &world{store: newStore(b, keys)}
-	w.p = newPolicy(b, w.store, Options{})
-	b.Register(&w.a)
-	t.Cleanup(w.p.shut)
-	return w
-}
-
-// put makes a page cost so much, or only hits it, and has the policy hear of it.
-func (w *world) put(key uint64, cost int64) {
-	pressure := None
-	if w.cost(key) != cost {
-		pressure = w.set(&w.a, key, cost)
-	}
-	if w.h.Add(key) || pressure != None {
-		w.settleAll()
-	}
-}
-
-// settleAll tells the policy and the budget everything.
-func (w *world) settleAll() {
-	w.budget.Settle(&w.a)
-	w.p.Take(&w.h)
-	w.p.step()
-}
-
-// check compares the adviser's books with what it has, and wants the bound kept.
-func (w *world) check(t *testing.T) {
-	t.Helper()
-	if a := w.p.adviser; a != nil { // else there is room enough
-		a.cache.Wait()
-		keys, cost := int64(0), int64(0)
-		a.cache.IterValues(func(v int64) bool {
-			keys++
-			cost += v
-			return false
-		})
-		if a.known != keys || a.cost() != cost {
-			t.Fatalf("known are %d keys of %d bytes, booked %d keys of %d bytes", keys, cost, a.known, a.cost())
-		}
-		if cost > a.limit {
-			t.Fatalf("the adviser keeps %d bytes, its limit is %d", cost, a.limit)
-		}
-	}
-	if heap, _ := w.budget.Resident(); heap != w.moved.Load() || heap > w.budget.Capacity() {
-		t.Fatalf("%d bytes are resident, %d told, capacity %d", w.moved.Load(), heap, w.budget.Capacity())
-	}
-}
-
-// Whatever is new, grows, shrinks, goes, is swept or resized: the adviser stays within its limit, its books are right, and the bound is
-// kept. Proves L2, trap 22.
-func TestBooks(t *testing.T) {
+// While pages appear, grow, shrink, are freed, swept and resized, the adviser stays within its limit, its counts
+// match ristretto's contents, and the resident bytes stay within the capacity. Proves U2, trap 22.
+func TestAdviserCountsMatchRistretto(t *testing.T) {
 	const keys = 2000
 	w := newWorld(t, 1<<20, keys)
 	rng := rand.New(rand.NewPCG(3, 1))
@@ -104,19 +46,21 @@ func TestBooks(t *testing.T) {
 			w.check(t)
 		}
 	}
-	if s := w.p.Stats(); s.Evictions == 0 || s.Rejections == 0 && !deaf || s.Hits == 0 || s.Active && s.Keys != w.p.adviser.known {
+	s := w.p.Stats()
+	if s.Evictions == 0 || s.Rejections == 0 && !undercounts || s.Hits == 0 ||
+		s.Active && s.Keys != w.p.adviser.known {
 		t.Errorf("too little happened: %+v", s)
 	}
 }
 
-// Pages that only grow push out others, or go. Proves L2, trap 22.
-func TestGrowth(t *testing.T) {
+// Pages that only grow evict others, or are evicted. Proves U2, trap 22.
+func TestGrowingPagesStayWithinCapacity(t *testing.T) {
 	w := newWorld(t, 1<<20, 100)
 	for n := range 100000 {
 		key := uint64(n*n) % 100
 		w.put(key, w.cost(key)+200)
 		if heap, _ := w.budget.Resident(); heap > 1<<20+1<<20/100 {
-			t.Fatalf("%d bytes are resident", heap)
+			t.Fatalf("%d bytes resident", heap)
 		}
 	}
 	w.settleAll()
@@ -124,12 +68,11 @@ func TestGrowth(t *testing.T) {
 	if s := w.p.Stats(); s.Evictions == 0 {
 		t.Errorf("nothing was evicted: %+v", s)
 	} else if s.Swept > s.Capacity {
-		t.Errorf("swept: %d", s.Swept)
+		t.Errorf("%d bytes were evicted by clock", s.Swept)
 	}
 }
 
-// A key that is new twice in a batch stays.
-func TestNewTwice(t *testing.T) {
+func TestKeyNewTwiceInABatchIsAdmitted(t *testing.T) {
 	w := newWorld(t, 1<<20, 100)
 	for key := range uint64(60) {
 		w.put(key, 10000)
@@ -145,8 +88,8 @@ func TestNewTwice(t *testing.T) {
 	w.check(t)
 }
 
-// A scan passes through without pushing out what is used. Proves L5.
-func TestScan(t *testing.T) {
+// Proves U5.
+func TestScanDoesNotEvictHotPages(t *testing.T) {
 	const hot, keys = 800, 100000
 	w := newWorld(t, 1000*1000, keys)
 	for range 8 {
@@ -159,19 +102,20 @@ func TestScan(t *testing.T) {
 	}
 	w.settleAll()
 	w.check(t)
-	gone := 0
+	evicted := 0
 	for key := range uint64(hot) {
 		if w.cost(key) == 0 {
-			gone++
+			evicted++
 		}
 	}
-	if gone > hot/50 && !deaf {
-		t.Errorf("a scan pushed out %d of %d pages that are used", gone, hot)
+	if evicted > hot/50 && !undercounts {
+		t.Errorf("a scan evicted %d of %d hot pages", evicted, hot)
 	}
 }
 
-// A resize to almost nothing has everything evicted at once, and no callback waits for anybody.
-func TestManyVerdicts(t *testing.T) {
+// A resize to almost nothing evicts everything in one step, without a deadlock between ristretto's callbacks and the
+// policy.
+func TestResizeEvictsEverythingAtOnce(t *testing.T) {
 	const keys = 100000
 	w := newWorld(t, keys*10, keys)
 	for key := range uint64(keys * 9 / 10) {
@@ -187,8 +131,8 @@ func TestManyVerdicts(t *testing.T) {
 	}
 }
 
-// With pages far smaller than at the start, the adviser gets more counters.
-func TestMoreCounters(t *testing.T) {
+// If pages are far smaller than at the start, the policy replaces the adviser by one with more counters.
+func TestSmallerPagesGetMoreCounters(t *testing.T) {
 	const keys = 50000
 	w := newWorld(t, 1<<20, keys)
 	w.put(0, 1<<20*3/4)
@@ -201,23 +145,27 @@ func TestMoreCounters(t *testing.T) {
 	w.settleAll()
 	w.check(t)
 	if n := w.p.adviser.counters; n < 4*few {
-		t.Errorf("%d counters for %d keys, %d at first", n, w.p.adviser.known, few)
+		t.Errorf("%d counters for %d keys, %d at the start", n, w.p.adviser.known, few)
 	}
 }
 
-// BenchmarkFeed is what a key costs the policy's goroutine, and in keeping, what a known key costs in memory.
+// BenchmarkFeed measures the time that the policy's goroutine takes for a key, and the memory of a known key.
 func BenchmarkFeed(b *testing.B) {
 	const keys, size = 1 << 18, 4096
 	for _, c := range []struct {
 		name string
-		near float64 // how many keys are met
+		keys float64 // number of keys accessed
 		skew float64
-	}{{"keys=hit/dist=uniform", keys * 3 / 4, 1}, {"keys=hit/dist=skewed", keys * 3 / 4, 8}, {"keys=hit-or-new/dist=uniform", 2 * keys, 1}} {
+	}{
+		{"keys=hit/dist=uniform", keys * 3 / 4, 1},
+		{"keys=hit/dist=skewed", keys * 3 / 4, 8},
+		{"keys=hit-or-new/dist=uniform", 2 * keys, 1},
+	} {
 		b.Run(c.name, func(b *testing.B) {
 			budget := NewBudget(keys * size)
 			s := newStore(budget, 2*keys)
 			p := newPolicy(budget, s, Options{})
-			defer p.shut()
+			defer p.stopAdviser()
 			for key := range uint64(keys * 3 / 4) {
 				s.set(&s.own, key, size)
 			}
@@ -231,13 +179,13 @@ func BenchmarkFeed(b *testing.B) {
 			rng := rand.New(rand.NewPCG(1, 1))
 			b.ReportAllocs()
 			for b.Loop() {
-				key := uint64(c.near * math.Pow(rng.Float64(), c.skew))
+				key := uint64(c.keys * math.Pow(rng.Float64(), c.skew))
 				if s.cost(key) == 0 {
 					s.set(&s.own, key, size)
 				}
 				if h.Add(key) {
 					p.Take(&h)
-					p.rested = 0
+					p.fed = 0
 					p.round()
 				}
 			}

@@ -1,105 +1,122 @@
 package lru
 
 import (
+	"strconv"
 	"sync"
 	"sync/atomic"
 )
 
-// Pressure is what Count has to say about the bytes that are resident.
+// Pressure is how far the resident bytes exceed the capacity.
 type Pressure uint8
 
-// From none at all to too much.
+// The levels of pressure, in ascending order.
 const (
-	None Pressure = iota // there is room, or nothing new to say
-	Over                 // above the capacity: hand over the hits and kick the policy
-	Hard                 // above it by more than 2 %: page out before going on, in small steps until Excess is none, for others do too
+	PressureNone Pressure = iota // within the capacity, or the account has settled nothing
+	PressureSoft                 // above the capacity: the caller hands over its hits and kicks the policy
+	// PressureHard is more than 2 % above the capacity. The caller evicts before it goes on, in small steps until
+	// Excess is at most 0, because other goroutines evict at the same time.
+	PressureHard
 )
 
-// String returns the pressure's name.
-func (p Pressure) String() string { return [...]string{"none", "over", "hard"}[p] }
+// String returns the level's name.
+func (p Pressure) String() string {
+	switch p {
+	case PressureNone:
+		return "none"
+	case PressureSoft:
+		return "soft"
+	case PressureHard:
+		return "hard"
+	}
+	return "Pressure(" + strconv.Itoa(int(p)) + ")"
+}
 
 const (
-	hiddenShare = 64 // all accounts together hide at most this part of the capacity
-	hardShare   = 50 // what may be above the capacity before pressure is hard
-	minAccounts = 16 // shares are as small as for this many
+	unsettledShare = 64 // all accounts together hold back at most capacity/unsettledShare
+	hardShare      = 50 // pressure is hard above capacity + capacity/hardShare
+	minAccounts    = 16 // with fewer accounts, shares are as small as with this many
 )
 
-// Budget counts resident bytes against a capacity. Safe for concurrent use.
+// A Budget counts resident bytes against a capacity. It is safe for concurrent use.
 type Budget struct {
-	// capacity in bytes, at least 1. Written by SetCapacity; a stale one is the bound of a moment ago.
+	// capacity in bytes, at least 1. Written by SetCapacity. A stale read yields the previous capacity.
 	capacity atomic.Int64
-	// grain is what an account may hide of each kind. Written by Register and SetCapacity under mu; a stale one is that of a
-	// moment ago, and the account may hide for once what it has just counted.
+	// grain is the number of bytes that an account may hold back of each kind. Written by Register and SetCapacity
+	// under mu. After a stale read an account may hold back up to the previous grain until it counts again.
 	grain atomic.Int64
-	_     [48]byte // what everybody reads is not what tell writes
-	// heap and mapped are the bytes told. Added to by any account; a stale or torn pair is off by what was told meanwhile.
+	_     [48]byte // keeps the fields that every goroutine reads out of the cache line that settle writes
+	// heap and mapped are the settled bytes. Any account adds to them. A stale or torn pair lacks the latest
+	// settlements.
 	heap   atomic.Int64
 	mapped atomic.Int64
 	_      [48]byte
 
 	mu       sync.Mutex
 	accounts []*Account // registered
-	settled  int        // how many there were when all were settled last
+	settled  int        // number of accounts when settleAll last ran
 }
 
-// Account is what one goroutine has counted and not yet told. It belongs to one goroutine at a time, which adds to it; the Budget may settle it meanwhile.
+// An Account holds the bytes that one goroutine has counted and not yet settled. One goroutine at a time adds to it;
+// the Budget may settle it at any moment.
 type Account struct{ heap, mapped atomic.Int64 }
 
-// NewBudget returns a budget of so many bytes.
+// NewBudget returns a budget with the given capacity in bytes.
 func NewBudget(capacity int64) *Budget {
 	b := new(Budget)
 	b.SetCapacity(capacity)
 	return b
 }
 
-// Register takes the account in, for good: every account's share becomes smaller. Those who may lie idle with more than that are settled, once there
-// are an eighth more than the last time.
+// Register adds an account, for good. Every account's share shrinks. Idle accounts may then hold back more than their
+// share, so Register settles all accounts each time their number has grown by an eighth.
 func (b *Budget) Register(a *Account) {
 	b.mu.Lock()
 	b.accounts = append(b.accounts, a)
-	b.share()
+	b.setGrain()
 	if n := len(b.accounts); n > minAccounts && n > b.settled+b.settled/8 {
 		b.settleAll()
 	}
 	b.mu.Unlock()
 }
 
-// SetCapacity changes the capacity, and settles every account that is registered.
+// SetCapacity sets the capacity in bytes and settles all registered accounts. A capacity below 1 counts as 1.
 func (b *Budget) SetCapacity(capacity int64) {
 	b.mu.Lock()
 	b.capacity.Store(max(1, capacity))
-	b.share()
+	b.setGrain()
 	b.settleAll()
 	b.mu.Unlock()
 }
 
-// share works out the grain: half an account's share, because there are two kinds.
-func (b *Budget) share() {
-	b.grain.Store(b.capacity.Load() / hiddenShare / max(minAccounts, int64(len(b.accounts))) / 2)
+// setGrain sets grain to half of an account's share, because there are two kinds of bytes.
+func (b *Budget) setGrain() {
+	b.grain.Store(b.capacity.Load() / unsettledShare / max(minAccounts, int64(len(b.accounts))) / 2)
 }
 
 func (b *Budget) settleAll() {
 	for _, a := range b.accounts {
-		b.tell(a)
+		b.settle(a)
 	}
 	b.settled = len(b.accounts)
 }
 
-// Capacity is the bound in bytes.
+// Capacity returns the capacity in bytes.
 func (b *Budget) Capacity() int64 { return b.capacity.Load() }
 
-// Count counts bytes that have become resident, or if negative are no more. Pressure is news: it comes once the account
-// has something to tell, every capacity/2048 bytes at the latest, and is None in between.
+// Count adds bytes that have become resident to the account; negative numbers are bytes that no longer are. It settles
+// the account once it holds back more than its grain, which is at most capacity/2048, and then returns the pressure.
+// Otherwise it returns PressureNone.
 func (b *Budget) Count(a *Account, heap, mapped int64) Pressure {
 	h, m := a.heap.Add(heap), a.mapped.Add(mapped)
 	if max(h, -h, m, -m) <= b.grain.Load() {
-		return None
+		return PressureNone
 	}
 	return b.Settle(a)
 }
 
-// tell adds what the account hides to what everybody knows. Both its owner and who settles all may be at it: each byte is told by one of them.
-func (b *Budget) tell(a *Account) {
+// settle moves the account's bytes to the totals. The account's owner and settleAll may run it at the same time: Swap
+// gives each byte to one of them.
+func (b *Budget) settle(a *Account) {
 	if n := a.heap.Swap(0); n != 0 {
 		b.heap.Add(n)
 	}
@@ -108,25 +125,25 @@ func (b *Budget) tell(a *Account) {
 	}
 }
 
-// Settle tells all that the account hides.
+// Settle moves all bytes that the account holds back to the totals, and returns the pressure.
 func (b *Budget) Settle(a *Account) Pressure {
-	b.tell(a)
+	b.settle(a)
 	switch excess, capacity := b.Excess(), b.Capacity(); {
 	case excess > capacity/hardShare:
-		return Hard
+		return PressureHard
 	case excess > 0:
-		return Over
+		return PressureSoft
 	}
-	return None
+	return PressureNone
 }
 
-// Resident is how many bytes are resident, as far as has been told.
+// Resident returns the settled resident bytes.
 func (b *Budget) Resident() (heap, mapped int64) { return b.heap.Load(), b.mapped.Load() }
 
-// Excess is how many bytes are resident above the capacity; negative: how many there is room for.
+// Excess returns the settled bytes above the capacity. A negative result is the free capacity.
 func (b *Budget) Excess() int64 { return b.total() - b.Capacity() }
 
-// Full is how much of the capacity is used, in percent.
-func (b *Budget) Full() int64 { return int64(100 * float64(b.total()) / float64(b.Capacity())) }
+// UsedPercent returns the settled bytes in percent of the capacity, rounded toward zero.
+func (b *Budget) UsedPercent() int64 { return int64(100 * float64(b.total()) / float64(b.Capacity())) }
 
 func (b *Budget) total() int64 { return b.heap.Load() + b.mapped.Load() }

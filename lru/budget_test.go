@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// What is told differs from what is resident by no more than capacity/64, for each kind and for both, whoever counts, and by nothing
-// once it is settled. Proves L1, traps 8 and 21.
-func TestHiddenBytes(t *testing.T) {
+// However many goroutines count, settled and resident bytes differ by at most capacity/64, for each kind and for the
+// sum, and not at all once every account is settled. Proves U1, traps 8 and 21.
+func TestUnsettledBytesAreBounded(t *testing.T) {
 	const capacity, workers, largest = 1 << 30, 64, 20000
 	b := NewBudget(capacity)
 	accounts := make([]Account, workers)
@@ -34,7 +34,7 @@ func TestHiddenBytes(t *testing.T) {
 		h, m := b.Resident()
 		dh, dm := heap.Load()-h, mapped.Load()-m
 		if max(dh, -dh, dm, -dm, dh+dm, -dh-dm) > capacity/64 {
-			t.Errorf("hidden: %d heap, %d mapped, at most %d", dh, dm, capacity/64)
+			t.Errorf("unsettled: %d heap, %d mapped, limit %d", dh, dm, capacity/64)
 		}
 	}
 	for i := range accounts {
@@ -45,10 +45,9 @@ func TestHiddenBytes(t *testing.T) {
 	}
 }
 
-// Shares shrink as accounts are registered, and follow the capacity.
-func TestShares(t *testing.T) {
+func TestShareFollowsAccountsAndCapacity(t *testing.T) {
 	b := NewBudget(64 * 16 * 2 * 100)
-	hides := func() int64 {
+	held := func() int64 {
 		var a Account
 		n := int64(0)
 		for b.Count(&a, 1, 0); a.heap.Load() != 0; b.Count(&a, 1, 0) {
@@ -56,24 +55,23 @@ func TestShares(t *testing.T) {
 		}
 		return n
 	}
-	if n := hides(); n != 100 {
-		t.Errorf("one of at most 16 accounts hides %d bytes, want 100", n)
+	if n := held(); n != 100 {
+		t.Errorf("one of at most 16 accounts holds back %d bytes, want 100", n)
 	}
 	for range 32 {
 		b.Register(new(Account))
 	}
-	if n := hides(); n != 50 {
-		t.Errorf("one of 32 accounts hides %d bytes, want 50", n)
+	if n := held(); n != 50 {
+		t.Errorf("one of 32 accounts holds back %d bytes, want 50", n)
 	}
 	b.SetCapacity(1000)
-	if n := hides(); n != 0 {
-		t.Errorf("an account of a tiny budget hides %d bytes", n)
+	if n := held(); n != 0 {
+		t.Errorf("an account of a tiny budget holds back %d bytes, want 0", n)
 	}
 }
 
-// Accounts that lie idle hide no more than their share when shares shrink: as the capacity is lowered, and as others are registered. Whoever
-// settles, every byte is told once. Proves L1.
-func TestIdleAccounts(t *testing.T) {
+// Proves U1.
+func TestLowerCapacitySettlesIdleAccounts(t *testing.T) {
 	b := NewBudget(1 << 30)
 	idle := make([]Account, 16)
 	for i := range idle {
@@ -82,21 +80,29 @@ func TestIdleAccounts(t *testing.T) {
 	}
 	b.SetCapacity(1 << 20)
 	if heap, mapped := b.Resident(); heap != 16*500<<10 || mapped != heap {
-		t.Errorf("told %d and %d", heap, mapped)
+		t.Errorf("settled: %d heap, %d mapped", heap, mapped)
 	}
-	b = NewBudget(1 << 30)
+}
+
+// Proves U1.
+func TestRegisterSettlesIdleAccounts(t *testing.T) {
+	b := NewBudget(1 << 30)
 	sum := int64(0)
 	for range 1000 {
 		a := new(Account)
 		b.Register(a)
 		n := b.grain.Load()
-		b.Count(a, n, 0) // and idle from then on
+		b.Count(a, n, 0) // idle from now on
 		sum += n
 	}
-	if heap, _ := b.Resident(); sum-heap > (1<<30)/hiddenShare*9/8/2 {
-		t.Errorf("%d bytes are hidden", sum-heap)
+	if heap, _ := b.Resident(); sum-heap > (1<<30)/unsettledShare*9/8/2 {
+		t.Errorf("%d bytes are unsettled", sum-heap)
 	}
-	b = NewBudget(1 << 20)
+}
+
+// While the owner counts, another goroutine settles the account: each byte is settled once. Proves U1.
+func TestConcurrentSettleCountsEachByteOnce(t *testing.T) {
+	b := NewBudget(1 << 20)
 	var a Account
 	b.Register(&a)
 	var wg sync.WaitGroup
@@ -111,17 +117,25 @@ func TestIdleAccounts(t *testing.T) {
 	wg.Wait()
 	b.Settle(&a)
 	if heap, mapped := b.Resident(); heap != 300000 || mapped != -100000 {
-		t.Errorf("told %d and %d", heap, mapped)
+		t.Errorf("settled: %d heap, %d mapped", heap, mapped)
 	}
 }
 
-func TestPressure(t *testing.T) {
+func TestPressureLevels(t *testing.T) {
 	b := NewBudget(1000)
 	var a Account
 	for _, step := range []struct {
 		heap, mapped int64
 		want         Pressure
-	}{{1000, 0, None}, {0, 1, Over}, {19, 0, Over}, {0, 1, Hard}, {-21, 0, None}, {-1000, 999, None}, {0, 2, Over}} {
+	}{
+		{1000, 0, PressureNone},
+		{0, 1, PressureSoft},
+		{19, 0, PressureSoft},
+		{0, 1, PressureHard},
+		{-21, 0, PressureNone},
+		{-1000, 999, PressureNone},
+		{0, 2, PressureSoft},
+	} {
 		if got := b.Count(&a, step.heap, step.mapped); got != step.want {
 			t.Errorf("after %+v: %v", step, got)
 		}
@@ -130,12 +144,21 @@ func TestPressure(t *testing.T) {
 		t.Errorf("excess %d", b.Excess())
 	}
 	b.SetCapacity(500)
-	if got := b.Settle(&a); got != Hard {
+	if got := b.Settle(&a); got != PressureHard {
 		t.Errorf("half the capacity: %v", got)
 	}
 }
 
-func TestCountAllocates(t *testing.T) {
+func TestStringOfUnknownValues(t *testing.T) {
+	if got := Pressure(9).String(); got != "Pressure(9)" {
+		t.Error(got)
+	}
+	if got := Outcome(200).String(); got != "Outcome(200)" {
+		t.Error(got)
+	}
+}
+
+func TestCountDoesNotAllocate(t *testing.T) {
 	b := NewBudget(1 << 20)
 	var a Account
 	if n := testing.AllocsPerRun(1000, func() { b.Count(&a, 300, 200) }); n != 0 {

@@ -1,30 +1,30 @@
-// Package lru keeps what a store holds in memory within its capacity, and keeps there what is worth it. It knows keys
-// and their costs in bytes, not pages.
+// Package lru keeps the resident bytes of a store within a capacity, and keeps the pages that are used most. It knows
+// keys and their costs in bytes, not pages. It serves this module and promises no compatibility to others.
 //
-//	L1  Every byte made resident is counted when it is made resident (trap 8), heap and mapped bytes apart (trap 21). What
-//	    all accounts together have not told is at most capacity/64 and an eighth of that, idle ones included: as their shares
-//	    shrink they are settled.
-//	L2  The bound is ours: whatever the adviser drops, rejects or lets grow, and whatever hits are lost, bytes above the
-//	    capacity are paged out as soon as they can be (trap 22).
-//	L3  Recording never waits, allocates nothing, and while half of the capacity is left nothing is recorded.
-//	L4  A page whose writes are not stable is passed over, not waited for, and tried again.
-//	L5  A page that is not worth its place, as in a scan, pages out no page that is.
-//	L6  With nothing to do the policy sleeps: no ticks. Over the bound, with nothing that can be paged out, it looks again every few milliseconds.
+//	U1  Each byte is counted when it becomes resident (trap 8), heap and mapped bytes apart (trap 21). All accounts
+//	    together hold back at most 9/8 of capacity/64, idle accounts included: Register settles them as shares shrink.
+//	U2  The policy enforces the capacity, not the adviser. The adviser may drop, reject or undercount keys, and hits
+//	    may be lost: bytes above the capacity are still evicted as soon as possible (trap 22).
+//	U3  Recording a hit never waits and allocates nothing. While half of the capacity is free, hits are not recorded.
+//	U4  A page whose writes are not stable is skipped and retried; nothing waits for it.
+//	U5  Pages of low value, such as those of a scan, do not evict valuable ones.
+//	U6  A policy with nothing to do sleeps: it has no ticks. Above the capacity, with nothing evictable, it retries
+//	    every few milliseconds.
 //
-// Three parts, each of which stands alone:
+// It has three parts, each usable alone:
 //
-//	Budget   counts the bytes and says when there are too many: the hard bound
-//	Hits     a goroutine's own record of the keys it met, lossy
-//	Policy   one goroutine that feeds what was recorded to the adviser and pages out what that gives up; what is still too
-//	         much it sweeps out by clock
+//	Budget   counts the resident bytes against the capacity and tells callers when there are too many
+//	Hits     a lossy record of the keys that one goroutine has used
+//	Policy   one goroutine that feeds the records to the adviser and evicts the pages that the adviser evicts or
+//	         rejects; if that is not enough it evicts by clock
 //
 //	              more than half full                  Close
 //	    idle ──────── start ─────────▶ active ────────▶ closed
-//	      ▲    less than a quarter      │ │ ▲              hits are counted, no more
-//	      └────────── stop ─────────────┘ └─┘
-//	      hits are counted, no more       start: far more keys than it has counters for
+//	      ▲    less than a quarter      │ │ ▲              hits are only counted
+//	      └──────── stopAdviser ────────┘ └─┘
+//	      hits are only counted          start: the adviser has far too few counters for its keys
 //
-// The adviser is ristretto: TinyLFU decides who gets in, the least frequent of a sample goes out. (Einziger, Friedman,
-// Manes, TinyLFU, 2017.) It is not relied on for the bound: it drops and rejects, lets known keys grow beyond its limit, and
-// knows nothing of pages that cannot be paged out yet.
+// The adviser is ristretto: TinyLFU admits keys, and the least frequent key of a sample is evicted. (Einziger,
+// Friedman, Manes, TinyLFU, 2017.) The policy does not rely on it for the capacity: it drops and rejects keys, lets
+// known keys grow beyond its limit, and knows nothing of pages that cannot be evicted yet.
 package lru

@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"testing"
 )
 
 // page is a page of a store.
@@ -13,13 +14,13 @@ type page struct {
 	busy    atomic.Bool
 }
 
-// store is a fake of the engine: pages that cost something, with keys below a bound.
+// store is a fake of the engine: a fixed number of pages, each with a cost.
 type store struct {
 	budget  *Budget
-	moved   atomic.Int64 // bytes that are resident, exactly
+	moved   atomic.Int64 // resident bytes, exact
 	pages   []page
-	own     Account                       // what the policy pages out
-	visited func(call string, key uint64) // if set: called by every callback
+	own     Account                       // of the policy's goroutine
+	visited func(call string, key uint64) // if set, every callback calls it
 
 	mu   sync.Mutex // held while sweeping
 	hand int
@@ -33,29 +34,30 @@ func newStore(b *Budget, keys int) *store {
 
 func (s *store) cost(key uint64) int64 { return s.pages[key].cost.Load() }
 
-// set makes the page cost so much, for the account's owner.
+// set sets the cost of a page and counts the difference with the account.
 func (s *store) set(a *Account, key uint64, cost int64) Pressure {
 	delta := cost - s.pages[key].cost.Swap(cost)
 	s.moved.Add(delta)
 	return s.budget.Count(a, delta, 0)
 }
 
-// grow adds to what the page costs.
+// grow adds to the cost of a page.
 func (s *store) grow(a *Account, key uint64, by int64) Pressure {
 	s.pages[key].cost.Add(by)
 	s.moved.Add(by)
 	return s.budget.Count(a, by, 0)
 }
 
-// allBusy says of all pages whether they are busy.
-func (s *store) allBusy(busy bool) {
+// setAllBusy makes all pages busy, or none.
+func (s *store) setAllBusy(busy bool) {
 	for i := range s.pages {
 		s.pages[i].busy.Store(busy)
 	}
 }
 
-// reclaim is what a writer does under hard pressure: in small steps, because others are at it too. It records the keys as the
-// engine does. It ends because a step that frees nothing has cleared the marks of all that is touched.
+// reclaim does the work of a writer under hard pressure: it evicts in small steps, because others do so at the same
+// time, and records the keys as the engine does. It ends because a step that frees nothing has cleared all touched
+// marks.
 func (s *store) reclaim(a *Account, h *Hits) {
 	for fruitless := 0; s.budget.Excess() > 0 && fruitless < 2; {
 		freed := s.sweep(1, func(key uint64) { h.Add(key) })
@@ -78,17 +80,17 @@ func (s *store) Cost(key uint64) int64 {
 	return s.cost(key)
 }
 
-func (s *store) PageOut(key uint64) Outcome {
-	s.call("page out", key)
+func (s *store) Evict(key uint64) Outcome {
+	s.call("evict", key)
 	if s.pages[key].busy.Load() && s.cost(key) > 0 {
-		return Busy
+		return OutcomeBusy
 	}
-	freed := s.drop(key)
+	freed := s.remove(key)
 	s.settle(freed)
 	if freed == 0 {
-		return Nothing
+		return OutcomeNotResident
 	}
-	return Out
+	return OutcomeEvicted
 }
 
 func (s *store) Each(visit func(key uint64) bool) {
@@ -99,16 +101,16 @@ func (s *store) Each(visit func(key uint64) bool) {
 	}
 }
 
-func (s *store) Sweep(want int64, out func(key uint64)) (int64, bool) {
+func (s *store) Sweep(want int64, evicted func(key uint64)) (int64, bool) {
 	s.call("sweep", 0)
-	freed := s.sweep(want, out)
+	freed := s.sweep(want, evicted)
 	s.settle(freed)
 	return freed, freed >= want
 }
 
 func (s *store) Touch(key uint64) { s.pages[key].touched.Store(true) }
 
-func (s *store) sweep(want int64, out func(key uint64)) (freed int64) {
+func (s *store) sweep(want int64, evicted func(key uint64)) (freed int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for range s.pages {
@@ -120,15 +122,15 @@ func (s *store) sweep(want int64, out func(key uint64)) (freed int64) {
 		if p.cost.Load() == 0 || p.busy.Load() || p.touched.Swap(false) {
 			continue
 		}
-		if n := s.drop(key); n > 0 {
+		if n := s.remove(key); n > 0 {
 			freed += n
-			out(key)
+			evicted(key)
 		}
 	}
 	return freed
 }
 
-func (s *store) drop(key uint64) int64 {
+func (s *store) remove(key uint64) int64 {
 	freed := s.pages[key].cost.Swap(0)
 	s.moved.Add(-freed)
 	return freed
@@ -139,9 +141,67 @@ func (s *store) settle(freed int64) {
 	s.budget.Settle(&s.own)
 }
 
-// step is a round after a pause, for policies without a goroutine.
+// step runs a round after a pause, for a policy without a goroutine.
 func (p *Policy) step() {
-	p.wake()
+	p.endPause()
 	p.round()
-	runtime.Gosched() // ristretto counts what was met
+	runtime.Gosched() // ristretto counts the accesses
+}
+
+// world is a store with a policy that has no goroutine, and the account and hits of one transaction.
+type world struct {
+	*store
+	p *Policy
+	a Account
+	h Hits
+}
+
+func newWorld(t *testing.T, capacity int64, keys int) *world {
+	b := NewBudget(capacity)
+	w := &world{store: newStore(b, keys)}
+	w.p = newPolicy(b, w.store, Options{})
+	b.Register(&w.a)
+	t.Cleanup(w.p.stopAdviser)
+	return w
+}
+
+// put sets the cost of a page, or only hits it, and hands the hits over when the engine would.
+func (w *world) put(key uint64, cost int64) {
+	pressure := PressureNone
+	if w.cost(key) != cost {
+		pressure = w.set(&w.a, key, cost)
+	}
+	if w.h.Add(key) || pressure != PressureNone {
+		w.settleAll()
+	}
+}
+
+// settleAll hands everything over to the policy and the budget.
+func (w *world) settleAll() {
+	w.budget.Settle(&w.a)
+	w.p.Take(&w.h)
+	w.p.step()
+}
+
+// check compares the adviser's counts with the contents of ristretto, and the resident bytes with the capacity.
+func (w *world) check(t *testing.T) {
+	t.Helper()
+	if a := w.p.adviser; a != nil { // otherwise there is room enough
+		a.cache.Wait()
+		keys, cost := int64(0), int64(0)
+		a.cache.IterValues(func(v int64) bool {
+			keys++
+			cost += v
+			return false
+		})
+		if a.known != keys || a.cost() != cost {
+			t.Fatalf("ristretto holds %d keys of %d bytes, counted %d keys of %d bytes", keys, cost, a.known, a.cost())
+		}
+		if cost > a.limit {
+			t.Fatalf("ristretto holds %d bytes, limit %d", cost, a.limit)
+		}
+	}
+	if heap, _ := w.budget.Resident(); heap != w.moved.Load() || heap > w.budget.Capacity() {
+		t.Fatalf("%d bytes resident, %d settled, capacity %d", w.moved.Load(), heap, w.budget.Capacity())
+	}
 }

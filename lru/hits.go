@@ -1,24 +1,25 @@
 package lru
 
-// HitsLen is how many keys are handed over at a time.
+// HitsLen is the number of keys that Hits holds.
 const HitsLen = 64
 
-// Hits records the keys that one goroutine met: hit, made resident, changed in size, or gone. The policy finds out which by
-// asking what they cost. It belongs to one goroutine at a time; the zero Hits is ready.
+// Hits records the keys of pages that one goroutine has used, made resident, resized or freed. The policy asks for
+// their costs to tell these apart. Hits belongs to one goroutine at a time; the zero Hits is ready for use.
 type Hits struct {
-	n    uint32 // keys since the last Take
+	n    uint32 // keys added since the last Take
 	keys [HitsLen]uint64
 }
 
-// Add records a key. Once it says full, Policy.Take is to be called; later keys overwrite earlier ones until then.
+// Add records a key. It returns true if h is full: the caller then calls Policy.Take. Until it does, each further key
+// overwrites an earlier one.
 func (h *Hits) Add(key uint64) (full bool) {
 	h.keys[h.n%HitsLen] = key
 	h.n++
 	return h.n >= HitsLen
 }
 
-// held is the keys that are still there.
+// held returns the keys that were not overwritten. The slice is valid until the next Add.
 func (h *Hits) held() []uint64 { return h.keys[:min(h.n, HitsLen)] }
 
-// Len is how many keys are held, at most HitsLen.
+// Len returns the number of keys held, at most HitsLen.
 func (h *Hits) Len() int { return len(h.held()) }

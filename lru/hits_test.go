@@ -1,12 +1,14 @@
 package lru
 
 import (
+	"context"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 )
 
-func TestHits(t *testing.T) {
+func TestFullHitsOverwriteOldKeys(t *testing.T) {
 	var h Hits
 	for key := range uint64(HitsLen) {
 		if full := h.Add(key); full != (key == HitsLen-1) {
@@ -17,16 +19,18 @@ func TestHits(t *testing.T) {
 		t.Errorf("held %v", held)
 	}
 	if !h.Add(100) || len(h.held()) != HitsLen || h.held()[0] != 100 {
-		t.Errorf("a key too many: %v", h.held())
+		t.Errorf("after one key more: %v", h.held())
 	}
 }
 
-// Recording is a few instructions where it is called. Proves L3.
-func TestHitsInline(t *testing.T) {
+// The compiler inlines Add: recording a hit takes a few instructions. Proves U3.
+func TestHitsAddIsInlined(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the package")
 	}
-	out, err := exec.Command("go", "build", "-gcflags=-m", ".").CombinedOutput()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "go", "build", "-gcflags=-m", ".").CombinedOutput()
 	if err != nil {
 		t.Skipf("go build: %v", err)
 	}
@@ -47,7 +51,7 @@ func BenchmarkAdd(b *testing.B) {
 	}
 }
 
-// Adding and handing over, while the policy is busy with more than it can take.
+// BenchmarkTake measures Add and Take while the policy gets more hits than it feeds.
 func BenchmarkTake(b *testing.B) {
 	for _, active := range []bool{false, true} {
 		b.Run(map[bool]string{false: "policy=idle", true: "policy=active"}[active], func(b *testing.B) {
@@ -61,8 +65,7 @@ func BenchmarkTake(b *testing.B) {
 					s.set(&s.own, key, 1<<10)
 				}
 				p.Kick()
-				for !p.active.Load() {
-				}
+				eventually(b, "active", p.active.Load)
 			}
 			b.RunParallel(func(pb *testing.PB) {
 				var h Hits

@@ -2,4 +2,4 @@
 
 package lru
 
-const deaf = false
+const undercounts = false

@@ -1,17 +1,20 @@
 package lru
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
-// eventually waits until the condition holds.
-func eventually(t *testing.T, what string, holds func() bool) {
+// eventually waits until the condition holds. It fails the test after 20 s.
+func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -20,8 +23,9 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// A store that needs less than half of its capacity has no adviser and records nothing. Proves L3.
-func TestIdle(t *testing.T) {
+// The adviser starts once more than half of the capacity is used, and stops below a quarter. Without it the policy
+// feeds no hits. Proves U3.
+func TestAdviserRunsOnlyIfHalfFull(t *testing.T) {
 	w := newWorld(t, 1<<20, 1000)
 	for key := range uint64(500) {
 		w.put(key, 1000)
@@ -57,79 +61,63 @@ func TestIdle(t *testing.T) {
 	}
 }
 
-// What cannot be paged out is passed over, and goes once it can, unless it is wanted again. Proves L4.
-func TestBusy(t *testing.T) {
+// A busy page is skipped and evicted once it is stable, unless it was hit meanwhile. Proves U4.
+func TestBusyPageIsRetriedUnlessHit(t *testing.T) {
 	w := newWorld(t, 100*1000, 1000)
-	w.allBusy(true)
+	w.setAllBusy(true)
 	for key := range uint64(150) {
 		w.put(key, 1000)
 	}
 	w.settleAll()
 	s := w.p.Stats()
-	if w.moved.Load() != 150*1000 || s.Busy == 0 || !w.p.stuck || !w.p.retries.waiting() {
+	if w.moved.Load() != 150*1000 || s.Busy == 0 || !w.p.exhausted || !w.p.retries.waiting() {
 		t.Fatalf("all busy: %d bytes resident, %+v", w.moved.Load(), s)
 	}
-	var given uint64 // a page that the adviser gave up
-	for given = range w.p.retries.keys {
+	var victim uint64 // of the adviser
+	for victim = range w.p.retries.keys {
 		break
 	}
-	for range HitsLen { // wanted: hit again, and more often than others
-		w.put(given, 1000)
+	for range HitsLen { // more often than others
+		w.put(victim, 1000)
 	}
-	w.put(given, 1000)
+	w.put(victim, 1000)
 	w.settleAll()
-	if _, there := w.p.retries.keys[given]; there {
-		t.Errorf("page %d was hit and is still to go", given)
+	if _, found := w.p.retries.keys[victim]; found {
+		t.Errorf("page %d was hit and is still to be retried", victim)
 	}
-	w.allBusy(false)
+	w.setAllBusy(false)
 	for range 3 {
 		w.p.step()
 	}
-	if w.cost(given) == 0 {
-		t.Errorf("page %d was wanted and went", given)
+	if w.cost(victim) == 0 {
+		t.Errorf("page %d was hit, but evicted", victim)
 	}
-	if w.p.retries.waiting() || w.p.stuck {
-		t.Errorf("%d keys are left", len(w.p.retries.keys))
+	if w.p.retries.waiting() || w.p.exhausted {
+		t.Errorf("%d keys are still to be retried", len(w.p.retries.keys))
 	}
 	w.check(t)
 }
 
-// An adviser that takes another's place is told of what was to go, too: none of it is paged out unless this one says so. Proves L4.
-func TestRestartForgetsRetries(t *testing.T) {
+// A new adviser is loaded with the pages to be retried, too: they are evicted only if it evicts them. Proves U4.
+func TestNewAdviserForgetsRetries(t *testing.T) {
 	w := newWorld(t, 100*1000, 1000)
-	w.allBusy(true)
+	w.setAllBusy(true)
 	for key := range uint64(150) {
 		w.put(key, 1000)
 	}
 	w.settleAll()
 	if !w.p.retries.waiting() {
-		t.Fatal("nothing is to be tried again")
+		t.Fatal("no key is to be retried")
 	}
 	w.p.Resize(1 << 20) // room for all of them
 	w.p.start(1 << 20)
 	if w.p.retries.waiting() || w.p.adviser.known != 150 {
-		t.Errorf("%d keys are to go of %d that may stay", len(w.p.retries.keys), w.p.adviser.known)
+		t.Errorf("%d keys to be retried, %d known", len(w.p.retries.keys), w.p.adviser.known)
 	}
 }
 
-// The pauses while an adviser is loaded are short, whatever kept the load from going on: a machine that was asleep is no reason to sleep.
-func TestLoadPauseIsBounded(t *testing.T) {
-	w := newWorld(t, 1<<20, 1)
-	w.p.since = time.Now().Add(-time.Hour)
-	start := time.Now()
-	if w.p.pressed() {
-		t.Error("an empty cache is pressed")
-	}
-	if d := time.Since(start); d < loadRest*loadBurst || d > time.Minute {
-		t.Errorf("it took %v", d)
-	}
-	if since := time.Since(w.p.since); since > time.Minute {
-		t.Errorf("the next burst began %v ago", since)
-	}
-}
-
-// The list of retries is bounded, takes turns, and forgets what is wanted.
-func TestRetries(t *testing.T) {
+// The queue of retries has a limit, takes turns, and omits cancelled keys.
+func TestRetriesAreLimitedAndFair(t *testing.T) {
 	var r retries
 	for key := range uint64(maxRetries + 10) {
 		r.add(key)
@@ -138,66 +126,91 @@ func TestRetries(t *testing.T) {
 	if len(r.queue) != maxRetries {
 		t.Fatalf("%d keys", len(r.queue))
 	}
-	r.drop(maxBusy)
+	r.cancel(maxBusy)
 	var tried []uint64
-	busy := func(key uint64) Outcome { tried = append(tried, key); r.add(key); return Busy }
-	open := func() bool { return false }
+	busy := func(key uint64) Outcome { tried = append(tried, key); r.add(key); return OutcomeBusy }
+	goOn := func() bool { return false }
 	r.try(busy, func() bool { return true })
 	if len(tried) != 0 {
-		t.Errorf("tried %d after it was to stop", tried)
+		t.Errorf("tried %d although told to stop", tried)
 	}
-	r.try(busy, open)
-	r.try(busy, open)
+	r.try(busy, goOn)
+	r.try(busy, goOn)
 	if len(tried) != 2*maxBusy || tried[maxBusy] != maxBusy+1 {
 		t.Errorf("tried %d", tried)
 	}
 	n := 0
-	r.try(func(uint64) Outcome { n++; return Out }, open)
+	r.try(func(uint64) Outcome { n++; return OutcomeEvicted }, goOn)
 	if n != maxRetries-1 || r.waiting() || r.queue != nil {
-		t.Errorf("%d paged out, %d left", n, len(r.keys))
+		t.Errorf("%d evicted, %d left", n, len(r.keys))
 	}
 }
 
-// The policy rests after so many keys that changed nothing, however many there are, and drops what is too much.
-func TestRest(t *testing.T) {
-	b := NewBudget(1 << 20)
-	s := newStore(b, 1000)
-	for key := range uint64(800) {
-		s.set(&s.own, key, 1000)
-	}
-	b.Settle(&s.own)
-	p := New(b, s, Options{})
-	defer p.Close()
-	p.Kick()
-	eventually(t, "active", p.active.Load)
-	start := time.Now()
-	var h Hits
-	offer := func(d time.Duration) {
-		for n, until := uint64(0), time.Now().Add(d); time.Now().Before(until); n++ {
+// Loading an adviser pauses for at most loadRest² bursts, even if the last burst took an hour because the machine
+// slept.
+func TestLoadPauseIsLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1<<20, 1)
+		w.p.burstStart = time.Now().Add(-time.Hour)
+		start := time.Now()
+		if w.p.interruptLoad() {
+			t.Error("loading stops although nothing is resident")
+		}
+		if d := time.Since(start); d != loadRest*loadRest*loadBurst {
+			t.Errorf("paused for %v", d)
+		}
+		if since := time.Since(w.p.burstStart); since != 0 {
+			t.Errorf("the next burst began %v ago", since)
+		}
+	})
+}
+
+// The policy pauses after feedLimit keys, even if the adviser knows all of them, and drops the hits that do not fit
+// into the queue.
+func TestPolicyPausesAfterFeedLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(1 << 20)
+		s := newStore(b, 1000)
+		for key := range uint64(800) {
+			s.set(&s.own, key, 1000)
+		}
+		b.Settle(&s.own)
+		p := New(b, s, Options{})
+		defer p.Close()
+		p.Kick()
+		synctest.Wait()
+		if !p.active.Load() {
+			t.Fatal("the adviser does not run")
+		}
+		start := time.Now()
+		var h Hits
+		for n := range uint64(50 * 2 * queueLen * HitsLen) { // each pause, twice what the queue holds
 			if h.Add(n % 800) {
 				p.Take(&h)
 			}
+			if n%(2*queueLen*HitsLen) == 0 {
+				time.Sleep(pause)
+			}
 		}
-	}
-	offer(200 * time.Millisecond)
-	eventually(t, "fed", func() bool { offer(pause); return p.Stats().Hits > 0 }) // on a busy machine not yet
-	st := p.Stats()
-	pauses := int64(time.Since(start)/pause) + 2
-	if st.Taken > pauses*(restAfter+HitsLen) || st.Dropped < st.Taken || st.Hits == 0 {
-		t.Errorf("%d keys in %d pauses: %+v", st.Taken, pauses, st)
-	}
+		st := p.Stats()
+		pauses := int64(time.Since(start)/pause) + 2
+		if st.Taken > pauses*(feedLimit+HitsLen) || st.Dropped < st.Taken || st.Hits == 0 {
+			t.Errorf("%d keys in %d pauses: %+v", st.Taken, pauses, st)
+		}
+	})
 }
 
-// While it runs, a policy is made smaller and larger.
-func TestResize(t *testing.T) {
+func TestResizeWhileWriting(t *testing.T) {
 	b := NewBudget(1 << 22)
 	s := newStore(b, 10000)
 	p := New(b, s, Options{})
 	defer p.Close()
 	var wg sync.WaitGroup
+	defer wg.Wait()
 	quit := make(chan struct{})
+	defer close(quit)
 	for seed := range uint64(4) {
-		wg.Go(func() { write(s, p, seed, 500, quit, nil) })
+		wg.Go(func() { newWriter(s, p, seed, 500).run(quit) })
 	}
 	for _, capacity := range []int64{1 << 20, 1 << 22, 1 << 17, 1 << 19} {
 		p.Resize(capacity)
@@ -207,12 +220,11 @@ func TestResize(t *testing.T) {
 			t.Errorf("capacity %d", b.Capacity())
 		}
 	}
-	close(quit)
-	wg.Wait()
 }
 
-// Close ends it and ristretto's goroutines, however busy it is, and more than once. What comes afterwards is harmless.
-func TestClose(t *testing.T) {
+// Close stops the policy's goroutine and ristretto's while writers keep the policy busy. It may be called more than
+// once, and calls of other methods after it are harmless.
+func TestCloseWhileWriting(t *testing.T) {
 	before := runtime.NumGoroutine()
 	b := NewBudget(1 << 18)
 	s := newStore(b, 100000)
@@ -220,63 +232,62 @@ func TestClose(t *testing.T) {
 	var wg sync.WaitGroup
 	quit := make(chan struct{})
 	for seed := range uint64(8) {
-		wg.Go(func() { write(s, p, seed, 300, quit, nil) })
+		wg.Go(func() { newWriter(s, p, seed, 300).run(quit) })
 	}
+	stopWriters := sync.OnceFunc(func() { close(quit); wg.Wait() })
+	defer stopWriters()
 	eventually(t, "active", p.active.Load)
-	time.Sleep(20 * time.Millisecond)
-	start := time.Now()
-	var closers sync.WaitGroup
+	eventually(t, "fed", func() bool { return p.Stats().Taken > 0 })
+	var closed atomic.Int32
 	for range 3 {
-		closers.Go(p.Close)
+		go func() { p.Close(); closed.Add(1) }()
 	}
-	closers.Wait()
-	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("closing took %v", took)
-	}
+	eventually(t, "closed", func() bool { return closed.Load() == 3 })
 	p.Close()
 	if p.Stats().Active {
 		t.Error("active after Close")
 	}
-	close(quit)
-	wg.Wait()
+	stopWriters()
 	eventually(t, "goroutines", func() bool { return runtime.NumGoroutine() <= before })
 }
 
-// Once nothing is to be done, nothing is done. Proves L6.
-func TestQuiet(t *testing.T) {
-	b := NewBudget(1 << 18)
-	s := newStore(b, 1000)
-	calls := make(chan string, 1)
-	s.visited = func(call string, _ uint64) {
-		select {
-		case calls <- call:
-		default:
+// Once there is nothing to do, the policy calls nothing for an hour. Proves U6.
+func TestIdlePolicySleeps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(1 << 18)
+		s := newStore(b, 1000)
+		var calls atomic.Int64
+		s.visited = func(string, uint64) { calls.Add(1) }
+		p := New(b, s, Options{})
+		defer p.Close()
+		w := newWriter(s, p, 1, 300)
+		for range 20 {
+			for range 1000 {
+				w.step()
+			}
+			time.Sleep(pause)
 		}
-	}
-	p := New(b, s, Options{})
-	defer p.Close()
-	quit := make(chan struct{})
-	time.AfterFunc(30*time.Millisecond, func() { close(quit) })
-	write(s, p, 1, 300, quit, nil)
-	eventually(t, "quiet", func() bool {
-		select {
-		case <-calls:
-			return false
-		case <-time.After(50 * time.Millisecond):
-			return true
+		b.Settle(&w.a)
+		time.Sleep(time.Second)
+		busy := calls.Load()
+		time.Sleep(time.Hour)
+		if n := calls.Load(); busy == 0 || n != busy {
+			t.Errorf("%d calls while busy, %d while idle", busy, n-busy)
+		}
+		p.Close()
+		if p.exhausted || p.retries.waiting() {
+			t.Error("a pause was pending")
 		}
 	})
-	p.Close()
-	if p.stuck || p.retries.waiting() {
-		t.Error("it would have woken by itself")
-	}
 }
 
-// A panic in the store is not swallowed: it ends the process.
+// Nothing recovers a panic in the store: it ends the process.
 func TestPanicEndsTheProcess(t *testing.T) {
 	const child = "PAGECACHE_LRU_PANIC"
 	if os.Getenv(child) == "" {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestPanicEndsTheProcess$")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestPanicEndsTheProcess$")
 		cmd.Env = append(os.Environ(), child+"=1")
 		out, err := cmd.CombinedOutput()
 		if err == nil || !strings.Contains(string(out), "panic: hostile") {

@@ -13,13 +13,13 @@ import (
 	"github.com/dgraph-io/ristretto/v2"
 )
 
-// trace is a sequence of keys, all below some bound, each of which has a cost.
+// trace is a sequence of accesses. Its keys are indexes of cost.
 type trace struct {
 	name     string
 	capacity int64
 	cost     []int64
 	keys     []uint32
-	swing    int // how many times as many runs the mean takes, since ristretto's ratio differs so from one to the next
+	swing    int // factor on the number of runs to average, because ristretto's hit ratio varies between runs
 }
 
 const (
@@ -28,7 +28,8 @@ const (
 	simSize  = 4096
 )
 
-// zipf draws ranks below n with probability proportional to 1/(rank+1)^s, for any s, and gives each rank a key of its own.
+// zipf draws ranks below n with probability proportional to 1/(rank+1)^s, for any s, and gives each rank a key of its
+// own.
 func zipf(rng *rand.Rand, n int, s float64) func() uint32 {
 	sum, table := 0.0, make([]float64, n)
 	for i := range table {
@@ -47,7 +48,7 @@ func fixed(n int) []int64 {
 	return cost
 }
 
-// mixed costs are from 256 bytes to 64 KiB, mostly small.
+// mixed returns costs from 256 bytes to 64 KiB, most of them small.
 func mixed(rng *rand.Rand, n int) []int64 {
 	cost := make([]int64, n)
 	for i := range cost {
@@ -56,7 +57,7 @@ func mixed(rng *rand.Rand, n int) []int64 {
 	return cost
 }
 
-// traces makes the traces, each about so many accesses long.
+// traces returns the traces, each at least length accesses long.
 func traces(length int) (all []trace) {
 	seed := uint64(0)
 	add := func(name string, cost func(*rand.Rand) []int64, gen func(rng *rand.Rand, emit func(uint32))) {
@@ -109,9 +110,9 @@ func traces(length int) (all []trace) {
 	for i := range all {
 		switch {
 		case strings.HasPrefix(all[i].name, "loop"):
-			all[i].swing = 4 // a deviation of 0.044: all keys are met equally often, and what is counted before it is judged decides
+			all[i].swing = 4 // a deviation of 0.044: all keys are equally frequent, and the order of counting decides
 		case strings.HasSuffix(all[i].name, "shifting"):
-			all[i].swing = 8 // of 0.0065, a little more than what it is to be proved of
+			all[i].swing = 8 // a deviation of 0.0065, a little more than tolerance
 		default:
 			all[i].swing = 1
 		}
@@ -119,40 +120,41 @@ func traces(length int) (all []trace) {
 	return all
 }
 
-// runOurs runs the whole policy, without its goroutine, for so many transactions in turn. It fails if the bound does not hold.
+// runOurs runs the whole policy, without its goroutine, for txs transactions in turn. It fails the test if the
+// capacity is exceeded by more than 5 %.
 func runOurs(t *testing.T, tr *trace, txs int) (ratio float64, stats Stats) {
 	b := NewBudget(tr.capacity)
 	s := newStore(b, len(tr.cost))
 	p := newPolicy(b, s, Options{})
-	defer p.shut()
+	defer p.stopAdviser()
 	hits, accounts := make([]Hits, txs), make([]Account, txs)
 	for i := range accounts {
 		b.Register(&accounts[i])
 	}
 	found, worst := 0, int64(0)
 	for i, k := range tr.keys {
-		key, pressure, tx := uint64(k), None, i%txs
+		key, pressure, tx := uint64(k), PressureNone, i%txs
 		if s.cost(key) > 0 {
 			found++
 		} else {
 			pressure = s.set(&accounts[tx], key, tr.cost[key])
 			worst = max(worst, s.moved.Load())
 		}
-		if hits[tx].Add(key) || pressure != None {
+		if hits[tx].Add(key) || pressure != PressureNone {
 			p.Take(&hits[tx])
 			p.step()
 		}
 	}
 	if limit := tr.capacity + tr.capacity/20; worst > limit {
-		t.Errorf("%s: %d bytes were resident, capacity %d", tr.name, worst, tr.capacity)
+		t.Errorf("%s: %d bytes resident, capacity %d", tr.name, worst, tr.capacity)
 	}
 	return float64(found) / float64(len(tr.keys)), p.Stats()
 }
 
-// runRistretto asks ristretto alone, as its manual has it.
+// runRistretto uses ristretto alone, as its manual recommends.
 func runRistretto(t *testing.T, tr *trace) float64 {
-	c, err := ristretto.NewCache(&ristretto.Config[uint64, bool]{NumCounters: 10 * simFit, MaxCost: tr.capacity, BufferItems: 64,
-		IgnoreInternalCost: true})
+	c, err := ristretto.NewCache(&ristretto.Config[uint64, bool]{NumCounters: 10 * simFit, MaxCost: tr.capacity,
+		BufferItems: 64, IgnoreInternalCost: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +173,7 @@ func runRistretto(t *testing.T, tr *trace) float64 {
 	return float64(hits) / float64(len(tr.keys))
 }
 
-// runLRU keeps what was used last.
+// runLRU evicts the least recently used page.
 func runLRU(tr *trace) float64 {
 	order := list.New() // the most recent in front
 	at := make([]*list.Element, len(tr.cost))
@@ -192,7 +194,7 @@ func runLRU(tr *trace) float64 {
 	return float64(hits) / float64(len(tr.keys))
 }
 
-// use is a page and when it will be used again; uses are a heap, the latest first.
+// use is a page and the index of its next access. uses is a heap with the latest use first.
 type use struct{ key, next uint32 }
 type uses []use
 
@@ -207,9 +209,10 @@ func (u *uses) Pop() any {
 	return x
 }
 
-// runOptimum gives up what is used again last: Belady's MIN, the optimum for pages of one size and near it for others.
+// runOptimum evicts the page whose next access is farthest: Belady's MIN. It is optimal for pages of one size and
+// nearly so for others.
 func runOptimum(tr *trace) float64 {
-	next := make([]uint32, len(tr.keys)) // when the key is used again
+	next := make([]uint32, len(tr.keys)) // index of the next access to the key
 	seen := make([]uint32, len(tr.cost))
 	for i := range seen {
 		seen[i] = math.MaxUint32
@@ -218,8 +221,8 @@ func runOptimum(tr *trace) float64 {
 		next[i] = seen[tr.keys[i]]
 		seen[tr.keys[i]] = uint32(i)
 	}
-	current := make([]uint32, len(tr.cost)) // when a resident page is used again, 0: it is not resident
-	var order uses                          // with entries that are out of date
+	current := make([]uint32, len(tr.cost)) // index of a resident page's next access; 0: not resident
+	var order uses                          // may hold stale entries
 	hits, used := 0, int64(0)
 	for i, k := range tr.keys {
 		if current[k] != 0 {
@@ -239,17 +242,17 @@ func runOptimum(tr *trace) float64 {
 	return float64(hits) / float64(len(tr.keys))
 }
 
-// tolerance is by how much the policy may hit less often than ristretto alone does.
+// tolerance is the difference by which the policy's hit ratio may fall short of ristretto's.
 const tolerance = 0.005
 
-// The policy hits as often as ristretto alone, and more often than LRU where pages differ in worth. Ristretto samples as its
-// maps are laid out, so each runs a few times, in turn, and means are compared. Proves L5.
-func TestHitRatios(t *testing.T) {
+// The policy hits as often as ristretto alone, and more often than LRU if some pages are more frequent than others.
+// Ristretto samples in the order of its maps, so the test compares means of several runs. Proves U5.
+func TestHitRatioMatchesRistretto(t *testing.T) {
 	length, runs := 300000, 3
 	if testing.Short() {
 		length, runs = 100000, 2
 	}
-	if deaf {
+	if undercounts {
 		length, runs = 5000, 1
 	}
 	var table strings.Builder
@@ -260,7 +263,7 @@ func TestHitRatios(t *testing.T) {
 		for range n {
 			one, stats := runOurs(t, &tr, 1)
 			if stats.Swept > tr.capacity/10 {
-				t.Errorf("%s: %d bytes were swept", tr.name, stats.Swept)
+				t.Errorf("%s: %d bytes were evicted by clock", tr.name, stats.Swept)
 			}
 			many, _ := runOurs(t, &tr, 16)
 			ours += one / float64(n)
@@ -269,13 +272,14 @@ func TestHitRatios(t *testing.T) {
 		}
 		lru, optimum := runLRU(&tr), runOptimum(&tr)
 		fmt.Fprintf(&table, "%-24s %8.4f %10.4f %8.4f %8.4f %8.4f\n", tr.name, lru, plain, ours, busy, optimum)
-		if min(ours, busy) < plain-tolerance && !deaf {
+		if min(ours, busy) < plain-tolerance && !undercounts {
 			t.Errorf("%s: ours %.4f, with 16 Txs %.4f, ristretto alone %.4f", tr.name, ours, busy, plain)
 		}
-		if strings.HasPrefix(tr.name, "zipf") && !strings.HasSuffix(tr.name, "shifting") && ours <= lru && !deaf {
+		steady := strings.HasPrefix(tr.name, "zipf") && !strings.HasSuffix(tr.name, "shifting")
+		if steady && ours <= lru && !undercounts {
 			t.Errorf("%s: ours %.4f, LRU %.4f", tr.name, ours, lru)
 		}
-		if ours > optimum+0.02 { // more may be resident for a moment than the optimum has
+		if ours > optimum+0.02 { // the policy may exceed the capacity for a moment, the optimum does not
 			t.Errorf("%s: ours %.4f is above the optimum %.4f", tr.name, ours, optimum)
 		}
 	}

@@ -12,12 +12,12 @@ type Fetcher interface {
 	// Fetch returns once every block of the ranges has been in the page cache. Its error says that this is not so, or not sure; why
 	// is found out by whoever touches the map.
 	Fetch(fd int, ranges []Range) error
-	// Start begins to bring in ranges and does not wait. It returns how many of them it took. fd may be closed afterwards.
-	Start(fd int, ranges []Range) int
+	// ReadAhead begins to bring in ranges and does not wait. It returns how many of them it took. fd may be closed afterwards.
+	ReadAhead(fd int, ranges []Range) int
 }
 
 // Counts is what a Map has done about cold blocks. Ranges that were known to be warm are not counted.
-type Counts struct {
+type Counts = struct {
 	Warm     int64 // ranges that were found in the page cache by asking the kernel
 	Cold     int64 // ranges of which something had to be fetched, or was taken to, as of those before
 	Fetched  int64 // bytes of the blocks fetched

@@ -194,9 +194,9 @@ func (m *Map) warmSlow(ranges []Range) (int, error) {
 	return cold, nil
 }
 
-// Ahead begins to bring in what is cold of the ranges, and does not wait. It is a hint: what lies outside the file is left out, and there is a
+// ReadAhead begins to bring in what is cold of the ranges, and does not wait. It is a hint: what lies outside the file is left out, and there is a
 // bound on how much is under way.
-func (m *Map) Ahead(ranges []Range) {
+func (m *Map) ReadAhead(ranges []Range) {
 	if m.cold.fetch == nil {
 		return
 	}
@@ -208,7 +208,7 @@ func (m *Map) Ahead(ranges []Range) {
 		}
 	}
 	if len(p.missing) > 0 {
-		m.cold.ahead.Add(int64(m.cold.fetch.Start(m.cold.fd, p.missing)))
+		m.cold.ahead.Add(int64(m.cold.fetch.ReadAhead(m.cold.fd, p.missing)))
 	}
 }
 

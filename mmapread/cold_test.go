@@ -42,11 +42,11 @@ func (n *noted) Fetch(fd int, xs []Range) error {
 	return n.r.Fetch(fd, xs)
 }
 
-func (n *noted) Start(fd int, xs []Range) int {
+func (n *noted) ReadAhead(fd int, xs []Range) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.xs = append(n.xs, xs...)
-	return n.r.Start(fd, xs)
+	return n.r.ReadAhead(fd, xs)
 }
 
 // take returns what was asked for since the last time.
@@ -305,7 +305,7 @@ func TestDoubt(t *testing.T) {
 // Ahead begins, and Warm finds it done.
 func TestAhead(t *testing.T) {
 	_, m, fetched := coldFile(t, 4*testWindow, testWindow)
-	m.Ahead([]Range{{0, 5000}, {-5, 10}, {1 << 40, 1}, {2 * testWindow, 1}})
+	m.ReadAhead([]Range{{0, 5000}, {-5, 10}, {1 << 40, 1}, {2 * testWindow, 1}})
 	if xs := fetched.take(); !slices.Equal(xs, []Range{{0, 8192}, {2 * testWindow, 4096}}) {
 		t.Errorf("fetched %v", xs)
 	}
@@ -316,7 +316,7 @@ func TestAhead(t *testing.T) {
 	if n, err := m.Warm([]Range{{0, 5000}, {2 * testWindow, 1}}); err != nil || n != 0 {
 		t.Errorf("%d are cold: %v", n, err)
 	}
-	m.Ahead([]Range{{0, 5000}})
+	m.ReadAhead([]Range{{0, 5000}})
 	if xs := fetched.take(); xs != nil {
 		t.Errorf("fetched %v", xs)
 	}
@@ -446,7 +446,7 @@ func TestProtect(t *testing.T) {
 	}
 }
 
-// Warm, Ahead, Drop, Doubt and View from all sides.
+// Warm, ReadAhead, Drop, Doubt and View from all sides.
 func TestColdCrowd(t *testing.T) {
 	for _, procs := range []int{1, 2, 8} {
 		t.Run(fmt.Sprintf("procs=%d", procs), func(t *testing.T) {
@@ -466,7 +466,7 @@ func TestColdCrowd(t *testing.T) {
 						}
 						switch rng.IntN(8) {
 						case 0:
-							m.Ahead(xs)
+							m.ReadAhead(xs)
 						case 1:
 							m.Doubt()
 						case 2:

@@ -31,8 +31,8 @@ func (*Map) Warm([]Range) (int, error) { return 0, ErrUnsupported }
 // IsWarm reports true.
 func (*Map) IsWarm(Range) bool { return true }
 
-// Ahead does nothing.
-func (*Map) Ahead([]Range) {}
+// ReadAhead does nothing.
+func (*Map) ReadAhead([]Range) {}
 
 // Doubt reports false.
 func (*Map) Doubt() bool { return false }

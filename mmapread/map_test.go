@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-
-	"pagecache/segments/format"
 )
 
 const testWindow = 16 << 10
@@ -106,92 +104,28 @@ func TestViewSeesGrowth(t *testing.T) {
 	}
 }
 
-func putMessage(b []byte, lsn format.LSN, body []byte, seed format.Seed) format.DiskPtr {
-	w := format.MakeWord(format.KindAppend, format.HeaderSize+len(body))
-	format.PutHeader(b, lsn, 7)
-	copy(b[format.HeaderSize:], body)
-	format.PutCRC(b, w, seed)
-	format.PutWord(b, w)
-	return format.DiskPtr{Len: uint32(w.Len())}
-}
-
-func TestPull(t *testing.T) {
-	const seed, lsn, at = 99, 4096, 128
-	body := noise(1000)
-	file := make([]byte, testWindow)
-	ptr := putMessage(file[at:], lsn, body, seed)
-	ptr.Off = at
-	room := testWindow - at
-	f, m := openTest(t, file)
-	h, got, err := m.Pull(ptr, lsn, seed, room)
-	if err != nil || !bytes.Equal(got, body) || h.Page != 7 || h.LSN != lsn || h.Kind != format.KindAppend {
-		t.Fatalf("Pull: %+v, %v", h, err)
-	}
-	with := func(n uint32) format.DiskPtr { return format.DiskPtr{Off: at, Len: n} }
-	for _, c := range []struct {
-		name string
-		ptr  format.DiskPtr
-		lsn  format.LSN
-		seed format.Seed
-		room int
-		want error
-	}{
-		{"seed", ptr, lsn, seed + 1, room, format.ErrCRC},
-		{"LSN", ptr, lsn + 8, seed, room, format.ErrLSN},
-		{"pointer too short", with(ptr.Len - 1), lsn, seed, room, format.ErrLength},
-		{"pointer too long", with(ptr.Len + 1), lsn, seed, room, ErrPointer},
-		{"pointer beyond the segment", ptr, lsn, seed, int(ptr.Len) - 1, ErrPointer},
-		{"pointer of nothing", format.DiskPtr{}, lsn, seed, room, ErrPointer},
-		{"pointer beyond the file", format.DiskPtr{Off: 1 << 40, Len: 100}, lsn, seed, room, ErrBounds},
-		{"zeros", format.DiskPtr{Off: 8192, Len: 100}, lsn, seed, room, format.ErrNoMessage},
-	} {
-		if _, _, err := m.Pull(c.ptr, c.lsn, c.seed, c.room); !errors.Is(err, c.want) {
-			t.Errorf("%s: %v, want %v", c.name, err, c.want)
-		}
-	}
-	if n := testing.AllocsPerRun(100, func() { _, _, _ = m.Pull(ptr, lsn, seed, room) }); n != 0 {
-		t.Errorf("Pull allocates %v times", n)
-	}
-	// proves rule 12: a flip of any bit is found.
-	for i := range int(ptr.Len) * 8 {
-		flip := file[at+i/8] ^ 1<<(i%8)
-		if _, err := f.WriteAt([]byte{flip}, int64(at+i/8)); err != nil {
-			t.Fatal(err)
-		}
-		if _, _, err := m.Pull(ptr, lsn, seed, room); err == nil {
-			t.Fatalf("bit %d flipped and not found", i)
-		}
-		if _, err := f.WriteAt(file[at+i/8:at+i/8+1], int64(at+i/8)); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // A file cut short under the map is an error from the call that reads it, and the process lives.
 func TestTruncatedUnderMap(t *testing.T) {
-	file := make([]byte, 3*testWindow)
-	ptr := putMessage(file[2*testWindow:], 8, noise(5000), 1)
-	ptr.Off = 2 * testWindow
-	f, m := openTest(t, file)
-	if _, _, err := m.Pull(ptr, 8, 1, testWindow); err != nil {
+	f, m := openTest(t, noise(3*testWindow))
+	var sum byte
+	load := func() error {
+		v, err := m.View(2*testWindow, 5000)
+		if err != nil {
+			return err
+		}
+		return Guard(func() error { sum += v[0]; return nil })
+	}
+	if err := load(); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Truncate(2 * testWindow); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := m.Pull(ptr, 8, 1, testWindow); !errors.Is(err, ErrFault) {
-		t.Fatalf("Pull from beyond the end: %v", err)
+	if err := load(); !errors.Is(err, ErrFault) {
+		t.Fatalf("guarded load from beyond the end: %v", err)
 	}
 	if _, err := m.View(testWindow+1, testWindow); !errors.Is(err, ErrFault) {
 		t.Fatalf("View across windows from beyond the end: %v", err)
-	}
-	v, err := m.View(int64(ptr.Off), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var sum byte
-	if err := Guard(func() error { sum += v[0]; return nil }); !errors.Is(err, ErrFault) {
-		t.Fatalf("guarded load: %v", err)
 	}
 	if err := Guard(func() error { return os.ErrExist }); err != os.ErrExist {
 		t.Fatalf("Guard changed an error: %v", err)
@@ -268,23 +202,5 @@ func TestCloseAndDrop(t *testing.T) {
 	}
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
-	}
-}
-
-func BenchmarkPull(b *testing.B) {
-	const seed, lsn = 99, 4096
-	for _, size := range []int{64, 4096} {
-		file := make([]byte, testWindow)
-		ptr := putMessage(file, lsn, noise(size), seed)
-		_, m := openTest(b, file)
-		b.Run(map[int]string{64: "value=64", 4096: "value=4096"}[size], func(b *testing.B) {
-			b.SetBytes(int64(size))
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, _, err := m.Pull(ptr, lsn, seed, testWindow); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
 	}
 }

@@ -73,13 +73,13 @@ func TestBatches(t *testing.T) {
 			known := b.stable
 			b.fill()
 			b.known(known)
-			b.open(1, testSize, format.SegmentInUse)
+			b.open(1, testSize, format.SegmentStateInUse)
 			b.pages(2, 10)
 			return x
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b := newBuilder().open(0, 0, format.SegmentInUse)
+			b := newBuilder().open(0, 0, format.SegmentStateInUse)
 			b.pages(2, 100)
 			end := c.run(b)
 			r := b.scanned(t, b.options(), end)
@@ -98,7 +98,7 @@ func TestBatches(t *testing.T) {
 
 // Ids never go back: a counter in a batch that is dropped still counts.
 func TestCountersBeyondTheCut(t *testing.T) {
-	b := newBuilder().open(0, 0, format.SegmentInUse)
+	b := newBuilder().open(0, 0, format.SegmentStateInUse)
 	b.counter(1000)
 	b.put(format.KindMeta, format.MetaPage, []byte{0})
 	end := b.begin()
@@ -112,7 +112,7 @@ func TestCountersBeyondTheCut(t *testing.T) {
 	if r.Counter != 3000 || r.Tip != tip {
 		t.Errorf("counter %d, tip %v", r.Counter, r.Tip)
 	}
-	b = newBuilder().open(0, 0, format.SegmentInUse)
+	b = newBuilder().open(0, 0, format.SegmentStateInUse)
 	b.counter(5000)
 	b.begin()
 	b.counter(4000)
@@ -123,7 +123,7 @@ func TestCountersBeyondTheCut(t *testing.T) {
 
 // A batch that was known to be stable cannot be open.
 func TestStableOpenBatch(t *testing.T) {
-	b := newBuilder().open(0, 0, format.SegmentInUse)
+	b := newBuilder().open(0, 0, format.SegmentStateInUse)
 	b.begin()
 	b.pages(2, 100)
 	b.known(b.lsn() - 1)

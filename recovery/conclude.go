@@ -4,23 +4,23 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 
 	"pagecache/segments/format"
 )
 
-// stop is where the valid messages end.
+// stop is the place where the valid messages end.
 type stop struct {
-	lsn    format.LSN
-	slot   format.SegmentID // NoSlot if the segment is missing
-	offset format.Offset
-	why    error
-	rest   bool // something was written there or after
+	lsn   format.LSN // negative if it is not known
+	place Place      // without the LSN; zero if the segment is missing
+	why   error      // why no valid message begins there
+	rest  bool       // something was written there or after it
 }
 
 var errMissing = errors.New("the segment that should begin here is missing")
 
-// findStop follows the chain to the first place without a valid message. Segments that are missing below the known-stable LSN have been
-// recycled: nothing in them was current.
+// findStop follows the chain to the first place without a valid message. A segment that is missing below the
+// known-stable LSN has been recycled: nothing in it was current.
 func (s *scanner) findStop() stop {
 	at := stop{lsn: s.firstBase}
 	for _, i := range s.chain {
@@ -40,19 +40,25 @@ func (s *scanner) findStop() stop {
 		}
 		at.lsn = t.base + format.LSN(w.end)
 		if w.why != nil {
-			at.slot, at.offset, at.why, at.rest = t.id, t.id.Offset(s.size)+format.Offset(w.end), w.why, w.rest
+			at.place = s.placeOf(t.id, w.end)
+			at.why, at.rest = w.why, w.rest
 			break
 		}
 	}
 	return s.explain(at)
 }
 
-// explain completes a stop: why it is one, and whether anything follows.
+// placeOf returns the place of byte pos of a slot.
+func (s *scanner) placeOf(id format.SegmentID, pos int) Place {
+	return Place{}.WithSlot(id).WithOffset(id.Offset(s.size) + format.Offset(pos))
+}
+
+// explain completes a stop: it adds the reason, if findStop found none, and whether anything follows.
 func (s *scanner) explain(at stop) stop {
 	if at.why == nil {
-		at.slot, at.offset, at.why = NoSlot, NoOffset, errMissing
-		if id, ok := s.lostSlot(at.lsn); ok {
-			at.slot, at.offset, at.why, at.rest = id, id.Offset(s.size), s.damage, true
+		at.why = errMissing
+		if id, why := s.lostSlot(at.lsn); why != nil {
+			at.place, at.why, at.rest = s.placeOf(id, 0), why, true
 		}
 	}
 	for i := range s.slots {
@@ -61,17 +67,18 @@ func (s *scanner) explain(at stop) stop {
 	return at
 }
 
-// lostSlot returns the slot with a damaged header that held, or may have held, the segment with the given base.
-func (s *scanner) lostSlot(base format.LSN) (format.SegmentID, bool) {
+// lostSlot returns the slot that held, or may have held, the segment with the given base, and the error in its header.
+// The error is nil if no slot has a corrupt header.
+func (s *scanner) lostSlot(base format.LSN) (format.SegmentID, error) {
+	if len(s.res.Corrupt) == 0 {
+		return 0, nil
+	}
 	for i := range s.slots {
-		if w := &s.segments[i]; !s.slots[i].valid && s.damage != nil && w.base == base {
-			return s.slots[i].id, true
+		if t := &s.slots[i]; !t.valid && s.segments[i].base == base {
+			return t.id, t.invalid
 		}
 	}
-	if len(s.res.Damaged) > 0 {
-		return s.res.Damaged[0], true
-	}
-	return NoSlot, false
+	return s.res.Corrupt[0], s.firstCorrupt
 }
 
 // conclude decides where the log ends and fills in the result.
@@ -81,7 +88,8 @@ func (s *scanner) conclude() error {
 	r.Tip, r.Stable = at.lsn, s.stable
 	s.missing += s.missingBelow()
 	if r.Tip > s.stable && s.missing+s.o.Recycled != r.Recycled {
-		return s.corrupt(s.lost(), fmt.Sprintf("%d segments are missing, and %d were recycled", s.missing, int64(r.Recycled)-int64(s.o.Recycled)))
+		recycled := int64(r.Recycled) - int64(s.o.Recycled)
+		return s.corrupt(s.lost(), fmt.Sprintf("%d segments are missing, but %d were recycled", s.missing, recycled))
 	}
 	r.End = cutBatches(s.marks(), r.Tip)
 	d := decide(facts{
@@ -103,35 +111,37 @@ func (s *scanner) conclude() error {
 	return nil
 }
 
-// missingBelow counts the segments below From that were in use once and are not there any more.
+// missingBelow returns how many of the segments in Options.Known are not in the file.
 func (s *scanner) missingBelow() (n uint64) {
 	if len(s.o.Known) == 0 {
 		return 0
 	}
-	there := make(map[format.LSN]bool, len(s.chain))
+	present := make(map[format.LSN]bool, len(s.chain))
 	for _, i := range s.chain {
-		there[s.slots[i].base] = true
+		present[s.slots[i].base] = true
 	}
 	for _, base := range s.o.Known {
-		if base < s.firstBase && !there[base] {
+		if base < s.firstBase && !present[base] {
 			n++
 		}
 	}
 	return n
 }
 
-// lost is where a segment is missing that was not recycled, as far as can be told.
+// lost returns the place of a segment that is missing although it was not recycled, as far as that can be determined.
 func (s *scanner) lost() stop {
-	at := stop{lsn: s.firstHole, slot: NoSlot, offset: NoOffset, why: errMissing}
-	if len(s.res.Damaged) > 0 {
-		at.slot, at.why = s.res.Damaged[0], s.damage
-		at.offset = at.slot.Offset(s.size)
+	at := stop{lsn: format.NoLSN, why: errMissing}
+	if s.lastHole > 0 {
+		at.lsn = s.firstHole
+	}
+	if len(s.res.Corrupt) > 0 {
+		at.place, at.why = s.placeOf(s.res.Corrupt[0], 0), s.firstCorrupt
 	}
 	return at
 }
 
-// marks returns the batch markers below Tip. Where segments were recycled after a beginning, its end may have been in one of them; what is
-// stable lies in no batch that was open.
+// marks returns the batch markers below Tip. It leaves out a beginning that is stable and lies below a recycled segment:
+// its end may have been in that segment, and no stable message belongs to an open batch.
 func (s *scanner) marks() (marks []mark) {
 	for _, i := range s.chain {
 		if s.slots[i].base >= s.res.Tip {
@@ -147,19 +157,26 @@ func (s *scanner) marks() (marks []mark) {
 	return marks
 }
 
+// corrupt returns the error for a log that breaks the rule label names at the given place.
 func (s *scanner) corrupt(at stop, label string) error {
-	reason := fmt.Sprintf("%s (known stable: LSN %v", label, s.stable)
+	var known []string
+	if s.stable >= 0 {
+		known = append(known, fmt.Sprintf("known stable: LSN %v", s.stable))
+	}
 	if s.o.Clean {
-		reason += fmt.Sprintf("; clean end: LSN %v", s.o.End)
+		known = append(known, fmt.Sprintf("clean end: LSN %v", s.o.End))
 	}
 	if s.res.End < s.res.Tip {
-		reason += fmt.Sprintf("; batch open from LSN %v", s.res.End)
+		known = append(known, fmt.Sprintf("batch open from LSN %v", s.res.End))
 	}
-	return &CorruptError{File: s.o.File, Slot: at.slot, Offset: at.offset, LSN: at.lsn, Page: NoPage,
-		Reason: reason + ")", Err: at.why}
+	reason := label
+	if len(known) > 0 {
+		reason += " (" + strings.Join(known, "; ") + ")"
+	}
+	return &CorruptError{File: s.o.File, Place: at.place.WithLSN(at.lsn), Reason: reason, Err: at.why}
 }
 
-// fillSegments sorts the slots in use into those of the log and void ones.
+// fillSegments divides the slots in use between Result.Segments and Result.Void.
 func (s *scanner) fillSegments() {
 	r := s.res
 	used := make([]bool, len(s.slots))
@@ -180,7 +197,7 @@ func (s *scanner) fillSegments() {
 	}
 }
 
-// fillCounter finds the highest counter: ids are never handed out twice, so one in a batch that is dropped counts too.
+// fillCounter finds the highest counter. A counter in a batch that is cut off counts too: no id is handed out twice.
 func (s *scanner) fillCounter() {
 	r := s.res
 	r.Counter = s.o.Counter

@@ -2,55 +2,48 @@ package recovery
 
 import (
 	"errors"
-	"fmt"
 	"strings"
-
-	"pagecache/segments/format"
 )
 
-// ErrCorrupt is the mark of every *CorruptError, for errors.Is: acknowledged data has been damaged.
+// ErrCorrupt is the sentinel that errors.Is finds in every *CorruptError: acknowledged data is corrupt.
 var ErrCorrupt = errors.New("store is corrupt")
 
-// What the fields of a CorruptError hold where a place is not known.
-const (
-	NoSlot   = ^format.SegmentID(0)
-	NoPage   = ^format.PageID(0)
-	NoOffset = format.Offset(-1)
-)
-
-// CorruptError says where acknowledged data has been damaged, as closely as is known.
+// A CorruptError reports that acknowledged data is corrupt, and where, as closely as that is known.
 type CorruptError struct {
-	File   string
-	Slot   format.SegmentID // NoSlot if not known
-	Offset format.Offset    // in the file, in bytes; NoOffset if not known
-	LSN    format.LSN
-	Page   format.PageID // NoPage if not known
-	Reason string        // which rule was broken
-	Err    error         // what was found there; may be nil
+	File   string // path of the file; empty if it is not known
+	Place  Place  // position in the file and in the log
+	Reason string // the rule that the data breaks; empty if Err says it
+	Err    error  // the error that revealed the corruption; may be nil
 }
 
-// Error names file, slot, offset, LSN, page, reason and cause.
+// Error returns the file, the known parts of the place, the reason and the cause. It states each of them once: it omits
+// the reason if the text of Err contains it, and Err if the reason contains its text.
 func (e *CorruptError) Error() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%v: %s", ErrCorrupt, e.File)
-	if e.Slot != NoSlot {
-		fmt.Fprintf(&b, ", slot %v", e.Slot)
+	var where, why []string
+	if e.File != "" {
+		where = append(where, e.File)
 	}
-	if e.Offset != NoOffset {
-		fmt.Fprintf(&b, ", offset %v", e.Offset)
+	if place := e.Place.String(); place != "" {
+		where = append(where, place)
 	}
-	fmt.Fprintf(&b, ", LSN %v", e.LSN)
-	if e.Page != NoPage {
-		fmt.Fprintf(&b, ", page %v", e.Page)
-	}
-	fmt.Fprintf(&b, ": %s", e.Reason)
+	cause := ""
 	if e.Err != nil {
-		fmt.Fprintf(&b, ": %v", e.Err)
+		cause = e.Err.Error()
 	}
-	return b.String()
+	if e.Reason != "" && !strings.Contains(cause, e.Reason) {
+		why = append(why, e.Reason)
+	}
+	if cause != "" && (!strings.Contains(e.Reason, cause) || len(why) == 0) {
+		why = append(why, cause)
+	}
+	parts := []string{ErrCorrupt.Error()}
+	if len(where) > 0 {
+		parts = append(parts, strings.Join(where, ", "))
+	}
+	return strings.Join(append(parts, why...), ": ")
 }
 
-// Unwrap lets errors.Is find ErrCorrupt and the cause.
+// Unwrap returns ErrCorrupt and Err.
 func (e *CorruptError) Unwrap() []error {
 	if e.Err == nil {
 		return []error{ErrCorrupt}

@@ -17,7 +17,7 @@ func FuzzScan(f *testing.F) {
 	f.Add([]byte{0, 0, 64, 0, 0, 0, 65, 255, 0, 0, 66, 255}, false, int64(100))
 	f.Fuzz(func(t *testing.T, edits []byte, clean bool, lsn int64) {
 		b := threeSegments()
-		b.open(3, 0, format.SegmentFree)
+		b.open(3, 0, format.SegmentStateFree)
 		for ; len(edits) >= 4; edits = edits[4:] {
 			at := int(edits[0]&3)*testSize + int(binary.BigEndian.Uint16(edits[1:]))%testSize
 			b.file[at] ^= edits[3]

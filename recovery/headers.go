@@ -75,21 +75,21 @@ func (s *scanner) addHeader(buf []byte, id format.SegmentID) error {
 	h, err := format.DecodeSegmentHeader(buf, id, s.size)
 	switch {
 	case errors.Is(err, format.ErrSegmentForeign):
-		return &CorruptError{File: s.o.File, Slot: id, Offset: id.Offset(s.size), LSN: format.NoLSN, Page: NoPage,
-			Reason: "segment of another kind of store", Err: err}
+		return &CorruptError{File: s.o.File, Place: s.placeOf(id, 0), Err: err,
+			Reason: "segment belongs to another kind of store"}
 	case errors.Is(err, format.ErrSegmentZero):
 		r.Zero = append(r.Zero, id)
 		if !s.o.Clean && len(r.Zero) <= maxProbedZero {
-			s.slots = append(s.slots, slot{id: id})
+			s.slots = append(s.slots, slot{id: id, invalid: err})
 		}
 		return nil
 	case err != nil:
-		r.Damaged = append(r.Damaged, id)
-		if s.damage == nil {
-			s.damage = fmt.Errorf("slot %v: %w", id, err)
+		if len(r.Corrupt) == 0 {
+			s.firstCorrupt = err
 		}
+		r.Corrupt = append(r.Corrupt, id)
 		if !s.o.Clean {
-			s.slots = append(s.slots, slot{id: id})
+			s.slots = append(s.slots, slot{id: id, invalid: err})
 		}
 		return nil
 	}
@@ -98,10 +98,10 @@ func (s *scanner) addHeader(buf []byte, id format.SegmentID) error {
 	if h.Recycled > r.Recycled {
 		r.Recycled, s.uncounted = h.Recycled, 0
 	}
-	if h.State == format.SegmentRecycled && h.Recycled == r.Recycled {
+	if h.State == format.SegmentStateRecycled && h.Recycled == r.Recycled {
 		s.uncounted++
 	}
-	if h.State != format.SegmentInUse {
+	if h.State != format.SegmentStateInUse {
 		r.Free = append(r.Free, id)
 		return nil
 	}
@@ -130,8 +130,8 @@ func (s *scanner) findChain() error {
 		}
 		if i > 0 && s.slots[i-1].base == t.base {
 			if s.slots[i-1].gen == t.gen {
-				return &CorruptError{File: s.o.File, Slot: t.id, Offset: t.id.Offset(s.size), LSN: t.base, Page: NoPage,
-					Reason: fmt.Sprintf("slots %v and %v hold the same segment", s.slots[i-1].id, t.id)}
+				return &CorruptError{File: s.o.File, Place: s.placeOf(t.id, 0).WithLSN(t.base),
+					Reason: fmt.Sprintf("slot %d holds the same segment", s.slots[i-1].id)}
 			}
 			continue // an older copy
 		}
@@ -151,7 +151,7 @@ func (s *scanner) findChain() error {
 
 // probeGenerations returns the generations, highest first, that a slot without a valid header is tried with.
 func (s *scanner) probeGenerations() []format.Generation {
-	if len(s.res.Damaged)+len(s.res.Zero) == 0 || s.o.Clean {
+	if len(s.res.Corrupt)+len(s.res.Zero) == 0 || s.o.Clean {
 		return nil
 	}
 	seen := make([]format.Generation, 0, len(s.slots)+1)

@@ -53,7 +53,7 @@ type Segment struct {
 type Result struct {
 	Segments []Segment          // what holds the log, in its order
 	Void     []format.SegmentID // marked in use, but not of the log: discarded before, or dropped now
-	Damaged  []format.SegmentID // header neither zeros nor valid
+	Corrupt  []format.SegmentID // header neither zeros nor valid
 	Free     []format.SegmentID // marked free
 	Zero     []format.SegmentID // never written
 
@@ -102,19 +102,21 @@ type scanner struct {
 	missing   uint64 // segments in such holes
 	slots     []slot // every slot of the file that holds, or may have held, a part of the log
 	chain     []int  // indexes of slots, the log by headers alone, in order of base
-	damage    error  // what is wrong with the first damaged header
-	stable    format.LSN
-	segments  []walked // parallel to slots
-	res       *Result
+	// firstCorrupt is the error in the first corrupt header.
+	firstCorrupt error
+	stable       format.LSN
+	segments     []walked // parallel to slots
+	res          *Result
 }
 
 // slot is a slot that is in use, or whose header says nothing.
 type slot struct {
-	id    format.SegmentID
-	valid bool // the header is valid, and says in use
-	gen   format.Generation
-	base  format.LSN
-	claim format.LSN // the header's stable LSN
+	id      format.SegmentID
+	valid   bool  // the header is valid, and its state is "in use"
+	invalid error // the error in the header; nil if valid
+	gen     format.Generation
+	base    format.LSN
+	claim   format.LSN // the header's stable LSN
 }
 
 // readAt fills buf from off on, with zeros past the end of the file.

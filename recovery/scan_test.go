@@ -62,7 +62,7 @@ func (b *builder) kinds() {
 }
 
 func TestEveryKind(t *testing.T) {
-	b := newBuilder().open(0, 0, format.SegmentInUse)
+	b := newBuilder().open(0, 0, format.SegmentStateInUse)
 	b.kinds()
 	b.block()
 	b.kinds()
@@ -90,7 +90,7 @@ func TestEveryKind(t *testing.T) {
 func threeSegments() *builder {
 	b := newBuilder()
 	for i, slot := range []int{2, 0, 1} {
-		b.open(slot, format.LSN(i*testSize), format.SegmentInUse)
+		b.open(slot, format.LSN(i*testSize), format.SegmentStateInUse)
 		b.pages(3, 1000*(i+1))
 		b.block()
 		b.pages(2, 10)
@@ -109,17 +109,17 @@ func TestManySegments(t *testing.T) {
 	}
 	// A segment that ends with fewer bytes than a header takes.
 	for left := 0; left < format.HeaderSize; left += format.Align {
-		b := newBuilder().open(0, 0, format.SegmentInUse)
+		b := newBuilder().open(0, 0, format.SegmentStateInUse)
 		b.put(format.KindAppend, 2, make([]byte, b.left()-left-format.HeaderSize))
-		b.open(1, testSize, format.SegmentInUse)
+		b.open(1, testSize, format.SegmentStateInUse)
 		b.pages(2, 10)
 		b.scanned(t, b.options(), b.lsn())
 		b.scanned(t, Options{Store: testStore, SegmentSize: testSize, Clean: true, End: b.lsn()}, b.lsn())
 	}
 	// A segment that was opened and not written to.
-	b = newBuilder().open(0, 0, format.SegmentInUse)
+	b = newBuilder().open(0, 0, format.SegmentStateInUse)
 	b.fill()
-	b.open(1, testSize, format.SegmentInUse)
+	b.open(1, testSize, format.SegmentStateInUse)
 	for _, end := range []format.LSN{testSize, testSize + format.SegmentHeaderSize} {
 		b.scanned(t, Options{Store: testStore, SegmentSize: testSize, Clean: true, End: end}, b.lsn())
 	}
@@ -128,7 +128,7 @@ func TestManySegments(t *testing.T) {
 // proves rule 10: damage in the middle, with good records after it, is not the end of the log.
 func TestMissingOrDamagedMiddle(t *testing.T) {
 	b := threeSegments()
-	b.open(0, testSize, format.SegmentFree)
+	b.open(0, testSize, format.SegmentStateFree)
 	wantCorrupt(t, b.file, b.options(), "missing")
 	b = threeSegments()
 	clear(b.file[:testSize])
@@ -136,13 +136,13 @@ func TestMissingOrDamagedMiddle(t *testing.T) {
 	b = threeSegments()
 	b.file[20] ^= 1
 	c := wantCorrupt(t, b.file, b.options(), "damaged")
-	if c.Slot != 0 || c.Offset != 0 || c.LSN != testSize || c.File != "log" {
+	if c.Place != (Place{}).WithSlot(0).WithOffset(0).WithLSN(testSize) || c.File != "log" {
 		t.Errorf("%+v", c)
 	}
 	b = threeSegments()
 	b.file[2*testSize+100] ^= 1
 	c = wantCorrupt(t, b.file, b.options(), "checksum")
-	if c.Slot != 2 || c.Offset != 2*testSize+64 || c.LSN != 64 || !errors.Is(c, format.ErrCRC) {
+	if c.Place != (Place{}).WithSlot(2).WithOffset(2*testSize+64).WithLSN(64) || !errors.Is(c, format.ErrCRC) {
 		t.Errorf("%+v", c)
 	}
 }
@@ -152,12 +152,12 @@ func TestDamagedHeaderIsProbed(t *testing.T) {
 	for _, gens := range [][2]format.Generation{{1, 1}, {1, 2}, {4, 9}} {
 		b := newBuilder()
 		b.gen = gens[0]
-		b.open(0, 0, format.SegmentInUse)
+		b.open(0, 0, format.SegmentStateInUse)
 		b.pages(2, 100)
 		b.fill()
 		o := b.options()
 		b.gen = gens[1]
-		b.open(1, testSize, format.SegmentInUse)
+		b.open(1, testSize, format.SegmentStateInUse)
 		b.pages(2, 100)
 		b.block()
 		b.pages(2, 100)
@@ -165,7 +165,8 @@ func TestDamagedHeaderIsProbed(t *testing.T) {
 		o.Generation = gens[1] + 2
 		intact := slices.Clone(b.file)
 		b.file[testSize+30] ^= 4
-		if c := wantCorrupt(t, b.file, o, "damaged"); c.Slot != 1 {
+		c := wantCorrupt(t, b.file, o, "damaged")
+		if slot, known := c.Place.Slot(); slot != 1 || !known {
 			t.Errorf("generations %v: %+v", gens, c)
 		}
 		copy(b.file, intact)
@@ -186,21 +187,21 @@ func TestForeignSegments(t *testing.T) {
 
 // trap 7: what an earlier recovery has discarded does not come back.
 func TestRelocationAndVoid(t *testing.T) {
-	b := newBuilder().open(0, 0, format.SegmentInUse)
+	b := newBuilder().open(0, 0, format.SegmentStateInUse)
 	b.pages(3, 500)
 	b.fill()
-	b.open(1, testSize, format.SegmentInUse)
+	b.open(1, testSize, format.SegmentStateInUse)
 	b.pages(3, 500)
 	kept, keptWant := b.lsn(), slices.Clone(b.want)
 	b.pages(3, 600) // torn off by the first crash
 	b.fill()
 	b.known(testSize - 1)
-	b.open(2, 2*testSize, format.SegmentInUse) // was not reached by the first recovery
+	b.open(2, 2*testSize, format.SegmentStateInUse) // was not reached by the first recovery
 	b.pages(3, 600)
 
 	// The first recovery carries the tail over to slot 3.
 	b.gen, b.want = 2, keptWant[:3]
-	b.open(3, testSize, format.SegmentInUse)
+	b.open(3, testSize, format.SegmentStateInUse)
 	b.pages(3, 500)
 	if b.lsn() != kept {
 		t.Fatal("the copy is not as long as the original")
@@ -211,36 +212,36 @@ func TestRelocationAndVoid(t *testing.T) {
 	}
 	b.pages(1, 40)
 	b.fill()
-	b.open(4, 2*testSize, format.SegmentInUse)
+	b.open(4, 2*testSize, format.SegmentStateInUse)
 	b.pages(1, 40)
 	r = b.scanned(t, b.options(), b.lsn())
 	if !slices.Equal(r.Void, []format.SegmentID{1, 2}) {
 		t.Errorf("void %v", r.Void)
 	}
 	// Nor if the new segment is lost that would have taken the place of the discarded one.
-	b.open(4, 2*testSize, format.SegmentFree)
+	b.open(4, 2*testSize, format.SegmentStateFree)
 	b.want = upTo(b.want, 2*testSize)
 	b.stable = format.NoLSN
-	b.header(format.SegmentFree)
+	b.header(format.SegmentStateFree)
 	r = b.scanned(t, b.options(), 2*testSize)
 	if !slices.Equal(r.Void, []format.SegmentID{1, 2}) || !slices.Equal(r.Free, []format.SegmentID{4}) {
 		t.Errorf("%+v", r)
 	}
 	// Two slots of one generation with the same base were never written by this program.
-	b.open(4, testSize, format.SegmentInUse)
-	wantCorrupt(t, b.file, b.options(), "hold the same segment")
+	b.open(4, testSize, format.SegmentStateInUse)
+	wantCorrupt(t, b.file, b.options(), "holds the same segment")
 }
 
 // A recovery that crashed before the header of its copy was written leaves the original in force.
 func TestHalfRelocated(t *testing.T) {
-	b := newBuilder().open(0, 0, format.SegmentInUse)
+	b := newBuilder().open(0, 0, format.SegmentStateInUse)
 	b.pages(3, 500)
 	b.block()
 	b.pages(3, 500)
 	end, want := b.lsn(), slices.Clone(b.want)
 	b.gen = 2
 	b.stable = format.NoLSN
-	b.open(1, 0, format.SegmentInUse)
+	b.open(1, 0, format.SegmentStateInUse)
 	b.pages(3, 500)
 	b.known(900)
 	b.block()
@@ -253,21 +254,21 @@ func TestHalfRelocated(t *testing.T) {
 	}
 	b.file[testSize+9] = 1
 	r = b.scanned(t, b.options(), end)
-	if !slices.Equal(r.Damaged, []format.SegmentID{1}) {
+	if !slices.Equal(r.Corrupt, []format.SegmentID{1}) {
 		t.Errorf("%+v", r)
 	}
 }
 
 // Claims of any segment count: a pad far behind a torn place says that the place was stable.
 func TestClaimsOfLaterSegments(t *testing.T) {
-	b := newBuilder().open(0, 0, format.SegmentInUse)
+	b := newBuilder().open(0, 0, format.SegmentStateInUse)
 	b.pages(3, 500)
 	at := b.offset()
 	b.pages(3, 500)
 	b.fill()
 	known := b.stable
 	b.known(format.NoLSN)
-	b.open(1, testSize, format.SegmentInUse)
+	b.open(1, testSize, format.SegmentStateInUse)
 	b.pages(1, 10)
 	whole := slices.Clone(b.file)
 	b.file[at+30] ^= 1
@@ -292,7 +293,7 @@ func TestFromSkipsSegmentsBelow(t *testing.T) {
 		}
 	}
 	// Holes below are lawful; above they are not. An end below From is damage.
-	b.open(2, 0, format.SegmentFree)
+	b.open(2, 0, format.SegmentStateFree)
 	o := b.options()
 	o.From = testSize
 	if r, err := Scan(b.file, o); err != nil || len(r.Segments) != 2 {
@@ -340,7 +341,7 @@ func TestWorkers(t *testing.T) {
 	b := newBuilder()
 	const n = 200 // 3 MiB
 	for i := range n {
-		b.open(n-1-i, format.LSN(i*testSize), format.SegmentInUse)
+		b.open(n-1-i, format.LSN(i*testSize), format.SegmentStateInUse)
 		b.pages(5, 1000)
 		b.counter(uint64(i)) // whose body is kept
 		b.pages(5, 1000)

@@ -141,20 +141,20 @@ func (s *Snapshot) entry(first, i int64) (e format.SnapshotEntry, err error) {
 func (s *Snapshot) Page(pid format.PageID) (Page, error) {
 	e, err := s.entry(1, int64(pid))
 	if err != nil {
-		return Page{}, s.Corrupt(pid, err)
+		return Page{}, s.CorruptPage(pid, err)
 	}
 	p := Page{Kind: e.Kind, LSN: e.LSN}
 	switch e.Kind {
-	case format.SnapshotNone:
-	case format.SnapshotPages:
+	case format.SnapshotKindNone:
+	case format.SnapshotKindPages:
 		p.Refs = make([]Ref, 0, e.Len)
 		for i := range int64(e.Len) {
 			r, err := s.entry(s.RefBlock(), int64(e.First)+i)
-			if err == nil && r.Kind != format.SnapshotPage {
+			if err == nil && r.Kind != format.SnapshotKindPage {
 				err = fmt.Errorf("%w: a reference of kind %d", format.ErrSnapshot, r.Kind)
 			}
 			if err != nil {
-				return Page{}, s.Corrupt(pid, err)
+				return Page{}, s.CorruptPage(pid, err)
 			}
 			p.Refs = append(p.Refs, Ref{r.LSN, r.Len, r.Blob})
 		}
@@ -164,10 +164,17 @@ func (s *Snapshot) Page(pid format.PageID) (Page, error) {
 	return p, nil
 }
 
-// Corrupt is the error for a page that the snapshot does not tell of. The log still does.
-func (s *Snapshot) Corrupt(pid format.PageID, err error) error {
-	return &CorruptError{File: s.name, Slot: NoSlot, Offset: NoOffset, LSN: format.NoLSN, Page: pid,
-		Reason: "the snapshot is damaged; without the file the store opens from the log alone", Err: err}
+// Corrupt returns a *CorruptError that says that the snapshot is corrupt, because of err. The log still holds everything.
+func (s *Snapshot) Corrupt(err error) error { return s.corrupt(Place{}, err) }
+
+// CorruptPage is Corrupt for an error in the data of one page.
+func (s *Snapshot) CorruptPage(pid format.PageID, err error) error {
+	return s.corrupt(Place{}.WithPage(pid), err)
+}
+
+func (s *Snapshot) corrupt(at Place, err error) error {
+	return &CorruptError{File: s.name, Place: at, Err: err,
+		Reason: "the snapshot is corrupt; without this file the store opens from the log alone"}
 }
 
 // FreeBelow returns the highest free page id below pid, false if there is none. Ids in damaged blocks are not found.
@@ -184,7 +191,7 @@ func (s *Snapshot) FreeBelow(pid format.PageID) (format.PageID, bool) {
 			pid = block * format.EntriesPerBlock
 			continue
 		}
-		if e.Kind == format.SnapshotNone || e.Kind == format.SnapshotFree {
+		if e.Kind == format.SnapshotKindNone || e.Kind == format.SnapshotKindFree {
 			return pid, true
 		}
 	}
@@ -257,12 +264,12 @@ func (w *SnapshotWriter) Add(p Page) {
 		e.Len, e.Blob = p.Refs[0].Len, p.Refs[0].Blob
 	}
 	if len(p.Refs) > 1 {
-		e.Kind, e.Len, e.First = format.SnapshotPages, uint32(len(p.Refs)), uint32(w.refs.n)
+		e.Kind, e.Len, e.First = format.SnapshotKindPages, uint32(len(p.Refs)), uint32(w.refs.n)
 		for _, r := range p.Refs {
-			w.refs.put(format.SnapshotEntry{Kind: format.SnapshotPage, LSN: r.LSN, Len: r.Len, Blob: r.Blob})
+			w.refs.put(format.SnapshotEntry{Kind: format.SnapshotKindPage, LSN: r.LSN, Len: r.Len, Blob: r.Blob})
 		}
 	}
-	if (p.Kind == format.SnapshotNone || p.Kind == format.SnapshotFree) && pid >= format.FirstUserPage {
+	if (p.Kind == format.SnapshotKindNone || p.Kind == format.SnapshotKindFree) && pid >= format.FirstUserPage {
 		w.h.Free++
 		w.free[pid/format.EntriesPerBlock]++
 	}

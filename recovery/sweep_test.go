@@ -13,7 +13,7 @@ var slow bool
 
 // sweepLog is a store of one segment: some of it known to be stable, then more of it written, not known to be.
 func sweepLog() (b *builder, known, end format.LSN) {
-	b = newBuilder().open(0, 0, format.SegmentInUse)
+	b = newBuilder().open(0, 0, format.SegmentStateInUse)
 	b.kinds()
 	b.pages(4, 60)
 	b.put(format.KindCompact, 9, make([]byte, 700)) // zeros
@@ -102,7 +102,7 @@ func TestEveryTornTail(t *testing.T) {
 	b.block()
 	start := b.lsn()
 	b.known(format.NoLSN)
-	b.open(1, testSize, format.SegmentInUse)
+	b.open(1, testSize, format.SegmentStateInUse)
 	b.slot, b.base, b.pos = 0, 0, int(start)
 	x := b.begin()
 	b.pages(2, 50)

@@ -1,16 +1,37 @@
-// Package segments knows where segments lie and how much of each is alive.
+// Package segments manages the space of the log file. The file is an array of slots of one size; a segment of the log
+// lies in a slot. The package hands out slots, counts the live bytes in each, makes the file longer, and takes slots
+// back. It is internal to this module although it can be imported: it promises no compatibility.
 //
-//	G1  A slot is handed out only when its space on the disk is reserved and the file's new length is durable
+//	G1  A slot is handed out only after its space on the disk is reserved and the file's new length is durable
 //	    (rule 9, trap 13).
 //	G2  A message is counted live before its reservation completes (rule 7).
+//	G3  An I/O error while the file grows is permanent; lack of room is not (rules 8 and 9).
 //
-// States of a slot, each edge with the function that makes it:
+// A Space composes the parts, one in each file:
 //
-//	       OpenSegment            SealSegment             Drain
-//	Free ──────────────▶ Active ───────────────▶ Inactive ──────▶ Draining
-//	  ▲                                                              │
-//	  └──────────────────────────────────────────────────────────────┘ Recycle
+//	slot.go     Segment: one slot, its state and its live bytes
+//	table.go    slotTable: all slots, and the lookup of a segment by its base LSN
+//	free.go     freeList: the slots that the next segments use
+//	reserve.go  reserve: the free slots that are kept for urgent writes when the file cannot grow
+//	growth.go   growth: makes the file longer, on demand and ahead of need
+//	zero.go     zeroer: writes zeros to the next slot ahead of need
+//	space.go    Space: the calls, and the lock that guards all of these
+//	recycle.go  Space: choice of segments to clean, recycling, shrinking
 //
-// Free: the slot's bytes mean nothing. Active: an io buffer holds it; it is read from there. Inactive: it is wholly
-// durable and read through the map. Draining: nothing in it is live; it waits for stability and readers (rule 4).
+// States of a slot. Each edge names the Space's call, and the method of Segment that it makes the transition with:
+//
+//	        OpenSegment (open)       SealSegment (seal)         Drain (drain)
+//	Free ────────────────────▶ Active ─────────────────▶ Inactive ────────────▶ Draining
+//	 ▲ │                          ▲                          ▲                     │
+//	 │ └──────────────────────────┴──────────────────────────┘                     │
+//	 │             Adopt (adopt), while the store is opened                        │
+//	 └─────────────────────────────────────────────────────────────────────────────┘
+//	                                Recycle (recycle)
+//
+//	state     what may be trusted                                  guard of the edge that leaves it
+//	Free      nothing: the slot's bytes mean nothing               Space.mu
+//	Active    base and seed; the bytes are read from the io buffer the leader that flushed the segment's end
+//	Inactive  all of the segment is durable, read through the map  compare-and-swap, by the cleaner or DropBelow
+//	Draining  as Inactive, and nothing in it is live; it waits for Space.mu
+//	          stability and readers (rule 4)
 package segments

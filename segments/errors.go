@@ -6,14 +6,14 @@ import (
 	"syscall"
 )
 
-// ErrNoRoom is that the file cannot grow now: the disk is full, or a quota or the file's greatest size is reached. Nothing was changed, and
-// it may work later (rule 9). Any other error while growing is an I/O error.
-var ErrNoRoom = errors.New("no room for another segment")
+// ErrNoRoom reports that the log file cannot grow: the disk is full, or a quota or file-size limit was reached. Nothing
+// was changed, and the call may succeed later (rule 9). Any other error while growing is an I/O error.
+var ErrNoRoom = errors.New("log file cannot grow")
 
-var errTooManySegments = fmt.Errorf("%w: the log file has as many as it can have", ErrNoRoom)
+var errSegmentLimit = fmt.Errorf("%w: segment limit reached", ErrNoRoom)
 
-// noRoom says of an error whether it is lack of room.
-func noRoom(err error) error {
+// wrapNoRoom adds ErrNoRoom to an error that means lack of room, and returns any other error as it is.
+func wrapNoRoom(err error) error {
 	for _, e := range []syscall.Errno{syscall.ENOSPC, syscall.EFBIG, syscall.EDQUOT} {
 		if errors.Is(err, e) {
 			return fmt.Errorf("%w: %w", ErrNoRoom, err)

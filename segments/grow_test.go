@@ -34,7 +34,7 @@ func (f *growFile) Truncate(int64) error { return nil }
 func openMany(s *Space, n int) (opened int, err error) {
 	const size = 16 << 10
 	for ; opened < n; opened++ {
-		if _, _, err := s.OpenSegment(format.LSN(opened*size), Ordinary); err != nil {
+		if _, _, err := s.OpenSegment(format.LSN(opened*size), UrgencyOrdinary); err != nil {
 			return opened, err
 		}
 	}
@@ -52,7 +52,7 @@ func TestBrokenFile(t *testing.T) {
 				if !errors.Is(err, syscall.EIO) || errors.Is(err, ErrNoRoom) {
 					t.Fatalf("background %v: %v", background, err)
 				}
-				_, _, err = s.OpenSegment(1<<40, Ordinary)
+				_, _, err = s.OpenSegment(1<<40, UrgencyOrdinary)
 			}
 			if !s.Close(time.Minute) {
 				t.Error("Close did not wait")
@@ -69,7 +69,7 @@ func TestNoRoomPasses(t *testing.T) {
 		if n, err := openMany(s, 100); n != 2 || !errors.Is(err, ErrNoRoom) || !errors.Is(err, errno) {
 			t.Errorf("%d segments, %v", n, err)
 		}
-		if _, _, err := s.OpenSegment(1<<40, Ordinary); err != nil { // the allocation works again, and so does the sync
+		if _, _, err := s.OpenSegment(1<<40, UrgencyOrdinary); err != nil { // the allocation works again, and so does the sync
 			t.Errorf("%v, with room again", err)
 		}
 		if _, err := openMany(s, 100); !errors.Is(err, ErrNoRoom) { // now the sync finds that there is none
@@ -100,7 +100,7 @@ func TestCloseIsBounded(t *testing.T) {
 		t.Error("Close says that nothing uses the file any more")
 	}
 	close(hang)
-	s.ahead.Wait()
+	s.work.Wait()
 }
 
 // What is kept is for those who are urgent enough: the slots, and what is left of the segments in them until as many are kept again. Proves rule 9.
@@ -112,39 +112,39 @@ func TestKept(t *testing.T) {
 	open := func(u, want Urgency) {
 		t.Helper()
 		if _, least, err := s.OpenSegment(format.LSN(opened*size), u); err != nil || least != want {
-			t.Fatalf("urgency %d, %d slots free: for %d, %v", u, len(s.free), least, err)
+			t.Fatalf("urgency %d, %d slots free: for %d, %v", u, s.free.len(), least, err)
 		}
 		opened++
 	}
 	refused := func(u Urgency) {
 		t.Helper()
 		if _, _, err := s.OpenSegment(1<<40, u); !errors.Is(err, ErrNoRoom) {
-			t.Fatalf("urgency %d, %d slots free: %v", u, len(s.free), err)
+			t.Fatalf("urgency %d, %d slots free: %v", u, s.free.len(), err)
 		}
 	}
 	room := func(want ...bool) {
 		t.Helper()
 		for u, ok := range want {
 			if err := s.Room(Urgency(u)); ok != (err == nil) || err != nil && !errors.Is(err, ErrNoRoom) {
-				t.Fatalf("urgency %d, %d slots free: %v", u, len(s.free), err)
+				t.Fatalf("urgency %d, %d slots free: %v", u, s.free.len(), err)
 			}
 		}
 	}
-	open(Cleaning, Ordinary)
-	open(Ordinary, Ordinary)
+	open(UrgencyCleaning, UrgencyOrdinary)
+	open(UrgencyOrdinary, UrgencyOrdinary)
 	room(true, true, true)
-	refused(Ordinary)
-	open(Cleaning, Freeing)
+	refused(UrgencyOrdinary)
+	open(UrgencyCleaning, UrgencyFreeing)
 	room(false, true, true)
-	open(Freeing, Freeing)
-	refused(Freeing)
+	open(UrgencyFreeing, UrgencyFreeing)
+	refused(UrgencyFreeing)
 	room(false, true, true)
 	for range KeptForCleaning - keptForOpening {
-		open(Cleaning, Cleaning)
+		open(UrgencyCleaning, UrgencyCleaning)
 		room(false, false, true)
 	}
-	refused(Cleaning)
-	if !s.Tight() {
+	refused(UrgencyCleaning)
+	if !s.DiskFull() {
 		t.Error("not tight")
 	}
 	for n := range reserve - keptForOpening {
@@ -156,9 +156,9 @@ func TestKept(t *testing.T) {
 		if err := s.Recycle([]format.SegmentID{id}, func(uint64) error { return nil }); err != nil {
 			t.Fatal(err)
 		}
-		room(len(s.free) >= reserve, len(s.free) >= KeptForCleaning, true)
+		room(s.free.len() >= reserve, s.free.len() >= KeptForCleaning, true)
 	}
-	refused(Ordinary)
+	refused(UrgencyOrdinary)
 }
 
 // A file that could not grow is asked again, but not by everyone who writes; who may use what is kept does not wait for that. Proves rule 9.
@@ -168,15 +168,15 @@ func TestRefusedForAWhile(t *testing.T) {
 	s.Ready([]format.SegmentID{0, 1}, nil)
 	start := time.Now()
 	for asked := 0; ; asked++ {
-		_, _, err := s.OpenSegment(0, Ordinary)
+		_, _, err := s.OpenSegment(0, UrgencyOrdinary)
 		if err == nil {
 			break
 		}
 		if !errors.Is(err, ErrNoRoom) {
 			t.Fatal(err)
 		}
-		if asked == 0 && time.Since(start) < s.o.refusal()/2 {
-			if _, least, err := s.OpenSegment(1<<20, Cleaning); err != nil || least != Cleaning {
+		if asked == 0 && time.Since(start) < s.growth.backOff/2 {
+			if _, least, err := s.OpenSegment(1<<20, UrgencyCleaning); err != nil || least != UrgencyCleaning {
 				t.Fatalf("for %d: %v", least, err)
 			}
 		}
@@ -184,7 +184,7 @@ func TestRefusedForAWhile(t *testing.T) {
 			t.Fatal("never asked again")
 		}
 	}
-	if d := time.Since(start); d < s.o.refusal() {
+	if d := time.Since(start); d < s.growth.backOff {
 		t.Errorf("there was room after %v", d)
 	}
 	s.Close(time.Minute)
@@ -197,7 +197,7 @@ func TestTightEnds(t *testing.T) {
 	tight, opened := false, 0
 	var s *Space
 	s = NewSpace(Options{File: f, SegmentSize: size, Slots: 5, Reserve: 4, Background: true,
-		Opened: func() { tight = s.Tight() }}) // under the lock that growing in the background needs, which may be done before open returns
+		Opened: func() { tight = s.DiskFull() }}) // under the lock that growing in the background needs, which may be done before open returns
 	s.Ready([]format.SegmentID{0, 1, 2, 3, 4}, nil)
 	open := func(u Urgency) {
 		t.Helper()
@@ -206,17 +206,17 @@ func TestTightEnds(t *testing.T) {
 		}
 		opened++
 	}
-	open(Ordinary)
-	if open(Cleaning); !tight {
+	open(UrgencyOrdinary)
+	if open(UrgencyCleaning); !tight {
 		t.Fatal("not tight")
 	}
 	for range 50 {
-		time.Sleep(s.o.refusal() * 3 / 2)
-		open(Ordinary)
+		time.Sleep(s.growth.backOff * 3 / 2)
+		open(UrgencyOrdinary)
 	}
 	s.Close(time.Minute)
-	if s.Tight() {
-		t.Errorf("tight, with %d slots", s.slots)
+	if s.DiskFull() {
+		t.Errorf("tight, with %d slots", s.table.slots)
 	}
 }
 
@@ -226,14 +226,14 @@ func TestTightAgain(t *testing.T) {
 	f := &growFile{allocate: slices.Repeat([]error{syscall.ENOSPC}, 10)}
 	s := NewSpace(Options{File: f, SegmentSize: size, Slots: 1, Background: true})
 	s.Ready([]format.SegmentID{0}, nil)
-	if _, _, err := s.OpenSegment(0, Ordinary); err != nil {
+	if _, _, err := s.OpenSegment(0, UrgencyOrdinary); err != nil {
 		t.Fatal(err)
 	}
-	s.ahead.Wait()
+	s.work.Wait()
 	refused := func() {
 		t.Helper()
-		if _, _, err := s.OpenSegment(4*size, Ordinary); !errors.Is(err, ErrNoRoom) || !s.Tight() {
-			t.Fatalf("%v, tight %v", err, s.Tight())
+		if _, _, err := s.OpenSegment(4*size, UrgencyOrdinary); !errors.Is(err, ErrNoRoom) || !s.DiskFull() {
+			t.Fatalf("%v, tight %v", err, s.DiskFull())
 		}
 	}
 	refused()
@@ -241,14 +241,14 @@ func TestTightAgain(t *testing.T) {
 	if !s.Drain(0) {
 		t.Fatal("not drained")
 	}
-	if err := s.Recycle([]format.SegmentID{0}, func(uint64) error { return nil }); err != nil || s.Tight() {
-		t.Fatal(err, s.Tight())
+	if err := s.Recycle([]format.SegmentID{0}, func(uint64) error { return nil }); err != nil || s.DiskFull() {
+		t.Fatal(err, s.DiskFull())
 	}
-	if _, _, err := s.OpenSegment(size, Ordinary); err != nil {
+	if _, _, err := s.OpenSegment(size, UrgencyOrdinary); err != nil {
 		t.Fatal(err)
 	}
-	s.ahead.Wait()
-	s.refusedAt = time.Now().Add(time.Hour)
+	s.work.Wait()
+	s.growth.refusedAt = time.Now().Add(time.Hour)
 	asked := len(f.allocate)
 	refused()
 	if len(f.allocate) != asked {

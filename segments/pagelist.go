@@ -7,14 +7,15 @@ import (
 	"pagecache/segments/format"
 )
 
-// PageList says which pages the messages of a segment are of, in a few bytes for each, so that cleaning need not read the segment to know. (The segment summary of
-// Rosenblum and Ousterhout, 1991, kept in memory: after an opening the segments from before it have none.)
+// PageList holds the page ids of a segment's messages, in a few bytes each, so that cleaning finds them without reading
+// the segment. (It is the segment summary of Rosenblum and Ousterhout, 1991, kept in memory: segments written before the
+// store was opened have none.)
 type PageList []byte
 
-// Append adds a page.
+// Append appends a page id and returns the extended list.
 func (l PageList) Append(pid format.PageID) PageList { return binary.AppendUvarint(l, uint64(pid)) }
 
-// All yields the pages in the order of their messages.
+// All yields the page ids in the order of the messages.
 func (l PageList) All() iter.Seq[format.PageID] {
 	return func(yield func(format.PageID) bool) {
 		for rest := l; len(rest) > 0; {

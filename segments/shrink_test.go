@@ -29,7 +29,7 @@ func TestCountIsNotZeroed(t *testing.T) {
 		free = append(free, i)
 	}
 	s.Ready(free, []format.SegmentID{3, 4})
-	if id, _, err := s.OpenSegment(3*size, Ordinary); err != nil || id != 3 {
+	if id, _, err := s.OpenSegment(3*size, UrgencyOrdinary); err != nil || id != 3 {
 		t.Fatal(id, err)
 	}
 	var at format.SegmentID
@@ -64,7 +64,7 @@ func TestShrinkLeavesWhatIsKept(t *testing.T) {
 		t.Fatal(did, err)
 	}
 	f.allocate = []error{syscall.ENOSPC, syscall.ENOSPC}
-	if _, least, err := s.OpenSegment(0, Ordinary); err != nil || least != Ordinary {
+	if _, least, err := s.OpenSegment(0, UrgencyOrdinary); err != nil || least != UrgencyOrdinary {
 		t.Errorf("for %d: %v", least, err)
 	}
 }

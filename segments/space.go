@@ -1,110 +1,24 @@
 package segments
 
 import (
-	"cmp"
-	"errors"
 	"fmt"
-	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"pagecache/segments/format"
 )
 
-// File is what Space needs of the log file.
+// File is the part of the log file that a Space uses.
 type File interface {
+	// Allocate reserves disk space for n bytes from off on, and makes the file at least that long.
 	Allocate(off, n int64) error
+	// Sync makes the file's length and its allocation durable.
 	Sync() error
+	// Truncate sets the file's length.
 	Truncate(size int64) error
 }
 
-// State is what a slot is used for.
-type State uint32
-
-// The states of a slot; see the package comment.
-const (
-	Free State = iota
-	Active
-	Inactive
-	Draining
-)
-
-// String returns the state's name.
-func (s State) String() string { return [...]string{"free", "active", "inactive", "draining"}[s] }
-
-// Segment describes one slot.
-type Segment struct {
-	// state is written by Space's transitions only, under Space.mu; read by anyone. A stale read sends a reader to the io
-	// buffers, which then point it to the file.
-	state atomic.Uint32
-	// live is how many bytes of messages in the slot are current, rounded up as on disk. Written by Live and Dead.
-	live atomic.Int64
-	// base and seed are written before the state leaves Free.
-	base atomic.Int64
-	seed atomic.Uint32
-	// pages is set by SealSegment, if the segment has a list.
-	pages atomic.Pointer[PageList]
-}
-
-// State returns the slot's state.
-func (s *Segment) State() State { return State(s.state.Load()) }
-
-// Live returns the live bytes.
-func (s *Segment) Live() int64 { return s.live.Load() }
-
-// Base returns the LSN of the segment's first byte.
-func (s *Segment) Base() format.LSN { return format.LSN(s.base.Load()) }
-
-// Pages returns the list of the segment's pages; false: it has none.
-func (s *Segment) Pages() (PageList, bool) {
-	if l := s.pages.Load(); l != nil {
-		return *l, true
-	}
-	return nil, false
-}
-
-// Seed returns what the checksums of the segment's messages start from.
-func (s *Segment) Seed() format.Seed { return format.Seed(s.seed.Load()) }
-
-const (
-	chunkBits = 10
-	chunkSize = 1 << chunkBits
-	// maxAhead bounds how far the file grows ahead of need, in bytes.
-	maxAhead = 128 << 20
-	// smallAhead is how many bytes are few enough even for a small file.
-	smallAhead = 16 << 20
-)
-
-// Space hands out slots of the log file and counts what lives in them. Safe for concurrent use.
-type Space struct {
-	o Options
-
-	// chunks grows by whole chunks; each pointer is written once (under mu) and publishes a zeroed chunk.
-	chunks [1 << 12]atomic.Pointer[[chunkSize]Segment]
-
-	mu        sync.Mutex
-	free      []format.SegmentID              // Free, space reserved; the lowest, which is used next, last
-	index     map[format.LSN]format.SegmentID // by base, of the slots that are not Free
-	zeroed    map[format.SegmentID]bool       // of free: wholly written with zeros
-	slots     int                             // slots that the file holds
-	used      int                             // slots that are not Free
-	opened    int                             // calls of OpenSegment that got a slot
-	growing   bool                            // growAhead is at work
-	waiting   bool                            // zeroAhead is at work, or waits whether it is worth it
-	zeroing   bool                            // zeroAhead has a slot
-	moved     sync.Cond                       // on mu: growing or zeroing has ended
-	ahead     sync.WaitGroup                  // on growAhead and zeroAhead
-	quit      chan struct{}                   // closed by Close
-	recycled  uint64                          // over the life of the store
-	newest    format.LSN                      // base of the segment opened last
-	tight     atomic.Bool                     // the file could not grow when it was last tried. Written under mu
-	broken    error                           // the first I/O error while growing, for good
-	refused   error                           // the lack of room that growing met when it was last tried
-	refusedAt time.Time
-}
-
-// Options say what a Space works on.
+// Options configure a Space.
 type Options struct {
 	File        File
 	SegmentSize int // bytes
@@ -112,279 +26,170 @@ type Options struct {
 	Store       format.StoreID
 	Generation  format.Generation
 
-	// Background grows the file ahead of need, in a goroutine of its own.
+	// Background lets the file grow ahead of need, in a goroutine of its own.
 	Background bool
-	// Recycled is how many segments were recycled before this opening.
+	// Recycled is the number of segments that were recycled before the store was opened.
 	Recycled uint64
-	// Reserve is how many slots are kept for what makes room, and one more for each ReservePer slots of the file, if that is not 0; see Urgency.
+	// Reserve is the number of free slots that are kept for writes that make room, and one more for each ReservePer slots
+	// of the file if ReservePer is positive. See Urgency.
 	Reserve, ReservePer int
-	// Opened, if set, is called after each OpenSegment, and must not block.
+	// Opened, if not nil, is called after each OpenSegment, under the Space's lock; it must not block or call the Space,
+	// except for DiskFull.
 	Opened func()
-	// Zero writes zeros to a range of the file, durably, or stops with an error once quit is closed. With Background, the next slot is zeroed ahead if the segments last
-	// longer than ZeroAfter each: the first write to space that is only reserved costs the file system a change of its own
-	// books, so that a small durable write takes about twice as long as one to space that was written before. When
-	// segments go by faster than that, bandwidth counts, and writing everything twice would halve it. nil: never.
+	// Zero writes zeros to a range of the file, durably, or returns an error soon after quit is closed. With Background,
+	// the next slot is zeroed ahead if no segment is opened for ZeroAfter. The first write to space that is only reserved
+	// makes the file system change its metadata, so a small durable write takes about twice as long as one to space that
+	// was written before. If segments are filled faster than that, bandwidth counts, and writing everything twice would
+	// halve it. Nil disables zeroing.
 	Zero      func(off, n int64, quit <-chan struct{}) error
 	ZeroAfter time.Duration
 }
 
-// Urgency says who wants to write, and how much of what is kept (Options.Reserve) he may use when the file cannot grow.
-type Urgency uint32
+// Space hands out the slots of the log file and counts the live bytes in them. The package comment names its parts.
+//
+// Adopt, Append and Ready are for opening a store, before the Space is shared. All other methods are safe for concurrent
+// use.
+type Space struct {
+	options Options // constant
 
-// How urgent a write is.
-const (
-	Ordinary Urgency = iota // it may use none of what is kept
-	Freeing                 // all but the last KeptForCleaning: it makes room once the cleaner has come by
-	Cleaning                // all but the last: it makes room, or what does waits for it
-)
+	table slotTable // its slots are read without mu
 
-const (
-	// KeptForCleaning is how many of the slots that are kept are kept from frees, too: two for the cleaner, and the last. One for the cleaner would do if everything that
-	// it moves out of a segment fitted into another always; each flush takes the rest of a block besides.
-	KeptForCleaning = 3
-	// keptForOpening is the last slot: an opening after a crash writes the tail of the log anew (rule 1), and gives the old one back.
-	keptForOpening = 1
-)
+	mu      sync.Mutex
+	changed sync.Cond // on mu: a slot was added or recycled, or background work has ended
 
-// kept is how many free slots are kept from who is no more urgent than u. mu is held.
-func (s *Space) kept(u Urgency) int {
-	switch u {
-	case Ordinary:
-		if s.o.ReservePer > 0 {
-			return s.o.Reserve + s.slots/s.o.ReservePer
-		}
-		return s.o.Reserve
-	case Freeing:
-		return min(KeptForCleaning, s.o.Reserve)
-	}
-	return min(keptForOpening, s.o.Reserve)
+	free    freeList
+	reserve reserve // constant
+	growth  growth
+	zeroer  zeroer
+
+	quit chan struct{}  // closed by Close
+	work sync.WaitGroup // on the goroutines of growth and zeroer
 }
 
-// NewSpace returns a Space; Adopt then says which slots are in use, and Ready which are free.
+// NewSpace returns a Space for a file that holds o.Slots slots. The caller then calls Adopt for each segment in the file,
+// and Ready with the slots that are free.
 func NewSpace(o Options) *Space {
-	s := &Space{o: o, slots: o.Slots, index: map[format.LSN]format.SegmentID{}, zeroed: map[format.SegmentID]bool{}, quit: make(chan struct{}),
-		recycled: o.Recycled, newest: format.NoLSN}
-	s.moved.L = &s.mu
+	s := &Space{options: o, quit: make(chan struct{}), reserve: reserve{base: o.Reserve, per: o.ReservePer}}
+	s.changed.L = &s.mu
+	t := &s.table
+	t.segmentSize, t.slots, t.recycled, t.newest = o.SegmentSize, o.Slots, o.Recycled, format.NoLSN
+	t.index = map[format.LSN]format.SegmentID{}
+	s.free.written = map[format.SegmentID]bool{}
+	s.growth = growth{file: o.File, changed: &s.changed, table: &s.table, free: &s.free}
+	if o.Background {
+		s.growth.backOff = backgroundBackOff
+	}
+	s.zeroer = zeroer{zero: o.Zero, after: o.ZeroAfter, quit: s.quit, changed: &s.changed, growth: &s.growth}
 	return s
 }
 
-// MaxSlots is how many slots a file can have.
-const MaxSlots = chunkSize << 12
-
-// Segment returns the slot's description.
-func (s *Space) Segment(id format.SegmentID) *Segment {
-	p := &s.chunks[id>>chunkBits]
-	c := p.Load()
-	if c == nil {
-		p.CompareAndSwap(nil, new([chunkSize]Segment))
-		c = p.Load()
-	}
-	return &c[id&(chunkSize-1)]
-}
-
-// Adopt says that a slot holds a segment found by recovery, Active if it is the one that the log goes on in.
+// Adopt records that recovery found a segment in a slot; active says that the log goes on in it.
 func (s *Space) Adopt(id format.SegmentID, base format.LSN, seed format.Seed, active bool) {
-	g := s.Segment(id)
-	g.base.Store(int64(base))
-	g.seed.Store(uint32(seed))
-	state := Inactive
+	state := StateInactive
 	if active {
-		state = Active
+		state = StateActive
 	}
-	g.state.Store(uint32(state))
-	s.index[base] = id
-	s.used++
-	s.newest = max(s.newest, base)
+	s.table.segment(id).adopt(base, seed, state)
+	s.table.enter(id, base)
 }
 
-// Append reserves one more slot at the end of the file and returns it. It is the caller's.
+// Append adds one slot at the end of the file and returns it. The slot belongs to the caller. Errors: as for OpenSegment.
 func (s *Space) Append() (format.SegmentID, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.reserve(s.slots, 1); err != nil {
+	if err := s.growth.allocate(s.table.slots, 1); err != nil {
 		return 0, err
 	}
-	s.slots++
-	return format.SegmentID(s.slots - 1), nil
+	s.table.slots++
+	return format.SegmentID(s.table.slots - 1), nil
 }
 
-// Ready makes the slots given free for use: those that recovery found to hold nothing. fresh are those that were never written. Others are not
-// zeroed ahead, which is for fresh ones, and would take their headers away.
-func (s *Space) Ready(free, fresh []format.SegmentID) {
-	for _, id := range free {
-		s.zeroed[id] = true
-	}
-	s.free = append(s.free, free...)
-	slices.SortFunc(s.free, func(a, b format.SegmentID) int { return cmp.Compare(b, a) })
-	for _, id := range fresh {
-		delete(s.zeroed, id)
-	}
-}
+// Ready adds slots in which recovery found nothing to the free slots. Those in fresh were never written; only they may be
+// zeroed ahead, since the others hold headers that must stay.
+func (s *Space) Ready(free, fresh []format.SegmentID) { s.free.add(free, fresh) }
 
-// put adds a slot to the free ones. mu is held.
-func (s *Space) put(id format.SegmentID) {
-	i, _ := slices.BinarySearchFunc(s.free, id, func(a, b format.SegmentID) int { return cmp.Compare(b, a) })
-	s.free = slices.Insert(s.free, i, id)
-}
-
-// OpenSegment takes a slot for the segment that begins at base. When the file cannot grow, what is kept is only for who is urgent enough, and so is what is
-// left of a segment that was opened in such a slot: least says who may write into it (Room). OpenSegment grows the file if too few slots are free; where that fails
-// nothing has changed. After an ErrNoRoom it may be tried again. Any other error is for good: a sync that failed once tells nobody a second time
+// OpenSegment takes a free slot for the segment that begins at base. It makes the file longer if too few slots are free,
+// and may wait for the disk. If the file cannot grow, u decides whether the reserve may be used; then least is the least
+// urgency that may write to the rest of the segment (see Room).
+//
+// After an error nothing has changed. The call may be repeated if the error is ErrNoRoom; any other error is permanent
 // (rule 8).
 func (s *Space) OpenSegment(base format.LSN, u Urgency) (id format.SegmentID, least Urgency, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.growTo(s.kept(Ordinary)+1, s.kept(u)+1); err != nil {
+	if err := s.ensureFree(s.kept(UrgencyOrdinary)+1, s.kept(u)+1); err != nil {
 		return 0, 0, err
 	}
-	for len(s.free) <= s.kept(least) {
-		least++
-	}
-	id = s.free[len(s.free)-1]
-	s.free = s.free[:len(s.free)-1]
-	delete(s.zeroed, id)
-	s.used++
-	s.opened++
-	s.newest = max(s.newest, base)
-	g := s.Segment(id)
-	g.base.Store(int64(base))
-	g.seed.Store(uint32(format.MakeSeed(s.o.Store, s.o.Generation, id)))
-	g.state.Store(uint32(Active))
-	s.index[base] = id
-	if s.o.Background && s.used > 1 {
+	least = s.reserve.leastUrgency(s.free.len(), s.table.slots)
+	id = s.free.take()
+	s.zeroer.opened++
+	s.table.segment(id).open(base, format.MakeSeed(s.options.Store, s.options.Generation, id))
+	s.table.enter(id, base)
+	if s.options.Background && s.table.used > 1 {
 		s.workAhead()
 	}
-	if s.o.Opened != nil {
-		s.o.Opened()
+	if s.options.Opened != nil {
+		s.options.Opened()
 	}
 	return id, least, nil
 }
 
-// Room reports whether who is no more urgent than u may write into a segment that was opened in a slot that was kept from him: whether as many are kept again. It
-// grows the file if it must; errors as for OpenSegment.
+// Room checks whether writers of urgency u may use a segment that was opened from the reserve, i.e. whether the reserve
+// has been refilled. It grows the file if necessary. Errors: as for OpenSegment.
 func (s *Space) Room(u Urgency) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.growTo(s.kept(u), s.kept(u))
+	return s.ensureFree(s.kept(u), s.kept(u))
 }
 
-// growTo grows the file until so many slots are free, and at the least so many. mu is held. The loop ends because the work in the background ends, after which
-// either enough are free or the file is grown here.
-func (s *Space) growTo(want, least int) error {
-	for s.broken == nil && len(s.free) < want {
-		if s.growing || s.zeroing {
-			s.moved.Wait()
+// kept returns the number of free slots that are kept from writes of urgency u. mu is held.
+func (s *Space) kept(u Urgency) int { return s.reserve.kept(u, s.table.slots) }
+
+// ensureFree grows the file until want slots are free; it succeeds with least if the file cannot grow. mu is held.
+// The loop ends because background work ends, after which either enough slots are free or the file is grown here.
+func (s *Space) ensureFree(want, least int) error {
+	for s.growth.broken == nil && s.free.len() < want {
+		if s.atWork() {
+			s.changed.Wait()
 			continue
 		}
-		err := s.refused
-		if err == nil || time.Since(s.refusedAt) > s.o.refusal() {
-			err = s.grow(want - len(s.free))
+		if err := s.growth.extend(want - s.free.len()); err != nil {
+			if s.free.len() < least {
+				return err
+			}
+			break
 		}
-		if err == nil {
-			continue
-		}
-		s.tight.Store(true) // which recycling may have taken back
-		if len(s.free) < least {
-			return err
-		}
-		break
 	}
-	return s.broken
+	return s.growth.broken
 }
 
-// Tight reports whether the file could not grow when it was last tried.
-func (s *Space) Tight() bool { return s.tight.Load() }
+// atWork reports whether a goroutine has the end of the file or a free slot. mu is held.
+func (s *Space) atWork() bool { return s.growth.ahead || s.zeroer.state == zeroWriting }
 
-// Recycled is how many segments have been recycled over the life of the store.
-func (s *Space) Recycled() uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.recycled
-}
-
-// stride is how many slots are worth reserving at once: a sixteenth of the file, or a quarter while it is small, at most maxAhead bytes, at least two. Once segments are
-// recycled the file hardly grows, and room that is not needed would only make it larger.
-func (s *Space) stride() int {
-	n := max(s.slots/16, min(s.slots/4, smallAhead/s.o.SegmentSize))
-	if s.recycled > 0 {
-		n = s.slots / 64
-	}
-	return max(2, min(n, maxAhead/s.o.SegmentSize))
-}
-
-// growAhead grows the file in the background. Lack of room shows when a slot is needed and there is none, an I/O error at the next
-// segment.
-func (s *Space) growAhead(first, n int) {
-	err := s.reserve(first, n)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.growing = false
-	if err == nil {
-		s.add(first, n)
-		s.refused = nil
-		s.tight.Store(false)
-	}
-	s.breakOn(err)
-	s.moved.Broadcast()
-}
-
-// breakOn remembers an error that is not lack of room. mu is held.
-func (s *Space) breakOn(err error) {
-	if err != nil && s.broken == nil && !errors.Is(err, ErrNoRoom) {
-		s.broken = err
-	}
-}
-
-// zeroAhead zeroes the slot that is used next, unless segments go by too fast. While it writes the slot is not free.
-func (s *Space) zeroAhead(opened int) {
-	closed := false
-	select {
-	case <-time.After(s.o.ZeroAfter):
-	case <-s.quit:
-		closed = true
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	defer func() { s.waiting = false }()
-	if closed || s.opened != opened || len(s.free) == 0 || s.growing {
-		return
-	}
-	id := s.free[len(s.free)-1]
-	if s.zeroed[id] {
-		return
-	}
-	s.free = s.free[:len(s.free)-1]
-	s.zeroing = true
-	s.mu.Unlock()
-	err := s.o.Zero(int64(id.Offset(s.o.SegmentSize)), int64(s.o.SegmentSize), s.quit)
-	s.mu.Lock()
-	s.zeroing = false
-	s.put(id)
-	if err == nil {
-		s.zeroed[id] = true
-	}
-	s.moved.Broadcast()
-}
-
-// workAhead starts what is worth doing in the background now. mu is held.
+// workAhead starts the background work that is due. mu is held.
 func (s *Space) workAhead() {
-	if n := s.stride(); len(s.free) <= max(n/2, s.kept(Ordinary)) && !s.growing && !s.zeroing { // before the next has to wait for it
-		s.growing = true
-		first := s.slots
-		s.ahead.Go(func() { s.growAhead(first, n) })
+	// The file grows before a segment has to wait for it.
+	if s.free.len() <= max(s.growth.stride()/2, s.kept(UrgencyOrdinary)) && !s.atWork() {
+		first, n := s.growth.startAhead()
+		s.work.Go(func() { s.growth.growAhead(first, n) })
 	}
-	if opened := s.opened; s.o.Zero != nil && !s.waiting {
-		s.waiting = true
-		s.ahead.Go(func() { s.zeroAhead(opened) })
+	if s.zeroer.start() {
+		opened := s.zeroer.opened
+		s.work.Go(func() { s.zeroer.zeroAhead(opened) })
 	}
 }
 
-// Close ends the work in the background and waits for it, so long at most: false means that it still uses the file.
+// DiskFull reports whether the file could not grow when a slot was last needed. Recycling resets it once the reserve has
+// been refilled.
+func (s *Space) DiskFull() bool { return s.growth.diskFull.Load() }
+
+// Close ends the background work and waits for it, at most for patience. It returns false if the work still uses the
+// file. It is called once.
 func (s *Space) Close(patience time.Duration) bool {
 	close(s.quit)
 	done := make(chan struct{})
 	go func() {
-		s.ahead.Wait()
+		s.work.Wait()
 		close(done)
 	}()
 	select {
@@ -395,99 +200,34 @@ func (s *Space) Close(patience time.Duration) bool {
 	}
 }
 
-// grow adds slots at the end of the file, fewer than are wanted if there is no room for as many.
-func (s *Space) grow(want int) error {
-	n := max(want, s.stride())
-	err := s.reserve(s.slots, n)
-	if errors.Is(err, ErrNoRoom) && n > 1 {
-		n = 1
-		err = s.reserve(s.slots, n)
-	}
-	if err == nil {
-		s.add(s.slots, n)
-	}
-	s.breakOn(err)
-	s.refused = nil
-	if errors.Is(err, ErrNoRoom) {
-		s.refused, s.refusedAt = err, time.Now()
-	}
-	s.tight.Store(s.refused != nil)
-	return err
-}
-
-// refusal is for how long a file that could not grow is not asked again: on a full disk all who write would stand in the cleaner's way.
-func (o *Options) refusal() time.Duration {
-	if o.Background {
-		return 2 * time.Millisecond
-	}
-	return 0
-}
-
-// reserve takes the disk space of n slots from first on, durably: trap 13.
-func (s *Space) reserve(first, n int) error {
-	if first+n > MaxSlots {
-		return fmt.Errorf("grow log beyond %d segments: %w", MaxSlots, errTooManySegments)
-	}
-	size := int64(s.o.SegmentSize)
-	if err := s.o.File.Allocate(int64(first)*size, int64(n)*size); err != nil {
-		return fmt.Errorf("grow log by %d segments: %w", n, noRoom(err))
-	}
-	if err := s.o.File.Sync(); err != nil {
-		return fmt.Errorf("sync log after growing: %w", noRoom(err))
-	}
-	return nil
-}
-
-func (s *Space) add(first, n int) {
-	for i := first; i < first+n; i++ {
-		s.put(format.SegmentID(i))
-	}
-	s.slots = max(s.slots, first+n)
-}
-
-// SealSegment says that the segment is wholly durable and held by no buffer. pages lists the pages that are in it; nil: there is no list.
+// SealSegment records that all of a segment is durable and that no buffer holds it. pages lists the pages in it, nil if
+// there is no list; the Space keeps it.
 func (s *Space) SealSegment(id format.SegmentID, base format.LSN, pages PageList) {
-	g := s.Segment(id)
-	if g.State() != Active || g.Base() != base {
+	if g := s.table.segment(id); !g.seal(base, pages) {
 		panic(fmt.Sprintf("segments: sealing %v, which is %v with base %d, as base %d", id, g.State(), g.Base(), base))
 	}
-	if pages != nil {
-		g.pages.Store(&pages)
-	}
-	g.state.Store(uint32(Inactive))
 }
 
-// Live counts n bytes more alive in the slot where ptr points.
+// Live counts the message at ptr as live.
 func (s *Space) Live(ptr format.DiskPtr) { s.count(ptr, 1) }
 
-// Dead counts what ptr points to as dead.
+// Dead counts the message at ptr, which was counted live, as dead.
 func (s *Space) Dead(ptr format.DiskPtr) { s.count(ptr, -1) }
 
 func (s *Space) count(ptr format.DiskPtr, sign int64) {
-	id := format.SegmentID(int64(ptr.Off) / int64(s.o.SegmentSize))
-	s.Segment(id).live.Add(sign * int64(format.AlignUp(int(ptr.Len))))
+	s.table.at(ptr.Off).live.Add(sign * int64(format.AlignUp(int(ptr.Len))))
 }
 
-// At returns the segment in which a file offset lies.
-func (s *Space) At(off format.Offset) *Segment {
-	return s.Segment(format.SegmentID(int64(off) / int64(s.o.SegmentSize)))
-}
+// Segment returns the description of a slot, which stays valid for the life of the Space.
+func (s *Space) Segment(id format.SegmentID) *Segment { return s.table.segment(id) }
 
-// Totals returns the slots of the file, how many of them are in use, and the live bytes in all of them.
-func (s *Space) Totals() (slots, used int, live int64) {
-	s.mu.Lock()
-	slots, used = s.slots, s.used
-	s.mu.Unlock()
-	for i := range slots {
-		live += s.Segment(format.SegmentID(i)).Live()
-	}
-	return slots, used, live
-}
+// At returns the description of the slot in which a file offset lies.
+func (s *Space) At(off format.Offset) *Segment { return s.table.at(off) }
 
-// Find returns the slot that holds the segment that begins at base.
+// Find returns the slot of the segment that begins at base, and false if there is none.
 func (s *Space) Find(base format.LSN) (format.SegmentID, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	id, ok := s.index[base]
+	id, ok := s.table.index[base]
 	return id, ok
 }

@@ -139,7 +139,8 @@ func (d *dumper) store(ctx context.Context, dir string, out io.Writer) error {
 			}
 			return nil
 		}
-		text := format.AnnotateSegment(nil, segment[:n], super.Store, slot, super.SegmentSize, d.body, d.keep)
+		view := format.SegmentView{Store: super.Store, Slot: slot, SegmentSize: super.SegmentSize, Body: d.body, Keep: d.keep}
+		text := format.AnnotateSegment(nil, segment[:n], view)
 		if _, err := fmt.Fprintf(out, "\nlog\n%s", text); err != nil {
 			return err
 		}

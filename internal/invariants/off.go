@@ -1,11 +1,24 @@
 //go:build !invariants
 
-// Package invariants holds the debug aids that cost nothing in a normal build: with the build tag "invariants"
-// Enabled is true and Jitter shakes the schedule; without it both compile to nothing.
 package invariants
 
-// Enabled says whether the costly checks are compiled in (build tag invariants).
+// Enabled reports whether the costly checks are compiled in (build tag invariants).
 const Enabled = false
 
 // Jitter does nothing in this build.
 func Jitter() {}
+
+// Sometimes does nothing in this build.
+func Sometimes(string, bool) {}
+
+// Tracker is empty in this build. As the first field of a struct it takes no memory.
+type Tracker struct{}
+
+// Track does nothing in this build.
+func Track(string, Excuse) Tracker { return Tracker{} }
+
+// Done does nothing in this build.
+func (Tracker) Done() {}
+
+// Begun returns "" in this build.
+func (Tracker) Begun() string { return "" }

@@ -5,13 +5,16 @@ package invariants
 import (
 	"math/rand/v2"
 	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// Enabled says whether the costly checks are compiled in (build tag invariants).
+// Enabled reports whether the costly checks are compiled in (build tag invariants).
 const Enabled = true
 
-// Jitter shakes the schedule before a hot load or compare-and-swap.
+// Jitter sometimes yields or sleeps. It stands before a hot load or compare-and-swap.
 func Jitter() {
 	switch n := rand.Uint32N(1 << 12); {
 	case n == 0:
@@ -19,4 +22,40 @@ func Jitter() {
 	case n < 64:
 		runtime.Gosched()
 	}
+}
+
+// paths counts by name how often the condition of Sometimes was true: map[string]*atomic.Int64.
+var paths sync.Map
+
+// Sometimes declares that the condition named name should be true at least once in a test run, and counts how often it
+// is. Place it where both outcomes pass, so that NeverTrue learns the name also if the rare path is never taken. The
+// argument cond must have no side effects.
+func Sometimes(name string, cond bool) {
+	c, ok := paths.Load(name)
+	if !ok {
+		c, _ = paths.LoadOrStore(name, new(atomic.Int64))
+	}
+	if cond {
+		c.(*atomic.Int64).Add(1)
+	}
+}
+
+// Count returns how often the condition named name was true.
+func Count(name string) int64 {
+	if c, ok := paths.Load(name); ok {
+		return c.(*atomic.Int64).Load()
+	}
+	return 0
+}
+
+// NeverTrue returns the names, sorted, that were passed to Sometimes and whose condition was never true.
+func NeverTrue() (names []string) {
+	paths.Range(func(name, c any) bool {
+		if c.(*atomic.Int64).Load() == 0 {
+			names = append(names, name.(string))
+		}
+		return true
+	})
+	slices.Sort(names)
+	return names
 }

@@ -13,29 +13,30 @@ var house = map[string][]string{
 	"segments/format":           {},
 	"segments":                  {"segments/format"},
 	"iouring":                   {},
-	"mmapread":                  {"segments/format"},
+	"mmapread":                  {},
 	"lru":                       {},
 	"recovery":                  {"segments", "segments/format"},
 	"engine/internal/epoch":     {"internal/invariants"},
 	"engine/internal/pagetable": {"segments/format", "internal/invariants"},
 	"engine/internal/pagestack": {"segments/format", "internal/invariants"},
-	"engine/internal/iobuf":     {"segments", "segments/format", "iouring", "internal/invariants"},
+	"engine/internal/iobuf":     {"segments", "segments/format", "internal/vfs", "internal/invariants"},
 	"engine": {"engine/internal/epoch", "engine/internal/pagetable", "engine/internal/pagestack", "engine/internal/iobuf", "segments",
-		"segments/format", "iouring", "mmapread", "lru", "recovery", "internal/vfs", "internal/invariants"},
+		"segments/format", "iouring", "mmapread", "lru", "recovery", "internal/vfs", "internal/osfs", "internal/invariants"},
 	"cmd/pcbench":         {"engine", "segments/format"},
 	"bench":               {"engine"},
 	"internal/invariants": {},
-	"internal/vfs":        {"iouring", "mmapread", "internal/invariants"},
-	"internal/simdisk":    {"internal/vfs", "iouring"},
+	"internal/vfs":        {},
+	"internal/osfs":       {"internal/vfs", "iouring", "mmapread"},
+	"internal/simdisk":    {"internal/vfs"},
 	"internal/lint":       {},
 }
 
 // helpers are what tests may import beside.
-var helpers = []string{"internal/simdisk", "internal/vfs", "internal/invariants", "iouring", "segments/format"}
+var helpers = []string{"internal/simdisk", "internal/vfs", "internal/osfs", "internal/invariants", "iouring", "segments/format"}
 
 // outside says which packages may import a module that is not ours.
 var outside = map[string][]string{
-	"golang.org/x/sys":                        {"iouring", "mmapread", "internal/vfs", "cmd/pcbench", "bench"},
+	"golang.org/x/sys":                        {"iouring", "mmapread", "internal/osfs", "cmd/pcbench", "bench"},
 	"github.com/edsrzf/mmap-go":               {"mmapread"},
 	"github.com/iceber/iouring-go/syscall":    {"iouring"},
 	"github.com/dgraph-io/ristretto":          {"lru"},

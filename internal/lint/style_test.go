@@ -19,9 +19,9 @@ var longFuncs = map[string]string{}
 // panics are the functions that may panic, each on a fault of our own program that nobody can handle.
 var panics = map[string]string{
 	"engine: (PageCache).install":                 "invariant: an entry was put above a newer one",
-	"engine/internal/iobuf: (Log).start":          "invariant: bytes written that are not committed",
+	"engine/internal/iobuf: (leader).start":       "invariant: bytes written that are not committed",
 	"engine/internal/iobuf: (Reservation).finish": "a reservation ended twice would corrupt the log",
-	"engine/internal/pagestack: Whole":            "invariant: memory behind a head would be taken for a value",
+	"engine/internal/pagestack: EntryOf":          "invariant: memory behind a head would be taken for a value",
 	"mmapread: asFault":                           "passes on a panic that is not a fault",
 	"recovery: decide":                            "the decision table has a hole",
 	"segments: (Space).SealSegment":               "a segment left its states",

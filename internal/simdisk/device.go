@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"slices"
 
-	"pagecache/iouring"
+	"pagecache/internal/vfs"
 )
 
 // device is a Device on a simulated file: S2.
@@ -15,7 +15,7 @@ type device struct {
 }
 
 type inFlight struct {
-	w   iouring.Write
+	w   vfs.Write
 	tag uint64 // of the pending change; 0: none
 	err error
 }
@@ -32,8 +32,8 @@ func (v *device) Close() error {
 	return nil
 }
 
-// Do is iouring.Device.Do. The bytes are taken when the write starts.
-func (v *device) Do(writes []iouring.Write, min int, dst []iouring.Completion) ([]iouring.Completion, error) {
+// Do is vfs.Device.Do. The bytes are taken when the write starts.
+func (v *device) Do(writes []vfs.Write, min int, dst []vfs.Completion) ([]vfs.Completion, error) {
 	d, f := v.h.d, v.h.f
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -83,8 +83,8 @@ func (v *device) Do(writes []iouring.Write, min int, dst []iouring.Completion) (
 }
 
 // complete ends a write. One that failed stays pending: it may have reached the medium or not.
-func (v *device) complete(x inFlight, f *inode) iouring.Completion {
-	c := iouring.Completion{Tag: x.w.Tag}
+func (v *device) complete(x inFlight, f *inode) vfs.Completion {
+	c := vfs.Completion{Tag: x.w.Tag}
 	if x.err != nil && x.err != ErrLose {
 		c.Err = x.err
 		return c

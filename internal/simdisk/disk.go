@@ -210,7 +210,7 @@ func (d *Disk) Open(name string, flag vfs.Flag) (vfs.File, error) {
 		return nil, fmt.Errorf("open %s: not a regular file", name)
 	}
 	f := d.files[name]
-	if f == nil && (flag&vfs.Create == 0 || flag&vfs.Write == 0 || !d.dirs[filepath.Dir(name)]) {
+	if f == nil && (flag&vfs.FlagCreate == 0 || flag&vfs.FlagWrite == 0 || !d.dirs[filepath.Dir(name)]) {
 		if d.crashed.Load() {
 			return nil, ErrCrashed
 		}
@@ -223,10 +223,10 @@ func (d *Disk) Open(name string, flag vfs.Flag) (vfs.File, error) {
 		f = &inode{}
 		d.change(entryOp{name: name, node: f})
 	}
-	if flag&vfs.Trunc != 0 && flag&vfs.Write != 0 {
+	if flag&vfs.FlagTrunc != 0 && flag&vfs.FlagWrite != 0 {
 		f.resize(0)
 	}
-	return &file{d: d, name: name, f: f, write: flag&vfs.Write != 0}, nil
+	return &file{d: d, name: name, f: f, write: flag&vfs.FlagWrite != 0}, nil
 }
 
 // Rename is vfs.FS.Rename.

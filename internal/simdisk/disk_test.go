@@ -10,10 +10,9 @@ import (
 	"testing"
 
 	"pagecache/internal/vfs"
-	"pagecache/iouring"
 )
 
-const writable = vfs.Write | vfs.Create
+const writable = vfs.FlagWrite | vfs.FlagCreate
 
 // made returns a disk with a durable, empty file /d/f.
 func made(t *testing.T, o Options) (*Disk, vfs.File) {
@@ -43,7 +42,7 @@ func write(t *testing.T, f vfs.File, b []byte, off int64) {
 // contents returns what a file holds, nil if there is none.
 func contents(t *testing.T, d *Disk, name string) []byte {
 	t.Helper()
-	f, err := d.Open(name, vfs.Read)
+	f, err := d.Open(name, vfs.FlagRead)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -109,11 +108,11 @@ func TestDeviceWrites(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		dev, report, err := f.OpenDevice(iouring.Options{})
+		dev, report, err := f.OpenDevice(vfs.DeviceOptions{})
 		if err != nil || !report.Ring || !report.Direct || report.Block != 4096 {
 			t.Fatal(report, err)
 		}
-		comps, err := dev.Do([]iouring.Write{{Off: 0, Buf: fill(1, 8), Tag: 1}, {Off: 4096, Buf: fill(2, 8), Tag: 2}, {Off: 8192, Buf: fill(3, 8), Tag: 3}}, 1, nil)
+		comps, err := dev.Do([]vfs.Write{{Off: 0, Buf: fill(1, 8), Tag: 1}, {Off: 4096, Buf: fill(2, 8), Tag: 2}, {Off: 8192, Buf: fill(3, 8), Tag: 3}}, 1, nil)
 		if err != nil || len(comps) == 0 {
 			t.Fatal(comps, err)
 		}
@@ -308,29 +307,29 @@ func TestLimits(t *testing.T) {
 	if err := f.Allocate(8192, 1); err != nil {
 		t.Error(err)
 	}
-	other, err := d.Open("/d/f", vfs.Read)
+	other, err := d.Open("/d/f", vfs.FlagRead)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Lock(true); err != nil {
+	if err := f.Lock(vfs.LockExclusive); err != nil {
 		t.Fatal(err)
 	}
-	if err := other.Lock(false); !errors.Is(err, vfs.ErrLocked) {
+	if err := other.Lock(vfs.LockShared); !errors.Is(err, vfs.ErrLocked) {
 		t.Error(err)
 	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := other.Lock(false); err != nil {
+	if err := other.Lock(vfs.LockShared); err != nil {
 		t.Error(err)
 	}
 	if _, err := other.WriteAt([]byte("x"), 0); err == nil {
 		t.Error("wrote to a file that is open for reading")
 	}
-	if _, err := d.Open("/d/none", vfs.Read); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := d.Open("/d/none", vfs.FlagRead); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
-	if _, _, err := other.OpenDevice(iouring.Options{Ring: iouring.On}); err == nil {
+	if _, _, err := other.OpenDevice(vfs.DeviceOptions{Ring: vfs.ModeOn}); err == nil {
 		t.Error("a ring where there is none")
 	}
 	if err := d.MkdirAll("/d/f/below"); !errors.Is(err, syscall.ENOTDIR) {

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"pagecache/internal/vfs"
-	"pagecache/iouring"
 )
 
 const (
@@ -246,7 +245,8 @@ func (h *file) Sync() error {
 	return nil
 }
 
-func (h *file) Lock(exclusive bool) error {
+func (h *file) Lock(kind vfs.LockKind) error {
+	exclusive := kind == vfs.LockExclusive
 	h.d.mu.Lock()
 	defer h.d.mu.Unlock()
 	for other, ex := range h.f.locks {
@@ -277,7 +277,7 @@ func (h *file) DropCache(int64, int64) error {
 }
 
 // OpenMap is vfs.File.OpenMap.
-func (h *file) OpenMap(bool, vfs.Reader) (vfs.Map, error) { return &view{h}, nil }
+func (h *file) OpenMap(vfs.Pattern, vfs.Reader) (vfs.Map, error) { return &view{h}, nil }
 
 // Advise is vfs.File.Advise. It changes nothing.
 func (h *file) Advise(vfs.Pattern) error { return nil }
@@ -294,11 +294,11 @@ func (bulk) Buffer(n int) ([]byte, func(), error) { return make([]byte, n), func
 func (bulk) Close() error { return nil }
 
 // OpenReader is vfs.FS.OpenReader. Nothing is cold here.
-func (d *Disk) OpenReader(iouring.Options) vfs.Reader { return reader{} }
+func (d *Disk) OpenReader(vfs.Mode) vfs.Reader { return reader{} }
 
 type reader struct{}
 
-func (reader) Report() (r iouring.Report, c iouring.ReaderCounts) { return }
+func (reader) Report() (r vfs.ReaderReport, c vfs.ReaderCounts) { return }
 
 func (reader) Settle(time.Duration) error { return nil }
 
@@ -312,7 +312,7 @@ func (v *view) View(off int64, n int) ([]byte, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if off < 0 || n < 0 || off+int64(n) > c.size {
-		return nil, fmt.Errorf("view of %d bytes at %d of %s, which has %d", n, off, v.h.name, c.size)
+		return nil, fmt.Errorf("view of %d bytes at %d of %s, which has %d: %w", n, off, v.h.name, c.size, vfs.ErrBounds)
 	}
 	i, at := int(off/chunkSize), int(off%chunkSize)
 	if at+n <= chunkSize && i < len(c.chunks) && c.chunks[i] != nil {
@@ -333,8 +333,8 @@ func (v *view) Warm([]vfs.Range) (int, error) { return 0, nil }
 // IsWarm is vfs.Map.IsWarm.
 func (v *view) IsWarm(vfs.Range) bool { return true }
 
-// Ahead is vfs.Map.Ahead.
-func (v *view) Ahead([]vfs.Range) {}
+// ReadAhead is vfs.Map.ReadAhead.
+func (v *view) ReadAhead([]vfs.Range) {}
 
 // Protect is vfs.Map.Protect. The views are on the heap.
 func (v *view) Protect(int64, int64) error { return nil }
@@ -348,10 +348,10 @@ func (v *view) Counts() (c vfs.MapCounts) { return }
 func (v *view) Close() error { return nil }
 
 // OpenDevice is vfs.File.OpenDevice.
-func (h *file) OpenDevice(o iouring.Options) (iouring.Device, iouring.Report, error) {
-	r := iouring.Report{Ring: o.Ring != iouring.Off && !h.d.opts.NoRing, Direct: o.Direct != iouring.Off && !h.d.opts.NoDirect, Block: h.d.opts.Block}
-	if o.Ring == iouring.On && !r.Ring || o.Direct == iouring.On && !r.Direct {
-		return nil, iouring.Report{}, errors.New("simulated device: what is insisted on does not work")
+func (h *file) OpenDevice(o vfs.DeviceOptions) (vfs.Device, vfs.DeviceReport, error) {
+	r := vfs.DeviceReport{Ring: o.Ring != vfs.ModeOff && !h.d.opts.NoRing, Direct: o.Direct != vfs.ModeOff && !h.d.opts.NoDirect, Block: h.d.opts.Block}
+	if o.Ring == vfs.ModeOn && !r.Ring || o.Direct == vfs.ModeOn && !r.Direct {
+		return nil, vfs.DeviceReport{}, errors.New("simulated device: what is insisted on does not work")
 	}
 	if !r.Ring || !r.Direct {
 		r.Reason = "simulated"

@@ -7,16 +7,16 @@ import (
 	"fmt"
 )
 
-// An annotator writes bytes as annotated hex: a line for each field, with file offset, bytes, name and meaning.
+// annotator writes bytes as annotated hex: a line for each field, with file offset, bytes, name and meaning.
 type annotator struct {
 	dst  []byte
-	src  []byte            // what is left
+	src  []byte            // the bytes that are not written yet
 	base Offset            // file offset of src
-	body int               // bytes of a body that are shown
-	keep func(Header) bool // nil: every message
+	body int               // bytes of a message's body that are shown at most
+	keep func(Header) bool // reports whether a message is shown; nil: all are
 }
 
-// hexWidth is how many bytes of a field stand in one line.
+// hexWidth is the number of bytes of a field in one line.
 const hexWidth = 16
 
 // field writes the next n bytes as one field.
@@ -34,7 +34,7 @@ func (a *annotator) field(n int, name, form string, args ...any) {
 	}
 }
 
-// skip leaves out the next n bytes.
+// skip omits the next n bytes.
 func (a *annotator) skip(n int) {
 	n = min(n, len(a.src))
 	a.src, a.base = a.src[n:], a.base+Offset(n)
@@ -44,8 +44,8 @@ func (a *annotator) note(form string, args ...any) {
 	a.dst = fmt.Appendf(a.dst, "%08x  -- "+form+"\n", append([]any{int64(a.base)}, args...)...)
 }
 
-// AnnotateSuperblock appends src, the contents of a superblock file, as annotated hex to dst. It takes any bytes: what cannot
-// be decoded is shown as it is, with the reason.
+// AnnotateSuperblock appends src, the contents of a superblock file, as annotated hex to dst. It accepts any bytes; if
+// they are no superblock it shows them as they are, with the reason.
 func AnnotateSuperblock(dst, src []byte) []byte {
 	a := annotator{dst: dst, src: src}
 	s, err := DecodeSuperblock(src)
@@ -70,13 +70,21 @@ func AnnotateSuperblock(dst, src []byte) []byte {
 	return a.dst
 }
 
-// AnnotateSegment appends a whole segment as annotated hex to dst: its header, then its messages up to the first that is not
-// valid, and why that is not. At most body bytes of each message's body are shown, and only messages that keep, if it is not nil, returns true
-// for. It takes any bytes.
-func AnnotateSegment(dst, seg []byte, store StoreID, slot SegmentID, segmentSize, body int, keep func(Header) bool) []byte {
-	a := annotator{dst: dst, src: seg, base: slot.Offset(segmentSize), body: body, keep: keep}
-	h, err := DecodeSegmentHeader(seg, slot, segmentSize)
-	a.note("slot %v", slot)
+// SegmentView selects the segment that AnnotateSegment shows, and the parts of it.
+type SegmentView struct {
+	Store       StoreID
+	Slot        SegmentID
+	SegmentSize int               // bytes
+	Body        int               // bytes of each message's body that are shown at most
+	Keep        func(Header) bool // reports whether a message is shown; nil: all are
+}
+
+// AnnotateSegment appends the segment seg as annotated hex to dst: its header, then its messages up to the first that
+// is invalid, and the reason why that one is. It accepts any bytes.
+func AnnotateSegment(dst, seg []byte, v SegmentView) []byte {
+	a := annotator{dst: dst, src: seg, base: v.Slot.Offset(v.SegmentSize), body: v.Body, keep: v.Keep}
+	h, err := DecodeSegmentHeader(seg, v.Slot, v.SegmentSize)
+	a.note("slot %v", v.Slot)
 	if err != nil {
 		a.note("%v", err)
 		if !errors.Is(err, ErrSegmentZero) {
@@ -97,13 +105,13 @@ func AnnotateSegment(dst, seg []byte, store StoreID, slot SegmentID, segmentSize
 	a.field(8, "recycled", "%d", h.Recycled)
 	a.field(4, "slot", "%v", h.Slot)
 	a.field(4, "zero", "")
-	if h.State == SegmentInUse {
-		a.messages(h, store)
+	if h.State == SegmentStateInUse {
+		a.messages(h, v.Store)
 	}
 	return a.dst
 }
 
-// messages writes the messages of a segment, a.src being what follows its header.
+// messages writes the messages of a segment. a.src begins after the segment's header.
 func (a *annotator) messages(h SegmentHeader, store StoreID) {
 	seed := MakeSeed(store, h.Generation, h.Slot)
 	pos := SegmentHeaderSize
@@ -153,7 +161,7 @@ func (a *annotator) message(m Header, body []byte) {
 	}
 }
 
-// describeBody says what a body means, where the kind tells.
+// describeBody returns the meaning of a body, or its length for kinds with user data.
 func describeBody(m Header, body []byte) string {
 	switch m.Kind {
 	case KindAppendBlob, KindCompactBlob:
@@ -186,17 +194,4 @@ func describeBody(m Header, body []byte) string {
 		return fmt.Sprintf("%d names", len(names))
 	}
 	return fmt.Sprintf("%d bytes", len(body))
-}
-
-// String returns the state's name.
-func (s SegmentState) String() string {
-	switch s {
-	case SegmentInUse:
-		return "in use"
-	case SegmentFree:
-		return "free"
-	case SegmentRecycled:
-		return "recycled"
-	}
-	return fmt.Sprintf("state(%d)", uint8(s))
 }

@@ -8,13 +8,13 @@ import (
 	"strconv"
 )
 
-// BlobID names a blob: a value in a file of its own. Ids are never used twice.
+// BlobID names a blob: a value in a file of its own. An id is never used again.
 type BlobID uint64
 
 // String returns the name of the blob's file: 16 hexadecimal digits.
 func (b BlobID) String() string { return fmt.Sprintf("%016x", uint64(b)) }
 
-// ParseBlobID is the reverse of String; false for any other name.
+// ParseBlobID is the reverse of BlobID.String. It returns false if name is not such a string.
 func ParseBlobID(name string) (BlobID, bool) {
 	v, err := strconv.ParseUint(name, 16, 64)
 	return BlobID(v), err == nil && BlobID(v).String() == name
@@ -37,7 +37,7 @@ const BlobHeaderSize = 64
 
 const blobMagic = "PCBLOB01"
 
-// BlobPtr is the body of a message whose value is in a blob.
+// BlobPtr is the body of a message with the value in a blob.
 //
 //	 0  8  blob id
 //	 8  8  length of the contents in bytes
@@ -52,31 +52,34 @@ type BlobPtr struct {
 // BlobPtrSize is the length of an encoded BlobPtr in bytes.
 const BlobPtrSize = 24
 
-// MakeBlobPtr returns the pointer to a blob with the contents given.
+// MakeBlobPtr returns the pointer to a blob with the given id and contents.
 func MakeBlobPtr(id BlobID, contents []byte) BlobPtr {
 	return BlobPtr{ID: id, Len: int64(len(contents)), CRC: crc32.Checksum(contents, castagnoli)}
 }
 
-// Append encodes p.
+// Append appends the encoding of p to dst and returns the extended slice.
 func (p BlobPtr) Append(dst []byte) []byte {
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(p.ID))
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(p.Len))
 	return binary.LittleEndian.AppendUint64(dst, uint64(p.CRC))
 }
 
-// DecodeBlobPtr decodes the body of a message.
+// DecodeBlobPtr decodes the body of a message with Kind.Blob. The length in it is at most MaxBlob.
 func DecodeBlobPtr(body []byte) (BlobPtr, error) {
 	if len(body) != BlobPtrSize {
-		return BlobPtr{}, fmt.Errorf("pointer to a blob of %d bytes, want %d", len(body), BlobPtrSize)
+		return BlobPtr{}, fmt.Errorf("decode blob pointer: %d bytes, want %d", len(body), BlobPtrSize)
 	}
 	n, crc := binary.LittleEndian.Uint64(body[8:]), binary.LittleEndian.Uint64(body[16:])
-	if n > MaxBlob || crc > 1<<32-1 {
-		return BlobPtr{}, fmt.Errorf("pointer to a blob of %d bytes, at most %d", n, int64(MaxBlob))
+	if n > MaxBlob {
+		return BlobPtr{}, fmt.Errorf("decode blob pointer: blob of %d bytes, at most %d", n, int64(MaxBlob))
+	}
+	if crc > 1<<32-1 {
+		return BlobPtr{}, errors.New("decode blob pointer: bytes 20…23 are not zero")
 	}
 	return BlobPtr{ID: BlobID(binary.LittleEndian.Uint64(body)), Len: int64(n), CRC: uint32(crc)}, nil
 }
 
-// AppendHeader encodes the header of the blob's file.
+// AppendHeader appends the header of the blob's file to dst and returns the extended slice.
 func (p BlobPtr) AppendHeader(dst []byte, store StoreID) []byte {
 	var b [BlobHeaderSize]byte
 	copy(b[:], blobMagic)
@@ -88,25 +91,30 @@ func (p BlobPtr) AppendHeader(dst []byte, store StoreID) []byte {
 	return append(dst, b[:]...)
 }
 
-// ErrBlob says that a blob is not what its pointer says.
-var ErrBlob = errors.New("blob is damaged")
+// ErrBlob reports that a blob does not match its pointer.
+var ErrBlob = errors.New("corrupt blob")
 
-// CheckHeader reports whether the beginning of a blob's file is that of the blob that p points to.
+// CheckHeader returns nil if src is the header of the file of the blob that p points to, else an error that wraps
+// ErrBlob.
 func (p BlobPtr) CheckHeader(src []byte, store StoreID) error {
 	if string(src) != string(p.AppendHeader(nil, store)) {
-		return fmt.Errorf("%w: its header is not that of blob %v, %d bytes", ErrBlob, p.ID, p.Len)
+		return fmt.Errorf("%w: header is not that of blob %v with %d bytes", ErrBlob, p.ID, p.Len)
 	}
 	return nil
 }
 
-// CheckContents reports whether contents are those of the blob that p points to.
+// CheckContents returns nil if contents have the length and checksum in p, else an error that wraps ErrBlob.
 func (p BlobPtr) CheckContents(contents []byte) error {
-	if int64(len(contents)) != p.Len || crc32.Checksum(contents, castagnoli) != p.CRC {
+	if int64(len(contents)) != p.Len {
+		return fmt.Errorf("%w: %d bytes, want %d", ErrBlob, len(contents), p.Len)
+	}
+	if crc32.Checksum(contents, castagnoli) != p.CRC {
 		return fmt.Errorf("%w: checksum mismatch over %d bytes", ErrBlob, len(contents))
 	}
 	return nil
 }
 
+// headerCRC covers b but for bytes 8 to 11, where the checksum itself is.
 func headerCRC(b []byte) uint32 {
 	return crc32.Update(crc32.Checksum(b[:8], castagnoli), castagnoli, b[12:])
 }

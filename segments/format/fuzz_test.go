@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// The decoders take any bytes (proves rule 12): no panic, nothing out of bounds, and what they accept they encode alike.
+// All fuzz tests prove F1 and F2, rule 12: a decoder accepts any bytes without a panic and without exceeding a limit,
+// and a value that it accepts survives encoding and decoding.
 
 func FuzzMessage(f *testing.F) {
 	seg, h := testSegment(false)
@@ -18,7 +19,7 @@ func FuzzMessage(f *testing.F) {
 		if len(b) < HeaderSize {
 			return
 		}
-		// With the place and the checksum made right, what is behind them is reached.
+		// With the right LSN and checksum, the checks after those are reached.
 		b = bytes.Clone(b)
 		w := MakeWord(Kind(b[3]), min(int(b[0])|int(b[1])<<8, len(b)))
 		PutHeader(b, LSN(lsn), PageID(b[16]))
@@ -63,14 +64,14 @@ func FuzzSegment(f *testing.F) {
 	f.Add(seg, uint32(2))
 	f.Add(seg[:10], uint32(2))
 	f.Fuzz(func(t *testing.T, b []byte, slot uint32) {
-		AnnotateSegment(nil, b, testStore, SegmentID(slot), MinSegmentSize, 16, nil)
+		AnnotateSegment(nil, b, testView(SegmentID(slot), 16))
 		if len(b) < SegmentHeaderSize {
 			return
 		}
-		h := SegmentHeader{State: SegmentInUse, SegmentSize: MinSegmentSize, Slot: SegmentID(slot)}
+		h := SegmentHeader{State: SegmentStateInUse, SegmentSize: MinSegmentSize, Slot: SegmentID(slot)}
 		b = bytes.Clone(b)
 		h.Put(b)
-		AnnotateSegment(nil, b, testStore, SegmentID(slot), MinSegmentSize, 16, nil)
+		AnnotateSegment(nil, b, testView(SegmentID(slot), 16))
 	})
 }
 
@@ -113,6 +114,40 @@ func FuzzMeta(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if m, err := DecodeMeta(b); err == nil && !bytes.Equal(AppendMeta(nil, m), b) {
 			t.Fatalf("%v", m)
+		}
+	})
+}
+
+func FuzzSnapshotHeader(f *testing.F) {
+	h := SnapshotHeader{Store: testStore, Number: 1, NextPage: 300, High: 5, Free: 3, Segments: 2, Blobs: 1,
+		SegmentSize: MinSegmentSize}
+	b := make([]byte, SnapshotBlock)
+	h.Put(b)
+	f.Add(b, h.Size(), []byte{24: 1, 31: 0x10})
+	f.Fuzz(func(t *testing.T, b []byte, size int64, entry []byte) {
+		h, err := DecodeSnapshotHeader(b, size)
+		if err != nil {
+			return
+		}
+		again := make([]byte, SnapshotBlock)
+		h.Put(again)
+		if got, err := DecodeSnapshotHeader(again, size); err != nil || got != h {
+			t.Fatalf("%+v: %+v, %v", h, got, err)
+		}
+		if _, _, _, err := DecodeSnapshotRest(entry, &h); err == nil && int64(len(entry)) != h.RestSize() {
+			t.Fatalf("a rest of %d bytes is accepted", len(entry))
+		}
+		if len(entry) < SnapshotEntrySize {
+			return
+		}
+		e, err := GetSnapshotEntry(entry, &h)
+		if err != nil {
+			return
+		}
+		copied := make([]byte, SnapshotEntrySize)
+		e.Put(copied)
+		if got, err := GetSnapshotEntry(copied, &h); err != nil || got != e {
+			t.Fatalf("%+v: %+v, %v", e, got, err)
 		}
 	})
 }

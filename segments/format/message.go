@@ -7,17 +7,17 @@ import (
 	"hash/crc32"
 )
 
-// Kind says what a message is. On disk: do not renumber.
+// Kind is the kind of a message. On disk: do not renumber.
 type Kind uint8
 
 // The kinds of message.
 const (
 	KindInvalid     Kind = 0  // never written; a zero length word is "no message"
-	KindFailed      Kind = 1  // a reservation that was aborted; the body is kept, and checked, but means nothing
-	KindPad         Kind = 2  // filler up to a block boundary or the segment's end; PageID holds the known stable LSN
+	KindFailed      Kind = 1  // an aborted reservation; the checksum covers the body, which means nothing
+	KindPad         Kind = 2  // filler up to a block boundary or the segment's end; the page id is the known-stable LSN
 	KindBatchBegin  Kind = 3  // opens a batch; no body
 	KindBatchEnd    Kind = 4  // closes a batch; the body is a Manifest
-	KindFree        Kind = 5  // page freed; no body
+	KindFree        Kind = 5  // frees a page; no body
 	KindCounter     Kind = 6  // id counter (page 1); the body is 8 bytes
 	KindMeta        Kind = 7  // name → root page map (page 0); the body is the whole map
 	KindAppend      Kind = 8  // a delta of a page, inline
@@ -33,7 +33,7 @@ const (
 var kindNames = [...]string{"invalid", "failed", "pad", "batch-begin", "batch-end", "free", "counter", "meta",
 	"append", "append-blob", "compact", "compact-blob", "data", "append-zstd", "compact-zstd"}
 
-// Plain is what a message of kind k says of its page, however its value is kept: KindAppend or KindCompact for their variants, else k.
+// Plain returns KindAppend or KindCompact for their blob and zstd variants, and any other k as it is.
 func (k Kind) Plain() Kind {
 	switch k {
 	case KindAppendBlob, KindAppendZstd:
@@ -47,19 +47,20 @@ func (k Kind) Plain() Kind {
 // Blob reports whether the body of a message of kind k is a BlobPtr.
 func (k Kind) Blob() bool { return k == KindAppendBlob || k == KindCompactBlob }
 
-// OfPage reports whether a message of kind k is a part of its page's state.
+// OfPage reports whether a message of kind k is part of its page's state.
 func (k Kind) OfPage() bool { return k >= KindFree && k <= KindCompactBlob || k.Zstd() }
 
-// Zstd reports whether the body of a message of kind k is compressed: the length of the value in bytes (4), then one zstd frame.
+// Zstd reports whether the body of a message of kind k is compressed: the length of the value in bytes (4 bytes), then
+// one zstd frame.
 func (k Kind) Zstd() bool { return k == KindAppendZstd || k == KindCompactZstd }
 
-// BlobKind and ZstdKind return the variant of KindAppend and KindCompact.
+// BlobKind returns the variant of k, KindAppend or KindCompact, with the value in a blob.
 func (k Kind) BlobKind() Kind { return k + 1 }
 
-// ZstdKind is described with BlobKind.
+// ZstdKind returns the variant of k, KindAppend or KindCompact, with a compressed value.
 func (k Kind) ZstdKind() Kind { return KindAppendZstd + (k-KindAppend)/2 }
 
-// String returns the kind's name as docs/FORMAT.md writes it.
+// String returns the kind's name, as docs/FORMAT.md spells it.
 func (k Kind) String() string {
 	if int(k) < len(kindNames) {
 		return kindNames[k]
@@ -70,17 +71,16 @@ func (k Kind) String() string {
 // Valid reports whether k is a kind that this version writes.
 func (k Kind) Valid() bool { return k > KindInvalid && k <= kindLast }
 
-// A message on disk:
+// The layout of a message on disk:
 //
 //	 0        3 4        7 8                  15 16                 23 24
 //	┌──────────┬──────────┬─────────────────────┬─────────────────────┬───────────┐
 //	│ word     │ CRC-32C  │ LSN                 │ page id             │ body …    │
 //	└──────────┴──────────┴─────────────────────┴─────────────────────┴───────────┘
 //
-// word: bits 31…24 kind, bits 23…0 length in bytes, header included. It is stored last: a zero word is "not
-// committed yet". The checksum covers the word, then bytes 8 to the end of the body (a pad: to the end of the
-// header only), and starts from the segment's Seed. The next message begins at the next multiple of Align. Where
-// fewer than HeaderSize bytes are left in a segment there is no message.
+// The word (see Word) is stored last: a zero word means "not committed yet". The checksum covers the word, then bytes
+// 8 to the end of the body (of a pad: to the end of the header only), and starts from the segment's Seed. The next
+// message begins at the next multiple of Align. A rest of a segment that is shorter than HeaderSize holds no message.
 const (
 	HeaderSize    = 24
 	Align         = 8
@@ -123,24 +123,26 @@ type Header struct {
 // BodyLen returns the length of the body in bytes.
 func (h Header) BodyLen() int { return h.Len - HeaderSize }
 
-// PutHeader writes everything of a message's header but the length word and the checksum.
+// PutHeader writes a message's header to dst, except for the length word and the checksum.
 func PutHeader(dst []byte, lsn LSN, page PageID) {
 	binary.LittleEndian.PutUint64(dst[8:], uint64(lsn))
 	binary.LittleEndian.PutUint64(dst[16:], uint64(page))
 }
 
-// MessagePage returns the page id of the message at the beginning of src, which has a whole header.
+// MessagePage returns the page id of the message at the beginning of src, which holds at least the header.
 func MessagePage(src []byte) PageID { return PageID(binary.LittleEndian.Uint64(src[16:])) }
 
-// PutCRC writes the checksum of the message that begins msg, whose header (but for the word) and body are in place.
+// PutCRC writes the checksum of the message at the beginning of msg. Its header, except for the word, and its body
+// are in place.
 func PutCRC(msg []byte, w Word, seed Seed) {
 	binary.LittleEndian.PutUint32(msg[4:], messageCRC(msg, w, seed))
 }
 
-// PutWord writes the length word. Where readers may be looking the word must be stored atomically instead.
+// PutWord writes the length word. If other goroutines may read the message the caller must store the word atomically
+// instead.
 func PutWord(msg []byte, w Word) { binary.LittleEndian.PutUint32(msg, uint32(w)) }
 
-// PutPad writes a whole pad message of length bytes at dst but for its word, and returns the word.
+// PutPad writes a pad message of the given length in bytes to dst, except for its word, which it returns.
 func PutPad(dst []byte, lsn, stable LSN, length int, seed Seed) Word {
 	w := MakeWord(KindPad, length)
 	PutHeader(dst, lsn, PageID(uint64(stable)))
@@ -148,7 +150,7 @@ func PutPad(dst []byte, lsn, stable LSN, length int, seed Seed) Word {
 	return w
 }
 
-// PadStable returns the stable LSN that a pad carries.
+// PadStable returns the known-stable LSN that a pad carries.
 func (h Header) PadStable() LSN { return LSN(uint64(h.Page)) }
 
 func messageCRC(msg []byte, w Word, seed Seed) uint32 {
@@ -159,13 +161,13 @@ func messageCRC(msg []byte, w Word, seed Seed) uint32 {
 	return crc32.Update(wordCRC(uint32(seed), uint32(w)), castagnoli, msg[8:end])
 }
 
-// wordCRC is crc32.Update over the four bytes of v, which that would move to the heap.
+// wordCRC is crc32.Update over the four bytes of v. A slice for crc32.Update would escape to the heap.
 func wordCRC(c, v uint32) uint32 {
 	x := ^c ^ v
 	return ^(crcOf4[0][x&0xff] ^ crcOf4[1][x>>8&0xff] ^ crcOf4[2][x>>16&0xff] ^ crcOf4[3][x>>24])
 }
 
-// crcOf4[i][b] is what byte b contributes with 3−i bytes after it.
+// crcOf4[i][b] is the contribution of byte b to the checksum if 3−i bytes follow it.
 var crcOf4 = func() (t [4]crc32.Table) {
 	t[3] = *castagnoli
 	for i := 2; i >= 0; i-- {
@@ -178,17 +180,17 @@ var crcOf4 = func() (t [4]crc32.Table) {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// The reasons why DecodeMessage refuses, in the order in which it looks.
+// The errors of DecodeMessage, in the order of its checks.
 var (
 	ErrNoMessage = errors.New("no message (zero length word)")
 	ErrKind      = errors.New("unknown message kind")
-	ErrLength    = errors.New("message length out of bounds")
-	ErrLSN       = errors.New("message LSN is not the one of its place")
+	ErrLength    = errors.New("message length out of range")
+	ErrLSN       = errors.New("message LSN does not match its position")
 	ErrCRC       = errors.New("message checksum mismatch")
 )
 
-// DecodeHeader decodes the header at the beginning of src without looking at its checksum. room is how many bytes are left in
-// the segment; the length is bounded by it, never by what the message says.
+// DecodeHeader decodes the header at the beginning of src and checks all of it but the checksum. room is the number of
+// bytes left in the segment, which limits the length (rule 12); want is the LSN at this position.
 func DecodeHeader(src []byte, room int, want LSN) (Header, error) {
 	if len(src) < HeaderSize || room < HeaderSize {
 		return Header{}, ErrLength
@@ -210,8 +212,8 @@ func DecodeHeader(src []byte, room int, want LSN) (Header, error) {
 	return h, nil
 }
 
-// DecodeMessage decodes and verifies the message at the beginning of src, which reaches at most to the end of the
-// segment; want is the LSN that its place calls for. The body aliases src. The errors are those above.
+// DecodeMessage decodes and verifies the message at the beginning of src, which ends at the end of the segment or
+// before; want is the LSN at this position. The body aliases src.
 func DecodeMessage(src []byte, want LSN, seed Seed) (Header, []byte, error) {
 	h, err := DecodeHeader(src, len(src), want)
 	if err != nil {
@@ -223,7 +225,7 @@ func DecodeMessage(src []byte, want LSN, seed Seed) (Header, []byte, error) {
 	return h, src[HeaderSize:h.Len:h.Len], nil
 }
 
-// Manifest is the body of a KindBatchEnd message: which batch it closes.
+// Manifest is the body of a KindBatchEnd message; it names the batch that the message closes.
 //
 //	0…7  LSN of the KindBatchBegin message
 type Manifest struct{ Begin LSN }
@@ -231,7 +233,7 @@ type Manifest struct{ Begin LSN }
 // ManifestSize is the length of an encoded Manifest in bytes.
 const ManifestSize = 8
 
-// Append encodes m.
+// Append appends the encoding of m to dst and returns the extended slice.
 func (m Manifest) Append(dst []byte) []byte {
 	return binary.LittleEndian.AppendUint64(dst, uint64(m.Begin))
 }
@@ -239,22 +241,22 @@ func (m Manifest) Append(dst []byte) []byte {
 // DecodeManifest decodes the body of the KindBatchEnd message at lsn.
 func DecodeManifest(body []byte, lsn LSN) (Manifest, error) {
 	if len(body) != ManifestSize {
-		return Manifest{}, fmt.Errorf("batch manifest of %d bytes, want %d", len(body), ManifestSize)
+		return Manifest{}, fmt.Errorf("decode batch manifest: %d bytes, want %d", len(body), ManifestSize)
 	}
 	m := Manifest{Begin: LSN(binary.LittleEndian.Uint64(body))}
 	if m.Begin.IsZero() || m.Begin >= lsn {
-		return Manifest{}, fmt.Errorf("batch manifest at LSN %d names a beginning at %d", lsn, m.Begin)
+		return Manifest{}, fmt.Errorf("decode batch manifest: batch that ends at LSN %d begins at %d", lsn, m.Begin)
 	}
 	return m, nil
 }
 
-// AppendCounter encodes the body of a KindCounter message.
+// AppendCounter appends the body of a KindCounter message to dst and returns the extended slice.
 func AppendCounter(dst []byte, v uint64) []byte { return binary.LittleEndian.AppendUint64(dst, v) }
 
 // DecodeCounter decodes the body of a KindCounter message.
 func DecodeCounter(body []byte) (uint64, error) {
 	if len(body) != 8 {
-		return 0, fmt.Errorf("counter of %d bytes, want 8", len(body))
+		return 0, fmt.Errorf("decode counter: %d bytes, want 8", len(body))
 	}
 	return binary.LittleEndian.Uint64(body), nil
 }

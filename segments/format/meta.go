@@ -8,10 +8,11 @@ import (
 	"slices"
 )
 
-// ErrMeta says that the body of a KindMeta message is not a Meta map.
-var ErrMeta = errors.New("meta map damaged")
+// ErrMeta reports that the body of a KindMeta message is not a Meta map.
+var ErrMeta = errors.New("corrupt meta map")
 
-// AppendMeta encodes the body of a KindMeta message, the Meta map, in order of the names:
+// AppendMeta appends the body of a KindMeta message, the Meta map, to dst and returns the extended slice. The names are
+// in order:
 //
 //	uvarint  number of names
 //	for each: uvarint length of the name in bytes, the name, uvarint page id
@@ -25,8 +26,8 @@ func AppendMeta(dst []byte, m map[string]PageID) []byte {
 	return dst
 }
 
-// DecodeMeta decodes the body of a KindMeta message. The map is never nil unless there is an error, which wraps
-// ErrMeta. Names must be in order, so that a map has one encoding.
+// DecodeMeta decodes the body of a KindMeta message. The map is not nil unless there is an error, which wraps ErrMeta.
+// Names must be in order, so a map has one encoding.
 func DecodeMeta(body []byte) (map[string]PageID, error) {
 	n, body, err := uvarint(body)
 	if err != nil {
@@ -43,14 +44,14 @@ func DecodeMeta(body []byte) (map[string]PageID, error) {
 			return nil, err
 		}
 		if length > uint64(len(body)) {
-			return nil, fmt.Errorf("%w: name of %d bytes, %d are left", ErrMeta, length, len(body))
+			return nil, fmt.Errorf("%w: name of %d bytes with %d bytes left", ErrMeta, length, len(body))
 		}
 		name := string(body[:length])
 		if page, body, err = uvarint(body[length:]); err != nil {
 			return nil, err
 		}
 		if page > uint64(MaxPageID) || i > 0 && name <= last {
-			return nil, fmt.Errorf("%w: name %q for page %d after %q", ErrMeta, name, page, last)
+			return nil, fmt.Errorf("%w: name %q, page %d, after name %q", ErrMeta, name, page, last)
 		}
 		m[name], last = PageID(page), name
 	}
@@ -60,11 +61,11 @@ func DecodeMeta(body []byte) (map[string]PageID, error) {
 	return m, nil
 }
 
-// uvarint decodes a number and returns what follows it. Only the shortest encoding is taken.
+// uvarint decodes a number and returns it and the bytes after it. Only the shortest encoding is valid.
 func uvarint(src []byte) (uint64, []byte, error) {
 	v, n := binary.Uvarint(src)
 	if n <= 0 || n > 1 && src[n-1] == 0 {
-		return 0, nil, fmt.Errorf("%w: bad number", ErrMeta)
+		return 0, nil, fmt.Errorf("%w: invalid varint", ErrMeta)
 	}
 	return v, src[n:], nil
 }

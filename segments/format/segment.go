@@ -7,7 +7,7 @@ import (
 	"hash/crc32"
 )
 
-// A segment's header on disk:
+// SegmentHeaderSize is the length of the header at the beginning of a segment, in bytes:
 //
 //	 0  8  magic "PCSEGMNT"
 //	 8  4  CRC-32C of bytes 0…7 and 12…63
@@ -19,7 +19,7 @@ import (
 //	24  8  generation
 //	32  8  base: the LSN of the segment's first byte, a multiple of the segment size
 //	40  8  the stable LSN known when the header was written
-//	48  8  how many segments had been recycled when the header was written, over the life of the store; see SegmentRecycled
+//	48  8  segments recycled over the life of the store when the header was written; see SegmentStateRecycled
 //	56  4  slot: the segment's own index in the file
 //	60  4  zero
 const SegmentHeaderSize = 64
@@ -29,23 +29,37 @@ const Version = 1
 
 const segmentMagic = "PCSEGMNT"
 
-// Bounds of the segment size in bytes.
+// The limits of the segment size, in bytes.
 const (
 	MinSegmentSize = 16 << 10
 	MaxSegmentSize = 16 << 20
 )
 
-// SegmentState says whether a slot holds a part of the log. On disk: do not renumber.
+// SegmentState is the state of a slot in its header. On disk: do not renumber.
 type SegmentState uint8
 
 // The states of a slot.
 const (
-	SegmentInUse SegmentState = 1 // holds a part of the log
-	SegmentFree  SegmentState = 2 // holds nothing; what follows the header is left over
-	// SegmentRecycled is free too; what it held was a part of the log in which nothing was current. Several are marked at once,
-	// with the same count, which counts none of them: it is theirs as long as no header has a higher one.
-	SegmentRecycled SegmentState = 3
+	SegmentStateInUse SegmentState = 1 // the slot holds a part of the log
+	SegmentStateFree  SegmentState = 2 // the slot holds nothing; the bytes after the header mean nothing
+	// SegmentStateRecycled is the state of a free slot that held a part of the log without live data. Several slots
+	// are marked at once, with the same count of recycled segments, which includes none of them. Those slots are to
+	// be added to the count unless some header has a higher one.
+	SegmentStateRecycled SegmentState = 3
 )
+
+// String returns the state's name.
+func (s SegmentState) String() string {
+	switch s {
+	case SegmentStateInUse:
+		return "in use"
+	case SegmentStateFree:
+		return "free"
+	case SegmentStateRecycled:
+		return "recycled"
+	}
+	return fmt.Sprintf("state(%d)", uint8(s))
+}
 
 // SegmentHeader is a decoded segment header.
 type SegmentHeader struct {
@@ -55,7 +69,7 @@ type SegmentHeader struct {
 	Generation  Generation
 	Base        LSN
 	Stable      LSN
-	Recycled    uint64 // so that segments that are missing can be told from those that were recycled
+	Recycled    uint64 // tells missing segments from recycled ones
 	Slot        SegmentID
 }
 
@@ -80,26 +94,26 @@ func segmentCRC(b []byte) uint32 {
 	return crc32.Update(crc32.Update(0, castagnoli, b[:8]), castagnoli, b[12:SegmentHeaderSize])
 }
 
-// The reasons why DecodeSegmentHeader refuses.
+// The errors of DecodeSegmentHeader.
 var (
 	ErrSegmentZero    = errors.New("segment header is all zeros (never written)")
-	ErrSegmentDamaged = errors.New("segment header damaged")
+	ErrSegmentCorrupt = errors.New("corrupt segment header")
 	ErrSegmentForeign = errors.New("segment of another format version or segment size")
 )
 
-// DecodeSegmentHeader decodes and verifies the header of the given slot. ErrSegmentZero: the slot was never
-// written. ErrSegmentForeign (wrapped, with both values): intact, but not of this version and segment size.
-// ErrSegmentDamaged (wrapped, with the reason): none of these.
+// DecodeSegmentHeader decodes and verifies the header of the given slot. Its errors: ErrSegmentZero if the slot was
+// never written; one that wraps ErrSegmentForeign if the header is intact but of another format version or segment
+// size; else one that wraps ErrSegmentCorrupt.
 func DecodeSegmentHeader(src []byte, slot SegmentID, segmentSize int) (SegmentHeader, error) {
 	if len(src) < SegmentHeaderSize {
-		return SegmentHeader{}, fmt.Errorf("%w: %d bytes", ErrSegmentDamaged, len(src))
+		return SegmentHeader{}, fmt.Errorf("%w: %d bytes", ErrSegmentCorrupt, len(src))
 	}
 	src = src[:SegmentHeaderSize]
 	if allZero(src) {
 		return SegmentHeader{}, ErrSegmentZero
 	}
 	if string(src[:8]) != segmentMagic || binary.LittleEndian.Uint32(src[8:]) != segmentCRC(src) {
-		return SegmentHeader{}, fmt.Errorf("%w: magic or checksum", ErrSegmentDamaged)
+		return SegmentHeader{}, fmt.Errorf("%w: wrong magic or checksum", ErrSegmentCorrupt)
 	}
 	h := SegmentHeader{
 		State:       SegmentState(src[14]),
@@ -113,15 +127,15 @@ func DecodeSegmentHeader(src []byte, slot SegmentID, segmentSize int) (SegmentHe
 	}
 	switch v := binary.LittleEndian.Uint16(src[12:]); {
 	case v != Version:
-		return h, fmt.Errorf("%w: format version %d, this program knows %d", ErrSegmentForeign, v, Version)
-	case h.State < SegmentInUse || h.State > SegmentRecycled:
-		return h, fmt.Errorf("%w: state %d", ErrSegmentDamaged, h.State)
+		return h, fmt.Errorf("%w: version %d, this program knows %d", ErrSegmentForeign, v, Version)
+	case h.State < SegmentStateInUse || h.State > SegmentStateRecycled:
+		return h, fmt.Errorf("%w: state %d", ErrSegmentCorrupt, h.State)
 	case h.SegmentSize != segmentSize:
-		return h, fmt.Errorf("%w: segment size %d, want %d", ErrSegmentForeign, h.SegmentSize, segmentSize)
+		return h, fmt.Errorf("%w: size %d, want %d", ErrSegmentForeign, h.SegmentSize, segmentSize)
 	case h.Slot != slot:
-		return h, fmt.Errorf("%w: header of slot %d in slot %d", ErrSegmentDamaged, h.Slot, slot)
+		return h, fmt.Errorf("%w: header of slot %d in slot %d", ErrSegmentCorrupt, h.Slot, slot)
 	case h.Base < 0 || h.Base > maxBase || int64(h.Base)%int64(segmentSize) != 0 || h.Stable < NoLSN:
-		return h, fmt.Errorf("%w: base %d, stable %d", ErrSegmentDamaged, h.Base, h.Stable)
+		return h, fmt.Errorf("%w: base %d or stable LSN %d is invalid", ErrSegmentCorrupt, h.Base, h.Stable)
 	}
 	return h, nil
 }
@@ -135,13 +149,14 @@ func allZero(b []byte) bool {
 	return true
 }
 
-// Seed is what the checksums of a segment's messages start from. It differs for every store, generation and
-// slot, so that a message left over from another life of the slot, or written to the wrong place, never verifies.
+// Seed is the value from which the checksums of a segment's messages start. It differs for every store, generation
+// and slot, so a message that is left over from an earlier use of the slot, or was written to the wrong place, never
+// verifies (F3).
 type Seed uint32
 
 // MakeSeed derives the seed of a slot's messages.
 func MakeSeed(store StoreID, g Generation, slot SegmentID) Seed {
-	var c uint32 // the checksum of store, g and slot, one after another
+	var c uint32 // CRC-32C of store, g and slot, one after another
 	for i := 0; i < len(store); i += 4 {
 		c = wordCRC(c, binary.LittleEndian.Uint32(store[i:]))
 	}
@@ -149,5 +164,5 @@ func MakeSeed(store StoreID, g Generation, slot SegmentID) Seed {
 	return Seed(wordCRC(c, uint32(slot)))
 }
 
-// maxBase is far from where LSNs would overflow.
+// maxBase is the highest base that is accepted, far below the overflow of LSNs.
 const maxBase = 1 << 62

@@ -9,12 +9,13 @@ import (
 	"strings"
 )
 
-// A snapshot is a file in blocks of SnapshotBlock bytes:
+// A snapshot is a file of blocks of SnapshotBlock bytes:
 //
 //	block 0            header
-//	record blocks      one record for each page id from 0 on, RecordsPerBlock in a block
-//	reference blocks   what the records of pages in several messages refer to
-//	rest               the segments, the blobs and, for each record block, how many of its ids are free; as the header's checksum says
+//	record blocks      one record for each page id from 0 on, EntriesPerBlock in a block
+//	reference blocks   the messages of pages that consist of several; the records of such pages refer to them
+//	rest               the segments, the blobs and, for each record block, the number of its ids that are free;
+//	                   the header has the checksum
 //
 // Record and reference blocks:
 //
@@ -25,12 +26,14 @@ import (
 // An entry:
 //
 //	0  8  LSN of the page's newest message
-//	8  8  bits 63…60 what the page is, bit 59 the message points to a blob, bits 58…32 length of the message in bytes, or how many references the
-//	      page has; bits 31…0 zero, or the first of its references
+//	8  8  bits 63…60  SnapshotKind
+//	      bit  59     the message's body is a BlobPtr
+//	      bits 58…32  length of the message in bytes; of SnapshotKindPages the number of references
+//	      bits 31…0   zero; of SnapshotKindPages the index of the first reference
 const (
 	SnapshotBlock     = 4096
 	SnapshotEntrySize = 16
-	// EntriesPerBlock is how many entries a block has.
+	// EntriesPerBlock is the number of entries in a block.
 	EntriesPerBlock = (SnapshotBlock - SnapshotEntrySize) / SnapshotEntrySize
 )
 
@@ -43,15 +46,15 @@ const (
 //	 16 16  store id
 //	 32  8  number of the snapshot
 //	 40  8  LSN from which on the log must be read
-//	 48  8  LSN up to which the log must be there
+//	 48  8  LSN up to which the log must be present
 //	 56  8  first page id without a record
 //	 64  8  highest noted id
-//	 72  8  segments recycled, as far as the list of segments knows
-//	 80  8  references
-//	 88  8  page ids that are free
-//	 96  4  segments
-//	100  4  blobs
-//	104  4  CRC-32C of what follows the reference blocks
+//	 72  8  segments recycled when the list of segments was made
+//	 80  8  number of references
+//	 88  8  number of free page ids
+//	 96  4  number of segments
+//	100  4  number of blobs
+//	104  4  CRC-32C of the bytes after the reference blocks
 //	108  4  segment size in bytes
 const snapshotMagic = "PCSNAP01"
 
@@ -59,13 +62,13 @@ const snapshotMagic = "PCSNAP01"
 type SnapshotHeader struct {
 	Store       StoreID
 	Number      uint64
-	From        LSN    // messages at and above it may be missing from the snapshot
-	High        LSN    // the newest message that the snapshot knows of: the log was stable beyond it
+	From        LSN    // messages at or above it may be missing from the snapshot
+	High        LSN    // LSN of the newest message in the snapshot; the log was stable beyond it
 	NextPage    PageID // the first id without a record
 	Counter     uint64 // the highest noted id
-	Recycled    uint64 // how many segments had been recycled when Segments were listed, but for those that had begun at or above From
+	Recycled    uint64 // segments recycled when the segments were listed, except those with a base at or above From
 	Refs        int64
-	Free        int64 // ids below NextPage that can be handed out
+	Free        int64 // number of free ids below NextPage
 	Segments    int
 	Blobs       int
 	RestCRC     uint32
@@ -75,7 +78,7 @@ type SnapshotHeader struct {
 // SnapshotSegment is a segment that was in use.
 //
 //	0  8  LSN of its first byte
-//	8  8  bytes of live messages in it, as far as the records know
+//	8  8  bytes of the messages in it that the records and references name
 type SnapshotSegment struct {
 	Base LSN
 	Live int64
@@ -99,32 +102,33 @@ const (
 
 func entryBlocks(n int64) int64 { return (n + EntriesPerBlock - 1) / EntriesPerBlock }
 
-// RecordBlocks is how many blocks of records there are.
+// RecordBlocks returns the number of record blocks.
 func (h *SnapshotHeader) RecordBlocks() int64 { return entryBlocks(int64(h.NextPage)) }
 
-// RefBlock is the number of the first block of references.
+// RefBlock returns the number of the first reference block.
 func (h *SnapshotHeader) RefBlock() int64 { return 1 + h.RecordBlocks() }
 
-// RestOffset is where the reference blocks end.
+// RestOffset returns the file offset of the rest, where the reference blocks end.
 func (h *SnapshotHeader) RestOffset() int64 {
 	return (h.RefBlock() + entryBlocks(h.Refs)) * SnapshotBlock
 }
 
-// RestSize is the length in bytes of what follows.
+// RestSize returns the length of the rest in bytes.
 func (h *SnapshotHeader) RestSize() int64 {
 	return int64(h.Segments)*snapshotSegmentSize + int64(h.Blobs)*snapshotBlobSize + h.RecordBlocks()
 }
 
-// Size is the length of the file in bytes.
+// Size returns the length of the file in bytes.
 func (h *SnapshotHeader) Size() int64 { return h.RestOffset() + h.RestSize() }
 
-// Put encodes h into a block.
+// Put encodes h into b, a block.
 func (h *SnapshotHeader) Put(b []byte) {
 	clear(b[:SnapshotBlock])
 	copy(b, snapshotMagic)
 	binary.LittleEndian.PutUint16(b[12:], Version)
 	copy(b[16:], h.Store[:])
-	for i, v := range []uint64{h.Number, uint64(h.From), uint64(h.High), uint64(h.NextPage), h.Counter, h.Recycled, uint64(h.Refs), uint64(h.Free)} {
+	for i, v := range []uint64{h.Number, uint64(h.From), uint64(h.High), uint64(h.NextPage), h.Counter, h.Recycled,
+		uint64(h.Refs), uint64(h.Free)} {
 		binary.LittleEndian.PutUint64(b[32+8*i:], v)
 	}
 	for i, v := range []uint32{uint32(h.Segments), uint32(h.Blobs), h.RestCRC, uint32(h.SegmentSize)} {
@@ -133,63 +137,74 @@ func (h *SnapshotHeader) Put(b []byte) {
 	binary.LittleEndian.PutUint32(b[8:], headerCRC(b[:SnapshotBlock]))
 }
 
-// ErrSnapshot says that a snapshot is damaged, or another store's.
-var ErrSnapshot = errors.New("snapshot is damaged")
+// ErrSnapshot reports that a snapshot is corrupt.
+var ErrSnapshot = errors.New("corrupt snapshot")
 
-// DecodeSnapshotHeader decodes the first block of a file of size bytes, and bounds everything in it by that (rule 12).
+// DecodeSnapshotHeader decodes and verifies the first block of a file of size bytes. All counts in the result are
+// limited by size (rule 12). Its error wraps ErrSnapshot.
 func DecodeSnapshotHeader(b []byte, size int64) (SnapshotHeader, error) {
 	bad := func(form string, args ...any) (SnapshotHeader, error) {
 		return SnapshotHeader{}, fmt.Errorf("%w: "+form, append([]any{ErrSnapshot}, args...)...)
 	}
 	if len(b) < SnapshotBlock || string(b[:8]) != snapshotMagic {
-		return bad("no header")
+		return bad("wrong magic")
 	}
 	if headerCRC(b[:SnapshotBlock]) != binary.LittleEndian.Uint32(b[8:]) {
-		return bad("checksum mismatch in the header")
+		return bad("header checksum mismatch")
 	}
 	if v := binary.LittleEndian.Uint16(b[12:]); v != Version {
-		return bad("format version %d, this is %d", v, Version)
+		return bad("format version %d, this program knows %d", v, Version)
 	}
 	u64 := func(i int) uint64 { return binary.LittleEndian.Uint64(b[32+8*i:]) }
 	u32 := func(i int) uint32 { return binary.LittleEndian.Uint32(b[96+4*i:]) }
-	h := SnapshotHeader{Number: u64(0), From: LSN(u64(1)), High: LSN(u64(2)), NextPage: PageID(u64(3)), Counter: u64(4), Recycled: u64(5),
-		Refs: int64(u64(6)), Free: int64(u64(7)), Segments: int(u32(0)), Blobs: int(u32(1)), RestCRC: u32(2), SegmentSize: int(u32(3))}
+	h := SnapshotHeader{Number: u64(0), From: LSN(u64(1)), High: LSN(u64(2)), NextPage: PageID(u64(3)), Counter: u64(4),
+		Recycled: u64(5), Refs: int64(u64(6)), Free: int64(u64(7)),
+		Segments: int(u32(0)), Blobs: int(u32(1)), RestCRC: u32(2), SegmentSize: int(u32(3))}
 	copy(h.Store[:], b[16:])
 	most := size / SnapshotEntrySize
-	if h.From < 0 || h.High < NoLSN || uint64(h.NextPage) > uint64(most) || h.Refs < 0 || h.Refs > most || h.Free < 0 || h.Free > int64(h.NextPage) ||
-		h.SegmentSize < MinSegmentSize || h.SegmentSize > MaxSegmentSize || h.Size() != size {
-		return bad("a file of %d bytes, its header calls for %d", size, h.Size())
+	if h.From < 0 || h.High < NoLSN || uint64(h.NextPage) > uint64(most) || h.Refs < 0 || h.Refs > most ||
+		h.Free < 0 || h.Free > int64(h.NextPage) || h.SegmentSize < MinSegmentSize || h.SegmentSize > MaxSegmentSize ||
+		h.Size() != size {
+		return bad("a header field is out of range: the header calls for %d bytes, the file has %d", h.Size(), size)
 	}
 	return h, nil
 }
 
-// Seed is what the checksums of the snapshot's blocks start from.
+// Seed returns the value from which the checksums of the snapshot's blocks start.
 func (h *SnapshotHeader) Seed() Seed { return MakeSeed(h.Store, Generation(h.Number), 0) }
 
-// SnapshotKind says what a page is. On disk: do not renumber.
+// SnapshotKind is the kind of an entry of a snapshot. On disk: do not renumber.
 type SnapshotKind uint8
 
-// The kinds of entry of a snapshot.
+// The kinds of entry.
 const (
-	SnapshotNone    SnapshotKind = 0 // not allocated, or allocated after From
-	SnapshotPage    SnapshotKind = 1 // one message; and in reference blocks
-	SnapshotPages   SnapshotKind = 2 // several messages: references
-	SnapshotFree    SnapshotKind = 3
-	SnapshotMeta    SnapshotKind = 4
-	SnapshotCounter SnapshotKind = 5
-	snapshotLast                 = SnapshotCounter
+	SnapshotKindNone    SnapshotKind = 0 // the page did not exist, or was allocated after From
+	SnapshotKindPage    SnapshotKind = 1 // a page that is one message; in reference blocks: one message of a page
+	SnapshotKindPages   SnapshotKind = 2 // a page of several messages, in reference blocks
+	SnapshotKindFree    SnapshotKind = 3 // a free page
+	SnapshotKindMeta    SnapshotKind = 4 // the Meta page
+	SnapshotKindCounter SnapshotKind = 5 // the counter page
+	snapshotKindLast                 = SnapshotKindCounter
 )
+
+// String returns the kind's name.
+func (k SnapshotKind) String() string {
+	if names := [...]string{"none", "page", "pages", "free", "meta", "counter"}; int(k) < len(names) {
+		return names[k]
+	}
+	return fmt.Sprintf("kind(%d)", uint8(k))
+}
 
 // SnapshotEntry is a record or a reference.
 type SnapshotEntry struct {
 	Kind  SnapshotKind
 	LSN   LSN
-	Len   uint32 // of the message; of SnapshotPages the number of references
-	Blob  bool
-	First uint32 // of SnapshotPages the first reference
+	Len   uint32 // length of the message in bytes; of SnapshotKindPages the number of references
+	Blob  bool   // the message's body is a BlobPtr
+	First uint32 // of SnapshotKindPages the index of the first reference
 }
 
-// Put encodes e.
+// Put encodes e into the first SnapshotEntrySize bytes of b.
 func (e SnapshotEntry) Put(b []byte) {
 	v := uint64(e.Kind)<<60 | uint64(e.Len)<<32 | uint64(e.First)
 	if e.Blob {
@@ -199,33 +214,35 @@ func (e SnapshotEntry) Put(b []byte) {
 	binary.LittleEndian.PutUint64(b[8:], v)
 }
 
-// GetSnapshotEntry decodes an entry. What it says is bounded by the header h.
+// GetSnapshotEntry decodes the entry at the beginning of b and checks it against the header h. Its error wraps
+// ErrSnapshot.
 func GetSnapshotEntry(b []byte, h *SnapshotHeader) (SnapshotEntry, error) {
 	v := binary.LittleEndian.Uint64(b[8:])
-	e := SnapshotEntry{Kind: SnapshotKind(v >> 60), LSN: LSN(binary.LittleEndian.Uint64(b)), Len: uint32(v >> 32 & (1<<27 - 1)), Blob: v>>59&1 != 0,
-		First: uint32(v)}
-	if e.Kind == SnapshotNone {
+	e := SnapshotEntry{Kind: SnapshotKind(v >> 60), LSN: LSN(binary.LittleEndian.Uint64(b)),
+		Len: uint32(v >> 32 & (1<<27 - 1)), Blob: v>>59&1 != 0, First: uint32(v)}
+	if e.Kind == SnapshotKindNone {
 		return SnapshotEntry{}, nil
 	}
-	ok := e.Kind <= snapshotLast && !e.LSN.IsZero() && e.LSN <= h.High
-	if e.Kind == SnapshotPages {
+	ok := e.Kind <= snapshotKindLast && !e.LSN.IsZero() && e.LSN <= h.High
+	if e.Kind == SnapshotKindPages {
 		ok = ok && e.Len >= 1 && int64(e.First)+int64(e.Len) <= h.Refs
 	} else {
 		ok = ok && e.Len >= HeaderSize && int64(e.LSN)%int64(h.SegmentSize)+int64(e.Len) <= int64(h.SegmentSize)
 	}
 	if !ok {
-		return e, fmt.Errorf("%w: entry %+v makes no sense", ErrSnapshot, e)
+		return e, fmt.Errorf("%w: invalid entry %+v", ErrSnapshot, e)
 	}
 	return e, nil
 }
 
-// SealSnapshotBlock writes the checksum of a block of entries.
+// SealSnapshotBlock writes the checksum of b, the block of entries with the given number.
 func SealSnapshotBlock(b []byte, seed Seed, number int64) {
 	clear(b[SnapshotBlock-SnapshotEntrySize : SnapshotBlock])
 	binary.LittleEndian.PutUint32(b[SnapshotBlock-SnapshotEntrySize:], blockCRC(b, seed, number))
 }
 
-// CheckSnapshotBlock reports whether a block of entries is whole.
+// CheckSnapshotBlock verifies the checksum of b, the block of entries with the given number. Its error wraps
+// ErrSnapshot.
 func CheckSnapshotBlock(b []byte, seed Seed, number int64) error {
 	want := binary.LittleEndian.Uint64(b[SnapshotBlock-SnapshotEntrySize:])
 	if uint64(blockCRC(b, seed, number)) != want || binary.LittleEndian.Uint64(b[SnapshotBlock-8:]) != 0 {
@@ -235,10 +252,12 @@ func CheckSnapshotBlock(b []byte, seed Seed, number int64) error {
 }
 
 func blockCRC(b []byte, seed Seed, number int64) uint32 {
-	return crc32.Update(wordCRC(wordCRC(uint32(seed), uint32(number)), uint32(number>>32)), castagnoli, b[:SnapshotBlock-SnapshotEntrySize])
+	c := wordCRC(wordCRC(uint32(seed), uint32(number)), uint32(number>>32))
+	return crc32.Update(c, castagnoli, b[:SnapshotBlock-SnapshotEntrySize])
 }
 
-// AppendSnapshotRest encodes what follows the reference blocks.
+// AppendSnapshotRest appends the rest of a snapshot to dst and returns the extended slice. free has one byte for each
+// record block.
 func AppendSnapshotRest(dst []byte, segs []SnapshotSegment, blobs []SnapshotBlob, free []byte) []byte {
 	for _, s := range segs {
 		dst = binary.LittleEndian.AppendUint64(dst, uint64(s.Base))
@@ -252,30 +271,32 @@ func AppendSnapshotRest(dst []byte, segs []SnapshotSegment, blobs []SnapshotBlob
 	return append(dst, free...)
 }
 
-// SnapshotRestCRC is the checksum of what AppendSnapshotRest returned.
+// SnapshotRestCRC returns the checksum of a rest.
 func SnapshotRestCRC(rest []byte) uint32 { return crc32.Checksum(rest, castagnoli) }
 
-// DecodeSnapshotRest decodes what AppendSnapshotRest returned. free aliases src.
-func DecodeSnapshotRest(src []byte, h *SnapshotHeader) (segs []SnapshotSegment, blobs []SnapshotBlob, free []byte, err error) {
+// DecodeSnapshotRest decodes and verifies a rest. free aliases src. Its error wraps ErrSnapshot.
+func DecodeSnapshotRest(src []byte, h *SnapshotHeader) (
+	segs []SnapshotSegment, blobs []SnapshotBlob, free []byte, err error) {
 	if int64(len(src)) != h.RestSize() || SnapshotRestCRC(src) != h.RestCRC {
-		return nil, nil, nil, fmt.Errorf("%w: checksum mismatch in the lists at its end", ErrSnapshot)
+		return nil, nil, nil, fmt.Errorf("%w: checksum mismatch in the lists at the end", ErrSnapshot)
 	}
 	for range h.Segments {
-		segs = append(segs, SnapshotSegment{LSN(binary.LittleEndian.Uint64(src)), int64(binary.LittleEndian.Uint64(src[8:]))})
+		segs = append(segs, SnapshotSegment{Base: LSN(binary.LittleEndian.Uint64(src)),
+			Live: int64(binary.LittleEndian.Uint64(src[8:]))})
 		src = src[snapshotSegmentSize:]
 	}
 	for range h.Blobs {
-		blobs = append(blobs, SnapshotBlob{PageID(binary.LittleEndian.Uint64(src)), BlobID(binary.LittleEndian.Uint64(src[8:])),
-			int64(binary.LittleEndian.Uint64(src[16:]))})
+		blobs = append(blobs, SnapshotBlob{Page: PageID(binary.LittleEndian.Uint64(src)),
+			ID: BlobID(binary.LittleEndian.Uint64(src[8:])), Len: int64(binary.LittleEndian.Uint64(src[16:]))})
 		src = src[snapshotBlobSize:]
 	}
 	return segs, blobs, src, nil
 }
 
-// SnapshotName is the name of the file of the snapshot with a number.
+// SnapshotName returns the file name of the snapshot with the given number.
 func SnapshotName(number uint64) string { return fmt.Sprintf("snapshot.%016x", number) }
 
-// ParseSnapshotName is the reverse of SnapshotName; false for any other name (trap 6).
+// ParseSnapshotName is the reverse of SnapshotName. It returns false if name is not such a name (trap 6).
 func ParseSnapshotName(name string) (uint64, bool) {
 	hex, ok := strings.CutPrefix(name, "snapshot.")
 	v, err := strconv.ParseUint(hex, 16, 64)

@@ -8,13 +8,14 @@ import (
 	"hash/crc32"
 )
 
-// StoreID is drawn at random when a store is made.
+// StoreID identifies a store. It is drawn at random when the store is created.
 type StoreID [16]byte
 
 // String returns the id in hexadecimal.
 func (s StoreID) String() string { return hex.EncodeToString(s[:]) }
 
-// The superblock, the whole of the file "superblock", replaced atomically at each opening and clean close:
+// SuperblockSize is the length of the file "superblock" in bytes. The file is replaced atomically when the store is
+// opened for writing and when it is closed cleanly:
 //
 //	 0  8  magic "PCSUPERB"
 //	 8  4  CRC-32C of bytes 0…7 and 12…79
@@ -26,27 +27,27 @@ func (s StoreID) String() string { return hex.EncodeToString(s[:]) }
 //	36  4  zero
 //	40  8  generation of the last opening
 //	48  8  end: LSN of the first byte after the log, if closed cleanly
-//	56  8  next id: if closed cleanly exactly, else the one that the opening began with
+//	56  8  next id: exact if closed cleanly, else the one that the opening began with
 //	64  8  next page id never used, if closed cleanly
 //	72  8  id persist interval of the last opening
 const SuperblockSize = 80
 
 const superMagic = "PCSUPERB"
 
-// Superblock is what must be known about a store before its log can be read.
+// Superblock holds the facts about a store without which its log cannot be read.
 type Superblock struct {
 	Store       StoreID
 	SegmentSize int
 	Generation  Generation
-	Clean       bool   // closed cleanly: End, NextPage and NextID are what they were at the close
+	Clean       bool   // closed cleanly: End, NextPage and NextID are exact
 	Log         bool   // a standalone log, not a page store
 	End         LSN    // where the log ends, if closed cleanly
-	NextID      uint64 // the id that GenerateID hands out next; if not closed cleanly, at the beginning of the opening
+	NextID      uint64 // the id that GenerateID returns next; if not closed cleanly, as it was at the last opening
 	NextPage    PageID // the first page id that was never allocated, if closed cleanly
 	IDInterval  uint64 // IDPersistInterval of the last opening
 }
 
-// Append encodes s.
+// Append appends the encoding of s to dst and returns the extended slice.
 func (s Superblock) Append(dst []byte) []byte {
 	var b [SuperblockSize]byte
 	copy(b[:], superMagic)
@@ -72,22 +73,23 @@ func superCRC(b []byte) uint32 {
 	return crc32.Update(crc32.Update(0, castagnoli, b[:8]), castagnoli, b[12:SuperblockSize])
 }
 
-// The reasons why DecodeSuperblock refuses.
+// The errors of DecodeSuperblock.
 var (
-	ErrSuperDamaged = errors.New("superblock damaged")
+	ErrSuperCorrupt = errors.New("corrupt superblock")
 	ErrSuperVersion = errors.New("superblock of another format version")
 )
 
-// DecodeSuperblock decodes and verifies a superblock.
+// DecodeSuperblock decodes and verifies a superblock. Its error wraps ErrSuperVersion if the superblock is intact but
+// of another format version, else ErrSuperCorrupt.
 func DecodeSuperblock(src []byte) (Superblock, error) {
 	if len(src) != SuperblockSize {
-		return Superblock{}, fmt.Errorf("%w: %d bytes, want %d", ErrSuperDamaged, len(src), SuperblockSize)
+		return Superblock{}, fmt.Errorf("%w: %d bytes, want %d", ErrSuperCorrupt, len(src), SuperblockSize)
 	}
 	if string(src[:8]) != superMagic || binary.LittleEndian.Uint32(src[8:]) != superCRC(src) {
-		return Superblock{}, fmt.Errorf("%w: magic or checksum", ErrSuperDamaged)
+		return Superblock{}, fmt.Errorf("%w: wrong magic or checksum", ErrSuperCorrupt)
 	}
 	if v := binary.LittleEndian.Uint16(src[12:]); v != Version {
-		return Superblock{}, fmt.Errorf("%w: format version %d, this program knows %d", ErrSuperVersion, v, Version)
+		return Superblock{}, fmt.Errorf("%w: version %d, this program knows %d", ErrSuperVersion, v, Version)
 	}
 	s := Superblock{
 		SegmentSize: int(binary.LittleEndian.Uint32(src[32:])),
@@ -102,7 +104,7 @@ func DecodeSuperblock(src []byte) (Superblock, error) {
 	copy(s.Store[:], src[16:])
 	if s.SegmentSize < MinSegmentSize || s.SegmentSize > MaxSegmentSize || s.SegmentSize%Align != 0 ||
 		s.End < 0 || s.NextPage > MaxPageID+1 {
-		return Superblock{}, fmt.Errorf("%w: a field out of bounds", ErrSuperDamaged)
+		return Superblock{}, fmt.Errorf("%w: a field is out of range", ErrSuperCorrupt)
 	}
 	return s, nil
 }

@@ -43,8 +43,8 @@ func TestOldest(t *testing.T) {
 	}
 }
 
-// Readers look at what a shared pointer shows, reclaimers swap it, retire the old one and poison it as soon as the domain lets them: no
-// reader ever sees poison. E1; proves rule 4 as far as Txs go.
+// Readers look at what a shared pointer shows, reclaimers swap it, retire the old one and poison it as soon as the
+// domain lets them: no reader ever sees poison. E1; proves rule 4 as far as Txs go.
 func TestNothingIsReclaimedUnderAReader(t *testing.T) {
 	type object struct{ poisoned atomic.Bool }
 	const readers, swaps = 4, 5000

@@ -12,54 +12,80 @@ import (
 
 // buffer is one io buffer: the memory image of one segment while it is being filled and written.
 //
-//	          rotate              overflow or sealTail           retire
+//	          open               overflow or sealTail           retire
 //	  Free ───────────▶ Active ───────────────────────▶ Sealed ─────────▶ Free
 //	base = NoLSN      tail ≤ cap                        tail > cap       base = NoLSN
 //
-// Free: nothing in it may be trusted, all bytes are zero. Active: reservations are handed out. Sealed: nobody
-// reserves any more; it goes once every byte is durable.
+// Free: all bytes are zero, and no other field is valid. Active: writers reserve places in it. Sealed: no writer
+// reserves any more; the leader retires the buffer once every byte is durable.
 type buffer struct {
 	mem []byte // len(mem) is the segment size; outside the Go heap except under the race detector
 
-	// tail is the offset of the next reservation; above len(mem) the buffer is not open for any.
-	// Written: by every reserving goroutine (Add), by rotate (Store, publishes base, slot, seed and the segment
-	// header to whoever's Add returns a place inside) and by padTail (CompareAndSwap). It only grows while Active. A stale read
-	// costs a turn of the caller's loop.
+	// tail is the offset of the next reservation; above len(mem) there is none. Written by every reserving goroutine
+	// (Add), by open (Store), and by padTail and sealTail (CompareAndSwap). The store in open publishes base, slot,
+	// seed and the segment header to the goroutines whose Add returns a place inside. While Active it only grows. A
+	// stale read costs a turn of the caller's loop.
 	tail atomic.Uint64
 	_    [48]byte
 
-	// base is the LSN of mem[0], NoLSN while Free. Written by rotate and retire. Whoever holds an uncommitted
-	// reservation keeps it fixed; readers take read and look again.
+	// base is the LSN of mem[0], NoLSN while Free. Written by open and retire, holding read; publishes which LSNs mem
+	// holds. An uncommitted reservation keeps it fixed. Other readers check it again after they have loaded what they
+	// came for, or hold read; so a stale read costs another look.
 	base atomic.Int64
 
-	slot format.SegmentID // written by rotate before tail opens
-	seed format.Seed      // likewise
+	slot format.SegmentID // written by rotate and resume, before open publishes it
+	seed format.Seed      // written by rotate and resume, before open publishes it
 
-	// least is the segments.Urgency below which writers have to ask for room, in its low bits, and which segment that is for (leastOf). Written by rotate and
-	// resume before tail opens, lowered by whoever got room (CompareAndSwap, so that it is for the segment that was asked about); a stale one costs a question.
+	// least is the urgency below which writers have to ask for room, and the segment that this is for (see leastOf).
+	// Written by rotate and resume before open; lowered by checkRoom (CompareAndSwap, so that the answer counts for the
+	// segment that was asked about). Publishes nothing. A stale read costs a question.
 	least atomic.Uint64
 
-	// read is held shared to copy committed bytes out, exclusively to take the buffer away (retire).
+	// read is held shared to copy committed bytes out, exclusively to change base.
 	read sync.RWMutex
 
-	// What follows belongs to the leader (see flush.go).
+	// progress belongs to the leader. rotate and resume set it before open publishes the buffer.
+	progress progress
+}
+
+// progress is how far the leader has walked and written a buffer.
+type progress struct {
 	walked    int // all messages below are committed; a message boundary
 	boundary  int // the last message boundary at or below the last block boundary at or below walked
-	submitted int // bytes below were given to the device; a block boundary
-	covered   int // the message boundary that becomes durable with what was submitted
-	// pages are those of the messages below walked, if listed. Long lists, of small messages, are not worth their memory.
+	submitted int // the bytes below were given to the device; a block boundary
+	covered   int // the message boundary that becomes durable with the bytes that were submitted
+	// pages lists the pages of the messages below walked, if listed. A list that is longer than a listShare of the
+	// segment, as small messages make it, is not worth its memory.
 	pages  segments.PageList
 	listed bool
 }
 
-// listShare is the share of a segment's length that the list of its pages may have.
+// listShare is the part of a segment's length, one over listShare, that bounds the number of entries in its page list.
 const listShare = 128
+
+func newBuffer(mem []byte) *buffer {
+	b := &buffer{mem: mem}
+	b.base.Store(int64(format.NoLSN))
+	b.tail.Store(uint64(len(mem)) + 1)
+	return b
+}
 
 const urgencyBits = 2
 
-// leastOf packs what buffer.least says of the segment that begins at base.
+// leastOf packs an urgency and the base of a segment for buffer.least.
+//
+//	bits 63…2  the base; LSNs stay far below 2^62
+//	bits 1…0   the urgency
 func leastOf(base format.LSN, u segments.Urgency) uint64 {
-	return uint64(base)<<urgencyBits | uint64(u) // no log is so long that anything is lost
+	return uint64(base)<<urgencyBits | uint64(u)
+}
+
+// urgencyOf unpacks the urgency of a leastOf.
+func urgencyOf(least uint64) uint64 { return least % (1 << urgencyBits) }
+
+// withUrgency replaces the urgency of a leastOf.
+func withUrgency(least uint64, u segments.Urgency) uint64 {
+	return least&^(1<<urgencyBits-1) | uint64(u)
 }
 
 func (b *buffer) word(off int) *atomic.Uint32 {
@@ -67,16 +93,17 @@ func (b *buffer) word(off int) *atomic.Uint32 {
 	return (*atomic.Uint32)(unsafe.Pointer(&b.mem[off]))
 }
 
-// commit publishes the message at off to the leader: everything written to its bytes before is seen by whoever
-// loads a word that is not zero (walk).
+// commit publishes the message at off, with all bytes written to it before, to the goroutines that load a length word
+// that is not zero (walk, Log.Read).
 func (b *buffer) commit(off int, w format.Word) {
 	invariants.Jitter()
 	b.word(off).Store(uint32(w))
 }
 
-// walk moves walked over the messages that are committed and keeps boundary with it.
+// walk moves progress over the messages that are committed and returns their number. Only the leader calls it.
 func (b *buffer) walk(block int) (n int64) {
-	pos := b.walked
+	p := &b.progress
+	pos := p.walked
 	for len(b.mem)-pos >= format.HeaderSize {
 		w := format.Word(b.word(pos).Load())
 		if w == 0 {
@@ -84,51 +111,50 @@ func (b *buffer) walk(block int) (n int64) {
 		}
 		end := pos + format.AlignUp(w.Len())
 		if floor := end &^ (block - 1); pos <= floor {
-			b.boundary = pos
+			p.boundary = pos
 			if end == floor {
-				b.boundary = end
+				p.boundary = end
 			}
 		}
-		if b.listed && w.Kind().OfPage() {
-			b.pages = b.pages.Append(format.MessagePage(b.mem[pos:]))
-			b.listed = len(b.pages) <= len(b.mem)/listShare
+		if p.listed && w.Kind().OfPage() {
+			p.pages = p.pages.Append(format.MessagePage(b.mem[pos:]))
+			p.listed = len(p.pages) <= len(b.mem)/listShare
 		}
 		pos = end
 		n++
 	}
 	if len(b.mem)-pos < format.HeaderSize && pos != len(b.mem) {
-		// No message fits any more; nobody may think otherwise.
-		b.sealTail()
+		b.sealTail() // no message fits any more
 		pos = len(b.mem)
 	}
 	if pos == len(b.mem) {
-		b.boundary = pos
+		p.boundary = pos
 	}
-	b.walked = pos
+	p.walked = pos
 	return n
 }
 
-// sealTail closes a buffer in which fewer than HeaderSize bytes are left. It ends because tail, once above
-// len(mem), never comes back while the buffer is in the queue, and below it only grows.
+// sealTail seals a buffer in which fewer than HeaderSize bytes are left. The loop ends because tail only grows while
+// the buffer is in the queue, and one step takes it above len(mem).
 func (b *buffer) sealTail() {
 	for {
 		t := b.tail.Load()
+		invariants.Sometimes("iobuf: the rest of a segment has no room for a header", t <= uint64(len(b.mem)))
 		if t > uint64(len(b.mem)) || b.tail.CompareAndSwap(t, uint64(len(b.mem))+1) {
 			return
 		}
 	}
 }
 
-// sealed reports whether nobody can reserve in the buffer any more.
+// sealed reports whether no goroutine can reserve in the buffer any more.
 func (b *buffer) sealed() bool { return b.tail.Load() > uint64(len(b.mem)) }
 
-// padTail brings the tail to a block boundary with a pad message, so that all that is reserved now can be flushed.
-// Every failed compare-and-swap means that a writer moved the tail on by at least HeaderSize; padTail gives up once
-// the tail has left the block in which from lies, since no pad is needed then for what is below it. It returns the
-// length of the pad in bytes.
+// padTail brings the tail to a block boundary with a pad message, so that everything reserved so far can be flushed. It
+// returns the length of the pad in bytes. The loop ends because each failed compare-and-swap means that a writer moved
+// the tail on by at least HeaderSize: padTail gives up once the tail has left the block that contains from, since the
+// messages before it then need no pad.
 func (b *buffer) padTail(from, block int, stable format.LSN) int {
 	for {
-		invariants.Jitter()
 		t := b.tail.Load()
 		off := int(t)
 		if t > uint64(len(b.mem)) || off%block == 0 || off&^(block-1) > from {
@@ -138,17 +164,22 @@ func (b *buffer) padTail(from, block int, stable format.LSN) int {
 		if end-off < format.HeaderSize {
 			end += block
 		}
-		if end > len(b.mem) {
-			// Fewer than HeaderSize bytes are left in the segment: it is full.
-			if b.tail.CompareAndSwap(t, uint64(len(b.mem))+1) {
-				return 0
-			}
+		full := end > len(b.mem) // fewer than HeaderSize bytes are left in the segment
+		next := uint64(end)
+		if full {
+			next = uint64(len(b.mem)) + 1
+		}
+		invariants.Jitter()
+		swapped := b.tail.CompareAndSwap(t, next)
+		invariants.Sometimes("iobuf: a writer moves the tail before the pad", !swapped)
+		switch {
+		case !swapped:
 			continue
+		case full:
+			return 0
 		}
-		if b.tail.CompareAndSwap(t, uint64(end)) {
-			b.pad(off, end, stable)
-			return end - off
-		}
+		b.pad(off, end, stable)
+		return end - off
 	}
 }
 

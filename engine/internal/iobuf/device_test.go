@@ -10,13 +10,13 @@ import (
 	"time"
 	"unsafe"
 
-	"pagecache/iouring"
+	"pagecache/internal/vfs"
 	"pagecache/segments"
 	"pagecache/segments/format"
 )
 
-// memDevice keeps what is written in memory. It completes writes in an order that its seed chooses, checks that no byte is written twice
-// (proves rule 1), and fails when it is told to.
+// memDevice keeps what is written in memory. It completes writes in an order that its seed chooses, checks that no
+// byte is written twice (proves rule 1), and fails when it is told to.
 type memDevice struct {
 	t       testing.TB
 	mu      sync.Mutex
@@ -24,7 +24,7 @@ type memDevice struct {
 	rng     *rand.Rand
 	data    []byte
 	written []bool // by block
-	flight  []iouring.Write
+	flight  []vfs.Write
 	failAt  int // the write that fails; 0: none
 	writes  int
 	delay   time.Duration
@@ -40,7 +40,7 @@ func (d *memDevice) Block() int { return d.block }
 
 func (d *memDevice) Close() error { return nil }
 
-func (d *memDevice) Do(writes []iouring.Write, min int, dst []iouring.Completion) ([]iouring.Completion, error) {
+func (d *memDevice) Do(writes []vfs.Write, min int, dst []vfs.Completion) ([]vfs.Completion, error) {
 	if d.hang != nil {
 		<-d.hang
 	}
@@ -71,7 +71,7 @@ func (d *memDevice) Do(writes []iouring.Write, min int, dst []iouring.Completion
 		d.flight[i] = d.flight[len(d.flight)-1]
 		d.flight = d.flight[:len(d.flight)-1]
 		d.writes++
-		c := iouring.Completion{Tag: w.Tag}
+		c := vfs.Completion{Tag: w.Tag}
 		if d.writes == d.failAt {
 			c.Err = syscall.EIO
 		} else {
@@ -82,7 +82,7 @@ func (d *memDevice) Do(writes []iouring.Write, min int, dst []iouring.Completion
 	return dst, nil
 }
 
-func (d *memDevice) store(w iouring.Write) {
+func (d *memDevice) store(w vfs.Write) {
 	if d.data == nil {
 		return // benchmarks
 	}

@@ -205,11 +205,11 @@ func TestNoSpace(t *testing.T) {
 	r.messages(r.StableEnd())
 }
 
-// Room that was got for one segment is not room in the next one that its buffer is opened for, in a slot that is kept, before who asked comes
-// to use it. Proves rule 9.
+// Room that was got for one segment is not room in the next one that its buffer is opened for, in a slot that is
+// kept, before who asked comes to use it. Proves rule 9.
 func TestRoomIsForOneSegment(t *testing.T) {
 	r := newRig(t, 16<<10, 2, 512, 16, 1)
-	r.space.least = segments.Cleaning
+	r.space.least = segments.UrgencyCleaning
 	asked := 0
 	r.space.room = func(segments.Urgency) error {
 		if asked++; asked > 1 {
@@ -283,7 +283,7 @@ func TestBatchLargerThanBuffers(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.End(); !errors.Is(err, ErrBatch) {
+	if _, err := b.End(); !errors.Is(err, ErrBatchEnded) {
 		t.Fatalf("second end: %v", err)
 	}
 	if _, err := r.Close(); err != nil {
@@ -382,9 +382,9 @@ func TestReadFromBuffers(t *testing.T) {
 	}
 }
 
-// Writers that wait for a buffer, a flusher that wakes all the time, somebody who waits for durability, and nobody whose kick
-// is not taken for nothing: none of them may wait for another for ever. (The flusher once asked for the tail under the lock
-// that the writer held who waited for it.)
+// Writers that wait for a buffer, a flusher that wakes all the time, somebody who waits for durability, and nobody
+// whose kick is not taken for nothing: none of them may wait for another for ever. (The flusher once asked for the
+// tail under the lock that the writer held who waited for it.)
 func TestStarvation(t *testing.T) {
 	for seed := range uint64(8) {
 		d := newMemDevice(t, 512, 16<<10*402, seed)

@@ -9,8 +9,8 @@ import (
 	"pagecache/segments/format"
 )
 
-// Tail is never above what was reserved, also while the buffer that it looks at is emptied and opened for another segment. One who
-// waits for an LSN that was never reserved would wait for writes that nobody makes.
+// Tail is never above what was reserved, also while the buffer that it looks at is emptied and opened for another
+// segment. One who waits for an LSN that was never reserved would wait for writes that nobody makes.
 func TestTailIsReserved(t *testing.T) {
 	// The emptied buffer is the next that is taken, so that this happens at every other segment.
 	for _, procs := range []int{1, 2, 8} {
@@ -25,7 +25,8 @@ func TestTailIsReserved(t *testing.T) {
 				wg.Go(func() {
 					for ; !stop.Load(); runtime.Gosched() {
 						tail := r.Tail()
-						// Read after the tail: at most a message more was reserved, at the beginning of the next segment.
+						// Read after the tail: at most a message more was reserved, at the beginning of the next
+						// segment.
 						if most := reserved.Load() + 2*format.SegmentHeaderSize + 2*size + 512; int64(tail) > most {
 							t.Errorf("tail %d, and at most %d was reserved", tail, most)
 							stop.Store(true)

@@ -14,13 +14,14 @@ import (
 
 type bytesEntry = Entry[[]byte]
 
-// ptrAt is where a message lies: the LSN and the offset agree in their last twelve bits, as segments are multiples of 4096 bytes.
+// ptrAt is where a message lies: the LSN and the offset agree in their last twelve bits, as segments are multiples of
+// 4096 bytes.
 func ptrAt(lsn format.LSN, n uint32) format.DiskPtr {
 	return format.DiskPtr{Off: format.Offset(lsn + 7<<grainBits), Len: n}
 }
 
 func base(ts uint64) *Head {
-	e := New[[]byte](Base, ts, 1, 64, ptrAt(64, 100))
+	e := New[[]byte](KindBase, ts, 1, 64, ptrAt(64, 100))
 	e.Frag = []byte("base")
 	return &e.Head
 }
@@ -35,7 +36,8 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-// A page of which nothing is resident takes 24 bytes and 16 for each further message, and gives its messages back. Proves K3.
+// A page of which nothing is resident takes 24 bytes and 16 for each further message, and gives its messages back.
+// Proves K3.
 func TestOnDisk(t *testing.T) {
 	if n, r := unsafe.Sizeof(Head{}), unsafe.Sizeof(packedRef{}); n != 24 || r != 16 {
 		t.Errorf("a head is %d bytes, a reference %d", n, r)
@@ -49,14 +51,14 @@ func TestOnDisk(t *testing.T) {
 		h := NewOnDisk(77, want)
 		runtime.GC() // which must not take what is packed behind the head
 		h.Refs(func(r Ref) { got = append(got, r) })
-		if h.Kind() != OnDisk || h.TS() != 77 || h.Depth() != min(n, MaxDepth) || h.LSN != want[0].LSN || h.Ptr() != want[0].Ptr || !slices.Equal(got, want) {
+		if h.Kind() != KindOnDisk || h.TS() != 77 || h.Depth() != min(n, MaxDepth) || h.LSN != want[0].LSN || h.Ptr() != want[0].Ptr || !slices.Equal(got, want) {
 			t.Errorf("%d messages: %v of %d, timestamp %d, LSN %d, the same %v", n, h.Kind(), h.Depth(), h.TS(), h.LSN, slices.Equal(got, want))
 		}
 		if h.Listed() != (n >= MaxDepth) || (h.Ext() != nil) != h.Listed() {
 			t.Errorf("%d messages: listed %v", n, h.Listed())
 		}
 	}
-	if h := NewFree(5, 64, ptrAt(64, 24)); h.Kind() != Free || h.TS() != 5 || h.Depth() != 1 || h.Ext() != nil {
+	if h := NewFree(5, 64, ptrAt(64, 24)); h.Kind() != KindFree || h.TS() != 5 || h.Depth() != 1 || h.Ext() != nil {
 		t.Errorf("a free page: %v %d %d", h.Kind(), h.TS(), h.Depth())
 	}
 }
@@ -66,7 +68,7 @@ func TestPacking(t *testing.T) {
 	for _, ts := range []uint64{0, 1, 1<<48 - 1} {
 		for _, depth := range []int{1, 2, MaxDepth} {
 			for _, ptr := range []format.DiskPtr{{Off: 64, Len: format.HeaderSize}, {Off: 1<<47 - 8, Len: 1<<24 - 1, Blob: true}, {Off: 4096, Len: 1 << 23}} {
-				for k := Base; k <= Counter; k++ {
+				for k := KindBase; k <= KindCounter; k++ {
 					e := New[[]byte](k, ts, depth, format.LSN(1<<40)+format.LSN(ptr.Off%grain), ptr)
 					if e.Kind() != k || e.TS() != ts || e.Depth() != depth || e.Ptr() != ptr {
 						t.Fatalf("%v %d %d %v: %v %d %d %v", k, ts, depth, ptr, e.Kind(), e.TS(), e.Depth(), e.Ptr())
@@ -75,19 +77,19 @@ func TestPacking(t *testing.T) {
 			}
 		}
 	}
-	if e := New[[]byte](Base, 1, MaxDepth+5, 0, format.DiskPtr{}); e.Depth() != MaxDepth || e.TS() != 1 {
+	if e := New[[]byte](KindBase, 1, MaxDepth+5, 0, format.DiskPtr{}); e.Depth() != MaxDepth || e.TS() != 1 {
 		t.Errorf("a depth beyond the greatest: %d, timestamp %d", e.Depth(), e.TS())
 	}
 }
 
-// Deltas stack up over run after run: timestamps and depths rise by one, all messages are found, newest first, and a step to another
-// run is needed once in RunLen entries only. Proves rule 6.
+// Deltas stack up over run after run: timestamps and depths rise by one, all messages are found, newest first, and a
+// step to another run is needed once in RunLen entries only. Proves rule 6.
 func TestDeltas(t *testing.T) {
 	head := base(5)
 	for i := range 3 * RunLen {
 		lsn := format.LSN(128 + 64*i)
 		e := NewDelta(head, []byte{byte(i)}, lsn, ptrAt(lsn, uint32(i+30)))
-		if e.Kind() != Delta || e.TS() != head.TS()+1 || e.Depth() != head.Depth()+1 || e.Next != head || e.Frag[0] != byte(i) || e.Ptr() != ptrAt(lsn, uint32(i+30)) {
+		if e.Kind() != KindDelta || e.TS() != head.TS()+1 || e.Depth() != head.Depth()+1 || e.Next != head || e.Frag[0] != byte(i) || e.Ptr() != ptrAt(lsn, uint32(i+30)) {
 			t.Fatalf("delta %d: %+v", i, e)
 		}
 		if i%RunLen > 0 && uintptr(unsafe.Pointer(e))-uintptr(unsafe.Pointer(head)) != unsafe.Sizeof(*e) {
@@ -110,7 +112,7 @@ func TestDeltas(t *testing.T) {
 
 // A merged entry at the end of a chain stands for several messages.
 func TestRefsOfMerged(t *testing.T) {
-	m := New[[]byte](Merged, 9, 3, 300, ptrAt(300, 30))
+	m := New[[]byte](KindMerged, 9, 3, 300, ptrAt(300, 30))
 	m.Ext = &Ext{Refs: []Ref{{300, ptrAt(300, 30)}, {200, ptrAt(200, 30)}, {100, ptrAt(100, 30)}}}
 	d := NewDelta[[]byte](&m.Head, nil, 400, ptrAt(400, 24))
 	var lsns []format.LSN
@@ -172,8 +174,8 @@ func TestConcurrentDeltas(t *testing.T) {
 	if ts != goroutines*each {
 		t.Fatalf("timestamp %d", ts)
 	}
-	for h := head.Load(); h.Kind() == Delta; h, ts = h.Next(), ts-1 {
-		e := Whole[[]byte](h)
+	for h := head.Load(); h.Kind() == KindDelta; h, ts = h.Next(), ts-1 {
+		e := EntryOf[[]byte](h)
 		g := e.Frag[0]
 		next[g]--
 		if e.TS() != ts || int(e.Frag[1])|int(e.Frag[2])<<8 != next[g] {

@@ -4,57 +4,61 @@ import (
 	"math/bits"
 	"sync/atomic"
 
+	"pagecache/internal/invariants"
 	"pagecache/segments/format"
 )
 
-// marks are two bits for each page of a leaf, by 64 pages.
-//
-//	T3  Of a page whose entry keeps something in memory the first is set, but for the moment in which whoever made it so sets it, or whoever pages it
-//	    out has cleared it. So who pages out clears it before the swap, and sets it again where that fails.
+// marks are two bits for each page of a leaf.
 type marks struct {
-	// resident: something of the page is in memory. A stale one costs a look at the page.
+	// resident: some value of the page is in memory (T3). Written by Mark and Unmark; publishes nothing. A stale bit
+	// costs a look at the page.
 	resident [fan / wordPages]atomic.Uint64
-	// touched: the page was used since the clock's hand last came by. A lost one costs a pull.
+	// touched: the page was used since the clock's hand last passed it. Set by Touch, cleared by Clock; publishes
+	// nothing. A lost bit can cost a read from disk.
 	touched [fan / wordPages]atomic.Uint64
 }
 
-// wordPages is how many pages a word of marks is for.
+// wordPages is the number of pages whose bits share a word.
 const wordPages = 64
 
-func (t *Table[T]) mark(pid format.PageID) (*marks, int, uint64) {
-	l := t.leafOf(pid)
+// mark returns the marks of the page's leaf with the index of its word and its bit, or nil if the leaf does not exist.
+func (t *Table[T]) mark(pid format.PageID) (m *marks, word int, bit uint64) {
+	l := t.find(pid)
 	if l == nil {
 		return nil, 0, 0
 	}
 	return &l.marks, int(pid & mask / wordPages), 1 << (pid % wordPages)
 }
 
-// Mark says that something of the page, which has a slot, is in memory.
+// Mark sets the page's resident mark. The page must have a slot.
 func (t *Table[T]) Mark(pid format.PageID) {
 	if m, i, bit := t.mark(pid); m != nil && m.resident[i].Load()&bit == 0 {
 		m.resident[i].Or(bit)
 	}
 }
 
-// Unmark says that nothing of the page is in memory any more.
+// Unmark clears the page's resident mark.
 func (t *Table[T]) Unmark(pid format.PageID) {
 	if m, i, bit := t.mark(pid); m != nil && m.resident[i].Load()&bit != 0 {
-		m.resident[i].And(^bit)
+		invariants.Jitter()
+		old := m.resident[i].And(^bit)
+		invariants.Sometimes("pagetable: two goroutines unmark a page", old&bit == 0)
 	}
 }
 
-// Touch says that the page was used.
+// Touch notes that the page was used.
 func (t *Table[T]) Touch(pid format.PageID) {
 	if m, i, bit := t.mark(pid); m != nil && m.touched[i].Load()&bit == 0 {
 		m.touched[i].Or(bit)
 	}
 }
 
-// ClockPages is how many pages a step of the clock's hand passes.
+// ClockPages is the number of pages that the clock's hand passes in one step.
 const ClockPages = wordPages
 
-// Clock returns which of the pages from pid on, a multiple of ClockPages, are marked and were not touched since it was last called for them: bit i is page pid+i.
-// (The clock algorithm: Corbató, A Paging Experiment with the Multics System, 1968.)
+// Clock moves the clock's hand over the ClockPages pages from pid on, a multiple of ClockPages. It returns the pages
+// with a resident mark that were not touched since its last call for them: bit i stands for page pid+i. (The clock
+// algorithm: Corbató, A Paging Experiment with the Multics System, 1968.)
 func (t *Table[T]) Clock(pid format.PageID) uint64 {
 	m, i, _ := t.mark(pid)
 	if m == nil {
@@ -64,10 +68,13 @@ func (t *Table[T]) Clock(pid format.PageID) uint64 {
 	if r == 0 || m.touched[i].Load() == 0 {
 		return r
 	}
-	return r &^ m.touched[i].Swap(0)
+	invariants.Jitter()
+	touched := m.touched[i].Swap(0)
+	invariants.Sometimes("pagetable: two hands pass a page", touched == 0)
+	return r &^ touched
 }
 
-// EachMarked calls visit with every page below end that is marked, until that returns false.
+// EachMarked calls visit with every page below end that has a resident mark, until visit returns false.
 func (t *Table[T]) EachMarked(end format.PageID, visit func(pid format.PageID) bool) {
 	for pid := format.PageID(0); pid < end; pid += wordPages {
 		m, i, _ := t.mark(pid)

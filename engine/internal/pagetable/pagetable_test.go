@@ -40,16 +40,16 @@ func TestSlots(t *testing.T) {
 // Read timestamps are made when they are first wanted, one cell a page.
 func TestReadTS(t *testing.T) {
 	var table Table[int]
-	if table.ReadTS(77, false) != nil {
+	if table.ReadTS(77) != nil {
 		t.Error("a page that does not exist has a read timestamp")
 	}
 	table.Make(77)
-	if table.ReadTS(77, false) != nil {
+	if table.ReadTS(77) != nil {
 		t.Error("a page has a read timestamp before anybody set it")
 	}
-	table.ReadTS(77, true).Store(5)
-	table.ReadTS(78, true).Store(6)
-	if a, b := table.ReadTS(77, false), table.ReadTS(78, false); a.Load() != 5 || b.Load() != 6 {
+	table.MakeReadTS(77).Store(5)
+	table.MakeReadTS(78).Store(6)
+	if a, b := table.ReadTS(77), table.ReadTS(78); a.Load() != 5 || b.Load() != 6 {
 		t.Errorf("%d and %d", a.Load(), b.Load())
 	}
 }
@@ -68,7 +68,7 @@ func TestConcurrentMake(t *testing.T) {
 					s := table.Make(pid)
 					v := int(pid)
 					s.CompareAndSwap(nil, &v)
-					table.ReadTS(pid, true).Add(1)
+					table.MakeReadTS(pid).Add(1)
 				}
 				for _, pid := range ids {
 					slots[g] = append(slots[g], table.Get(pid))
@@ -82,7 +82,7 @@ func TestConcurrentMake(t *testing.T) {
 					t.Fatalf("page %d: goroutines have different slots", pid)
 				}
 			}
-			if n := table.ReadTS(pid, false).Load(); n != goroutines {
+			if n := table.ReadTS(pid).Load(); n != goroutines {
 				t.Fatalf("page %d: read timestamp %d", pid, n)
 			}
 		}

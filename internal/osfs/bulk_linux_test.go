@@ -1,4 +1,4 @@
-package vfs
+package osfs
 
 import (
 	"bytes"
@@ -11,10 +11,12 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"pagecache/internal/vfs"
 )
 
 // whole is a file with O_DIRECT that takes whole blocks only, at a block's start.
-type whole struct{ f File }
+type whole struct{ f vfs.File }
 
 func (w whole) ReadAt(p []byte, off int64) (int, error) {
 	const block = 4096
@@ -35,7 +37,7 @@ func (refusing) ReadAt([]byte, int64) (int, error) { return 0, unix.EINVAL }
 // Bulk reads what ReadAt does, be O_DIRECT there, able to read parts of blocks, or not.
 func TestBulk(t *testing.T) {
 	const size = 3<<20 + 777
-	f := mustOpen(t, filepath.Join(t.TempDir(), "file"), Write|Create)
+	f := mustOpen(t, filepath.Join(t.TempDir(), "file"), vfs.FlagWrite|vfs.FlagCreate)
 	want := make([]byte, size)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for i := range want {
@@ -46,7 +48,7 @@ func TestBulk(t *testing.T) {
 	}
 	before := descriptors(t)
 	b := f.OpenBulk()
-	for name, b := range map[string]Bulk{"bulk": b, "blocks": bulk{f.(*osFile), whole{f}, nil}, "refusing": bulk{f.(*osFile), refusing{}, nil}, "none": bulk{f: f.(*osFile)}} {
+	for name, b := range map[string]vfs.Bulk{"bulk": b, "blocks": bulk{f.(*osFile), whole{f}, nil}, "refusing": bulk{f.(*osFile), refusing{}, nil}, "none": bulk{f: f.(*osFile)}} {
 		buf, free, err := b.Buffer(size + 5000)
 		if err != nil {
 			t.Fatal(err)
@@ -71,7 +73,7 @@ func TestBulk(t *testing.T) {
 // Bulk leaves the page cache as it is.
 func TestBulkPassesTheCache(t *testing.T) {
 	const size = 4 << 20
-	f := mustOpen(t, filepath.Join(t.TempDir(), "file"), Write|Create)
+	f := mustOpen(t, filepath.Join(t.TempDir(), "file"), vfs.FlagWrite|vfs.FlagCreate)
 	if _, err := f.WriteAt(make([]byte, size), 0); err != nil {
 		t.Fatal(err)
 	}

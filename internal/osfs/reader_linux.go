@@ -1,4 +1,4 @@
-package vfs
+package osfs
 
 import (
 	"errors"
@@ -9,19 +9,20 @@ import (
 	"sync/atomic"
 	"time"
 
+	"pagecache/internal/vfs"
 	"pagecache/iouring"
 )
 
 // maxLanes bounds through how many rings a store reads. Two were 4 % faster than one for 64 readers on two processors, and three no better.
 const maxLanes = 4
 
-func (osFS) OpenReader(o iouring.Options) Reader {
-	r := &osReader{opts: o, open: iouring.OpenReader}
+func (osFS) OpenReader(ring vfs.Mode) vfs.Reader {
+	r := &osReader{opts: iouring.Options{Ring: mode(ring)}, open: iouring.OpenReader}
 	r.usable.Store(int32(min(maxLanes, runtime.GOMAXPROCS(0))))
 	return r
 }
 
-// osReader is a Reader, and a mmapread.Fetcher, of a few iouring.Readers: the first is opened when it is first used, each other by whoever finds
+// osReader is a vfs.Reader, and a mmapread.Fetcher, of a few iouring.Readers: the first is opened when it is first used, each other by whoever finds
 // those before it submitting, which is most of the work of a read and done by one caller at a time in each.
 type osReader struct {
 	opts iouring.Options
@@ -93,7 +94,7 @@ func (o *osReader) first() (*iouring.Reader, error) {
 		return r, nil
 	}
 	o.reason = err.Error()
-	r, again := o.open(iouring.Options{Ring: iouring.Off})
+	r, again := o.open(iouring.Options{Ring: iouring.ModeOff})
 	if again != nil {
 		return nil, errors.Join(err, again)
 	}
@@ -103,7 +104,7 @@ func (o *osReader) first() (*iouring.Reader, error) {
 // another opens a reader beside others, nil if it would have no ring. Nobody who comes there reads alone.
 func (o *osReader) another() *iouring.Reader {
 	opts := o.opts
-	opts.Ring, opts.Park = iouring.On, true
+	opts.Ring, opts.Park = iouring.ModeOn, true
 	r, err := o.open(opts)
 	if err != nil {
 		return nil
@@ -112,7 +113,7 @@ func (o *osReader) another() *iouring.Reader {
 }
 
 // Fetch is mmapread.Fetcher.Fetch.
-func (o *osReader) Fetch(fd int, ranges []Range) error {
+func (o *osReader) Fetch(fd int, ranges []vfs.Range) error {
 	r, err := o.get()
 	if err != nil {
 		return err
@@ -120,13 +121,13 @@ func (o *osReader) Fetch(fd int, ranges []Range) error {
 	return r.Fetch(fd, ranges)
 }
 
-// Start is mmapread.Fetcher.Start.
-func (o *osReader) Start(fd int, ranges []Range) int {
+// ReadAhead is mmapread.Fetcher.ReadAhead.
+func (o *osReader) ReadAhead(fd int, ranges []vfs.Range) int {
 	r, err := o.get()
 	if err != nil {
 		return 0
 	}
-	return r.Start(fd, ranges)
+	return r.ReadAhead(fd, ranges)
 }
 
 // Settle is Reader.Settle. Each lane in turn is seen to have ended what it had begun before.
@@ -149,14 +150,20 @@ func (o *osReader) opened() (all []*iouring.Reader) {
 }
 
 // Report is Reader.Report: of the first lane, and the sums of all.
-func (o *osReader) Report() (report iouring.Report, sum iouring.ReaderCounts) {
+func (o *osReader) Report() (report vfs.ReaderReport, sum vfs.ReaderCounts) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for i, r := range o.opened() {
 		if i == 0 {
-			report = r.Report()
+			rep := r.Report()
+			report = vfs.ReaderReport{Ring: rep.Ring, Reason: rep.Reason}
 		}
-		sum = sum.Add(r.Counts())
+		c := r.Counts()
+		sum.Reads += c.Reads
+		sum.Started += c.Started
+		sum.Calls += c.Calls
+		sum.Submissions += c.Submissions
+		sum.Bytes += c.Bytes
 	}
 	if o.reason != "" {
 		report.Reason = o.reason

@@ -1,4 +1,4 @@
-package vfs
+package osfs
 
 import (
 	"errors"
@@ -9,12 +9,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"pagecache/iouring"
-	"pagecache/mmapread"
+	"pagecache/internal/vfs"
 )
 
 // OS is the file system of the operating system.
-var OS FS = osFS{}
+var OS vfs.FS = osFS{}
 
 type osFS struct{}
 
@@ -56,12 +55,12 @@ func (osFS) MkdirAll(dir string) error {
 	return OS.SyncDir(parent)
 }
 
-func (osFS) Open(name string, flag Flag) (File, error) {
+func (osFS) Open(name string, flag vfs.Flag) (vfs.File, error) {
 	// O_NONBLOCK: opening a FIFO does not wait for its other end. O_NOFOLLOW: a link in place of a file is refused.
 	mode := unix.O_RDONLY
-	if flag&Write != 0 {
+	if flag&vfs.FlagWrite != 0 {
 		mode = unix.O_RDWR
-		if flag&Create != 0 {
+		if flag&vfs.FlagCreate != 0 {
 			mode |= unix.O_CREAT
 		}
 	}
@@ -77,11 +76,11 @@ func (osFS) Open(name string, flag Flag) (File, error) {
 		return nil, pathError("open", name, err)
 	}
 	f := &osFile{File: os.NewFile(uintptr(fd), name), fd: fd, fallocate: unix.Fallocate}
-	if err := f.regular(flag&Write != 0); err != nil {
+	if err := f.regular(flag&vfs.FlagWrite != 0); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	// Only now that it is known to be ours to empty.
-	if flag&Trunc != 0 && flag&Write != 0 {
+	if flag&vfs.FlagTrunc != 0 && flag&vfs.FlagWrite != 0 {
 		if err := f.Truncate(0); err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
@@ -169,14 +168,14 @@ func (f *osFile) writeZeros(size, off, n int64) error {
 	return nil
 }
 
-func (f *osFile) Lock(exclusive bool) error {
+func (f *osFile) Lock(kind vfs.LockKind) error {
 	how := unix.LOCK_SH
-	if exclusive {
+	if kind == vfs.LockExclusive {
 		how = unix.LOCK_EX
 	}
 	err := retry(func() error { return unix.Flock(f.fd, how|unix.LOCK_NB) })
 	if err == unix.EWOULDBLOCK {
-		return fmt.Errorf("lock %s: %w", f.Name(), ErrLocked)
+		return fmt.Errorf("lock %s: %w", f.Name(), vfs.ErrLocked)
 	}
 	return pathError("lock", f.Name(), err)
 }
@@ -185,21 +184,9 @@ func (f *osFile) DropCache(off, n int64) error {
 	return pathError("fadvise", f.Name(), retry(func() error { return unix.Fadvise(f.fd, off, n, unix.FADV_DONTNEED) }))
 }
 
-func (f *osFile) OpenDevice(o iouring.Options) (iouring.Device, iouring.Report, error) {
-	return iouring.Open(f.fd, o)
-}
-
-func (f *osFile) OpenMap(whole bool, r Reader) (Map, error) {
-	fetch, _ := r.(mmapread.Fetcher)
-	if whole {
-		return mmapread.OpenWhole(f.File, fetch)
-	}
-	return mmapread.Open(f.File, fetch)
-}
-
-func (f *osFile) Advise(p Pattern) error {
+func (f *osFile) Advise(p vfs.Pattern) error {
 	advice := unix.FADV_SEQUENTIAL
-	if p == Random {
+	if p == vfs.PatternRandom {
 		advice = unix.FADV_RANDOM
 	}
 	return pathError("fadvise", f.Name(), retry(func() error { return unix.Fadvise(f.fd, 0, 0, advice) }))

@@ -1,4 +1,4 @@
-package vfs
+package osfs
 
 import (
 	"errors"
@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pagecache/internal/vfs"
 	"pagecache/iouring"
 )
 
@@ -27,30 +28,30 @@ func descriptors(t *testing.T) int {
 
 // A reader costs no descriptor until something cold is read, and none after Close; what insists on a ring that does not work reads all the same.
 func TestReader(t *testing.T) {
-	f := mustOpen(t, filepath.Join(t.TempDir(), "file"), Write|Create)
+	f := mustOpen(t, filepath.Join(t.TempDir(), "file"), vfs.FlagWrite|vfs.FlagCreate)
 	if _, err := f.WriteAt(make([]byte, 1<<20), 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Sync(); err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range []Pattern{Sequential, Random} {
+	for _, p := range []vfs.Pattern{vfs.PatternSequential, vfs.PatternRandom} {
 		if err := f.Advise(p); err != nil {
 			t.Error(err)
 		}
 	}
 	before := descriptors(t)
 	for _, broken := range []bool{false, true} {
-		r := OS.OpenReader(iouring.Options{Ring: iouring.On})
+		r := OS.OpenReader(vfs.ModeOn)
 		if broken {
 			r.(*osReader).open = func(o iouring.Options) (*iouring.Reader, error) {
-				if o.Ring == iouring.On {
+				if o.Ring == iouring.ModeOn {
 					return nil, unix.ENOSYS
 				}
 				return iouring.OpenReader(o)
 			}
 		}
-		m, err := f.OpenMap(false, r)
+		m, err := f.OpenMap(vfs.PatternRandom, r)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -60,13 +61,13 @@ func TestReader(t *testing.T) {
 		if n := descriptors(t); n != before {
 			t.Errorf("%d descriptors, %d before", n, before)
 		}
-		if rep, c := r.Report(); rep != (iouring.Report{}) || c != (iouring.ReaderCounts{}) {
+		if rep, c := r.Report(); rep != (vfs.ReaderReport{}) || c != (vfs.ReaderCounts{}) {
 			t.Errorf("%+v, %+v", rep, c)
 		}
 		if err := errors.Join(m.Drop(0, 1<<20), f.DropCache(0, 1<<20)); err != nil {
 			t.Fatal(err)
 		}
-		cold, err := m.Warm([]Range{{Off: 0, Len: 5000}, {Off: 1 << 19, Len: 1}})
+		cold, err := m.Warm([]vfs.Range{{Off: 0, Len: 5000}, {Off: 1 << 19, Len: 1}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -83,15 +84,15 @@ func TestReader(t *testing.T) {
 		if n := descriptors(t); n != before {
 			t.Errorf("%d descriptors, %d before", n, before)
 		}
-		if err := r.(*osReader).Fetch(0, []Range{{Len: 1}}); !errors.Is(err, os.ErrClosed) {
+		if err := r.(*osReader).Fetch(0, []vfs.Range{{Len: 1}}); !errors.Is(err, os.ErrClosed) {
 			t.Errorf("after Close: %v", err)
 		}
 	}
-	unused := OS.OpenReader(iouring.Options{})
+	unused := OS.OpenReader(vfs.ModeAuto)
 	if err := unused.Close(); err != nil {
 		t.Error(err)
 	}
-	if err := unused.(*osReader).Fetch(0, []Range{{Len: 1}}); !errors.Is(err, os.ErrClosed) {
+	if err := unused.(*osReader).Fetch(0, []vfs.Range{{Len: 1}}); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("closed unused: %v", err)
 	}
 }
@@ -101,14 +102,14 @@ func TestReader(t *testing.T) {
 func TestReaderLanes(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
 	const size = 1 << 20
-	f := mustOpen(t, filepath.Join(t.TempDir(), "file"), Write|Create)
+	f := mustOpen(t, filepath.Join(t.TempDir(), "file"), vfs.FlagWrite|vfs.FlagCreate)
 	if _, err := f.WriteAt(make([]byte, size), 0); err != nil {
 		t.Fatal(err)
 	}
 	raw := int(f.(*osFile).Fd())
 	before := descriptors(t)
 	for _, refused := range []bool{false, true} {
-		o := OS.OpenReader(iouring.Options{}).(*osReader)
+		o := OS.OpenReader(vfs.ModeAuto).(*osReader)
 		var opened, tried atomic.Int64
 		o.open = func(opts iouring.Options) (*iouring.Reader, error) {
 			opened.Add(1)
@@ -117,7 +118,7 @@ func TestReaderLanes(t *testing.T) {
 			}
 			return iouring.OpenReader(opts)
 		}
-		if err := o.Fetch(raw, []Range{{Len: 1}}); err != nil {
+		if err := o.Fetch(raw, []vfs.Range{{Len: 1}}); err != nil {
 			t.Fatal(err)
 		}
 		if rep, _ := o.Report(); !rep.Ring {
@@ -129,13 +130,13 @@ func TestReaderLanes(t *testing.T) {
 		for range 16 {
 			wg.Go(func() {
 				for n := 0; n < 100 || tried.Load() == 0 && time.Now().Before(end); n++ {
-					if err := o.Fetch(raw, []Range{{Off: int64(n*4096) % size, Len: 4096}}); err != nil {
+					if err := o.Fetch(raw, []vfs.Range{{Off: int64(n*4096) % size, Len: 4096}}); err != nil {
 						t.Error(err)
 						return
 					}
 					fetched.Add(1)
 				}
-				o.Start(raw, []Range{{Off: 0, Len: 4096}})
+				o.ReadAhead(raw, []vfs.Range{{Off: 0, Len: 4096}})
 			})
 		}
 		wg.Wait()
@@ -156,12 +157,12 @@ func TestReaderLanes(t *testing.T) {
 		if n := descriptors(t); n != before {
 			t.Errorf("%d descriptors, %d before", n, before)
 		}
-		if err := o.Fetch(raw, []Range{{Len: 1}}); !errors.Is(err, os.ErrClosed) {
+		if err := o.Fetch(raw, []vfs.Range{{Len: 1}}); !errors.Is(err, os.ErrClosed) {
 			t.Errorf("after Close: %v", err)
 		}
 	}
 	runtime.GOMAXPROCS(1)
-	if o := OS.OpenReader(iouring.Options{}).(*osReader); o.usable.Load() != 1 {
+	if o := OS.OpenReader(vfs.ModeAuto).(*osReader); o.usable.Load() != 1 {
 		t.Errorf("one processor: %d lanes", o.usable.Load())
 	}
 }

@@ -1,4 +1,4 @@
-package vfs
+package osfs
 
 import (
 	"bytes"
@@ -14,10 +14,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pagecache/internal/vfs"
 	"pagecache/iouring"
 )
 
-func mustOpen(t *testing.T, name string, flag Flag) File {
+func mustOpen(t *testing.T, name string, flag vfs.Flag) vfs.File {
 	t.Helper()
 	f, err := OS.Open(name, flag)
 	if err != nil {
@@ -60,7 +61,7 @@ func TestRefusedFiles(t *testing.T) {
 		names = append(names, at("socket"))
 	}
 	for _, name := range names {
-		for _, flag := range []Flag{Read, Write, Write | Create, Write | Create | Trunc} {
+		for _, flag := range []vfs.Flag{vfs.FlagRead, vfs.FlagWrite, vfs.FlagWrite | vfs.FlagCreate, vfs.FlagWrite | vfs.FlagCreate | vfs.FlagTrunc} {
 			within(t, name, func() {
 				if f, err := OS.Open(name, flag); err == nil {
 					t.Errorf("%s was opened with %d", name, flag)
@@ -70,10 +71,10 @@ func TestRefusedFiles(t *testing.T) {
 		}
 	}
 	for _, name := range []string{at("file"), at("hardlink")} {
-		if f, err := OS.Open(name, Write|Trunc); err == nil || !strings.Contains(err.Error(), "hard link") {
+		if f, err := OS.Open(name, vfs.FlagWrite|vfs.FlagTrunc); err == nil || !strings.Contains(err.Error(), "hard link") {
 			t.Errorf("%s with two names was opened for writing: %v, %v", name, f, err)
 		}
-		mustOpen(t, name, Read)
+		mustOpen(t, name, vfs.FlagRead)
 	}
 	if b, err := os.ReadFile(at("file")); err != nil || string(b) != "contents" {
 		t.Errorf("the file changed: %q, %v", b, err)
@@ -85,46 +86,46 @@ func TestRefusedFiles(t *testing.T) {
 
 func TestOpen(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "file")
-	for _, flag := range []Flag{Read, Write, Create, Trunc} { // making a file takes Write and Create
+	for _, flag := range []vfs.Flag{vfs.FlagRead, vfs.FlagWrite, vfs.FlagCreate, vfs.FlagTrunc} { // making a file takes Write and Create
 		if _, err := OS.Open(name, flag); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("flag %d of a missing file: %v", flag, err)
 		}
 	}
-	f := mustOpen(t, name, Write|Create)
+	f := mustOpen(t, name, vfs.FlagWrite|vfs.FlagCreate)
 	if _, err := f.WriteAt([]byte("hello"), 3); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := f.Size(); n != 8 || err != nil || f.Sync() != nil || f.Name() != name {
 		t.Errorf("size %d, %v", n, err)
 	}
-	ro := mustOpen(t, name, Read)
+	ro := mustOpen(t, name, vfs.FlagRead)
 	if _, err := ro.WriteAt([]byte("x"), 0); err == nil {
 		t.Error("written through a file opened for reading")
 	}
-	if n, err := mustOpen(t, name, Write|Trunc).Size(); n != 0 || err != nil {
+	if n, err := mustOpen(t, name, vfs.FlagWrite|vfs.FlagTrunc).Size(); n != 0 || err != nil {
 		t.Errorf("size %d after emptying, %v", n, err)
 	}
 }
 
 func TestLock(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "file")
-	a, b := mustOpen(t, name, Write|Create), mustOpen(t, name, Write)
-	if err := a.Lock(true); err != nil {
+	a, b := mustOpen(t, name, vfs.FlagWrite|vfs.FlagCreate), mustOpen(t, name, vfs.FlagWrite)
+	if err := a.Lock(vfs.LockExclusive); err != nil {
 		t.Fatal(err)
 	}
-	for _, exclusive := range []bool{true, false} {
+	for _, kind := range []vfs.LockKind{vfs.LockExclusive, vfs.LockShared} {
 		within(t, "lock", func() {
-			if err := b.Lock(exclusive); !errors.Is(err, ErrLocked) {
-				t.Errorf("exclusive %v beside an exclusive lock: %v", exclusive, err)
+			if err := b.Lock(kind); !errors.Is(err, vfs.ErrLocked) {
+				t.Errorf("kind %v beside an exclusive lock: %v", kind, err)
 			}
 		})
 	}
 	a.Close()
-	c := mustOpen(t, name, Read)
-	if err := errors.Join(b.Lock(false), c.Lock(false)); err != nil {
+	c := mustOpen(t, name, vfs.FlagRead)
+	if err := errors.Join(b.Lock(vfs.LockShared), c.Lock(vfs.LockShared)); err != nil {
 		t.Errorf("two shared locks: %v", err)
 	}
-	if err := mustOpen(t, name, Write).Lock(true); !errors.Is(err, ErrLocked) {
+	if err := mustOpen(t, name, vfs.FlagWrite).Lock(vfs.LockExclusive); !errors.Is(err, vfs.ErrLocked) {
 		t.Errorf("exclusive beside shared: %v", err)
 	}
 }
@@ -132,33 +133,33 @@ func TestLock(t *testing.T) {
 // The lock outlives the device and the map, whose descriptors are their own.
 func TestLockStays(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "file")
-	f := mustOpen(t, name, Write|Create)
-	if err := errors.Join(f.Lock(true), f.Allocate(0, 1<<16)); err != nil {
+	f := mustOpen(t, name, vfs.FlagWrite|vfs.FlagCreate)
+	if err := errors.Join(f.Lock(vfs.LockExclusive), f.Allocate(0, 1<<16)); err != nil {
 		t.Fatal(err)
 	}
-	d, _, err := f.OpenDevice(iouring.Options{})
+	d, _, err := f.OpenDevice(vfs.DeviceOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := f.OpenMap(false, nil)
+	m, err := f.OpenMap(vfs.PatternRandom, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(d.Close(), m.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if err := mustOpen(t, name, Write).Lock(true); !errors.Is(err, ErrLocked) {
+	if err := mustOpen(t, name, vfs.FlagWrite).Lock(vfs.LockExclusive); !errors.Is(err, vfs.ErrLocked) {
 		t.Errorf("the lock went with the device or the map: %v", err)
 	}
 }
 
 // What the device writes is read back through the file and through the map.
 func TestDeviceAndMap(t *testing.T) {
-	f := mustOpen(t, filepath.Join(t.TempDir(), "file"), Write|Create)
+	f := mustOpen(t, filepath.Join(t.TempDir(), "file"), vfs.FlagWrite|vfs.FlagCreate)
 	if err := errors.Join(f.Allocate(0, 1<<16), f.Sync()); err != nil {
 		t.Fatal(err)
 	}
-	d, r, err := f.OpenDevice(iouring.Options{})
+	d, r, err := f.OpenDevice(vfs.DeviceOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +172,7 @@ func TestDeviceAndMap(t *testing.T) {
 	for i := range buf {
 		buf[i] = byte(i * 7)
 	}
-	if comps, err := d.Do([]iouring.Write{{Off: int64(r.Block), Buf: buf}}, 1, nil); err != nil || comps[0].Err != nil {
+	if comps, err := d.Do([]vfs.Write{{Off: int64(r.Block), Buf: buf}}, 1, nil); err != nil || comps[0].Err != nil {
 		t.Fatal(comps, err)
 	}
 	if err := f.DropCache(0, 1<<16); err != nil {
@@ -181,7 +182,7 @@ func TestDeviceAndMap(t *testing.T) {
 	if _, err := f.ReadAt(got, int64(r.Block)); err != nil || !bytes.Equal(got, buf) {
 		t.Errorf("read something else: %v", err)
 	}
-	m, err := f.OpenMap(false, nil)
+	m, err := f.OpenMap(vfs.PatternRandom, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +194,7 @@ func TestDeviceAndMap(t *testing.T) {
 
 func TestAllocate(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "file")
-	f := mustOpen(t, name, Write|Create)
+	f := mustOpen(t, name, vfs.FlagWrite|vfs.FlagCreate)
 	if _, err := f.WriteAt([]byte("kept"), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +202,7 @@ func TestAllocate(t *testing.T) {
 }
 
 // checkAllocated wants 1 MiB that begins with "kept" and goes on with zeros, on disk blocks of its own.
-func checkAllocated(t *testing.T, f File, name string, err error) {
+func checkAllocated(t *testing.T, f vfs.File, name string, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -219,7 +220,7 @@ func checkAllocated(t *testing.T, f File, name string, err error) {
 // Where the file system cannot reserve, zeros are written over what lies past the end, and over nothing else.
 func TestAllocateByWriting(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "file")
-	f := mustOpen(t, name, Write|Create)
+	f := mustOpen(t, name, vfs.FlagWrite|vfs.FlagCreate)
 	if _, err := f.WriteAt([]byte("kept"), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +235,7 @@ func TestAllocateByWriting(t *testing.T) {
 }
 
 // unsupported makes f a file that cannot reserve space.
-func unsupported(f File) File {
+func unsupported(f vfs.File) vfs.File {
 	f.(*osFile).fallocate = func(int, uint32, int64, int64) error { return unix.EOPNOTSUPP }
 	return f
 }
@@ -242,14 +243,14 @@ func unsupported(f File) File {
 // No room, or past the size limit: the errno is there to be found, the file is as it was. Proves rule 9 as far as files go.
 func TestNoRoom(t *testing.T) {
 	dir := t.TempDir()
-	unchanged := func(f File, err error, want unix.Errno) {
+	unchanged := func(f vfs.File, err error, want unix.Errno) {
 		t.Helper()
 		if n, serr := f.Size(); !errors.Is(err, want) || n != 4096 || serr != nil {
 			t.Errorf("%v with size %d, want %v; %v", err, n, want, serr)
 		}
 	}
-	open := func(dir, name string) File {
-		f := mustOpen(t, filepath.Join(dir, name), Write|Create)
+	open := func(dir, name string) vfs.File {
+		f := mustOpen(t, filepath.Join(dir, name), vfs.FlagWrite|vfs.FlagCreate)
 		if err := f.Allocate(0, 4096); err != nil {
 			t.Fatal(err)
 		}
@@ -279,7 +280,7 @@ func TestNoRoom(t *testing.T) {
 			f, g := open(small, "full"), open(small, "zeros")
 			unchanged(f, f.Allocate(4096, 128<<20), unix.ENOSPC)
 			unchanged(g, unsupported(g).Allocate(4096, 128<<20), unix.ENOSPC)
-			for _, f := range []File{f, g} {
+			for _, f := range []vfs.File{f, g} {
 				if err := errors.Join(f.Allocate(4096, 1<<20), f.Truncate(4096)); err != nil {
 					t.Errorf("%s: what fits: %v", kind, err)
 				}
@@ -303,7 +304,7 @@ func smallFileSystems(t *testing.T) map[string]string {
 	}
 	mount("tmpfs", "-t", "tmpfs", "-o", "size=4m", "tmpfs")
 	image := filepath.Join(t.TempDir(), "image")
-	f := mustOpen(t, image, Write|Create)
+	f := mustOpen(t, image, vfs.FlagWrite|vfs.FlagCreate)
 	if err := f.Truncate(16 << 20); err != nil {
 		t.Fatal(err)
 	}
@@ -324,7 +325,7 @@ func TestDirectories(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"z", "y"} {
-		mustOpen(t, filepath.Join(deep, name), Write|Create)
+		mustOpen(t, filepath.Join(deep, name), vfs.FlagWrite|vfs.FlagCreate)
 	}
 	if err := errors.Join(OS.Rename(filepath.Join(deep, "z"), filepath.Join(deep, "x")), OS.SyncDir(deep)); err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-package vfs
+package osfs
 
 import (
 	"errors"
@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"pagecache/internal/vfs"
 )
 
 // bulk reads past the page cache: nothing is copied, and nothing that is of use is pushed out for what is looked at once.
@@ -17,7 +19,7 @@ type bulk struct {
 	close  func() error
 }
 
-func (f *osFile) OpenBulk() Bulk {
+func (f *osFile) OpenBulk() vfs.Bulk {
 	name := fmt.Sprintf("/proc/self/fd/%d", f.fd)
 	var fd int
 	err := retry(func() (err error) {

@@ -1,0 +1,69 @@
+package iobuf
+
+import (
+	"errors"
+	"time"
+
+	"pagecache/internal/vfs"
+	"pagecache/segments"
+	"pagecache/segments/format"
+)
+
+// Errors of this package. A log that has stopped after a failed write returns an error that wraps ErrFailed and the
+// cause.
+var (
+	ErrClosed     = errors.New("log is closed")
+	ErrReadOnly   = errors.New("store is open for reading only")
+	ErrTooLarge   = errors.New("message does not fit a segment")
+	ErrFailed     = errors.New("log has stopped after an I/O error")
+	ErrBatchEnded = errors.New("batch has already ended")
+
+	errNotDrained = errors.New("device writes are still in flight")
+)
+
+// CloseTimeout is how long Close waits for reservations to end, and again for the device.
+const CloseTimeout = 10 * time.Second
+
+// Space hands out the slots of segments. The Log calls OpenSegment from one goroutine at a time.
+type Space interface {
+	// OpenSegment takes a slot for the segment that begins at base; its space is reserved on the disk when OpenSegment
+	// returns. least is the least urgency of writers that may use the segment without asking Room. An error that wraps
+	// segments.ErrNoRoom has changed nothing; any other stops the log.
+	OpenSegment(base format.LSN, u segments.Urgency) (slot format.SegmentID, least segments.Urgency, err error)
+	// Room reports whether writers of urgency u may write to segments whose least urgency is higher: nil, or an error
+	// as those of OpenSegment.
+	Room(u segments.Urgency) error
+	// SealSegment reports that every byte of the segment is durable, just before its buffer is reused. pages lists the
+	// segment's pages; nil if they are too many or lists are not wanted.
+	SealSegment(slot format.SegmentID, base format.LSN, pages segments.PageList)
+	// Recycled returns the number of segments recycled so far, for segment headers.
+	Recycled() uint64
+}
+
+// Config is the configuration of a Log.
+type Config struct {
+	Device     vfs.Device
+	Space      Space
+	Buffers    [][]byte // io buffers, each of the segment size, page aligned, all zero; at least 2
+	Store      format.StoreID
+	Generation format.Generation
+	FlushEvery time.Duration // interval of background flushes; 0: none
+	Chunk      int           // bytes to be written although no goroutine waits for them; 0: 1 MiB
+	ListPages  bool          // make the lists of pages for SealSegment
+
+	// The end of the log so far: everything below End is stable. Unless End is a multiple of the segment size, Slot and
+	// Seed are those of the partly filled segment, and Fill reads its first bytes, up to End, into a buffer.
+	End  format.LSN
+	Slot format.SegmentID
+	Seed format.Seed
+	Fill func(mem []byte) error
+}
+
+// Stats counts the work of a Log since it was opened.
+type Stats struct {
+	BytesWritten int64 // bytes given to the device, padding included
+	BytesPadded  int64
+	Flushes      int64 // device writes
+	BufferWaits  int64 // number of times a writer waited for a free buffer
+	StableEnd    format.LSN
+}

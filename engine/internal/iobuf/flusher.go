@@ -1,0 +1,87 @@
+package iobuf
+
+import "time"
+
+// flusher leads when no other goroutine does: for full chunks, every so often, and when the lead is handed to it. It
+// ends after Close.
+func (l *Log) flusher(every time.Duration) {
+	defer close(l.done)
+	var tick <-chan time.Time
+	if every > 0 {
+		t := time.NewTicker(every)
+		defer t.Stop()
+		tick = t.C
+	}
+	for {
+		select {
+		case <-l.quit:
+			l.drain()
+			return
+		case <-l.handoff:
+			l.leader.lead(nil)
+		case <-l.kick:
+			l.tryLead()
+		case <-tick:
+			if tail := l.Tail(); l.active.Load() != nil && tail > l.DurableEnd() {
+				l.state.mu.Lock()
+				l.state.wanted = max(l.state.wanted, tail-1)
+				l.state.mu.Unlock()
+				l.tryLead()
+			}
+		}
+	}
+}
+
+// tryLead leads unless another goroutine does, or the log has stopped.
+func (l *Log) tryLead() {
+	l.state.mu.Lock()
+	lead := l.state.err == nil && l.state.takeLeadLocked()
+	l.state.mu.Unlock()
+	if lead {
+		l.leader.lead(nil)
+	}
+}
+
+// drain takes the lead for ever, once the log has stopped, and waits for everything in flight. It gives up if it does
+// not get the lead within CloseTimeout: then the device does not complete a write, and cannot be closed.
+func (l *Log) drain() {
+	if !l.takeLeadWithin(CloseTimeout) {
+		return
+	}
+	ld := &l.leader
+	for len(ld.pending) > 0 {
+		var err error
+		if ld.comps, err = l.dev.Do(nil, 1, ld.comps[:0]); err != nil {
+			return
+		}
+		ld.reap()
+	}
+	l.drained.Store(true)
+}
+
+// takeLeadWithin makes the flusher the leader, or returns false after the limit. The log has stopped, so the leader, if
+// there is one, soon resigns or hands on.
+func (l *Log) takeLeadWithin(limit time.Duration) bool {
+	for start := time.Now(); time.Since(start) <= limit; {
+		l.state.mu.Lock()
+		lead := l.state.takeLeadLocked()
+		l.state.mu.Unlock()
+		if lead {
+			return true
+		}
+		select {
+		case <-l.handoff:
+			return true
+		case <-time.After(50 * time.Microsecond):
+		}
+	}
+	return false
+}
+
+// kickFlusher wakes the flusher, unless a kick is already under way. It never blocks.
+func (l *Log) kickFlusher() {
+	select {
+	case l.kick <- struct{}{}:
+	default:
+	}
+}

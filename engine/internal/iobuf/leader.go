@@ -1,0 +1,202 @@
+package iobuf
+
+import (
+	"runtime"
+	"time"
+
+	"pagecache/internal/invariants"
+	"pagecache/internal/vfs"
+	"pagecache/segments/format"
+)
+
+// leader is the state of the goroutine that drives the device. It belongs to the leader, of which there is at most one:
+//
+//	                wait, tryLead, drain
+//	   ┌──────────────────────────────────────────────┐
+//	   │                                              ▼
+//	┌──────┐            resignLocked               ┌─────┐
+//	│ Idle │ ◀──────────────────────────────────── │ Led │ ◀───┐
+//	└──────┘                                       └─────┘     │ await, flusher, drain:
+//	   │                                              │        │ the receiver leads
+//	   │                                   passLocked │        │
+//	   │                                              ▼        │
+//	   │       wait with a deadline               ┌────────┐   │
+//	   └────────────────────────────────────────▶ │ Handed │ ──┘
+//	                                              └────────┘
+//
+// Idle: state.leading is false, nothing is in flight, and no goroutine touches this struct. Led: state.leading is
+// true, and one goroutine owns this struct. Handed: state.leading is true, and wakeLead is in the channel of one
+// waiter, or the flusher's handoff channel is full; the receiver is the next leader. Each edge is under state.mu or a
+// channel operation, which publishes this struct to the next leader.
+//
+// A waiter with a deadline never leads, because the device may hang: the flusher leads for it. A waiter without one
+// receives until it is done, so a wakeLead cannot be lost. The flusher always receives: it ends only after drain.
+type leader struct {
+	log     *Log
+	pending []deviceWrite // the writes in flight, in the order of the log
+	seq     uint64        // the tag of pending[0]
+	writes  []vfs.Write
+	comps   []vfs.Completion
+	full    []*buffer // the buffers that the last reap found wholly durable
+	padded  int       // bytes of padding that stats does not count yet
+	woke    int       // the number of waiters that the last reap woke, until lead lets them run
+	idle    int       // turns without progress
+}
+
+// init prepares the leader for a device that takes depth writes at once.
+func (ld *leader) init(l *Log, depth int) {
+	ld.log = l
+	ld.pending = make([]deviceWrite, 0, depth)
+	ld.writes = make([]vfs.Write, 0, depth)
+	ld.comps = make([]vfs.Completion, 0, depth)
+}
+
+// takeLeadLocked makes the caller the leader, or returns false if there is one, or will be.
+func (s *state) takeLeadLocked() bool {
+	lead := !s.leading
+	s.leading = true
+	return lead
+}
+
+// lead drives the device until me has what it waits for, or, if me is nil, until nothing is worth writing. The caller
+// is the leader; afterwards it is not. Each turn writes, or reaps a completion, or finds that a wanted message has
+// not been committed yet, for which it backs off. It ends because reservations end; if one does not, or the device
+// hangs, the waiters with deadlines, such as Close, still return.
+func (ld *leader) lead(me *waiter) {
+	l := ld.log
+	for {
+		l.state.mu.Lock()
+		if l.state.err != nil && len(ld.pending) == 0 {
+			l.resignLocked()
+			l.state.mu.Unlock()
+			return
+		}
+		want := l.state.wantedLocked()
+		queue := l.state.queue
+		if me != nil && me.woken {
+			ld.passLocked()
+			l.state.mu.Unlock()
+			return
+		}
+		failed, alone := l.state.err != nil, len(l.state.waiters) <= 1
+		l.state.mu.Unlock()
+		if ld.woke > 1 && me != nil {
+			// The waiters that the last completion woke are likely to commit again soon: let one write serve them all.
+			runtime.Gosched()
+			ld.woke = 0
+			continue
+		}
+
+		ld.writes = ld.writes[:0]
+		if !failed {
+			ld.gather(queue, want)
+		}
+		if len(ld.pending) == 0 {
+			if ld.rest() {
+				return
+			}
+			continue
+		}
+		ld.idle = 0
+		await := 1
+		if me != nil && !alone {
+			await = ld.completionsToAwait()
+		}
+		var err error
+		ld.comps, err = l.dev.Do(ld.writes, await, ld.comps[:0])
+		if err != nil {
+			ld.pending = ld.pending[:0]
+			l.fail(err)
+			continue
+		}
+		ld.reap()
+	}
+}
+
+// completionsToAwait returns how many completions a leader that is one of several waiters awaits in the kernel, 0 or
+// 1. A goroutine in a system call keeps its processor for a while, and the waiters that the last completion woke
+// would wait for the processor instead of adding to the next write. So the leader lets them run first, and awaits a
+// completion in the kernel only once no goroutine is left to run.
+func (ld *leader) completionsToAwait() int {
+	if len(ld.writes) > 0 {
+		return 0
+	}
+	const nobodyRan = 2 * time.Microsecond
+	start := time.Now()
+	runtime.Gosched()
+	if time.Since(start) < nobodyRan {
+		return 1
+	}
+	return 0
+}
+
+// rest is a turn with nothing in flight and nothing to write. It returns true if the leader has resigned: the log has
+// stopped, or nothing wanted is left. Otherwise it backs off, up to a millisecond.
+func (ld *leader) rest() bool {
+	l := ld.log
+	l.state.mu.Lock()
+	if l.state.err != nil || l.state.wantedLocked() == format.NoLSN {
+		// The waiters left wait for a batch to end, and End calls for a leader.
+		l.resignLocked()
+		l.state.mu.Unlock()
+		return true
+	}
+	l.state.mu.Unlock()
+	// A wanted message is reserved but not committed; its owner is writing its body.
+	ld.idle++
+	invariants.Sometimes("iobuf: the leader sleeps until a message is committed", ld.idle == spins)
+	if ld.idle < spins {
+		runtime.Gosched()
+	} else {
+		time.Sleep(min(time.Duration(ld.idle)*time.Microsecond, time.Millisecond))
+	}
+	return false
+}
+
+// spins is the number of idle turns in which the leader yields the processor before it begins to sleep.
+const spins = 64
+
+// wantedLocked returns the highest LSN that must become durable, or NoLSN if none must.
+func (s *state) wantedLocked() format.LSN {
+	if s.wanted < s.durable {
+		return format.NoLSN
+	}
+	return s.wanted
+}
+
+// passLocked hands the lead on: to a waiter that needs more of the log durable and may lead, else to the flusher if
+// anything is in flight or worth writing, else to nobody.
+func (ld *leader) passLocked() {
+	l := ld.log
+	for _, w := range l.state.waiters {
+		if w.lsn >= l.state.durable && !w.hasDeadline {
+			w.ch <- wakeLead // has room: there is one leader, so no other wakeLead is under way
+			return
+		}
+	}
+	more := len(ld.pending) > 0 || l.state.wantedLocked() != format.NoLSN || l.hasChunkLocked()
+	invariants.Sometimes("iobuf: the leader hands on to the flusher", more)
+	if more {
+		l.handoff <- struct{}{} // has room: only a leader sends, and only the next leader receives
+		return
+	}
+	l.resignLocked()
+}
+
+// resignLocked ends the lead without a successor. The flusher may have taken a kick meanwhile and found a leader, so
+// resignLocked kicks it again if a writer waits for a buffer.
+func (l *Log) resignLocked() {
+	l.state.leading = false
+	if l.bufferWaiters.Load() > 0 {
+		l.kickFlusher()
+	}
+}
+
+// hasChunkLocked reports whether the leader leaves a chunk unwritten that was filled while it led.
+func (l *Log) hasChunkLocked() bool {
+	n := 0
+	for _, b := range l.state.queue {
+		n += int(min(b.tail.Load(), uint64(l.segmentSize))) - b.progress.submitted
+	}
+	return n >= l.chunk
+}

@@ -1,0 +1,55 @@
+package iobuf
+
+import (
+	"pagecache/internal/invariants"
+	"pagecache/segments/format"
+)
+
+// Tail returns the LSN below which everything has been reserved. It may be too high by the length of a message that did
+// not fit its buffer. Since the flusher calls it, Tail takes no lock that a writer holds while it waits for a buffer.
+func (l *Log) Tail() format.LSN {
+	if b := l.active.Load(); b != nil {
+		base := b.base.Load()
+		invariants.Jitter()
+		tail := b.tail.Load()
+		if tail <= uint64(l.segmentSize) && b.base.Load() == base && base >= 0 {
+			return format.LSN(base) + format.LSN(tail)
+		}
+	}
+	// The active buffer is full, or is being opened for another segment, which open does under mu.
+	l.state.mu.Lock()
+	defer l.state.mu.Unlock()
+	b := l.active.Load()
+	if b == nil {
+		return l.state.durable
+	}
+	base := b.base.Load()
+	invariants.Sometimes("iobuf: Tail finds the active buffer retired", base < 0)
+	if base < 0 {
+		return l.state.durable
+	}
+	return format.LSN(base) + format.LSN(min(b.tail.Load(), uint64(l.segmentSize)))
+}
+
+// Read copies len(dst) bytes at lsn, where a message begins, out of the io buffers. It copies zeros if the message is
+// not committed yet. It returns false if no buffer holds the bytes: then the segment is sealed and can be read from
+// the file.
+func (l *Log) Read(dst []byte, lsn format.LSN) bool {
+	for _, b := range l.bufs {
+		base := format.LSN(b.base.Load())
+		if base < 0 || lsn < base || lsn >= base+format.LSN(l.segmentSize) {
+			continue
+		}
+		b.read.RLock()
+		off := int(lsn - base)
+		ok := format.LSN(b.base.Load()) == base && off+len(dst) <= len(b.mem)
+		if ok && b.word(off).Load() == 0 { // the owner of the reservation may be writing the other bytes
+			clear(dst)
+		} else if ok {
+			copy(dst, b.mem[off:])
+		}
+		b.read.RUnlock()
+		return ok
+	}
+	return false
+}

@@ -1,0 +1,110 @@
+package iobuf
+
+import (
+	"errors"
+
+	"pagecache/internal/invariants"
+	"pagecache/segments"
+	"pagecache/segments/format"
+)
+
+// checkRoom asks whether a writer of urgency u may use the active buffer b, whose segment lies in a slot that is
+// reserved for more urgent ones. least is what b.least was. If the buffer has been opened for another segment
+// meanwhile, the writer gets one place in it, and asks again for the next.
+func (l *Log) checkRoom(b *buffer, least uint64, u segments.Urgency) error {
+	if err := l.space.Room(u); err != nil {
+		return l.spaceError(err)
+	}
+	lowered := b.least.CompareAndSwap(least, withUrgency(least, u))
+	invariants.Sometimes("iobuf: the buffer changes its segment while a writer asks for room", !lowered)
+	return nil
+}
+
+// spaceError returns err, an error of Space, if it is lack of room, which fails one reservation. Any other error
+// stops the log.
+func (l *Log) spaceError(err error) error {
+	if !errors.Is(err, segments.ErrNoRoom) {
+		l.fail(err)
+		return l.Err()
+	}
+	return err
+}
+
+// rotate opens the next segment if the active one is full. It waits for a free buffer.
+func (l *Log) rotate(u segments.Urgency) error {
+	l.rotation.mu.Lock()
+	defer l.rotation.mu.Unlock()
+	b := l.active.Load()
+	opened := b != nil && !b.sealed()
+	invariants.Sometimes("iobuf: another writer opens the next segment", opened)
+	if opened {
+		return nil
+	}
+	b, err := l.takeFree()
+	if err != nil {
+		return err
+	}
+	base := l.rotation.next
+	slot, least, err := l.space.OpenSegment(base, u)
+	if err != nil {
+		l.giveFree(b)
+		return l.spaceError(err)
+	}
+	b.least.Store(leastOf(base, least))
+	b.slot, b.seed = slot, format.MakeSeed(l.store, l.generation, slot)
+	format.SegmentHeader{
+		State: format.SegmentStateInUse, SegmentSize: l.segmentSize, BlockSize: l.block, Generation: l.generation,
+		Base: base, Stable: l.StableLSN(), Recycled: l.space.Recycled(), Slot: slot,
+	}.Put(b.mem)
+	b.progress = progress{walked: format.SegmentHeaderSize, pages: b.progress.pages[:0], listed: l.listPages}
+	l.rotation.next += format.LSN(l.segmentSize)
+	l.open(b, base, format.SegmentHeaderSize)
+	l.kickFlusher()
+	return nil
+}
+
+// open makes b the active buffer, with the first reservation at offset used. It holds state.mu throughout: b may be the
+// active buffer already, retired, and its new base with its old tail would look as if the whole segment were reserved
+// (Tail).
+func (l *Log) open(b *buffer, base format.LSN, used int) {
+	l.state.mu.Lock()
+	defer l.state.mu.Unlock()
+	b.read.Lock()
+	b.base.Store(int64(base))
+	b.read.Unlock()
+	l.state.queue = append(l.state.queue, b)
+	invariants.Jitter()
+	b.tail.Store(uint64(used)) // after the base, which reservations use from here on
+	l.active.Store(b)
+}
+
+// takeFree takes a free buffer. It waits until there is one or the log stops: retire wakes it, and stopLocked.
+func (l *Log) takeFree() (*buffer, error) {
+	s := &l.state
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	invariants.Sometimes("iobuf: a writer waits for a free buffer", len(s.free) == 0)
+	if len(s.free) == 0 {
+		s.stats.BufferWaits++
+		l.bufferWaiters.Add(1) // before the flusher looks at the buffers: a later commit kicks it again
+		defer l.bufferWaiters.Add(-1)
+	}
+	for len(s.free) == 0 && s.err == nil {
+		l.kickFlusher()
+		s.freed.Wait()
+	}
+	if s.err != nil {
+		return nil, s.err
+	}
+	b := s.free[len(s.free)-1]
+	s.free = s.free[:len(s.free)-1]
+	return b, nil
+}
+
+// giveFree returns a buffer that takeFree took.
+func (l *Log) giveFree(b *buffer) {
+	l.state.mu.Lock()
+	l.state.free = append(l.state.free, b)
+	l.state.mu.Unlock()
+	l.state.freed.Broadcast()
+}

@@ -1,0 +1,158 @@
+package iobuf
+
+import (
+	"fmt"
+	"slices"
+
+	"pagecache/internal/invariants"
+	"pagecache/internal/vfs"
+	"pagecache/segments"
+	"pagecache/segments/format"
+)
+
+// deviceWrite is one write in flight.
+type deviceWrite struct {
+	b        *buffer
+	from, to int        // the bytes of the buffer
+	end      format.LSN // the last message boundary that the write reaches
+	done     bool
+}
+
+const (
+	// commitDepth is how many writes may be in flight for the sake of waiters; meanwhile commits gather for the next
+	// one.
+	commitDepth = 2
+	// maxWrite is the limit of one device write in bytes, so that several are in flight while a buffer is flushed.
+	maxWrite = 4 << 20
+)
+
+// gather walks the committed prefix of the queue and starts as many writes as may be in flight: whole chunks, the
+// rests of sealed buffers, and the bytes needed for want, for which it pads the tail if necessary. It starts the
+// writes of a buffer only after all those of its predecessor, so that pending is in the order of the log.
+func (ld *leader) gather(queue []*buffer, want format.LSN) {
+	l := ld.log
+	for _, b := range queue {
+		p := &b.progress
+		base := format.LSN(b.base.Load())
+		l.messages.Add(b.walk(l.block))
+		committed := want >= base+format.LSN(p.boundary) && want < base+format.LSN(p.walked)
+		if committed && len(ld.pending) < commitDepth && p.walked < len(b.mem) {
+			// The message at want is committed, but its last block is not full.
+			ld.padded += b.padTail(p.walked, l.block, l.StableLSN())
+			l.messages.Add(b.walk(l.block))
+		}
+		for len(ld.pending) < cap(ld.pending) {
+			n := p.walked&^(l.block-1) - p.submitted
+			wanted := want >= base+format.LSN(p.covered) && len(ld.pending) < commitDepth
+			if n == 0 || n < l.chunk && p.walked != len(b.mem) && !wanted {
+				break
+			}
+			ld.start(b, base, n)
+		}
+		if p.submitted < len(b.mem) {
+			return
+		}
+	}
+}
+
+// start adds a write of the next n bytes of b, at most maxWrite of them. The log becomes durable to the boundary with
+// the last piece.
+func (ld *leader) start(b *buffer, base format.LSN, n int) {
+	l, p := ld.log, &b.progress
+	from, to, end := p.submitted, p.submitted+min(n, maxWrite), base
+	if to == from+n {
+		p.covered = p.boundary
+		end = base + format.LSN(p.boundary)
+	}
+	if invariants.Enabled && (from%l.block != 0 || to%l.block != 0 || to > p.walked) {
+		panic(fmt.Sprintf("iobuf: write of [%d, %d) with %d committed", from, to, p.walked))
+	}
+	p.submitted = to
+	off := int64(b.slot.Offset(l.segmentSize)) + int64(from)
+	ld.writes = append(ld.writes, vfs.Write{Off: off, Buf: b.mem[from:to], Tag: ld.seq + uint64(len(ld.pending))})
+	ld.pending = append(ld.pending, deviceWrite{b: b, from: from, to: to, end: end})
+}
+
+// reap takes the completions of the last device call, advances durability, and retires the buffers that became wholly
+// durable. A failed write stops the log.
+func (ld *leader) reap() {
+	l := ld.log
+	if cause := ld.complete(); cause != nil {
+		l.fail(cause)
+	}
+	ld.full = ld.full[:0]
+	l.state.mu.Lock()
+	ld.advanceLocked()
+	l.state.mu.Unlock()
+	for _, b := range ld.full {
+		l.retire(b)
+	}
+}
+
+// complete marks the completed writes as done and returns the error of the first that failed.
+func (ld *leader) complete() (cause error) {
+	for _, c := range ld.comps {
+		i := c.Tag - ld.seq
+		if i >= uint64(len(ld.pending)) {
+			continue // of a write that a failed device call removed from pending
+		}
+		w := &ld.pending[i]
+		w.done = true
+		if c.Err != nil && cause == nil {
+			cause = fmt.Errorf("write %d bytes at segment %v offset %d: %w", w.to-w.from, w.b.slot, w.from, c.Err)
+		}
+	}
+	return cause
+}
+
+// advanceLocked removes the writes that are done from the front of pending, and moves durability and stability over
+// them (rule 5). After a failure it only removes them.
+func (ld *leader) advanceLocked() {
+	l, s := ld.log, &ld.log.state
+	failed := s.err != nil && s.err != ErrClosed
+	n := 0
+	for n < len(ld.pending) && ld.pending[n].done {
+		w := ld.pending[n]
+		n++
+		s.stats.Flushes++
+		s.stats.BytesWritten += int64(w.to - w.from)
+		if failed {
+			continue
+		}
+		s.durable = max(s.durable, w.end)
+		if w.to == len(w.b.mem) {
+			ld.full = append(ld.full, w.b)
+		}
+	}
+	invariants.Sometimes("iobuf: a later write completes first", n+1 < len(ld.pending) && ld.pending[n+1].done)
+	s.stats.BytesPadded += int64(ld.padded)
+	ld.padded = 0
+	ld.pending = append(ld.pending[:0], ld.pending[n:]...)
+	ld.seq += uint64(n)
+	if n > 0 && !failed {
+		waiting := len(s.waiters)
+		l.settleLocked()
+		ld.woke = waiting - len(s.waiters)
+	}
+}
+
+// retire makes a buffer Free whose segment is wholly durable.
+func (l *Log) retire(b *buffer) {
+	var pages segments.PageList
+	if b.progress.listed {
+		pages = append(make(segments.PageList, 0, len(b.progress.pages)), b.progress.pages...) // not nil
+	}
+	// Before the base changes: a reader that does not find the buffer any more can read the segment from the file.
+	l.space.SealSegment(b.slot, format.LSN(b.base.Load()), pages)
+	b.read.Lock() // waits for the readers of the buffer
+	b.base.Store(int64(format.NoLSN))
+	clear(b.mem)
+	b.read.Unlock()
+	s := &l.state
+	s.mu.Lock()
+	i := slices.Index(s.queue, b)
+	s.queue = slices.Delete(slices.Clone(s.queue), i, i+1) // a clone: the leader may be using the old slice
+	s.free = append(s.free, b)
+	s.mu.Unlock()
+	s.freed.Broadcast()
+}

@@ -1,0 +1,63 @@
+package pagestack
+
+import "pagecache/segments/format"
+
+const (
+	depthBits = 16
+	// MaxDepth is the greatest depth that an entry can store; Depth returns it for all greater ones.
+	MaxDepth = 1<<depthBits - 1
+)
+
+func makeStamp(ts uint64, depth int) uint64 {
+	return ts<<depthBits | uint64(min(depth, MaxDepth))
+}
+
+// place is the kind of an entry and the place of its message.
+//
+//	bits 63…60  the kind; of a Delta, inRun and its index in its run
+//	bits 59…36  the length of the message in bytes
+//	bit  35     the message points to a blob
+//	bits 34…0   the file offset / 4096; the other bits of the offset are those of the LSN, since the size of a segment
+//	            is a multiple of 4096 bytes
+type place uint64
+
+const (
+	grainBits = 12
+	grain     = 1 << grainBits
+	kindShift = 60
+	lenShift  = 36
+	lenMask   = 1<<24 - 1
+	blobBit   = 1 << 35
+	offMask   = blobBit - 1
+	inRun     = 8 // greater than every Kind
+)
+
+// makePlace packs a kind and a place; i is the index in the run of a Delta.
+func makePlace(k Kind, i int, ptr format.DiskPtr) place {
+	if k == KindDelta {
+		k = Kind(inRun | i)
+	}
+	p := place(uint64(k)<<kindShift | uint64(ptr.Len&lenMask)<<lenShift | uint64(ptr.Off)>>grainBits)
+	if ptr.Blob {
+		p |= blobBit
+	}
+	return p
+}
+
+func (p place) kind() Kind {
+	if p&(inRun<<kindShift) != 0 {
+		return KindDelta
+	}
+	return Kind(p >> kindShift)
+}
+
+// index returns the index of a Delta in its run.
+func (p place) index() int { return int(p >> kindShift & (RunLen - 1)) }
+
+func (p place) ptr(lsn format.LSN) format.DiskPtr {
+	return format.DiskPtr{
+		Off:  format.Offset(uint64(p)&offMask<<grainBits | uint64(lsn)%grain),
+		Len:  uint32(p >> lenShift & lenMask),
+		Blob: p&blobBit != 0,
+	}
+}
