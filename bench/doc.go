@@ -1,10 +1,11 @@
-// Package bench compares the page cache with other stores, on the same machine, in the same process, at the same time.
+// Package bench compares the page cache with other stores on the same machine, in the same process, in turns.
 //
-// Store is what they have in common: numbered pages that are replaced as a whole or appended to, durably or not. Pagecache
-// and Pebble are the stores behind it. Run and RunFor drive one from several goroutines.
+// Store is the interface that they have in common: numbered pages that are replaced as a whole or appended to,
+// durably or not. Pagecache and Pebble implement it. Run and RunFor drive a store from several goroutines.
 //
 //	go run ./cmd/compare      the comparisons that the project promises, side by side, with ratios
+//	go run ./cmd/abtest       two versions of the engine, in turns, with confidence intervals
 //	go test -bench . -count 6 benchmarks for benchstat, named like Link/store=pagecache/value=64/dist=zipf/threads=8
 //
-// It is a module of its own, so that whoever embeds the page cache does not fetch its rivals.
+// It is a module of its own, so that programs that embed the page cache do not depend on the other stores.
 package bench

@@ -10,17 +10,18 @@ import (
 	"time"
 )
 
-// Values are contents to write: a few buffers, prepared once and used again and again, as fio does. One goroutine's.
+// Values are contents to write: a few buffers that are prepared once and used in turns, as fio does. They belong to
+// one goroutine.
 type Values struct {
 	all [][]byte
 	n   int
 }
 
-// NewValues prepares random buffers of so many bytes.
+// NewValues prepares random buffers of size bytes each.
 func NewValues(seed uint64, size int) *Values {
-	const memory, most = 256 << 10, 16
+	const memory, maxBuffers = 256 << 10, 16
 	rng := rand.NewPCG(seed, uint64(size))
-	v := &Values{all: make([][]byte, max(1, min(most, memory/size)))}
+	v := &Values{all: make([][]byte, max(1, min(maxBuffers, memory/size)))}
 	for i := range v.all {
 		b := make([]byte, size)
 		for j := range b {
@@ -31,7 +32,7 @@ func NewValues(seed uint64, size int) *Values {
 	return v
 }
 
-// Next returns the next buffer, which nobody may change.
+// Next returns the next buffer. The caller must not modify it.
 func (v *Values) Next() []byte {
 	if v.n++; v.n >= len(v.all) {
 		v.n = 0
@@ -39,7 +40,7 @@ func (v *Values) Next() []byte {
 	return v.all[v.n]
 }
 
-// Worker is a goroutine's source of pages and contents.
+// Worker is one goroutine of a run: its source of pages and contents, and its counts.
 type Worker struct {
 	rng    *rand.PCG
 	zipf   *rand.Zipf // nil: uniform
@@ -47,45 +48,46 @@ type Worker struct {
 	Values *Values
 	Number int // of the goroutine
 	ops    int64
-	took   []int64 // nanoseconds of each operation, if they are wanted
+	took   []int64 // nanoseconds of each operation, if Workload.Latencies is set
 }
 
-// Page draws a page.
+// Page draws a page number.
 func (w *Worker) Page() int {
 	if w.zipf != nil {
-		const scatter = 0x9e3779b97f4a7c15 // so that the popular pages are not neighbours
+		const scatter = 0x9e3779b97f4a7c15 // spreads the popular pages
 		return int(w.zipf.Uint64() * scatter % w.pages)
 	}
 	hi, _ := bits.Mul64(w.rng.Uint64(), w.pages)
 	return int(hi)
 }
 
-// Workload says what a run does.
+// Workload describes a run.
 type Workload struct {
 	Goroutines int
 	Pages      int
-	Value      int     // bytes of what is written
+	Value      int     // bytes of each value written; 0: the run writes nothing
 	Zipf       float64 // exponent, above 1; 0: uniform
-	Latencies  bool    // keep each operation's
+	Latencies  bool    // record the time of each operation
 	Seed       uint64
 }
 
-// Result says what a run did.
+// Result is the outcome of a run.
 type Result struct {
 	Ops     int64
 	Elapsed time.Duration
 	took    []int64
 }
 
-// Rate is operations per second.
+// Rate returns the operations per second.
 func (r Result) Rate() float64 { return float64(r.Ops) / r.Elapsed.Seconds() }
 
-// NanosPerOp is the time of an operation as one goroutine of n sees it.
+// NanosPerOp returns the time of one operation as each of n goroutines sees it.
 func (r Result) NanosPerOp(n int) float64 {
 	return float64(r.Elapsed.Nanoseconds()) * float64(n) / float64(r.Ops)
 }
 
-// Percentile is the time in nanoseconds that p percent of the operations were not above, if Latencies was set.
+// Percentile returns the time in nanoseconds that p percent of the operations did not exceed. It returns 0 if
+// Workload.Latencies was not set.
 func (r Result) Percentile(p float64) float64 {
 	if len(r.took) == 0 {
 		return 0
@@ -94,32 +96,25 @@ func (r Result) Percentile(p float64) float64 {
 	return float64(r.took[min(len(r.took)-1, int(p/100*float64(len(r.took))))])
 }
 
-// RunFor runs op in several goroutines until the time is over; then it runs end, which counts as part of the run.
+// RunFor runs op in several goroutines for the time d, and then end, whose time counts as part of the run.
 func RunFor(l Workload, d time.Duration, op func(*Worker) error, end func() error) (Result, error) {
-	const unbounded = 1 << 62
-	return run(l, unbounded, d, op, end)
+	const unlimited = 1 << 62
+	return run(l, unlimited, d, op, end)
 }
 
-// Run runs op so many times in all, over several goroutines; then it runs end, which counts as part of the run.
+// Run runs op ops times in total, in several goroutines, and then end, whose time counts as part of the run.
 func Run(l Workload, ops int64, op func(*Worker) error, end func() error) (Result, error) {
-	const unbounded = 1 << 62
-	return run(l, ops, unbounded, op, end)
+	const unlimited = 1 << 62
+	return run(l, ops, unlimited, op, end)
 }
 
 func run(l Workload, ops int64, d time.Duration, op func(*Worker) error, end func() error) (Result, error) {
 	var stop atomic.Bool
-	var left atomic.Int64 // taken a few at a time, so that all end together
+	var left atomic.Int64 // operations left; workers take a few at a time, so that all end together
 	left.Store(ops)
 	workers, errs := make([]*Worker, l.Goroutines), make([]error, l.Goroutines)
 	for i := range workers {
-		w := &Worker{rng: rand.NewPCG(l.Seed, uint64(i)), pages: uint64(l.Pages), Number: i}
-		if l.Value > 0 {
-			w.Values = NewValues(l.Seed+uint64(i), l.Value)
-		}
-		if l.Zipf > 0 {
-			w.zipf = rand.NewZipf(rand.New(w.rng), l.Zipf, 1, w.pages-1)
-		}
-		workers[i] = w
+		workers[i] = newWorker(l, i)
 	}
 	var wg sync.WaitGroup
 	start := time.Now()
@@ -149,6 +144,18 @@ func run(l Workload, ops int64, d time.Duration, op func(*Worker) error, end fun
 	return r, nil
 }
 
+func newWorker(l Workload, i int) *Worker {
+	w := &Worker{rng: rand.NewPCG(l.Seed, uint64(i)), pages: uint64(l.Pages), Number: i}
+	if l.Value > 0 {
+		w.Values = NewValues(l.Seed+uint64(i), l.Value)
+	}
+	if l.Zipf > 0 {
+		w.zipf = rand.NewZipf(rand.New(w.rng), l.Zipf, 1, w.pages-1)
+	}
+	return w
+}
+
+// loop runs op until stop is set or no operations are left.
 func (w *Worker) loop(stop *atomic.Bool, left *atomic.Int64, latencies bool, op func(*Worker) error) error {
 	const chunk = 16
 	for !stop.Load() {

@@ -8,23 +8,27 @@ import (
 	"pagecache/engine"
 )
 
-// Pagecache is our store.
+// Pagecache is a Store on the page cache.
 type Pagecache struct {
 	PC    *engine.PageCache[[]byte]
 	pages []page
 }
 
-// page keeps the state that the last write led to, as a database would in its own structures, so that the next one need not
-// read the page first. The state belongs to who has set busy; whoever finds it set goes on without.
+// page holds the version that the last write returned, as a database would in its own structures, so that the next
+// write need not read the page first. The goroutine that has set busy owns ptr; a goroutine that finds busy set
+// writes without ptr.
 type page struct {
 	busy atomic.Uint32 // 0 or 1
-	pid  atomic.Uint64 // 0: does not exist. Set once, under busy, after the page exists
-	ptr  engine.PagePtr[[]byte]
+	pid  atomic.Uint64 // 0: the page does not exist. Set once, by the owner of busy, after the page exists
+	ptr  version
 }
+
+// version is one version of a page.
+type version = engine.PagePtr[[]byte]
 
 var _ Store = (*Pagecache)(nil)
 
-// OpenPagecache makes a store for so many pages in dir. It is removed when it is closed.
+// OpenPagecache makes a store for the given number of pages in dir. Close removes it.
 func OpenPagecache(dir string, pages int, opts engine.Options) (*Pagecache, error) {
 	opts.Temporary = true
 	pc, err := engine.Open(dir, engine.Bytes{}, &opts)
@@ -36,24 +40,30 @@ func OpenPagecache(dir string, pages int, opts engine.Options) (*Pagecache, erro
 
 // Replace implements Store.
 func (s *Pagecache) Replace(i int, value []byte) error {
-	_, err := s.write(i, value, true)
+	_, err := s.write(i, value, asWhole)
 	return err
 }
 
 // Link implements Store.
 func (s *Pagecache) Link(i int, delta []byte) error {
-	_, err := s.write(i, delta, false)
+	_, err := s.write(i, delta, asDelta)
 	return err
 }
 
 // Commit implements Store.
 func (s *Pagecache) Commit(i int, delta []byte) error {
-	lsn, err := s.write(i, delta, false)
+	lsn, err := s.write(i, delta, asDelta)
 	if err == nil {
 		_, err = s.PC.MakeStable(lsn)
 	}
 	return err
 }
+
+// How write changes a page.
+const (
+	asDelta = false // by Link
+	asWhole = true  // by Replace
+)
 
 func (s *Pagecache) write(i int, frag []byte, whole bool) (engine.LSN, error) {
 	tx, err := s.PC.Begin()
@@ -64,10 +74,10 @@ func (s *Pagecache) write(i int, frag []byte, whole bool) (engine.LSN, error) {
 	p := &s.pages[i]
 	for !p.busy.CompareAndSwap(0, 1) {
 		if pid := p.pid.Load(); pid != 0 {
-			ptr, err := s.change(tx, engine.PageID(pid), engine.PagePtr[[]byte]{}, frag, whole)
+			ptr, err := s.change(tx, engine.PageID(pid), version{}, frag, whole)
 			return ptr.LastLSN(), err
 		}
-		runtime.Gosched() // somebody is allocating it; ends with that
+		runtime.Gosched() // until the owner of busy has allocated the page
 	}
 	defer p.busy.Store(0)
 	if p.pid.Load() == 0 {
@@ -87,9 +97,9 @@ func (s *Pagecache) write(i int, frag []byte, whole bool) (engine.LSN, error) {
 	return ptr.LastLSN(), nil
 }
 
-// change writes until it wins; losing tells the current state, so that ptr may be zero. It ends because each loss means that
-// somebody else has changed the page.
-func (s *Pagecache) change(tx *engine.Tx, pid engine.PageID, ptr engine.PagePtr[[]byte], frag []byte, whole bool) (engine.PagePtr[[]byte], error) {
+// change retries until its write wins. A write that loses returns the current version, so ptr may be zero at first.
+// The loop ends because each loss means that another goroutine has changed the page.
+func (s *Pagecache) change(tx *engine.Tx, pid engine.PageID, ptr version, frag []byte, whole bool) (version, error) {
 	for {
 		var won bool
 		var err error
@@ -102,7 +112,7 @@ func (s *Pagecache) change(tx *engine.Tx, pid engine.PageID, ptr engine.PagePtr[
 			return ptr, err
 		}
 		if ptr.IsZero() {
-			return ptr, fmt.Errorf("page %d is gone", pid)
+			return ptr, fmt.Errorf("page %d was freed", pid)
 		}
 	}
 }
@@ -118,7 +128,7 @@ func (s *Pagecache) Get(i int) (int, error) {
 	return len(p.Value), err
 }
 
-// PageID is the page's name in the store, 0 if it does not exist.
+// PageID returns the page's id in the store, or 0 if the page does not exist.
 func (s *Pagecache) PageID(i int) engine.PageID { return engine.PageID(s.pages[i].pid.Load()) }
 
 // Flush implements Store.

@@ -7,8 +7,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// Pebble is CockroachDB's LSM tree. A page is a key of 8 bytes; Link is a Merge with the default merger, which concatenates
-// as our Bytes does.
+// Pebble is a Store on CockroachDB's LSM tree. A page is a key of 8 bytes. Link is a Merge with the default merger,
+// which concatenates as engine.Bytes does.
 type Pebble struct {
 	DB    *pebble.DB
 	cache *pebble.Cache
@@ -16,19 +16,20 @@ type Pebble struct {
 
 var _ Store = (*Pebble)(nil)
 
-// quiet drops what Pebble logs, but not what is fatal.
+// quiet discards the messages that Pebble logs, except fatal ones.
 type quiet struct{}
 
-// Infof drops a message.
+// Infof discards a message.
 func (quiet) Infof(string, ...any) {}
 
-// Errorf drops a message; the error is returned too.
+// Errorf discards a message; the call that failed returns the error too.
 func (quiet) Errorf(string, ...any) {}
 
 // Fatalf ends the program, as Pebble expects.
 func (quiet) Fatalf(form string, args ...any) { log.Fatalf(form, args...) }
 
-// OpenPebble makes a store in dir, with options that suit the comparison: large memtables and a large cache, its write-ahead log on.
+// OpenPebble makes a store in dir, with options that suit the comparison: large memtables, a large cache, and the
+// write-ahead log.
 func OpenPebble(dir string) (*Pebble, error) {
 	s := &Pebble{cache: pebble.NewCache(512 << 20)}
 	db, err := pebble.Open(dir, &pebble.Options{

@@ -1,19 +1,19 @@
 package bench
 
-// Store keeps pages, numbered from 0. Its methods but Close are safe for concurrent use. What it is given it may keep,
-// so callers do not change it afterwards.
+// Store keeps pages, numbered from 0. All methods except Close are safe for concurrent use. A store may keep the
+// slices that it is given, so the caller must not modify them afterwards.
 type Store interface {
-	// Replace writes a whole page, which need not exist; it is durable soon.
+	// Replace writes a whole page, which need not exist. The write becomes durable later, at the latest by Flush.
 	Replace(page int, value []byte) error
-	// Link appends to a page that exists; it is durable soon.
+	// Link appends to a page that exists. The write becomes durable later, at the latest by Flush.
 	Link(page int, delta []byte) error
-	// Commit appends to a page that exists, and returns once that is durable.
+	// Commit appends to a page that exists, and returns once the write is durable.
 	Commit(page int, delta []byte) error
 	// Get returns the length of a page.
 	Get(page int) (int, error)
-	// Flush returns once all that was written is durable.
+	// Flush returns once all earlier writes are durable.
 	Flush() error
-	// Close closes the store; its files stay.
+	// Close closes the store.
 	Close() error
 }
 

@@ -5,8 +5,9 @@ import (
 	"math/rand/v2"
 )
 
-// Zipfian draws numbers below n, the first the most popular, with an exponent between 0 and 1, for which rand.Zipf is not made. (Gray and others,
-// Quickly Generating Billion-Record Synthetic Databases, 1994.) It belongs to one goroutine.
+// Zipfian draws numbers below n, of which 0 is the most popular, with an exponent between 0 and 1, which rand.Zipf
+// does not support. The method is that of Gray and others, Quickly Generating Billion-Record Synthetic Databases,
+// 1994. A Zipfian belongs to one goroutine.
 type Zipfian struct {
 	rng             *rand.Rand
 	n               float64
@@ -14,7 +15,7 @@ type Zipfian struct {
 	zeta, eta, half float64
 }
 
-// NewZipfian prepares drawing, which takes time for n.
+// NewZipfian returns a Zipfian with the exponent theta for numbers below n. It takes time proportional to n.
 func NewZipfian(rng *rand.Rand, theta float64, n int) *Zipfian {
 	z := &Zipfian{rng: rng, n: float64(n), theta: theta, alpha: 1 / (1 - theta), half: math.Pow(0.5, theta)}
 	zeta := func(n int) (sum float64) {

@@ -19,32 +19,32 @@ func TestRoots(t *testing.T) {
 	long := strings.Repeat("n", 5000)
 	steps := []struct {
 		name     string
-		old, new Option
-		want     Option
+		old, new PageID
+		want     PageID
 		won      bool
 	}{
-		{"a", None, Some(7), Some(7), true},
-		{"a", None, Some(8), Some(7), false},
-		{"a", Some(8), Some(9), Some(7), false},
-		{"a", Some(7), Some(9), Some(9), true},
-		{"", None, Some(0), Some(0), true},
-		{long, None, Some(format.MaxPageID), Some(format.MaxPageID), true},
-		{"b", Some(1), None, None, false},
-		{"b", None, None, None, true},
-		{"b", Option{PageID: 5}, Some(3), Some(3), true}, // holds nothing, whatever its id says
-		{"b", Some(3), None, None, true},
+		{"a", 0, 7, 7, true},
+		{"a", 0, 8, 7, false},
+		{"a", 8, 9, 7, false},
+		{"a", 7, 9, 9, true},
+		{"", 0, 1, 1, true}, // the lowest page that can be a root
+		{long, 0, format.MaxPageID, format.MaxPageID, true},
+		{"b", 1, 0, 0, false},
+		{"b", 0, 0, 0, true},
+		{"b", 0, 3, 3, true},
+		{"b", 3, 0, 0, true},
 	}
 	for i, s := range steps {
-		if got, won, err := pc.CASRoot(tx, []byte(s.name), s.old, s.new); err != nil || won != s.won || got != s.want {
+		if got, won, err := pc.CASRoot(tx, s.name, s.old, s.new); err != nil || won != s.won || got != s.want {
 			t.Errorf("step %d: %v %v %v", i, got, won, err)
 		}
 	}
 	for _, bad := range []PageID{format.MaxPageID + 1, 1 << 60} {
-		if _, _, err := pc.CASRoot(tx, []byte("c"), None, Some(bad)); !errors.Is(err, ErrUnsupported) {
+		if _, _, err := pc.CASRoot(tx, "c", 0, bad); !errors.Is(err, ErrPageRange) {
 			t.Errorf("root %d: %v", bad, err)
 		}
 	}
-	if _, _, err := pc.CASRoot(tx, make([]byte, 20<<10), None, Some(2)); !errors.Is(err, ErrTooLarge) {
+	if _, _, err := pc.CASRoot(tx, strings.Repeat("n", 20<<10), 0, 2); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("a name that no segment holds: %v", err)
 	}
 	tx.End()
@@ -53,16 +53,16 @@ func TestRoots(t *testing.T) {
 	defer closeTest(t, pc)
 	tx = begin(t, pc)
 	defer tx.End()
-	want := Meta{"a": 9, "": 0, long: format.MaxPageID}
+	want := Meta{"a": 9, "": 1, long: format.MaxPageID}
 	m, err := pc.Meta(tx)
 	if err != nil || fmt.Sprint(m) != fmt.Sprint(want) {
 		t.Errorf("%v %v", m, err)
 	}
 	m["a"] = 1 // the caller's copy
-	if pid, err := pc.Root(tx, []byte("a")); err != nil || pid != 9 {
+	if pid, err := pc.Root(tx, "a"); err != nil || pid != 9 {
 		t.Errorf("%d %v", pid, err)
 	}
-	if _, err := pc.Root(tx, []byte("b")); !errors.Is(err, ErrRootNotFound) {
+	if _, err := pc.Root(tx, "b"); !errors.Is(err, ErrRootNotFound) {
 		t.Error(err)
 	}
 }
@@ -248,8 +248,10 @@ func TestLogCalls(t *testing.T) {
 			t.Errorf("read %q at LSN %d, %v", b, c.lsn, c.ptr)
 		}
 	}
-	if it := l.Iter(0); it.Next() && l.StableLSN() < it.LSN() {
-		t.Error("iterated over what is not stable")
+	for r, err := range l.Records(0) {
+		if err != nil || l.StableLSN() < r.LSN {
+			t.Errorf("iterated over what is not stable: LSN %d, %v", r.LSN, err)
+		}
 	}
 	closeTest(t, l)
 	if _, _, err := l.Write(nil); !errors.Is(err, ErrClosed) {
@@ -267,17 +269,21 @@ func TestLogCalls(t *testing.T) {
 		if first < len(lsns) {
 			from = lsns[max(0, first)] - LSN(first%2)
 		}
-		it := l.Iter(from)
-		for i := first; i < len(lsns); i++ {
-			if !it.Next() || it.LSN() != lsns[i] || !bytes.Equal(it.Bytes(), want[i]) {
-				t.Fatalf("record %d from %d: LSN %d, %v", i, first, it.LSN(), it.Err())
+		i := first
+		for r, err := range l.Records(from) {
+			if i >= len(lsns) {
+				t.Fatalf("after the last record: LSN %d, %v", r.LSN, err)
 			}
-			if b, err := l.Read(it.LSN(), it.Ptr()); err != nil || !bytes.Equal(b, want[i]) {
+			if err != nil || r.LSN != lsns[i] || !bytes.Equal(r.Bytes, want[i]) {
+				t.Fatalf("record %d from %d: LSN %d, %v", i, first, r.LSN, err)
+			}
+			if b, err := l.Read(r.LSN, r.Ptr); err != nil || !bytes.Equal(b, want[i]) {
 				t.Fatalf("record %d read again: %v", i, err)
 			}
+			i++
 		}
-		if it.Next() || it.Err() != nil {
-			t.Errorf("after the last record: LSN %d, %v", it.LSN(), it.Err())
+		if i != len(lsns) {
+			t.Fatalf("from %d: ended before record %d", first, i)
 		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"pagecache/engine/internal/logstore"
 )
 
 // Every field that is out of its bounds is named, all in one error, and nothing is made.
@@ -65,14 +67,14 @@ func TestReopenWithOtherOptions(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "made", "on", "the", "way")
 	var want []string
 	for i, o := range []*Options{{SegmentSize: 64 << 10}, nil, {IO: IOSyscall, FlushEvery: -1}, {Direct: DirectOff, IOBuffers: 7}, {IO: IOSyscall, Direct: DirectOff},
-		{SegmentSize: 64 << 10, IDPersistInterval: 3, ConsolidateAfter: 1}, {SegmentMode: Linear, CacheCapacity: 1}} {
+		{SegmentSize: 64 << 10, IDPersistInterval: 3, ConsolidateAfter: 1}, {SegmentMode: SegmentModeLinear, CacheCapacity: 1}} {
 		pc := openTest(t, dir, o)
 		if pc.WasRecovered() != (i > 0) {
 			t.Errorf("opening %d: WasRecovered is %v", i, pc.WasRecovered())
 		}
 		tx := begin(t, pc)
 		for pid, v := range want {
-			if p, err := pc.Get(tx, FirstUserPage+PageID(pid)); err != nil || string(p.Value) != v || p.Kind != Materialized {
+			if p, err := pc.Get(tx, FirstUserPage+PageID(pid)); err != nil || string(p.Value) != v || p.Kind != KindMaterialized {
 				t.Fatalf("opening %d: page %d: %q %v", i, pid, p.Value, err)
 			}
 		}
@@ -82,7 +84,7 @@ func TestReopenWithOtherOptions(t *testing.T) {
 		}
 		tx.End()
 		s := pc.Stats()
-		if s.Dir != dir || s.Pages != int64(i+1) || s.Generation != uint64(i+1) || o != nil && o.IO == IOSyscall && !strings.Contains(s.Device, "system calls") {
+		if s.Dir != dir || s.Pages.InUse != int64(i+1) || s.Generation != uint64(i+1) || o != nil && o.IO == IOSyscall && !strings.Contains(s.Log.Device, "system calls") {
 			t.Errorf("%+v", s)
 		}
 		closeTest(t, pc)
@@ -93,10 +95,10 @@ func TestReopenWithOtherOptions(t *testing.T) {
 			t.Errorf("segments of another size: %v", err)
 		}
 	}
-	if _, err := OpenLog(dir, nil); !errors.Is(err, ErrUnsupported) {
+	if _, err := OpenLog(dir, nil); !errors.Is(err, ErrKind) {
 		t.Errorf("a page store opened as a log: %v", err)
 	}
-	if pc := openTest(t, dir, nil); pc.Stats().Pages != int64(len(want)) {
+	if pc := openTest(t, dir, nil); pc.Stats().Pages.InUse != int64(len(want)) {
 		t.Error("a refused opening changed something")
 	} else {
 		closeTest(t, pc)
@@ -138,7 +140,7 @@ func TestStrayFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, superTmpName), []byte("half a superblock"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "superblock.tmp"), []byte("half a superblock"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -160,9 +162,9 @@ func TestPlacesOfFiles(t *testing.T) {
 		"dangling":  func(p string) error { return os.Symlink(filepath.Join(filepath.Dir(p), "nowhere"), p) },
 		"device":    func(p string) error { return os.Symlink("/dev/null", p) },
 	} {
-		for _, file := range []string{logName, superName} {
+		for _, file := range []string{logstore.LogName, logstore.SuperName} {
 			dir := t.TempDir()
-			if file == superName { // of a store that there is
+			if file == logstore.SuperName { // of a store that there is
 				closeTest(t, openTest(t, dir, &Options{SegmentSize: 16 << 10}))
 				if err := os.Remove(filepath.Join(dir, file)); err != nil {
 					t.Fatal(err)
@@ -239,7 +241,7 @@ func TestClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	soon(t, "closing under a Tx", func() {
-		if err := pc.Close(); err == nil || !strings.Contains(err.Error(), "1 Txs") {
+		if err := pc.Close(); err == nil || !strings.Contains(err.Error(), "1 transactions") {
 			t.Errorf("%v", err)
 		}
 	})
@@ -261,7 +263,7 @@ func TestLogIsNoPageStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	closeTest(t, l)
-	if _, err := Open(dir, Bytes{}, nil); !errors.Is(err, ErrUnsupported) {
+	if _, err := Open(dir, Bytes{}, nil); !errors.Is(err, ErrKind) {
 		t.Errorf("a log opened as a page store: %v", err)
 	}
 	if l, err = OpenLog(dir, nil); err != nil {
@@ -271,7 +273,7 @@ func TestLogIsNoPageStore(t *testing.T) {
 	if b, err := l.Read(lsn, ptr); err != nil || string(b) != "record" {
 		t.Errorf("%q %v", b, err)
 	}
-	if names, err := os.ReadDir(dir); err != nil || !slices.ContainsFunc(names, func(e fs.DirEntry) bool { return e.Name() == logName }) {
+	if names, err := os.ReadDir(dir); err != nil || !slices.ContainsFunc(names, func(e fs.DirEntry) bool { return e.Name() == logstore.LogName }) {
 		t.Error(names, err)
 	}
 }

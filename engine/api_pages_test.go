@@ -27,7 +27,7 @@ func small(t *testing.T) (*PageCache[[]byte], *Tx) {
 func TestPagesThatAreNot(t *testing.T) {
 	pc, tx := small(t)
 	for _, pid := range []PageID{FirstUserPage, 5, 4096, format.MaxPageID, format.MaxPageID + 1, math.MaxUint64} {
-		if p, err := pc.Get(tx, pid); err != nil || p.Kind != Unallocated || p.Value != nil || !p.Ptr.IsZero() {
+		if p, err := pc.Get(tx, pid); err != nil || p.Kind != KindUnallocated || p.Value != nil || !p.Ptr.IsZero() {
 			t.Errorf("Get of page %d: %+v %v", pid, p, err)
 		}
 		if ptr, frags, err := pc.Fragments(tx, pid); err != nil || !ptr.IsZero() || frags != nil {
@@ -53,15 +53,15 @@ func TestPagesThatAreNot(t *testing.T) {
 		_, _, errFree := pc.Free(tx, pid, PagePtr[[]byte]{})
 		_, _, errFrags := pc.Fragments(tx, pid)
 		for _, err := range []error{errLink, errReplace, errFree, errFrags} {
-			if !errors.Is(err, ErrUnsupported) {
+			if !errors.Is(err, ErrReserved) {
 				t.Errorf("page %d: %v", pid, err)
 			}
 		}
 	}
-	if _, _, err := pc.CASRoot(tx, []byte("r"), None, Some(9)); err != nil {
+	if _, _, err := pc.CASRoot(tx, "r", 0, 9); err != nil {
 		t.Fatal(err)
 	}
-	if p, err := pc.Get(tx, format.MetaPage); err != nil || p.Kind != MetaPage || p.Value != nil {
+	if p, err := pc.Get(tx, format.MetaPage); err != nil || p.Kind != KindMeta || p.Value != nil {
 		t.Errorf("page 0: %+v %v", p, err)
 	}
 }
@@ -88,7 +88,7 @@ func TestSwaps(t *testing.T) {
 		t.Errorf("%+v %v", p, err)
 	}
 	freed := must(t)(pc.Free(tx, pid, third))
-	if p, err := pc.Get(tx, pid); err != nil || p.Kind != Free || p.Value != nil {
+	if p, err := pc.Get(tx, pid); err != nil || p.Kind != KindFree || p.Value != nil {
 		t.Errorf("%+v %v", p, err)
 	}
 	for _, old := range []PagePtr[[]byte]{third, freed, {}} { // a second Free is an answer: trap 2
@@ -124,8 +124,8 @@ func TestTxOfCalls(t *testing.T) {
 		_, errs["Get"] = pc.Get(tx, pid)
 		_, _, errs["Fragments"] = pc.Fragments(tx, pid)
 		_, errs["Meta"] = pc.Meta(tx)
-		_, errs["Root"] = pc.Root(tx, nil)
-		_, _, errs["CASRoot"] = pc.CASRoot(tx, nil, None, None)
+		_, errs["Root"] = pc.Root(tx, "")
+		_, _, errs["CASRoot"] = pc.CASRoot(tx, "", 0, 0)
 		for what, err := range errs {
 			if !errors.Is(err, ErrTxEnded) {
 				t.Errorf("%s in a Tx that is %s: %v", what, name, err)
@@ -136,8 +136,8 @@ func TestTxOfCalls(t *testing.T) {
 	if b.TS() <= a.TS() || a.TS() <= tx.TS() {
 		t.Errorf("timestamps %d, %d, %d", tx.TS(), a.TS(), b.TS())
 	}
-	if s := pc.Stats(); s.OpenTxs != 3 || s.OldestTx != tx.TS() {
-		t.Errorf("%d Txs, the oldest %d", s.OpenTxs, s.OldestTx)
+	if s := pc.Stats(); s.Txs.Open != 3 || s.Txs.Oldest != tx.TS() {
+		t.Errorf("%d Txs, the oldest %d", s.Txs.Open, s.Txs.Oldest)
 	}
 	a.End()
 	b.End()
@@ -150,7 +150,7 @@ func TestSizes(t *testing.T) {
 	o := &Options{SegmentSize: segment, ConsolidateAfter: 2}
 	most := format.MaxBody(segment)
 	pc := openTest(t, dir, o)
-	pc.blobs.limit = most
+	pc.blobs.SetMaxLen(most)
 	tx := begin(t, pc)
 	values := [][]byte{nil, {}, {0}, make([]byte, 7), bytes.Repeat([]byte{1}, 8), bytes.Repeat([]byte{2}, most-1), bytes.Repeat([]byte{3}, most)}
 	for _, v := range values {
@@ -222,7 +222,7 @@ func TestFragments(t *testing.T) {
 	check("3", "2", "1", "0")
 	ptr = must(t)(pc.Link(tx, pid, ptr, []byte("4"))) // one above ConsolidateAfter
 	check("01234")
-	if n := pc.Stats().Consolidations; n != 1 {
+	if n := pc.Stats().Pages.Consolidations; n != 1 {
 		t.Errorf("%d consolidations", n)
 	}
 	must(t)(pc.Link(tx, pid, ptr, []byte("5"))) // the consolidation did not take the state away: rule 6

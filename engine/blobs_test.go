@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"pagecache/engine/internal/seam"
 	"pagecache/internal/simdisk"
 	"pagecache/segments/format"
 )
@@ -25,7 +26,7 @@ func random(n int, seed uint64) []byte {
 // blobNames returns the files of blobs.
 func blobNames(t testing.TB, pc *PageCache[[]byte]) []string {
 	t.Helper()
-	names, err := pc.fs.ReadDir(pc.blobs.dir)
+	names, err := pc.core.store.FS.ReadDir(pc.blobs.Dir())
 	if ignore(err, os.ErrNotExist) != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +37,7 @@ func blobNames(t testing.TB, pc *PageCache[[]byte]) []string {
 // replaced, freed or merged into another, what replaced them is stable and nobody looks at them any more. Proves rule 4; trap 4.
 func TestBlobs(t *testing.T) {
 	d := simdisk.New(1, simdisk.Options{})
-	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, ConsolidateAfter: 3, fs: d, eager: true}
+	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, ConsolidateAfter: 3, seam: seam.Options{Eager: true, FS: d}}
 	pc := openTest(t, "/store", o)
 	tx := begin(t, pc)
 	want := map[PageID][]byte{}
@@ -63,7 +64,7 @@ func TestBlobs(t *testing.T) {
 		}
 	}
 	check("written", 4)
-	if s := pc.Stats(); s.Blobs != 4 || s.BlobBytes < 1<<20 || s.LiveBytes > 8<<10 {
+	if s := pc.Stats(); s.Space.Blobs != 4 || s.Space.BlobBytes < 1<<20 || s.Space.LiveBytes > 8<<10 {
 		t.Errorf("%+v", s)
 	}
 	old, err := pc.Get(tx, 5)
@@ -143,7 +144,7 @@ func TestBlobFailures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pc.blobs.limit = 1 << 20
+	pc.blobs.SetMaxLen(1 << 20)
 	if _, _, err := pc.Replace(tx, pid, ptr, make([]byte, 1<<20+1)); !errors.Is(err, ErrTooLarge) {
 		t.Error(err)
 	}
@@ -183,8 +184,8 @@ func TestDamagedBlob(t *testing.T) {
 		t.Fatal(err)
 	}
 	tx.End()
-	name, another := filepath.Join(pc.blobs.dir, blobNames(t, pc)[0]), filepath.Join(pc.blobs.dir, blobNames(t, pc)[1])
-	stray := filepath.Join(pc.blobs.dir, "README")
+	name, another := filepath.Join(pc.blobs.Dir(), blobNames(t, pc)[0]), filepath.Join(pc.blobs.Dir(), blobNames(t, pc)[1])
+	stray := filepath.Join(pc.blobs.Dir(), "README")
 	if err := os.WriteFile(stray, []byte("hello"), 0o644); err != nil {
 		t.Fatal(err)
 	}

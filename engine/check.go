@@ -4,41 +4,44 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 
+	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/seam"
 	"pagecache/segments/format"
 )
 
-// CheckReport is what Check looked at.
+// A CheckReport says what Check verified.
 type CheckReport struct {
 	Segments  int   // slots that hold a part of the log
 	Pages     int64 // pages with a value
 	Fragments int64 // messages that they consist of
 	Blobs     int64
-	Bytes     int64 // of values, as they are encoded
+	Bytes     int64 // of encoded values
 	Records   int64 // of a standalone log
-	Strays    int64 // blobs that no page refers to, as a crash leaves them: the next opening removes them
+	Strays    int64 // blobs that no page refers to, as a crash leaves them; the next Open removes them
 	Problems  int
-	Snapshot  string // the snapshot that was compared with the log; empty: there is none
+	Snapshot  string // path of the snapshot that was compared with the log; empty if there is none
 }
 
-// Check verifies every byte that matters of a store or a standalone log that is not open for writing: superblock, segment headers, every message of the log,
-// the chains of the pages, values and blobs; the snapshot, block by block and page by page, against the log alone; and the accounts of space and free ids against
-// what is there. Nothing is written. Each problem is given to found, with its place. The error is that of a check that could not be done, such as
-// ErrLocked. Of opts, which may be nil, SnapshotDir and Logger are used.
+// Check verifies every byte that matters of a store or standalone log that is not open for writing: superblock, segment headers,
+// every message of the log, the chains of the pages, values and blobs; the snapshot, block by block and page by page, against the
+// log alone; and the accounts of space and free ids. It writes nothing. It calls found for each problem, with its place. The
+// returned error says why the check could not be done, such as ErrLocked. Of opts, which may be nil, it uses SnapshotDir and
+// Logger.
 func Check(dir string, opts *Options, found func(problem error)) (CheckReport, error) {
 	var o Options
 	if opts != nil {
-		o = Options{SnapshotDir: opts.SnapshotDir, Logger: opts.Logger, fs: opts.fs}
+		o = Options{SnapshotDir: opts.SnapshotDir, Logger: opts.Logger, seam: seam.Options{FS: opts.seam.FS}}
 	}
 	o.ReadOnly = true
 	c := &checker{o: o, dir: dir, found: found}
-	isLog, err := c.isLog()
+	full := o.withDefaults()
+	sb, err := logstore.ReadSuper(full.seam.FS, dir)
 	if err != nil {
 		return c.r, c.problem(err)
 	}
-	if isLog {
+	if sb.Log {
 		return c.r, c.log()
 	}
 	return c.r, c.pages()
@@ -51,7 +54,7 @@ type checker struct {
 	r     CheckReport
 }
 
-// problem reports what is wrong with the store, and returns what is not that.
+// problem reports an error that is a problem of the store, and returns any other.
 func (c *checker) problem(err error) error {
 	if err == nil || !errors.Is(err, ErrCorrupt) && !errors.Is(err, format.ErrSnapshot) && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -61,64 +64,43 @@ func (c *checker) problem(err error) error {
 	return nil
 }
 
-func (c *checker) isLog() (bool, error) {
-	s := &store{opts: c.o.withDefaults(), dir: c.dir}
-	s.fs = s.opts.fs
-	b, err := s.readSmall(filepath.Join(c.dir, superName), format.SuperblockSize)
-	if err != nil {
-		return false, err
-	}
-	sb, err := format.DecodeSuperblock(b)
-	if errors.Is(err, format.ErrSuperVersion) {
-		return false, fmt.Errorf("%w: %w", ErrUnsupported, err)
-	} else if err != nil {
-		return false, damagedFile(filepath.Join(c.dir, superName), err.Error(), err)
-	}
-	return sb.Log, nil
-}
-
 func (c *checker) log() error {
 	l, err := OpenLog(c.dir, &c.o)
 	if err != nil {
 		return c.problem(err)
 	}
 	defer l.Close()
-	c.r.Segments = l.Stats().SegmentsInUse
-	it := l.Iter(0)
-	for it.Next() {
+	c.r.Segments = l.Stats().Space.SegmentsInUse
+	for r, err := range l.Records(0) {
+		if err != nil {
+			return c.problem(err)
+		}
 		c.r.Records++
-		c.r.Bytes += int64(len(it.Bytes()))
+		c.r.Bytes += int64(len(r.Bytes))
 	}
-	return c.problem(it.Err())
+	return nil
 }
 
-// raw are pages as they are on disk.
-type raw struct{ Bytes }
+// encodedPages is the Materializer of pages as they are on disk.
+type encodedPages struct{ Bytes }
 
 func (c *checker) pages() error {
 	alone := c.o
-	alone.logAlone = true
-	truth, err := Open(c.dir, raw{}, &alone)
+	alone.seam.LogAlone = true
+	truth, err := Open(c.dir, encodedPages{}, &alone)
 	if err != nil {
 		return c.problem(err)
 	}
 	defer truth.Close()
-	c.r.Segments = truth.Stats().SegmentsInUse
+	c.r.Segments = truth.Stats().Space.SegmentsInUse
 	live := map[format.BlobID]bool{}
-	next := PageID(truth.pages.next.Load())
-	for pid := PageID(0); pid < next; pid++ {
+	for pid := PageID(0); pid < truth.pages.IDs.Next(); pid++ {
 		if err := c.page(truth, pid, live); err != nil {
 			return err
 		}
 	}
-	names, err := truth.fs.ReadDir(truth.blobs.dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if c.r.Strays, err = truth.blobs.Strays(func(id format.BlobID) bool { return live[id] }); err != nil {
 		return err
-	}
-	for _, name := range names {
-		if id, ok := format.ParseBlobID(name); ok && !live[id] {
-			c.r.Strays++
-		}
 	}
 	if err := c.accounts(truth, "the log alone"); err != nil {
 		return err
@@ -126,118 +108,89 @@ func (c *checker) pages() error {
 	return c.snapshots(truth)
 }
 
-// page verifies what a page consists of.
+// page verifies the messages that a page consists of.
 func (c *checker) page(pc *PageCache[[]byte], pid PageID, live map[format.BlobID]bool) error {
-	_, head, err := pc.head(pid)
-	if err != nil || head == nil || head.Kind() != pagestack.KindOnDisk {
+	_, h, err := pc.pages.Find(pid)
+	if err != nil || h == nil || h.Kind() != pagestack.KindOnDisk {
 		return c.problem(err)
 	}
 	c.r.Pages++
-	head.Refs(func(r pagestack.Ref) {
+	h.Refs(func(r pagestack.Ref) {
 		c.r.Fragments++
 		if r.Ptr.Blob {
 			c.r.Blobs++
-			if ptr, e := pc.blobAt(r); e == nil {
+			if ptr, e := pc.core.store.Blob(r.LSN, r.Ptr); e == nil {
 				live[ptr.ID] = true
 			}
 		}
-		b, _, e := pc.value(pid, r.LSN, r.Ptr)
+		b, _, e := pc.encoded(pid, r)
 		c.r.Bytes += int64(len(b))
 		err = errors.Join(err, c.problem(e))
 	})
 	return err
 }
 
-// accounts compares the accounts of space and free ids with what is there.
-func (c *checker) accounts(pc *PageCache[[]byte], of string) error {
-	var unsure error
-	err := pc.checkAccounts(func(what string) {
-		unsure = errors.Join(unsure, c.problem(damagedFile(filepath.Join(pc.dir, logName), what+", by "+of, nil)))
+// accounts compares the accounts of space and free ids with the pages. source says what the store was opened from.
+func (c *checker) accounts(pc *PageCache[[]byte], source string) error {
+	var failed error
+	err := pc.pages.CheckAccounts(func(problem string) {
+		failed = errors.Join(failed, c.problem(logstore.CorruptFile(pc.core.store.LogFile(), problem+", by "+source, nil)))
 	})
-	return errors.Join(unsure, c.problem(err))
+	return errors.Join(failed, c.problem(err))
 }
 
-// checkAccounts says what is wrong with the accounts of space and free ids. Nothing is at work meanwhile.
-func (pc *PageCache[P]) checkAccounts(wrong func(what string)) error {
-	live := map[format.SegmentID]int64{}
-	free, size := int64(0), int64(pc.super.SegmentSize)
-	for pid := PageID(0); pid < PageID(pc.pages.next.Load()); pid++ {
-		_, head, err := pc.head(pid)
-		if err != nil {
-			return err
-		}
-		if pid >= FirstUserPage && (head == nil || head.Kind() == pagestack.KindFree) {
-			free++
-		}
-		head.Refs(func(r pagestack.Ref) {
-			live[format.SegmentID(int64(r.Ptr.Off)/size)] += int64(format.AlignUp(int(r.Ptr.Len)))
-		})
-	}
-	slots, _, _ := pc.space.Totals()
-	for id := range format.SegmentID(slots) {
-		if n := pc.space.Segment(id).Live(); n != live[id] {
-			wrong(fmt.Sprintf("%d bytes are live in slot %v, accounted for are %d", live[id], id, n))
-		}
-	}
-	if n := pc.pages.spare.Load(); n != free {
-		wrong(fmt.Sprintf("%d page ids are free, accounted for are %d", free, n))
-	}
-	return nil
-}
-
-// snapshots verifies every snapshot, and compares the store that is opened with the newest good one with truth, page by page.
+// snapshots verifies every snapshot, and compares the store as opened from the newest good one with truth, page by page.
 func (c *checker) snapshots(truth *PageCache[[]byte]) error {
-	numbers, err := truth.snapshotNumbers()
+	numbers, err := truth.snaps.Numbers()
 	if err != nil {
 		return err
 	}
 	for _, n := range numbers {
-		name := truth.snapshotName(n)
-		err := truth.openSnapshot(n)
-		if snap := truth.snaps.base; err == nil {
-			if err = snap.Check(); err != nil {
-				err = snap.Corrupt(err)
+		if err := truth.snaps.Verify(n); err != nil {
+			if err := c.problem(fmt.Errorf("%s: %w", truth.snaps.Path(n), err)); err != nil {
+				return err
 			}
-			truth.snaps.close()
-			truth.snaps.base = nil
-		}
-		if err != nil {
-			err = c.problem(fmt.Errorf("%s: %w", name, err))
-		}
-		if err != nil {
-			return err
 		}
 	}
-	pc, err := Open(c.dir, raw{}, &c.o)
+	pc, err := Open(c.dir, encodedPages{}, &c.o)
 	if err != nil {
 		return c.problem(err)
 	}
 	defer pc.Close()
-	if pc.snaps.base == nil {
+	if pc.snaps.Base == nil {
 		return nil
 	}
-	c.r.Snapshot = pc.snapshotName(pc.snaps.base.Number)
-	for pid := PageID(0); pid < PageID(max(pc.pages.next.Load(), truth.pages.next.Load())); pid++ {
-		_, want, err := truth.head(pid)
-		if err == nil {
-			var got *head
-			if _, got, err = pc.head(pid); err == nil && describe(got) != describe(want) {
-				err = pc.snaps.base.CorruptPage(pid, fmt.Errorf("the page is %s, by the log alone %s", describe(got), describe(want)))
-			}
-		}
-		if err := c.problem(err); err != nil {
+	c.r.Snapshot = pc.snaps.Path(pc.snaps.Base.Number)
+	for pid := PageID(0); pid < max(pc.pages.IDs.Next(), truth.pages.IDs.Next()); pid++ {
+		if err := c.problem(comparePage(pid, pc, truth)); err != nil {
 			return err
 		}
 	}
 	return c.accounts(pc, "the snapshot")
 }
 
-// describe says what a page consists of.
-func describe(e *head) string {
-	if e == nil || e.Kind() == pagestack.KindFree {
+// comparePage reports a page that consists of other messages in pc than in truth.
+func comparePage(pid PageID, pc, truth *PageCache[[]byte]) error {
+	_, want, err := truth.pages.Find(pid)
+	if err != nil {
+		return err
+	}
+	_, got, err := pc.pages.Find(pid)
+	if err != nil {
+		return err
+	}
+	if g, w := messagesOf(got), messagesOf(want); g != w {
+		return pc.snaps.Base.CorruptPage(pid, fmt.Errorf("the page is %s, by the log alone %s", g, w))
+	}
+	return nil
+}
+
+// messagesOf names the messages that a page consists of.
+func messagesOf(h *head) string {
+	if h == nil || h.Kind() == pagestack.KindFree {
 		return "free"
 	}
 	s := ""
-	e.Refs(func(r pagestack.Ref) { s += fmt.Sprintf(" %v at %v", r.LSN, r.Ptr) })
+	h.Refs(func(r pagestack.Ref) { s += fmt.Sprintf(" %v at %v", r.LSN, r.Ptr) })
 	return "LSN" + s
 }

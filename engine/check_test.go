@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/seam"
 	"pagecache/internal/simdisk"
 	"pagecache/segments/format"
 )
@@ -16,7 +17,7 @@ import (
 func checked(t *testing.T) (*simdisk.Disk, *Options, string) {
 	t.Helper()
 	d := simdisk.New(1, simdisk.Options{})
-	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, ConsolidateAfter: 4, Compression: CompressionZstd, CompressionLevel: 1, fs: d, eager: true}
+	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, ConsolidateAfter: 4, Compression: CompressionZstd, CompressionLevel: 1, seam: seam.Options{Eager: true, FS: d}}
 	pc := openTest(t, "/store", o)
 	for round := range uint64(3) {
 		busy(t, pc, 200, round)
@@ -49,8 +50,8 @@ func TestCheck(t *testing.T) {
 		t.Errorf("an open store: %v", err)
 	}
 	var refs []DiskPtr // of what is current
-	for pid := PageID(0); pid < PageID(pc.pages.next.Load()); pid++ {
-		_, head, err := pc.head(pid)
+	for pid := PageID(0); pid < PageID(pc.pages.IDs.Next()); pid++ {
+		_, head, err := pc.pages.Find(pid)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,7 +62,7 @@ func TestCheck(t *testing.T) {
 		hurt := d.Copy()
 		hurt.FlipBit("/store/log", int64(refs[i].Off)+int64(refs[i].Len)/2, uint(i%8))
 		o := *o
-		o.fs, problems = hurt, nil
+		o.seam.FS, problems = hurt, nil
 		if r, err := Check("/store", &o, found); err != nil || r.Problems == 0 || len(problems) != r.Problems || !strings.Contains(problems[0], "/store") {
 			t.Errorf("%v flipped: %+v, %v, %q", refs[i], r, err, problems)
 		}
@@ -72,7 +73,7 @@ func TestCheck(t *testing.T) {
 			continue // the log is enough
 		}
 		o := *o
-		o.fs, problems = hurt, nil
+		o.seam.FS, problems = hurt, nil
 		if r, err := Check("/store", &o, found); err != nil || r.Problems == 0 {
 			t.Errorf("without %s: %+v, %v", name, r, err)
 		}
@@ -81,7 +82,7 @@ func TestCheck(t *testing.T) {
 		hurt := d.Copy()
 		hurt.FlipBit("/store/"+name, 5000, 1)
 		o := *o
-		o.fs, problems = hurt, nil
+		o.seam.FS, problems = hurt, nil
 		if r, err := Check("/store", &o, found); err != nil || r.Problems != 1 || !strings.Contains(problems[0], name) {
 			t.Errorf("%s flipped: %+v, %v, %q", name, r, err, problems)
 		}
@@ -115,7 +116,7 @@ func TestCheckLog(t *testing.T) {
 	}
 	var lost []string
 	r, err := Salvage("/store", "/saved", o, func(what string) { lost = append(lost, what) })
-	if err != nil || r.Records != 99 || len(lost) != 1 || !strings.Contains(lost[0], "528 bytes") {
+	if err != nil || r.Records != 99 || len(lost) != 1 || !strings.Contains(lost[0], "528 corrupt bytes") {
 		t.Errorf("%+v, %v, %q", r, err, lost)
 	}
 	l, err = OpenLog("/saved", o)
@@ -133,7 +134,7 @@ func TestSalvageWhole(t *testing.T) {
 	d, o, want := checked(t)
 	var lost []string
 	r, err := Salvage("/store", "/saved", o, func(what string) { lost = append(lost, what) })
-	if err != nil || len(lost) > 0 || r.Pages == 0 || r.Lost+r.Damaged > 0 {
+	if err != nil || len(lost) > 0 || r.Pages == 0 || r.Lost+r.Corrupt > 0 {
 		t.Fatalf("%+v, %v, %q", r, err, lost)
 	}
 	if _, err := Salvage("/store", "/saved", o, func(string) {}); err == nil {
@@ -166,7 +167,7 @@ func TestSalvageWhole(t *testing.T) {
 func TestSalvageMergesNothing(t *testing.T) {
 	const deltas = 5
 	for _, verbatim := range []bool{false, true} {
-		pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, verbatim: verbatim})
+		pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, seam: seam.Options{Verbatim: verbatim}})
 		tx := begin(t, pc)
 		pid, ptr, err := pc.Allocate(tx, []byte("0"))
 		for n := 1; n < deltas && err == nil; n++ {
@@ -195,7 +196,7 @@ func TestSalvageMergesNothing(t *testing.T) {
 // Whatever is damaged, what is not is saved, and no page has a value that it never had.
 func TestSalvageDamaged(t *testing.T) {
 	d := simdisk.New(3, simdisk.Options{})
-	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, fs: d}
+	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{FS: d}}
 	pc := openTest(t, "/store", o)
 	history := map[PageID]map[string]bool{}
 	tx := begin(t, pc)
@@ -207,7 +208,7 @@ func TestSalvageDamaged(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if p.Kind == Unallocated {
+			if p.Kind == KindUnallocated {
 				if pid, _, err = pc.Allocate(tx, v); err != nil {
 					t.Fatal(err)
 				}
@@ -218,7 +219,7 @@ func TestSalvageDamaged(t *testing.T) {
 			history[pid][string(v)] = true
 		}
 	}
-	if _, _, err := pc.CASRoot(tx, []byte("root"), None, Some(5)); err != nil {
+	if _, _, err := pc.CASRoot(tx, "root", 0, 5); err != nil {
 		t.Fatal(err)
 	}
 	tx.End()
@@ -243,7 +244,7 @@ func TestSalvageDamaged(t *testing.T) {
 		}
 		hurt.WriteFile("/store/log", b)
 		o := *o
-		o.fs = hurt
+		o.seam.FS = hurt
 		var lost []string
 		r, err := Salvage("/store", "/saved", &o, func(what string) { lost = append(lost, what) })
 		if err != nil {
@@ -255,10 +256,10 @@ func TestSalvageDamaged(t *testing.T) {
 		saved := int64(0)
 		for pid, values := range history {
 			p, err := pc.Get(tx, pid)
-			if err != nil || p.Kind == Materialized && !values[string(p.Value)] {
+			if err != nil || p.Kind == KindMaterialized && !values[string(p.Value)] {
 				t.Errorf("%s at %d: page %d: %.10q, %v", what, at, pid, p.Value, err)
 			}
-			if p.Kind == Materialized {
+			if p.Kind == KindMaterialized {
 				saved++
 			}
 		}

@@ -12,7 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/seam"
 	"pagecache/internal/simdisk"
 	"pagecache/segments/format"
 )
@@ -21,7 +23,7 @@ import (
 // is written again. Blobs too. Proves rule 3.
 func TestValueGivenBack(t *testing.T) {
 	for _, size := range []int{3000, 8000} {
-		o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, eager: true}
+		o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{Eager: true}}
 		dir := t.TempDir()
 		pc := openTest(t, dir, o)
 		pids := some(t, pc, 10, size)
@@ -64,7 +66,7 @@ func TestValueGivenBack(t *testing.T) {
 func TestPartOfASlot(t *testing.T) {
 	for _, extra := range []int{1, 4096, 16<<10 - 1} {
 		d := simdisk.New(1, simdisk.Options{})
-		o := &Options{SegmentSize: 16 << 10, IOBuffers: 3, FlushEvery: -1, fs: d}
+		o := &Options{SegmentSize: 16 << 10, IOBuffers: 3, FlushEvery: -1, seam: seam.Options{FS: d}}
 		pc := openTest(t, "/store", o)
 		some(t, pc, 30, 1500)
 		closeTest(t, pc)
@@ -75,7 +77,7 @@ func TestPartOfASlot(t *testing.T) {
 		}
 		want := contentsOf(t, pc)
 		closeTest(t, pc)
-		for _, o.logAlone = range []bool{true, false} {
+		for _, o.seam.LogAlone = range []bool{true, false} {
 			pc = openTest(t, "/store", o)
 			if contentsOf(t, pc) != want {
 				t.Errorf("%d bytes too many: the contents differ", extra)
@@ -100,7 +102,7 @@ func TestCloseWhileCleaning(t *testing.T) {
 	pc := openTest(t, dir, o)
 	pids := some(t, pc, 2000, 50)
 	closeTest(t, pc)
-	o.eager = true
+	o.seam.Eager = true
 	s, err := Open[[]byte](dir, slow{nap: 30 * time.Millisecond}, o)
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +110,7 @@ func TestCloseWhileCleaning(t *testing.T) {
 	tx, _ := s.Begin()
 	for i, pid := range pids {
 		if i%4 == 0 {
-			_, e, err := s.head(pid)
+			_, e, err := s.pages.Find(pid)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -116,7 +118,7 @@ func TestCloseWhileCleaning(t *testing.T) {
 		}
 	}
 	tx.End()
-	s.kickCleaner()
+	s.cleaner.Kick()
 	time.Sleep(200 * time.Millisecond)
 	start := time.Now()
 	if err := s.Close(); err != nil || time.Since(start) > 4*time.Second {
@@ -131,7 +133,7 @@ func TestCloseWithHungCleaner(t *testing.T) {
 	}
 	t.Parallel()
 	d := simdisk.New(3, simdisk.Options{})
-	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, fs: d}
+	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{FS: d}}
 	pc := openTest(t, "/store", o)
 	pids := some(t, pc, 100, 1500)
 	if _, err := pc.Flush(); err != nil {
@@ -153,8 +155,7 @@ func TestCloseWithHungCleaner(t *testing.T) {
 	}
 	d.Hang(true)
 	defer d.Hang(false)
-	pc.opts.foreground, pc.opts.eager = false, true
-	pc.startCleaner()
+	pc.cleaner.Restart(true)
 	time.Sleep(300 * time.Millisecond)
 	done := make(chan error, 1)
 	go func() { done <- pc.Close() }()
@@ -171,7 +172,7 @@ func TestCloseWithHungCleaner(t *testing.T) {
 // Pages that leave much of each segment unused are not moved for ever: what is moved is in proportion to what is written.
 func TestCleaningEnds(t *testing.T) {
 	d := simdisk.New(3, simdisk.Options{})
-	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, fs: d}
+	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{FS: d}}
 	pc := openTest(t, "/store", o)
 	defer closeTest(t, pc)
 	pc.inline = 12000 // not in blobs
@@ -194,15 +195,15 @@ func TestCleaningEnds(t *testing.T) {
 			t.Fatalf("no end: %+v", pc.Stats())
 		}
 	}
-	if s := pc.Stats(); s.BytesMoved > 8*60*9000 || pc.behind() {
-		t.Errorf("after %d steps %d bytes were moved; writers wait: %v", n, s.BytesMoved, pc.behind())
+	if s := pc.Stats(); s.Space.BytesMoved > 8*60*9000 || pc.cleaner.Behind() {
+		t.Errorf("after %d steps %d bytes were moved; writers wait: %v", n, s.Space.BytesMoved, pc.cleaner.Behind())
 	}
 }
 
 // A disk that is full of garbage is no dead end: what is kept in reserve is enough to free pages, to end batches and to clean. Proves rule 9.
 func TestFullOfGarbage(t *testing.T) {
 	d := simdisk.New(3, simdisk.Options{})
-	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, fs: d}
+	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{FS: d}}
 	pc := openTest(t, "/store", o)
 	pids := some(t, pc, 240, 2500)
 	if _, err := pc.Flush(); err != nil {
@@ -259,11 +260,11 @@ func (m moody) Decode(b []byte) ([]byte, error) {
 // A Materializer that panics while a page is moved leaves nothing half done. O5.
 func TestPanicInMove(t *testing.T) {
 	d := simdisk.New(3, simdisk.Options{})
-	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, fs: d}
+	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{FS: d}}
 	pc := openTest(t, "/store", o)
 	pids := some(t, pc, 60, 1500)
 	closeTest(t, pc)
-	o.eager = true
+	o.seam.Eager = true
 	at := 0
 	s, err := Open[[]byte]("/store", moody{at: &at}, o)
 	if err != nil {
@@ -314,7 +315,7 @@ func TestPanicInMove(t *testing.T) {
 func TestCleaningOverDamage(t *testing.T) {
 	for _, again := range []bool{false, true} {
 		d := simdisk.New(3, simdisk.Options{})
-		o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, fs: d, eager: true}
+		o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{Eager: true, FS: d}}
 		pc := openTest(t, "/store", o)
 		pids := some(t, pc, 40, 1500)
 		if _, err := pc.Flush(); err != nil {
@@ -337,7 +338,7 @@ func TestCleaningOverDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 		tx.End()
-		d.FlipBit("/store/log", int64(pc.table.Get(pids[2]).Load().Ptr().Off)+16+4, 3)
+		d.FlipBit("/store/log", int64(pc.pages.Table.Get(pids[2]).Load().Ptr().Off)+16+4, 3)
 		told := 0
 		for range 300 {
 			_, err := pc.AttemptGC()
@@ -365,15 +366,15 @@ func TestCleaningOverDamage(t *testing.T) {
 // A message that frees one of the store's own pages is refused. Proves rule 12.
 func TestHostileFree(t *testing.T) {
 	d := simdisk.New(3, simdisk.Options{})
-	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, fs: d}
+	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{FS: d}}
 	pc := openTest(t, "/store", o)
-	r, err := pc.log.Reserve(format.KindFree, 0, 0)
+	r, err := pc.core.store.Log.Reserve(format.KindFree, 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Complete()
 	closeTest(t, pc)
-	o.logAlone = true
+	o.seam.LogAlone = true
 	if _, err = Open("/store", Bytes{}, o); !errors.Is(err, ErrCorrupt) {
 		t.Error(err)
 	}
@@ -409,11 +410,9 @@ func TestHostileNextPage(t *testing.T) {
 // What was cached of a segment is dropped when it is recycled, before it is written again. Proves rule 2.
 func TestRecycledIsDropped(t *testing.T) {
 	dir := t.TempDir()
-	o := &Options{SegmentSize: 1 << 20, IOBuffers: 2, FlushEvery: -1, eager: true}
+	o := &Options{SegmentSize: 1 << 20, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{Eager: true}}
 	pc := openTest(t, dir, o)
-	close(pc.cleaner.quit) // by hand, below
-	<-pc.cleaner.done
-	pc.cleaner.quit = make(chan struct{})
+	pc.cleaner.ByHand() // below
 	pids := some(t, pc, 10, 200000)
 	for range 4 {
 		churn(t, pc, pids, 1)
@@ -433,19 +432,19 @@ func TestRecycledIsDropped(t *testing.T) {
 	if cleanAll(t, pc) == 0 {
 		t.Fatal("nothing was recycled")
 	}
-	f, err := os.Open(filepath.Join(dir, logName))
+	f, err := os.Open(filepath.Join(dir, logstore.LogName))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	n := pc.Stats().Segments << 20
+	n := pc.Stats().Space.Segments << 20
 	m, err := unix.Mmap(int(f.Fd()), 0, n, unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Munmap(m)
-	for i := range pc.Stats().Segments {
-		if pc.space.Segment(format.SegmentID(i)).State().String() != "free" {
+	for i := range pc.Stats().Space.Segments {
+		if pc.core.store.Space.Segment(format.SegmentID(i)).State().String() != "free" {
 			continue
 		}
 		if r := residentPages(t, m[i<<20:(i+1)<<20]); r > 0 {
@@ -473,7 +472,7 @@ func residentPages(t *testing.T, m []byte) (n int) {
 func TestDiscardedSlotKeepsWhatItKnows(t *testing.T) {
 	const size = 16 << 10
 	d := simdisk.New(1, simdisk.Options{})
-	o := &Options{SegmentSize: size, IOBuffers: 4, FlushEvery: -1, fs: d}
+	o := &Options{SegmentSize: size, IOBuffers: 4, FlushEvery: -1, seam: seam.Options{FS: d}}
 	pc := openTest(t, "/store", o)
 	pc.inline = size // not in blobs
 	alloc := func(total int) PageID {
@@ -495,9 +494,9 @@ func TestDiscardedSlotKeepsWhatItKnows(t *testing.T) {
 		must(t)(pc.Free(tx, pid, p.Ptr))
 	}
 	until := func(lsn LSN) {
-		for end := time.Now().Add(5 * time.Second); pc.log.StableEnd() < lsn; time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(5 * time.Second); pc.core.store.Log.StableEnd() < lsn; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
-				t.Fatalf("stable end %d, want %d", pc.log.StableEnd(), lsn)
+				t.Fatalf("stable end %d, want %d", pc.core.store.Log.StableEnd(), lsn)
 			}
 		}
 	}
@@ -514,15 +513,15 @@ func TestDiscardedSlotKeepsWhatItKnows(t *testing.T) {
 	alloc(8128 - 48)
 	d.Hang(false)
 	until(6*size + 8192)
-	if _, err := pc.AttemptGC(); err != nil || len(pc.cleaner.drained) != 1 {
-		t.Fatal(err, len(pc.cleaner.drained))
+	if _, err := pc.AttemptGC(); err != nil || pc.cleaner.Stats().Draining != 1 {
+		t.Fatal(err, pc.cleaner.Stats().Draining)
 	}
 	alloc(8192)
 	until(7 * size)
 	alloc(104) // opens segment 7 in a slot that was never written
-	s7, _ := pc.space.Find(7 * size)
-	if _, err := pc.AttemptGC(); err != nil || pc.Stats().Recycled != 1 {
-		t.Fatal(err, pc.Stats().Recycled)
+	s7, _ := pc.core.store.Space.Find(7 * size)
+	if _, err := pc.AttemptGC(); err != nil || pc.Stats().Space.Recycled != 1 {
+		t.Fatal(err, pc.Stats().Space.Recycled)
 	}
 	d.Hang(true)
 	before := d.ReadDurable("/store/log")
@@ -536,7 +535,7 @@ func TestDiscardedSlotKeepsWhatItKnows(t *testing.T) {
 	crashed := d.Copy()
 	crashed.WriteFile("/store/log", img)
 	_ = pc.Close()
-	o.fs = crashed
+	o.seam.FS = crashed
 	for range 2 {
 		closeTest(t, openTest(t, "/store", o))
 	}
@@ -544,7 +543,7 @@ func TestDiscardedSlotKeepsWhatItKnows(t *testing.T) {
 
 // A page whose newest message is in the table but not committed yet is read as soon as it is, by a Get, by a snapshot and by one who removes its blob. Proves rule 7.
 func TestReadOfWhatIsJustWritten(t *testing.T) {
-	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 16 << 10, foreground: true})
+	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 16 << 10, seam: seam.Options{Foreground: true}})
 	defer closeTest(t, pc)
 	long := bytes.Repeat([]byte("long "), 2000)
 	for name, read := range map[string]func(tx *Tx, pid PageID, ptr PagePtr[[]byte]) error{
@@ -560,7 +559,7 @@ func TestReadOfWhatIsJustWritten(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, head, err := pc.head(pid)
+		s, head, err := pc.pages.Find(pid)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -568,7 +567,7 @@ func TestReadOfWhatIsJustWritten(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := pc.put(format.KindCompact, pid, &p, false)
+		r, err := pc.reserve(pid, &change[[]byte]{kind: format.KindCompact, payload: p})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -577,8 +576,8 @@ func TestReadOfWhatIsJustWritten(t *testing.T) {
 		if !s.CompareAndSwap(head, e) {
 			t.Fatal("the head has moved")
 		}
-		pc.space.Live(e.Ptr())
-		pc.space.Dead(head.Ptr())
+		pc.core.store.Space.Live(e.Ptr())
+		pc.core.store.Space.Dead(head.Ptr())
 		done := make(chan error, 1)
 		go func() { done <- read(other, pid, ptrTo[[]byte](pid, e)) }()
 		select {
@@ -593,7 +592,7 @@ func TestReadOfWhatIsJustWritten(t *testing.T) {
 		tx.End()
 		other.End()
 	}
-	if n := len(pc.blobs.doomed); n != 1 {
+	if n := pc.blobs.Retired(); n != 1 {
 		t.Errorf("%d blobs wait to be removed, not the one that was replaced", n)
 	}
 }
@@ -621,7 +620,7 @@ func TestLargeBlocks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := pc.Stats().Recycled; n < sideDepth {
+	if n := pc.Stats().Space.Recycled; n < logstore.SideDepth {
 		t.Errorf("%d segments recycled", n)
 	}
 	closeTest(t, pc)

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"pagecache/engine/internal/clean"
+	"pagecache/engine/internal/seam"
 	"pagecache/internal/simdisk"
 	"pagecache/segments"
 	"pagecache/segments/format"
@@ -36,13 +38,13 @@ func churn(t testing.TB, pc *PageCache[[]byte], pids []PageID, rounds int) {
 // cleanAll cleans until there is nothing to do, and returns how many segments were recycled.
 func cleanAll(t testing.TB, pc *PageCache[[]byte]) int64 {
 	t.Helper()
-	before := pc.cleaner.recycled.Load()
+	before := pc.cleaner.Stats().Recycled
 	for did, err := true, error(nil); did; {
 		if did, err = pc.AttemptGC(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return pc.cleaner.recycled.Load() - before
+	return pc.cleaner.Stats().Recycled - before
 }
 
 func some(t testing.TB, pc *PageCache[[]byte], n, size int) (pids []PageID) {
@@ -63,7 +65,7 @@ func some(t testing.TB, pc *PageCache[[]byte], n, size int) (pids []PageID) {
 // Proves rules 3 and 4; trap 9.
 func TestRecyclingWaitsForReaders(t *testing.T) {
 	d := simdisk.New(1, simdisk.Options{})
-	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, fs: d, eager: true}
+	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{Eager: true, FS: d}}
 	pc := openTest(t, "/store", o)
 	pids := some(t, pc, 10, 3000)
 	closeTest(t, pc)
@@ -84,7 +86,7 @@ func TestRecyclingWaitsForReaders(t *testing.T) {
 			t.Fatalf("%d segments recycled under a reader", n)
 		}
 	}
-	draining := len(pc.cleaner.drained)
+	draining := pc.cleaner.Stats().Draining
 	if draining == 0 {
 		t.Fatal("nothing waits to be recycled")
 	}
@@ -102,7 +104,7 @@ func TestRecyclingWaitsForReaders(t *testing.T) {
 // A segment is recycled only once what replaced its contents is stable, which an open batch holds up. Proves rule 4; trap 14.
 func TestRecyclingWaitsForStability(t *testing.T) {
 	d := simdisk.New(2, simdisk.Options{})
-	pc := openTest(t, "/store", &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, fs: d, eager: true})
+	pc := openTest(t, "/store", &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{Eager: true, FS: d}})
 	defer closeTest(t, pc)
 	pids := some(t, pc, 10, 1500)
 	if _, err := pc.Flush(); err != nil {
@@ -123,8 +125,8 @@ func TestRecyclingWaitsForStability(t *testing.T) {
 			tx.End()
 		}
 	}
-	if n := cleanAll(t, pc); n != 0 || len(pc.cleaner.drained) == 0 {
-		t.Errorf("%d segments recycled, %d wait, with a batch open that replaced their pages", n, len(pc.cleaner.drained))
+	if n := cleanAll(t, pc); n != 0 || pc.cleaner.Stats().Draining == 0 {
+		t.Errorf("%d segments recycled, %d wait, with a batch open that replaced their pages", n, pc.cleaner.Stats().Draining)
 	}
 	if err := batch.Seal(); err != nil {
 		t.Fatal(err)
@@ -141,7 +143,7 @@ func TestRecyclingWaitsForStability(t *testing.T) {
 // reopening, freed pages as freed ones. Proves rules 4 and 6; trap 15.
 func TestSpaceIsBounded(t *testing.T) {
 	d := simdisk.New(3, simdisk.Options{})
-	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, fs: d}
+	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{FS: d}}
 	pc := openTest(t, "/store", o)
 	pids := some(t, pc, 100, 1000)
 	want := map[PageID][]byte{}
@@ -156,7 +158,7 @@ func TestSpaceIsBounded(t *testing.T) {
 			case round == 3 && i%10 == 0:
 				must(t)(pc.Free(tx, pid, p.Ptr))
 				want[pid] = nil
-			case p.Kind == Materialized && (i+round)%3 == 0:
+			case p.Kind == KindMaterialized && (i+round)%3 == 0:
 				want[pid] = fmt.Appendf(nil, "%d in round %d %0900d", pid, round, 0)
 				must(t)(pc.Replace(tx, pid, p.Ptr, want[pid]))
 			}
@@ -171,8 +173,8 @@ func TestSpaceIsBounded(t *testing.T) {
 			pc = openTest(t, "/store", o)
 		}
 	}
-	if s := pc.Stats(); s.Segments > 24 { // 100 KB are 7 segments
-		t.Errorf("%d segments for %d live bytes, %d recycled", s.Segments, s.LiveBytes, pc.space.Recycled())
+	if s := pc.Stats(); s.Space.Segments > 24 { // 100 KB are 7 segments
+		t.Errorf("%d segments for %d live bytes, %d recycled", s.Space.Segments, s.Space.LiveBytes, pc.core.store.Space.Recycled())
 	}
 	closeTest(t, pc)
 	pc = openTest(t, "/store", o)
@@ -182,7 +184,7 @@ func TestSpaceIsBounded(t *testing.T) {
 	for _, pid := range pids {
 		v, ok := want[pid]
 		p, err := pc.Get(tx, pid)
-		if err != nil || ok && (v == nil) != (p.Kind == Free) || v != nil && !bytes.Equal(p.Value, v) {
+		if err != nil || ok && (v == nil) != (p.Kind == KindFree) || v != nil && !bytes.Equal(p.Value, v) {
 			t.Errorf("page %d: %v, %v", pid, p.Kind, err)
 		}
 	}
@@ -191,7 +193,7 @@ func TestSpaceIsBounded(t *testing.T) {
 // A segment that has vanished is told from one that was recycled. Proves rules 4, 10 and 12.
 func TestVanishedSegment(t *testing.T) {
 	d := simdisk.New(4, simdisk.Options{})
-	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, fs: d, eager: true}
+	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{Eager: true, FS: d}}
 	pc := openTest(t, "/store", o)
 	pids := some(t, pc, 10, 1000)
 	churn(t, pc, pids, 12)
@@ -206,7 +208,7 @@ func TestVanishedSegment(t *testing.T) {
 		}
 	}
 	var inUse []segments.Candidate
-	pc.space.Inactive(func(c segments.Candidate) { inUse = append(inUse, c) })
+	pc.core.store.Space.Inactive(func(c segments.Candidate) { inUse = append(inUse, c) })
 	for _, clean := range []bool{false, true} {
 		if clean {
 			closeTest(t, pc)
@@ -218,7 +220,7 @@ func TestVanishedSegment(t *testing.T) {
 				copy(f[c.ID.Offset(16<<10):], wipe)
 				hurt.WriteFile("/store/log", f)
 				o := *o
-				o.fs = hurt
+				o.seam.FS = hurt
 				ce := (*CorruptError)(nil)
 				if pc, err := Open("/store", Bytes{}, &o); err == nil {
 					_ = pc.Close()
@@ -234,7 +236,7 @@ func TestVanishedSegment(t *testing.T) {
 // Where a header cannot be written, nothing is recycled any more, and everything else goes on; Linear stores and closed ones are not cleaned.
 func TestCleaningStops(t *testing.T) {
 	d := simdisk.New(5, simdisk.Options{})
-	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, fs: d, eager: true}
+	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{Eager: true, FS: d}}
 	pc := openTest(t, "/store", o)
 	pids := some(t, pc, 10, 1000)
 	churn(t, pc, pids, 8)
@@ -260,14 +262,14 @@ func TestCleaningStops(t *testing.T) {
 	if _, err := pc.AttemptGC(); !errors.Is(err, ErrClosed) {
 		t.Error(err)
 	}
-	o.SegmentMode = Linear
+	o.SegmentMode = SegmentModeLinear
 	pc = openTest(t, "/store", o)
 	churn(t, pc, pids, 3)
 	if n := cleanAll(t, pc); n != 0 {
 		t.Errorf("%d segments of a Linear store recycled", n)
 	}
 	closeTest(t, pc)
-	o.SegmentMode = GC
+	o.SegmentMode = SegmentModeGC
 	pc = openTest(t, "/store", o)
 	defer closeTest(t, pc)
 	if cleanAll(t, pc) == 0 {
@@ -280,7 +282,7 @@ func TestCleaningStops(t *testing.T) {
 func TestPageLists(t *testing.T) {
 	for size, want := range map[int]bool{2000: true, 20: false} {
 		d := simdisk.New(5, simdisk.Options{})
-		pc := openTest(t, "/store", &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, fs: d, foreground: true})
+		pc := openTest(t, "/store", &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{Foreground: true, FS: d}})
 		pids := some(t, pc, 1000, size)
 		tx := begin(t, pc)
 		pid, ptr, err := pc.Allocate(tx, nil)
@@ -292,21 +294,23 @@ func TestPageLists(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		must(t)(pc.Link(tx, pids[0], ptrTo[[]byte](pids[0], pc.table.Get(pids[0]).Load()), []byte("delta")))
+		must(t)(pc.Link(tx, pids[0], ptrTo[[]byte](pids[0], pc.pages.Table.Get(pids[0]).Load()), []byte("delta")))
 		if err := b.Seal(); err != nil {
 			t.Fatal(err)
 		}
 		tx.End()
 		churn(t, pc, pids[:10], 10)
 		n := 0
-		pc.space.Inactive(func(c segments.Candidate) {
+		resume := pc.cleaner.Pause()
+		pc.core.store.Space.Inactive(func(c segments.Candidate) {
 			n++
-			got, listed := pc.space.Segment(c.ID).Pages()
-			read, err := pc.readPages(c)
+			got, listed := pc.core.store.Space.Segment(c.ID).Pages()
+			read, err := pc.cleaner.PagesRead(c)
 			if listed != want && c.Base == 0 || listed && !bytes.Equal(got, read) || err != nil {
 				t.Errorf("values of %d bytes, %v: listed %v: %v; %v is there; %v", size, c.ID, listed, slices.Collect(got.All()), slices.Collect(read.All()), err)
 			}
 		})
+		resume()
 		if n < 3 {
 			t.Errorf("%d segments", n)
 		}
@@ -322,14 +326,14 @@ func TestCalm(t *testing.T) {
 	most := 0
 	for range 60 {
 		churn(t, pc, pids, 2)
-		most = max(most, pc.Stats().SegmentsInUse)
+		most = max(most, pc.Stats().Space.SegmentsInUse)
 	}
-	if most > fewSegments+20 {
+	if most > clean.FewSegments+20 {
 		t.Errorf("%d segments for 2500 bytes", most)
 	}
-	for deadline := time.Now().Add(5 * time.Second); pc.Stats().SegmentsInUse > 5; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Second); pc.Stats().Space.SegmentsInUse > 5; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d segments at rest", pc.Stats().SegmentsInUse)
+			t.Fatalf("%d segments at rest", pc.Stats().Space.SegmentsInUse)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -55,7 +56,7 @@ func TestCallsWhileClosing(t *testing.T) {
 	}
 	done := make(chan error)
 	go func() { done <- pc.Close() }()
-	for !pc.closed.Load() {
+	for !pc.core.closed.Load() {
 		time.Sleep(time.Millisecond)
 	}
 	errs := map[string]error{}
@@ -67,8 +68,8 @@ func TestCallsWhileClosing(t *testing.T) {
 	_, errs["Get"] = pc.Get(tx, pid)
 	_, _, errs["Fragments"] = pc.Fragments(tx, pid)
 	_, errs["Meta"] = pc.Meta(tx)
-	_, errs["Root"] = pc.Root(tx, []byte("r"))
-	_, _, errs["CASRoot"] = pc.CASRoot(tx, []byte("r"), None, Some(2))
+	_, errs["Root"] = pc.Root(tx, "r")
+	_, _, errs["CASRoot"] = pc.CASRoot(tx, "r", 0, 2)
 	_, errs["PinLog"] = pc.PinLog()
 	_, errs["Flush"] = pc.Flush()
 	_, errs["MakeStable"] = pc.MakeStable(ptr.LastLSN())
@@ -88,7 +89,7 @@ func TestCallsWhileClosing(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if s := pc.Stats(); s.OpenTxs != 0 || s.Pages != 1 || pc.StableLSN() < ptr.LastLSN() {
+	if s := pc.Stats(); s.Txs.Open != 0 || s.Pages.InUse != 1 || pc.StableLSN() < ptr.LastLSN() {
 		t.Errorf("after Close: %+v", s)
 	}
 }
@@ -109,9 +110,10 @@ func TestClosedLog(t *testing.T) {
 	if _, err := l.MakeStable(lsn); err != nil {
 		t.Fatal(err)
 	}
-	it := l.Iter(0)
-	if !it.Next() {
-		t.Fatal(it.Err())
+	next, stop := iter.Pull2(l.Records(0))
+	defer stop()
+	if _, err, ok := next(); !ok || err != nil {
+		t.Fatal(ok, err)
 	}
 	closeTest(t, l)
 	errs := map[string]error{"Close": l.Close()}
@@ -122,12 +124,19 @@ func TestClosedLog(t *testing.T) {
 	_, errs["Read"] = l.Read(lsn, ptr)
 	_, errs["Flush"] = l.Flush()
 	_, errs["MakeStable"] = l.MakeStable(lsn)
-	if it.Next() || it.Bytes() != nil {
-		t.Error("an iterator goes on after Close")
+	r, err, ok := next()
+	if !ok || r.Bytes != nil {
+		t.Errorf("an iteration goes on after Close, or ends without an error: %q", r.Bytes)
 	}
-	errs["Next"] = it.Err()
-	if l.Iter(0).Next() {
-		t.Error("an iterator of a closed log")
+	errs["Records, begun before"] = err
+	if _, err, ok := next(); ok {
+		t.Errorf("an iteration goes on after its error: %v", err)
+	}
+	for r, err := range l.Records(0) {
+		if r.Bytes != nil {
+			t.Errorf("record %q of a closed log", r.Bytes)
+		}
+		errs["Records"] = err
 	}
 	for what, err := range errs {
 		if !errors.Is(err, ErrClosed) {
@@ -222,7 +231,7 @@ func TestCloseBesideWriters(t *testing.T) {
 				t.Fatalf("seed %d: page %d: %q, want %q, %v", seed, pid, p.Value, v, err)
 			}
 		}
-		if n := pc.Stats().Pages; n != int64(len(pages.m)) || tx.TS() < next {
+		if n := pc.Stats().Pages.InUse; n != int64(len(pages.m)) || tx.TS() < next {
 			t.Errorf("seed %d: %d pages, want %d; timestamp %d, want %d or more", seed, n, len(pages.m), tx.TS(), next)
 		}
 		tx.End()
@@ -256,10 +265,12 @@ func TestCloseBesideLogWriters(t *testing.T) {
 			}
 			return err
 		}, func(i int) error {
-			it := l.Iter(0)
-			for it.Next() {
+			for _, err := range l.Records(0) {
+				if err != nil {
+					return err
+				}
 			}
-			return it.Err()
+			return nil
 		})
 		time.Sleep(time.Duration(seed) * 20 * time.Microsecond)
 		for err = l.Close(); err != nil && strings.Contains(err.Error(), "reservations"); {
@@ -272,14 +283,18 @@ func TestCloseBesideLogWriters(t *testing.T) {
 		if l, err = OpenLog("/store", simOptions(d.Crash(seed))); err != nil {
 			t.Fatal(err)
 		}
-		n, it := 0, l.Iter(0)
-		for ; it.Next(); n++ {
-			if records.m[it.LSN()] != string(it.Bytes()) {
-				t.Errorf("seed %d: record %q at LSN %d, want %q", seed, it.Bytes(), it.LSN(), records.m[it.LSN()])
+		n := 0
+		for r, err := range l.Records(0) {
+			if err != nil {
+				t.Fatalf("seed %d: after %d records: %v", seed, n, err)
 			}
+			if records.m[r.LSN] != string(r.Bytes) {
+				t.Errorf("seed %d: record %q at LSN %d, want %q", seed, r.Bytes, r.LSN, records.m[r.LSN])
+			}
+			n++
 		}
-		if n != len(records.m) || it.Err() != nil {
-			t.Fatalf("seed %d: %d records, want %d, %v", seed, n, len(records.m), it.Err())
+		if n != len(records.m) {
+			t.Fatalf("seed %d: %d records, want %d", seed, n, len(records.m))
 		}
 		closeTest(t, l)
 	}
@@ -331,8 +346,8 @@ func TestCloseWithOpenBatch(t *testing.T) {
 					t.Errorf("%q: page %d is %v %q, %v", end, pid, p.Kind, p.Value, err)
 				}
 			}
-			if s := pc.Stats(); s.Pages != int64(len(want)) || s.PagesFree != 0 {
-				t.Errorf("%q: %d pages, %d free", end, s.Pages, s.PagesFree)
+			if s := pc.Stats(); s.Pages.InUse != int64(len(want)) || s.Pages.Free != 0 {
+				t.Errorf("%q: %d pages, %d free", end, s.Pages.InUse, s.Pages.Free)
 			}
 			tx.End()
 			closeTest(t, pc)
@@ -373,7 +388,7 @@ func TestCloseUnderGet(t *testing.T) {
 	if _, _, err = pc.Link(tx, pid, ptr, []byte("delta")); err != nil {
 		t.Fatal(err)
 	}
-	pc.pageOut(tx, pid, true)
+	pc.mem.evict(tx, pid, true)
 	slow.Store(true)
 	done := make(chan error)
 	go func() {

@@ -1,10 +1,10 @@
 package engine
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -68,7 +68,7 @@ func TestBatchesAfterACrash(t *testing.T) {
 		if err := pin().Seal(); err != nil { // an empty one
 			t.Fatal(err)
 		}
-		if err := pc.log.MakeDurable(math.MaxInt64); err != nil { // what the flusher may do at any time
+		if err := pc.core.store.Log.MakeDurable(math.MaxInt64); err != nil { // what the flusher may do at any time
 			t.Fatal(err)
 		}
 		if stable := pc.StableLSN() >= inner.LSN(); stable != c.whole {
@@ -77,6 +77,7 @@ func TestBatchesAfterACrash(t *testing.T) {
 		d = d.Crash(1)
 		tx.End()
 		_ = pc.Close()
+		runtime.KeepAlive([]*Batch{outer, inner})
 		pc = openSim(t, d)
 		tx = begin(t, pc)
 		for i, pid := range pages {
@@ -152,7 +153,7 @@ func TestSealThatFails(t *testing.T) {
 	for _, size := range []int{4000, 100, 1, 0} { // not even what is kept for it
 		for err = nil; err == nil; {
 			var r iobuf.Reservation
-			if r, err = pc.log.ReserveUrgent(format.KindFree, 0, size); err == nil {
+			if r, err = pc.core.store.Log.ReserveUrgent(format.KindFree, 0, size); err == nil {
 				r.Abort()
 			}
 		}
@@ -179,7 +180,7 @@ func TestSealThatFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	failOn(d, simdisk.OpDeviceWrite, 1, syscall.EIO)
-	if err := pc.log.MakeDurable(math.MaxInt64); !errors.Is(err, ErrFailed) {
+	if err := pc.core.store.Log.MakeDurable(math.MaxInt64); !errors.Is(err, ErrFailed) {
 		t.Fatal(err)
 	}
 	if err := b.Seal(); !errors.Is(err, ErrFailed) || !errors.Is(err, syscall.EIO) || errors.Is(err, ErrBatchEnded) {
@@ -208,7 +209,7 @@ func TestFlushEvery(t *testing.T) {
 		tx.End()
 		if every < 0 {
 			time.Sleep(20 * time.Millisecond)
-			if pc.StableLSN() >= ptr.LastLSN() || pc.Stats().Flushes != 0 {
+			if pc.StableLSN() >= ptr.LastLSN() || pc.Stats().Log.Flushes != 0 {
 				t.Error("flushed by itself")
 			}
 		} else {
@@ -350,26 +351,25 @@ func TestHostileIDs(t *testing.T) {
 	}
 }
 
-// Names of roots are any bytes, and the store keeps its own copy of them. Many fit; where one more does not, it is refused and the others
+// Names of roots are any bytes. Many fit; where one more does not, it is refused and the others
 // stay. What was made stable is there after a crash.
 func TestManyRoots(t *testing.T) {
 	d := simdisk.New(8, simdisk.Options{})
 	pc := openSim(t, d)
 	tx := begin(t, pc)
-	name := []byte{0, 0xff, '\n'}
-	if now, won, err := pc.CASRoot(tx, name, None, Some(2)); err != nil || !won || now != Some(2) {
+	const name = "\x00\xff\n"
+	if now, won, err := pc.CASRoot(tx, name, 0, 2); err != nil || !won || now != 2 {
 		t.Fatal(now, won, err)
 	}
-	name[1] = 'x' // the caller's own
-	if pid, err := pc.Root(tx, []byte{0, 0xff, '\n'}); err != nil || pid != 2 {
+	if pid, err := pc.Root(tx, name); err != nil || pid != 2 {
 		t.Error(pid, err)
 	}
-	if _, err := pc.Root(tx, name); !errors.Is(err, ErrRootNotFound) {
+	if _, err := pc.Root(tx, "\x00x\n"); !errors.Is(err, ErrRootNotFound) {
 		t.Error(err)
 	}
 	n, err := 0, error(nil)
 	for ; err == nil; n++ {
-		_, _, err = pc.CASRoot(tx, append(bytes.Repeat([]byte{'n'}, 200), byte(n), byte(n>>8)), None, Some(PageID(n)))
+		_, _, err = pc.CASRoot(tx, strings.Repeat("n", 200)+string([]byte{byte(n), byte(n >> 8)}), 0, PageID(n)+1)
 	}
 	if !errors.Is(err, ErrTooLarge) || n < 50 {
 		t.Errorf("after %d roots: %v", n, err)
@@ -377,7 +377,7 @@ func TestManyRoots(t *testing.T) {
 	if _, err := pc.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := pc.CASRoot(tx, nil, None, Some(3)); err != nil { // not flushed
+	if _, _, err := pc.CASRoot(tx, "", 0, 3); err != nil { // not flushed
 		t.Error(err)
 	}
 	d = d.Crash(1)
@@ -402,11 +402,11 @@ func TestRootWinners(t *testing.T) {
 		wg.Go(func() {
 			tx := begin(t, pc)
 			defer tx.End()
-			now := None
+			now := PageID(0)
 			for range each {
 				for won := false; !won; {
 					var err error
-					if now, won, err = pc.CASRoot(tx, []byte("n"), now, Some(now.PageID+1)); err != nil {
+					if now, won, err = pc.CASRoot(tx, "n", now, now+1); err != nil {
 						t.Error(err)
 						return
 					}
@@ -417,7 +417,7 @@ func TestRootWinners(t *testing.T) {
 	wg.Wait()
 	tx := begin(t, pc)
 	defer tx.End()
-	if pid, err := pc.Root(tx, []byte("n")); err != nil || pid != 4*each {
+	if pid, err := pc.Root(tx, "n"); err != nil || pid != 4*each {
 		t.Errorf("%d swaps were won, want %d, %v", pid, 4*each, err)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"pagecache/engine/internal/idgen"
+	"pagecache/engine/internal/seam"
 	"pagecache/internal/simdisk"
 	"pagecache/internal/vfs"
 )
@@ -63,7 +65,8 @@ var sweepOps = []struct {
 func sequence(ops []int, at, inside int, seed uint64) (hit, hitInside bool, err error) {
 	r := &crashRun{rng: rand.New(rand.NewPCG(seed, 1)), h: newHistory()}
 	r.disk = simdisk.New(seed, simdisk.Options{Block: 512, Depth: 2})
-	r.o = Options{SegmentSize: 16 << 10, IOBuffers: 2, ConsolidateAfter: 2, FlushEvery: -1, IDPersistInterval: 2, fs: r.disk}
+	r.o = Options{SegmentSize: 16 << 10, IOBuffers: 2, ConsolidateAfter: 2, FlushEvery: -1, IDPersistInterval: 2,
+		seam: seam.Options{FS: r.disk}}
 	r.disk.CrashAfter(at)
 	err = func() error {
 		pc, err := Open("/store", Bytes{}, &r.o)
@@ -106,7 +109,7 @@ func sequence(ops []int, at, inside int, seed uint64) (hit, hitInside bool, err 
 		if err != nil {
 			return hit, hitInside, err
 		}
-		r.o.fs = r.disk
+		r.o.seam.FS = r.disk
 		pc, err := Open("/store", Bytes{}, &r.o)
 		if err == nil {
 			err = errors.Join(r.h.check(pc), pc.Close())
@@ -269,6 +272,12 @@ func (d hastyDevice) Do(writes []vfs.Write, min int, dst []vfs.Completion) ([]vf
 	return dst, err
 }
 
+// noNotes has ids be handed out without notes of them.
+func noNotes(pc *PageCache[[]byte]) {
+	pc.ids.Start(idgen.Config{Next: pc.ids.Next(), Limit: 1 << 60, Closed: &pc.core.closed, Write: pc.noteID,
+		MakeDurable: pc.core.store.Log.MakeDurable})
+}
+
 // A harness that finds nothing is worth nothing: it finds faults that are planted.
 func TestCrashFindsPlantedFaults(t *testing.T) {
 	lying := func(l lyingFS) planted {
@@ -292,7 +301,7 @@ func TestCrashFindsPlantedFaults(t *testing.T) {
 		"directories that are not synced":           lying(lyingFS{noSyncDir: true}),
 		"files that are not synced":                 lying(lyingFS{noSync: true}),
 		"blobs that are not synced":                 lying(lyingFS{noSyncOf: "/blobs/"}),
-		"ids that are not noted":                    {pc: func(pc *PageCache[[]byte]) { pc.ids.soft.Store(1 << 60); pc.ids.hard.Store(1 << 60) }},
+		"ids that are not noted":                    {pc: noNotes},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := uint64(1); seed < 500; seed++ {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/seam"
 	"pagecache/internal/simdisk"
 	"pagecache/internal/vfs"
 	"pagecache/segments"
@@ -55,8 +56,8 @@ func newCrashRun(seed uint64, plant planted) *crashRun {
 	if rng.IntN(8) == 0 {
 		o.Capacity, r.limited = int64(4+rng.IntN(10))*16<<10, true
 	}
-	r.o = Options{SegmentSize: 16 << 10, eager: rng.IntN(2) == 0, IOBuffers: 2 + rng.IntN(2), ConsolidateAfter: 1 + rng.IntN(8), FlushEvery: -1,
-		IDPersistInterval: []uint64{1, 3, 10, 1000}[rng.IntN(4)]}
+	r.o = Options{SegmentSize: 16 << 10, IOBuffers: 2 + rng.IntN(2), ConsolidateAfter: 1 + rng.IntN(8), FlushEvery: -1,
+		IDPersistInterval: []uint64{1, 3, 10, 1000}[rng.IntN(4)], seam: seam.Options{Eager: rng.IntN(2) == 0}}
 	if rng.IntN(4) == 0 {
 		r.o.Compression, r.o.CompressionLevel = CompressionZstd, 1
 	}
@@ -122,7 +123,7 @@ func (r *crashRun) reopen() (*PageCache[[]byte], error) {
 		if depth < attempts && r.rng.IntN(2) == 0 {
 			r.disk.CrashAfter(1 + r.rng.IntN(20))
 		}
-		r.o.fs, r.o.logAlone = r.fs(), r.rng.IntN(4) == 0 // O6
+		r.o.seam.FS, r.o.seam.LogAlone = r.fs(), r.rng.IntN(4) == 0 // O6
 		pc, err := Open("/store", Bytes{}, &r.o)
 		r.disk.CrashAfter(0)
 		if err != nil {
@@ -167,7 +168,7 @@ func (r *crashRun) run() error {
 		}
 		if r.rng.IntN(8) > 0 {
 			n := 1 + r.rng.IntN(60)
-			if r.o.eager {
+			if r.o.seam.Eager {
 				n *= 1 + r.rng.IntN(5)
 			}
 			r.disk.CrashAfter(n)
@@ -179,9 +180,9 @@ func (r *crashRun) run() error {
 			var d *driver
 			if d, err = newDriver(pc, r.rng, r.h); err == nil {
 				d.max, d.trace = []int{100, 3000, 9000, 16 << 10}[r.rng.IntN(4)], r.trace
-				d.max = min(d.max, pc.super.SegmentSize-200)
+				d.max = min(d.max, pc.core.store.Super.SegmentSize-200)
 				n := 10 + r.rng.IntN(60)
-				if r.o.eager {
+				if r.o.seam.Eager {
 					d.eager, d.patience, d.max, n = true, []int{1, 2, 8, 60}[r.rng.IntN(4)], max(d.max, 3000), 3*n
 				}
 				err = d.work(n)
@@ -197,13 +198,14 @@ func (r *crashRun) run() error {
 
 // leave ends a life in which work ended with err.
 func (r *crashRun) leave(pc *PageCache[[]byte], d *driver, err error) error {
+	defer runtime.KeepAlive(d) // with the batches that are left open
 	if d != nil {
 		d.end()
 		if d.changed != nil {
 			return d.changed
 		}
 	}
-	crashRecycled.Add(pc.cleaner.recycled.Load())
+	crashRecycled.Add(pc.cleaner.Stats().Recycled)
 	if v := violation(""); errors.As(err, &v) {
 		return err
 	}
@@ -274,7 +276,7 @@ func (r *crashRun) usable() error {
 	} else if err := r.h.cut(end); err != nil {
 		return err
 	}
-	for _, r.o.logAlone = range []bool{true, false} { // O6: the same with the snapshot of the closing
+	for _, r.o.seam.LogAlone = range []bool{true, false} { // O6: the same with the snapshot of the closing
 		if pc, err = Open("/store", Bytes{}, &r.o); err != nil {
 			return err
 		}
@@ -287,23 +289,23 @@ func (r *crashRun) usable() error {
 
 // exactAccounts says whether the accounts of space and free ids are true (rule 7). Nothing is at work.
 func exactAccounts(pc *PageCache[[]byte]) (violation error) {
-	err := pc.checkAccounts(func(what string) { violation = violated("%s", what) })
+	err := pc.pages.CheckAccounts(func(what string) { violation = violated("%s", what) })
 	return errors.Join(err, violation)
 }
 
 // exactBlobs says whether the blobs on the disk are exactly those that pages refer to (trap 4). Nothing was written yet in this opening.
 func exactBlobs(pc *PageCache[[]byte]) error {
-	names, err := pc.fs.ReadDir(pc.blobs.dir)
+	names, err := pc.core.store.FS.ReadDir(pc.blobs.Dir())
 	if err = ignore(err, fs.ErrNotExist); err != nil {
 		return err
 	}
 	live := map[format.BlobID]bool{}
-	for pid := FirstUserPage; pid < PageID(pc.pages.next.Load()); pid++ {
-		_, head, e := pc.head(pid)
+	for pid := FirstUserPage; pid < pc.pages.IDs.Next(); pid++ {
+		_, head, e := pc.pages.Find(pid)
 		if err = errors.Join(err, e); head != nil {
 			head.Refs(func(ref pagestack.Ref) {
 				if ref.Ptr.Blob {
-					ptr, e := pc.blobAt(ref)
+					ptr, e := pc.core.store.Blob(ref.LSN, ref.Ptr)
 					live[ptr.ID], err = true, errors.Join(err, e)
 				}
 			})
@@ -382,7 +384,7 @@ func TestCrash(t *testing.T) {
 // together has several goroutines change the same pages. Only the first begins batches, and it waits for nothing while one is open.
 func together(d *simdisk.Disk, pc *PageCache[[]byte], h *history, goroutines, n int, seed uint64) error {
 	w := &workers{disk: d, pc: pc, h: h}
-	for pid := FirstUserPage; pid < PageID(pc.pages.next.Load()); pid++ {
+	for pid := FirstUserPage; pid < pc.pages.IDs.Next(); pid++ {
 		w.pids = append(w.pids, pid)
 	}
 	errs := make([]error, goroutines)
@@ -433,7 +435,7 @@ func (w *workers) work(g, n int, rng *rand.Rand) error {
 			lsn, err = batch.b.End()
 		}
 		if err != nil {
-			return logError("seal", err)
+			return describe("seal", err)
 		}
 		w.mu.Lock()
 		w.h.batches[at].end = lsn
@@ -501,7 +503,7 @@ func (w *workers) one(rng *rand.Rand) (LSN, error) {
 	var ptr PagePtr[[]byte]
 	won := false
 	switch k := rng.IntN(8); {
-	case k == 0 || p.Kind != Materialized:
+	case k == 0 || p.Kind != KindMaterialized:
 		if e.pid, ptr, err = w.pc.Allocate(tx, v); err == nil {
 			won = true
 			w.mu.Lock()

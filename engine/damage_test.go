@@ -65,7 +65,7 @@ func TestDamageAnywhere(t *testing.T) {
 		hurt := d.Copy()
 		hurt.WriteFile(name, b)
 		o := *o
-		o.fs, o.unchecked = hurt, seed%2 == 0
+		o.seam.FS, o.seam.Unchecked = hurt, seed%2 == 0
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		ok, err := showsRight(t, &o, lines)
@@ -92,7 +92,7 @@ func TestDamageAnywhere(t *testing.T) {
 func showsRight(t *testing.T, o *Options, want map[string]bool) (bool, error) {
 	t.Helper()
 	lawful := func(err error) bool {
-		return errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnsupported) || errors.Is(err, fs.ErrNotExist)
+		return errors.Is(err, ErrCorrupt) || errors.Is(err, ErrFormat) || errors.Is(err, ErrKind) || errors.Is(err, fs.ErrNotExist)
 	}
 	pc, err := Open("/store", Bytes{}, o)
 	if err != nil {
@@ -105,7 +105,7 @@ func showsRight(t *testing.T, o *Options, want map[string]bool) (bool, error) {
 	tx := begin(t, pc)
 	defer tx.End()
 	whole, pages := true, 0
-	for pid := FirstUserPage; pid < PageID(pc.pages.next.Load()); pid++ {
+	for pid := FirstUserPage; pid < PageID(pc.pages.IDs.Next()); pid++ {
 		p, err := pc.Get(tx, pid)
 		if err != nil {
 			if !lawful(err) {
@@ -114,10 +114,10 @@ func showsRight(t *testing.T, o *Options, want map[string]bool) (bool, error) {
 			whole = false
 			continue
 		}
-		if p.Kind == Materialized {
+		if p.Kind == KindMaterialized {
 			pages++
 		}
-		if line := fmt.Sprintf("%d %v %x\n", pid, p.Kind == Materialized, p.Value); !want[line] {
+		if line := fmt.Sprintf("%d %v %x\n", pid, p.Kind == KindMaterialized, p.Value); !want[line] {
 			return false, fmt.Errorf("page %d is %v of %d bytes, and never was", pid, p.Kind, len(p.Value))
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"pagecache/engine/internal/logstore"
+	"pagecache/engine/internal/seam"
 	"pagecache/internal/simdisk"
 	"pagecache/internal/vfs"
 	"pagecache/segments"
@@ -60,8 +62,11 @@ func TestDropBelow(t *testing.T) {
 			d = next
 			l = openSimLog(t, d)
 			var ptrs = map[LSN]DiskPtr{} // the tail has moved
-			for it := l.Iter(0); it.Next(); {
-				ptrs[it.LSN()] = it.Ptr()
+			for r, err := range l.Records(0) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				ptrs[r.LSN] = r.Ptr
 			}
 			for i := range all {
 				all[i].ptr = ptrs[all[i].lsn]
@@ -175,7 +180,7 @@ func TestDropBesideReaders(t *testing.T) {
 func dropLog(t *testing.T, d *simdisk.Disk) *Log {
 	t.Helper()
 	o := simOptions(d)
-	o.foreground = true
+	o.seam.Foreground = true
 	l, err := OpenLog("/store", o)
 	if err != nil {
 		t.Fatal(err)
@@ -222,9 +227,9 @@ func wantFrom(t *testing.T, l *Log, lsns []LSN) {
 
 // leftovers counts the segments below FirstLSN that are not free.
 func leftovers(l *Log) (n int) {
-	slots, _, _ := l.space.Totals()
+	slots, _, _ := l.core.store.Space.Totals()
 	for id := range format.SegmentID(slots) {
-		if g := l.space.Segment(id); g.State() != segments.StateFree && g.Base() < l.FirstLSN() {
+		if g := l.core.store.Space.Segment(id); g.State() != segments.StateFree && g.Base() < l.FirstLSN() {
 			n++
 		}
 	}
@@ -234,7 +239,7 @@ func leftovers(l *Log) (n int) {
 // wantSound fails the test if Check finds a problem.
 func wantSound(t *testing.T, d *simdisk.Disk) {
 	t.Helper()
-	r, err := Check("/store", &Options{fs: d}, func(problem error) { t.Error(problem) })
+	r, err := Check("/store", &Options{seam: seam.Options{FS: d}}, func(problem error) { t.Error(problem) })
 	if err != nil || r.Problems != 0 || r.Records == 0 {
 		t.Fatalf("%+v, %v", r, err)
 	}
@@ -284,7 +289,7 @@ func TestDropCrash(t *testing.T) {
 				}
 				wantFrom(t, l, lsns)
 			}
-			if size := LSN(l.super.SegmentSize); l.FirstLSN() != bound/size*size {
+			if size := LSN(l.core.store.Super.SegmentSize); l.FirstLSN() != bound/size*size {
 				t.Fatalf("dropped below %d, asked for %d", l.FirstLSN(), bound)
 			}
 			wantFrom(t, l, fillLog(t, l, 30, lsns))
@@ -363,18 +368,18 @@ func TestDropLater(t *testing.T) {
 	d := simdisk.New(1, simdisk.Options{})
 	l := dropLog(t, d)
 	lsns := fillLog(t, l, 100, nil)
-	reader := l.reader
-	l.reader = unsettled{reader}
+	reader := l.core.store.Reader
+	l.core.store.Reader = unsettled{reader}
 	for range 2 {
-		if err := l.DropBelow(lsns[50]); !errors.Is(err, errLater) {
+		if err := l.DropBelow(lsns[50]); !errors.Is(err, logstore.ErrLater) {
 			t.Fatal(err)
 		}
-		if l.FirstLSN() == 0 || leftovers(l) != int(l.FirstLSN())/l.super.SegmentSize {
+		if l.FirstLSN() == 0 || leftovers(l) != int(l.FirstLSN())/l.core.store.Super.SegmentSize {
 			t.Fatalf("%d segments below %d are in use", leftovers(l), l.FirstLSN())
 		}
 		wantFrom(t, l, lsns)
 	}
-	l.reader = reader
+	l.core.store.Reader = reader
 	if err := l.DropBelow(0); err != nil || leftovers(l) != 0 {
 		t.Errorf("%d segments below %d are in use: %v", leftovers(l), l.FirstLSN(), err)
 	}

@@ -3,46 +3,83 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"syscall"
 
+	"pagecache/engine/internal/blob"
 	"pagecache/engine/internal/iobuf"
+	"pagecache/engine/internal/logstore"
+	"pagecache/engine/internal/pageids"
+	"pagecache/internal/vfs"
 	"pagecache/recovery"
-	"pagecache/segments"
 )
 
-// The errors that errors.Is finds in what this package returns.
+// The errors that errors.Is finds in the errors of this package.
 var (
-	ErrClosed       = errors.New("store is closed")
-	ErrCorrupt      = recovery.ErrCorrupt // a *CorruptError says where
-	ErrLocked       = errors.New("store is open elsewhere")
-	ErrReadOnly     = iobuf.ErrReadOnly
-	ErrNoSpace      = errors.New("no space left for the log")
-	ErrUnsupported  = errors.New("not supported")
+	// ErrClosed reports that the store, or log, was closed.
+	ErrClosed = errors.New("store is closed")
+	// ErrCorrupt reports corrupt data on disk. errors.As finds a *CorruptError with the place.
+	ErrCorrupt = recovery.ErrCorrupt
+	// ErrLocked reports that another process, or another opening in this one, uses the store.
+	ErrLocked = logstore.ErrLocked
+	// ErrReadOnly reports a call that would write to a store opened with Options.ReadOnly.
+	ErrReadOnly = iobuf.ErrReadOnly
+	// ErrNoSpace reports that the disk is full, or that a quota or file-size limit was reached. Nothing was done. The call may
+	// succeed once there is room.
+	ErrNoSpace = logstore.ErrNoSpace
+	// ErrFailed reports that the log stopped after an I/O error; the error wraps its cause. Reads go on. Reopen to recover.
+	ErrFailed = iobuf.ErrFailed
+	// ErrTooLarge reports a value or record longer than the format allows.
+	ErrTooLarge = iobuf.ErrTooLarge
+	// ErrTxEnded reports a Tx that has ended, is nil, or belongs to another store.
+	ErrTxEnded = errors.New("transaction has ended")
+	// ErrBatchEnded reports a Batch that was sealed or aborted before.
+	ErrBatchEnded = iobuf.ErrBatchEnded
+	// ErrReservationEnded reports a Reservation that was completed or aborted before.
+	ErrReservationEnded = errors.New("reservation has ended")
+	// ErrDropped reports a record that DropBelow has dropped.
+	ErrDropped = errors.New("record was dropped")
+	// ErrRootNotFound reports that no root has this name.
 	ErrRootNotFound = errors.New("no root of that name")
-	ErrFailed       = iobuf.ErrFailed // the log stopped after an I/O error; wraps the cause
-	ErrTooLarge     = iobuf.ErrTooLarge
-	ErrTxEnded      = errors.New("transaction has ended")
-	ErrBatchEnded   = iobuf.ErrBatchEnded
+	// ErrReserved reports a call that changes or takes apart page 0 or 1, which the store itself uses.
+	ErrReserved = errors.New("page is reserved")
+	// ErrPageRange reports a page id above the highest that a page can have.
+	ErrPageRange = errors.New("page id out of range")
+	// ErrTooManyPages reports that all page ids are in use.
+	ErrTooManyPages = pageids.ErrExhausted
+	// ErrFormat reports a store whose format version this code does not know.
+	ErrFormat = logstore.ErrFormat
+	// ErrKind reports a standalone log opened as a page store, or the reverse.
+	ErrKind = logstore.ErrKind
+	// ErrUnsupported reports that this operating system has no implementation.
+	ErrUnsupported = vfs.ErrUnsupported
 )
 
-// CorruptError says where acknowledged data is damaged. It wraps ErrCorrupt.
+// A CorruptError reports where data on disk is corrupt, as closely as that is known. It wraps ErrCorrupt.
 type CorruptError = recovery.CorruptError
 
-// logError turns an error of the log into one of this package's.
-func logError(doing string, err error) error {
+// A Place is a position in a file and in the log, as far as it is known.
+type Place = recovery.Place
+
+// describe wraps an error of a lower layer: it says which call failed, and adds the sentinel of this package.
+func describe(doing string, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, iobuf.ErrClosed):
 		return fmt.Errorf("%s: %w", doing, ErrClosed)
-	case errors.Is(err, ErrFailed):
+	case errors.Is(err, blob.ErrTooLarge):
+		return fmt.Errorf("%s: %w: %w", doing, ErrTooLarge, err)
+	case errors.Is(err, ErrFailed), errors.Is(err, ErrNoSpace):
 		return fmt.Errorf("%s: %w", doing, err)
-	case isNoSpace(err):
+	case logstore.IsNoSpace(err):
 		return fmt.Errorf("%s: %w: %w", doing, ErrNoSpace, err)
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
-func isNoSpace(err error) bool {
-	return errors.Is(err, segments.ErrNoRoom) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EFBIG) || errors.Is(err, syscall.EDQUOT)
+// describePage is describe for a call on a page.
+func describePage(doing string, pid PageID, err error) error {
+	if err == nil {
+		return nil
+	}
+	return describe(fmt.Sprintf("%s page %d", doing, pid), err)
 }

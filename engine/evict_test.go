@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/lru"
 )
@@ -21,16 +22,16 @@ import (
 func residentTruth(t testing.TB, pc *PageCache[[]byte]) (heap, mapped int64) {
 	t.Helper()
 	marked := map[PageID]bool{}
-	pc.table.EachMarked(PageID(pc.pages.next.Load()), func(pid PageID) bool {
+	pc.pages.Table.EachMarked(pc.pages.IDs.Next(), func(pid PageID) bool {
 		marked[pid] = true
 		return true
 	})
-	for pid := FirstUserPage; pid < PageID(pc.pages.next.Load()); pid++ {
-		s := pc.table.Get(pid)
+	for pid := FirstUserPage; pid < pc.pages.IDs.Next(); pid++ {
+		s := pc.pages.Table.Get(pid)
 		if s == nil {
 			continue
 		}
-		h, m := pc.weigh(s.Load())
+		h, m := pc.mem.weigh(s.Load())
 		heap, mapped = heap+h, mapped+m
 		if h+m > 0 && !marked[pid] {
 			t.Errorf("page %d has %d bytes in memory and no mark", pid, h+m)
@@ -41,22 +42,21 @@ func residentTruth(t testing.TB, pc *PageCache[[]byte]) (heap, mapped int64) {
 
 // settleAll has all accounts told but the cleaner's, which tells itself after each step. No Tx is at work.
 func settleAll(pc *PageCache[[]byte]) {
-	for pc.blobsAhead.Load() { // what a Prefetch has begun has Txs of its own
+	for pc.aheadInBlobs.Load() { // what a Prefetch has begun has Txs of its own
 		time.Sleep(time.Millisecond)
 	}
-	pc.snaps.mu.Lock() // and so has a snapshot
-	defer pc.snaps.mu.Unlock()
+	defer pc.snaps.Pause()() // a snapshot has one, too
 	pc.txs.mu.Lock()
 	defer pc.txs.mu.Unlock()
 	for _, tx := range pc.txs.all {
-		pc.budget.Settle(&tx.account)
+		pc.mem.budget.Settle(&tx.s().account)
 	}
 }
 
-// quiet ends what works on a store by itself.
-func quiet(pc *PageCache[[]byte]) {
-	pc.policy.Close()
-	pc.cleaner.mu.Lock()
+// quiet ends what works on a store by itself. The cleaner goes on with resume.
+func quiet(pc *PageCache[[]byte]) (resume func()) {
+	pc.mem.policy.Close()
+	return pc.cleaner.Pause()
 }
 
 // churner changes and reads pages of its own at random and checks them.
@@ -143,16 +143,16 @@ func TestResidentIsCounted(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			quiet(pc)
+			resume := quiet(pc)
 			heap, mapped := residentTruth(t, pc)
 			settleAll(pc)
-			if h, m := pc.budget.Resident(); h != heap || m != mapped {
+			if h, m := pc.mem.budget.Resident(); h != heap || m != mapped {
 				t.Errorf("counted %d and %d, resident are %d and %d", h, m, heap, mapped)
 			}
-			if st := pc.Stats(); st.HeapResident != heap || st.MappedResident != mapped || st.Evictions == 0 && name != "large" || name == "copied" && mapped != 0 {
+			if st := pc.Stats(); st.Cache.HeapResident != heap || st.Cache.MappedResident != mapped || st.Cache.Evictions == 0 && name != "large" || name == "copied" && mapped != 0 {
 				t.Errorf("%d and %d resident, Stats say %+v", heap, mapped, st)
 			}
-			pc.cleaner.mu.Unlock()
+			resume()
 			closeTest(t, pc)
 		})
 	}
@@ -188,7 +188,7 @@ func TestResidentIsBounded(t *testing.T) {
 					case <-stop:
 						return
 					default:
-						h, m := pc.budget.Resident()
+						h, m := pc.mem.budget.Resident()
 						worst.Store(max(worst.Load(), h+m))
 						runtime.Gosched()
 					}
@@ -212,7 +212,7 @@ func TestResidentIsBounded(t *testing.T) {
 			if limit := c.o.CacheCapacity + c.o.CacheCapacity/20 + goroutines*int64(entry*c.most); worst.Load() > limit {
 				t.Errorf("%d bytes resident at worst, at most %d", worst.Load(), limit)
 			}
-			t.Logf("%.3f of the capacity at worst; %+v", float64(worst.Load())/float64(c.o.CacheCapacity), pc.Stats().Cache)
+			t.Logf("%.3f of the capacity at worst; %+v", float64(worst.Load())/float64(c.o.CacheCapacity), pc.Stats().Cache.Policy)
 			closeTest(t, pc)
 		})
 	}
@@ -228,8 +228,8 @@ func TestPagingOutKeepsStates(t *testing.T) {
 	}
 	want := "base"
 	for i := range 3 {
-		pc.pageOut(tx, pid, true)
-		if h := pc.table.Get(pid).Load(); h.Kind() != pagestack.KindOnDisk || ptrTo[[]byte](pid, h) != ptr || h.Depth() != i+1 {
+		pc.mem.evict(tx, pid, true)
+		if h := pc.pages.Table.Get(pid).Load(); h.Kind() != pagestack.KindOnDisk || ptrTo[[]byte](pid, h) != ptr || h.Depth() != i+1 {
 			t.Fatalf("paged out %d times: %v of %d messages", i+1, h.Kind(), h.Depth())
 		}
 		ptr = must(t)(pc.Link(tx, pid, ptr, fmt.Append(nil, i)))
@@ -238,7 +238,7 @@ func TestPagingOutKeepsStates(t *testing.T) {
 			t.Fatalf("%q, want %q, %v", p.Value, want, err)
 		}
 	}
-	if n, out := pc.pageOut(tx, pid+1, true); n != 0 || out != lru.OutcomeNotResident {
+	if n, out := pc.mem.evict(tx, pid+1, true); n != 0 || out != lru.OutcomeNotResident {
 		t.Errorf("a page that does not exist: %d bytes, %v", n, out)
 	}
 	tx.End()
@@ -299,20 +299,20 @@ func TestPagingOutOfChains(t *testing.T) {
 		flush()
 		return pid, ptr
 	}
-	see := func(pid PageID, ptr PagePtr[[]byte], kind pagestack.Kind, depth, pulls int) {
+	see := func(pid PageID, ptr PagePtr[[]byte], kind pagestack.Kind, depth, fetches int) {
 		t.Helper()
-		if h := pc.table.Get(pid).Load(); h.Kind() != kind || h.Depth() != depth || h.TS() != ptr.ts {
+		if h := pc.pages.Table.Get(pid).Load(); h.Kind() != kind || h.Depth() != depth || h.TS() != ptr.ts {
 			t.Errorf("%v of %d messages, want %v of %d", h.Kind(), h.Depth(), kind, depth)
 		}
 		tx := begin(t, pc)
 		defer tx.End()
-		before := pc.Stats().Pulls
+		before := pc.Stats().Pages.Fetches
 		p, err := pc.Get(tx, pid)
 		if err != nil || !bytes.HasSuffix(p.Value, []byte("xdeltadeltadelta")) {
 			t.Errorf("%d bytes, %v", len(p.Value), err)
 		}
-		if n := pc.Stats().Pulls - before; n != int64(pulls) {
-			t.Errorf("read %d messages, want %d", n, pulls)
+		if n := pc.Stats().Pages.Fetches - before; n != int64(fetches) {
+			t.Errorf("read %d messages, want %d", n, fetches)
 		}
 	}
 	small, ptr := chain(100)
@@ -366,7 +366,7 @@ func TestPagesOutOfMemoryAreSmall(t *testing.T) {
 		t.Fatal(err)
 	}
 	tx := begin(t, pc)
-	pc.sweep(tx, 1<<40, true, func(PageID) {})
+	pc.mem.sweep(tx, 1<<40, true, func(PageID) {})
 	tx.End()
 	if per := float64(heap()-before) / float64(count); per > 48 {
 		t.Errorf("%.1f bytes for each page", per)
@@ -402,11 +402,11 @@ func TestCapacityChanges(t *testing.T) {
 		}
 		for start := time.Now(); ; time.Sleep(time.Millisecond) {
 			st := pc.Stats()
-			if st.HeapResident+st.MappedResident <= capacity {
+			if st.Cache.HeapResident+st.Cache.MappedResident <= capacity {
 				break
 			}
 			if time.Since(start) > 10*time.Second {
-				t.Fatalf("capacity %d: %d bytes stay resident: %+v", capacity, st.HeapResident+st.MappedResident, st)
+				t.Fatalf("capacity %d: %d bytes stay resident: %+v", capacity, st.Cache.HeapResident+st.Cache.MappedResident, st)
 			}
 		}
 	}
@@ -441,13 +441,13 @@ func TestFileCutShort(t *testing.T) {
 		}
 		tx = begin(t, pc)
 		for _, pid := range pids[:50] {
-			pc.pageOut(tx, pid, true)
+			pc.mem.evict(tx, pid, true)
 		}
 		seen, err := pc.Get(tx, pids[20]) // a view, or a copy
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Truncate(filepath.Join(dir, logName), 4096); err != nil {
+		if err := os.Truncate(filepath.Join(dir, logstore.LogName), 4096); err != nil {
 			t.Fatal(err)
 		}
 		if copied && !bytes.Equal(seen.Value, value) {
@@ -462,12 +462,12 @@ func TestFileCutShort(t *testing.T) {
 		if err := pc.Prefetch(tx, pids[2:10]...); err != nil {
 			t.Errorf("Prefetch: %v", err)
 		}
-		if _, _, err := pc.Replace(tx, pids[99], ptrTo[[]byte](pids[99], pc.table.Get(pids[99]).Load()), seen.Value); copied && err != nil || !copied && !errors.Is(err, ErrCorrupt) {
+		if _, _, err := pc.Replace(tx, pids[99], ptrTo[[]byte](pids[99], pc.pages.Table.Get(pids[99]).Load()), seen.Value); copied && err != nil || !copied && !errors.Is(err, ErrCorrupt) {
 			t.Errorf("Replace by a view: %v", err)
 		}
 		p := PagePtr[[]byte]{}
 		for range 2 { // more than ConsolidateAfter in all: the page is read to be written anew, which cannot be
-			if p, _, err = pc.Link(tx, pids[3], ptrTo[[]byte](pids[3], pc.table.Get(pids[3]).Load()), []byte("delta")); err != nil {
+			if p, _, err = pc.Link(tx, pids[3], ptrTo[[]byte](pids[3], pc.pages.Table.Get(pids[3]).Load()), []byte("delta")); err != nil {
 				t.Errorf("Link: %v", err)
 			}
 		}
@@ -508,9 +508,9 @@ func TestPrefetch(t *testing.T) {
 	tx.End()
 	closeTest(t, pc)
 	pc = openTest(t, dir, o)
-	size, err := pc.file.Size()
+	size, err := pc.core.store.File().Size()
 	if err == nil {
-		err = pc.file.DropCache(0, size)
+		err = pc.core.store.File().DropCache(0, size)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -519,7 +519,7 @@ func TestPrefetch(t *testing.T) {
 	if err := pc.Prefetch(tx, append(pids, 1<<30, 0, 1)...); err != nil {
 		t.Fatal(err)
 	}
-	if err := pc.reader.Settle(5 * time.Second); err != nil {
+	if err := pc.core.store.Reader.Settle(5 * time.Second); err != nil {
 		t.Fatal(err)
 	}
 	for i, pid := range pids {
@@ -531,9 +531,9 @@ func TestPrefetch(t *testing.T) {
 	if err := pc.Prefetch(tx, pids...); !errors.Is(err, ErrTxEnded) {
 		t.Errorf("in a Tx that has ended: %v", err)
 	}
-	st, c := pc.Stats(), pc.view.Counts()
-	t.Logf("%d pulls, %d of them cold; %+v", st.Pulls, st.PullsCold, c)
-	if c.Ahead == 0 && st.PullsCold > 0 {
+	st, c := pc.Stats(), pc.core.store.View.Counts()
+	t.Logf("%d fetches, %d of them cold; %+v", st.Pages.Fetches, st.Pages.FetchesCold, c)
+	if c.Ahead == 0 && st.Pages.FetchesCold > 0 {
 		t.Error("nothing was begun ahead")
 	}
 	closeTest(t, pc)

@@ -201,14 +201,14 @@ func ExampleOpenLog() {
 	if _, err := l.Flush(); err != nil { // all of it is durable now
 		log.Fatal(err)
 	}
-	it := l.Iter(0)
-	for it.Next() {
-		fmt.Printf("%s\n", it.Bytes())
+	for r, err := range l.Records(0) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%s\n", r.Bytes)
 	}
-	fmt.Println(it.Err())
 	// Output:
 	// one
 	// two
 	// three
-	// <nil>
 }

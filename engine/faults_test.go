@@ -11,12 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"pagecache/engine/internal/seam"
 	"pagecache/internal/simdisk"
 	"pagecache/internal/vfs"
 )
 
 func simOptions(d *simdisk.Disk) *Options {
-	return &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, fs: d}
+	return &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{FS: d}}
 }
 
 // openSim opens the store on a simulated disk.
@@ -93,7 +94,7 @@ func TestFailedWriteStopsTheLog(t *testing.T) {
 	_, _, refused["Replace"] = pc.Replace(tx, pid, ptr, nil)
 	_, _, refused["Free"] = pc.Free(tx, pid, ptr)
 	_, refused["PinLog"] = pc.PinLog()
-	_, _, refused["CASRoot"] = pc.CASRoot(tx, []byte("r"), None, Some(pid))
+	_, _, refused["CASRoot"] = pc.CASRoot(tx, "r", 0, pid)
 	for i, err := range errs {
 		refused[fmt.Sprintf("waiter %d", i)] = err
 	}
@@ -142,7 +143,7 @@ func TestFailureWakesWritersThatWaitForABuffer(t *testing.T) {
 			}
 		})
 	}
-	for pc.Stats().BufferWaits < 1 {
+	for pc.Stats().Log.BufferWaits < 1 {
 		time.Sleep(time.Millisecond)
 	}
 	failOn(d, simdisk.OpDeviceWrite, 1, syscall.EIO)
@@ -518,7 +519,7 @@ func TestFailedOpeningLeavesTheStore(t *testing.T) {
 	}
 }
 
-// The superblock says what the log cannot: without it, or with a damaged one, or one of another version, a store is not opened, and
+// The superblock says what the log cannot: without it, or with a corrupt one, or one of another version, a store is not opened, and
 // not changed. Proves rule 12.
 func TestSuperblockDamage(t *testing.T) {
 	first, _ := dirtyStore(t, simdisk.New(9, simdisk.Options{}))

@@ -68,7 +68,7 @@ func fillDisk(t *testing.T, mount string) {
 		defer tx.End()
 		for pid, last := range want {
 			p, err := pc.Get(tx, pid)
-			if err != nil || p.Kind != Materialized || p.Value[len(p.Value)-1] != last {
+			if err != nil || p.Kind != KindMaterialized || p.Value[len(p.Value)-1] != last {
 				t.Fatalf("page %d: %v, %v", pid, p.Kind, err)
 			}
 		}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"pagecache/engine/internal/logstore"
+	"pagecache/engine/internal/seam"
 	"pagecache/internal/simdisk"
 	"pagecache/segments"
 	"pagecache/segments/format"
@@ -51,7 +53,7 @@ func newCrowdOn(t *testing.T, segment, segments, live, size int) *crowd {
 
 func newCrowdWith(t *testing.T, m Materializer[[]byte], segment, segments, live, size int) *crowd {
 	d := simdisk.New(3, simdisk.Options{})
-	o := &Options{SegmentSize: segment, IOBuffers: 2, FlushEvery: 10 * time.Millisecond, SnapshotEvery: 1 << 30, CacheCapacity: 1, fs: d}
+	o := &Options{SegmentSize: segment, IOBuffers: 2, FlushEvery: 10 * time.Millisecond, SnapshotEvery: 1 << 30, CacheCapacity: 1, seam: seam.Options{FS: d}}
 	pc, err := Open("/store", m, o)
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +121,7 @@ func (c *crowd) replace(rng *rand.Rand) error {
 	defer tx.End()
 	pid := c.pids[rng.IntN(len(c.pids))]
 	p, err := c.Get(tx, pid)
-	if err == nil && p.Kind == Materialized {
+	if err == nil && p.Kind == KindMaterialized {
 		_, _, err = c.Replace(tx, pid, p.Ptr, make([]byte, len(p.Value)))
 	}
 	return err
@@ -262,27 +264,27 @@ func TestFullAndNothingLastCounts(t *testing.T) {
 		}
 		return err
 	}
-	kept, per := c.reserved()
+	kept, per := c.core.store.Reserved()
 	kept += crowdSegments / per
-	c.cleaner.mu.Lock() // nothing is cleaned meanwhile
+	resume := c.cleaner.Pause() // nothing is cleaned meanwhile
 	for last := false; !last; {
 		if err := overwrite(); err != nil {
 			t.Fatal(err)
 		}
-		_, used, _ := c.space.Totals()
-		last = used == crowdSegments-kept-1 && c.log.Tail()%crowdSegment > crowdSegment-crowdPage
+		_, used, _ := c.core.store.Space.Totals()
+		last = used == crowdSegments-kept-1 && c.core.store.Log.Tail()%crowdSegment > crowdSegment-crowdPage
 	}
 	for {
-		r, err := c.log.Reserve(format.KindAppend, 1, crowdPage)
+		r, err := c.core.store.Log.Reserve(format.KindAppend, 1, crowdPage)
 		if err != nil {
-			if !isNoSpace(err) {
+			if !logstore.IsNoSpace(err) {
 				t.Fatal(err)
 			}
 			break
 		}
 		r.Abort()
 	}
-	c.cleaner.mu.Unlock()
+	resume()
 	for range 100 {
 		if _, err := c.AttemptGC(); err != nil {
 			t.Fatal(err)
@@ -302,7 +304,7 @@ func (c *crowd) link(rng *rand.Rand) error {
 	pid := c.pids[rng.IntN(len(c.pids))]
 	p, err := c.Get(tx, pid)
 	switch {
-	case err != nil || p.Kind != Materialized:
+	case err != nil || p.Kind != KindMaterialized:
 	case len(p.Value) > crowdPage+200:
 		_, _, err = c.Replace(tx, pid, p.Ptr, make([]byte, crowdPage))
 	default:
@@ -367,7 +369,7 @@ func TestFullOfSmallPages(t *testing.T) {
 func TestFullAndSpent(t *testing.T) {
 	const segment = 256 << 10
 	c := newCrowdOn(t, segment, 40, 100, segment*22/100)
-	for start := time.Now(); !c.cleaner.spent.Load(); _ = c.clean(nil) {
+	for start := time.Now(); !c.cleaner.BudgetSpent(); _ = c.clean(nil) {
 		if _, err := c.allocate(100); err != nil && !errors.Is(err, ErrNoSpace) {
 			t.Fatal(err)
 		}
@@ -382,7 +384,7 @@ func TestFullAndSpent(t *testing.T) {
 			}
 		}
 	}
-	for start := time.Now(); c.space.DiskFull(); _ = c.clean(nil) { // nobody writes
+	for start := time.Now(); c.core.store.Space.DiskFull(); _ = c.clean(nil) { // nobody writes
 		if time.Since(start) > 10*time.Second {
 			t.Fatalf("no room is made: %+v", c.Stats())
 		}
@@ -396,15 +398,15 @@ func TestFullAndSpent(t *testing.T) {
 // halfFull has nothing that counts fill a full disk. It returns that after the power was cut in the middle of the last segment that may be used.
 func (c *crowd) halfFull() (d *simdisk.Disk) {
 	for half := 0; ; {
-		r, err := c.log.ReserveUrgent(format.KindFree, 1, 0)
-		if isNoSpace(err) {
+		r, err := c.core.store.Log.ReserveUrgent(format.KindFree, 1, 0)
+		if logstore.IsNoSpace(err) {
 			break
 		}
 		if err != nil {
 			c.t.Fatal(err)
 		}
 		r.Abort()
-		if _, used, _ := c.space.Totals(); used > half && c.log.Tail()%crowdSegment > crowdSegment/2 {
+		if _, used, _ := c.core.store.Space.Totals(); used > half && c.core.store.Log.Tail()%crowdSegment > crowdSegment/2 {
 			if half = used; used < crowdSegments-2 {
 				continue
 			}
@@ -442,7 +444,7 @@ func TestFullAndCrashed(t *testing.T) {
 			}
 			if seed == 0 {
 				for _, pid := range c.pids {
-					if p := page(t, pc, pid); len(p.Value) != crowdPage {
+					if p := get1(t, pc, pid); len(p.Value) != crowdPage {
 						t.Fatalf("crash at %d: page %d: %d bytes", at, pid, len(p.Value))
 					}
 				}
@@ -460,23 +462,23 @@ func TestFullLogCrashed(t *testing.T) {
 	const segment, capacity = 16 << 10, 10*16<<10 + 8<<10
 	for _, log := range []bool{true, false} {
 		d := simdisk.New(3, simdisk.Options{})
-		open := func(d *simdisk.Disk) (s *store, write func() error, closer func() error, err error) {
+		open := func(d *simdisk.Disk) (s *logstore.Store, write func() error, closer func() error, err error) {
 			o := simOptions(d)
-			o.SegmentMode = Linear
+			o.SegmentMode = SegmentModeLinear
 			d.SetCapacity(capacity)
 			if log {
 				l, err := OpenLog("/store", o)
 				if err != nil {
 					return nil, nil, nil, err
 				}
-				return l.store, func() error { _, _, err := l.Write(make([]byte, 1000)); return err }, l.Close, nil
+				return l.core.store, func() error { _, _, err := l.Write(make([]byte, 1000)); return err }, l.Close, nil
 			}
 			pc, err := Open[[]byte]("/store", Bytes{}, o)
 			if err != nil {
 				return nil, nil, nil, err
 			}
 			c := crowd{PageCache: pc, t: t}
-			return pc.store, func() error { _, err := c.allocate(1000); return err }, pc.Close, nil
+			return pc.core.store, func() error { _, err := c.allocate(1000); return err }, pc.Close, nil
 		}
 		s, write, closer, err := open(d)
 		if err != nil {
@@ -484,23 +486,23 @@ func TestFullLogCrashed(t *testing.T) {
 		}
 		most := 0
 		for err == nil {
-			_, used, _ := s.space.Totals()
-			if err = write(); used > most && s.log.Tail()%segment > segment/2 { // the last that may be used comes last
+			_, used, _ := s.Space.Totals()
+			if err = write(); used > most && s.Log.Tail()%segment > segment/2 { // the last that may be used comes last
 				most = used
-				if err := s.log.Flush(); err != nil {
+				if err := s.Log.Flush(); err != nil {
 					t.Fatal(err)
 				}
 				s, _, closer, err := open(d.Copy().Crash(uint64(used)))
 				if err != nil {
 					t.Fatalf("log %v, %d segments: %v", log, used, err)
 				}
-				if _, n, _ := s.space.Totals(); n != used {
+				if _, n, _ := s.Space.Totals(); n != used {
 					t.Errorf("log %v: %d segments, want %d", log, n, used)
 				}
 				_ = closer()
 			}
 		}
-		if !isNoSpace(err) || most < 8 {
+		if !logstore.IsNoSpace(err) || most < 8 {
 			t.Errorf("log %v, %d segments: %v", log, most, err)
 		}
 		_ = closer()
@@ -574,7 +576,7 @@ func TestFullWithBlob(t *testing.T) {
 // A segment that was picked while the file could grow, and was left because it then could not, can be picked again. Proves rule 9.
 func TestFullMeanwhile(t *testing.T) {
 	c := newCrowd(t, 60, crowdPage)
-	c.cleaner.mu.Lock()
+	resume := c.cleaner.Pause()
 	for _, pid := range c.pids[:len(c.pids)/2] {
 		if err := c.free(pid); err != nil {
 			t.Fatal(err)
@@ -582,25 +584,25 @@ func TestFullMeanwhile(t *testing.T) {
 	}
 	some(t, c.PageCache, 10, crowdPage)
 	var v segments.Candidate
-	c.space.Inactive(func(s segments.Candidate) {
+	c.core.store.Space.Inactive(func(s segments.Candidate) {
 		if s.Live > 0 {
 			v = s
 		}
 	})
-	for !c.space.DiskFull() {
-		r, err := c.log.Reserve(format.KindAppend, 1, crowdPage)
+	for !c.core.store.Space.DiskFull() {
+		r, err := c.core.store.Log.Reserve(format.KindAppend, 1, crowdPage)
 		if err != nil {
 			break
 		}
 		r.Abort()
 	}
-	if did, err := c.cleanVictim(v, false); !did || err != nil || c.space.Segment(v.ID).Live() != v.Live {
-		t.Errorf("%v, %v: %d bytes live, were %d", did, err, c.space.Segment(v.ID).Live(), v.Live)
+	if did, err := c.cleaner.TryClean(v, false); !did || err != nil || c.core.store.Space.Segment(v.ID).Live() != v.Live {
+		t.Errorf("%v, %v: %d bytes live, were %d", did, err, c.core.store.Space.Segment(v.ID).Live(), v.Live)
 	}
-	if len(c.cleaner.stuck) > 0 {
+	if c.cleaner.IsStuck(v) {
 		t.Error("it is passed over from now on")
 	}
-	c.cleaner.mu.Unlock()
+	resume()
 	_ = c.Close()
 }
 
@@ -698,7 +700,7 @@ func TestFullWithoutFlushes(t *testing.T) {
 func TestCosts(t *testing.T) {
 	for _, compression := range []Compression{CompressionNone, CompressionZstd} {
 		o := simOptions(simdisk.New(1, simdisk.Options{}))
-		o.Compression, o.foreground, o.SegmentSize = compression, true, 32<<10
+		o.Compression, o.seam.Foreground, o.SegmentSize = compression, true, 32<<10
 		pc := openTest(t, "/store", o)
 		rng := rand.New(rand.NewPCG(1, 2))
 		value := func(n int) []byte { // compresses somewhat
@@ -731,24 +733,24 @@ func TestCosts(t *testing.T) {
 		}
 		tx.End()
 		flushTest(t, pc)
-		pageOutAll(t, pc, pids[:150])
-		c := &pc.cleaner
-		c.mu.Lock()
+		evictAll(t, pc, pids[:150])
+		c := pc.cleaner
+		resume := c.Pause()
 		var all []segments.Candidate
-		pc.space.Inactive(func(v segments.Candidate) { all = append(all, v) })
+		pc.core.store.Space.Inactive(func(v segments.Candidate) { all = append(all, v) })
 		if len(all) < 4 {
 			t.Fatalf("%d segments", len(all))
 		}
 		for _, v := range all {
-			want, before := pc.costs(v, 1<<40), c.moved.Load()
-			if err := pc.cleanSegment(v, false); err != nil {
+			want, before := c.CostOf(v, 1<<40), c.Stats().Moved
+			if err := c.Empty(v, false); err != nil {
 				t.Fatal(err)
 			}
-			if n := c.moved.Load() - before; n != want || n == 0 {
+			if n := c.Stats().Moved - before; n != want || n == 0 {
 				t.Errorf("%v, compression %v: %d bytes written, %d said", v.ID, compression, n, want)
 			}
 		}
-		c.mu.Unlock()
+		resume()
 		closeTest(t, pc)
 	}
 }

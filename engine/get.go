@@ -1,208 +1,195 @@
 package engine
 
 import (
-	"fmt"
-	"slices"
+	"iter"
 
 	"pagecache/engine/internal/pagestack"
-	"pagecache/mmapread"
+	"pagecache/internal/vfs"
 )
 
-// Get returns the page's state and value. A page that was never allocated is Unallocated, a freed one Free; neither is an
-// error. The value is valid until the Tx ends. Errors: ErrTxEnded, ErrClosed, ErrCorrupt where the page's bytes on disk are
-// damaged, and what Decode returns. Safe for concurrent use.
+// Get returns the page's state and value. A page that was never allocated is KindUnallocated, a freed one KindFree; neither is an
+// error. The value is valid until the Tx ends. It may block on a read from disk. Errors: ErrTxEnded, ErrClosed, ErrCorrupt if
+// the page's bytes on disk are corrupt, and those of Decode. Safe for concurrent use.
 func (pc *PageCache[P]) Get(tx *Tx, pid PageID) (Page[P], error) {
-	if tx != nil && tx.owner == &pc.txs && tx.slot.Inside() && !pc.closed.Load() {
-		if s := pc.table.Get(pid); s != nil {
+	if tx != nil && tx.owner == &pc.txs && tx.s().slot.Inside() && !pc.core.closed.Load() {
+		if s := pc.pages.Table.Get(pid); s != nil {
 			if h := s.Load(); h != nil && isWhole(h.Kind()) {
-				if tx.hits.Add(uint64(pid)) {
-					pc.handOver(tx)
+				if tx.s().hits.Add(uint64(pid)) {
+					pc.mem.handOver(tx)
 				}
-				return Page[P]{Kind: Materialized, Value: pagestack.EntryOf[P](h).Frag, Ptr: ptrTo[P](pid, h)}, nil
+				return Page[P]{Kind: KindMaterialized, Value: pagestack.EntryOf[P](h).Frag, Ptr: ptrTo[P](pid, h)}, nil
 			}
 		}
 	}
 	return pc.getSlow(tx, pid)
 }
 
-// isWhole reports whether an entry of that kind has the value of the whole page in it.
-func isWhole(k pagestack.Kind) bool { return k == pagestack.KindBase || k == pagestack.KindMerged }
-
+// getSlow is Get for a page whose value is not resident, for reserved and missing pages, and for errors.
 func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (Page[P], error) {
-	if err := pc.check(tx, "get", pid); err != nil {
+	pg, err := pc.find(tx, "get", pid)
+	if err != nil {
 		return Page[P]{}, err
 	}
-	s, h, err := pc.head(pid)
-	if err != nil {
-		return Page[P]{}, fmt.Errorf("get page %d: %w", pid, err)
-	}
-	if h == nil {
+	kind := kindOf(pg.head)
+	if kind == KindUnallocated {
 		return Page[P]{}, nil
+	}
+	if kind != KindMaterialized {
+		return Page[P]{Kind: kind, Ptr: ptrTo[P](pid, pg.head)}, nil
+	}
+	e := pc.consolidateLong(tx, pg)
+	if e == nil {
+		if e, err = pc.materialize(pid, pg.head); err != nil {
+			return Page[P]{}, err
+		}
+		if &e.Head != pg.head {
+			pc.mem.keep(tx, pg, e)
+		}
+	}
+	return Page[P]{Kind: KindMaterialized, Value: e.Frag, Ptr: ptrTo[P](pid, &e.Head)}, nil
+}
+
+// kindOf returns the kind of the page with head h, which may be nil.
+func kindOf(h *head) PageKind {
+	if h == nil {
+		return KindUnallocated
 	}
 	switch h.Kind() {
 	case pagestack.KindFree:
-		return Page[P]{Kind: Free, Ptr: ptrTo[P](pid, h)}, nil
+		return KindFree
 	case pagestack.KindCounter:
-		return Page[P]{Kind: Counter, Ptr: ptrTo[P](pid, h)}, nil
+		return KindCounter
 	case pagestack.KindMeta:
-		return Page[P]{Kind: MetaPage, Ptr: ptrTo[P](pid, h)}, nil
+		return KindMeta
 	}
-	if h.Depth() > pc.limit && !pc.opts.ReadOnly {
-		// The writer who should have done it could not; the log may take it now, and if not, reading goes on.
-		if e, err := pc.consolidate(tx, pid, s, h); err == nil && e != nil {
-			pc.relieve(tx, pid)
-			return Page[P]{Kind: Materialized, Value: e.Frag, Ptr: ptrTo[P](pid, &e.Head)}, nil
-		}
-	}
-	e, err := pc.materialize(pid, h)
-	if err != nil {
-		return Page[P]{}, err
-	}
-	if &e.Head != h {
-		pc.keepRead(tx, pid, s, h, e)
-	}
-	return Page[P]{Kind: Materialized, Value: e.Frag, Ptr: ptrTo[P](pid, &e.Head)}, nil
+	return KindMaterialized
 }
 
-// materialize returns an entry that stands for the same state as h, with the whole page's value in it: h itself where
-// it has it, else a new one.
-func (pc *PageCache[P]) materialize(pid PageID, h *head) (*entry[P], error) {
-	if isWhole(h.Kind()) {
-		return pagestack.EntryOf[P](h), nil
-	}
-	whole, view, err := pc.whole(pid, h)
-	if err != nil {
-		return nil, err
-	}
-	e := pagestack.New[P](pagestack.KindBase, h.TS(), h.Depth(), h.LSN, h.Ptr())
-	switch {
-	case h.Depth() > 1:
-		ext := &pagestack.Ext{Refs: make([]pagestack.Ref, 0, h.Depth())}
-		h.Refs(func(r pagestack.Ref) { ext.Refs = append(ext.Refs, r) })
-		e = pagestack.New[P](pagestack.KindMerged, h.TS(), h.Depth(), h.LSN, h.Ptr())
-		e.Ext = ext
-	case view:
-		e.Ext = pc.pulled
-	}
-	e.Frag = whole
-	return e, nil
-}
-
-// whole returns the page's merged value, and whether it may be a view.
-func (pc *PageCache[P]) whole(pid PageID, h *head) (whole P, view bool, err error) {
-	if h.Kind() == pagestack.KindOnDisk && h.Depth() == 1 {
-		pc.bringIn(h)
-		return pc.pull(pid, pagestack.Ref{LSN: h.LSN, Ptr: h.Ptr()})
-	}
-	buf, _ := pc.frags.Get().(*[]P)
-	if buf == nil {
-		buf = new([]P)
-	}
-	defer func() {
-		clear(*buf) // keeps nothing alive
-		*buf = (*buf)[:0]
-		pc.frags.Put(buf)
-	}()
-	if *buf, view, err = pc.fragments(*buf, pid, h); err != nil {
-		return whole, false, err
-	}
-	if len(*buf) == 1 {
-		return (*buf)[0], view, nil
-	}
-	slices.Reverse(*buf)
-	pc.counts.merges.Add(1)
-	err = pc.looking(view, pid, func() error {
-		whole = pc.m.Merge(*buf)
+// consolidateLong consolidates a page that has more fragments than the limit: the writer that should have done so could not. It
+// returns nil if the page is not that long, or if the log cannot take it now; reading goes on then.
+func (pc *PageCache[P]) consolidateLong(tx *Tx, pg page) *entry[P] {
+	if pg.head.Depth() <= pc.limit || pc.core.opts.ReadOnly {
 		return nil
-	})
-	return whole, false, err
+	}
+	e, err := pc.consolidate(tx, pg.id, pg.slot, pg.head)
+	if err != nil || e == nil {
+		return nil
+	}
+	pc.mem.reclaim(tx, pg.id)
+	return e
 }
 
-// looking calls f, which looks at values of a page. Where they may be views a fault becomes an error: the file was cut short, or the disk fails.
-func (pc *PageCache[P]) looking(views bool, pid PageID, f func() error) error {
-	if !views {
-		return f()
-	}
-	if err := mmapread.Guard(f); err != nil {
-		return pc.unreadable(pid, err)
-	}
-	return nil
-}
-
-// fragments appends the values that make up the page, newest first, to dst, with what is not resident pulled from disk; view says whether
-// any of them may be a view. They may be fewer than the messages: a Merged entry has one for several.
-func (pc *PageCache[P]) fragments(dst []P, pid PageID, h *head) (_ []P, view bool, err error) {
-	for ; h.Kind() == pagestack.KindDelta; h = h.Next() {
-		dst = append(dst, pagestack.EntryOf[P](h).Frag)
-	}
-	if h.Kind() != pagestack.KindOnDisk {
-		e := pagestack.EntryOf[P](h)
-		return append(dst, e.Frag), e.Ext == pc.pulled, nil
-	}
-	pc.bringIn(h)
-	h.Refs(func(r pagestack.Ref) {
-		if err != nil {
-			return
-		}
-		var f P
-		var v bool
-		if f, v, err = pc.pull(pid, r); err == nil {
-			dst, view = append(dst, f), view || v
-		}
-	})
-	return dst, view, err
-}
-
-// pull reads one fragment from the log; view says whether it may be a view.
-func (pc *PageCache[P]) pull(pid PageID, r pagestack.Ref) (f P, view bool, err error) {
-	body, view, err := pc.value(pid, r.LSN, r.Ptr)
-	if err == nil && view && pc.opts.CopyOnRead {
-		view = false
-		err = pc.looking(true, pid, func() error {
-			body = slices.Clone(body)
-			return nil
-		})
-	}
-	if err != nil {
-		return f, false, fmt.Errorf("pull page %d: %w", pid, err)
-	}
-	pc.counts.pulls.Add(1)
-	err = pc.looking(view && pc.raw == nil, pid, func() (err error) {
-		f, err = pc.m.Decode(body)
-		return err
-	})
-	if err != nil {
-		return f, false, fmt.Errorf("decode a fragment of page %d at LSN %d: %w", pid, r.LSN, err)
-	}
-	return f, view, nil
-}
-
-// Fragments returns the page's state and its fragments, unmerged, newest first: the deltas that are known singly, then the
-// rest of the page as one value if it was merged before, else fragment by fragment. A page that does not exist has a zero PagePtr and
-// no fragments. Pages 0 and 1 are ErrUnsupported. The values are valid until the Tx ends.
+// Fragments returns the page's state and its fragments, unmerged, newest first: the deltas that are known singly, then the rest of
+// the page as one value if it was merged before, else fragment by fragment. A page that does not exist has a zero PagePtr and no
+// fragments. The values are valid until the Tx ends. Errors are those of Get, and ErrReserved for pages 0 and 1. Safe for
+// concurrent use.
 func (pc *PageCache[P]) Fragments(tx *Tx, pid PageID) (PagePtr[P], []P, error) {
 	if err := pc.check(tx, "fragments of", pid); err != nil {
 		return PagePtr[P]{}, nil, err
 	}
 	if pid < FirstUserPage {
-		return PagePtr[P]{}, nil, fmt.Errorf("fragments of page %d: %w: it is the store's own", pid, ErrUnsupported)
+		return PagePtr[P]{}, nil, describePage("fragments of", pid, ErrReserved)
 	}
-	s, h, err := pc.head(pid)
-	if err != nil {
-		return PagePtr[P]{}, nil, fmt.Errorf("fragments of page %d: %w", pid, err)
+	pg, err := pc.lookup("fragments of", pid)
+	if err != nil || !pg.exists() {
+		return PagePtr[P]{}, nil, err
 	}
-	if h == nil || h.Kind() == pagestack.KindFree {
-		return PagePtr[P]{}, nil, nil
+	if e := pc.consolidateLong(tx, pg); e != nil {
+		return ptrTo[P](pid, &e.Head), []P{e.Frag}, nil
 	}
-	if h.Depth() > pc.limit && !pc.opts.ReadOnly {
-		if e, err := pc.consolidate(tx, pid, s, h); err == nil && e != nil {
-			pc.relieve(tx, pid)
-			return ptrTo[P](pid, &e.Head), []P{e.Frag}, nil
-		}
-	}
-	frags, _, err := pc.fragments(make([]P, 0, h.Depth()), pid, h)
+	frags, _, err := pc.appendFragments(make([]P, 0, pg.head.Depth()), pid, pg.head)
 	if err != nil {
 		return PagePtr[P]{}, nil, err
 	}
-	return ptrTo[P](pid, h), frags, nil
+	return ptrTo[P](pid, pg.head), frags, nil
+}
+
+// Prefetch starts reading the given pages, blobs included, into the page cache and returns without waiting. Resident and missing
+// pages are skipped. It is a hint: when too many reads are in flight, the rest is ignored. Errors: ErrTxEnded, ErrClosed, and
+// ErrCorrupt if the snapshot's record of a page is corrupt. Safe for concurrent use.
+func (pc *PageCache[P]) Prefetch(tx *Tx, pids ...PageID) error {
+	var ranges []vfs.Range
+	var inBlobs []PageID
+	for _, pid := range pids {
+		pg, err := pc.find(tx, "prefetch", pid)
+		if err != nil {
+			return err
+		}
+		if pg.head == nil {
+			continue
+		}
+		if h := pg.head.TailEntry(); h.Kind() == pagestack.KindOnDisk {
+			ranges = appendSealed(ranges, pc.core.store, h)
+			if hasBlob(h) && len(inBlobs) < maxBlobsAhead {
+				inBlobs = append(inBlobs, pid)
+			}
+		}
+	}
+	pc.core.store.View.ReadAhead(ranges)
+	if len(inBlobs) > 0 && pc.aheadInBlobs.CompareAndSwap(false, true) {
+		go pc.prefetchBlobs(inBlobs)
+	}
+	return nil
+}
+
+// maxBlobsAhead is how many pages in blobs a Prefetch reads. One goroutine at a time does that, since each page needs a wait for
+// the name of its file.
+const maxBlobsAhead = 64
+
+func hasBlob(h *head) (yes bool) {
+	h.Refs(func(r pagestack.Ref) { yes = yes || r.Ptr.Blob })
+	return yes
+}
+
+// prefetchBlobs starts reading the blobs of pages. The log says their names, which must be read first.
+func (pc *PageCache[P]) prefetchBlobs(pids []PageID) {
+	defer pc.aheadInBlobs.Store(false)
+	for _, pid := range pids {
+		if !pc.prefetchBlob(pid) {
+			return
+		}
+	}
+}
+
+// prefetchBlob does so for one page, in a Tx of its own. It returns false if the store is being closed.
+func (pc *PageCache[P]) prefetchBlob(pid PageID) bool {
+	tx := pc.txs.begin()
+	defer tx.End()
+	if pc.core.closed.Load() { // Close waits for the Txs that have not seen it
+		return false
+	}
+	_, h, err := pc.pages.Find(pid)
+	if err != nil || h == nil {
+		return true // Get reports the error
+	}
+	if h = h.TailEntry(); h.Kind() == pagestack.KindOnDisk {
+		pc.fetchBlocks(h)
+		h.Refs(func(r pagestack.Ref) {
+			if !r.Ptr.Blob {
+				return
+			}
+			if ptr, err := pc.core.store.Blob(r.LSN, r.Ptr); err == nil {
+				pc.blobs.ReadAhead(ptr)
+			}
+		})
+	}
+	return true
+}
+
+// Pages returns the ids below the highest that was ever handed out, in rising order, with the kind of each page at the moment
+// that it is reached, pages 0 and 1 included. Use it within a Tx. It reads no values; a page whose state cannot be read is
+// KindUnreadable. It stops early if the Tx ends. Safe for concurrent use.
+func (pc *PageCache[P]) Pages(tx *Tx) iter.Seq2[PageID, PageKind] {
+	return func(yield func(PageID, PageKind) bool) {
+		for pid := PageID(0); pid < pc.pages.IDs.Next() && pc.check(tx, "pages", pid) == nil; pid++ {
+			_, h, err := pc.pages.Find(pid)
+			kind := kindOf(h)
+			if err != nil {
+				kind = KindUnreadable
+			}
+			if !yield(pid, kind) {
+				return
+			}
+		}
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"pagecache/engine/internal/logstore"
 	"pagecache/internal/vfs"
 	"pagecache/recovery"
 	"pagecache/segments/format"
@@ -29,7 +30,7 @@ type effect struct {
 	pid  PageID
 	val  []byte
 	name string // of a root
-	root Option
+	root PageID // 0: none
 }
 
 type effectKind uint8
@@ -70,14 +71,14 @@ func (m model) clone() model { return model{maps.Clone(m.pages), maps.Clone(m.ro
 func (m model) apply(e effect) {
 	switch e.kind {
 	case effSet:
-		m.pages[e.pid] = modelPage{Materialized, e.val}
+		m.pages[e.pid] = modelPage{KindMaterialized, e.val}
 	case effLink:
-		m.pages[e.pid] = modelPage{Materialized, slices.Concat(m.pages[e.pid].val, e.val)}
+		m.pages[e.pid] = modelPage{KindMaterialized, slices.Concat(m.pages[e.pid].val, e.val)}
 	case effFree:
-		m.pages[e.pid] = modelPage{kind: Free}
+		m.pages[e.pid] = modelPage{kind: KindFree}
 	case effRoot:
-		if e.root.Valid {
-			m.roots[e.name] = e.root.PageID
+		if e.root != 0 {
+			m.roots[e.name] = e.root
 		} else {
 			delete(m.roots, e.name)
 		}
@@ -97,7 +98,7 @@ func (m model) holds(pc *PageCache[[]byte], tx *Tx) error {
 	for pid := range m.pages {
 		last = max(last, pid)
 	}
-	last = max(last, PageID(pc.pages.next.Load())) + 3
+	last = max(last, pc.pages.IDs.Next()) + 3
 	for pid := FirstUserPage; pid <= last; pid++ {
 		p, err := pc.Get(tx, pid)
 		if err != nil {
@@ -215,7 +216,7 @@ func (h *history) String() string {
 
 // scanEnd reads where the log of a store ends, without opening the store. False: there is no store.
 func scanEnd(fsys vfs.FS, dir string) (LSN, bool, error) {
-	f, err := fsys.Open(filepath.Join(dir, superName), vfs.FlagRead)
+	f, err := fsys.Open(filepath.Join(dir, logstore.SuperName), vfs.FlagRead)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, false, nil
 	}
@@ -231,13 +232,13 @@ func scanEnd(fsys vfs.FS, dir string) (LSN, bool, error) {
 	if err != nil {
 		return 0, false, err
 	}
-	log, err := fsys.Open(filepath.Join(dir, logName), vfs.FlagRead)
+	log, err := fsys.Open(filepath.Join(dir, logstore.LogName), vfs.FlagRead)
 	if err != nil {
 		return 0, false, err
 	}
 	defer log.Close()
 	res, err := recovery.Scan(log, recovery.Options{Store: sb.Store, SegmentSize: sb.SegmentSize, Generation: sb.Generation,
-		Clean: sb.Clean, End: sb.End, File: logName})
+		Clean: sb.Clean, End: sb.End, File: logstore.LogName})
 	if err != nil {
 		return 0, true, err
 	}
@@ -316,7 +317,7 @@ func newDriver(pc *PageCache[[]byte], rng *rand.Rand, h *history) (*driver, erro
 		return d, err
 	}
 	for pid, p := range h.now.pages {
-		if p.kind == Materialized {
+		if p.kind == KindMaterialized {
 			d.alive = append(d.alive, pid)
 		}
 	}
@@ -492,7 +493,7 @@ func (d *driver) allocate(tx *Tx) error {
 	if err != nil {
 		return err
 	}
-	if p := d.h.now.pages[pid]; p.kind == Materialized {
+	if p := d.h.now.pages[pid]; p.kind == KindMaterialized {
 		return violated("page %d was allocated while it is in use", pid)
 	}
 	if at, ok := d.freed[pid]; ok {
@@ -517,7 +518,7 @@ func (d *driver) won(what string, pid PageID, ptr PagePtr[[]byte], won bool) err
 
 func (d *driver) link(tx *Tx) error {
 	pid, v := d.pick(), d.value()
-	if len(d.h.now.pages[pid].val)+len(v)+format.HeaderSize > d.pc.super.SegmentSize/2 {
+	if len(d.h.now.pages[pid].val)+len(v)+format.HeaderSize > d.pc.core.store.Super.SegmentSize/2 {
 		return d.replace(tx)
 	}
 	ptr, won, err := d.pc.Link(tx, pid, d.ptrs[pid], v)
@@ -578,7 +579,7 @@ func (d *driver) old(tx *Tx) error {
 	if err != nil {
 		return err
 	}
-	alive := d.h.now.pages[s.pid].kind == Materialized
+	alive := d.h.now.pages[s.pid].kind == KindMaterialized
 	if won || alive == ptr.IsZero() || alive && ptr.ts != d.ptrs[s.pid].ts {
 		return violated("an old state of page %d: won %v, got %v, page in use %v", s.pid, won, ptr.IsZero(), alive)
 	}
@@ -598,7 +599,7 @@ func (d *driver) get(tx *Tx) error {
 	if p.Kind != want.kind || !bytes.Equal(p.Value, want.val) {
 		return violated("page %d is %v of %s, want %v of %s", pid, p.Kind, brief(p.Value), want.kind, brief(want.val))
 	}
-	if p.Kind != Materialized {
+	if p.Kind != KindMaterialized {
 		return nil
 	}
 	d.hold(tx, pid, p.Value)
@@ -618,25 +619,24 @@ func (d *driver) get(tx *Tx) error {
 
 func (d *driver) root(tx *Tx) error {
 	name := string(rune('a' + d.rng.IntN(3)))
-	pid, ok := d.h.now.roots[name]
-	old, to := Option{pid, ok}, Some(PageID(d.rng.IntN(100)))
+	old, to := d.h.now.roots[name], 1+PageID(d.rng.IntN(100))
 	if d.rng.IntN(3) == 0 {
-		to = None
+		to = 0
 	}
 	if d.rng.IntN(6) == 0 {
-		if now, won, err := d.pc.CASRoot(tx, []byte(name), Some(pid+1), to); err != nil || won || now != old {
+		if now, won, err := d.pc.CASRoot(tx, name, old+1, to); err != nil || won || now != old {
 			return cmp.Or(err, violated("root %q was changed from what it was not: %v", name, now))
 		}
 		return nil
 	}
-	now, won, err := d.pc.CASRoot(tx, []byte(name), old, to)
+	now, won, err := d.pc.CASRoot(tx, name, old, to)
 	if err != nil {
 		return err
 	}
 	if !won || now != to {
 		return violated("root %q from %v to %v: won %v, now %v", name, old, to, won, now)
 	}
-	e := effect{lsn: d.pc.table.Get(format.MetaPage).Load().LSN, kind: effRoot, name: name, root: to}
+	e := effect{lsn: d.pc.pages.Table.Get(format.MetaPage).Load().LSN, kind: effRoot, name: name, root: to}
 	d.tracef("%v", e)
 	d.h.add(e)
 	return nil
@@ -667,7 +667,7 @@ func (d *driver) sealAt(i int) error {
 	o := d.open[i]
 	lsn, err := o.b.b.End() // what Seal and Abort call
 	if err != nil {
-		return logError("seal", err)
+		return describe("seal", err)
 	}
 	d.tracef("%d: batch from %d ends", lsn, o.b.LSN())
 	d.open = slices.Delete(d.open, i, i+1)

@@ -4,16 +4,19 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
+	"pagecache/engine/internal/idgen"
+	"pagecache/engine/internal/logstore"
 	"pagecache/internal/simdisk"
 	"pagecache/segments/format"
 )
 
-// page returns what a page is, in a Tx of its own.
-func page(t testing.TB, pc *PageCache[[]byte], pid PageID) Page[[]byte] {
+// get1 returns what a page is, in a Tx of its own.
+func get1(t testing.TB, pc *PageCache[[]byte], pid PageID) Page[[]byte] {
 	t.Helper()
 	tx := begin(t, pc)
 	defer tx.End()
@@ -48,11 +51,11 @@ func TestIDsOfDroppedBatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pc.pages.next.Store(1<<20 + 4000) // as if so many were allocated
+	pc.pages.IDs.RaiseNext(1<<20 + 4000) // as if so many were allocated
 	for range 40 {
 		allocate(t, pc, make([]byte, 4000))
 	}
-	if used := pc.log.Tail() - batch.LSN(); used < 9*16<<10 {
+	if used := pc.core.store.Log.Tail() - batch.LSN(); used < 9*16<<10 {
 		t.Fatalf("the batch is no more than %d bytes", used)
 	}
 	id, err := pc.GenerateID()
@@ -60,6 +63,7 @@ func TestIDsOfDroppedBatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	closeTest(t, pc)
+	runtime.KeepAlive(batch)
 	var acked []PageID
 	for n := range 3 {
 		pc = openTest(t, "/store", o)
@@ -69,11 +73,11 @@ func TestIDsOfDroppedBatch(t *testing.T) {
 			id = next
 		}
 		for i, pid := range acked {
-			if p := page(t, pc, pid); string(p.Value) != fmt.Sprint("acknowledged ", i) {
+			if p := get1(t, pc, pid); string(p.Value) != fmt.Sprint("acknowledged ", i) {
 				t.Errorf("page %d is %v %q", pid, p.Kind, p.Value)
 			}
 		}
-		if p := page(t, pc, first); string(p.Value) != "before" {
+		if p := get1(t, pc, first); string(p.Value) != "before" {
 			t.Errorf("page %d is %v %q", first, p.Kind, p.Value)
 		}
 		pid, lsn := allocate(t, pc, fmt.Append(nil, "acknowledged ", n))
@@ -81,7 +85,7 @@ func TestIDsOfDroppedBatch(t *testing.T) {
 			t.Errorf("page %d, want %d", pid, want)
 		}
 		acked = append(acked, pid)
-		if p := page(t, pc, pid+1); p.Kind != Unallocated {
+		if p := get1(t, pc, pid+1); p.Kind != KindUnallocated {
 			t.Errorf("page %d is %v", pid+1, p.Kind)
 		}
 		if _, err := pc.MakeStable(lsn); err != nil {
@@ -89,7 +93,7 @@ func TestIDsOfDroppedBatch(t *testing.T) {
 		}
 		next := d.Crash(uint64(n))
 		_ = pc.Close()
-		d, o.fs = next, next
+		d, o.seam.FS = next, next
 	}
 }
 
@@ -99,12 +103,12 @@ func TestIDDrawnWhileClosing(t *testing.T) {
 	pc := openSim(t, d)
 	_, lsn := allocate(t, pc, nil)
 	flushTest(t, pc)
-	pc.ids.soft.Store(pc.ids.next.Load())
-	pc.ids.hard.Store(pc.ids.next.Load())
-	pc.ids.write = func(uint64) (LSN, error) { // in the middle of drawing one
+	closing := func(uint64) (LSN, error) { // in the middle of drawing one
 		closeTest(t, pc)
 		return lsn, nil
 	}
+	pc.ids.Start(idgen.Config{Next: pc.ids.Next(), Limit: pc.ids.Next(), Interval: pc.core.opts.IDPersistInterval,
+		Closed: &pc.core.closed, Write: closing, MakeDurable: pc.core.store.Log.MakeDurable})
 	if id, err := pc.GenerateID(); !errors.Is(err, ErrClosed) || id != 0 {
 		t.Errorf("id %d of a store that was closed meanwhile, %v", id, err)
 	}
@@ -118,13 +122,13 @@ func reopened(t *testing.T, d *simdisk.Disk, pages map[PageID]string) {
 	d = d.Copy()
 	o := *simOptions(d)
 	for n, alone := range []bool{false, true, false, true} {
-		o.logAlone = alone
+		o.seam.LogAlone = alone
 		pc := openTest(t, "/saved", &o)
 		if err := exactAccounts(pc); err != nil {
 			t.Error(err)
 		}
 		for pid, v := range pages {
-			if p := page(t, pc, pid); string(p.Value) != v {
+			if p := get1(t, pc, pid); string(p.Value) != v {
 				t.Errorf("opening %d: page %d is %v %.20q", n, pid, p.Kind, p.Value)
 			}
 		}
@@ -142,7 +146,7 @@ func reopened(t *testing.T, d *simdisk.Disk, pages map[PageID]string) {
 		}
 		next := d.Crash(uint64(n))
 		_ = pc.Close()
-		d, o.fs = next, next
+		d, o.seam.FS = next, next
 	}
 }
 
@@ -168,7 +172,7 @@ func TestSalvagedIDs(t *testing.T) {
 		pages := map[PageID]string{}
 		for _, pid := range slices.Concat(c.ids, c.bad) {
 			v := fmt.Sprint("page ", pid)
-			r, err := pc.log.Reserve(format.KindCompact, pid, len(v))
+			r, err := pc.core.store.Log.Reserve(format.KindCompact, pid, len(v))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -179,7 +183,7 @@ func TestSalvagedIDs(t *testing.T) {
 			}
 		}
 		closeTest(t, pc)
-		sb := pc.super
+		sb := pc.core.store.Super
 		sb.NextPage, sb.Clean = c.next, c.next > 0
 		d.WriteFile("/store/superblock", sb.Append(nil))
 		var lost []string
@@ -198,13 +202,13 @@ func TestSalvagedIDs(t *testing.T) {
 
 // Where ids cannot go on above those that were found, because the counter is nonsense, Salvage says so, and the new store opens. Proves rule 12.
 func TestSalvagedCounter(t *testing.T) {
-	for _, hostile := range []format.Superblock{{NextID: maxID - 1}, {IDInterval: 1 << 63}, {NextID: maxID + 1}} {
+	for _, hostile := range []format.Superblock{{NextID: logstore.MaxID - 1}, {IDInterval: 1 << 63}, {NextID: logstore.MaxID + 1}} {
 		d := simdisk.New(4, simdisk.Options{})
 		o := simOptions(d)
 		pc := openTest(t, "/store", o)
 		pid, _ := allocate(t, pc, []byte("x"))
 		closeTest(t, pc)
-		sb := pc.super
+		sb := pc.core.store.Super
 		sb.NextID, sb.IDInterval = hostile.NextID, hostile.IDInterval
 		d.WriteFile("/store/superblock", sb.Append(nil))
 		var lost []string

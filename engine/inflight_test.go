@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 
+	"pagecache/engine/internal/blob"
+	"pagecache/engine/internal/logstore"
 	"pagecache/internal/simdisk"
 	"pagecache/internal/vfs"
 	"pagecache/segments/format"
@@ -41,9 +43,9 @@ func (d lostDevice) Close() error {
 func losing(o *Options, d *simdisk.Disk, which string) *atomic.Bool {
 	var lost atomic.Bool
 	var ofLog atomic.Int32
-	o.fs = lyingFS{Disk: d, device: func(f vfs.File, dev vfs.Device) vfs.Device {
+	o.seam.FS = lyingFS{Disk: d, device: func(f vfs.File, dev vfs.Device) vfs.Device {
 		is := "blob"
-		if strings.HasSuffix(f.Name(), logName) {
+		if strings.HasSuffix(f.Name(), logstore.LogName) {
 			is = [...]string{"log", "side"}[ofLog.Add(1)-1]
 		}
 		if is != which {
@@ -73,7 +75,7 @@ func TestLateWritesHoldTheLock(t *testing.T) {
 	for _, which := range []string{"log", "side"} {
 		d := simdisk.New(1, simdisk.Options{})
 		o := simOptions(d)
-		o.eager = true
+		o.seam.Eager = true
 		lost := losing(o, d, which)
 		pc := openTest(t, "/store", o)
 		pids := some(t, pc, 5, 100)
@@ -81,13 +83,13 @@ func TestLateWritesHoldTheLock(t *testing.T) {
 		if cleanAll(t, pc) == 0 {
 			t.Fatal("nothing recycled: there is no device beside the log yet")
 		}
-		want := page(t, pc, pids[0])
+		want := get1(t, pc, pids[0])
 		if _, err := pc.Flush(); err != nil {
 			t.Fatal(err)
 		}
 		lost.Store(true)
 		tx := begin(t, pc)
-		_, _, err := pc.Replace(tx, pids[1], page(t, pc, pids[1]).Ptr, []byte("late"))
+		_, _, err := pc.Replace(tx, pids[1], get1(t, pc, pids[1]).Ptr, []byte("late"))
 		tx.End()
 		if _, ferr := pc.Flush(); which == "log" && (err != nil || !errors.Is(ferr, ErrFailed)) {
 			t.Errorf("%v; flushing to a lost device: %v", err, ferr)
@@ -99,7 +101,7 @@ func TestLateWritesHoldTheLock(t *testing.T) {
 			t.Errorf("%s: opened beside late writes: %v", which, err)
 		}
 		pc = openSim(t, d.Crash(2))
-		if p := page(t, pc, pids[0]); !bytes.Equal(p.Value, want.Value) {
+		if p := get1(t, pc, pids[0]); !bytes.Equal(p.Value, want.Value) {
 			t.Errorf("%s: %q, want %q", which, p.Value, want.Value)
 		}
 		closeTest(t, pc)
@@ -115,12 +117,12 @@ func TestLateHeaders(t *testing.T) {
 	pc := openTest(t, "/store", o)
 	for _, late := range []bool{false, true} {
 		lost.Store(late)
-		err := pc.beside(func(dev vfs.Device, zeros []byte) error {
-			slot, err := pc.space.Append()
+		err := pc.core.store.Beside(func(dev vfs.Device, zeros []byte) error {
+			slot, err := pc.core.store.Space.Append()
 			if err != nil {
 				return err
 			}
-			err = pc.markSlots(dev, zeros, []format.SegmentID{slot}, format.SegmentHeader{State: format.SegmentStateFree})
+			err = pc.core.store.MarkSlots(dev, zeros, []format.SegmentID{slot}, format.SegmentHeader{State: format.SegmentStateFree})
 			if dirty := slices.ContainsFunc(zeros, func(b byte) bool { return b != 0 }); dirty != late {
 				t.Errorf("late %v: a header in the buffer: %v", late, dirty)
 			}
@@ -136,12 +138,12 @@ func TestLateHeaders(t *testing.T) {
 
 // A long blob that cannot be written leaves no memory behind, whatever fails, but where the kernel may still be reading that.
 func TestFailedBlobLeavesNothing(t *testing.T) {
-	const blobs, buffer = 100, blobPiece * blobDepth
+	const blobs, buffer = 100, blob.PieceSize * blob.Pieces
 	d := simdisk.New(1, simdisk.Options{})
 	o := simOptions(d)
 	lost := losing(o, d, "blob")
 	pc := openTest(t, "/store", o)
-	contents := make([]byte, longBlob)
+	contents := make([]byte, blob.LongBlob)
 	fails := func(what string) int {
 		before := mapped(t)
 		for range blobs {
@@ -207,15 +209,15 @@ func (m shortMap) View(off int64, n int) ([]byte, error) {
 	return m.Map.View(off, n)
 }
 
-// Pages that cannot be mapped for want of address space are told as that, not as damage, and come back with it. Proves rule 10.
+// Pages that cannot be mapped for want of address space are told as that, not as corruption, and come back with it. Proves rule 10.
 func TestShortIsNotCorrupt(t *testing.T) {
 	var short atomic.Bool
 	o := simOptions(simdisk.New(1, simdisk.Options{}))
-	o.fs = shortFS{o.fs.(*simdisk.Disk), &short}
+	o.seam.FS = shortFS{o.seam.FS.(*simdisk.Disk), &short}
 	pc := openTest(t, "/store", o)
-	pids := append(some(t, pc, 40, 1000), some(t, pc, 1, 2*longBlob)...)
+	pids := append(some(t, pc, 40, 1000), some(t, pc, 1, 2*blob.LongBlob)...)
 	flushTest(t, pc)
-	pageOutAll(t, pc, pids)
+	evictAll(t, pc, pids)
 	short.Store(true)
 	tx := begin(t, pc)
 	told := 0

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pagecache/segments/format"
 )
 
 // killEnv holds the killSpec of a child.
@@ -218,12 +220,12 @@ func (c *killChild) workers() ([]*killWorker, error) {
 		return nil, err
 	}
 	defer tx.End()
-	for pid := FirstUserPage; pid < PageID(c.pc.pages.next.Load()); pid++ {
+	for pid := FirstUserPage; pid < c.pc.pages.IDs.Next(); pid++ {
 		p, err := c.pc.Get(tx, pid)
 		if err != nil {
 			return nil, err
 		}
-		if p.Kind != Materialized {
+		if p.Kind != KindMaterialized {
 			continue
 		}
 		g, seq, err := killParse(pid, p.Value)
@@ -234,7 +236,7 @@ func (c *killChild) workers() ([]*killWorker, error) {
 	}
 	roots, err := c.pc.Meta(tx)
 	for g, w := range ws {
-		w.root.PageID, w.root.Valid = roots[killName(g)]
+		w.root = roots[killName(g)]
 	}
 	return ws, err
 }
@@ -248,7 +250,7 @@ type killWorker struct {
 	rng   *rand.Rand
 	seq   uint64
 	pages []*killPage
-	root  Option
+	root  PageID
 	last  LSN // of its last change, or above
 	batch *Batch
 	left  int // changes until the batch ends
@@ -306,7 +308,7 @@ func (w *killWorker) seal() error {
 	w.say("l %d", w.g)
 	lsn, err := w.batch.b.End() // what Seal calls
 	if err != nil {
-		return logError("seal", err)
+		return describe("seal", err)
 	}
 	w.say("e %d %d", w.g, lsn)
 	w.batch = nil
@@ -353,7 +355,7 @@ func (w *killWorker) get() error {
 	if err != nil {
 		return err
 	}
-	if got.Kind != Materialized {
+	if got.Kind != KindMaterialized {
 		return violated("page %d is %v", p.pid, got.Kind)
 	}
 	if g, seq, err := killParse(p.pid, got.Value); err != nil || g != w.g || seq != p.seq || len(got.Value) != p.size {
@@ -371,7 +373,7 @@ func (w *killWorker) change(kind killKind) error {
 	defer tx.End()
 	size := w.rng.IntN(150)
 	if w.rng.IntN(40) == 0 {
-		size = w.rng.IntN(w.pc.super.SegmentSize / 4)
+		size = w.rng.IntN(w.pc.core.store.Super.SegmentSize / 4)
 	}
 	size = min(size, 20000)
 	i, p := 0, new(killPage)
@@ -379,7 +381,7 @@ func (w *killWorker) change(kind killKind) error {
 		i = w.rng.IntN(len(w.pages))
 		p = w.pages[i]
 	}
-	if kind == killLink && p.size+size > min(w.pc.super.SegmentSize/2, 4000) {
+	if kind == killLink && p.size+size > min(w.pc.core.store.Super.SegmentSize/2, 4000) {
 		kind = killReplace
 	}
 	w.seq++
@@ -417,21 +419,20 @@ func (w *killWorker) change(kind killKind) error {
 // changeRoot has the goroutine's root name its sequence number. The change lies above the LSN that the roots had before, and not
 // above that which they have afterwards.
 func (w *killWorker) changeRoot(tx *Tx) error {
-	to := Some(PageID(w.seq))
-	_, head := w.pc.roots()
+	to := PageID(w.seq)
+	roots := w.pc.pages.Table.Make(format.MetaPage)
 	lo := w.last
-	if head != nil {
+	if head := roots.Load(); head != nil {
 		lo = max(lo, head.LSN)
 	}
-	now, won, err := w.pc.CASRoot(tx, []byte(killName(w.g)), w.root, to)
+	now, won, err := w.pc.CASRoot(tx, killName(w.g), w.root, to)
 	if err != nil {
 		return err
 	}
 	if !won || now != to {
 		return violated("root of %d from %v to %v: won %v, now %v", w.g, w.root, to, won, now)
 	}
-	_, head = w.pc.roots()
-	w.root, w.last = to, head.LSN
+	w.root, w.last = to, roots.Load().LSN
 	w.say("w %d %d %d %d %d", w.g, w.seq, 0, lo, w.last)
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"pagecache/engine/internal/logstore"
 	"pagecache/internal/osfs"
 	"pagecache/internal/vfs"
 )
@@ -48,7 +49,7 @@ type killStore struct {
 // killOwner is what a goroutine's changes come to.
 type killOwner struct {
 	pages map[PageID][]byte // 0: a page whose id is not known
-	root  Option
+	root  PageID
 }
 
 func (o *killOwner) apply(g int, op killOp) {
@@ -63,7 +64,7 @@ func (o *killOwner) apply(g int, op killOp) {
 	case killFree:
 		delete(o.pages, op.pid)
 	case killRoot:
-		o.root = Some(PageID(op.seq))
+		o.root = PageID(op.seq)
 	}
 }
 
@@ -151,7 +152,7 @@ func (s *killStore) check(pc *PageCache[[]byte], l *killLife, end LSN) error {
 	if err := l.id(s, ts); err != nil {
 		return err
 	}
-	if delete(l.ids, ts); pc.dir == s.dir { // else it was handed out in a copy
+	if delete(l.ids, ts); pc.core.store.Dir == s.dir { // else it was handed out in a copy
 		l.ids[ts] = true
 	}
 	found, err := killFind(pc, tx)
@@ -199,14 +200,14 @@ func killFind(pc *PageCache[[]byte], tx *Tx) (found [killWorkers]killOwner, err 
 	}
 	for g := range found {
 		found[g].pages = map[PageID][]byte{}
-		found[g].root.PageID, found[g].root.Valid = roots[killName(g)]
+		found[g].root = roots[killName(g)]
 	}
-	for pid := FirstUserPage; pid < PageID(pc.pages.next.Load())+3; pid++ {
+	for pid := FirstUserPage; pid < pc.pages.IDs.Next()+3; pid++ {
 		p, err := pc.Get(tx, pid)
 		if err != nil {
 			return found, err
 		}
-		if p.Kind == Materialized {
+		if p.Kind == KindMaterialized {
 			g, _, err := killParse(pid, p.Value)
 			if err != nil {
 				return found, err
@@ -299,7 +300,7 @@ wait:
 
 // await waits until nothing of a killed process holds the store any more: trap 19.
 func (s *killStore) await() error {
-	f, err := osfs.OS.Open(filepath.Join(s.dir, logName), vfs.FlagWrite)
+	f, err := osfs.OS.Open(filepath.Join(s.dir, logstore.LogName), vfs.FlagWrite)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -307,7 +308,7 @@ func (s *killStore) await() error {
 		return err
 	}
 	defer f.Close()
-	for deadline := time.Now().Add(lockPatience); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(logstore.LockPatience); ; time.Sleep(time.Millisecond) {
 		if err = f.Lock(vfs.LockExclusive); !errors.Is(err, vfs.ErrLocked) || time.Now().After(deadline) {
 			return err
 		}
@@ -337,8 +338,8 @@ func (r *killRun) options() Options {
 	rng := r.rng
 	o := Options{SegmentSize: r.s.size, IOBuffers: 2 + rng.IntN(3), ConsolidateAfter: []int{1, 3, 10, 100}[rng.IntN(4)],
 		FlushEvery:        []time.Duration{-1, time.Microsecond, time.Millisecond, 20 * time.Millisecond, 0}[rng.IntN(5)],
-		IDPersistInterval: []uint64{1, 10, 1000, 0}[rng.IntN(4)], IO: []IOMode{IOAuto, IOSyscall}[rng.IntN(2)],
-		Direct: []DirectMode{DirectAuto, DirectOff}[rng.IntN(2)], CacheCapacity: []int64{1, 8 << 10, 64 << 10, 0}[rng.IntN(4)],
+		IDPersistInterval: []uint64{1, 10, 1000, 0}[rng.IntN(4)], IO: []IO{IOAuto, IOSyscall}[rng.IntN(2)],
+		Direct: []Direct{DirectAuto, DirectOff}[rng.IntN(2)], CacheCapacity: []int64{1, 8 << 10, 64 << 10, 0}[rng.IntN(4)],
 		CopyOnRead: rng.IntN(4) == 0}
 	if r.lie {
 		o.SegmentSize, o.FlushEvery, o.IDPersistInterval = 0, -1, 0 // else what is full, or comes before a note of ids, is written without being asked for
@@ -370,7 +371,7 @@ func (r *killRun) fresh() error {
 
 // round is one child, killed, and a look at what it left; or, while it is opening, several.
 func (r *killRun) round(i int) error {
-	if st, err := os.Stat(filepath.Join(r.base, fmt.Sprintf("store%d", r.stores-1), logName)); r.s == nil || err == nil && st.Size() > r.full ||
+	if st, err := os.Stat(filepath.Join(r.base, fmt.Sprintf("store%d", r.stores-1), logstore.LogName)); r.s == nil || err == nil && st.Size() > r.full ||
 		r.rng.IntN(6) == 0 {
 		if err := r.fresh(); err != nil {
 			return err

@@ -133,7 +133,7 @@ func limitsChild(t *testing.T, what string) {
 		tx.End()
 	}
 	st := pc.Stats()
-	fmt.Printf("limits: %s: %d MiB in the heap, %d MiB mapped, %d pulls, %d of them cold, %d evictions\n", what, st.HeapResident>>20, st.MappedResident>>20, st.Pulls, st.PullsCold,
-		st.Evictions)
+	fmt.Printf("limits: %s: %d MiB in the heap, %d MiB mapped, %d fetches, %d of them cold, %d evictions\n", what, st.Cache.HeapResident>>20, st.Cache.MappedResident>>20, st.Pages.Fetches, st.Pages.FetchesCold,
+		st.Cache.Evictions)
 	closeTest(t, pc)
 }

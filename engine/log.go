@@ -1,72 +1,87 @@
 package engine
 
 import (
-	"cmp"
+	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
-	"slices"
+	"iter"
 	"sync/atomic"
 	"time"
 
 	"pagecache/engine/internal/iobuf"
-	"pagecache/recovery"
-	"pagecache/segments"
+	"pagecache/engine/internal/logstore"
+	"pagecache/internal/invariants"
 	"pagecache/segments/format"
 )
 
-// Log is a standalone log: records in order, without pages. Nothing of it goes before DropBelow says so. All methods are safe for concurrent use.
+// A Log is a standalone ordered log of records, without pages. Records are kept until DropBelow. All methods are safe for
+// concurrent use.
 type Log struct {
-	*store
-	// open counts reservations that have not ended, so that Close can say so.
+	core core
+	// open counts the reservations that have not ended.
 	open atomic.Int64
-	// first is the LSN below which everything was dropped, the base of a segment. Only DropBelow raises it, before it takes anything away.
+	// first is the base of the lowest segment that was not dropped. Only DropBelow raises it, before it recycles anything.
 	first atomic.Int64
+	// drop is held for a DropBelow.
+	drop     chan struct{}
+	recycler *logstore.Recycler
 }
 
-// OpenLog opens the standalone log in dir, or makes one. SegmentMode is Linear whatever opts says. A disk must have room for three segments at least: one that is
-// full, one to write to, so that the other can be dropped, and one that is kept for the next opening. Errors as for Open.
+// OpenLog opens the standalone log in dir, or makes one. Its segments are kept in order whatever opts.SegmentMode says. The disk must
+// hold at least three segments: a full one, the active one (a full segment can only be dropped after another has begun), and
+// one reserved for recovery at the next opening. Errors are those of Open.
 func OpenLog(dir string, opts *Options) (*Log, error) {
-	s, _, err := openStore(dir, opts, true)
+	if err := opts.Validate(); err != nil {
+		return nil, err
+	}
+	l := &Log{drop: make(chan struct{}, 1)}
+	l.core.opts = opts.withDefaults()
+	store, err := logstore.Open(dir, l.core.opts.storeConfig(true, nil))
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{store: s}
-	l.first.Store(int64(s.space.First()))
+	found, err := store.Recover(logstore.Base{})
+	if err == nil {
+		err = store.Start(found)
+	}
+	if err != nil {
+		store.Abandon()
+		return nil, fmt.Errorf("open %s: %w", store.Dir, err)
+	}
+	l.core.calls.closed = &l.core.closed
+	l.core.store, l.recycler = store, logstore.NewRecycler(store)
+	l.first.Store(int64(store.Space.First()))
 	return l, nil
 }
 
-// Reservation is a place in the log. It ends in exactly one Complete or Abort, soon: until then nothing behind it becomes
-// stable. It belongs to one goroutine.
+// A Reservation is a place in the log that one goroutine fills. It must end in exactly one Complete or Abort, soon: until then no
+// record behind it becomes stable. It belongs to one goroutine.
 type Reservation struct {
-	l *Log
-	r iobuf.Reservation
-	// lsn and ptr are kept here since the place cannot be asked once the reservation has ended.
-	lsn   LSN
-	ptr   DiskPtr
-	ended bool
+	tracker invariants.Tracker
+	l       *Log
+	r       iobuf.Reservation
+	lsn     LSN // kept here because r cannot be asked once it has ended
+	ptr     DiskPtr
+	ended   bool
 }
 
-// ErrReservationEnded is returned by Complete and Abort of a reservation that has ended.
-var ErrReservationEnded = errors.New("reservation has ended")
-
-// Reserve takes a place for a record of n bytes, to be written into Bytes. Errors: ErrNoSpace, ErrTooLarge, ErrFailed, ErrClosed;
-// nothing was done then.
+// Reserve takes a place for a record of n bytes, to be written to Bytes. It blocks while all io buffers are full. After an error
+// nothing was done. Errors: ErrNoSpace, ErrTooLarge, ErrFailed, ErrClosed, ErrReadOnly.
 func (l *Log) Reserve(n int) (*Reservation, error) {
-	call, err := l.enter()
+	call, err := l.core.enter()
 	if err != nil {
-		return nil, logError("reserve", err)
+		return nil, describe("reserve", err)
 	}
 	defer call.End()
-	r, err := l.log.Reserve(format.KindData, 0, n)
+	r, err := l.core.store.Log.Reserve(format.KindData, 0, n)
 	if err != nil {
-		return nil, logError("reserve", err)
+		return nil, describe("reserve", err)
 	}
 	l.open.Add(1)
-	return &Reservation{l: l, r: r, lsn: r.LSN(), ptr: r.Ptr()}, nil
+	return &Reservation{tracker: invariants.Track("engine.Reservation", &l.core.closed), l: l, r: r, lsn: r.LSN(), ptr: r.Ptr()}, nil
 }
 
-// Bytes is where the record goes; nil once the reservation has ended.
+// Bytes returns the memory for the record; nil once the reservation has ended.
 func (r *Reservation) Bytes() []byte {
 	if r.ended {
 		return nil
@@ -74,41 +89,48 @@ func (r *Reservation) Bytes() []byte {
 	return r.r.Body()
 }
 
-// LSN is the record's LSN.
+// LSN returns the record's LSN.
 func (r *Reservation) LSN() LSN { return r.lsn }
 
-// Complete commits the record and returns where it is.
+// Complete commits the record and returns its place. ErrReservationEnded reports that the reservation had ended already.
 func (r *Reservation) Complete() (LSN, DiskPtr, error) {
-	if r.ended {
-		return 0, DiskPtr{}, ErrReservationEnded
+	if err := r.end(); err != nil {
+		return 0, DiskPtr{}, err
 	}
-	r.ended = true
 	r.r.Complete()
 	r.l.open.Add(-1)
 	return r.lsn, r.ptr, nil
 }
 
-// Abort gives the place up; readers of the log skip it.
+// Abort releases the place; readers of the log skip it. ErrReservationEnded reports that the reservation had ended already.
 func (r *Reservation) Abort() error {
-	if r.ended {
-		return ErrReservationEnded
+	if err := r.end(); err != nil {
+		return err
 	}
-	r.ended = true
 	r.r.Abort()
 	r.l.open.Add(-1)
 	return nil
 }
 
-// Write appends a record. It is in memory when Write returns; MakeStable makes it durable. Errors as for Reserve.
+func (r *Reservation) end() error {
+	if r.ended {
+		return ErrReservationEnded
+	}
+	r.ended = true
+	r.tracker.Done()
+	return nil
+}
+
+// Write appends a record. It is in memory when Write returns; MakeStable makes it durable. Errors are those of Reserve.
 func (l *Log) Write(p []byte) (LSN, DiskPtr, error) {
-	call, err := l.enter()
+	call, err := l.core.enter()
 	if err != nil {
-		return 0, DiskPtr{}, logError("write", err)
+		return 0, DiskPtr{}, describe("write", err)
 	}
 	defer call.End()
-	r, err := l.log.Reserve(format.KindData, 0, len(p))
+	r, err := l.core.store.Log.Reserve(format.KindData, 0, len(p))
 	if err != nil {
-		return 0, DiskPtr{}, logError("write", err)
+		return 0, DiskPtr{}, describe("write", err)
 	}
 	copy(r.Body(), p)
 	lsn, ptr := r.LSN(), r.Ptr()
@@ -116,13 +138,13 @@ func (l *Log) Write(p []byte) (LSN, DiskPtr, error) {
 	return lsn, ptr, nil
 }
 
-// WriteBatch appends records that are recovered all or none, and returns their LSNs. After an error what was written before it stays in the
-// log as single records.
+// WriteBatch appends records that are recovered all or none, and returns their LSNs. After an error the records written before it
+// stay in the log as single records. Errors are those of Reserve.
 func (l *Log) WriteBatch(records [][]byte) ([]LSN, error) {
 	if len(records) == 0 {
 		return nil, nil
 	}
-	b, err := l.pinLog()
+	b, err := l.core.pinLog()
 	if err != nil {
 		return nil, err
 	}
@@ -137,99 +159,103 @@ func (l *Log) WriteBatch(records [][]byte) ([]LSN, error) {
 	return lsns, b.Seal()
 }
 
-// PinLog begins a batch; see Batch.
-func (l *Log) PinLog() (*Batch, error) { return l.pinLog() }
+// PinLog begins a batch; see Batch. Errors are those of Reserve.
+func (l *Log) PinLog() (*Batch, error) { return l.core.pinLog() }
 
-// Read returns the record at lsn and ptr, as Write or Complete returned them. It is valid until Close, or until it is dropped, and must not be changed. A
-// damaged record is ErrCorrupt, one that was dropped ErrDropped. In a log that is opened ReadOnly there is nothing beyond its stable end: what a crash cut off is no record.
+// Flush makes everything written so far stable; see PageCache.Flush.
+func (l *Log) Flush() (int, error) { return l.core.flush(context.Background()) }
+
+// FlushContext is Flush that stops waiting, with the context's error, when ctx ends.
+func (l *Log) FlushContext(ctx context.Context) (int, error) { return l.core.flush(ctx) }
+
+// MakeStable waits until the record at lsn is stable; see PageCache.MakeStable.
+func (l *Log) MakeStable(lsn LSN) (int, error) { return l.core.makeStable(context.Background(), lsn) }
+
+// MakeStableContext is MakeStable that stops waiting, with the context's error, when ctx ends.
+func (l *Log) MakeStableContext(ctx context.Context, lsn LSN) (int, error) {
+	return l.core.makeStable(ctx, lsn)
+}
+
+// StableLSN returns the LSN of the last stable byte of the log, −1 if there is none.
+func (l *Log) StableLSN() LSN { return l.core.store.Log.StableLSN() }
+
+// Stats returns the log's state and counts.
+func (l *Log) Stats() Stats {
+	st := l.core.stats()
+	st.Space.Draining, st.Space.Recycled = l.recycler.Waiting(), l.recycler.Recycled()
+	return st
+}
+
+// Read returns the record at lsn and ptr, as Write or Complete returned them. It is valid until Close or until the record is
+// dropped, and must not be modified. A ReadOnly log ends at the stable LSN; reading beyond it is an error. Errors: ErrCorrupt,
+// ErrDropped, ErrClosed.
 func (l *Log) Read(lsn LSN, ptr DiskPtr) ([]byte, error) {
-	call, err := l.enter()
+	call, err := l.core.enter()
 	if err != nil {
-		return nil, logError("read", err)
+		return nil, describe("read", err)
 	}
 	defer call.End()
 	if lsn < l.FirstLSN() {
 		return nil, fmt.Errorf("read LSN %d: %w", lsn, ErrDropped)
 	}
-	if end := l.log.StableEnd(); l.opts.ReadOnly && lsn >= end {
+	if end := l.core.store.Log.StableEnd(); l.core.opts.ReadOnly && lsn >= end {
 		return nil, fmt.Errorf("read LSN %d: the log ends at LSN %d", lsn, end)
 	}
-	kind, body, _, err := l.read(lsn, ptr)
+	m, err := l.core.store.Read(lsn, ptr)
 	if err != nil {
 		return nil, err
 	}
-	if kind != format.KindData {
-		return nil, fmt.Errorf("read LSN %d: a %v message, not a record", lsn, kind)
+	if m.Kind != format.KindData {
+		return nil, fmt.Errorf("read LSN %d: a %v message, not a record", lsn, m.Kind)
 	}
-	return body, nil
+	return m.Body, nil
 }
 
-// ErrDropped is returned for a record that DropBelow has dropped.
-var ErrDropped = errors.New("record was dropped")
-
-// FirstLSN is the LSN below which everything was dropped.
+// FirstLSN returns the LSN below which everything was dropped.
 func (l *Log) FirstLSN() LSN { return LSN(l.first.Load()) }
 
-// DropBelow gives up the records below lsn, as far as whole segments hold nothing else and are stable, and their space: it is used again, and the file becomes
-// shorter when its end is free. LSNs go on as before, and FirstLSN says how far was dropped. What Read and iterators returned of the records is not valid any more. An
-// lsn beyond the end stands for that. After an error, or a crash, FirstLSN may be lower in the next opening, by what was not given up yet. Errors: ErrReadOnly,
-// ErrClosed, ErrFailed, and those of writing: such a one is returned by all later calls, while the log itself goes on. Safe for concurrent use.
+// DropBelow discards every whole, stable segment whose records all lie below lsn and frees its space. Larger values of lsn are
+// clamped to the end of the log. LSNs are not renumbered; FirstLSN reports how far the log was truncated. Data previously
+// returned for dropped records is invalid. After a crash or error the next opening may report a lower FirstLSN. Errors:
+// ErrReadOnly, ErrClosed, ErrFailed, and those of writing; a write error is sticky for DropBelow only.
 func (l *Log) DropBelow(lsn LSN) error {
-	if l.opts.ReadOnly {
-		return logError("drop", ErrReadOnly)
+	if l.core.opts.ReadOnly {
+		return describe("drop", ErrReadOnly)
 	}
-	c := &l.cleaner
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := l.drop(lsn); err != nil || len(c.drained) == 0 {
-		return logError("drop", err)
+	l.drop <- struct{}{}
+	defer func() { <-l.drop }()
+	if err := l.drain(lsn); err != nil || l.recycler.Waiting() == 0 {
+		return describe("drop", err)
 	}
-	// Who began to read before first was raised may still be at it. The calls are short, and this one is none of them.
-	for epoch := l.calls.domain.Retire(); l.calls.domain.Oldest() < epoch; {
+	// A call that began before first was raised may still read the segments. Such calls are short, and this one is none of them.
+	for epoch := l.core.calls.domain.Retire(); l.core.calls.domain.Oldest() < epoch; {
 		time.Sleep(50 * time.Microsecond)
 	}
-	call, err := l.enter()
+	call, err := l.core.enter()
 	if err != nil {
-		return logError("drop", err)
+		return describe("drop", err)
 	}
 	defer call.End()
-	var ids []format.SegmentID
-	for _, d := range c.drained {
-		ids = append(ids, d.id)
+	store := l.core.store
+	if _, err := l.recycler.Recycle(store.Log.StableLSN(), func(logstore.Drained) bool { return true }); err != nil {
+		return describe("drop", err)
 	}
-	for some := range slices.Chunk(ids, recycleAtOnce) {
-		if err := l.recycleSlots(some, l.log.StableLSN()); err != nil {
-			if !errors.Is(err, errLater) {
-				c.failed = err
-			}
-			return logError("drop", err)
-		}
-		c.drained = c.drained[len(some):]
-	}
-	_, err = l.shrink()
+	_, err = store.Shrink()
 	return err
 }
 
-// drop has the segments wholly below lsn wait to be recycled, beside those that an earlier call left waiting, and raises first above them.
-func (l *Log) drop(lsn LSN) error {
-	call, err := l.enter()
+// drain lets the segments wholly below lsn wait to be recycled, and raises first above them.
+func (l *Log) drain(lsn LSN) error {
+	call, err := l.core.enter()
 	if err != nil {
 		return err
 	}
 	defer call.End()
-	if err := cmp.Or(l.log.Err(), l.cleaner.failed); err != nil {
+	if err := errors.Join(l.core.store.Log.Err(), l.recycler.Err()); err != nil {
 		return err
 	}
-	size := LSN(l.super.SegmentSize)
-	first, stable := l.FirstLSN(), l.log.StableEnd()
-	var found []segments.Candidate
-	l.space.Inactive(func(v segments.Candidate) {
-		// The beginning of the next is stable too, so that a scan finds where the log goes on. What lies below first was left by a crash inside DropBelow.
-		if end := v.Base + size; v.Base < first || end <= lsn && stable > end+format.SegmentHeaderSize {
-			found = append(found, v)
-		}
-	})
-	slices.SortFunc(found, func(a, b segments.Candidate) int { return cmp.Compare(a.Base, b.Base) })
+	size, first := LSN(l.core.store.SegmentSize()), l.FirstLSN()
+	found := l.core.store.Below(lsn, first)
 	for _, v := range found { // without a gap from the first
 		if v.Base == first {
 			first += size
@@ -237,136 +263,79 @@ func (l *Log) drop(lsn LSN) error {
 	}
 	l.first.Store(int64(first))
 	for _, v := range found {
-		if v.Base < first && l.space.Drain(v.ID) {
-			l.cleaner.drained = append(l.cleaner.drained, drained{id: v.ID, base: v.Base})
+		if v.Base < first && l.core.store.Space.Drain(v.ID) {
+			l.recycler.Add(logstore.Drained{ID: v.ID, Base: v.Base})
 		}
 	}
 	return nil
 }
 
-// Stats returns the log's counts.
-func (l *Log) Stats() Stats { return l.stats() }
+// Close makes everything durable, marks the log as closed cleanly and releases it. It waits for calls under way. While
+// reservations are open it fails and closes nothing. A second Close returns ErrClosed.
+func (l *Log) Close() error { return l.CloseContext(context.Background()) }
 
-// Close makes everything durable, marks the log closed cleanly and releases it. Calls under way are waited for. It fails, and closes
-// nothing, while reservations are open.
-func (l *Log) Close() error {
-	if l.closed.Swap(true) {
-		return logError("close", iobuf.ErrClosed)
+// CloseContext is Close that waits for nothing once ctx ends. What it could not finish is in the error.
+func (l *Log) CloseContext(ctx context.Context) error {
+	if l.core.closed.Swap(true) {
+		return fmt.Errorf("close: %w", ErrClosed)
 	}
-	l.calls.wait() // those that wait for the log itself end when it is closed
+	_ = l.core.calls.wait(ctx) // calls that wait for the log end when it is closed
 	if n := l.open.Load(); n != 0 {
-		l.closed.Store(false)
+		l.core.closed.Store(false)
 		return fmt.Errorf("close: %d reservations have not ended", n)
 	}
-	end, err := l.log.Close()
-	return logError("close", l.finish(end, err, 0, 0))
+	end, err := l.core.store.Log.CloseContext(ctx)
+	return describe("close", l.core.finish(ctx, logstore.Ending{End: end}, err))
 }
 
-// Iterator walks the records of a log in order. It belongs to one goroutine.
-type Iterator struct {
-	l    *Log
-	pos  LSN // of the next message
-	end  LSN // the stable end when the iterator was made
-	lsn  LSN
-	ptr  DiskPtr
-	body []byte
-	err  error
+// A Record is a record of a log and its place.
+type Record struct {
+	LSN   LSN
+	Ptr   DiskPtr
+	Bytes []byte // valid until Close or until the record is dropped; it must not be modified
 }
 
-// Iter returns an iterator over the stable records at or above from, as far as the log is stable now. from need not be a
-// record's LSN; 0 is the beginning, or FirstLSN.
-func (l *Log) Iter(from LSN) *Iterator {
-	it := &Iterator{l: l, end: l.log.StableEnd(), pos: from}
-	call, err := l.enter()
+// Records returns the stable records at or above from, in the order of the log, as far as the log is stable when the iteration
+// begins. from need not be a record's LSN; 0 means the beginning, or FirstLSN. After an error, which comes with a zero Record, it
+// ends. Errors are those of Read.
+func (l *Log) Records(from LSN) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		call, err := l.core.enter()
+		if err != nil {
+			yield(Record{}, fmt.Errorf("iterate at LSN %d: %w", from, err))
+			return
+		}
+		call.End()
+		end := l.core.store.Log.StableEnd()
+		// Message boundaries are known only at the beginning of a segment.
+		size := LSN(l.core.store.SegmentSize())
+		for pos := max(from, l.FirstLSN()) / size * size; pos < end; {
+			r, next, err := l.next(pos)
+			if err != nil {
+				yield(Record{}, fmt.Errorf("iterate at LSN %d: %w", pos, err))
+				return
+			}
+			if r.Ptr.Len > 0 && r.LSN >= from && r.LSN < end && !yield(r, nil) {
+				return
+			}
+			pos = next
+		}
+	}
+}
+
+// next reads the message at pos and returns the boundary after it. The record is zero if the message is none.
+func (l *Log) next(pos LSN) (Record, LSN, error) {
+	call, err := l.core.enter()
 	if err != nil {
-		return it // Next says why
+		return Record{}, pos, err
 	}
 	defer call.End()
-	size := LSN(l.super.SegmentSize)
-	// A message boundary is only known at the beginning of a segment.
-	it.pos = max(from, l.FirstLSN()) / size * size
-	for it.pos < it.end {
-		if it.pos%size == 0 {
-			it.pos += format.SegmentHeaderSize
-		}
-		if it.pos >= from {
-			break
-		}
-		if _, _, ok := it.step(); !ok {
-			break
-		}
+	if size := LSN(l.core.store.SegmentSize()); pos/size*size < l.FirstLSN() {
+		return Record{}, pos, ErrDropped
 	}
-	return it
+	m, lsn, ptr, next, err := l.core.store.Next(pos)
+	if err != nil || m.Kind != format.KindData {
+		return Record{}, next, err
+	}
+	return Record{LSN: lsn, Ptr: ptr, Bytes: m.Body}, next, nil
 }
-
-// Next moves to the next record; false at the end, or at an error (Err).
-func (it *Iterator) Next() bool {
-	it.body = nil
-	call, err := it.l.enter()
-	if err != nil {
-		it.err = logError("iterate", err)
-		return false
-	}
-	defer call.End()
-	for it.err == nil && it.pos < it.end {
-		kind, body, ok := it.step()
-		if ok && kind == format.KindData {
-			it.body = body
-			return true
-		}
-	}
-	return false
-}
-
-// step reads the message at pos, of whatever kind, and moves pos behind it. False: there was none to read in this segment, or an error.
-func (it *Iterator) step() (format.Kind, []byte, bool) {
-	size := LSN(it.l.super.SegmentSize)
-	if it.pos%size == 0 {
-		it.pos += format.SegmentHeaderSize
-	}
-	if size-it.pos%size < format.HeaderSize {
-		it.pos += size - it.pos%size
-		return 0, nil, false
-	}
-	base := it.pos - it.pos%size
-	if base < it.l.FirstLSN() {
-		it.err = fmt.Errorf("iterate at LSN %d: %w", it.pos, ErrDropped)
-		return 0, nil, false
-	}
-	seg, ok := it.l.space.Find(base)
-	if !ok {
-		it.err = &CorruptError{File: filepath.Join(it.l.dir, logName), Place: recovery.Place{}.WithLSN(it.pos),
-			Reason: "no segment holds this LSN"}
-		return 0, nil, false
-	}
-	off := seg.Offset(int(size)) + format.Offset(it.pos-base)
-	it.lsn = it.pos
-	h, err := it.l.header(it.pos, off)
-	if err == nil {
-		it.ptr = DiskPtr{Off: off, Len: uint32(h.Len)}
-		if h.Kind == format.KindPad {
-			it.pos += LSN(format.AlignUp(h.Len))
-			return h.Kind, nil, true
-		}
-		var body []byte
-		var kind format.Kind
-		if kind, body, _, err = it.l.read(it.pos, it.ptr); err == nil {
-			it.pos += LSN(format.AlignUp(h.Len))
-			return kind, body, true
-		}
-	}
-	it.err = fmt.Errorf("iterate at LSN %d: %w", it.pos, err)
-	return 0, nil, false
-}
-
-// LSN is the current record's.
-func (it *Iterator) LSN() LSN { return it.lsn }
-
-// Ptr says where the current record lies.
-func (it *Iterator) Ptr() DiskPtr { return it.ptr }
-
-// Bytes is the current record, valid until Close, not to be changed.
-func (it *Iterator) Bytes() []byte { return it.body }
-
-// Err is why Next returned false before the end; nil at the end.
-func (it *Iterator) Err() error { return it.err }

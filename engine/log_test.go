@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -23,24 +24,24 @@ func openSimLog(t *testing.T, d *simdisk.Disk) *Log {
 	return l
 }
 
-// records returns what an iterator finds from an LSN on.
+// records returns the records that Records yields from an LSN on.
 func records(t *testing.T, l *Log, from LSN) (lsns []LSN, bodies []string) {
 	t.Helper()
-	it := l.Iter(from)
-	for it.Next() {
-		b, err := l.Read(it.LSN(), it.Ptr())
-		if err != nil || !bytes.Equal(b, it.Bytes()) {
-			t.Fatalf("read LSN %d again: %v", it.LSN(), err)
+	for r, err := range l.Records(from) {
+		if err != nil {
+			t.Fatalf("after %d records from LSN %d on: %v", len(lsns), from, err)
 		}
-		lsns, bodies = append(lsns, it.LSN()), append(bodies, string(it.Bytes()))
-	}
-	if it.Err() != nil || it.Bytes() != nil {
-		t.Fatalf("after LSN %d: %v", it.LSN(), it.Err())
+		b, err := l.Read(r.LSN, r.Ptr)
+		if err != nil || !bytes.Equal(b, r.Bytes) {
+			t.Fatalf("read LSN %d again: %v", r.LSN, err)
+		}
+		lsns, bodies = append(lsns, r.LSN), append(bodies, string(r.Bytes))
 	}
 	return lsns, bodies
 }
 
-// Records of many writers are in the log once each, each writer's in its order, batches too, and in the order of their LSNs.
+// Each record of many writers is in the log once, batches included. They are in the order of their LSNs, and those of
+// one writer in the order in which it wrote them.
 func TestLogWriters(t *testing.T) {
 	d := simdisk.New(1, simdisk.Options{})
 	l := openSimLog(t, d)
@@ -105,13 +106,13 @@ func TestLogWriters(t *testing.T) {
 	closeTest(t, l)
 }
 
-// An iterator begins with the first record at or above its LSN, ends where the log was stable when it was made, and steps over aborted
-// reservations, batch markers and the ends of segments.
+// An iteration begins with the first record at or above its LSN, ends where the log was stable when it began, and skips
+// aborted reservations, batch markers and the ends of segments.
 func TestIterators(t *testing.T) {
 	l := openSimLog(t, simdisk.New(2, simdisk.Options{}))
 	defer closeTest(t, l)
-	if it := l.Iter(0); it.Next() || it.Err() != nil {
-		t.Error("a record of an empty log")
+	for r, err := range l.Records(0) {
+		t.Errorf("an empty log has a record at LSN %d, %v", r.LSN, err)
 	}
 	var want []LSN
 	for i := range 100 {
@@ -138,7 +139,14 @@ func TestIterators(t *testing.T) {
 	if _, err := l.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	before := l.Iter(0)
+	next, stop := iter.Pull2(l.Records(0))
+	defer stop()
+	n := 0
+	if r, err, ok := next(); !ok || err != nil || r.LSN != want[0] { // the iteration has begun
+		t.Errorf("first record at LSN %d, %v %v", r.LSN, err, ok)
+	} else {
+		n++
+	}
 	if _, _, err := l.Write([]byte("later")); err != nil {
 		t.Fatal(err)
 	}
@@ -148,12 +156,14 @@ func TestIterators(t *testing.T) {
 	if _, err := l.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	n := 0
-	for before.Next() {
+	for _, err, ok := next(); ok; _, err, ok = next() {
+		if err != nil {
+			t.Error(err)
+		}
 		n++
 	}
 	if n != len(want) {
-		t.Errorf("%d records of an iterator that was made before one more was written, want %d", n, len(want))
+		t.Errorf("%d records of an iteration that began before one more was written, want %d", n, len(want))
 	}
 	lsns, _ := records(t, l, -5)
 	if len(lsns) != len(want)+1 {
@@ -227,7 +237,8 @@ func TestOpenReservation(t *testing.T) {
 	closeTest(t, l)
 }
 
-// A batch that cannot be written whole leaves what came before the failure as single records, and does not hold up the log.
+// A batch that cannot be written whole leaves the records before the failure as single records, and does not delay the
+// log.
 func TestWriteBatchThatFails(t *testing.T) {
 	d := simdisk.New(4, simdisk.Options{})
 	l := openSimLog(t, d)
@@ -253,8 +264,9 @@ func TestWriteBatchThatFails(t *testing.T) {
 	closeTest(t, l)
 }
 
-// After a crash the log ends where it was stable or later, never within a batch; each record before its end is there. Cut off anywhere it
-// is a prefix of itself, or says that it is damaged where acknowledged records are gone. O1, O2. Proves rule 10; trap 1.
+// After a crash the log ends where it was stable or later, never within a batch, and has each record before its end. If
+// it is cut off anywhere, it is a prefix of itself, or reports corruption if acknowledged records are gone. O1, O2.
+// Proves rule 10; trap 1.
 func TestLogTails(t *testing.T) {
 	d := simdisk.New(5, simdisk.Options{})
 	l := openSimLog(t, d)
@@ -317,7 +329,7 @@ func TestLogTails(t *testing.T) {
 	}
 }
 
-// A record that is damaged is an error with its place, for Read and for an iterator, which stops there; the others can be read. O7.
+// A corrupt record is an error with its place, for Read and for Records, which ends there; the others can be read. O7.
 func TestDamagedRecord(t *testing.T) {
 	d := simdisk.New(6, simdisk.Options{})
 	l := openSimLog(t, d)
@@ -345,19 +357,27 @@ func TestDamagedRecord(t *testing.T) {
 	if off, _ := ce.Place.Offset(); lsn != lsns[bad] || off != ptrs[bad].Off {
 		t.Errorf("Read: %v", err)
 	}
-	it, n := l.Iter(0), 0
-	for it.Next() {
-		n++
+	n, last := 0, error(nil)
+	for r, err := range l.Records(0) {
+		if last != nil {
+			t.Errorf("a record at LSN %d, %v, after the error %v", r.LSN, err, last)
+		}
+		if last = err; err == nil {
+			n++
+		} else if r.LSN != 0 || !r.Ptr.IsZero() || r.Bytes != nil {
+			t.Errorf("a record at LSN %d with the error", r.LSN)
+		}
 	}
-	if n != bad || !errors.Is(it.Err(), ErrCorrupt) || it.Next() {
-		t.Errorf("%d records, then %v", n, it.Err())
+	if n != bad || !errors.Is(last, ErrCorrupt) {
+		t.Errorf("%d records, then %v", n, last)
 	}
 	if _, bodies := records(t, l, lsns[20]); len(bodies) != 40 {
 		t.Errorf("%d records in later segments, want 40", len(bodies))
 	}
 }
 
-// Lack of room fails a record and nothing else; a failed write stops the log for good, but for reading. Proves rules 8 and 9.
+// Lack of room fails a record and nothing else. A failed write stops the log for good, except for reading. Proves rules
+// 8 and 9.
 func TestLogFailures(t *testing.T) {
 	d := simdisk.New(7, simdisk.Options{})
 	l := openSimLog(t, d)

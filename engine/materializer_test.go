@@ -150,7 +150,7 @@ func TestMaterializerPanics(t *testing.T) {
 	bombed(t, "Allocate", func() { _, _, _ = pc.Allocate(tx, "x") })
 	bombed(t, "Link", func() { _, _, _ = pc.Link(tx, pid, ptr, "x") })
 	bombed(t, "Replace", func() { _, _, _ = pc.Replace(tx, pid, ptr, "x") })
-	if after := pc.Stats(); after.Pages != before.Pages || after.LiveBytes != before.LiveBytes {
+	if after := pc.Stats(); after.Pages.InUse != before.Pages.InUse || after.Space.LiveBytes != before.Space.LiveBytes {
 		t.Errorf("%+v, before %+v", after, before)
 	}
 	m.set("Merge", false)
@@ -190,7 +190,7 @@ func TestMaterializerPanics(t *testing.T) {
 		t.Errorf("%q, %v", p.Value, err)
 	}
 	tx.End()
-	if n := pc.Stats().OpenTxs; n != 0 {
+	if n := pc.Stats().Txs.Open; n != 0 {
 		t.Errorf("%d Txs are open", n)
 	}
 	soon(t, "Close after panics", func() { closeTest(t, pc) })

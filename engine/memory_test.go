@@ -10,16 +10,19 @@ import (
 	"testing"
 	"time"
 
+	"pagecache/engine/internal/clean"
+	"pagecache/engine/internal/seam"
 	"pagecache/internal/simdisk"
 )
 
-// A resident view of a value that is longer than what is kept of scratch memory stays what it is when its segment is cleaned. Proves rule 3.
+// A resident view of a value that is longer than the scratch memory that is kept does not change when its segment is
+// cleaned. Proves rule 3.
 func TestMovedLargeView(t *testing.T) {
 	const size = 1<<20 + 4096
 	dir := t.TempDir()
-	o := &Options{SegmentSize: 8 << 20, FlushEvery: -1, eager: true}
+	o := &Options{SegmentSize: 8 << 20, FlushEvery: -1, seam: seam.Options{Eager: true}}
 	pc := openTest(t, dir, o)
-	pc.cleaner.mu.Lock()
+	resume := pc.cleaner.Pause()
 	want := bytes.Repeat([]byte("0123456789abcdef"), size/16)
 	tx := begin(t, pc)
 	pid, _, err := pc.Allocate(tx, want)
@@ -32,14 +35,14 @@ func TestMovedLargeView(t *testing.T) {
 		t.Fatal(err)
 	}
 	tx = begin(t, pc)
-	pc.pageOut(tx, pid, true)
+	pc.mem.evict(tx, pid, true)
 	tx.End()
 	tx = begin(t, pc)
 	p, err := pc.Get(tx, pid) // a view
 	if err != nil || !bytes.Equal(p.Value, want) {
 		t.Fatal(err, len(p.Value))
 	}
-	if !pc.view.Holds(p.Value) {
+	if !pc.core.store.View.Holds(p.Value) {
 		t.Fatal("not a view")
 	}
 	tx.End()
@@ -55,10 +58,10 @@ func TestMovedLargeView(t *testing.T) {
 	if _, err := pc.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	pc.cleaner.mu.Unlock()
-	before := pc.table.Get(pid).Load().Ptr()
+	resume()
+	before := pc.pages.Table.Get(pid).Load().Ptr()
 	cleanAll(t, pc)
-	if pc.table.Get(pid).Load().Ptr() == before {
+	if pc.pages.Table.Get(pid).Load().Ptr() == before {
 		t.Fatal("was not moved")
 	}
 	tx = begin(t, pc)
@@ -82,7 +85,7 @@ func TestMovedLargeView(t *testing.T) {
 	closeTest(t, pc)
 }
 
-// Gets that write pages anew, since these consist of more messages than ConsolidateAfter, keep within the bound, a batch that is open or not. Trap 8.
+// Gets that rewrite pages of more messages than ConsolidateAfter keep the capacity, even while a batch is open. Trap 8.
 func TestConsolidatingGetsAreBounded(t *testing.T) {
 	dir := t.TempDir()
 	pc := openTest(t, dir, &Options{ConsolidateAfter: 10})
@@ -113,7 +116,7 @@ func TestConsolidatingGetsAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		tx.End()
-		h, m := pc.budget.Resident()
+		h, m := pc.mem.budget.Resident()
 		worst = max(worst, h+m)
 	}
 	if worst > capacity+capacity/10 {
@@ -128,8 +131,9 @@ func TestConsolidatingGetsAreBounded(t *testing.T) {
 // Cleaning makes nothing resident that was not. Trap 8.
 func TestCleaningMakesNothingResident(t *testing.T) {
 	const capacity = 1 << 20
-	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, CacheCapacity: capacity, FlushEvery: -1, eager: true})
-	quiet(pc)
+	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, CacheCapacity: capacity, FlushEvery: -1,
+		seam: seam.Options{Eager: true}})
+	resume := quiet(pc)
 	type page struct {
 		pid PageID
 		ptr PagePtr[[]byte]
@@ -152,15 +156,15 @@ func TestCleaningMakesNothingResident(t *testing.T) {
 	flushTest(t, pc)
 	tx := begin(t, pc)
 	for _, p := range pages {
-		pc.pageOut(tx, p.pid, true)
+		pc.mem.evict(tx, p.pid, true)
 		must(t)(pc.Link(tx, p.pid, p.ptr, []byte("delta"))) // the base is on disk
 	}
 	tx.End()
 	flushTest(t, pc)
 	settleAll(pc)
-	h, m := pc.budget.Resident()
+	h, m := pc.mem.budget.Resident()
 	before := h + m
-	pc.cleaner.mu.Unlock()
+	resume()
 	for range 40 {
 		if _, err := pc.AttemptGC(); err != nil {
 			t.Fatal(err)
@@ -168,19 +172,19 @@ func TestCleaningMakesNothingResident(t *testing.T) {
 		flushTest(t, pc)
 	}
 	settleAll(pc)
-	h, m = pc.budget.Resident()
-	if n := pc.cleaner.cleaned.Load(); h+m > before || n == 0 {
+	h, m = pc.mem.budget.Resident()
+	if n := pc.cleaner.Stats().Cleaned; h+m > before || n == 0 {
 		t.Errorf("%d bytes resident before cleaning, %d after %d segments", before, h+m, n)
 	}
 	closeTest(t, pc)
 }
 
-// Prefetch of pages that are files of their own takes one goroutine and one Tx, however many they are.
+// Prefetch of pages in blobs takes one goroutine and one Tx, however many pages there are.
 func TestPrefetchBlobs(t *testing.T) {
 	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 16 << 10, FlushEvery: -1})
 	pids := some(t, pc, 300, 5000)
 	flushTest(t, pc)
-	pageOutAll(t, pc, pids)
+	evictAll(t, pc, pids)
 	var many []PageID
 	for range 20 {
 		many = append(many, pids...)
@@ -204,7 +208,7 @@ func TestPrefetchBlobs(t *testing.T) {
 	closeTest(t, pc)
 }
 
-// What is counted of small deltas, and of pages merged of several, is what they take. Trap 22.
+// The counted bytes of small deltas, and of pages merged from several messages, are the memory that they take. Trap 22.
 func TestWeights(t *testing.T) {
 	heap := func() int64 {
 		runtime.GC()
@@ -217,19 +221,19 @@ func TestWeights(t *testing.T) {
 		pc := openTest(t, t.TempDir(), &Options{})
 		pids := some(t, pc, 100_000, 10)
 		flushTest(t, pc)
-		pageOutAll(t, pc, pids)
+		evictAll(t, pc, pids)
 		settleAll(pc)
 		before := heap()
 		for _, pid := range pids {
 			tx := begin(t, pc)
-			p := ptrTo[[]byte](pid, pc.table.Get(pid).Load())
+			p := ptrTo[[]byte](pid, pc.pages.Table.Get(pid).Load())
 			for range deltas {
 				p = must(t)(pc.Link(tx, pid, p, make([]byte, 8)))
 			}
 			tx.End()
 		}
 		settleAll(pc)
-		h, _ := pc.budget.Resident()
+		h, _ := pc.mem.budget.Resident()
 		if taken := heap() - before; taken > h {
 			t.Errorf("%d deltas: counted %.0f, taken %.0f bytes a page", deltas, float64(h)/1e5, float64(taken)/1e5)
 		}
@@ -241,7 +245,7 @@ func TestWeights(t *testing.T) {
 		}
 		tx.End()
 		settleAll(pc)
-		h2, _ := pc.budget.Resident()
+		h2, _ := pc.mem.budget.Resident()
 		if taken := heap() - before; taken > h2 {
 			t.Errorf("merged: counted %.0f, taken %.0f bytes a page", float64(h2)/1e5, float64(taken)/1e5)
 		}
@@ -255,7 +259,7 @@ func processorTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// A store that is over its capacity and may page nothing out does not look for something all the time.
+// A store that is above its capacity and can evict nothing does not search all the time.
 func TestNothingToPageOut(t *testing.T) {
 	capacity, pages := int64(64<<20), 600_000
 	if raced { // one Allocate looks at every page once, which then takes forty times as long
@@ -276,12 +280,12 @@ func TestNothingToPageOut(t *testing.T) {
 		}
 		slowest = max(slowest, time.Since(start))
 		tx.End()
-		if pc.budget.Excess() > capacity/100 && n > pages {
+		if pc.mem.budget.Excess() > capacity/100 && n > pages {
 			break
 		}
 	}
-	if pc.budget.Excess() <= 0 || slowest > time.Second {
-		t.Errorf("%d pages, excess %d, slowest Allocate %v", n, pc.budget.Excess(), slowest)
+	if pc.mem.budget.Excess() <= 0 || slowest > time.Second {
+		t.Errorf("%d pages, excess %d, slowest Allocate %v", n, pc.mem.budget.Excess(), slowest)
 	}
 	time.Sleep(100 * time.Millisecond)
 	before := processorTime()
@@ -295,14 +299,16 @@ func TestNothingToPageOut(t *testing.T) {
 	closeTest(t, pc)
 }
 
-// What is written because pages are paged out is paid for in the cleaner's budget like what callers write: space stays in bounds. Trap 15.
+// Messages that eviction writes are credited to the cleaner's budget like those of callers, so space stays limited.
+// Trap 15.
 func TestSpaceOfPagingOut(t *testing.T) {
 	const pages, size = 3000, 8000
 	rounds := 60_000
 	if testing.Short() {
 		rounds = 20_000
 	}
-	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 256 << 10, CacheCapacity: 2 << 20, FlushEvery: 5 * time.Millisecond})
+	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 256 << 10, CacheCapacity: 2 << 20,
+		FlushEvery: 5 * time.Millisecond})
 	pids := some(t, pc, pages, size)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for i := range rounds {
@@ -315,18 +321,19 @@ func TestSpaceOfPagingOut(t *testing.T) {
 		must(t)(pc.Link(tx, pid, p.Ptr, binary.LittleEndian.AppendUint32(nil, uint32(i))))
 		tx.End()
 	}
-	// While much is written a small store takes fewSegments more than it needs.
+	// While much is written a small store uses clean.FewSegments more than it needs.
 	st := pc.Stats()
-	if limit := st.LiveBytes*3/2 + (fewSegments+16)*256<<10; int64(st.SegmentsInUse)*256<<10 > limit || st.Consolidations == 0 {
-		t.Errorf("%d KiB in use, at most %d; %+v", st.SegmentsInUse*256, limit>>10, st)
+	limit := st.Space.LiveBytes*3/2 + (clean.FewSegments+16)*256<<10
+	if int64(st.Space.SegmentsInUse)*256<<10 > limit || st.Pages.Consolidations == 0 {
+		t.Errorf("%d KiB in use, at most %d; %+v", st.Space.SegmentsInUse*256, limit>>10, st)
 	}
 	closeTest(t, pc)
 }
 
-// Pages that are paged out and lie elsewhere are no reason to read a segment that is cleaned.
+// Evicted pages whose messages lie in other segments are no reason to read the segment that is cleaned.
 func TestCleaningReadsNothing(t *testing.T) {
-	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, FlushEvery: -1, eager: true})
-	quiet(pc)
+	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, FlushEvery: -1, seam: seam.Options{Eager: true}})
+	resume := quiet(pc)
 	pids := some(t, pc, 200, 5000) // a segment
 	flushTest(t, pc)
 	tx := begin(t, pc)
@@ -342,14 +349,17 @@ func TestCleaningReadsNothing(t *testing.T) {
 	flushTest(t, pc)
 	tx = begin(t, pc)
 	for _, pid := range pids[1:] {
-		pc.pageOut(tx, pid, true)
+		pc.mem.evict(tx, pid, true)
 	}
 	tx.End()
-	pc.cleaner.mu.Unlock()
+	resume()
 	if _, err := pc.AttemptGC(); err != nil {
 		t.Fatal(err)
 	}
-	if pc.cleaner.cleaned.Load() == 0 || len(pc.cleaner.buf) != 0 {
+	resume = pc.cleaner.Pause()
+	read := pc.cleaner.HasBuffer()
+	resume()
+	if pc.cleaner.Stats().Cleaned == 0 || read {
 		t.Error("a whole segment was read to move one page that is resident")
 	}
 	closeTest(t, pc)
@@ -362,11 +372,12 @@ func flushTest(t testing.TB, pc *PageCache[[]byte]) {
 	}
 }
 
-// After the log has failed what was paged out without being stable can be read. Proves rule 8.
+// After the log has failed, pages that were evicted without being stable can be read. Proves rule 8.
 func TestFailedLogReads(t *testing.T) {
 	for seed := range uint64(20) {
 		d := simdisk.New(seed, simdisk.Options{})
-		pc := openTest(t, "/store", &Options{SegmentSize: 16 << 10, IOBuffers: 3, FlushEvery: -1, fs: d, CacheCapacity: 8000})
+		pc := openTest(t, "/store", &Options{SegmentSize: 16 << 10, IOBuffers: 3, FlushEvery: -1, CacheCapacity: 8000,
+			seam: seam.Options{FS: d}})
 		n := 0
 		vals := map[PageID]byte{}
 		failOn(d, simdisk.OpDeviceWrite, 5, syscall.EIO)
@@ -388,7 +399,7 @@ func TestFailedLogReads(t *testing.T) {
 		for round := range 3 {
 			for pid, v := range vals {
 				if round > 0 {
-					pc.pageOut(tx, pid, true)
+					pc.mem.evict(tx, pid, true)
 				}
 				p, err := pc.Get(tx, pid)
 				if err != nil || len(p.Value) < 300 || bytes.Count(p.Value, []byte{v}) != len(p.Value) {
@@ -401,29 +412,30 @@ func TestFailedLogReads(t *testing.T) {
 	}
 }
 
-// A sweep that was asked for nothing says nothing of what there is: a capacity that is lowered afterwards is kept by an idle store.
+// A sweep that was asked for no bytes does not report that nothing is evictable. An idle store keeps a capacity that is
+// lowered afterwards.
 func TestIdleStoreComesDown(t *testing.T) {
 	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, CacheCapacity: 64 << 20, FlushEvery: -1})
 	some(t, pc, 8000, 1000)
 	flushTest(t, pc)
 	tx := begin(t, pc)
-	pc.sweep(tx, pc.budget.Excess(), false, func(PageID) {})
-	if pc.barren.Load() >= 0 {
-		t.Error("barren, though nothing was looked at")
+	pc.mem.sweep(tx, pc.mem.budget.Excess(), false, func(PageID) {})
+	if pc.mem.exhausted.Load() >= 0 {
+		t.Error("nothing is evictable, though nothing was looked at")
 	}
 	tx.End()
 	if err := pc.SetCacheCapacity(1 << 20); err != nil {
 		t.Fatal(err)
 	}
-	for start := time.Now(); pc.budget.Excess() > 0; time.Sleep(time.Millisecond) {
+	for start := time.Now(); pc.mem.budget.Excess() > 0; time.Sleep(time.Millisecond) {
 		if time.Since(start) > 10*time.Second {
-			t.Fatalf("%d bytes above the capacity", pc.budget.Excess())
+			t.Fatalf("%d bytes above the capacity", pc.mem.budget.Excess())
 		}
 	}
 	closeTest(t, pc)
 }
 
-// What idle Txs have not told of is told when the capacity is lowered, and paged out.
+// Bytes that idle Txs have not settled are settled and evicted when the capacity is lowered.
 func TestIdleTxsTell(t *testing.T) {
 	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, CacheCapacity: 1 << 30, FlushEvery: -1})
 	var txs []*Tx
@@ -443,9 +455,9 @@ func TestIdleTxsTell(t *testing.T) {
 		t.Fatal(err)
 	}
 	resident := func() (n int64) {
-		for pid := range PageID(pc.pages.next.Load()) {
-			if s := pc.table.Get(pid); s != nil {
-				heap, mapped := pc.weigh(s.Load())
+		for pid := range pc.pages.IDs.Next() {
+			if s := pc.pages.Table.Get(pid); s != nil {
+				heap, mapped := pc.mem.weigh(s.Load())
 				n += heap + mapped
 			}
 		}
@@ -459,7 +471,7 @@ func TestIdleTxsTell(t *testing.T) {
 	closeTest(t, pc)
 }
 
-// Values that are longer than what a call pages out are not kept where there is no room for them. Trap 8.
+// Values that are longer than the bytes that a call evicts are not kept if there is no room for them. Trap 8.
 func TestLongValuesAreBounded(t *testing.T) {
 	const capacity = 32 << 20
 	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, CacheCapacity: capacity})
@@ -469,7 +481,7 @@ func TestLongValuesAreBounded(t *testing.T) {
 		if _, _, err := pc.Allocate(tx, make([]byte, 24<<20)); err != nil {
 			t.Fatal(err)
 		}
-		if h, m := pc.budget.Resident(); h+m > capacity+capacity/20 {
+		if h, m := pc.mem.budget.Resident(); h+m > capacity+capacity/20 {
 			t.Errorf("%.2f of the capacity", float64(h+m)/capacity)
 		}
 	}

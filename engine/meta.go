@@ -12,106 +12,86 @@ import (
 // Meta is the map from names to root pages, page 0. It is the caller's copy.
 type Meta map[string]PageID
 
-// Option is a page id or none. The zero Option is none.
-type Option struct {
-	PageID PageID
-	Valid  bool
-}
-
-// Some is the Option that holds pid.
-func Some(pid PageID) Option { return Option{PageID: pid, Valid: true} }
-
-// None is the Option that holds nothing.
-var None = Option{}
-
-// Meta returns all names and root pages.
+// Meta returns all names and root pages. Errors: ErrTxEnded, ErrClosed. Safe for concurrent use.
 func (pc *PageCache[P]) Meta(tx *Tx) (Meta, error) {
-	if err := pc.check(tx, "meta:", format.MetaPage); err != nil {
+	if err := pc.check(tx, "read roots on", format.MetaPage); err != nil {
 		return nil, err
 	}
-	m, _ := pc.roots()
+	m := rootsOf(pc.pages.Table.Make(format.MetaPage).Load())
 	c := make(Meta, len(m))
 	maps.Copy(c, m)
 	return c, nil
 }
 
-func (pc *PageCache[P]) roots() (map[string]PageID, *head) {
-	h := pc.table.Make(format.MetaPage).Load()
+// rootsOf returns the map of the Meta page with head h, which may be nil.
+func rootsOf(h *head) map[string]PageID {
 	if h == nil {
-		return nil, nil
+		return nil
 	}
-	return h.Ext().Meta, h
+	return h.Ext().Meta
 }
 
-// Root returns the root page of that name, or ErrRootNotFound.
-func (pc *PageCache[P]) Root(tx *Tx, name []byte) (PageID, error) {
-	if err := pc.check(tx, "root:", format.MetaPage); err != nil {
+// Root returns the root page of that name. Errors: ErrRootNotFound, ErrTxEnded, ErrClosed. Safe for concurrent use.
+func (pc *PageCache[P]) Root(tx *Tx, name string) (PageID, error) {
+	if err := pc.check(tx, "read roots on", format.MetaPage); err != nil {
 		return 0, err
 	}
-	m, _ := pc.roots()
-	pid, ok := m[string(name)]
+	pid, ok := rootsOf(pc.pages.Table.Make(format.MetaPage).Load())[name]
 	if !ok {
 		return 0, fmt.Errorf("root %q: %w", name, ErrRootNotFound)
 	}
 	return pid, nil
 }
 
-// CASRoot makes new the root of that name if old is: None for new removes the name, None for old wants it absent. It returns
-// new and true, or the current root and false. The change is durable after Flush or MakeStable of a later LSN. new need not exist, but be
-// an id that a page can have: else ErrUnsupported. Other errors as for Link.
-func (pc *PageCache[P]) CASRoot(tx *Tx, name []byte, old, new Option) (Option, bool, error) {
+// CASRoot makes new the root of that name if old is its root now. 0 means no root: old 0 requires that the name has none, and new
+// 0 removes the name. It returns the root after the call, and whether it is the one that this call set. The change is durable
+// after Flush, or after MakeStable of any later LSN. The page new need not exist, but its id must be one that a page can have;
+// otherwise ErrPageRange. Page 0 itself cannot be a root. Other errors are those of Link. Safe for concurrent use.
+func (pc *PageCache[P]) CASRoot(tx *Tx, name string, old, new PageID) (PageID, bool, error) {
 	if err := pc.check(tx, "change a root on", format.MetaPage); err != nil {
-		return None, false, err
+		return 0, false, err
 	}
-	if pc.opts.ReadOnly {
-		return None, false, fmt.Errorf("root %q: %w", name, ErrReadOnly)
+	if pc.core.opts.ReadOnly {
+		return 0, false, fmt.Errorf("change root %q: %w", name, ErrReadOnly)
 	}
-	if new.Valid && new.PageID > format.MaxPageID {
-		return None, false, fmt.Errorf("root %q for page %d: %w: the highest is %d", name, new.PageID, ErrUnsupported, uint64(format.MaxPageID))
+	if new > format.MaxPageID {
+		return 0, false, fmt.Errorf("change root %q to page %d: %w: the highest is %d", name, new, ErrPageRange, uint64(format.MaxPageID))
 	}
-	s := pc.table.Make(format.MetaPage)
-	for {
-		roots, h := pc.roots()
-		pid, ok := roots[string(name)]
-		if now := (Option{PageID: pid, Valid: ok}); now != old.norm() {
-			return now, false, nil
+	var now PageID
+	c := change[P]{kind: format.KindMeta, on: ifOwned}
+	c.prepare = func(h *head) (bool, error) {
+		roots := rootsOf(h)
+		if now = roots[name]; now != old {
+			return false, nil
 		}
 		m := make(map[string]PageID, len(roots)+1)
 		maps.Copy(m, roots)
-		if new = new.norm(); new.Valid {
-			m[string(name)] = new.PageID
+		if new != 0 {
+			m[name] = new
 		} else {
-			delete(m, string(name))
+			delete(m, name)
 		}
-		body := format.AppendMeta(nil, m)
-		r, err := pc.log.Reserve(format.KindMeta, format.MetaPage, len(body))
-		if err != nil {
-			return None, false, logError(fmt.Sprintf("change root %q", name), err)
-		}
-		copy(r.Body(), body)
-		e := pagestack.New[P](pagestack.KindMeta, nextTS(h), 1, r.LSN(), r.Ptr())
-		e.Ext = &pagestack.Ext{Meta: m}
-		if pc.install(tx, format.MetaPage, s, h, &e.Head, &r, 0) {
-			return new, true, nil
-		}
+		c.payload.body, c.ext = format.AppendMeta(nil, m), &pagestack.Ext{Meta: m}
+		return true, nil
 	}
+	s := pc.pages.Table.Make(format.MetaPage)
+	_, won, err := pc.apply(tx, page{id: format.MetaPage, slot: s}, &c)
+	if err != nil {
+		return 0, false, describe(fmt.Sprintf("change root %q", name), err)
+	}
+	if !won {
+		return now, false, nil
+	}
+	return new, true, nil
 }
 
-// norm makes all Options that hold nothing equal.
-func (o Option) norm() Option {
-	if !o.Valid {
-		return None
-	}
-	return o
-}
-
-// BumpReadTS raises the page's read timestamp to ts if that is higher. Read timestamps are kept in memory only and begin
-// at 0 with every opening. An ended Tx, a closed store or an id beyond any table is ignored.
+// BumpReadTS raises the page's read timestamp to ts if that is higher. Read timestamps live in memory only and start at 0 with
+// every opening. The call does nothing if the Tx has ended, the store is closed, or no page can have this id. Safe for
+// concurrent use.
 func (pc *PageCache[P]) BumpReadTS(tx *Tx, pid PageID, ts uint64) {
-	if pc.check(tx, "bump", pid) != nil || pid > format.MaxPageID {
-		return
+	if pc.check(tx, "bump", pid) == nil && pid <= format.MaxPageID {
+		raise(pc.pages.Table.MakeReadTS(pid), ts)
 	}
-	raise(pc.table.MakeReadTS(pid), ts)
 }
 
 func raise(c *atomic.Uint64, v uint64) {
@@ -123,16 +103,45 @@ func raise(c *atomic.Uint64, v uint64) {
 	}
 }
 
-// ReadTS returns the page's read timestamp; false for a page that does not exist, 0 and true for one that was never bumped.
+// ReadTS returns the page's read timestamp: 0 if it was never raised; false if the page does not exist. Safe for concurrent use.
 func (pc *PageCache[P]) ReadTS(tx *Tx, pid PageID) (uint64, bool) {
-	if pc.check(tx, "read timestamp of", pid) != nil {
+	pg, err := pc.find(tx, "read timestamp of", pid)
+	if err != nil || !pg.exists() {
 		return 0, false
 	}
-	if _, e, err := pc.head(pid); err != nil || e == nil || e.Kind() == pagestack.KindFree {
-		return 0, false
-	}
-	if c := pc.table.ReadTS(pid); c != nil {
+	if c := pc.pages.Table.ReadTS(pid); c != nil {
 		return c.Load(), true
 	}
 	return 0, true
+}
+
+// GenerateID returns an id that was never returned before in the life of the store and is higher than all of them. A crash skips
+// up to twice IDPersistInterval ids. It blocks only when a note of ids is overdue. Errors: ErrClosed, ErrReadOnly, and those of
+// the log if ids cannot be noted. Safe for concurrent use.
+func (pc *PageCache[P]) GenerateID() (uint64, error) {
+	if pc.core.closed.Load() {
+		return 0, fmt.Errorf("generate id: %w", ErrClosed)
+	}
+	if pc.core.opts.ReadOnly {
+		return 0, fmt.Errorf("generate id: %w", ErrReadOnly)
+	}
+	id, err := pc.ids.Draw()
+	return id, describe("generate id", err)
+}
+
+// noteID writes id v to page 1.
+func (pc *PageCache[P]) noteID(v uint64) (LSN, error) {
+	call, err := pc.core.enter()
+	if err != nil {
+		return 0, err
+	}
+	defer call.End()
+	c := change[P]{kind: format.KindCounter, on: ifOwned, ext: &pagestack.Ext{Counter: v}}
+	c.payload.body = format.AppendCounter(nil, v)
+	s := pc.pages.Table.Make(format.CounterPage)
+	h, _, err := pc.apply(call, page{id: format.CounterPage, slot: s}, &c)
+	if err != nil {
+		return 0, err
+	}
+	return h.LSN, nil
 }

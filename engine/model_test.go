@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -31,7 +32,7 @@ var modelSets = []struct {
 	{"buffered", Options{SegmentSize: 32 << 10, Direct: DirectOff, ConsolidateAfter: 3}, 3000},
 	{"buffered syscall", Options{SegmentSize: 16 << 10, IOBuffers: 2, IO: IOSyscall, Direct: DirectOff, ConsolidateAfter: 1000}, 3000},
 	{"zstd", Options{SegmentSize: 16 << 10, ConsolidateAfter: 3, Compression: CompressionZstd, CompressionLevel: 1}, 16000},
-	{"linear", Options{SegmentSize: 16 << 10, SegmentMode: Linear}, 3000},
+	{"linear", Options{SegmentSize: 16 << 10, SegmentMode: SegmentModeLinear}, 3000},
 	{"nothing resident", Options{SegmentSize: 16 << 10, IOBuffers: 2, CacheCapacity: 1}, 16000},
 	{"small cache", Options{SegmentSize: 16 << 10, ConsolidateAfter: 4, CacheCapacity: 4 << 10, FlushEvery: time.Microsecond}, 9000},
 	{"small cache, copied", Options{SegmentSize: 64 << 10, CacheCapacity: 16 << 10, CopyOnRead: true, FlushEvery: -1}, 3000},
@@ -52,7 +53,7 @@ func TestModel(t *testing.T) {
 			for seed := first; seed < first+uint64(n); seed++ {
 				o, dir := set.o, t.TempDir()
 				if seed%3 != 0 { // two of three on the simulated disk, which is faster
-					o.fs, dir = simdisk.New(seed, simdisk.Options{Block: []int{512, 4096}[seed%2]}), "/store"
+					o.seam.FS, dir = simdisk.New(seed, simdisk.Options{Block: []int{512, 4096}[seed%2]}), "/store"
 				}
 				var lines []string
 				trace := func(f string, a ...any) {
@@ -109,7 +110,8 @@ func modelRun(dir string, o *Options, most int, seed uint64, trace func(string, 
 		if err := pc.Close(); err != nil {
 			return err
 		}
-		end, _, err := scanEnd(pc.fs, dir)
+		runtime.KeepAlive(d) // with the batches that Close finds open
+		end, _, err := scanEnd(pc.core.store.FS, dir)
 		if err != nil {
 			return err
 		}

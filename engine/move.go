@@ -4,114 +4,183 @@ import (
 	"fmt"
 	"slices"
 
-	"pagecache/engine/internal/iobuf"
+	"pagecache/engine/internal/clean"
+	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
-	"pagecache/internal/invariants"
 	"pagecache/lru"
+	"pagecache/segments"
 	"pagecache/segments/format"
 )
 
-// inside reports whether any message of the page lies in [from, to).
-func inside(h *head, from, to format.Offset) (yes bool) {
-	h.Refs(func(r pagestack.Ref) { yes = yes || r.Ptr.Off >= from && r.Ptr.Off < to })
+// mover moves pages for the cleaner: it implements clean.Pages. Its methods run under the cleaner's mutex.
+type mover[P any] struct {
+	pc *PageCache[P]
+	// tx is scratch memory for encoding. It is never inside the epoch: only the cleaner itself recycles what it looks at.
+	tx Tx
+}
+
+// inside reports whether any message of the page lies in the extent.
+func inside(h *head, e clean.Extent) (yes bool) {
+	h.Refs(func(r pagestack.Ref) { yes = yes || e.Contains(r.Ptr.Off) })
 	return yes
 }
 
-// move writes the page anew if any of it lies in [from, to). Its state stays, and so does what it has in memory, unless that may be a view of
-// the old place. It ends because each turn that fails means that somebody else has changed the page.
-func (pc *PageCache[P]) move(tx *Tx, pid PageID, s *slot, from, to format.Offset) error {
-	for {
-		invariants.Jitter()
-		h := s.Load()
-		if h == nil || !inside(h, from, to) {
-			return nil
+// In implements clean.Pages. Most of the pages of a victim are dead, and the loop that skips them is so short that the processor
+// waits for several entries at a time.
+func (v *mover[P]) In(list segments.PageList, e clean.Extent, visit func(PageID) bool) {
+	for pid := range list.All() {
+		if !outside(&v.pc.pages, pid, e) && !visit(pid) {
+			return
 		}
-		kind, p, whole, err := pc.rewritten(tx, pid, h)
-		if err != nil {
-			return err
-		}
-		r, err := pc.put(kind, pid, &p, true)
-		if err != nil {
-			pc.discard(&p)
-			return err
-		}
-		if pc.install(tx, pid, s, h, pc.movedTo(h, &r, whole, p.kept), &r, p.blob) {
-			n := int64(format.AlignUp(format.HeaderSize + len(p.body)))
-			pc.cleaner.moved.Add(n)
-			pc.cleaner.budget -= n
-			if tx.pressure != lru.PressureNone { // copies of views; those who use the store page out
-				tx.pressure = lru.PressureNone
-				pc.policy.Kick()
-			}
-			return nil
-		}
-		pc.discard(&p)
 	}
 }
 
-// movedTo is the entry of the page whose head is h, at its new place. kept: the page is a blob, and stays the same.
-func (pc *PageCache[P]) movedTo(h *head, r *iobuf.Reservation, whole P, kept bool) *head {
-	switch h.TailEntry().Kind() { // of a page whose base is not in memory, nothing is to be from now on
-	case pagestack.KindFree:
-		return pagestack.NewFree(h.TS(), r.LSN(), r.Ptr())
-	case pagestack.KindOnDisk:
-		return pagestack.NewOnDisk(h.TS(), []pagestack.Ref{{LSN: r.LSN(), Ptr: r.Ptr()}})
-	case pagestack.KindMeta, pagestack.KindCounter:
-		e := pagestack.New[P](h.Kind(), h.TS(), 1, r.LSN(), r.Ptr())
-		e.Ext = h.Ext()
-		return &e.Head
+// outside reports whether the page has no message in the extent, if that shows at once: only for pages in one message.
+func outside(m *pagemap.Map, pid PageID, e clean.Extent) bool {
+	s := m.Table.Get(pid)
+	if s == nil {
+		return false
 	}
-	e := pagestack.New[P](pagestack.KindBase, h.TS(), 1, r.LSN(), r.Ptr())
-	e.Frag = whole
-	if kept {
+	h := s.Load()
+	if h == nil || h.Depth() != 1 {
+		return false
+	}
+	if k := h.Kind(); k != pagestack.KindBase && k != pagestack.KindFree && k != pagestack.KindOnDisk {
+		return false
+	}
+	return !e.Contains(h.Ptr().Off)
+}
+
+// NeedsRead implements clean.Pages.
+func (v *mover[P]) NeedsRead(pid PageID, e clean.Extent) (bool, error) {
+	_, h, err := v.pc.pages.Find(pid)
+	return h != nil && h.Kind() == pagestack.KindOnDisk && inside(h, e), err
+}
+
+// Cost implements clean.Pages. Errors cost nothing here; Move reports them.
+func (v *mover[P]) Cost(pid PageID, e clean.Extent) (n int64, blob bool) {
+	pc := v.pc
+	_, h, err := pc.pages.Find(pid)
+	if err != nil || h == nil || !inside(h, e) {
+		return 0, false
+	}
+	if h.Depth() == 1 { // it is copied as it is, or a pointer to the same blob is written
+		return int64(format.AlignUp(int(h.Ptr().Len))), false
+	}
+	value, view, err := pc.merged(pid, h) // often shorter than its fragments
+	if err != nil {
+		return 0, false
+	}
+	size := 0
+	err = pc.guard(view, pid, func() error {
+		b := pc.appended(&v.tx, value)
+		if z := pc.compressed(&v.tx, b); z != nil {
+			b = z
+		}
+		size = len(b)
+		return nil
+	})
+	return int64(format.AlignUp(format.HeaderSize + size)), err == nil && size > pc.inline
+}
+
+// Move implements clean.Pages. The page's state stays, and so do its resident values, unless they may be views of the old place.
+func (v *mover[P]) Move(pid PageID, e clean.Extent) (int64, error) {
+	pc := v.pc
+	s, h, err := pc.pages.Find(pid)
+	if err != nil || h == nil {
+		return 0, err
+	}
+	c := change[P]{on: ifOwned, sameState: true, urgent: true}
+	c.prepare = func(h *head) (bool, error) {
+		if h == nil || !inside(h, e) {
+			return false, nil
+		}
+		return true, pc.prepareMove(&v.tx, pid, h, &c)
+	}
+	c.make = func(h *head, msg pagestack.Ref) *head { return movedTo(h, msg, &c) }
+	_, moved, err := pc.apply(&v.tx, page{id: pid, slot: s}, &c)
+	if !moved {
+		return 0, err
+	}
+	if v.tx.s().pressure != lru.PressureNone { // from copies of views; the callers of the store evict
+		v.tx.s().pressure = lru.PressureNone
+		pc.mem.policy.Kick()
+	}
+	return int64(format.AlignUp(format.HeaderSize + len(c.payload.body))), nil
+}
+
+// prepareMove sets the message and the resident value of the page with head h at its new place. Nothing of them aliases the old
+// place (rule 3). A page that is a blob keeps the blob.
+func (pc *PageCache[P]) prepareMove(tx *Tx, pid PageID, h *head, c *change[P]) (err error) {
+	var none P
+	c.kind, c.payload, c.frag = format.KindCompact, payload{}, none
+	switch h.Kind() {
+	case pagestack.KindFree:
+		c.kind = format.KindFree
+		return nil
+	case pagestack.KindMeta:
+		c.kind, c.payload.body = format.KindMeta, format.AppendMeta(nil, h.Ext().Meta)
+		return nil
+	case pagestack.KindCounter:
+		c.kind, c.payload.body = format.KindCounter, format.AppendCounter(nil, h.Ext().Counter)
+		return nil
+	}
+	if h.Depth() == 1 && h.Ptr().Blob {
+		ptr, err := pc.core.store.Blob(h.LSN, h.Ptr())
+		if h.Kind() != pagestack.KindOnDisk {
+			c.frag = pagestack.EntryOf[P](h).Frag // in the blob, which stays where it is, or on the heap
+		}
+		c.payload = payload{body: ptr.Append(nil), form: formBlob, blob: ptr.ID, kept: true}
+		return err
+	}
+	value, view, err := pc.merged(pid, h)
+	if err != nil {
+		return err
+	}
+	c.frag = value
+	if !view {
+		c.payload, err = pc.encode(tx, value)
+		return err
+	}
+	p, encoded, err := pc.encodeView(tx, pid, value)
+	if err == nil && h.Kind() != pagestack.KindOnDisk {
+		if c.frag, err = pc.m.Decode(slices.Clone(encoded)); err != nil {
+			pc.discard(&p)
+			err = fmt.Errorf("decode page %d, to move it: %w", pid, err)
+		}
+	}
+	c.payload = p
+	return err
+}
+
+// movedTo makes the entry of the page with head h at its new place. A page whose base is not resident has nothing resident from
+// now on.
+func movedTo[P any](h *head, msg pagestack.Ref, c *change[P]) *head {
+	switch h.TailEntry().Kind() {
+	case pagestack.KindFree:
+		return pagestack.NewFree(h.TS(), msg.LSN, msg.Ptr)
+	case pagestack.KindOnDisk:
+		return pagestack.NewOnDisk(h.TS(), []pagestack.Ref{msg})
+	case pagestack.KindMeta, pagestack.KindCounter:
+		return pagemap.NewReserved(h.Kind(), h.TS(), h.Ext(), msg)
+	}
+	e := pagestack.New[P](pagestack.KindBase, h.TS(), 1, msg.LSN, msg.Ptr)
+	e.Frag = c.frag
+	if c.payload.kept {
 		e.Ext = h.Ext()
 	}
 	return &e.Head
 }
 
-// rewritten returns the page whose head is given as one message, and what of it stays in memory, which has nothing of the old place in it (rule 3). A page that
-// is a blob stays that.
-func (pc *PageCache[P]) rewritten(tx *Tx, pid PageID, h *head) (kind format.Kind, p payload, whole P, err error) {
-	switch h.Kind() {
-	case pagestack.KindFree:
-		return format.KindFree, p, whole, nil
-	case pagestack.KindMeta:
-		return format.KindMeta, payload{body: format.AppendMeta(nil, h.Ext().Meta)}, whole, nil
-	case pagestack.KindCounter:
-		return format.KindCounter, payload{body: format.AppendCounter(nil, h.Ext().Counter)}, whole, nil
-	}
-	if h.Depth() == 1 && h.Ptr().Blob {
-		ptr, err := pc.blobAt(pagestack.Ref{LSN: h.LSN, Ptr: h.Ptr()})
-		if h.Kind() != pagestack.KindOnDisk {
-			whole = pagestack.EntryOf[P](h).Frag // in the blob, which stays where it is, or in the heap
-		}
-		return format.KindCompact, payload{body: ptr.Append(nil), form: inBlob, blob: ptr.ID, kept: true}, whole, err
-	}
-	whole, view, err := pc.whole(pid, h)
-	switch {
-	case err != nil:
-	case !view:
-		p, err = pc.encode(tx, whole)
-	default:
-		var encoded []byte
-		if p, encoded, err = pc.encodeView(tx, pid, whole); err == nil && h.Kind() != pagestack.KindOnDisk {
-			if whole, err = pc.m.Decode(slices.Clone(encoded)); err != nil {
-				pc.discard(&p)
-				err = fmt.Errorf("decode page %d, to move it: %w", pid, err)
-			}
-		}
-	}
-	return format.KindCompact, p, whole, err
-}
+// Written implements clean.Pages.
+func (v *mover[P]) Written() int64 { return v.pc.txs.written() + v.pc.mem.counts.rewritten.Load() }
 
-// encodeView is encode for a value that may be a view of the disk, which is copied to the Tx's scratch memory first: encoded.
-func (pc *PageCache[P]) encodeView(tx *Tx, pid PageID, v P) (p payload, encoded []byte, err error) {
-	err = pc.looking(true, pid, func() error {
-		encoded = pc.appended(tx, v)
-		return nil
-	})
-	if err == nil {
-		p, err = pc.pack(tx, encoded)
+// WrittenByCallers implements clean.Pages.
+func (v *mover[P]) WrittenByCallers() int64 { return v.pc.txs.written() }
+
+// Settle implements clean.Pages.
+func (v *mover[P]) Settle() {
+	if v.pc.mem.budget.Settle(&v.tx.s().account) != lru.PressureNone {
+		v.pc.mem.policy.Kick()
 	}
-	return p, encoded, err
 }

@@ -21,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"pagecache/engine/internal/logstore"
+	"pagecache/engine/internal/seam"
 	"pagecache/internal/osfs"
 	"pagecache/internal/simdisk"
 	"pagecache/internal/vfs"
@@ -28,14 +30,19 @@ import (
 	"pagecache/segments/format"
 )
 
-// The ends of each range are good values, and so is everything where there is no bound. Nil options are the defaults.
+// The ends of each range are good values, and so is every value of a field without a limit. Nil options are the
+// defaults.
 func TestOptionEdges(t *testing.T) {
 	for _, o := range []*Options{nil, {}, {SegmentSize: 16 << 10}, {SegmentSize: 20 << 10}, {SegmentSize: 16 << 20},
 		{IOBuffers: 2}, {IOBuffers: 32},
-		{CacheCapacity: 1}, {CacheCapacity: math.MaxInt64}, {ConsolidateAfter: 1}, {ConsolidateAfter: 1 << 20}, {FlushEvery: 1},
-		{FlushEvery: math.MaxInt64}, {FlushEvery: math.MinInt64}, {SnapshotEvery: 1}, {SnapshotEvery: math.MaxInt}, {CleanupThreshold: 0.01},
-		{CleanupThreshold: 1}, {CleanupSkew: 1}, {CleanupSkew: 98}, {SegmentMode: Linear}, {CompressionLevel: 1}, {CompressionLevel: 22},
-		{IDPersistInterval: 1}, {IDPersistInterval: 1 << 32}, {IO: IOUring}, {IO: IOSyscall}, {Direct: DirectOn}, {Direct: DirectOff}} {
+		{CacheCapacity: 1}, {CacheCapacity: math.MaxInt64}, {ConsolidateAfter: 1}, {ConsolidateAfter: 1 << 20},
+		{FlushEvery: 1}, {FlushEvery: math.MaxInt64}, {FlushEvery: math.MinInt64}, {SnapshotEvery: 1},
+		{SnapshotEvery: math.MaxInt},
+		{CleanupThreshold: 0.01}, {CleanupThreshold: 1}, {CleanupSkew: 1}, {CleanupSkew: 98},
+		{SegmentMode: SegmentModeLinear},
+		{CompressionLevel: 1}, {CompressionLevel: 22},
+		{IDPersistInterval: 1}, {IDPersistInterval: 1 << 32}, {IO: IOUring}, {IO: IOSyscall},
+		{Direct: DirectOn}, {Direct: DirectOff}} {
 		if err := o.Validate(); err != nil {
 			t.Errorf("%+v: %v", o, err)
 		}
@@ -50,11 +57,14 @@ func TestOptionsNameTheBadField(t *testing.T) {
 		field string
 		value any
 	}{
-		{"SegmentSize", -4096}, {"SegmentSize", 1}, {"SegmentSize", 12 << 10}, {"SegmentSize", 16<<20 + 4096}, {"SegmentSize", 18 << 10},
-		{"IOBuffers", -2}, {"CacheCapacity", int64(math.MinInt64)}, {"ConsolidateAfter", math.MinInt}, {"SnapshotEvery", -1},
-		{"CleanupThreshold", 0.001}, {"CleanupThreshold", math.Inf(1)}, {"CleanupThreshold", math.NaN()}, {"CleanupSkew", -1},
-		{"SegmentMode", SegmentMode(-1)}, {"Compression", Compression(-1)}, {"CompressionLevel", -1},
-		{"IDPersistInterval", uint64(1<<32 + 1)}, {"IO", IOMode(-1)}, {"Direct", DirectMode(3)},
+		{"SegmentSize", -4096}, {"SegmentSize", 1}, {"SegmentSize", 12 << 10}, {"SegmentSize", 16<<20 + 4096},
+		{"SegmentSize", 18 << 10}, {"IOBuffers", -2}, {"CacheCapacity", int64(math.MinInt64)},
+		{"ConsolidateAfter", math.MinInt},
+		{"SnapshotEvery", -1},
+		{"CleanupThreshold", 0.001}, {"CleanupThreshold", math.Inf(1)}, {"CleanupThreshold", math.NaN()},
+		{"CleanupSkew", -1}, {"SegmentMode", SegmentMode(-1)}, {"Compression", Compression(-1)},
+		{"CompressionLevel", -1},
+		{"IDPersistInterval", uint64(1<<32 + 1)}, {"IO", IO(-1)}, {"Direct", Direct(3)},
 	} {
 		var o Options
 		for _, o := range []*Options{&o, &all} {
@@ -62,7 +72,11 @@ func TestOptionsNameTheBadField(t *testing.T) {
 		}
 		names[c.field] = true
 		err := o.Validate()
-		want := fmt.Sprintf("bad options: %s %v: want ", c.field, c.value)
+		shown := c.value
+		if v := reflect.ValueOf(c.value); v.CanInt() { // not the name of an enum's value
+			shown = v.Int()
+		}
+		want := fmt.Sprintf("bad options: %s %v: want ", c.field, shown)
 		if err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s %v: %v", c.field, c.value, err)
 		}
@@ -89,11 +103,12 @@ func (f *failFS) Open(name string, flag vfs.Flag) (vfs.File, error) {
 	return f.FS.Open(name, flag)
 }
 
-// An opening that fails removes what it has made itself, if it was to be temporary, and nothing that was there before. O8.
+// An opening of a temporary store that fails removes the files that it made, and no file that was there before. O8.
 func TestTemporaryThatFails(t *testing.T) {
-	for _, file := range []string{logName, superName, superTmpName} {
+	for _, file := range []string{logstore.LogName, logstore.SuperName, "superblock.tmp"} {
 		f := &failFS{FS: osfs.OS, file: file}
-		if _, err := Open("", Bytes{}, &Options{Temporary: true, SegmentSize: 16 << 10, fs: f}); !errors.Is(err, syscall.EMFILE) {
+		o := &Options{Temporary: true, SegmentSize: 16 << 10, seam: seam.Options{FS: f}}
+		if _, err := Open("", Bytes{}, o); !errors.Is(err, syscall.EMFILE) {
 			t.Fatalf("%s: %v", file, err)
 		}
 		if left, err := os.ReadDir(filepath.Dir(f.asked)); !errors.Is(err, fs.ErrNotExist) {
@@ -112,11 +127,12 @@ func TestTemporaryThatFails(t *testing.T) {
 	first, pid := dirtyStore(t, simdisk.New(2, simdisk.Options{NoRing: true}))
 	before := fmt.Sprint(files(t, first))
 	for name, bad := range map[string]Options{"segment size": {SegmentSize: 32 << 10}, "device": {IO: IOUring}} {
-		bad.Temporary, bad.fs = true, first
+		bad.Temporary, bad.seam.FS = true, first
 		if _, err := Open("/store", Bytes{}, &bad); err == nil {
 			t.Errorf("%s: opened", name)
 		}
-		if _, err := OpenLog("/store", &Options{Temporary: true, fs: first}); !errors.Is(err, ErrUnsupported) {
+		_, err := OpenLog("/store", &Options{Temporary: true, seam: seam.Options{FS: first}})
+		if !errors.Is(err, ErrKind) {
 			t.Error(err)
 		}
 		if now := fmt.Sprint(files(t, first)); now != before {
@@ -132,7 +148,7 @@ func TestTemporaryThatFails(t *testing.T) {
 	}
 }
 
-// Where no directory is named a temporary store lies in memory.
+// If no directory is named, a temporary store lies in memory.
 func TestTemporaryPlace(t *testing.T) {
 	pc := openTest(t, "", &Options{Temporary: true, SegmentSize: 16 << 10})
 	defer closeTest(t, pc)
@@ -160,8 +176,8 @@ func TestOpenerChild(t *testing.T) {
 	fmt.Println("opened")
 }
 
-// An open store is locked against another process and a temporary opening, neither of which hurts it. A log is locked too. Closing ends
-// the lock. Trap 19.
+// An open store is locked against another process and a temporary opening, neither of which harms it. A log is locked
+// too. Close releases the lock. Trap 19.
 func TestLockHolds(t *testing.T) {
 	t.Parallel()
 	dir, logDir := t.TempDir(), t.TempDir()
@@ -187,7 +203,8 @@ func TestLockHolds(t *testing.T) {
 		}
 	})
 	wg.Go(func() {
-		if _, err := Open(dir, Bytes{}, &Options{Temporary: true}); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), dir) {
+		_, err := Open(dir, Bytes{}, &Options{Temporary: true})
+		if !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), dir) {
 			t.Errorf("a temporary opening: %v", err)
 		}
 	})
@@ -209,12 +226,12 @@ func TestLockHolds(t *testing.T) {
 	}
 	pc = openTest(t, dir, o)
 	defer closeTest(t, pc)
-	if s := pc.Stats(); s.Pages != 1 {
-		t.Errorf("%d pages are left", s.Pages)
+	if s := pc.Stats(); s.Pages.InUse != 1 {
+		t.Errorf("%d pages are left", s.Pages.InUse)
 	}
 }
 
-// Whoever waits for a temporary store to go away does not get what is left of it: its file has no name any more.
+// An opening that waits for a temporary store to close does not get the rest of it: its file has no name any more.
 func TestOpenAsATemporaryStoreGoes(t *testing.T) {
 	for _, n := range []int{0, 1} { // nothing written, something written
 		dir := t.TempDir()
@@ -248,7 +265,7 @@ func TestOpenAsATemporaryStoreGoes(t *testing.T) {
 	}
 }
 
-// A store stays where it was opened, whatever becomes of the working directory; a link to a directory is one.
+// A store stays where it was opened if the working directory changes. A link to a directory serves as a directory.
 func TestRelativeDirectory(t *testing.T) {
 	dir, elsewhere := t.TempDir(), t.TempDir()
 	t.Chdir(dir)
@@ -267,8 +284,8 @@ func TestRelativeDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	pc = openTest(t, "link", nil)
-	if s := pc.Stats(); s.Pages != 1 || !filepath.IsAbs(s.Dir) {
-		t.Errorf("%d pages in %s", s.Pages, s.Dir)
+	if s := pc.Stats(); s.Pages.InUse != 1 || !filepath.IsAbs(s.Dir) {
+		t.Errorf("%d pages in %s", s.Pages.InUse, s.Dir)
 	}
 	closeTest(t, pc)
 }
@@ -276,7 +293,8 @@ func TestRelativeDirectory(t *testing.T) {
 // Directories that cannot be made, and a log with a second name, are refused with the system's reason.
 func TestPlacesThatCannotBe(t *testing.T) {
 	dir := t.TempDir()
-	for name, want := range map[string]error{"nul\x00byte": syscall.EINVAL, strings.Repeat("n", 300): syscall.ENAMETOOLONG} {
+	bad := map[string]error{"nul\x00byte": syscall.EINVAL, strings.Repeat("n", 300): syscall.ENAMETOOLONG}
+	for name, want := range bad {
 		if _, err := Open(filepath.Join(dir, name), Bytes{}, nil); !errors.Is(err, want) {
 			t.Errorf("%.20q: %v", name, err)
 		}
@@ -297,15 +315,17 @@ func TestPlacesThatCannotBe(t *testing.T) {
 		}
 	}
 	closeTest(t, openTest(t, filepath.Join(dir, "store"), &Options{SegmentSize: 16 << 10}))
-	if err := os.Link(filepath.Join(dir, "store", logName), filepath.Join(dir, "other")); err != nil {
+	if err := os.Link(filepath.Join(dir, "store", logstore.LogName), filepath.Join(dir, "other")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(filepath.Join(dir, "store"), Bytes{}, nil); err == nil || !strings.Contains(err.Error(), "2 hard links") {
+	_, err := Open(filepath.Join(dir, "store"), Bytes{}, nil)
+	if err == nil || !strings.Contains(err.Error(), "2 hard links") {
 		t.Errorf("a log with two names: %v", err)
 	}
 }
 
-// A superblock of another version is told from a damaged one, with both versions, and nothing is changed. O8.
+// A superblock of another version is distinguished from a corrupt one. The error names both versions, and nothing is
+// changed. O8.
 func TestOtherVersions(t *testing.T) {
 	d, _ := dirtyStore(t, simdisk.New(3, simdisk.Options{}))
 	good := d.ReadDurable("/store/superblock")
@@ -317,7 +337,8 @@ func TestOtherVersions(t *testing.T) {
 		d.WriteFile("/store/superblock", b)
 		before := fmt.Sprint(files(t, d))
 		_, err := Open("/store", Bytes{}, simOptions(d))
-		if !errors.Is(err, ErrUnsupported) || errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), fmt.Sprintf("version %d", v)) ||
+		if !errors.Is(err, ErrFormat) || errors.Is(err, ErrCorrupt) ||
+			!strings.Contains(err.Error(), fmt.Sprintf("version %d", v)) ||
 			!strings.Contains(err.Error(), fmt.Sprintf("knows %d", format.Version)) {
 			t.Errorf("version %d: %v", v, err)
 		}
@@ -327,7 +348,8 @@ func TestOtherVersions(t *testing.T) {
 	}
 }
 
-// A superblock without its log, or with one that is shorter than a clean close left it, is damage, and nothing is changed. Proves rule 10.
+// A superblock without its log, or with a log that is shorter than a clean close left it, is corruption, and nothing is
+// changed. Proves rule 10.
 func TestMissingLog(t *testing.T) {
 	dirty, _ := dirtyStore(t, simdisk.New(4, simdisk.Options{}))
 	clean := dirty.Crash(1)
@@ -339,7 +361,10 @@ func TestMissingLog(t *testing.T) {
 		"removed, clean":     {clean, func(d *simdisk.Disk) error { return d.Remove("/store/log") }},
 		"removed, not clean": {dirty, func(d *simdisk.Disk) error { return d.Remove("/store/log") }},
 		"emptied, clean":     {clean, func(d *simdisk.Disk) error { d.WriteFile("/store/log", nil); return nil }},
-		"cut, clean":         {clean, func(d *simdisk.Disk) error { d.WriteFile("/store/log", d.ReadDurable("/store/log")[:100]); return nil }},
+		"cut, clean": {clean, func(d *simdisk.Disk) error {
+			d.WriteFile("/store/log", d.ReadDurable("/store/log")[:100])
+			return nil
+		}},
 	} {
 		d := c.from.Crash(1)
 		if err := c.do(d); err != nil {
@@ -388,19 +413,23 @@ func TestCleanOpeningSyncsNothing(t *testing.T) {
 	}
 }
 
-// Stats say what writes the log and why nothing better does; what is insisted on and does not work is an error.
+// Stats report how the log is written, and why not in a faster way. A way that is required and does not work is an
+// error.
 func TestDeviceLine(t *testing.T) {
 	for _, c := range []struct {
 		disk   simdisk.Options
-		io     IOMode
-		direct DirectMode
+		io     IO
+		direct Direct
 		want   string // empty: an error
 	}{
 		{simdisk.Options{}, IOAuto, DirectAuto, "io_uring, O_DIRECT with RWF_DSYNC, blocks of 4096"},
 		{simdisk.Options{}, IOUring, DirectOn, "io_uring, O_DIRECT with RWF_DSYNC, blocks of 4096"},
-		{simdisk.Options{Block: 512}, IOSyscall, DirectOff, "system calls, through the page cache with RWF_DSYNC, blocks of 512 (simulated)"},
-		{simdisk.Options{NoRing: true}, IOAuto, DirectOn, "system calls, O_DIRECT with RWF_DSYNC, blocks of 4096 (simulated)"},
-		{simdisk.Options{NoDirect: true}, IOUring, DirectAuto, "io_uring, through the page cache with RWF_DSYNC, blocks of 4096 (simulated)"},
+		{simdisk.Options{Block: 512}, IOSyscall, DirectOff,
+			"system calls, through the page cache with RWF_DSYNC, blocks of 512 (simulated)"},
+		{simdisk.Options{NoRing: true}, IOAuto, DirectOn,
+			"system calls, O_DIRECT with RWF_DSYNC, blocks of 4096 (simulated)"},
+		{simdisk.Options{NoDirect: true}, IOUring, DirectAuto,
+			"io_uring, through the page cache with RWF_DSYNC, blocks of 4096 (simulated)"},
 		{simdisk.Options{NoRing: true}, IOUring, DirectAuto, ""},
 		{simdisk.Options{NoDirect: true}, IOAuto, DirectOn, ""},
 	} {
@@ -417,7 +446,8 @@ func TestDeviceLine(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%+v: %v", c, err)
 		}
-		if got := pc.Stats().Device; got != c.want || strings.Contains(c.want, "simulated") != strings.Contains(said.String(), "log device") {
+		logged := strings.Contains(said.String(), "log device")
+		if got := pc.Stats().Log.Device; got != c.want || strings.Contains(c.want, "simulated") != logged {
 			t.Errorf("%q, want %q; logged %q", got, c.want, said.String())
 		}
 		closeTest(t, pc)
@@ -439,13 +469,14 @@ func TestProfileOnClose(t *testing.T) {
 	}
 }
 
-// A log file with more segments than there can be is refused, and so is a device whose blocks segments are not made of, before anything is written. Proves rule 12.
+// A log file with more segments than there can be is refused, and so is a device whose block does not divide the
+// segment size, before anything is written. Proves rule 12.
 func TestRefusedSizes(t *testing.T) {
 	dir := t.TempDir()
 	pc := openTest(t, dir, &Options{SegmentSize: 16 << 10})
 	some(t, pc, 10, 100)
 	closeTest(t, pc)
-	if err := os.Truncate(filepath.Join(dir, logName), (segments.MaxSlots+5)*16<<10); err != nil {
+	if err := os.Truncate(filepath.Join(dir, logstore.LogName), (segments.MaxSlots+5)*16<<10); err != nil {
 		t.Skipf("no such long files here: %v", err)
 	}
 	for _, readOnly := range []bool{true, false} {
@@ -453,7 +484,8 @@ func TestRefusedSizes(t *testing.T) {
 			t.Errorf("read only %v: %v", readOnly, err)
 		}
 	}
-	if _, err := Open("/store", Bytes{}, simOptions(simdisk.New(1, simdisk.Options{Block: 32 << 10}))); err == nil || !strings.Contains(err.Error(), "blocks of 32768") {
+	_, err := Open("/store", Bytes{}, simOptions(simdisk.New(1, simdisk.Options{Block: 32 << 10})))
+	if err == nil || !strings.Contains(err.Error(), "block of 32768 bytes") {
 		t.Errorf("blocks longer than segments: %v", err)
 	}
 }
@@ -507,14 +539,15 @@ func (b countedBulk) ReadAt(p []byte, off int64) (int, error) {
 	return b.Bulk.ReadAt(p, off)
 }
 
-// The segments of a store that was not closed are read past the page cache, each once; of one that was, what is in the page cache counts, and short
-// ones are read ahead. Proves rule 11.
+// The segments of a store that was not closed cleanly are read past the page cache, each once. After a clean close the
+// page cache is used. Short segments are read ahead. Proves rule 11.
 func TestScanPassesTheCache(t *testing.T) {
-	for _, size := range []int{bulkSegment / 2, bulkSegment} {
+	for _, size := range []int{logstore.BulkSegment / 2, logstore.BulkSegment} {
 		d := simdisk.New(1, simdisk.Options{})
 		open := func() (pc *PageCache[[]byte], read int) {
 			var offs sync.Map
-			pc = openTest(t, "/store", &Options{SegmentSize: size, IOBuffers: 2, FlushEvery: -1, fs: bulkFS{d, &offs}})
+			pc = openTest(t, "/store", &Options{SegmentSize: size, IOBuffers: 2, FlushEvery: -1,
+				seam: seam.Options{FS: bulkFS{d, &offs}}})
 			for range offs.Range {
 				read++
 			}
@@ -527,17 +560,17 @@ func TestScanPassesTheCache(t *testing.T) {
 		if read != 0 {
 			t.Errorf("%d segments were read past the page cache after a clean close", read)
 		}
-		before := pc.Stats().SegmentsInUse
+		before := pc.Stats().Space.SegmentsInUse
 		some(t, pc, 50, 100_000)
 		flushTest(t, pc)
-		written := pc.Stats().SegmentsInUse - before
+		written := pc.Stats().Space.SegmentsInUse - before
 		crashed := d.Crash(1)
 		if err := pc.Close(); err == nil {
 			t.Error("closed on a disk that has crashed")
 		}
 		d = crashed
 		pc, read = open()
-		if past := size >= bulkSegment; past && read < written || !past && read > 0 || written < 5 {
+		if past := size >= logstore.BulkSegment; past && read < written || !past && read > 0 || written < 5 {
 			t.Errorf("%d segments of %d bytes were read past the page cache, %d had been written", read, size, written)
 		}
 		closeTest(t, pc)

@@ -4,24 +4,28 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"time"
 
+	"pagecache/engine/internal/logstore"
+	"pagecache/engine/internal/seam"
 	"pagecache/internal/osfs"
 	"pagecache/internal/vfs"
 	"pagecache/segments/format"
 )
 
-// SegmentMode says what becomes of segments whose contents are dead.
+// SegmentMode says what happens to segments without live data.
 type SegmentMode int
 
 // The segment modes.
 const (
-	GC     SegmentMode = iota // recycled
-	Linear                    // kept, in order: for standalone logs
+	SegmentModeGC     SegmentMode = iota // they are recycled
+	SegmentModeLinear                    // they are kept, in order
 )
 
-// Compression says how page messages are compressed.
+// String returns the name of the mode.
+func (m SegmentMode) String() string { return enumName("SegmentMode", int(m), "gc", "linear") }
+
+// Compression says how the messages of pages are compressed.
 type Compression int
 
 // The kinds of compression.
@@ -30,92 +34,107 @@ const (
 	CompressionZstd
 )
 
-// IOMode says how the log is written.
-type IOMode int
+// String returns the name of the compression.
+func (c Compression) String() string { return enumName("Compression", int(c), "none", "zstd") }
+
+// IO says how the log is written.
+type IO int
 
 // The ways of writing the log.
 const (
-	IOAuto    IOMode = iota // io_uring if it works, else system calls
-	IOUring                 // io_uring, or an error from Open
-	IOSyscall               // system calls
+	IOAuto    IO = iota // io_uring if it works, else system calls
+	IOUring             // io_uring, or Open fails
+	IOSyscall           // system calls
 )
 
-// DirectMode says whether the log is written with O_DIRECT.
-type DirectMode int
+// String returns the name of the way.
+func (i IO) String() string { return enumName("IO", int(i), "auto", "io_uring", "syscall") }
 
-// The ways of using O_DIRECT.
+// Direct says whether the log is written with O_DIRECT.
+type Direct int
+
+// The choices.
 const (
-	DirectAuto DirectMode = iota // if the file system takes it
-	DirectOn                     // or an error from Open
-	DirectOff
+	DirectAuto Direct = iota // if the file system supports it
+	DirectOn                 // with O_DIRECT, or Open fails
+	DirectOff                // through the page cache
 )
 
-// Options configure a store. The zero value of every field means its default, which is given in brackets. Unless a comment
-// says otherwise a field may change from one opening to the next.
-type Options struct {
-	// SegmentSize in bytes [8 MiB], 16 KiB … 16 MiB, a multiple of 4096. Fixed when the store is made: later
-	// openings may leave it zero, and must not say another.
-	SegmentSize int
-	// IOBuffers is how many segments can be in memory while they are filled and written [3], 2 … 32. Costs
-	// SegmentSize bytes outside the Go heap each.
-	IOBuffers int
-	// CacheCapacity is the bound on the bytes of pages that are kept in memory, views of the disk included [1 GiB]; it is passed by a twentieth at most, and for a moment by what each goroutine has just read or written. Where it
-	// is small, less than is written between flushes is kept. See also SetCacheCapacity.
-	CacheCapacity int64
-	// CopyOnRead copies what is read from the disk into the heap. Else a page that lies there in one piece, of Bytes or of a Materializer that aliases, is a
-	// view of the mapped file: to look at it after the disk has failed, or after somebody has cut the file short, is a fault that ends the process
-	// unless debug.SetPanicOnFault is set.
-	CopyOnRead bool
-	// ConsolidateAfter is the number of fragments above which a page is rewritten as one [10], 1 … 1<<20. Lower: faster reads from
-	// disk, more written.
-	ConsolidateAfter int
-	// FlushEvery is how long a write may stay in memory only when nobody waits for it [500 ms]; negative: for ever.
-	FlushEvery time.Duration
-	// SnapshotEvery is about how many messages are written between snapshots [1 000 000]. Fewer: a quicker opening after a crash, more written: 16 bytes for
-	// each page.
-	SnapshotEvery int
-	// SnapshotDir is where snapshots go [the store's directory]. A store that does not find one there opens from the log alone.
-	SnapshotDir string
-	// CleanupThreshold is the live share below which a segment is worth cleaning [0.40], 0.01 … 1, once there is some room to gain. When there is much,
-	// fuller ones are cleaned too.
-	CleanupThreshold float64
-	// CleanupSkew raises the threshold for old segments, by up to so many percent for the oldest [10], 0 … 98.
-	CleanupSkew int
-	// SegmentMode says whether segments are recycled [GC].
-	SegmentMode SegmentMode
-	// Temporary removes the store at Close; an opening that fails removes only what it has made. Without a directory the store is made
-	// under /dev/shm, or os.TempDir without that.
-	Temporary bool
-	// ReadOnly opens a store that is there with a lock that others who read share, and writes nothing at all, not even repairs. It shows
-	// what is stable; whatever would write is ErrReadOnly. Of SnapshotEvery and what concerns writing nothing is used.
-	ReadOnly bool
-	// Compression of page messages [none], where it makes them smaller. Those of a store may be compressed or not, so it may change.
-	Compression Compression
-	// CompressionLevel [5], 1 … 22, as zstd counts.
-	CompressionLevel int
-	// IDPersistInterval is how many ids GenerateID hands out between durable notes of them [1 000 000]. A crash skips up to twice
-	// as many. Every Tx draws one. At most 1<<32, so that ids never run out. An opening that finds no clean close adds the double of
-	// the larger of the old and new interval.
-	IDPersistInterval uint64
-	// IO is how the log is written [IOAuto].
-	IO IOMode
-	// Direct is whether O_DIRECT is used [DirectAuto].
-	Direct DirectMode
-	// PrintProfileOnClose writes Stats to the Logger at Close.
-	PrintProfileOnClose bool
-	// Logger gets the few messages there are [none].
-	Logger *slog.Logger
+// String returns the name of the choice.
+func (d Direct) String() string { return enumName("Direct", int(d), "auto", "on", "off") }
 
-	fs         vfs.FS // test seam: the simulated disk
-	eager      bool   // test seam: clean whatever can be cleaned
-	logAlone   bool   // open without the snapshot
-	unchecked  bool   // test seam: verify no snapshot as a whole
-	verbatim   bool   // Salvage: nothing is merged, ever
-	foreground bool   // test seam: nothing is done to the disk that a call does not wait for, but by the flusher; set with fs
+// enumName returns the i-th name, or a text with the number if there is none.
+func enumName(enum string, i int, names ...string) string {
+	if i >= 0 && i < len(names) {
+		return names[i]
+	}
+	return fmt.Sprintf("%s(%d)", enum, i)
 }
 
+// Options configure a store. The zero value of every field means its default, given in brackets. Unless its comment says
+// otherwise, a field may change from one opening to the next.
+type Options struct {
+	// SegmentSize is the length of a segment in bytes [8 MiB]: 16 KiB … 16 MiB, a multiple of 4096. It is fixed when the store is
+	// made; later openings leave it zero or repeat it.
+	SegmentSize int
+	// IOBuffers is the number of segments that can be in memory while they are filled and written [3], 2 … 32. Each costs
+	// SegmentSize bytes outside the Go heap.
+	IOBuffers int
+	// CacheCapacity limits resident page bytes, mapped views included [1 GiB]. It may be exceeded by 5 %, and briefly by one value
+	// per goroutine. A capacity smaller than the data written between flushes also limits how much unflushed data stays resident.
+	// See SetCacheCapacity.
+	CacheCapacity int64
+	// CopyOnRead copies values read from disk into the heap. Without it, a page stored as one message may be returned as a view of
+	// the memory-mapped file (Bytes, or a Decode that aliases). Reading such a view after the disk fails or the file is truncated
+	// raises SIGBUS, which crashes the process unless debug.SetPanicOnFault is set.
+	CopyOnRead bool
+	// ConsolidateAfter is the number of fragments above which a page is rewritten as one [10], 1 … 1<<20. A lower number makes
+	// reads from disk faster and writes more.
+	ConsolidateAfter int
+	// FlushEvery is the longest time an unawaited write stays only in memory [500 ms]. Negative disables background flushing.
+	FlushEvery time.Duration
+	// SnapshotEvery is about the number of messages written between snapshots [1 000 000]. A lower number makes Open after a crash
+	// faster and writes more: 16 bytes for each page.
+	SnapshotEvery int
+	// SnapshotDir is the directory for snapshots [the store's directory]. A store that finds no snapshot there opens from the log
+	// alone.
+	SnapshotDir string
+	// CleanupThreshold is the live fraction below which a segment is cleaned [0.40], 0.01 … 1, once garbage exceeds 20 % of live
+	// data. Above 36 %, fuller segments are cleaned too.
+	CleanupThreshold float64
+	// CleanupSkew raises the threshold for old segments, by up to this many percent for the oldest [10], 0 … 98.
+	CleanupSkew int
+	// SegmentMode says whether segments are recycled [SegmentModeGC].
+	SegmentMode SegmentMode
+	// Temporary removes the store at Close; an Open that fails removes only what it has made. With an empty directory name the
+	// store is made below /dev/shm, or below os.TempDir if that does not exist.
+	Temporary bool
+	// ReadOnly opens an existing store under a shared lock and writes nothing, not even repairs. It shows the stable contents; every
+	// mutating call returns ErrReadOnly. Options that concern writing are ignored.
+	ReadOnly bool
+	// Compression of page messages [CompressionNone], if it makes them shorter. A store may hold messages of every kind.
+	Compression Compression
+	// CompressionLevel is the zstd level [5], 1 … 22.
+	CompressionLevel int
+	// IDPersistInterval is the number of ids that GenerateID returns between durable notes of them [1 000 000], at most 1<<32. Each
+	// Begin also consumes an id. After an unclean shutdown, ids resume past twice the larger of the old and new interval.
+	IDPersistInterval uint64
+	// IO is the way the log is written [IOAuto].
+	IO IO
+	// Direct says whether the log is written with O_DIRECT [DirectAuto].
+	Direct Direct
+	// PrintProfileOnClose writes Stats to the Logger at Close.
+	PrintProfileOnClose bool
+	// Logger receives the few messages of the store [none].
+	Logger *slog.Logger
+
+	seam seam.Options // for this module's own tests, Check and Salvage
+}
+
+// Test harnesses outside of this package reach the seam through package seam, which only this module can import.
+func init() { seam.Set = func(options any, s seam.Options) { options.(*Options).seam = s } }
+
 const (
-	defaultSegmentSize       = 8 << 20
 	defaultIOBuffers         = 3
 	defaultCacheCapacity     = 1 << 30
 	defaultConsolidateAfter  = 10
@@ -126,12 +145,8 @@ const (
 	defaultCompressionLevel  = 5
 	defaultIDPersistInterval = 1_000_000
 	segmentSizeMultiple      = 4096
-	// maxIDPersistInterval leaves room for a billion crashes below maxID.
+	// maxIDPersistInterval leaves room for a billion crashes before ids run out.
 	maxIDPersistInterval = 1 << 32
-	// maxID is what an id counter on disk may say; above it ids would come to their end, and begin again.
-	maxID = math.MaxInt64
-	// zeroAfter: segments that last longer than this are zeroed ahead; 8 MiB in that time is 80 MiB/s.
-	zeroAfter = 100 * time.Millisecond
 )
 
 func orDefault[T comparable](v *T, d T) {
@@ -141,7 +156,7 @@ func orDefault[T comparable](v *T, d T) {
 	}
 }
 
-// withDefaults returns a copy with every zero field set to its default, but for SegmentSize, which the store decides.
+// withDefaults returns a copy with every zero field set to its default, except SegmentSize, which the store decides.
 func (o *Options) withDefaults() Options {
 	var c Options
 	if o != nil {
@@ -159,48 +174,54 @@ func (o *Options) withDefaults() Options {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	if c.fs == nil {
-		c.fs = osfs.OS
-	} else if c.fs != osfs.OS {
-		c.foreground = true
+	if c.seam.FS == nil {
+		c.seam.FS = osfs.OS
+	} else if c.seam.FS != osfs.OS {
+		c.seam.Foreground = true
 	}
 	return c
 }
 
-// Validate reports every field that is out of its bounds, in one error.
+// Validate reports every field that is out of its bounds, in one error. A nil Options is valid.
 func (o *Options) Validate() error {
 	c := o.withDefaults()
 	var errs []error
-	bad := func(ok bool, format string, args ...any) {
+	require := func(ok bool, format string, args ...any) {
 		if !ok {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
 	s := c.SegmentSize
-	bad(s == 0 || s >= format.MinSegmentSize && s <= format.MaxSegmentSize && s%segmentSizeMultiple == 0,
+	require(s == 0 || s >= format.MinSegmentSize && s <= format.MaxSegmentSize && s%segmentSizeMultiple == 0,
 		"SegmentSize %d: want %d … %d, a multiple of %d", s, format.MinSegmentSize, format.MaxSegmentSize, segmentSizeMultiple)
-	bad(c.IOBuffers >= 2 && c.IOBuffers <= 32, "IOBuffers %d: want 2 … 32", c.IOBuffers)
-	bad(c.CacheCapacity > 0, "CacheCapacity %d: want a positive number of bytes", c.CacheCapacity)
-	bad(c.ConsolidateAfter >= 1 && c.ConsolidateAfter <= 1<<20, "ConsolidateAfter %d: want 1 … %d", c.ConsolidateAfter, 1<<20)
-	bad(c.SnapshotEvery > 0, "SnapshotEvery %d: want a positive number of updates", c.SnapshotEvery)
-	bad(c.CleanupThreshold >= 0.01 && c.CleanupThreshold <= 1, "CleanupThreshold %v: want 0.01 … 1", c.CleanupThreshold)
-	bad(c.CleanupSkew >= 0 && c.CleanupSkew < 99, "CleanupSkew %d: want 0 … 98", c.CleanupSkew)
-	bad(c.SegmentMode == GC || c.SegmentMode == Linear, "SegmentMode %d: want GC or Linear", c.SegmentMode)
-	bad(c.Compression == CompressionNone || c.Compression == CompressionZstd, "Compression %d: want CompressionNone or CompressionZstd", c.Compression)
-	bad(c.CompressionLevel >= 1 && c.CompressionLevel <= 22, "CompressionLevel %d: want 1 … 22", c.CompressionLevel)
-	bad(c.IDPersistInterval <= maxIDPersistInterval, "IDPersistInterval %d: want at most %d", c.IDPersistInterval,
+	require(c.IOBuffers >= 2 && c.IOBuffers <= 32, "IOBuffers %d: want 2 … 32", c.IOBuffers)
+	require(c.CacheCapacity > 0, "CacheCapacity %d: want a positive number of bytes", c.CacheCapacity)
+	require(c.ConsolidateAfter >= 1 && c.ConsolidateAfter <= 1<<20, "ConsolidateAfter %d: want 1 … %d", c.ConsolidateAfter, 1<<20)
+	require(c.SnapshotEvery > 0, "SnapshotEvery %d: want a positive number of messages", c.SnapshotEvery)
+	require(c.CleanupThreshold >= 0.01 && c.CleanupThreshold <= 1, "CleanupThreshold %v: want 0.01 … 1", c.CleanupThreshold)
+	require(c.CleanupSkew >= 0 && c.CleanupSkew < 99, "CleanupSkew %d: want 0 … 98", c.CleanupSkew)
+	require(c.SegmentMode == SegmentModeGC || c.SegmentMode == SegmentModeLinear,
+		"SegmentMode %d: want SegmentModeGC or SegmentModeLinear", c.SegmentMode)
+	require(c.Compression == CompressionNone || c.Compression == CompressionZstd,
+		"Compression %d: want CompressionNone or CompressionZstd", c.Compression)
+	require(c.CompressionLevel >= 1 && c.CompressionLevel <= 22, "CompressionLevel %d: want 1 … 22", c.CompressionLevel)
+	require(c.IDPersistInterval <= maxIDPersistInterval, "IDPersistInterval %d: want at most %d", c.IDPersistInterval,
 		uint64(maxIDPersistInterval))
-	bad(c.IO >= IOAuto && c.IO <= IOSyscall, "IO %d: want IOAuto, IOUring or IOSyscall", c.IO)
-	bad(c.Direct >= DirectAuto && c.Direct <= DirectOff, "Direct %d: want DirectAuto, DirectOn or DirectOff", c.Direct)
-	bad(!c.ReadOnly || !c.Temporary, "ReadOnly and Temporary exclude each other")
+	require(c.IO >= IOAuto && c.IO <= IOSyscall, "IO %d: want IOAuto, IOUring or IOSyscall", c.IO)
+	require(c.Direct >= DirectAuto && c.Direct <= DirectOff, "Direct %d: want DirectAuto, DirectOn or DirectOff", c.Direct)
+	require(!c.ReadOnly || !c.Temporary, "ReadOnly and Temporary exclude each other")
 	if len(errs) > 0 {
 		return fmt.Errorf("bad options: %w", errors.Join(errs...))
 	}
 	return nil
 }
 
+// deviceDepth is the number of log writes in flight.
+const deviceDepth = 8
+
+// device returns the way the log is written.
 func (o *Options) device() vfs.DeviceOptions {
-	d := vfs.DeviceOptions{Depth: 8}
+	d := vfs.DeviceOptions{Depth: deviceDepth}
 	switch o.IO {
 	case IOUring:
 		d.Ring = vfs.ModeOn
@@ -214,4 +235,12 @@ func (o *Options) device() vfs.DeviceOptions {
 		d.Direct = vfs.ModeOff
 	}
 	return d
+}
+
+// storeConfig returns the configuration of the page-less store. onSegment is called when a segment is opened.
+func (o *Options) storeConfig(isLog bool, onSegment func()) logstore.Config {
+	return logstore.Config{FS: o.seam.FS, Device: o.device(), Logger: o.Logger, Log: isLog, SegmentSize: o.SegmentSize,
+		IOBuffers: o.IOBuffers, FlushEvery: max(0, o.FlushEvery), IDInterval: o.IDPersistInterval,
+		Cleaned: o.SegmentMode == SegmentModeGC && !isLog, Temporary: o.Temporary, ReadOnly: o.ReadOnly,
+		Foreground: o.seam.Foreground, OnSegment: onSegment}
 }

@@ -1,55 +1,106 @@
+// Package engine is a page cache and log for databases: numbered pages that live in memory and on disk at once.
+//
+// A page is a chain of fragments. Link appends a small delta, Replace writes the page anew, and Get returns the fragments
+// merged by the caller's Materializer; Bytes is the Materializer for pages that are byte strings. Every change is a
+// compare-and-swap against the state that the caller saw (PagePtr), and one message in a log-structured file. Open recovers
+// all of it.
+//
+//	tx, err := pc.Begin()
+//	pid, ptr, err := pc.Allocate(tx, first)           // in memory
+//	ptr, won, err := pc.Link(tx, pid, ptr, delta)     // in memory, if no other writer changed the page meanwhile
+//	_, err = pc.MakeStable(ptr.LastLSN())             // on stable storage
+//	page, err := pc.Get(tx, pid)                      // page.Value, valid until
+//	tx.End()
+//
+// # What it guarantees
+//
+// The numbers of rules and traps are those of docs/RULES.md, which also lists the tests that prove each.
+//
+//	P1  Durability. When MakeStable(lsn) or Flush has returned nil, the message at lsn and all before it survive any crash.
+//	    Stable bytes are never written again, the log becomes stable strictly in order, and recovery never silently drops
+//	    data that was known to be stable (rules 1, 5, 10).
+//	P2  Batches. Everything between PinLog and Seal is recovered whole or not at all (trap 1), whatever its size. An open
+//	    batch delays only the durability of messages written after it (trap 11).
+//	P3  One winner. Of several calls with the same PagePtr exactly one changes the page; the others return its current
+//	    state. Housekeeping never makes a caller lose (rule 6).
+//	P4  Views. A value that Get returns does not change until its Tx ends, and is never torn or half merged (rules 2, 3).
+//	P5  Ids. GenerateID and Begin never return a number twice in the life of a store, crashes included. A page id is used
+//	    again only after its freeing has won and every Tx that could have seen the page has ended (trap 2).
+//	P6  Failure. A failed write to the log wakes every waiter, and every later write is ErrFailed with the cause; reads go on
+//	    (rule 8, trap 10). A full disk fails the call that needs space and nothing else (rule 9).
+//	P7  Shown data stays. Open shows nothing that a power cut right afterwards could take back (rule 11).
+//	P8  Corruption. No bytes on disk make Open or a read panic, hang, or return a wrong value. The error is a CorruptError
+//	    that says where (rule 12).
+//	P9  Accounts. Before a message can become stable, its segment's live bytes include it (rule 7).
+//	P10 Space. Dead data is recycled in the background, in proportion to what is written, and never while a Tx, a batch or a
+//	    crash could still need it (rule 4). Opening takes time for the log written since the last snapshot, not for the
+//	    number of pages.
+//
+// It gives no isolation between transactions: a Tx only keeps what it can reach from being reclaimed. Locks, orders and
+// retries across pages are up to the database above.
+//
+// # Reading the code
+//
+// The files have an order, and no file refers back up: salvage, check, log, open; then the calls in stats, meta, link, get,
+// batch; then evict and move, which housekeeping calls; then change, fetch, encode and memory, which do the work; and at the
+// bottom page, pagecache, tx, options and errors. Packages below internal hold everything that knows neither the page type nor
+// the Materializer. docs/ARCHITECTURE.md has the map.
 package engine
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"math"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"unsafe"
 
-	"pagecache/engine/internal/iobuf"
-	"pagecache/engine/internal/pagestack"
-	"pagecache/engine/internal/pagetable"
-	"pagecache/lru"
+	"pagecache/engine/internal/blob"
+	"pagecache/engine/internal/clean"
+	"pagecache/engine/internal/compress"
+	"pagecache/engine/internal/idgen"
+	"pagecache/engine/internal/logstore"
+	"pagecache/engine/internal/pagemap"
+	"pagecache/engine/internal/snapshot"
 	"pagecache/segments/format"
 )
 
-// The names of the log, see package segments/format.
-type (
-	PageID  = format.PageID
-	LSN     = format.LSN
-	DiskPtr = format.DiskPtr
-)
+// PageID is the number of a page.
+type PageID = format.PageID
 
-// Materializer says what a store's pages are. Its methods are called by many goroutines at once. P is a value that is
-// never changed once it was given to the store.
+// LSN is a log sequence number: the position of a byte in the log, counted from its beginning. LSNs only rise.
+type LSN = format.LSN
+
+// DiskPtr says where a message lies in the log file.
+type DiskPtr = format.DiskPtr
+
+// FirstUserPage is the first id that Allocate returns in a new store. Pages 0 and 1 are reserved.
+const FirstUserPage = format.FirstUserPage
+
+// A Materializer defines the page type of a store: how fragments are merged, measured, encoded and decoded. Many goroutines
+// call its methods concurrently. The caller must not modify a P after passing it to the store. See docs/MATERIALIZER.md.
 type Materializer[P any] interface {
-	// Merge makes one value of a page's fragments, oldest first, at least two. The result aliases none of them.
+	// Merge combines the fragments of a page, oldest first, at least two. The result must not alias any of them.
 	Merge(frags []P) P
-	// Size is how many bytes of memory a fragment takes.
+	// Size returns the memory that a fragment occupies, in bytes.
 	Size(frag P) int
-	// Append encodes a fragment behind dst.
+	// Append appends the encoding of frag to dst and returns the extended slice.
 	Append(dst []byte, frag P) []byte
-	// Decode decodes a fragment. It may alias src, which stays unchanged until the Tx ends. If it does, what Get returns, or a part of it, must not be
-	// given to the store again as it is, but copied. (Bytes takes care of that.)
+	// Decode decodes a fragment. The result may alias src, which does not change until the Tx ends. If it does, a value
+	// obtained from Get must be copied before it is passed back to Link, Replace or Allocate. (Bytes does this itself.)
 	Decode(src []byte) (P, error)
 }
 
-// Bytes is the Materializer for pages that are byte strings and grow by appending: merging is concatenation. Encoding
-// and decoding copy nothing.
+// Bytes is the Materializer for pages that are byte strings and grow by appending: merging concatenates. Encoding and decoding
+// copy nothing.
 type Bytes struct{}
 
-// Merge concatenates.
+// Merge concatenates the fragments.
 func (Bytes) Merge(frags [][]byte) []byte {
 	n := 0
 	for _, f := range frags {
 		n += len(f)
 	}
-	// A Builder's memory is not zeroed first, and whoever gets the page may not write to it any more than to a string.
+	// A Builder does not zero its memory first. The page must not be modified, any more than a string.
 	var page strings.Builder
 	page.Grow(n)
 	for _, f := range frags {
@@ -58,50 +109,59 @@ func (Bytes) Merge(frags [][]byte) []byte {
 	return unsafe.Slice(unsafe.StringData(page.String()), n)
 }
 
-// Size is the length and the slice's own words.
+// Size returns the length of the fragment plus that of its slice header.
 func (Bytes) Size(frag []byte) int { return len(frag) + 24 }
 
-// Append appends.
+// Append appends the fragment.
 func (Bytes) Append(dst, frag []byte) []byte { return append(dst, frag...) }
 
 // Decode returns src itself.
 func (Bytes) Decode(src []byte) ([]byte, error) { return src, nil }
 
-// PageKind says what a page is.
+// PageKind is the kind of a page.
 type PageKind uint8
 
 // The kinds of page.
 const (
-	Unallocated  PageKind = iota // never allocated
-	Materialized                 // has a value
-	Free                         // was freed
-	Counter                      // page 1, the id counter
-	MetaPage                     // page 0, the map from names to root pages
+	KindUnallocated  PageKind = iota // never allocated
+	KindMaterialized                 // has a value
+	KindFree                         // was freed
+	KindCounter                      // page 1, the id counter
+	KindMeta                         // page 0, the map from names to root pages
+	KindUnreadable                   // only from Pages: the state of the page cannot be read; Get returns the error
 )
 
-var pageKinds = [...]string{"unallocated", "materialized", "free", "counter", "meta"}
-
 // String returns the kind's name.
-func (k PageKind) String() string { return pageKinds[k] }
+func (k PageKind) String() string {
+	names := [...]string{"unallocated", "materialized", "free", "counter", "meta", "unreadable"}
+	if int(k) < len(names) {
+		return names[k]
+	}
+	return fmt.Sprintf("PageKind(%d)", uint8(k))
+}
 
-// Page is what Get returns. Value is set if Kind is Materialized; it is valid until the Tx ends, and never changes.
+// Page is the result of Get. Value is set if Kind is KindMaterialized; it is valid until the Tx ends and never changes.
 type Page[P any] struct {
 	Kind  PageKind
 	Value P
 	Ptr   PagePtr[P]
 }
 
-// PagePtr is a state of a page, for the compare-and-swap calls. It keeps nothing in memory, and may be kept for as long as the store is open.
+// A PagePtr identifies one version of a page for the compare-and-swap calls. It pins no memory and stays usable until Close.
 type PagePtr[P any] struct {
 	pid PageID
-	ts  uint64 // which of the page's states (rule 6)
-	lsn LSN    // of its newest message when it was seen; 0: the state of no page
+	ts  uint64 // identifies the version (rule 6)
+	lsn LSN    // of the version's newest message when it was seen; 0: no page
 }
 
-// IsZero reports whether p is the state of no page.
+// IsZero reports whether p identifies no page.
 func (p PagePtr[P]) IsZero() bool { return p.lsn == 0 }
 
-// ptrTo is the state that a page is in whose head is given; zero if that is nil.
+// LastLSN returns the LSN of the newest message in this version, or 0 if p is zero. The version is durable once that LSN is
+// stable.
+func (p PagePtr[P]) LastLSN() LSN { return p.lsn }
+
+// ptrTo identifies the version of the page whose head is h; zero if h is nil.
 func ptrTo[P any](pid PageID, h *head) PagePtr[P] {
 	if h == nil {
 		return PagePtr[P]{}
@@ -109,206 +169,43 @@ func ptrTo[P any](pid PageID, h *head) PagePtr[P] {
 	return PagePtr[P]{pid, h.TS(), h.LSN}
 }
 
-// LastLSN is the LSN of the newest message that the state consists of; 0 if IsZero. The state is durable once that is stable.
-func (p PagePtr[P]) LastLSN() LSN { return p.lsn }
-
-// own returns a value of a caller's, or a copy of it if it is a view of the disk, such as Get returns: a page that was given it would not keep the place from
-// being written again (rule 3). Only Bytes has such.
-func (pc *PageCache[P]) own(pid PageID, v P) (P, error) {
-	if pc.raw == nil {
-		return v, nil
-	}
-	b := pc.raw(v)
-	if len(b) == 0 || !pc.view.Holds(b) && !pc.blobs.holds(b) {
-		return v, nil
-	}
-	err := pc.looking(true, pid, func() (err error) {
-		v, err = pc.m.Decode(bytes.Clone(b))
-		return err
-	})
-	return v, err
-}
-
-// FirstUserPage is the first id that Allocate hands out in a new store.
-const FirstUserPage = format.FirstUserPage
-
-type (
-	entry[P any] = pagestack.Entry[P]
-	head         = pagestack.Head
-	slot         = pagetable.Slot[head]
-)
-
 // PageCache is an open page store. All methods are safe for concurrent use.
 type PageCache[P any] struct {
-	*store
-	m      Materializer[P]
-	raw    func(P) []byte // for Bytes: the encoding is the fragment itself
-	zip    *zipper        // nil: values are not compressed
-	inline int            // the longest value that goes into the log, encoded, in bytes
-	table  pagetable.Table[head]
-	txs    txs
-	ids    counter
-	pages  pages
-	// What follows is written by many, and what stands before and behind it read by all.
-	_      [64]byte
-	counts counts
-	hand   atomic.Uint64 // of the clock: sweep
-	sweeps atomic.Uint64 // that were begun
-	_      [64]byte
-	budget *lru.Budget
-	policy *lru.Policy
-	// blobsAhead says that somebody brings in blobs for a Prefetch.
-	blobsAhead atomic.Bool
-	// barren is where the log was stable when a sweep found nothing that it could page out, −1 since something was read: until it is stable further there is
-	// nothing, or next to it. Written by sweep and keepRead; a stale one costs a sweep, or spares one.
-	barren atomic.Int64
-	// pulled is the Ext of every Base whose value may be a view of the mapped file.
-	pulled *pagestack.Ext
-	limit  int // ConsolidateAfter
-	// rebuilding: references in the table are in the order of the log. Until Open returns.
-	rebuilding bool
-	frags      sync.Pool // of *[]P, empty: room for the fragments of a page while it is merged
+	core    core
+	m       Materializer[P]
+	raw     func(P) []byte       // if the page type is Bytes: a fragment is its own encoding; else nil
+	zip     *compress.Compressor // nil: values are not compressed
+	inline  int                  // the longest encoded value, in bytes, that goes into the log and not into a blob
+	limit   int                  // Options.ConsolidateAfter
+	pages   pagemap.Map
+	txs     txs
+	ids     idgen.Generator
+	mem     memory[P]
+	cleaner *clean.Cleaner
+	blobs   *blob.Store
+	snaps   *snapshot.Store
+	frags   sync.Pool // of *[]P, empty: scratch memory for the fragments of a page while it is merged
+	// aheadInBlobs says that a goroutine reads blobs ahead for Prefetch.
+	aheadInBlobs atomic.Bool
 }
 
-// Open opens the page store in dir, or makes one. opts nil means defaults. Errors: bad options (all of them named), ErrLocked
-// after two seconds, ErrCorrupt, ErrNoSpace, ErrUnsupported, and those of the operating system. On an error nothing
-// stays open and no data was touched.
-func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], error) {
-	if m == nil {
-		return nil, errors.New("open: no Materializer given")
-	}
-	pc, err := open(dir, m, opts)
-	if ce := (*CorruptError)(nil); errors.As(err, &ce) {
-		// A large snapshot is checked where it is used. One that was found damaged by then is passed over, too: all is in the log.
-		if _, snapshot := format.ParseSnapshotName(filepath.Base(ce.File)); snapshot {
-			opts.withDefaults().Logger.Warn("snapshot passed over", "file", ce.File, "err", err)
-			o := Options{}
-			if opts != nil {
-				o = *opts
-			}
-			o.logAlone = true
-			pc, again := open(dir, m, &o)
-			if again != nil {
-				return nil, errors.Join(err, again)
-			}
-			return pc, nil
-		}
-	}
-	return pc, err
+// core is the part that page stores and standalone logs have in common.
+type core struct {
+	opts  Options
+	store *logstore.Store
+	// closed is set by Close, which then waits for the calls and Txs that have not seen it.
+	closed atomic.Bool
+	// calls are the calls that use the log outside of a Tx. Close takes no buffer away under them.
+	calls txs
 }
 
-// open is one try of Open.
-func open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], error) {
-	s, found, err := openStore(dir, opts, false)
-	if err != nil {
-		return nil, err
+// enter begins a call that uses the io buffers or the map outside of a Tx. The call ends with End. It fails once the store is
+// closed.
+func (c *core) enter() (*Tx, error) {
+	call := c.calls.begin()
+	if c.closed.Load() { // after begin: Close sets it, then looks for calls
+		call.End()
+		return nil, ErrClosed
 	}
-	pc := &PageCache[P]{store: s, m: m, pulled: new(pagestack.Ext), limit: min(s.opts.ConsolidateAfter, pagestack.MaxDepth-1)}
-	if _, ok := any(m).(Bytes); ok {
-		pc.raw, _ = any(func(b []byte) []byte { return b }).(func(P) []byte)
-	}
-	if s.opts.verbatim {
-		pc.limit = pagestack.MaxDepth // which no chain passes
-	}
-	pc.inline = s.super.SegmentSize / 4
-	pc.barren.Store(-1)
-	pc.budget = lru.NewBudget(s.opts.CacheCapacity)
-	pc.txs.budget = pc.budget
-	pc.policy = lru.New(pc.budget, evictor[P]{pc}, lru.Options{Passive: s.opts.foreground})
-	if s.opts.Compression == CompressionZstd {
-		pc.zip, err = newZipper(s.opts.CompressionLevel)
-	}
-	if err == nil {
-		err = pc.rebuild(found)
-	}
-	if err != nil {
-		pc.policy.Close()
-		_, _ = s.log.Close()
-		s.busy = !s.space.Close(iobuf.CloseTimeout)
-		s.release()
-		return nil, fmt.Errorf("open %s: %w", s.dir, err)
-	}
-	pc.ids.start(s, found.nextID, found.idLimit, pc.writeCounter)
-	pc.startCleaner()
-	pc.startSnapshots()
-	return pc, nil
-}
-
-// Close makes everything written durable, marks the store closed cleanly and releases it. Calls that are under way or come later fail with
-// ErrClosed. It waits a few seconds for open Txs to end; if one does not, the store is closed all the same, but its memory
-// map stays until the process ends, so that what the Tx holds stays valid, and the error says so. A second Close is ErrClosed.
-func (pc *PageCache[P]) Close() error {
-	if pc.closed.Swap(true) {
-		return fmt.Errorf("close: %w", ErrClosed)
-	}
-	close(pc.cleaner.quit)
-	evicted := make(chan struct{})
-	go func() {
-		pc.policy.Close()
-		close(evicted)
-	}()
-	pc.stopSnapshots()
-	var left error
-	if n := pc.txs.wait(); n > 0 {
-		left = fmt.Errorf("close: %d Txs have not ended; the memory map is left in place", n)
-		pc.keep = true
-	}
-	pc.calls.wait() // those that wait for the log itself end when it is closed
-	cleaned := await(pc.cleaner.done) && await(evicted)
-	if pc.opts.PrintProfileOnClose {
-		pc.opts.Logger.Info("profile", "dir", pc.dir, "stats", fmt.Sprintf("%+v", pc.Stats()))
-	}
-	end, err := pc.log.Close() // wakes whoever waits for the log, such as a note of ids
-	pc.ids.stop()
-	if !cleaned && !(await(pc.cleaner.done) && await(evicted)) { // what they waited for may have been the log
-		pc.busy = true
-		left = errors.Join(left, errors.New("close: the cleaner, or the evictor, does not end"))
-	}
-	if err == nil && !pc.opts.Temporary && !pc.opts.ReadOnly {
-		pc.lastSnapshot()
-	}
-	if err == nil && left == nil {
-		pc.blobs.reap(pc.log.StableEnd(), math.MaxUint64) // what an open batch replaced is needed again
-	}
-	err = pc.finish(end, err, pc.ids.next.Load(), PageID(pc.pages.next.Load()))
-	return errors.Join(left, logError("close", err))
-}
-
-// lastSnapshot writes the snapshot of a closing: what it does not know costs the next opening time, and no more.
-func (pc *PageCache[P]) lastSnapshot() {
-	err := pc.writeSnapshot(0)
-	if err != nil && !errors.Is(err, iobuf.ErrClosed) { // a batch was left open
-		pc.opts.Logger.Warn("snapshot not written", "dir", pc.dir, "err", err)
-	}
-}
-
-// WasRecovered reports whether the store existed before this opening.
-func (pc *PageCache[P]) WasRecovered() bool { return pc.found }
-
-// Begin begins a Tx. It fails with ErrClosed, and with the log's error if ids have run out and cannot be noted.
-func (pc *PageCache[P]) Begin() (*Tx, error) {
-	ts := pc.ids.next.Add(1) - 1
-	if ts >= pc.ids.soft.Load() {
-		if err := pc.ids.slow(ts); err != nil {
-			return nil, logError("begin", err)
-		}
-	}
-	tx := pc.txs.begin()
-	if pc.closed.Load() {
-		tx.End()
-		return nil, fmt.Errorf("begin: %w", ErrClosed)
-	}
-	tx.ts.Store(ts)
-	return tx, nil
-}
-
-// check is what every call on a page begins with.
-func (pc *PageCache[P]) check(tx *Tx, doing string, pid PageID) error {
-	if err := pc.txs.checkTx(tx); err != nil {
-		return fmt.Errorf("%s page %d: %w", doing, pid, err)
-	}
-	if pc.closed.Load() {
-		return fmt.Errorf("%s page %d: %w", doing, pid, ErrClosed)
-	}
-	return nil
+	return call, nil
 }

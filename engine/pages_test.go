@@ -47,7 +47,8 @@ func TestLosersRetryWithWhatTheyGet(t *testing.T) {
 		if err != nil || won || now != head {
 			t.Fatalf("%s from an old state: %v %v", name, won, err)
 		}
-		if after := pc.Stats(); after.LiveBytes != before.LiveBytes || after.Pages != before.Pages {
+		after := pc.Stats()
+		if after.Space.LiveBytes != before.Space.LiveBytes || after.Pages.InUse != before.Pages.InUse {
 			t.Errorf("%s lost and changed the accounts: %+v, before %+v", name, after, before)
 		}
 		if p, err := pc.Get(tx, pid); err != nil || string(p.Value) != "ab" {
@@ -89,14 +90,14 @@ func TestStatesOfEarlierOwners(t *testing.T) {
 	}
 }
 
-// Ids of freed pages are handed out again, the highest first, before new ones; in the same opening, and in the next. A page that is freed
-// in a Tx is not handed out in it.
+// Ids of freed pages are handed out again before new ones, the highest first, in the same opening and in the next. The
+// id of a page that is freed in a Tx is not handed out in that Tx.
 func TestFreedIDsComeAgain(t *testing.T) {
 	d := simdisk.New(2, simdisk.Options{})
 	pc := openSim(t, d)
 	for range 2 {
 		tx := begin(t, pc)
-		for want := PageID(pc.pages.next.Load()); want < 12; want++ { // the second time there is none to make
+		for want := pc.pages.IDs.Next(); want < 12; want++ { // the second time there is none to make
 			if pid, _, err := pc.Allocate(tx, nil); err != nil || pid != want {
 				t.Errorf("page %d, want %d, %v", pid, want, err)
 			}
@@ -112,7 +113,7 @@ func TestFreedIDsComeAgain(t *testing.T) {
 			}
 			must(t)(pc.Free(tx, pid, p.Ptr))
 		}
-		next := PageID(pc.pages.next.Load())
+		next := pc.pages.IDs.Next()
 		if pid, _, err := pc.Allocate(tx, nil); err != nil || pid != next {
 			t.Errorf("page %d while a Tx sees those that were freed, want %d, %v", pid, next, err)
 		}
@@ -128,8 +129,8 @@ func TestFreedIDsComeAgain(t *testing.T) {
 	closeTest(t, pc)
 }
 
-// What a Tx holds stays as it is, whatever is done to its pages: resident or from the disk, from an io buffer or from the map, the
-// value or its fragments. Trap 9.
+// A value or fragment that a Tx holds does not change, whatever is done to its page: resident or read from disk, from
+// an io buffer or from the map. Trap 9.
 func TestViewsStay(t *testing.T) {
 	d := simdisk.New(3, simdisk.Options{})
 	pc := openSim(t, d)
@@ -188,7 +189,7 @@ func TestViewsStay(t *testing.T) {
 	}
 }
 
-// No page has more fragments than ConsolidateAfter when a call returns; housekeeping by readers takes nobody's state away.
+// No page has more fragments than ConsolidateAfter when a call returns. Housekeeping by readers makes no caller lose.
 // Proves rule 6.
 func TestConsolidateAfter(t *testing.T) {
 	for _, limit := range []int{1, 2, 5, 10} {
@@ -200,24 +201,27 @@ func TestConsolidateAfter(t *testing.T) {
 		want := []byte{0}
 		for i := 1; i <= 4*limit+1; i++ {
 			want = append(want, byte(i))
-			ptr = must(t)(pc.Link(tx, pid, ptr, []byte{byte(i)})) // from the state that Link gave, whatever was merged since
+			// From the state that Link returned, although the page may have been merged since.
+			ptr = must(t)(pc.Link(tx, pid, ptr, []byte{byte(i)}))
 			_, frags, err := pc.Fragments(tx, pid)
 			if err != nil || len(frags) > limit || len(frags) == 0 {
 				t.Fatalf("ConsolidateAfter %d: %d fragments after %d deltas, %v", limit, len(frags), i, err)
 			}
 			if i%3 == 0 {
-				if p, err := pc.Get(tx, pid); err != nil || !bytes.Equal(p.Value, want) || p.Ptr.LastLSN() < ptr.LastLSN() {
+				p, err := pc.Get(tx, pid)
+				if err != nil || !bytes.Equal(p.Value, want) || p.Ptr.LastLSN() < ptr.LastLSN() {
 					t.Fatalf("ConsolidateAfter %d: %x, %v", limit, p.Value, err)
 				}
 			}
 		}
-		if n := pc.Stats().Consolidations; n < 4 || limit == 1 && n != 5 {
+		if n := pc.Stats().Pages.Consolidations; n < 4 || limit == 1 && n != 5 {
 			t.Errorf("ConsolidateAfter %d: %d consolidations", limit, n)
 		}
 	}
 }
 
-// A Tx that nobody began is refused, and ending it does nothing. A Tx is reused only after its End, with a new timestamp.
+// A Tx that was not begun is refused, and ending it does nothing. A Tx is reused only after its End, with a new
+// timestamp.
 func TestZeroTx(t *testing.T) {
 	pc, tx := simPages(t, 0)
 	var zero Tx
@@ -237,7 +241,7 @@ func TestZeroTx(t *testing.T) {
 		seen[tx.TS()] = true
 		tx.End()
 	}
-	if n := pc.Stats().OpenTxs; n != 1 {
+	if n := pc.Stats().Txs.Open; n != 1 {
 		t.Errorf("%d Txs are open", n)
 	}
 }
@@ -250,7 +254,7 @@ func TestOwnPages(t *testing.T) {
 	defer closeTest(t, pc)
 	tx := begin(t, pc)
 	defer tx.End()
-	if _, _, err := pc.CASRoot(tx, nil, None, Some(2)); err != nil {
+	if _, _, err := pc.CASRoot(tx, "", 0, 2); err != nil {
 		t.Fatal(err)
 	}
 	for range 10 {
@@ -258,13 +262,16 @@ func TestOwnPages(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for pid, want := range map[PageID]PageKind{format.MetaPage: MetaPage, format.CounterPage: Counter, FirstUserPage: Unallocated} {
-		if p, err := pc.Get(tx, pid); err != nil || p.Kind != want || p.Value != nil || p.Ptr.IsZero() != (want == Unallocated) {
+	kinds := map[PageID]PageKind{
+		format.MetaPage: KindMeta, format.CounterPage: KindCounter, FirstUserPage: KindUnallocated}
+	for pid, want := range kinds {
+		p, err := pc.Get(tx, pid)
+		if err != nil || p.Kind != want || p.Value != nil || p.Ptr.IsZero() != (want == KindUnallocated) {
 			t.Errorf("page %d is %v, want %v, %v", pid, p.Kind, want, err)
 		}
 	}
 	var names []string
-	for k := Unallocated; k <= MetaPage; k++ {
+	for k := KindUnallocated; k <= KindMeta; k++ {
 		names = append(names, k.String())
 	}
 	if got := strings.Join(names, " "); got != "unallocated materialized free counter meta" {
@@ -316,10 +323,10 @@ func TestOneWinner(t *testing.T) {
 	}
 }
 
-// A write that failed for its size leaves neither page, id nor bytes behind, and the next works.
+// A write that fails because the value is too long leaves no page, id or bytes behind, and the next write works.
 func TestTooLargeLeavesNothing(t *testing.T) {
 	pc, tx := simPages(t, 0)
-	pc.blobs.limit = format.MaxBody(16 << 10)
+	pc.blobs.SetMaxLen(format.MaxBody(16 << 10))
 	pid, ptr, err := pc.Allocate(tx, []byte("x"))
 	if err != nil {
 		t.Fatal(err)
@@ -335,7 +342,8 @@ func TestTooLargeLeavesNothing(t *testing.T) {
 		}
 	}
 	after := pc.Stats()
-	if after.Pages != before.Pages || after.LiveBytes != before.LiveBytes || after.SegmentsInUse != before.SegmentsInUse {
+	if after.Pages.InUse != before.Pages.InUse || after.Space.LiveBytes != before.Space.LiveBytes ||
+		after.Space.SegmentsInUse != before.Space.SegmentsInUse {
 		t.Errorf("%+v, before %+v", after, before)
 	}
 	must(t)(pc.Link(tx, pid, ptr, []byte("y")))

@@ -4,8 +4,8 @@ import (
 	"testing"
 )
 
-// pagedOut opens a store of count pages of so many bytes, none of them resident.
-func pagedOut(t testing.TB, count, size int, o *Options) (*PageCache[[]byte], []PageID) {
+// openEvicted opens a store of count pages of size bytes each, none of them resident.
+func openEvicted(t testing.TB, count, size int, o *Options) (*PageCache[[]byte], []PageID) {
 	t.Helper()
 	pc, err := Open(t.TempDir(), Bytes{}, o)
 	if err != nil {
@@ -26,22 +26,22 @@ func pagedOut(t testing.TB, count, size int, o *Options) (*PageCache[[]byte], []
 	if _, err := pc.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	pageOutAll(t, pc, pids)
+	evictAll(t, pc, pids)
 	return pc, pids
 }
 
-func pageOutAll(t testing.TB, pc *PageCache[[]byte], pids []PageID) {
+func evictAll(t testing.TB, pc *PageCache[[]byte], pids []PageID) {
 	tx := begin(t, pc)
 	defer tx.End()
 	for _, pid := range pids {
-		pc.pageOut(tx, pid, true)
+		pc.mem.evict(tx, pid, true)
 	}
 }
 
-// A pull of a page that the page cache holds, and that is a Base view.
+// A fetch of a page that the page cache holds, and that is a Base view.
 func BenchmarkWarmPull(b *testing.B) {
 	const count, size = 10_000, 1 << 10
-	pc, pids := pagedOut(b, count, size, nil)
+	pc, pids := openEvicted(b, count, size, nil)
 	defer closeTest(b, pc)
 	tx := begin(b, pc)
 	get := func(pid PageID) {
@@ -57,7 +57,7 @@ func BenchmarkWarmPull(b *testing.B) {
 	for b.Loop() {
 		if i == count {
 			b.StopTimer()
-			pageOutAll(b, pc, pids)
+			evictAll(b, pc, pids)
 			i = 0
 			b.StartTimer()
 		}

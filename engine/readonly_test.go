@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"pagecache/internal/simdisk"
@@ -28,8 +29,8 @@ func contents(t *testing.T, dir string) map[string]string {
 	return m
 }
 
-// A store that is opened for reading shows everything stable, refuses every change, can be opened so several times at once, keeps writers out,
-// and writes nothing, whether it was closed cleanly or not. O8. Proves trap 24.
+// A store that is opened for reading shows everything stable, refuses every change, can be opened for reading several
+// times at once, keeps writers out, and writes nothing, whether it was closed cleanly or not. O8. Proves trap 24.
 func TestReadOnly(t *testing.T) {
 	for _, clean := range []bool{true, false} {
 		dir := t.TempDir()
@@ -50,7 +51,7 @@ func TestReadOnly(t *testing.T) {
 			}
 			want[pid] = string(append([]byte{byte(i)}, make([]byte, i%15*100)...))
 		}
-		if _, _, err := pc.CASRoot(tx, []byte("root"), None, Some(7)); err != nil {
+		if _, _, err := pc.CASRoot(tx, "root", 0, 7); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := pc.Flush(); err != nil {
@@ -91,7 +92,7 @@ func TestReadOnly(t *testing.T) {
 					t.Fatalf("page %d: %d bytes, %v", pid, len(p.Value), err)
 				}
 			}
-			if pid, err := pc.Root(tx, []byte("root")); err != nil || pid != 7 {
+			if pid, err := pc.Root(tx, "root"); err != nil || pid != 7 {
 				t.Errorf("root: %d, %v", pid, err)
 			}
 			p, err := pc.Get(tx, 5)
@@ -103,7 +104,7 @@ func TestReadOnly(t *testing.T) {
 			_, _, errs["Link"] = pc.Link(tx, 5, p.Ptr, nil)
 			_, _, errs["Replace"] = pc.Replace(tx, 5, p.Ptr, nil)
 			_, _, errs["Free"] = pc.Free(tx, 5, p.Ptr)
-			_, _, errs["CASRoot"] = pc.CASRoot(tx, []byte("root"), Some(7), None)
+			_, _, errs["CASRoot"] = pc.CASRoot(tx, "root", 7, 0)
 			_, errs["PinLog"] = pc.PinLog()
 			_, errs["AttemptGC"] = pc.AttemptGC()
 			_, errs["GenerateID"] = pc.GenerateID()
@@ -118,7 +119,7 @@ func TestReadOnly(t *testing.T) {
 			if n, err := pc.MakeStable(1 << 40); n != 0 || err != nil {
 				t.Errorf("MakeStable: %d, %v", n, err)
 			}
-			if !pc.WasRecovered() || pc.StableLSN() < 1 || pc.Stats().Pages != 100 {
+			if !pc.WasRecovered() || pc.StableLSN() < 1 || pc.Stats().Pages.InUse != 100 {
 				t.Errorf("%+v", pc.Stats())
 			}
 			tx.End()
@@ -175,7 +176,8 @@ func TestReadOnlyLog(t *testing.T) {
 	closeTest(t, l)
 }
 
-// What a crash cut off a log, a torn tail or a batch without an end, cannot be read from one that is opened for reading, though it is on the disk.
+// Records that a crash cut off, in a torn tail or a batch without an end, cannot be read from a log that is opened for
+// reading, although they are on the disk.
 func TestReadOnlyLogEnds(t *testing.T) {
 	for _, batch := range []bool{false, true} {
 		hidden := 0
@@ -201,11 +203,13 @@ func TestReadOnlyLogEnds(t *testing.T) {
 				t.Fatal(err)
 			}
 			if batch {
-				if _, err := l.PinLog(); err != nil {
+				open, err := l.PinLog()
+				if err != nil {
 					t.Fatal(err)
 				}
+				defer runtime.KeepAlive(open)
 				write(10)
-				if err := l.log.MakeDurable(all[len(all)-1].lsn); err != nil {
+				if err := l.core.store.Log.MakeDurable(all[len(all)-1].lsn); err != nil {
 					t.Fatal(err)
 				}
 			} else {
@@ -227,7 +231,7 @@ func TestReadOnlyLogEnds(t *testing.T) {
 				if r.lsn < end && (err != nil || len(b) != 700) || r.lsn >= end && (err == nil || i < 5) {
 					t.Errorf("seed %d: LSN %d of a log that ends at %d: %d bytes, %v", seed, r.lsn, end, len(b), err)
 				}
-				if _, _, _, err := l.read(r.lsn, r.ptr); r.lsn >= end && err == nil {
+				if _, err := l.core.store.Read(r.lsn, r.ptr); r.lsn >= end && err == nil {
 					hidden++
 				}
 			}

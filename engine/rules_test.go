@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/segments"
 )
@@ -48,8 +49,8 @@ func must(t testing.TB) func(PagePtr[[]byte], bool, error) PagePtr[[]byte] {
 	}
 }
 
-// What the active segment holds is read from its io buffer, before any of it is in the file; what is sealed from the map.
-// Proves rule 2.
+// Messages in the active segment are read from its io buffer, before they are in the file. Those in sealed segments are
+// read from the map. Proves rule 2.
 func TestActiveSegmentIsReadFromItsBuffer(t *testing.T) {
 	l, err := OpenLog(t.TempDir(), &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1})
 	if err != nil {
@@ -70,7 +71,7 @@ func TestActiveSegmentIsReadFromItsBuffer(t *testing.T) {
 			t.Fatal(err)
 		}
 		all = append(all, record{lsn, ptr, b})
-		if l.space.At(ptr.Off).State() == segments.StateActive {
+		if l.core.store.Space.At(ptr.Off).State() == segments.StateActive {
 			active++
 		}
 		for _, r := range all[max(0, len(all)-60):] {
@@ -140,7 +141,7 @@ func TestTimestampsMoveOnRealChangeOnly(t *testing.T) {
 		if next.ts != first+uint64(i)+1 {
 			t.Fatalf("timestamp %d after %d links on %d", next.ts, i+1, first)
 		}
-		s := pc.table.Get(pid)
+		s := pc.pages.Table.Get(pid)
 		if _, err := pc.consolidate(tx, pid, s, s.Load()); err != nil {
 			t.Fatal(err)
 		}
@@ -149,7 +150,7 @@ func TestTimestampsMoveOnRealChangeOnly(t *testing.T) {
 		}
 		ptr = next // the state before the consolidation
 	}
-	if pc.Stats().Consolidations == 0 {
+	if pc.Stats().Pages.Consolidations == 0 {
 		t.Fatal("nothing was consolidated")
 	}
 	stale := ptr
@@ -159,7 +160,7 @@ func TestTimestampsMoveOnRealChangeOnly(t *testing.T) {
 	}
 }
 
-// The live bytes are the messages that are current, at any moment at which nobody writes. Proves rule 7.
+// While no goroutine writes, the live bytes are those of the messages that are current. Proves rule 7.
 func TestAccountsAreTrue(t *testing.T) {
 	dir := t.TempDir()
 	for range 3 {
@@ -186,17 +187,17 @@ func TestAccountsAreTrue(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		pc.cleaner.mu.Lock()
+		resume := pc.cleaner.Pause()
 		want := int64(0)
-		for pid := PageID(0); pid < PageID(pc.pages.next.Load()); pid++ {
-			if _, head, err := pc.head(pid); err != nil {
+		for pid := PageID(0); pid < pc.pages.IDs.Next(); pid++ {
+			if _, head, err := pc.pages.Find(pid); err != nil {
 				t.Fatal(err)
 			} else {
 				head.Refs(func(r pagestack.Ref) { want += (int64(r.Ptr.Len) + 7) &^ 7 })
 			}
 		}
-		got := pc.Stats().LiveBytes
-		pc.cleaner.mu.Unlock()
+		got := pc.Stats().Space.LiveBytes
+		resume()
 		if got != want {
 			t.Fatalf("live bytes %d, want %d", got, want)
 		}
@@ -218,7 +219,7 @@ func TestFreedIDsWaitForReaders(t *testing.T) {
 	if now, won, err := pc.Free(tx, pid, ptr); err != nil || won || !now.IsZero() {
 		t.Fatalf("second free: %v %v", won, err)
 	}
-	if p, err := pc.Get(tx, pid); err != nil || p.Kind != Free {
+	if p, err := pc.Get(tx, pid); err != nil || p.Kind != KindFree {
 		t.Fatalf("%v %v", p.Kind, err)
 	}
 	tx.End()
@@ -238,7 +239,7 @@ func TestFreedIDsWaitForReaders(t *testing.T) {
 	}
 }
 
-// What a Tx has seen stays what it was while others write over it for many segments. Trap 9.
+// A value that a Tx has read does not change while other goroutines overwrite its page for many segments. Trap 9.
 func TestValuesStayUntilTheTxEnds(t *testing.T) {
 	dir := t.TempDir()
 	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, ConsolidateAfter: 2}
@@ -270,7 +271,7 @@ func TestValuesStayUntilTheTxEnds(t *testing.T) {
 	reader.End()
 }
 
-// A second opener waits a moment for the first to die, then gets ErrLocked. Trap 19.
+// A second opening waits for the first to end for LockPatience, then returns ErrLocked. Trap 19.
 func TestLock(t *testing.T) {
 	dir := t.TempDir()
 	pc := openTest(t, dir, nil)
@@ -278,11 +279,11 @@ func TestLock(t *testing.T) {
 	if _, err := Open(dir, Bytes{}, nil); !errors.Is(err, ErrLocked) {
 		t.Fatalf("second opening: %v", err)
 	}
-	if d := time.Since(start); d < lockPatience || d > 2*lockPatience {
+	if d := time.Since(start); d < logstore.LockPatience || d > 2*logstore.LockPatience {
 		t.Errorf("gave up after %v", d)
 	}
 	go func() {
-		time.Sleep(lockPatience / 10)
+		time.Sleep(logstore.LockPatience / 10)
 		closeTest(t, pc)
 	}()
 	second := openTest(t, dir, nil)

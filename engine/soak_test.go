@@ -196,7 +196,7 @@ func TestSoak(t *testing.T) {
 		close(stop)
 		wg.Wait()
 		st := pc.Stats()
-		moved, recycled, written, snapshots = moved+st.BytesMoved, recycled+st.Recycled, written+st.BytesWritten, snapshots+st.Snapshots
+		moved, recycled, written, snapshots = moved+st.Space.BytesMoved, recycled+st.Space.Recycled, written+st.Log.BytesWritten, snapshots+st.Snapshots
 		closeTest(t, pc)
 		if t.Failed() {
 			t.FailNow()
@@ -224,7 +224,7 @@ func soakCheck(t *testing.T, pc *PageCache[[]byte], p *soakPage) PagePtr[[]byte]
 	tx := begin(t, pc)
 	defer tx.End()
 	got, err := pc.Get(tx, p.pid)
-	if err != nil || got.Kind != Materialized || !bytes.Equal(got.Value, p.value()) {
+	if err != nil || got.Kind != KindMaterialized || !bytes.Equal(got.Value, p.value()) {
 		t.Fatalf("reopened: page %d: %v, %d bytes, want %d, %v", p.pid, got.Kind, len(got.Value), len(p.value()), err)
 	}
 	return got.Ptr

@@ -1,150 +1,159 @@
 package engine
 
 import (
-	"fmt"
-	"strings"
-	"sync/atomic"
-
-	"pagecache/internal/vfs"
+	"pagecache/engine/internal/logstore"
 	"pagecache/lru"
 	"pagecache/segments/format"
 )
 
-// counts are a page store's own; one goroutine's writes do not slow another's reads.
-type counts struct {
-	pulls          atomic.Int64
-	merges         atomic.Int64
-	consolidations atomic.Int64
-	hits           atomic.Int64 // told in steps of lru.HitsLen
-	rewritten      atomic.Int64 // bytes of messages, by consolidations
-	misses         atomic.Int64
-	cold           atomic.Int64 // of pulls
-	evicted        atomic.Int64
-	reclaimed      atomic.Int64 // bytes, by those who passed the bound
-}
-
-// Stats says what a store has done since it was opened, and what it stands on. Bytes are bytes on disk unless said
-// otherwise.
+// Stats are the state of a store and its counts since it was opened. Bytes are bytes on disk unless a comment says otherwise.
 type Stats struct {
-	Device        string // one line: what writes the log, and why nothing better
-	Dir           string // where the store lies
-	StableLSN     LSN
-	Generation    uint64
-	BytesGiven    int64 // of messages that callers wrote, blobs not included
-	BytesWritten  int64 // given to the device, padding included
-	BytesPadded   int64
-	Flushes       int64 // device writes
-	BufferWaits   int64 // times a writer had to wait for an io buffer
-	Segments      int   // slots of the log file
-	SegmentsInUse int
-	LiveBytes     int64 // of messages that are current
-	// WriteAmplification is BytesWritten for each byte of BytesGiven, SpaceAmplification what the segments in use and the blobs take for each live byte
-	// in them; 0 where nothing was written, or is alive.
-	WriteAmplification float64
-	SpaceAmplification float64
-	Draining           int   // segments in which nothing is current, that cannot be recycled yet
-	Recycled           int64 // segments recycled in this opening
-	Cleaned            int64 // segments whose live contents were moved
-	BytesMoved         int64 // by that
-	Blobs              int   // files, those included that are to be removed
-	BlobBytes          int64 // in them
-	Snapshots          int64 // written in this opening
-	Pages              int64 // page ids handed out and not freed
-	PagesFree          int64 // ids that will be handed out again
-	Pulls              int64 // fragments read from the log
-	Merges             int64
-	Consolidations     int64
-	OpenTxs            int
-	OldestTx           uint64 // timestamp of the oldest open Tx, 0 if there is none
-	// HeapResident and MappedResident are the bytes of pages in memory, up to a sixty-fourth of CacheCapacity wrong: values in the Go heap, their entries
-	// included, and values that are views of the mapped file, which GOMEMLIMIT does not see (trap 21).
-	HeapResident   int64
-	MappedResident int64
-	Hits           int64     // Gets of resident pages, counted in steps of 64 for each Tx
-	Misses         int64     // Gets that had to read
-	PullsCold      int64     // of Pulls: something had to be brought into the page cache, or was taken to, as for those before
-	PullsWarm      int64     // of Pulls: from the page cache, or an io buffer
-	Evictions      int64     // pages that were paged out, whoever did it
-	Reclaimed      int64     // bytes of them, paged out by calls that passed the bound
-	Cache          lru.Stats // the eviction policy's state
+	Dir        string // where the store lies
+	Generation uint64 // number of openings for writing
+	Log        LogStats
+	Space      SpaceStats
+	Snapshots  int64     // written
+	Pages      PageStats // zero in a standalone log
+	Cache      CacheStats
+	Txs        TxStats
 }
 
-// Stats returns the store's counts. Safe for concurrent use; the counts are read one after another.
+// LogStats are the counts of the log.
+type LogStats struct {
+	Device       string // one line: how the log is written, and why not in a faster way
+	StableLSN    LSN    // of the last stable byte; −1 if there is none
+	BytesGiven   int64  // of messages that callers wrote, without blobs; 0 in a standalone log
+	BytesWritten int64  // given to the device, padding included
+	BytesPadded  int64
+	Flushes      int64 // device writes
+	BufferWaits  int64 // times that a writer waited for an io buffer
+	// WriteAmplification is BytesWritten divided by BytesGiven; 0 if nothing was given.
+	WriteAmplification float64
+}
+
+// SpaceStats are the state of the space and the counts of the cleaner. Those of the cleaner are zero in a standalone log.
+type SpaceStats struct {
+	Segments      int   // slots of the log file
+	SegmentsInUse int   // slots that are not free
+	LiveBytes     int64 // of messages that are current
+	Draining      int   // segments in which nothing is current, that cannot be recycled yet
+	Recycled      int64 // segments recycled
+	Cleaned       int64 // segments whose live data was moved
+	BytesMoved    int64 // of live data moved
+	Blobs         int   // files of values that are too long for the log, including those to be deleted
+	BlobBytes     int64
+	// Amplification is the size of the segments in use and the blobs divided by the live bytes in them; 0 if none are live.
+	Amplification float64
+}
+
+// PageStats are the counts of pages and of the work on them.
+type PageStats struct {
+	InUse          int64 // ids that were handed out and not freed
+	Free           int64 // ids that will be handed out again
+	Fetches        int64 // fragments read from the log or the page cache
+	FetchesCold    int64 // of Fetches: read from disk, or assumed to be
+	FetchesWarm    int64 // of Fetches: from the page cache or an io buffer
+	Merges         int64
+	Consolidations int64
+}
+
+// CacheStats are the state of the cache. Bytes are bytes of memory, accurate to a 64th of the capacity.
+type CacheStats struct {
+	HeapResident   int64 // of values on the Go heap, including their entries
+	MappedResident int64 // of values that are views of the mapped file, which GOMEMLIMIT does not see (trap 21)
+	Hits           int64 // Gets of resident pages, counted in steps of 64 for each Tx
+	Misses         int64 // Gets that had to read
+	Evictions      int64 // pages evicted
+	Reclaimed      int64 // bytes evicted by foreground calls that exceeded the capacity
+	Policy         PolicyStats
+}
+
+// PolicyStats are the state and the counts of the eviction policy; see package lru.
+type PolicyStats struct {
+	Active     bool  // the adviser is running
+	Capacity   int64 // bytes
+	Heap       int64 // settled resident bytes on the heap
+	Mapped     int64 // settled resident bytes of the mapping
+	Keys       int64 // keys that the adviser knows
+	Cost       int64 // bytes of those keys
+	Idle       int64 // hits recorded while the adviser was not running
+	Taken      int64 // hits fed to the adviser
+	Hits       int64 // of Taken: the key was known and its cost unchanged
+	Dropped    int64 // hits dropped because the queue was full
+	Evictions  int64 // keys that the adviser evicted
+	Rejections int64 // keys that the adviser did not admit
+	Busy       int64 // attempts to evict a page whose writes were not stable
+	Swept      int64 // bytes evicted by clock
+}
+
+var _ = PolicyStats(lru.Stats{}) // the same fields
+
+// TxStats are the state of the Txs.
+type TxStats struct {
+	Open   int
+	Oldest uint64 // timestamp of the oldest open Tx; 0 if there is none
+}
+
+// Stats returns the store's state and counts. Safe for concurrent use; the counts are read one after another.
 func (pc *PageCache[P]) Stats() Stats {
-	st := pc.stats()
-	st.PagesFree = pc.pages.spare.Load()
-	st.Pages = int64(pc.pages.next.Load()) - int64(FirstUserPage) - st.PagesFree
-	st.Pulls, st.Merges, st.Consolidations = pc.counts.pulls.Load(), pc.counts.merges.Load(), pc.counts.consolidations.Load()
-	st.HeapResident, st.MappedResident = pc.budget.Resident()
-	st.Hits, st.Misses, st.Evictions = pc.counts.hits.Load(), pc.counts.misses.Load(), pc.counts.evicted.Load()
-	st.PullsCold = pc.counts.cold.Load()
-	st.PullsWarm = st.Pulls - st.PullsCold
-	st.Reclaimed, st.Cache = pc.counts.reclaimed.Load(), pc.policy.Stats()
-	c := &pc.cleaner
-	st.Recycled, st.Cleaned, st.BytesMoved = c.recycled.Load(), c.cleaned.Load(), c.moved.Load()
-	st.Blobs, st.BlobBytes = pc.blobs.count()
-	st.Snapshots = pc.snaps.written.Load()
-	st.Draining = int(c.draining.Load())
-	st.OpenTxs, st.OldestTx = pc.txs.oldest()
-	if st.BytesGiven = pc.txs.written(); st.BytesGiven > 0 {
-		st.WriteAmplification = float64(st.BytesWritten) / float64(st.BytesGiven)
+	st := pc.core.stats()
+	st.Snapshots = pc.snaps.Written()
+	n := &pc.mem.counts
+	free := pc.pages.IDs.Spare()
+	st.Pages = PageStats{Free: free, InUse: int64(pc.pages.IDs.Next()) - int64(FirstUserPage) - free,
+		Fetches: n.fetches.Load(), FetchesCold: n.cold.Load(), Merges: n.merges.Load(), Consolidations: n.consolidations.Load()}
+	st.Pages.FetchesWarm = st.Pages.Fetches - st.Pages.FetchesCold
+	st.Cache = CacheStats{Hits: n.hits.Load(), Misses: n.misses.Load(), Evictions: n.evicted.Load(), Reclaimed: n.reclaimed.Load(),
+		Policy: PolicyStats(pc.mem.policy.Stats())}
+	st.Cache.HeapResident, st.Cache.MappedResident = pc.mem.budget.Resident()
+	st.Txs.Open, st.Txs.Oldest = pc.txs.oldest()
+	c := pc.cleaner.Stats()
+	st.Space.Draining, st.Space.Recycled, st.Space.Cleaned, st.Space.BytesMoved = c.Draining, c.Recycled, c.Cleaned, c.Moved
+	st.Space.Blobs, st.Space.BlobBytes = pc.blobs.Count()
+	if st.Log.BytesGiven = pc.txs.written(); st.Log.BytesGiven > 0 {
+		st.Log.WriteAmplification = float64(st.Log.BytesWritten) / float64(st.Log.BytesGiven)
 	}
-	if live := st.LiveBytes + st.BlobBytes; live > 0 {
-		used := int64(st.SegmentsInUse)*int64(pc.super.SegmentSize) + st.BlobBytes
-		st.SpaceAmplification = float64(used) / float64(live)
-	}
+	st.Space.amplify(pc.core.store.SegmentSize())
 	return st
 }
 
-// SegmentStats says what a slot of the log file holds.
+// amplify computes Amplification.
+func (s *SpaceStats) amplify(segmentSize int) {
+	if live := s.LiveBytes + s.BlobBytes; live > 0 {
+		s.Amplification = float64(int64(s.SegmentsInUse)*int64(segmentSize)+s.BlobBytes) / float64(live)
+	}
+}
+
+func (c *core) stats() Stats {
+	l := c.store.Log.Stats()
+	device := "none: read only"
+	if !c.opts.ReadOnly {
+		device = logstore.DeviceLine(c.store.Report())
+	}
+	st := Stats{Dir: c.store.Dir, Generation: uint64(c.store.Super.Generation)}
+	st.Log = LogStats{Device: device, StableLSN: l.StableEnd - 1, BytesWritten: l.BytesWritten, BytesPadded: l.BytesPadded,
+		Flushes: l.Flushes, BufferWaits: l.BufferWaits}
+	st.Space.Segments, st.Space.SegmentsInUse, st.Space.LiveBytes = c.store.Space.Totals()
+	return st
+}
+
+// SegmentStats describe one slot of the log file.
 type SegmentStats struct {
 	Slot      int
 	State     string // free, active, inactive or draining
 	Base      LSN    // of its first byte; meaningless if it is free
 	LiveBytes int64
-	Size      int
+	Size      int // bytes
 }
 
-// Segments returns what each slot of the log file holds, in the order of the file. Safe for concurrent use; the slots are looked at one after another.
+// Segments describes each slot of the log file, in the order of the file. Safe for concurrent use; the slots are read one after
+// another.
 func (pc *PageCache[P]) Segments() []SegmentStats {
-	slots, _, _ := pc.space.Totals()
+	slots, _, _ := pc.core.store.Space.Totals()
 	all := make([]SegmentStats, slots)
 	for i := range all {
-		g := pc.space.Segment(format.SegmentID(i))
-		all[i] = SegmentStats{Slot: i, State: g.State().String(), Base: g.Base(), LiveBytes: g.Live(), Size: pc.super.SegmentSize}
+		g := pc.core.store.Space.Segment(format.SegmentID(i))
+		all[i] = SegmentStats{Slot: i, State: g.State().String(), Base: g.Base(), LiveBytes: g.Live(), Size: pc.core.store.SegmentSize()}
 	}
 	return all
-}
-
-func (s *store) stats() Stats {
-	l := s.log.Stats()
-	device := "none: read only"
-	if !s.opts.ReadOnly {
-		device = deviceLine(s.report)
-	}
-	st := Stats{Device: device, Dir: s.dir, StableLSN: l.StableEnd - 1, Generation: uint64(s.super.Generation),
-		BytesWritten: l.BytesWritten, BytesPadded: l.BytesPadded, Flushes: l.Flushes, BufferWaits: l.BufferWaits}
-	st.Segments, st.SegmentsInUse, st.LiveBytes = s.space.Totals()
-	return st
-}
-
-func deviceLine(r vfs.DeviceReport) string {
-	use := []string{"system calls", "through the page cache with RWF_DSYNC"}
-	if r.Ring {
-		use[0] = "io_uring"
-	}
-	if r.Direct {
-		use[1] = "O_DIRECT with RWF_DSYNC"
-	}
-	if r.FixedFile {
-		use = append(use, "registered file")
-	}
-	if r.FixedBuffer {
-		use = append(use, "registered buffers")
-	}
-	line := fmt.Sprintf("%s, blocks of %d", strings.Join(use, ", "), r.Block)
-	if r.Reason != "" {
-		line += " (" + r.Reason + ")"
-	}
-	return line
 }

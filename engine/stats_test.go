@@ -6,33 +6,43 @@ import (
 	"pagecache/internal/simdisk"
 )
 
-// The counts say what was done, and hold together at any time; those of work only rise, and begin anew with each opening.
+// The counts report the work done, and agree with each other at any time. Those of work only rise, and begin anew with
+// each opening.
 func TestStatsTell(t *testing.T) {
 	d := simdisk.New(1, simdisk.Options{})
-	last := Stats{StableLSN: -1}
+	last := Stats{Log: LogStats{StableLSN: -1}}
 	look := func(pc *PageCache[[]byte]) Stats {
 		t.Helper()
 		s := pc.Stats()
 		for name, v := range map[string][2]int64{
-			"StableLSN": {int64(last.StableLSN), int64(s.StableLSN)}, "BytesWritten": {last.BytesWritten, s.BytesWritten},
-			"BytesPadded": {last.BytesPadded, s.BytesPadded}, "Flushes": {last.Flushes, s.Flushes},
-			"BufferWaits": {last.BufferWaits, s.BufferWaits}, "Segments": {int64(last.Segments), int64(s.Segments)},
-			"Pulls": {last.Pulls, s.Pulls}, "Merges": {last.Merges, s.Merges}, "Consolidations": {last.Consolidations, s.Consolidations},
+			"StableLSN":      {int64(last.Log.StableLSN), int64(s.Log.StableLSN)},
+			"BytesWritten":   {last.Log.BytesWritten, s.Log.BytesWritten},
+			"BytesPadded":    {last.Log.BytesPadded, s.Log.BytesPadded},
+			"Flushes":        {last.Log.Flushes, s.Log.Flushes},
+			"BufferWaits":    {last.Log.BufferWaits, s.Log.BufferWaits},
+			"Segments":       {int64(last.Space.Segments), int64(s.Space.Segments)},
+			"Fetches":        {last.Pages.Fetches, s.Pages.Fetches},
+			"Merges":         {last.Pages.Merges, s.Pages.Merges},
+			"Consolidations": {last.Pages.Consolidations, s.Pages.Consolidations},
 		} {
 			if v[1] < v[0] {
 				t.Errorf("%s went from %d to %d", name, v[0], v[1])
 			}
 		}
-		if s.BytesPadded > s.BytesWritten || s.SegmentsInUse > s.Segments || s.LiveBytes < 0 || s.Pages < 0 || s.PagesFree < 0 ||
-			s.StableLSN > pc.StableLSN() || s.Dir != "/store" || s.LiveBytes > int64(s.SegmentsInUse)*16<<10 || s.Device == "" ||
-			s.BytesWritten%4096 != 0 || (s.OpenTxs == 0) != (s.OldestTx == 0) {
+		if s.Log.BytesPadded > s.Log.BytesWritten || s.Space.SegmentsInUse > s.Space.Segments ||
+			s.Space.LiveBytes < 0 || s.Pages.InUse < 0 || s.Pages.Free < 0 || s.Log.StableLSN > pc.StableLSN() ||
+			s.Dir != "/store" ||
+			s.Space.LiveBytes > int64(s.Space.SegmentsInUse)*16<<10 || s.Log.Device == "" ||
+			s.Log.BytesWritten%4096 != 0 || (s.Txs.Open == 0) != (s.Txs.Oldest == 0) {
 			t.Errorf("%+v", s)
 		}
 		last = s
 		return s
 	}
 	pc := openSim(t, d)
-	if s := look(pc); s.Pages != 0 || s.Segments != 0 || s.BytesWritten != 0 || s.Generation != 1 || s.StableLSN != -1 {
+	s := look(pc)
+	if s.Pages.InUse != 0 || s.Space.Segments != 0 || s.Log.BytesWritten != 0 ||
+		s.Generation != 1 || s.Log.StableLSN != -1 {
 		t.Errorf("a new store: %+v", s)
 	}
 	if _, err := pc.GenerateID(); err != nil { // so that no timestamp is 0
@@ -46,25 +56,25 @@ func TestStatsTell(t *testing.T) {
 			t.Fatal(err)
 		}
 		ptrs[pid] = must(t)(pc.Link(tx, pid, ptr, make([]byte, 40)))
-		if s := look(pc); s.Pages != int64(i+1) || s.OpenTxs != 1 || s.OldestTx != tx.TS() {
+		if s := look(pc); s.Pages.InUse != int64(i+1) || s.Txs.Open != 1 || s.Txs.Oldest != tx.TS() {
 			t.Errorf("after %d pages: %+v", i+1, s)
 		}
 	}
-	live := last.LiveBytes
+	live := last.Space.LiveBytes
 	for pid := FirstUserPage; pid < 12; pid++ {
 		must(t)(pc.Free(tx, pid, ptrs[pid]))
 	}
-	if s := look(pc); s.Pages != 50 || s.PagesFree != 10 || s.LiveBytes > live-10*540 {
+	if s := look(pc); s.Pages.InUse != 50 || s.Pages.Free != 10 || s.Space.LiveBytes > live-10*540 {
 		t.Errorf("after 10 were freed: %+v", s)
 	}
 	if _, err := pc.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	if s := look(pc); s.Flushes == 0 || s.BytesWritten < 60*540 || s.SegmentsInUse < 2 {
+	if s := look(pc); s.Log.Flushes == 0 || s.Log.BytesWritten < 60*540 || s.Space.SegmentsInUse < 2 {
 		t.Errorf("after Flush: %+v", s)
 	}
 	tx.End()
-	if s := look(pc); s.OpenTxs != 0 {
+	if s := look(pc); s.Txs.Open != 0 {
 		t.Errorf("after End: %+v", s)
 	}
 	var sum int64
@@ -73,14 +83,16 @@ func TestStatsTell(t *testing.T) {
 			t.Errorf("%+v", g)
 		}
 	}
-	if sum != last.LiveBytes || last.WriteAmplification < 1 || last.WriteAmplification > 3 || last.SpaceAmplification < 1 || last.BytesGiven < 60*540 {
+	if sum != last.Space.LiveBytes || last.Log.WriteAmplification < 1 || last.Log.WriteAmplification > 3 ||
+		last.Space.Amplification < 1 || last.Log.BytesGiven < 60*540 {
 		t.Errorf("%d live: %+v", sum, last)
 	}
 	closeTest(t, pc)
 	before := last
-	last = Stats{StableLSN: before.StableLSN, Segments: before.Segments}
+	last = Stats{Log: LogStats{StableLSN: before.Log.StableLSN}, Space: SpaceStats{Segments: before.Space.Segments}}
 	pc = openSim(t, d)
-	if s := look(pc); s.Pages != 50 || s.PagesFree != 10 || s.LiveBytes != before.LiveBytes || s.Generation != 2 || s.Pulls+s.Merges != 0 {
+	if s := look(pc); s.Pages.InUse != 50 || s.Pages.Free != 10 || s.Space.LiveBytes != before.Space.LiveBytes ||
+		s.Generation != 2 || s.Pages.Fetches+s.Pages.Merges != 0 {
 		t.Errorf("reopened: %+v, before %+v", s, before)
 	}
 	tx = begin(t, pc)
@@ -90,7 +102,8 @@ func TestStatsTell(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if s := look(pc); s.Pulls != 100 || s.Merges != 50 || s.Consolidations != 0 { // the second time all is there
+		// The second time all are resident.
+		if s := look(pc); s.Pages.Fetches != 100 || s.Pages.Merges != 50 || s.Pages.Consolidations != 0 {
 			t.Errorf("after reading: %+v", s)
 		}
 	}
@@ -98,7 +111,7 @@ func TestStatsTell(t *testing.T) {
 	closeTest(t, pc)
 }
 
-// A log's counts are those that it has.
+// A log reports the counts that it has; those of pages are zero.
 func TestLogStats(t *testing.T) {
 	l := openSimLog(t, simdisk.New(2, simdisk.Options{}))
 	for range 30 {
@@ -108,8 +121,8 @@ func TestLogStats(t *testing.T) {
 	}
 	n, err := l.Flush()
 	s := l.Stats()
-	if err != nil || s.BytesWritten < 30_000 || s.SegmentsInUse != 2 || LSN(n) > s.StableLSN+1 || s.StableLSN != l.StableLSN() || s.Pages != 0 ||
-		s.OpenTxs != 0 {
+	if err != nil || s.Log.BytesWritten < 30_000 || s.Space.SegmentsInUse != 2 || LSN(n) > s.Log.StableLSN+1 ||
+		s.Log.StableLSN != l.StableLSN() || s.Pages.InUse != 0 || s.Txs.Open != 0 {
 		t.Errorf("%d, %v: %+v", n, err, s)
 	}
 	closeTest(t, l)

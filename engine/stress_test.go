@@ -19,11 +19,12 @@ import (
 )
 
 var (
-	stressTime = flag.Duration("stress.time", 300*time.Millisecond, "how long TestStress works with each set of options [-short: 100ms]")
+	stressTime = flag.Duration("stress.time", 300*time.Millisecond,
+		"how long TestStress works with each set of options [-short: 100ms]")
 	stressSeed = flag.Uint64("stress.seed", 1, "what decides what the goroutines of TestStress do")
 )
 
-// stressSets are the sets of options that goroutines meet on shared pages with.
+// stressSets are the sets of options with which goroutines share pages.
 var stressSets = []struct {
 	name string
 	o    Options
@@ -34,7 +35,8 @@ var stressSets = []struct {
 	{"tiny", Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: time.Microsecond}, false},
 	{"default", Options{}, false},
 	{"nothing resident", Options{SegmentSize: 16 << 10, IOBuffers: 2, CacheCapacity: 1}, false},
-	{"small cache", Options{SegmentSize: 16 << 10, IOBuffers: 2, CacheCapacity: 8 << 10, FlushEvery: time.Millisecond}, false},
+	{"small cache", Options{SegmentSize: 16 << 10, IOBuffers: 2, CacheCapacity: 8 << 10,
+		FlushEvery: time.Millisecond}, false},
 }
 
 // A page's value is a list of tokens, each written once ever: a new page and a replaced one have one, a delta adds one.
@@ -91,7 +93,8 @@ type stress struct {
 	until time.Time
 	// shared are the ids of the pages that all work on. One that finds a page freed puts a new one in its place.
 	shared [stressPages]atomic.Uint64
-	// owners says for each page id whose it is: 0, or one above the goroutine that allocated it. Written by it and by who frees it.
+	// owners says for each page id whose it is: 0, or one above the goroutine that allocated it. Written by that
+	// goroutine and by the one that frees the page.
 	owners [stressOwners]atomic.Uint32
 	failed atomic.Bool
 	tokens atomic.Uint64
@@ -185,7 +188,7 @@ func (w *stressWorker) step(i int) error {
 	if err != nil {
 		return err
 	}
-	if kind != Materialized { // or there was none yet
+	if kind != KindMaterialized { // or there was none yet
 		return w.allocate(i, pid)
 	}
 	if len(w.old) < 8 {
@@ -208,7 +211,7 @@ func (w *stressWorker) step(i int) error {
 // get looks at a page. In one Tx a page's states never go back, and one that was freed does not come to life.
 func (w *stressWorker) get(pid PageID) (PagePtr[[]byte], PageKind, int, error) {
 	p, err := w.pc.Get(w.tx, pid)
-	if err != nil || p.Kind == Unallocated {
+	if err != nil || p.Kind == KindUnallocated {
 		return p.Ptr, p.Kind, 0, err
 	}
 	w.held = append(w.held, stressHeld{pid, p.Value, bytes.Clone(p.Value)})
@@ -217,15 +220,15 @@ func (w *stressWorker) get(pid PageID) (PagePtr[[]byte], PageKind, int, error) {
 
 // saw notes what a page was in a state.
 func (w *stressWorker) saw(pid PageID, ts uint64, kind PageKind, sum uint64) error {
-	first, err := w.order(pid, ts, kind == Free)
+	first, err := w.order(pid, ts, kind == KindFree)
 	if len(w.sights) < stressMost {
 		w.sights = append(w.sights, stressSight{pid, first, ts, kind, sum})
 	}
 	return err
 }
 
-// order takes in that a page is in a state, which is not before what this Tx has seen. It returns the first state in which this Tx saw the
-// page in use.
+// order notes that a page is in a state, which is not before the states that this Tx has seen. It returns the first
+// state in which this Tx saw the page in use.
 func (w *stressWorker) order(pid PageID, ts uint64, free bool) (uint64, error) {
 	s := w.seen[pid]
 	if ts < s.ts {
@@ -248,10 +251,10 @@ func (w *stressWorker) fragments(pid PageID) error {
 		return err
 	}
 	slices.Reverse(frags)
-	return w.saw(pid, ptr.ts, Materialized, stressSumOf(slices.Concat(frags...)))
+	return w.saw(pid, ptr.ts, KindMaterialized, stressSumOf(slices.Concat(frags...)))
 }
 
-// change tries to change a page from a state, and once or twice more from the one it is told of.
+// change tries to change a page from a state, and once or twice more from the one that the call returns.
 func (w *stressWorker) change(pid PageID, ptr PagePtr[[]byte]) error {
 	for range 3 {
 		kind := effLink
@@ -274,7 +277,8 @@ func (w *stressWorker) change(pid PageID, ptr PagePtr[[]byte]) error {
 }
 
 // swap tries one change and notes it if it was won.
-func (w *stressWorker) swap(kind effectKind, pid PageID, ptr PagePtr[[]byte]) (now PagePtr[[]byte], won bool, err error) {
+func (w *stressWorker) swap(kind effectKind, pid PageID, ptr PagePtr[[]byte]) (
+	now PagePtr[[]byte], won bool, err error) {
 	r := stressWrite{pid: pid, kind: kind, from: ptr.ts, token: w.tokens.Add(1)}
 	frag := binary.LittleEndian.AppendUint64(nil, r.token)
 	switch kind {
@@ -303,8 +307,8 @@ func (w *stressWorker) swap(kind effectKind, pid PageID, ptr PagePtr[[]byte]) (n
 	return now, won, err
 }
 
-// disown takes a page that was freed from its owner. The id can go to nobody else before this Tx has ended (trap 2); but its owner may not
-// have come to saying so yet.
+// disown takes a page that was freed from its owner. The id cannot get another owner before this Tx has ended (trap 2),
+// but the owner may not have noted that it allocated the page yet.
 func (w *stressWorker) disown(pid PageID) error {
 	for start := time.Now(); w.owners[pid].Swap(0) == 0; runtime.Gosched() {
 		if time.Since(start) > 10*time.Second {
@@ -367,18 +371,19 @@ func (s *stress) verify(states map[PageID]stressState, ws []*stressWorker) error
 		born := make([]int, 1, len(writes)+1) // by timestamp: how often the page was allocated till then
 		for i, r := range writes {
 			if ts := uint64(i + 1); r.ts != ts || !r.alloc && r.from != ts-1 {
-				return violated("page %d: change %d was made from state %d and made state %d: %+v", pid, i+1, r.from, r.ts, r)
+				return violated("page %d: change %d was made from state %d and made state %d: %+v",
+					pid, i+1, r.from, r.ts, r)
 			}
-			if alive := state.kind == Materialized; alive == r.alloc {
+			if alive := state.kind == KindMaterialized; alive == r.alloc {
 				return violated("page %d: in state %d it is %v, and %+v was won", pid, i, state.kind, r)
 			}
 			switch r.kind {
 			case effLink:
 				state.sum = stressSum(state.sum, r.token)
 			case effSet:
-				state = stressState{Materialized, stressSum(0, r.token)}
+				state = stressState{KindMaterialized, stressSum(0, r.token)}
 			case effFree:
-				state = stressState{Free, 0}
+				state = stressState{KindFree, 0}
 			}
 			n := born[i]
 			if r.alloc {
@@ -389,10 +394,12 @@ func (s *stress) verify(states map[PageID]stressState, ws []*stressWorker) error
 		states[pid] = state
 		for _, o := range sights[pid] {
 			if o.ts >= uint64(len(chain)) || chain[o.ts] != (stressState{o.kind, o.sum}) {
-				return violated("page %d: in state %d of %d it was seen as %v %x", pid, o.ts, len(chain)-1, o.kind, o.sum)
+				return violated("page %d: in state %d of %d it was seen as %v %x",
+					pid, o.ts, len(chain)-1, o.kind, o.sum)
 			}
 			if born[o.first] != born[o.ts] {
-				return violated("page %d: a Tx saw it in state %d and in %d, and between them it was given out anew", pid, o.first, o.ts)
+				return violated("page %d: a Tx saw it in state %d and in %d, and between them it was allocated again",
+					pid, o.first, o.ts)
 			}
 		}
 	}
@@ -406,7 +413,7 @@ func (s *stress) holds(states map[PageID]stressState) error {
 		return err
 	}
 	defer tx.End()
-	for pid := FirstUserPage; pid < PageID(s.pc.pages.next.Load())+3; pid++ {
+	for pid := FirstUserPage; pid < s.pc.pages.IDs.Next()+3; pid++ {
 		p, err := s.pc.Get(tx, pid)
 		if err != nil {
 			return err
@@ -425,7 +432,7 @@ func (s *stress) open(dir string, o *Options, states map[PageID]stressState) (er
 	}
 	n := 0
 	for pid, state := range states {
-		if state.kind == Materialized {
+		if state.kind == KindMaterialized {
 			s.owners[pid].Store(1)
 			s.shared[n%stressPages].Store(uint64(pid))
 			n++
@@ -440,7 +447,8 @@ func (s *stress) run(seed, life uint64, states map[PageID]stressState) ([]*stres
 	ws, errs := make([]*stressWorker, stressWorkers), make([]error, stressWorkers)
 	var wg sync.WaitGroup
 	for g := range ws {
-		ws[g] = &stressWorker{stress: s, g: g, rng: rand.New(rand.NewPCG(seed, life<<8|uint64(g))), seen: map[PageID]stressSeen{}}
+		ws[g] = &stressWorker{stress: s, g: g, rng: rand.New(rand.NewPCG(seed, life<<8|uint64(g))),
+			seen: map[PageID]stressSeen{}}
 		wg.Go(func() { errs[g] = ws[g].work() })
 	}
 	wg.Wait()
@@ -475,9 +483,9 @@ func stressRun(dir string, o *Options, seed uint64, long time.Duration) (changes
 	return changes, lost, sights, nil
 }
 
-// Goroutines change the same few pages: of all that begin from one state one wins, each winner goes on from the last one's state, deltas
-// are merged in order and none is missing, a Tx sees no page go back and no value change, and no page has two owners. What they leave is
-// what the log says. Proves rule 6; traps 2, 9 and 11.
+// Goroutines change the same few pages. Of all changes from one state one wins, each winner continues from the state of
+// the last one, deltas are merged in order and none is missing, a Tx sees no page go back and no value change, and no
+// page has two owners. The pages that they leave are those that the log holds. Proves rule 6; traps 2, 9 and 11.
 func TestStress(t *testing.T) {
 	long := *stressTime
 	if testing.Short() {
@@ -487,15 +495,19 @@ func TestStress(t *testing.T) {
 		for _, procs := range []int{1, 2, 8} {
 			t.Run(fmt.Sprintf("%s/procs=%d", set.name, procs), func(t *testing.T) {
 				defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(procs))
-				hang := time.AfterFunc(30*time.Second+10*long, func() { debug.SetTraceback("all"); panic("TestStress hangs") })
+				hang := time.AfterFunc(30*time.Second+10*long, func() {
+					debug.SetTraceback("all")
+					panic("TestStress hangs")
+				})
 				defer hang.Stop()
 				o, dir := set.o, t.TempDir()
 				if set.sim {
-					o.fs, dir = simdisk.New(*stressSeed, simdisk.Options{}), "/store"
+					o.seam.FS, dir = simdisk.New(*stressSeed, simdisk.Options{}), "/store"
 				}
 				changes, lost, sights, err := stressRun(dir, &o, *stressSeed, long)
 				if err != nil {
-					t.Errorf("%v\nreplay: go test ./engine -run '%s' -args -stress.seed=%d -stress.time=%v", err, t.Name(), *stressSeed, 10*long)
+					t.Errorf("%v\nreplay: go test ./engine -run '%s' -args -stress.seed=%d -stress.time=%v",
+						err, t.Name(), *stressSeed, 10*long)
 				}
 				t.Logf("%d changes, %d lost, %d sights", changes, lost, sights)
 			})

@@ -1,67 +1,91 @@
 package engine
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"pagecache/engine/internal/epoch"
+	"pagecache/internal/invariants"
 	"pagecache/lru"
 	"pagecache/segments/format"
 )
 
-// Tx is what the calls on a store happen in. It pins an epoch: nothing that was reachable when it began is taken
-// away before it ends. It gives no isolation: calls in different Txs see each other at once. A Tx belongs to one
-// goroutine, and is not used after End. Transactions should be short, since they hold back the reuse of space.
+// A Tx is the scope of the calls on a store. It pins an epoch: nothing that was reachable when it began is reclaimed before it
+// ends. It gives no isolation: calls in different Txs see each other at once. A Tx belongs to one goroutine and must not be
+// used after End. Keep transactions short, since they delay the reuse of space. In builds with the invariants tag, a Tx that is
+// dropped without End panics and says where it was begun.
 type Tx struct {
-	slot  epoch.Slot
-	owner *txs
-	// ts is written by Begin; read by its owner, and by Stats of other goroutines, for which a stale one is good enough.
+	tracker invariants.Tracker
+	owner   *txs
+	state   invariants.Box[txState]
+}
+
+// txState is the part of a Tx that the store keeps and uses again.
+type txState struct {
+	slot epoch.Slot
+	// ts is written by Begin. It is read by the owner, and by Stats of other goroutines, for which a stale value is good enough.
 	ts atomic.Uint64
-	// bytes that were written with it, over all its lives. Written by its owner; read by the cleaner, for which a stale one is good enough.
+	// bytes counts the messages written with this Tx over all its lives. It is written by the owner and read by the cleaner, for
+	// which a stale value is good enough.
 	bytes   atomic.Int64
 	scratch []byte // for encoding
 	zipped  []byte // for compressing
-	// What was used and has become resident, not told yet. The owner's.
+	// The fields below record accesses and changes of resident bytes that the policy has not been notified of. They belong to the
+	// owner.
 	hits     lru.Hits
 	account  lru.Account
-	pressure lru.Pressure // of what became resident since the last relieve
-	changes  int64        // how many of hits are not hits, but changes of what is resident
+	pressure lru.Pressure // of the bytes that became resident since the last reclaim
+	changes  int64        // the number of hits that are changes of resident bytes, not hits
 }
 
+// s returns the state of the Tx.
+func (tx *Tx) s() *txState { return tx.state.P() }
+
 // wrote counts a message with a body of n bytes.
-func (tx *Tx) wrote(n int) { tx.bytes.Store(tx.bytes.Load() + int64(format.HeaderSize+n)) }
+func (tx *Tx) wrote(n int) {
+	s := tx.s()
+	s.bytes.Store(s.bytes.Load() + int64(format.HeaderSize+n))
+}
 
-// TS is the timestamp of the Tx: an id like those of GenerateID, unique and rising over the life of the store.
-func (tx *Tx) TS() uint64 { return tx.ts.Load() }
+// TS returns the timestamp of the Tx: an id like those of GenerateID, unique and rising over the life of the store.
+func (tx *Tx) TS() uint64 { return tx.s().ts.Load() }
 
-// End ends the Tx. Ending it twice in a row does nothing.
+// End ends the Tx. A second End does nothing.
 func (tx *Tx) End() {
-	if tx.slot.Leave() {
+	if tx.s().slot.Leave() {
+		tx.tracker.Done()
 		tx.owner.pool.Put(tx)
 	}
 }
 
-// txs makes and reuses a store's Txs.
+// txs makes and reuses the Txs of a store.
 type txs struct {
 	domain epoch.Domain
 	pool   sync.Pool
 	mu     sync.Mutex
 	all    []*Tx // for ever: the collector may empty the pool, and the domain still knows the slots
 	next   int
-	budget *lru.Budget // nil: nothing is made resident in them
+	budget *lru.Budget  // nil: nothing becomes resident in these Txs
+	closed *atomic.Bool // of the store
 }
 
-// begin returns a Tx that is inside. The loop ends because make returns Txs that nobody else has, unless it finds one that
-// the pool gives somebody else at the same time, which takes a begin of theirs.
+// begin returns a Tx that is inside the epoch. The loop ends because make returns Txs that no other goroutine has, unless the
+// pool gives the same one to another goroutine at the same time, whose begin then succeeds.
 func (t *txs) begin() *Tx {
 	for {
 		tx, _ := t.pool.Get().(*Tx)
 		if tx == nil {
 			tx = t.make()
 		}
-		if tx.slot.TryEnter(&t.domain) {
+		if tx.s().slot.TryEnter(&t.domain) {
+			if invariants.Enabled {
+				given := &Tx{owner: t, tracker: invariants.Track("engine.Tx", t.closed)}
+				tx.state.Share(&given.state)
+				return given
+			}
 			return tx
 		}
 	}
@@ -74,70 +98,65 @@ func (t *txs) make() *Tx {
 	const tries = 64
 	for range min(tries, len(t.all)) {
 		t.next = (t.next + 1) % len(t.all)
-		if tx := t.all[t.next]; !tx.slot.Inside() {
+		if tx := t.all[t.next]; !tx.s().slot.Inside() {
 			return tx
 		}
 	}
 	tx := &Tx{owner: t}
 	t.all = append(t.all, tx)
 	if t.budget != nil {
-		t.budget.Register(&tx.account)
+		t.budget.Register(&tx.s().account)
 	}
-	t.domain.Register(&tx.slot)
+	t.domain.Register(&tx.s().slot)
 	return tx
 }
 
 // closePatience is how long Close waits for open Txs.
 const closePatience = 5 * time.Second
 
-// wait waits until no Tx is open, and returns how many are when it loses its patience.
-func (t *txs) wait() int {
+// wait waits until no Tx is open, for closePatience at most or until ctx ends, and returns how many are still open.
+func (t *txs) wait(ctx context.Context) int {
 	for deadline := time.Now().Add(closePatience); ; time.Sleep(200 * time.Microsecond) {
-		if n := t.domain.Readers(); n == 0 || time.Now().After(deadline) {
+		if n := t.domain.Readers(); n == 0 || time.Now().After(deadline) || ctx.Err() != nil {
 			return n
 		}
 	}
 }
 
-// written is how many bytes of messages all Txs have written.
+// written returns the bytes of messages that all Txs have written.
 func (t *txs) written() (n int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, tx := range t.all {
-		n += tx.bytes.Load()
+		n += tx.s().bytes.Load()
 	}
 	return n
 }
 
-// checkTx reports whether tx is one of this store's and has not ended.
-func (t *txs) checkTx(tx *Tx) error {
-	if tx != nil && tx.owner == t && tx.slot.Inside() {
-		return nil
-	}
-	return txError(t, tx)
-}
-
-func txError(t *txs, tx *Tx) error {
+// check reports whether tx belongs to this store and has not ended.
+func (t *txs) check(tx *Tx) error {
 	switch {
 	case tx == nil:
 		return fmt.Errorf("no Tx given: %w", ErrTxEnded)
 	case tx.owner != t:
 		return fmt.Errorf("Tx of another store: %w", ErrTxEnded)
+	case !tx.s().slot.Inside():
+		return ErrTxEnded
 	}
-	return ErrTxEnded
+	return nil
 }
 
-// oldest returns how many Txs are open and the timestamp of the oldest. A Tx that is just beginning counts with its
-// last timestamp.
+// oldest returns how many Txs are open and the timestamp of the oldest. A Tx that is just beginning counts with its previous
+// timestamp.
 func (t *txs) oldest() (n int, ts uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, tx := range t.all {
-		if !tx.slot.Inside() {
+		if !tx.s().slot.Inside() {
 			continue
 		}
 		n++
-		if s := tx.ts.Load(); n == 1 || s < ts {
+		if s := tx.s().ts.Load(); n == 1 || s < ts {
 			ts = s
 		}
 	}

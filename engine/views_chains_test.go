@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"pagecache/engine/internal/logstore"
+	"pagecache/engine/internal/seam"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -50,8 +52,9 @@ type chainTruth struct {
 	last  uint64
 }
 
-// TestViews for pages of all kinds: chains, blobs, compressed values; everything that can be done to them goes on beside. What a page is is known, and looked at each time.
-// Each page's true number of pieces and last token is known under its mutex, which is held over a change and, one time in two, over a Get.
+// TestViewsOfChains is TestViews for pages of all kinds: chains, blobs and compressed values, while everything that can
+// be done to them is done at the same time. Each page's true number of pieces and last token are known under its mutex,
+// which is held over a change and, one time in two, over a Get.
 func TestViewsOfChains(t *testing.T) {
 	const pages = 120
 	seed := *viewsSeed
@@ -62,11 +65,14 @@ func TestViewsOfChains(t *testing.T) {
 	var reads, lives int
 	var evicted, recycled, cons int64
 	first := true
-	t.Logf("replay: go test ./engine -run TestViewsOfChains -args -views.seed=%d -views.time=%v", *viewsSeed, *viewsTime)
+	t.Logf("replay: go test ./engine -run TestViewsOfChains -args -views.seed=%d -views.time=%v",
+		*viewsSeed, *viewsTime)
 	for start := time.Now(); time.Since(start) < *viewsTime || lives < 2; lives++ {
-		o := &Options{SegmentSize: 16 << 10, IOBuffers: 2 + rng.IntN(3), ConsolidateAfter: 1 + rng.IntN(8), CacheCapacity: int64(1 + rng.IntN(300<<10)),
-			FlushEvery: time.Duration(1+rng.IntN(3000)) * time.Microsecond, eager: rng.IntN(2) == 0, CopyOnRead: rng.IntN(8) == 0,
-			Compression: Compression(rng.IntN(2)), CompressionLevel: 1, SnapshotEvery: 500 + rng.IntN(5000)}
+		o := &Options{SegmentSize: 16 << 10, IOBuffers: 2 + rng.IntN(3), ConsolidateAfter: 1 + rng.IntN(8),
+			CacheCapacity: int64(1 + rng.IntN(300<<10)), FlushEvery: time.Duration(1+rng.IntN(3000)) * time.Microsecond,
+			CopyOnRead:  rng.IntN(8) == 0,
+			Compression: Compression(rng.IntN(2)), CompressionLevel: 1, SnapshotEvery: 500 + rng.IntN(5000),
+			seam: seam.Options{Eager: rng.IntN(2) == 0}}
 		if rng.IntN(3) == 0 {
 			o.CacheCapacity = 1
 		}
@@ -158,16 +164,17 @@ func TestViewsOfChains(t *testing.T) {
 							}
 						case k == 7:
 							_, werr = pc.AttemptGC()
-							if errors.Is(werr, errLater) {
+							if errors.Is(werr, logstore.ErrLater) {
 								werr = nil
 							}
 						case k == 8:
-							pc.pageOut(tx, pid, true)
+							pc.mem.evict(tx, pid, true)
 						case k == 9:
 							v := evictor[[]byte]{pc}
 							v.Evict(uint64(pid))
 						case k == 10:
-							werr = pc.Prefetch(tx, pid, FirstUserPage+PageID(rng.IntN(pages)), FirstUserPage+PageID(rng.IntN(pages)))
+							a, b := FirstUserPage+PageID(rng.IntN(pages)), FirstUserPage+PageID(rng.IntN(pages))
+							werr = pc.Prefetch(tx, pid, a, b)
 						case k == 11 && rng.IntN(20) == 0:
 							werr = pc.Snapshot()
 						}
@@ -192,16 +199,16 @@ func TestViewsOfChains(t *testing.T) {
 		stop.Store(true)
 		wg.Wait()
 		st := pc.Stats()
-		evicted, recycled, cons = evicted+st.Evictions, recycled+st.Recycled, cons+st.Consolidations
+		evicted, recycled, cons = evicted+st.Cache.Evictions, recycled+st.Space.Recycled, cons+st.Pages.Consolidations
 		reads += int(total.Load())
 		if rng.IntN(2) == 0 {
-			quiet(pc)
+			resume := quiet(pc)
 			heap, mapped := residentTruth(t, pc)
 			settleAll(pc)
-			if h, m := pc.budget.Resident(); h != heap || m != mapped {
+			if h, m := pc.mem.budget.Resident(); h != heap || m != mapped {
 				t.Errorf("counted %d and %d, resident %d and %d", h, m, heap, mapped)
 			}
-			pc.cleaner.mu.Unlock()
+			resume()
 		}
 		closeTest(t, pc)
 		if t.Failed() {

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"pagecache/engine/internal/seam"
 )
 
 var (
@@ -21,7 +23,7 @@ var (
 
 const viewsPages = 300
 
-// viewsValue is the only value that a page can have at a token: whoever holds it can tell whether any byte has changed.
+// viewsValue is the only value that a page can have at a token, so a holder can check whether any byte has changed.
 func viewsValue(pid PageID, token uint64, size int) []byte {
 	b := make([]byte, 16, 16+size)
 	binary.LittleEndian.PutUint64(b, uint64(pid))
@@ -43,7 +45,7 @@ func viewsCheck(pid PageID, v []byte) error {
 	return nil
 }
 
-// viewer reads and writes pages at random, and holds what it has read while everything goes on around it.
+// viewer reads and writes pages at random, and holds the values that it has read while other work goes on.
 type viewer struct {
 	pc     *PageCache[[]byte]
 	rng    *rand.Rand
@@ -68,11 +70,11 @@ func (v *viewer) round() error {
 		if err != nil {
 			return err
 		}
-		if p.Kind == Materialized {
+		if p.Kind == KindMaterialized {
 			held = append(held, holding{pid, p.Value})
 		}
 		switch n := v.rng.IntN(12); {
-		case p.Kind != Materialized:
+		case p.Kind != KindMaterialized:
 			var at PageID
 			at, p.Ptr, err = v.pc.Allocate(tx, nil) // it does not know its id before
 			if err == nil && at >= FirstUserPage+viewsPages {
@@ -110,8 +112,9 @@ func (v *viewer) round() error {
 	return nil
 }
 
-// Nothing that was served changes or goes away before its Tx ends: values are held, and looked at again, through overwriting, cleaning, recycling, shrinking, paging out
-// and closing. With the invariants tag what is recycled cannot even be looked at. Proves rules 2, 3 and 4, trap 9.
+// No value that was returned changes or goes away before its Tx ends. Values are held, and looked at again, through
+// overwriting, cleaning, recycling, shrinking, eviction and closing. With the invariants tag, recycled memory faults.
+// Proves rules 2, 3 and 4, trap 9.
 //
 //	go test ./engine -tags invariants -run TestViews -args -views.time=1h
 func TestViews(t *testing.T) {
@@ -123,13 +126,16 @@ func TestViews(t *testing.T) {
 	var tokens atomic.Uint64
 	var heldMu sync.Mutex
 	for start := time.Now(); time.Since(start) < *viewsTime || lives < 2; lives++ {
-		pc := openTest(t, dir, &Options{SegmentSize: 16 << 10, IOBuffers: 2 + rng.IntN(3), ConsolidateAfter: 1 + rng.IntN(5), CacheCapacity: int64(1 + rng.IntN(200<<10)),
-			FlushEvery: time.Duration(1+rng.IntN(3000)) * time.Microsecond, eager: rng.IntN(2) == 0, CopyOnRead: rng.IntN(8) == 0})
+		pc := openTest(t, dir, &Options{SegmentSize: 16 << 10, IOBuffers: 2 + rng.IntN(3),
+			ConsolidateAfter: 1 + rng.IntN(5), CacheCapacity: int64(1 + rng.IntN(200<<10)),
+			FlushEvery: time.Duration(1+rng.IntN(3000)) * time.Microsecond,
+			CopyOnRead: rng.IntN(8) == 0, seam: seam.Options{Eager: rng.IntN(2) == 0}})
 		if lives == 0 {
 			tx := begin(t, pc)
 			for i := range viewsPages {
 				pid := FirstUserPage + PageID(i)
-				if got, _, err := pc.Allocate(tx, viewsValue(pid, tokens.Add(1), rng.IntN(3000))); err != nil || got != pid {
+				got, _, err := pc.Allocate(tx, viewsValue(pid, tokens.Add(1), rng.IntN(3000)))
+				if err != nil || got != pid {
 					t.Fatal(got, err)
 				}
 			}
@@ -155,7 +161,7 @@ func TestViews(t *testing.T) {
 		}
 		time.Sleep(min(*viewsTime/2, 300*time.Millisecond))
 		st := pc.Stats()
-		recycled, evicted = recycled+st.Recycled, evicted+st.Evictions
+		recycled, evicted = recycled+st.Space.Recycled, evicted+st.Cache.Evictions
 		if rng.IntN(2) == 0 {
 			stop.Store(true)
 			wg.Wait()

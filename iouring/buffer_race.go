@@ -11,8 +11,8 @@ import (
 
 const pageSize = 4096
 
-// AllocBuffer returns n zeroed bytes, aligned to a page. Under the race detector they lie on the Go heap, since it sees
-// nothing else; heap objects do not move, and the writer holds a reference while the kernel reads.
+// AllocBuffer returns n zeroed bytes, aligned to a page. Under the race detector they lie on the Go heap, because it
+// observes nothing else. Heap objects do not move, and the Writer holds a reference while the kernel reads.
 func AllocBuffer(n int) ([]byte, error) {
 	if n <= 0 {
 		return nil, unix.EINVAL
@@ -22,11 +22,11 @@ func AllocBuffer(n int) ([]byte, error) {
 	return b[skip : skip+n : skip+n], nil
 }
 
-// FreeBuffer gives a buffer of AllocBuffer back.
+// FreeBuffer frees a buffer from AllocBuffer.
 func FreeBuffer([]byte) {}
 
-// raceRelease stands for the hand-over of b to the kernel, raceAcquire for its return. The kernel's reading is put down as
-// reads at either end, so that a write to b in between is seen as the race that it is.
+// raceRelease tells the race detector that b goes to the kernel, raceAcquire that it comes back. The kernel's reading
+// is recorded as a read at either end, so that a write to b in between is reported as a race.
 func raceRelease(b []byte) {
 	p := unsafe.Pointer(unsafe.SliceData(b))
 	runtime.RaceReadRange(p, len(b))

@@ -1,15 +1,29 @@
-// Package iouring is the log device, durable writes, and the Reader, which brings ranges of files into the page cache: through io_uring, or through
-// system calls where that cannot be had. Of the device:
+// Package iouring moves data between files and memory through io_uring, or through system calls where io_uring is not
+// available. It has two halves over one kind of ring:
 //
-//	D1  A completion without an error means that all of the write is on stable storage: every write carries RWF_DSYNC,
-//	    so data and durability are one request and cannot be reordered (trap 12).
-//	D2  Short and interrupted writes are finished before they complete; every other failure is reported, once.
-//	D3  Nothing is allocated for a write.
-//	D4  Whatever of io_uring, registration or O_DIRECT the machine refuses is done without, and the Report says why
-//	    (traps 18 and 20).
+//   - A Writer (OpenWriter) makes durable writes to one file, for a log: each write is on stable storage when it
+//     completes.
+//   - A Reader (OpenReader) reads ranges of files into the page cache, so that a memory map of them can be read without
+//     page faults.
 //
-// What the Reader promises is at its type.
+// Both find out when they are opened what the machine supports, use the best of it, and report what they use. The
+// guarantees of the Writer:
 //
-// The ring is our own, on the system call layer of github.com/iceber/iouring-go. The design follows io_uring(7) and
-// Jens Axboe's liburing.
+//	W1  A completion without an error means that all of the write is on stable storage: every write carries RWF_DSYNC,
+//	    so the data and its durability are one request and cannot be reordered (trap 12).
+//	W2  Short and interrupted writes are finished before they complete; every other failure is reported, once.
+//	W3  Nothing is allocated for a write.
+//	W4  If the machine refuses io_uring, registration or O_DIRECT, the Writer works without it, and the report says
+//	    why (traps 18 and 20).
+//
+// The guarantees of the Reader:
+//
+//	R1  Fetch returns once every range has been in the page cache, is known to be unreadable, or the Reader is closed.
+//	R2  After Fetch or ReadAhead has returned, the Reader does not use the descriptor again: the caller may close it,
+//	    and its number may be given to another file.
+//	R3  Nothing is allocated for a read.
+//	R4  Long ranges are read in pieces. Several pieces are in flight, and they leave room for short reads.
+//	R5  Close ends in bounded time and wakes every waiter.
+//
+// The package works on Linux only. Elsewhere it compiles, and opening fails with ErrLinuxOnly.
 package iouring

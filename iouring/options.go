@@ -1,30 +1,56 @@
 package iouring
 
-// Mode chooses one of several ways.
+// Mode says whether to use a feature of the machine.
 type Mode int
 
-// The modes: Auto takes the best that works; On insists (an error where it does not work); Off never.
+// The modes.
 const (
-	ModeAuto Mode = iota
-	ModeOn
-	ModeOff
+	ModeAuto Mode = iota // use it if it works
+	ModeOn               // use it; if it does not work, opening fails
+	ModeOff              // do not use it
 )
 
-// Options say how to open a Writer or a Reader. The zero value takes the best that works.
-type Options struct {
-	Ring    Mode     // io_uring; Off uses system calls
-	Direct  Mode     // O_DIRECT
-	Depth   int      // writes in flight; 0: 8
-	Buffers [][]byte // memory that writes will come from; registered with the ring if the limits allow it
-	Park    bool     // of a Reader beside another: callers park at once, even one who reads alone, and it is of that depth or none
+func (m Mode) String() string {
+	switch m {
+	case ModeAuto:
+		return "auto"
+	case ModeOn:
+		return "on"
+	case ModeOff:
+		return "off"
+	}
+	return "invalid mode"
 }
 
-// Report says which ways of writing a Writer uses, and why none better.
-type Report struct {
-	Ring        bool   // io_uring, else system calls
-	Direct      bool   // O_DIRECT, else through the page cache with RWF_DSYNC
+// WriterOptions say how to open a Writer. The zero value takes the best that works.
+type WriterOptions struct {
+	Ring    Mode     // io_uring; ModeOff uses system calls
+	Direct  Mode     // O_DIRECT
+	Depth   int      // writes in flight; 0: 8
+	Buffers [][]byte // memory that writes will come from; it is registered with the ring if the limits allow it
+}
+
+// WriterReport says which ways of writing a Writer uses, and why none better.
+type WriterReport struct {
+	Ring        bool   // io_uring; if false, system calls
+	Direct      bool   // O_DIRECT; if false, through the page cache with RWF_DSYNC
 	FixedFile   bool   // the file is registered with the ring
 	FixedBuffer bool   // the buffers are registered with the ring
 	Block       int    // block size in bytes
-	Reason      string // one line: why not better; empty when everything is in use
+	Reason      string // one line: why nothing better is used; empty when everything is in use
+}
+
+// ReaderOptions say how to open a Reader. The zero value takes the best that works.
+type ReaderOptions struct {
+	Ring  Mode // io_uring; ModeOff uses system calls
+	Depth int  // reads in flight; 0: 128
+	// Park is for a Reader beside another one: every caller parks at once, even one that reads alone, and opening fails
+	// if there is no memory for a ring of Depth.
+	Park bool
+}
+
+// ReaderReport says how a Reader reads.
+type ReaderReport struct {
+	Ring   bool   // io_uring; if false, system calls
+	Reason string // one line: why there is no ring; empty with one
 }

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -14,39 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Every row of the decision table.
-func TestJudge(t *testing.T) {
-	want := func(v verdict, results ...int32) {
-		for _, res := range results {
-			if got := judge(res, 8192); got != v {
-				t.Errorf("result %d: %v, want %v", res, got, v)
-			}
-		}
-	}
-	want(verdictDone, 8192)
-	want(verdictMore, 1, 512, 4096, 8191)
-	want(verdictAgain, -int32(unix.EINTR), -int32(unix.EAGAIN), -int32(unix.ECANCELED))
-	want(verdictSpace, -int32(unix.ENOSPC), -int32(unix.EFBIG), -int32(unix.EDQUOT))
-	want(verdictFail, 0, 8193, math.MaxInt32, math.MinInt32)
-	for e := unix.Errno(1); e < 134; e++ {
-		switch e {
-		case unix.EINTR, unix.EAGAIN, unix.ECANCELED, unix.ENOSPC, unix.EFBIG, unix.EDQUOT:
-		default:
-			want(verdictFail, -int32(e))
-		}
-	}
-}
-
-// fakeQueue writes into memory, completes in any order, and lets a script say how each write ends.
+// fakeQueue writes into memory, completes in random order, and lets a test choose the result of each write.
 type fakeQueue struct {
 	file    []byte
 	rng     *rand.Rand
 	pushed  []call
 	landing []call
 	ready   []call
-	take    func(x call) int32 // the result of a write; nil: all of it
-	refuse  error              // what enter says
-	lose    bool               // after refusing, nothing completes any more
+	take    func(x call) int32 // returns the result of a write; nil: all of it
+	refuse  error              // the error of Enter
+	lose    bool               // after the error nothing completes
 	closed  bool
 }
 
@@ -54,13 +30,13 @@ func newFakeQueue(size int) *fakeQueue {
 	return &fakeQueue{file: make([]byte, size), rng: rand.New(rand.NewPCG(3, 4))}
 }
 
-func (q *fakeQueue) push(id uint64, off int64, buf []byte) {
+func (q *fakeQueue) Push(id uint64, off int64, buf []byte) {
 	q.pushed = append(q.pushed, call{id: id, off: off, buf: buf})
 }
 
-func (q *fakeQueue) pending() bool { return len(q.pushed) > 0 }
+func (q *fakeQueue) Pending() bool { return len(q.pushed) > 0 }
 
-func (q *fakeQueue) enter(need int) error {
+func (q *fakeQueue) Enter(need int) error {
 	if q.refuse != nil {
 		if !q.lose {
 			q.land(len(q.landing))
@@ -91,7 +67,7 @@ func (q *fakeQueue) land(n int) {
 	q.landing = q.landing[n:]
 }
 
-func (q *fakeQueue) pop() (uint64, int32, bool) {
+func (q *fakeQueue) Pop() (uint64, int32, bool) {
 	if len(q.ready) == 0 {
 		return 0, 0, false
 	}
@@ -100,17 +76,17 @@ func (q *fakeQueue) pop() (uint64, int32, bool) {
 	return x.id, x.res, true
 }
 
-func (q *fakeQueue) close() error { q.closed = true; return nil }
+func (q *fakeQueue) Close() error { q.closed = true; return nil }
 
-// fakeWriter is a writer over q that goes on at multiples of unit.
+// fakeWriter returns a Writer over q that continues short writes at multiples of unit.
 func fakeWriter(q queue, unit, depth int) *Writer {
 	w := newWriter(q, nil, 4096, depth)
 	w.unit, w.pause, w.drainLimit = unit, 0, 50*time.Millisecond
 	return w
 }
 
-// Short, interrupted and reordered writes are finished; what the file holds is what was written, and each tag comes once.
-// Proves D2 and trap 12: a short write is finished before it completes.
+// Short, interrupted and reordered writes are finished: the file holds what was written, and each tag completes once.
+// Proves W2 and trap 12: a short write is finished before it completes.
 func TestShortWrites(t *testing.T) {
 	for _, unit := range []int{1, 4096} {
 		const size = 1 << 20
@@ -160,7 +136,7 @@ func TestShortWrites(t *testing.T) {
 	}
 }
 
-// With O_DIRECT, of a block that was taken in part all is written again, from the block's start.
+// With O_DIRECT, a block of which only a part was written is written again as a whole.
 func TestShortWithinBlock(t *testing.T) {
 	q := newFakeQueue(1 << 16)
 	var seen []int64
@@ -176,13 +152,14 @@ func TestShortWithinBlock(t *testing.T) {
 	}
 	buf := memory(t, 4*4096)
 	do(t, fakeWriter(q, 4096, 2), Write{Off: 8192, Buf: buf})
-	if len(seen) != 3 || seen[0] != 8192 || seen[1] != 8192+4096 || seen[2] != 8192+4096 || !bytes.Equal(q.file[8192:8192+len(buf)], buf) {
+	same := bytes.Equal(q.file[8192:8192+len(buf)], buf)
+	if !same || len(seen) != 3 || seen[0] != 8192 || seen[1] != 8192+4096 || seen[2] != 8192+4096 {
 		t.Errorf("written at %v", seen)
 	}
 }
 
-// A write that gets nowhere ends, with what kept it.
-func TestNoProgress(t *testing.T) {
+// A write without progress ends with the error of its last try.
+func TestWriteWithoutProgress(t *testing.T) {
 	for want, res := range map[error]int32{unix.EAGAIN: -int32(unix.EAGAIN), io.ErrShortWrite: 512} {
 		q := newFakeQueue(4096)
 		n := 0
@@ -195,9 +172,9 @@ func TestNoProgress(t *testing.T) {
 	}
 }
 
-// A failed write is reported once, with its errno, and the others end well. Proves trap 10 as far as the device goes: an
+// A failed write is reported once, with its errno, and the others succeed. Proves trap 10 as far as the device goes: an
 // error ends the wait.
-func TestErrors(t *testing.T) {
+func TestFailedWriteReported(t *testing.T) {
 	for _, e := range []unix.Errno{unix.EIO, unix.ENOSPC, unix.EROFS, unix.ECANCELED, unix.EFAULT} {
 		q := newFakeQueue(1 << 16)
 		q.take = func(x call) int32 {
@@ -208,7 +185,8 @@ func TestErrors(t *testing.T) {
 		}
 		w := fakeWriter(q, 4096, 4)
 		buf := memory(t, 3*4096)
-		comps, err := w.Do([]Write{{Off: 0, Buf: buf[:4096]}, {Off: 4096, Buf: buf[4096:8192], Tag: 1}, {Off: 8192, Buf: buf[8192:], Tag: 2}}, 3, nil)
+		comps, err := w.Do([]Write{{Off: 0, Buf: buf[:4096]}, {Off: 4096, Buf: buf[4096:8192], Tag: 1},
+			{Off: 8192, Buf: buf[8192:], Tag: 2}}, 3, nil)
 		if err != nil || len(comps) != 3 {
 			t.Fatal(comps, err)
 		}
@@ -220,8 +198,8 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// A queue that fails: Do says so, and goes on saying it; Close waits for what is in flight all the same, before the caller
-// frees the memory.
+// If the queue fails, this and every later Do returns the error, and Close still waits for the writes in flight, before
+// the caller frees their memory.
 func TestQueueFails(t *testing.T) {
 	for _, lose := range []bool{false, true} {
 		q := newFakeQueue(1 << 16)
@@ -248,8 +226,8 @@ func TestQueueFails(t *testing.T) {
 	}
 }
 
-// What fails while Close drains is not kept quiet.
-func TestCloseReports(t *testing.T) {
+// Close reports writes that fail while it waits.
+func TestCloseReportsFailedWrites(t *testing.T) {
 	q := newFakeQueue(1 << 16)
 	q.take = func(call) int32 { return -int32(unix.EIO) }
 	w := fakeWriter(q, 4096, 4)
@@ -261,7 +239,7 @@ func TestCloseReports(t *testing.T) {
 	}
 }
 
-// Without RWF_DSYNC each write is followed by a sync, and the failure of either is the write's. Proves trap 12.
+// Without RWF_DSYNC each write is followed by a sync, and the write fails if either fails. Proves trap 12.
 func TestWithoutDsync(t *testing.T) {
 	for _, missing := range []unix.Errno{unix.EOPNOTSUPP, unix.ENOSYS} {
 		var log []string

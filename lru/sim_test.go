@@ -247,7 +247,7 @@ const tolerance = 0.005
 
 // The policy hits as often as ristretto alone, and more often than LRU if some pages are more frequent than others.
 // Ristretto samples in the order of its maps, so the test compares means of several runs. Proves U5.
-func TestHitRatioMatchesRistretto(t *testing.T) {
+func TestHitRatiosMatchRistretto(t *testing.T) {
 	length, runs := 300000, 3
 	if testing.Short() {
 		length, runs = 100000, 2

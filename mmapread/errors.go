@@ -14,8 +14,8 @@ var (
 	ErrUnsupported = errors.New("memory maps are supported on Linux only")
 )
 
-// sentinel is an error that errors.Is matches with every error of the same text, so that a package which does not import this one can declare
-// an equal error.
+// sentinel is an error that errors.Is matches with every error of the same text, so that a package which does not
+// import this one can declare an equal error.
 type sentinel string
 
 func (s sentinel) Error() string { return string(s) }

@@ -5,11 +5,12 @@ import (
 	"runtime/debug"
 )
 
-// addresser is what the runtime's panic for a fault outside the Go heap implements, beside error.
+// addresser is implemented by the runtime's panic for a fault outside the Go heap, beside error.
 type addresser interface{ Addr() uintptr }
 
-// Guard calls f and turns a fault on mapped memory into an error that wraps ErrFault. It costs a few nanoseconds, allocates nothing, and covers
-// the calling goroutine only. Other panics go on.
+// Guard calls f and returns its error. If f faults on mapped memory, Guard returns an error that wraps ErrFault; other
+// panics go on. Guard covers the calling goroutine only, costs a few nanoseconds, and allocates nothing unless f
+// faults.
 func Guard(f func() error) (err error) {
 	old := debug.SetPanicOnFault(true)
 	defer func() {
@@ -21,7 +22,7 @@ func Guard(f func() error) (err error) {
 	return f()
 }
 
-// asFault returns the error for a recovered panic, and panics on with any that is not a fault.
+// asFault returns the error for a recovered panic. It panics again if that is not a fault.
 func asFault(p any) error {
 	if a, ok := p.(addresser); ok {
 		return fmt.Errorf("%w: address %#x", ErrFault, a.Addr())

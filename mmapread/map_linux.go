@@ -13,34 +13,37 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// windowSize is how much of the file one window maps, in bytes: 1 GiB of address space costs nothing until touched.
+// windowSize is the number of bytes that one window maps. 1 GiB of address space costs nothing until it is touched.
 const windowSize = 1 << 30
 
-// refusal is how long no window is tried after the kernel had no room for one.
-const refusal = time.Second
+// refusedFor is how long no window is mapped after the kernel had no address space or memory for one.
+const refusedFor = time.Second
 
-// Map is a file mapped for reading. Safe for concurrent use, but for Close, which must come after the last use of
-// the Map and of every view taken from it.
+// Map is a file mapped for reading. Safe for concurrent use, but for Close, which must come after the last use of the
+// Map and of every view of it.
 type Map struct {
 	f      *os.File
-	whole  bool  // read as a whole, not here and there
-	window int64 // bytes a window maps, a multiple of the page size
+	whole  bool  // OpenWhole
+	window int64 // bytes that one window maps, a multiple of the page size
 
-	size    atomic.Int64                // file size last seen; where the file has become shorter since, looking is a fault (Guard)
-	windows atomic.Pointer[[]mmap.MMap] // replaced, never changed, under mu; nil once closed
+	size    atomic.Int64                // the file size last seen; a view may fault if the file was truncated since
+	windows atomic.Pointer[[]mmap.MMap] // the slice is replaced under mu and never changed; nil once closed
 	cold    cold
-	// refused is until when windows that are not mapped yet are not tried, in nanoseconds; written under mu. A stale one costs a try.
+	// refused is the time in nanoseconds until which no further window is mapped. Written under mu; a stale value costs
+	// a try.
 	refused atomic.Int64
 
 	mu        sync.Mutex
-	mapRegion func(f *os.File, n int, prot, flags int, off int64) (mmap.MMap, error) // seam
+	mapRegion func(f *os.File, n int, prot, flags int, off int64) (mmap.MMap, error) // seam for tests
 }
 
-// Open maps f, which must stay open until Close. Nothing is mapped before the first use. With a Fetcher, which may be nil, Warm brings cold blocks in, and
-// no more than these if the file is advised to be read at random (fadvise RANDOM).
+// Open maps f, which must stay open until Close. It maps each window on first use. fetch may be nil; with it, Warm
+// reads cold blocks. If the file is to be read in random order, advise the kernel so (fadvise RANDOM), or it reads more
+// than those blocks.
 func Open(f *os.File, fetch Fetcher) (*Map, error) { return open(f, windowSize, fetch) }
 
-// OpenWhole maps a file that is read as a whole and does not grow. f must stay open until Close. A View of it is warm.
+// OpenWhole maps a file that does not grow and is read from beginning to end. f must stay open until Close. View warms
+// each range itself.
 func OpenWhole(f *os.File, fetch Fetcher) (*Map, error) {
 	m, err := open(f, 1, fetch)
 	if err != nil {
@@ -48,7 +51,7 @@ func OpenWhole(f *os.File, fetch Fetcher) (*Map, error) {
 	}
 	m.window, m.whole = max(blockSize, (m.size.Load()+blockSize-1)&^(blockSize-1)), true
 	if fetch != nil {
-		// What the kernel would read ahead of each piece beside is in the way of the next. A hint.
+		// The kernel's own read ahead of each piece would delay the next piece. A hint.
 		_ = unix.Fadvise(m.cold.fd, 0, 0, unix.FADV_RANDOM)
 	}
 	return m, nil
@@ -57,7 +60,8 @@ func OpenWhole(f *os.File, fetch Fetcher) (*Map, error) {
 func open(f *os.File, window int64, fetch Fetcher) (*Map, error) {
 	m := &Map{f: f, window: window, mapRegion: mmap.MapRegion}
 	m.windows.Store(&[]mmap.MMap{})
-	m.cold.fetch, m.cold.fd = fetch, int(f.Fd()) // which also makes it a blocking one: rings refuse to wait for others
+	// Fd makes the file blocking: a ring does not wait for a non-blocking one.
+	m.cold.fetch, m.cold.fd = fetch, int(f.Fd())
 	m.cold.blocks.Store(&[]blocks{})
 	if _, err := m.statSize(); err != nil {
 		return nil, err
@@ -65,9 +69,10 @@ func open(f *os.File, window int64, fetch Fetcher) (*Map, error) {
 	return m, nil
 }
 
-// View returns bytes [off, off+n) of the file without copying, unless the range crosses a window's boundary. The
-// bytes must not be written to, stay valid until Close, and change only if that range of the file is written again. Where address space is
-// short they are a copy. Outside the file: ErrBounds. Reading the view may fault if the file is cut short: see Guard.
+// View returns bytes [off, off+n) of the file. The caller must not write to them. They stay valid until Close, and
+// change only if that range of the file is written again. They are a copy if the range crosses the boundary of a window
+// or address space is short. A range outside the file is an error that wraps ErrBounds. Reading a view may fault if the
+// file is truncated: see Guard.
 func (m *Map) View(off int64, n int) ([]byte, error) {
 	if off < 0 || n < 0 || off > m.size.Load()-int64(n) {
 		if err := m.viewSlow(off, n); err != nil {
@@ -93,32 +98,32 @@ func (m *Map) View(off int64, n int) ([]byte, error) {
 		return m.viewCopy(off, n)
 	}
 	if m.whole {
-		_, _ = m.Warm([]Range{{Off: off, Len: n}}) // what it cannot bring in is found out by whoever touches it
+		_, _ = m.Warm([]Range{{Off: off, Len: n}}) // touching the view shows an error
 	}
 	return w[at : at+int64(n) : at+int64(n)], nil
 }
 
-// viewSlow looks whether the file has grown over the range since its size was last read.
+// viewSlow checks whether the file has grown over the range since its size was last read.
 func (m *Map) viewSlow(off int64, n int) error {
 	if m.windows.Load() == nil {
 		return ErrClosed
 	}
 	if off < 0 || n < 0 {
-		return fmt.Errorf("view of %d bytes at offset %d: %w", n, off, ErrBounds)
+		return fmt.Errorf("view %d bytes at offset %d: %w", n, off, ErrBounds)
 	}
 	size, err := m.statSize()
 	if err != nil {
 		return err
 	}
 	if off > size-int64(n) {
-		return fmt.Errorf("view of %d bytes at offset %d of a file of %d: %w", n, off, size, ErrBounds)
+		return fmt.Errorf("view %d bytes at offset %d of a file of %d: %w", n, off, size, ErrBounds)
 	}
 	return nil
 }
 
 // viewAcross copies a range that lies in more than one window.
 func (m *Map) viewAcross(off int64, n int) ([]byte, error) {
-	buf := make([]byte, 0, n) // within the file, so bounded by it
+	buf := make([]byte, 0, n) // n is limited by the size of the file
 	for len(buf) < n {
 		at := off + int64(len(buf))
 		part, err := m.View(at, int(min(int64(n-len(buf)), m.window-at%m.window)))
@@ -132,23 +137,23 @@ func (m *Map) viewAcross(off int64, n int) ([]byte, error) {
 	return buf, nil
 }
 
-// viewCopy reads a range for which there is no map.
+// viewCopy reads a range whose window cannot be mapped.
 func (m *Map) viewCopy(off int64, n int) ([]byte, error) {
 	if err := roomFor(n); err != nil {
-		return nil, fmt.Errorf("view of %d bytes at offset %d: %w", n, off, err)
+		return nil, fmt.Errorf("view %d bytes at offset %d: %w", n, off, err)
 	}
-	_, _ = m.Warm([]Range{{Off: off, Len: n}}) // so as not to wait for the disk in the system call
-	buf := make([]byte, n)                     // within the file, so bounded by it
+	_, _ = m.Warm([]Range{{Off: off, Len: n}}) // so that the system call does not wait for the disk
+	buf := make([]byte, n)                     // n is limited by the size of the file
 	if got, err := m.f.ReadAt(buf, off); got < n {
-		return nil, fmt.Errorf("view of %d bytes at offset %d: %w: %w", n, off, ErrFault, err)
+		return nil, fmt.Errorf("view %d bytes at offset %d: %w: %w", n, off, ErrFault, err)
 	}
 	return buf, nil
 }
 
-// roomFor reports whether there is address space for n bytes on the heap. The runtime ends the process where there is none, which is not
-// unlikely where a map has been refused.
+// roomFor checks that there is address space for n bytes on the heap. Without it the runtime would end the process,
+// which is likely after the kernel has refused a map.
 func roomFor(n int) error {
-	const small, arena = 1 << 20, 64 << 20 // the runtime takes address space by arenas
+	const small, arena = 1 << 20, 64 << 20 // the runtime reserves address space in arenas
 	if n < small {
 		return nil
 	}
@@ -168,7 +173,7 @@ func (m *Map) statSize() (int64, error) {
 	return fi.Size(), nil
 }
 
-// windowAt returns window i, mapped; nil if it cannot be mapped now.
+// windowAt returns window i and maps it if necessary; nil if it cannot be mapped now.
 func (m *Map) windowAt(i int) (mmap.MMap, error) {
 	ws := m.windows.Load()
 	if ws == nil {
@@ -183,7 +188,8 @@ func (m *Map) windowAt(i int) (mmap.MMap, error) {
 	return m.addWindow(i)
 }
 
-// addWindow maps window i, unless another goroutine has done so meanwhile. Where address space is short there is none, for a while.
+// addWindow maps window i, unless another goroutine has done so. If address space is short it returns nil, and no
+// window is tried for a while.
 func (m *Map) addWindow(i int) (mmap.MMap, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -196,14 +202,14 @@ func (m *Map) addWindow(i int) (mmap.MMap, error) {
 	}
 	w, err := m.mapRegion(m.f, int(m.window), mmap.RDONLY, 0, int64(i)*m.window)
 	if errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EAGAIN) {
-		m.refused.Store(time.Now().Add(refusal).UnixNano())
+		m.refused.Store(time.Now().Add(refusedFor).UnixNano())
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("map %s at offset %d: %w", m.f.Name(), int64(i)*m.window, err)
 	}
 	if m.whole && m.cold.fetch == nil {
-		// Each fault would bring in a few pages only. What cannot be brought in is found out by whoever reads it.
+		// Without this each fault would read a few pages only. Reading the map shows an error.
 		_ = unix.Madvise(w, unix.MADV_POPULATE_READ)
 	} else if !m.whole {
 		if err := unix.Madvise(w, unix.MADV_RANDOM); err != nil {
@@ -223,7 +229,7 @@ func (m *Map) addWindow(i int) (mmap.MMap, error) {
 	return w, nil
 }
 
-// Holds reports whether b, which is not empty, lies in the map. Safe for concurrent use.
+// Holds reports whether b, which is not empty, lies in the map.
 func (m *Map) Holds(b []byte) bool {
 	ws := m.windows.Load()
 	if ws == nil {
@@ -238,8 +244,8 @@ func (m *Map) Holds(b []byte) bool {
 	return false
 }
 
-// Drop makes the map forget the pages of a range of the file, so that they are read anew. Before a range is written
-// again its pages must be dropped here and in the page cache (fadvise DONTNEED). off and n are multiples of 4 KiB.
+// Drop unmaps the pages of a range of the file, so that they are read anew. Before a range is written again, its pages
+// must be dropped here and in the page cache (fadvise DONTNEED). off and n are multiples of 4 KiB.
 func (m *Map) Drop(off, n int64) error {
 	m.setCold(off, n)
 	return m.eachMapped(off, n, func(b []byte) error { return unix.Madvise(b, unix.MADV_DONTNEED) })
@@ -260,7 +266,7 @@ func (m *Map) eachMapped(off, n int64, f func(b []byte) error) error {
 		part := min(n, m.window-at)
 		if i < len(*ws) && (*ws)[i] != nil {
 			if err := f((*ws)[i][at : at+part]); err != nil {
-				return fmt.Errorf("map of %s at offset %d: %w", m.f.Name(), off, err)
+				return fmt.Errorf("change map of %s at offset %d: %w", m.f.Name(), off, err)
 			}
 		}
 		off, n = off+part, n-part
@@ -268,7 +274,7 @@ func (m *Map) eachMapped(off, n int64, f func(b []byte) error) error {
 	return nil
 }
 
-// Close unmaps everything. Views are invalid from then on; a second Close does nothing.
+// Close unmaps everything. All views are invalid afterwards. A second Close does nothing.
 func (m *Map) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

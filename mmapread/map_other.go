@@ -7,41 +7,41 @@ import "os"
 // Map is not available on this platform.
 type Map struct{}
 
-// Open returns ErrUnsupported.
+// Open fails with ErrUnsupported.
 func Open(*os.File, Fetcher) (*Map, error) { return nil, ErrUnsupported }
 
 // OpenWhole fails with ErrUnsupported.
 func OpenWhole(*os.File, Fetcher) (*Map, error) { return nil, ErrUnsupported }
 
-// View returns ErrUnsupported.
+// View fails with ErrUnsupported.
 func (*Map) View(int64, int) ([]byte, error) { return nil, ErrUnsupported }
 
-// Holds reports false.
+// Holds returns false.
 func (*Map) Holds([]byte) bool { return false }
 
-// Drop returns ErrUnsupported.
+// Drop fails with ErrUnsupported.
 func (*Map) Drop(int64, int64) error { return ErrUnsupported }
 
 // Close does nothing.
 func (*Map) Close() error { return nil }
 
-// Warm returns ErrUnsupported.
+// Warm fails with ErrUnsupported.
 func (*Map) Warm([]Range) (int, error) { return 0, ErrUnsupported }
 
-// IsWarm reports true.
+// IsWarm returns true.
 func (*Map) IsWarm(Range) bool { return true }
 
 // ReadAhead does nothing.
 func (*Map) ReadAhead([]Range) {}
 
-// Doubt reports false.
+// Doubt returns false.
 func (*Map) Doubt() bool { return false }
 
-// Counts says nothing.
+// Counts returns zeros.
 func (*Map) Counts() Counts { return Counts{} }
 
-// Protect returns ErrUnsupported.
+// Protect fails with ErrUnsupported.
 func (*Map) Protect(int64, int64) error { return ErrUnsupported }
 
-// Unprotect returns ErrUnsupported.
+// Unprotect fails with ErrUnsupported.
 func (*Map) Unprotect(int64, int64) error { return ErrUnsupported }

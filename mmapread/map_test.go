@@ -44,6 +44,7 @@ func noise(n int) []byte {
 	return b
 }
 
+// View returns exactly the bytes of ranges within the file, and ErrBounds for others.
 func TestViewBounds(t *testing.T) {
 	content := noise(3*testWindow + 100)
 	_, m := openTest(t, content)
@@ -71,6 +72,7 @@ func TestViewBounds(t *testing.T) {
 	}
 }
 
+// Views cover the file as it grows.
 func TestViewSeesGrowth(t *testing.T) {
 	f, m := openTest(t, nil)
 	if _, err := m.View(0, 1); !errors.Is(err, ErrBounds) {
@@ -88,7 +90,7 @@ func TestViewSeesGrowth(t *testing.T) {
 			t.Fatalf("after growth %d: %v", i, err)
 		}
 	}
-	// A file that grows by truncation, then is written, shows the written bytes through windows made before.
+	// After the file has grown by Truncate, bytes that are written there show in windows that were mapped before.
 	if err := f.Truncate(int64(len(content)) + 4096); err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +106,7 @@ func TestViewSeesGrowth(t *testing.T) {
 	}
 }
 
-// A file cut short under the map is an error from the call that reads it, and the process lives.
+// If the file is truncated under the map, the call that reads it returns an error, and the process lives (X2).
 func TestTruncatedUnderMap(t *testing.T) {
 	f, m := openTest(t, noise(3*testWindow))
 	var sum byte
@@ -138,6 +140,7 @@ func TestTruncatedUnderMap(t *testing.T) {
 	_ = Guard(func() error { panic("mine") })
 }
 
+// Many goroutines view random ranges while the file grows.
 func TestConcurrentViews(t *testing.T) {
 	content := noise(16 * testWindow)
 	f, m := openTest(t, content[:testWindow])
@@ -148,7 +151,8 @@ func TestConcurrentViews(t *testing.T) {
 			for range 2000 {
 				off, n := r.Int64N(int64(len(content))), r.IntN(2000)
 				got, err := m.View(off, n)
-				if err == nil && !bytes.Equal(got, content[off:off+int64(n)]) || err != nil && !errors.Is(err, ErrBounds) {
+				wrong := err == nil && !bytes.Equal(got, content[off:off+int64(n)])
+				if wrong || err != nil && !errors.Is(err, ErrBounds) {
 					t.Errorf("View(%d, %d): wrong bytes or %v", off, n, err)
 					return
 				}
@@ -166,6 +170,7 @@ func TestConcurrentViews(t *testing.T) {
 	}
 }
 
+// Drop and Close work on a map with views; afterwards every call fails with ErrClosed.
 func TestCloseAndDrop(t *testing.T) {
 	f, m := openTest(t, noise(2*testWindow))
 	if _, err := m.View(0, 10); err != nil {
@@ -192,7 +197,7 @@ func TestCloseAndDrop(t *testing.T) {
 	if _, err := f.Stat(); err != nil {
 		t.Fatalf("Close closed the file: %v", err)
 	}
-	// The default window maps past the end of a small file.
+	// A window of the default size maps past the end of a small file.
 	d, err := Open(f, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -7,11 +7,12 @@ import (
 	"pagecache/segments/format"
 )
 
-// mark is a batch marker: a beginning (begin is zero) or an end that names its beginning.
+// mark is a batch marker: a beginning, whose begin is 0, or an end, whose begin is the LSN of its beginning.
 type mark struct{ lsn, begin format.LSN }
 
-// cutBatches returns where a log with these markers, whose valid messages end at tip, must end so that every batch is
-// whole or absent: at the earliest beginning without an end, or earlier, if that would cut another batch in two.
+// cutBatches returns the LSN at which a log with these markers, whose valid messages end at tip, must end so that
+// every batch is whole or absent. It is the earliest beginning without an end, or an earlier one if the cut would
+// split its batch.
 func cutBatches(marks []mark, tip format.LSN) format.LSN {
 	if len(marks) == 0 {
 		return tip
@@ -26,7 +27,7 @@ func cutBatches(marks []mark, tip format.LSN) format.LSN {
 			ends[m.begin] = min(e, m.lsn)
 		}
 	}
-	// From the last beginning to the first: the cut only moves down, past batches that are dropped whole.
+	// From the last beginning to the first: the cut only moves down, past batches that are discarded whole.
 	cut := tip
 	for _, b := range slices.Backward(begins) {
 		if b < cut && ends[b] >= cut {

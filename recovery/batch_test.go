@@ -7,8 +7,8 @@ import (
 	"pagecache/segments/format"
 )
 
-// trap 1: a batch is whole or absent.
-func TestBatches(t *testing.T) {
+// Proves V2, trap 1.
+func TestBatchIsWholeOrAbsent(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		run  func(b *builder) (end format.LSN)
@@ -96,8 +96,8 @@ func TestBatches(t *testing.T) {
 	}
 }
 
-// Ids never go back: a counter in a batch that is dropped still counts.
-func TestCountersBeyondTheCut(t *testing.T) {
+// Ids never repeat: a counter in a batch that is cut off still counts.
+func TestCounterInDiscardedBatchCounts(t *testing.T) {
 	b := newBuilder().open(0, 0, format.SegmentStateInUse)
 	b.counter(1000)
 	b.put(format.KindMeta, format.MetaPage, []byte{0})
@@ -121,18 +121,18 @@ func TestCountersBeyondTheCut(t *testing.T) {
 	}
 }
 
-// A batch that was known to be stable cannot be open.
-func TestStableOpenBatch(t *testing.T) {
+// The end of a stable batch cannot be missing.
+func TestStableOpenBatchIsAnError(t *testing.T) {
 	b := newBuilder().open(0, 0, format.SegmentStateInUse)
 	b.begin()
 	b.pages(2, 100)
 	b.known(b.lsn() - 1)
 	b.block()
-	wantCorrupt(t, b.file, b.options(), "batch")
+	wantCorrupt(t, b.file, b.options(), stableOpenBatch)
 }
 
-// cutByFixpoint is the rule as it is written: the earliest beginning without an end, then whatever that cuts, until
-// nothing changes.
+// cutByFixpoint computes cutBatches by its definition: the earliest beginning without an end, then the earliest
+// beginning of a batch that this cut splits, until nothing changes.
 func cutByFixpoint(marks []mark, tip format.LSN) format.LSN {
 	end := func(b format.LSN) format.LSN {
 		for _, m := range marks {
@@ -154,7 +154,7 @@ func cutByFixpoint(marks []mark, tip format.LSN) format.LSN {
 	return cut
 }
 
-func TestCutAgainstRule(t *testing.T) {
+func TestCutBatchesMatchesItsDefinition(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
 	for range 20000 {
 		var marks []mark

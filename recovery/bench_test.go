@@ -16,8 +16,8 @@ func BenchmarkScan(b *testing.B) {
 			messages := 0
 			for i := range c.segments {
 				seg := f[i*c.segment:][:c.segment]
-				h := format.SegmentHeader{State: format.SegmentStateInUse, SegmentSize: c.segment, BlockSize: 512, Generation: 1,
-					Base: format.LSN(i * c.segment), Stable: format.NoLSN, Slot: format.SegmentID(i)}
+				h := format.SegmentHeader{State: format.SegmentStateInUse, SegmentSize: c.segment, BlockSize: 512,
+					Generation: 1, Base: format.LSN(i * c.segment), Stable: format.NoLSN, Slot: format.SegmentID(i)}
 				h.Put(seg)
 				seed := format.MakeSeed(testStore, 1, h.Slot)
 				n := format.HeaderSize + c.value

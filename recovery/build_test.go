@@ -28,7 +28,7 @@ type builder struct {
 	base   format.LSN
 	pos    int // in the segment
 	stable format.LSN
-	want   []Message // what Apply must give
+	want   []Message // what Apply must return
 }
 
 func newBuilder() *builder { return &builder{gen: 1, stable: format.NoLSN} }
@@ -44,8 +44,8 @@ func (b *builder) open(slot int, base format.LSN, state format.SegmentState) *bu
 }
 
 func (b *builder) header(state format.SegmentState) {
-	format.SegmentHeader{State: state, SegmentSize: testSize, BlockSize: 512, Generation: b.gen, Base: b.base, Stable: b.stable,
-		Slot: b.slot}.Put(b.file[b.at(0):])
+	format.SegmentHeader{State: state, SegmentSize: testSize, BlockSize: 512, Generation: b.gen, Base: b.base,
+		Stable: b.stable, Slot: b.slot}.Put(b.file[b.at(0):])
 }
 
 func (b *builder) at(pos int) int        { return int(b.slot)*testSize + pos }
@@ -67,7 +67,8 @@ func (b *builder) put(k format.Kind, page format.PageID, body []byte) format.LSN
 	format.PutCRC(msg, w, b.seed())
 	format.PutWord(msg, w)
 	if k != format.KindFailed && k != format.KindBatchBegin && k != format.KindBatchEnd {
-		m := Message{Kind: k, LSN: lsn, Page: page, Ptr: format.DiskPtr{Off: b.offset(), Len: uint32(n), Blob: k.Blob()}}
+		ptr := format.DiskPtr{Off: b.offset(), Len: uint32(n), Blob: k.Blob()}
+		m := Message{Kind: k, LSN: lsn, Page: page, Ptr: ptr}
 		if keepsBody(k) {
 			m.Body = body
 		}
@@ -84,7 +85,7 @@ func (b *builder) pad(n int) {
 	b.wrote(n)
 }
 
-// block pads up to the next block of 512 bytes, and calls all of it stable.
+// block pads up to the next block of 512 bytes, and makes everything up to there known-stable.
 func (b *builder) block() {
 	n := -b.pos & 511
 	if n > 0 && n < format.HeaderSize {
@@ -96,7 +97,7 @@ func (b *builder) block() {
 	b.known(b.lsn() - 1)
 }
 
-// fill pads up to the segment's end.
+// fill pads up to the segment's end, and makes everything up to there known-stable.
 func (b *builder) fill() {
 	if n := b.left(); n >= format.HeaderSize {
 		b.pad(n)
@@ -105,7 +106,7 @@ func (b *builder) fill() {
 	b.known(b.lsn() - 1)
 }
 
-// page writes n appends of the given body length.
+// pages writes n appends of the given body length.
 func (b *builder) pages(n, length int) {
 	for i := range n {
 		body := bytes.Repeat([]byte{byte(i + 1)}, length)
@@ -160,7 +161,7 @@ func equal(a, b []Message) bool {
 	return true
 }
 
-// scanned scans and checks that the log ends at end and holds what was written below it.
+// scanned scans, and checks that the log ends at end and holds the messages written below it.
 func (b *builder) scanned(t testing.TB, o Options, end format.LSN) *Result {
 	t.Helper()
 	r, err := Scan(b.file, o)
@@ -171,7 +172,7 @@ func (b *builder) scanned(t testing.TB, o Options, end format.LSN) *Result {
 		t.Fatalf("the log ends at %v (%s), want %v", r.End, r.Why, end)
 	}
 	if got, want := collect(t, r), upTo(b.want, end); !equal(got, want) {
-		t.Fatalf("Apply gave %d messages, want %d:\n%+v\n%+v", len(got), len(want), got, want)
+		t.Fatalf("Apply returned %d messages, want %d:\n%+v\n%+v", len(got), len(want), got, want)
 	}
 	return r
 }

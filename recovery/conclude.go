@@ -67,8 +67,8 @@ func (s *scanner) explain(at stop) stop {
 	return at
 }
 
-// lostSlot returns the slot that held, or may have held, the segment with the given base, and the error in its header.
-// The error is nil if no slot has a corrupt header.
+// lostSlot returns the slot that held, or may have held, the segment with the given base, and the error in its
+// header. The error is nil if no slot has a corrupt header.
 func (s *scanner) lostSlot(base format.LSN) (format.SegmentID, error) {
 	if len(s.res.Corrupt) == 0 {
 		return 0, nil
@@ -81,21 +81,22 @@ func (s *scanner) lostSlot(base format.LSN) (format.SegmentID, error) {
 	return s.res.Corrupt[0], s.firstCorrupt
 }
 
-// conclude decides where the log ends and fills in the result.
+// conclude decides where the log ends and completes the result.
 func (s *scanner) conclude() error {
 	r := s.res
 	at := s.findStop()
-	r.Tip, r.Stable = at.lsn, s.stable
+	r.Tip, r.End, r.Stable = at.lsn, at.lsn, s.stable
 	s.missing += s.missingBelow()
 	if r.Tip > s.stable && s.missing+s.o.Recycled != r.Recycled {
 		recycled := int64(r.Recycled) - int64(s.o.Recycled)
-		return s.corrupt(s.lost(), fmt.Sprintf("%d segments are missing, but %d were recycled", s.missing, recycled))
+		return s.corrupt(s.lost(), fmt.Sprintf("segments missing: %d, recycled: %d", s.missing, recycled))
 	}
 	r.End = cutBatches(s.marks(), r.Tip)
+	// If the log ends at the base of a segment, that segment may have been opened but not written to.
+	segmentBegins := s.o.End%format.LSN(s.size) == 0
 	d := decide(facts{
-		clean: s.o.Clean,
-		// A segment that was opened, but not written to, counts as its base.
-		atEnd:    r.Tip == s.o.End || r.Tip == s.o.End+format.SegmentHeaderSize && s.o.End%format.LSN(s.size) == 0,
+		clean:    s.o.Clean,
+		atEnd:    r.Tip == s.o.End || r.Tip == s.o.End+format.SegmentHeaderSize && segmentBegins,
 		known:    r.Tip <= s.stable,
 		rest:     at.rest,
 		open:     r.End < r.Tip,
@@ -130,9 +131,9 @@ func (s *scanner) missingBelow() (n uint64) {
 
 // lost returns the place of a segment that is missing although it was not recycled, as far as that can be determined.
 func (s *scanner) lost() stop {
-	at := stop{lsn: format.NoLSN, why: errMissing}
+	at := stop{lsn: format.NoLSN}
 	if s.lastHole > 0 {
-		at.lsn = s.firstHole
+		at.lsn, at.why = s.firstHole, errMissing
 	}
 	if len(s.res.Corrupt) > 0 {
 		at.place, at.why = s.placeOf(s.res.Corrupt[0], 0), s.firstCorrupt
@@ -140,8 +141,8 @@ func (s *scanner) lost() stop {
 	return at
 }
 
-// marks returns the batch markers below Tip. It leaves out a beginning that is stable and lies below a recycled segment:
-// its end may have been in that segment, and no stable message belongs to an open batch.
+// marks returns the batch markers below Tip. It leaves out a beginning that is stable and lies below a recycled
+// segment: its end may have been in that segment, and no stable message belongs to an open batch.
 func (s *scanner) marks() (marks []mark) {
 	for _, i := range s.chain {
 		if s.slots[i].base >= s.res.Tip {

@@ -1,25 +1,25 @@
 package recovery
 
-// facts are what is known about the place where the valid messages end.
+// facts describe the place where the valid messages end.
 type facts struct {
 	clean    bool // the superblock says that the store was closed cleanly
-	atEnd    bool // the valid messages end where the superblock says (looked at only if clean)
-	known    bool // the end lies at or below the known-stable LSN
-	rest     bool // something was written at or after the end
+	atEnd    bool // the valid messages end where the superblock says (used only if clean)
+	known    bool // the place lies at or below the known-stable LSN
+	rest     bool // something was written at or after the place
 	open     bool // batches without an end are cut off
-	cutKnown bool // that cut lies at or below the known-stable LSN (looked at only if open)
+	cutKnown bool // the cut lies at or below the known-stable LSN (used only if open)
 }
 
-// verdict is what becomes of a log.
+// verdict is the decision on a log.
 type verdict uint8
 
 const (
-	verdictEnd     verdict = iota + 1 // the log ends there and nothing was lost
-	verdictTorn                       // the log ends there; what follows was never acknowledged
-	verdictCorrupt                    // acknowledged data is damaged
+	verdictEnd     verdict = iota + 1 // the log ends there, and nothing was lost
+	verdictTorn                       // the log ends there; the data after it was never acknowledged
+	verdictCorrupt                    // acknowledged data is corrupt
 )
 
-// want is what a row of the table asks of a fact.
+// want is the value of a fact that a row of the table requires.
 type want uint8
 
 const (
@@ -30,26 +30,39 @@ const (
 
 func (w want) matches(b bool) bool { return w == either || (w == yes) == b }
 
-// row is one line of the decision table.
+// row is a row of the decision table.
 type row struct {
 	clean, atEnd, known, rest, open, cutKnown want
 	verdict                                   verdict
 	label                                     string
 }
 
-// table is rule 10: exactly one row matches any facts.
+// The labels of table.
+const (
+	notAtCleanEnd    = "the store was closed cleanly, but the log ends elsewhere"
+	stableBeyondEnd  = "the log was known to be stable beyond its clean end"
+	stableOpenBatch  = "a batch without an end lies below the known-stable LSN"
+	cleanOpenBatch   = "closed cleanly with a batch open; the batch is discarded"
+	cleanEnd         = "closed cleanly"
+	endsBelowStable  = "the valid messages end at or below the known-stable LSN"
+	openBatch        = "a batch was open; it is discarded"
+	tornTail         = "torn tail; it is discarded"
+	endOfTheMessages = "nothing follows the last message"
+)
+
+// table is rule 10. For all facts, exactly one row matches.
 var table = [...]row{
 	// clean atEnd known rest  open  cutKnown
-	{yes, no, either, either, either, either, verdictCorrupt, "the store was closed cleanly, but the log does not end where it did then"},
-	{yes, yes, yes, either, either, either, verdictCorrupt, "the log was known to be stable beyond its clean end"},
-	{yes, yes, no, either, yes, yes, verdictCorrupt, "a batch without an end lies below what was known to be stable"},
-	{yes, yes, no, either, yes, no, verdictTorn, "closed cleanly with a batch open; the batch is dropped"},
-	{yes, yes, no, either, no, either, verdictEnd, "closed cleanly"},
-	{no, either, yes, either, either, either, verdictCorrupt, "damage below what was known to be stable"},
-	{no, either, no, either, yes, yes, verdictCorrupt, "a batch without an end lies below what was known to be stable"},
-	{no, either, no, either, yes, no, verdictTorn, "a batch was open; it is dropped"},
-	{no, either, no, yes, no, either, verdictTorn, "torn tail; it is dropped"},
-	{no, either, no, no, no, either, verdictEnd, "nothing follows the last message"},
+	{yes, no, either, either, either, either, verdictCorrupt, notAtCleanEnd},
+	{yes, yes, yes, either, either, either, verdictCorrupt, stableBeyondEnd},
+	{yes, yes, no, either, yes, yes, verdictCorrupt, stableOpenBatch},
+	{yes, yes, no, either, yes, no, verdictTorn, cleanOpenBatch},
+	{yes, yes, no, either, no, either, verdictEnd, cleanEnd},
+	{no, either, yes, either, either, either, verdictCorrupt, endsBelowStable},
+	{no, either, no, either, yes, yes, verdictCorrupt, stableOpenBatch},
+	{no, either, no, either, yes, no, verdictTorn, openBatch},
+	{no, either, no, yes, no, either, verdictTorn, tornTail},
+	{no, either, no, no, no, either, verdictEnd, endOfTheMessages},
 }
 
 func (r *row) matches(f facts) bool {
@@ -57,12 +70,12 @@ func (r *row) matches(f facts) bool {
 		r.open.matches(f.open) && r.cutKnown.matches(f.cutKnown)
 }
 
-// decide looks f up in the table.
+// decide returns the row that matches f.
 func decide(f facts) *row {
 	for i := range table {
 		if table[i].matches(f) {
 			return &table[i]
 		}
 	}
-	panic("recovery: no row of the decision table matches") // TestDecisionTable tries every combination
+	panic("recovery: no row of the decision table matches") // TestDecisionTable tries all facts
 }

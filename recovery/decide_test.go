@@ -2,7 +2,7 @@ package recovery
 
 import "testing"
 
-// proves rule 10: exactly one row of the table speaks for every combination of facts.
+// Exactly one row of the table matches each combination of facts. Proves V1, rule 10.
 func TestDecisionTable(t *testing.T) {
 	used := make([]int, len(table))
 	for bits := range 1 << 6 {
@@ -20,7 +20,7 @@ func TestDecisionTable(t *testing.T) {
 		}
 		got := decide(f).verdict
 		if f.known && got != verdictCorrupt {
-			t.Errorf("%+v: stable data is dropped", f)
+			t.Errorf("%+v: stable data is discarded", f)
 		}
 		if f.clean && !f.atEnd && got != verdictCorrupt {
 			t.Errorf("%+v: a clean log has no torn tail", f)

@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"errors"
+	"slices"
 	"strings"
 )
 
@@ -16,31 +17,40 @@ type CorruptError struct {
 	Err    error  // the error that revealed the corruption; may be nil
 }
 
-// Error returns the file, the known parts of the place, the reason and the cause. It states each of them once: it omits
-// the reason if the text of Err contains it, and Err if the reason contains its text.
+// Error returns the file, the known parts of the place, the reason and the text of Err. It states each of them once: if
+// reason and Err contain one another it omits the shorter one, and it removes the file from the text of Err.
 func (e *CorruptError) Error() string {
-	var where, why []string
-	if e.File != "" {
-		where = append(where, e.File)
+	parts := []string{ErrCorrupt.Error(), e.where()}
+	switch cause := e.cause(); {
+	case strings.Contains(cause, e.Reason):
+		parts = append(parts, cause)
+	case strings.Contains(e.Reason, cause):
+		parts = append(parts, e.Reason)
+	default:
+		parts = append(parts, e.Reason, cause)
 	}
-	if place := e.Place.String(); place != "" {
-		where = append(where, place)
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ": ")
+}
+
+// where returns the file and the known parts of the place, or an empty text.
+func (e *CorruptError) where() string {
+	place := e.Place.String()
+	if e.File == "" || place == "" {
+		return e.File + place
 	}
-	cause := ""
-	if e.Err != nil {
-		cause = e.Err.Error()
+	return e.File + ", " + place
+}
+
+// cause returns the text of Err without the file, or an empty text.
+func (e *CorruptError) cause() string {
+	if e.Err == nil {
+		return ""
 	}
-	if e.Reason != "" && !strings.Contains(cause, e.Reason) {
-		why = append(why, e.Reason)
+	text := e.Err.Error()
+	if e.File == "" {
+		return text
 	}
-	if cause != "" && (!strings.Contains(e.Reason, cause) || len(why) == 0) {
-		why = append(why, cause)
-	}
-	parts := []string{ErrCorrupt.Error()}
-	if len(where) > 0 {
-		parts = append(parts, strings.Join(where, ", "))
-	}
-	return strings.Join(append(parts, why...), ": ")
+	return strings.ReplaceAll(strings.TrimPrefix(text, e.File+": "), " "+e.File+":", ":") // as in "open FILE: cause"
 }
 
 // Unwrap returns ErrCorrupt and Err.

@@ -8,8 +8,8 @@ import (
 	"pagecache/segments/format"
 )
 
-// FuzzScan changes a log of four slots, repairs the checksums that the change breaks (so that what is behind them is reached),
-// and scans. proves rule 12.
+// FuzzScan changes a log of four slots, repairs the checksums that the change breaks (so that the checks behind them
+// are reached), and scans. Proves V4, rule 12.
 func FuzzScan(f *testing.F) {
 	f.Add([]byte{}, false, int64(0))
 	f.Add([]byte{0, 0, 70, 1, 0, 1, 32, 9}, true, int64(0))
@@ -55,12 +55,15 @@ func FuzzScan(f *testing.F) {
 	})
 }
 
-// repair makes the checksums of a segment's header, and of its messages as far as they hang together, right.
+// repair corrects the checksums of a segment's header and of its messages, up to the first invalid length.
 func repair(f file, slot int) {
 	seg := f[slot*testSize : (slot+1)*testSize]
-	h := format.SegmentHeader{State: format.SegmentState(seg[14]), SegmentSize: testSize, BlockSize: 512,
-		Generation: format.Generation(binary.LittleEndian.Uint64(seg[24:])), Base: format.LSN(binary.LittleEndian.Uint64(seg[32:])),
-		Stable: format.LSN(binary.LittleEndian.Uint64(seg[40:])), Slot: format.SegmentID(slot)}
+	h := format.SegmentHeader{
+		State: format.SegmentState(seg[14]), SegmentSize: testSize, BlockSize: 512, Slot: format.SegmentID(slot),
+		Generation: format.Generation(binary.LittleEndian.Uint64(seg[24:])),
+		Base:       format.LSN(binary.LittleEndian.Uint64(seg[32:])),
+		Stable:     format.LSN(binary.LittleEndian.Uint64(seg[40:])),
+	}
 	h.Put(seg)
 	seed := format.MakeSeed(testStore, h.Generation, h.Slot)
 	for pos := format.SegmentHeaderSize; len(seg)-pos >= format.HeaderSize; {

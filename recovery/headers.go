@@ -13,30 +13,30 @@ import (
 )
 
 const (
-	// maxProbedZero bounds how many never-written slots are searched for evidence: only a few are kept ahead.
+	// maxProbedZero is the number of never-written slots that are searched for evidence. The engine keeps only a few.
 	maxProbedZero = 16
-	// maxProbeGenerations bounds how many generations a slot without a valid header is tried with.
+	// maxProbeGenerations is the number of generations that are tried for a slot without a valid header.
 	maxProbeGenerations = 64
-	// olderGenerations is how far below a generation that was seen others are tried.
+	// olderGenerations is the number of generations below each one seen that are tried, too.
 	olderGenerations = 3
 )
 
-// readHeaders reads the header of every slot, sorts the slots by what they say, and finds the chain of segments.
+// readHeaders reads the header of every slot, classifies the slots, and finds the chain of segments.
 func (s *scanner) readHeaders() error {
 	var err error
 	if s.fileSize, err = s.src.Size(); err != nil {
-		return fmt.Errorf("size of %s: %w", s.o.File, err)
+		return fmt.Errorf("scan %s: size: %w", s.o.File, err)
 	}
 	count := (s.fileSize + int64(s.size) - 1) / int64(s.size)
 	if count >= math.MaxUint32 {
-		return fmt.Errorf("scan %s: %d bytes are more segments than can be numbered", s.o.File, s.fileSize)
+		return fmt.Errorf("scan %s: file too large: %d bytes exceed the segment limit", s.o.File, s.fileSize)
 	}
 	s.stable = format.NoLSN
 	if s.o.From > 0 {
 		s.stable = max(s.o.From-1, s.o.Stable)
 	}
 	s.res.MaxGeneration = s.o.Generation
-	all := make([]byte, count*format.SegmentHeaderSize) // a small part of the file
+	all := make([]byte, count*format.SegmentHeaderSize) // small beside the file
 	if err := s.readInParallel(all); err != nil {
 		return err
 	}
@@ -50,7 +50,8 @@ func (s *scanner) readHeaders() error {
 	return s.findChain()
 }
 
-// readInParallel reads the headers of all slots. Each is a read of its own that waits for the disk, so many are under way at once.
+// readInParallel reads the headers of all slots into all. Each is a separate read that waits for the disk, so several
+// goroutines read at once.
 func (s *scanner) readInParallel(all []byte) error {
 	const readers, few = 16, 8
 	count := len(all) / format.SegmentHeaderSize
@@ -69,7 +70,7 @@ func (s *scanner) readInParallel(all []byte) error {
 	return errors.Join(errs...)
 }
 
-// addHeader takes in the header of slot id.
+// addHeader decodes the header of slot id and adds the slot to a list of the result or to s.slots.
 func (s *scanner) addHeader(buf []byte, id format.SegmentID) error {
 	r := s.res
 	h, err := format.DecodeSegmentHeader(buf, id, s.size)
@@ -109,8 +110,9 @@ func (s *scanner) addHeader(buf []byte, id format.SegmentID) error {
 	return nil
 }
 
-// findChain sorts the slots by base and picks those that the log consists of by their headers: of several with the same
-// base the one of the highest generation; none of a lower generation than one before it. Holes are lawful or not: findStop.
+// findChain sorts the slots by base and selects those that form the log according to their headers. Of several slots
+// with the same base it takes the one of the highest generation. It takes none of a lower generation than one before
+// it. The chain may have holes; findStop decides on them.
 func (s *scanner) findChain() error {
 	slices.SortFunc(s.slots, func(a, b slot) int {
 		switch {
@@ -136,7 +138,7 @@ func (s *scanner) findChain() error {
 			continue // an older copy
 		}
 		if t.gen < highest {
-			continue // of a tail that was discarded
+			continue // part of a discarded tail
 		}
 		highest = t.gen
 		if t.base < s.firstBase {
@@ -149,7 +151,7 @@ func (s *scanner) findChain() error {
 	return nil
 }
 
-// probeGenerations returns the generations, highest first, that a slot without a valid header is tried with.
+// probeGenerations returns the generations, highest first, to try for a slot without a valid header.
 func (s *scanner) probeGenerations() []format.Generation {
 	if len(s.res.Corrupt)+len(s.res.Zero) == 0 || s.o.Clean {
 		return nil

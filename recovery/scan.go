@@ -10,73 +10,74 @@ import (
 	"pagecache/segments/format"
 )
 
-// Source is the log file to read.
+// A Source is the file to read. It is safe for concurrent use.
 type Source interface {
 	io.ReaderAt
 	Size() (int64, error)
 }
 
-// Bulk is another way to read the log file, for whole segments: into memory of its own, which is not used after free.
+// Bulk reads whole segments of the log file, into buffers of its own. Scan uses no buffer after it has called free.
 type Bulk interface {
 	io.ReaderAt
 	Buffer(n int) (buf []byte, free func(), err error)
 }
 
-// Options says what is known about a log before it is read.
+// Options are the facts about a log that are known before the log is read.
 type Options struct {
 	Store       format.StoreID
 	SegmentSize int               // bytes
-	Generation  format.Generation // the superblock's: that of the last opening
+	Generation  format.Generation // of the last opening, from the superblock
 	Clean       bool              // the superblock says that the store was closed cleanly
-	End         format.LSN        // the superblock's, if Clean
-	// What a snapshot tells, if there is one.
-	From     format.LSN   // messages below are known from it
-	Stable   format.LSN   // the log was stable up to here
+	End         format.LSN        // end of the log according to the superblock, if Clean
+	// From a snapshot, if there is one:
+	From     format.LSN   // Apply omits the messages below
+	Stable   format.LSN   // the log was stable up to this LSN
 	Counter  uint64       // the highest id counter below From
 	Known    []format.LSN // bases of the segments wholly below From that were in use when Recycled was counted
-	Recycled uint64       // segments that had been recycled then, as far as they began below From
-	File     string       // name for errors
-	Workers  int          // segments read at once; 0: 4, so that the disk is busy while messages are verified
-	Bulk     Bulk         // if set, whole segments are read with it
+	Recycled uint64       // segments recycled until then whose base was below From
+	File     string       // name of the file in errors
+	Workers  int          // goroutines that read segments; 0: 4, so that the disk works while messages are verified
+	Bulk     Bulk         // if set, reads whole segments
 }
 
-// Segment is a slot that holds a part of the recovered log.
+// A Segment is a slot that holds a part of the recovered log.
 type Segment struct {
 	Slot       format.SegmentID
 	Base       format.LSN
 	Generation format.Generation
-	Stable     format.LSN // the stable LSN that the header carries
-	Used       int        // bytes that belong to the log, header included: less than the segment size in the last one
+	Stable     format.LSN // the stable LSN in the header
+	Used       int        // bytes of the log, header included; less than the segment size only in the last segment
 }
 
-// Result is what Scan found. It is not safe for concurrent use while Apply runs.
+// A Result is the log that Scan found. It belongs to one goroutine at a time.
 type Result struct {
-	Segments []Segment          // what holds the log, in its order
-	Void     []format.SegmentID // marked in use, but not of the log: discarded before, or dropped now
+	Segments []Segment          // the segments of the log, in order
+	Void     []format.SegmentID // marked in use, but discarded by an earlier recovery or by this one
 	Corrupt  []format.SegmentID // header neither zeros nor valid
 	Free     []format.SegmentID // marked free
 	Zero     []format.SegmentID // never written
 
-	End           format.LSN        // where the log ends, with batches cut
-	Tip           format.LSN        // where its valid messages end
+	End           format.LSN        // where the log ends, after batches were cut off
+	Tip           format.LSN        // where the valid messages end
 	Stable        format.LSN        // the highest LSN known to have been stable; NoLSN if none
-	MaxGeneration format.Generation // the highest in the superblock and the headers
-	Counter       uint64            // the highest id counter below Tip, whether End cuts it off or not; 0 if none
-	Torn          bool              // something was dropped
-	Recycled      uint64            // segments that were recycled, over the life of the store: messages may lack what they followed
-	Why           string            // why the log ends where it does
+	MaxGeneration format.Generation // the highest in superblock and headers
+	Counter       uint64            // the highest id counter below Tip, even if End cuts it off; 0 if none
+	Torn          bool              // something was discarded
+	Recycled      uint64            // segments recycled since the store was created
+	Why           string            // why the log ends at End
 
 	from  format.LSN
 	size  int
 	index []*walked // parallel to Segments; nil below from
 }
 
-// Scan reads the log and decides what belongs to it. Acknowledged data that is damaged: a *CorruptError. A file that
-// cannot be read: the error of the Source, with the place.
+// Scan reads the log and decides where it ends. It returns a *CorruptError if acknowledged data is corrupt. Errors of
+// src are wrapped with the place.
 func Scan(src Source, o Options) (*Result, error) {
-	if o.SegmentSize < format.MinSegmentSize || o.SegmentSize > format.MaxSegmentSize || o.SegmentSize%format.Align != 0 ||
-		o.From < 0 || o.End < 0 {
-		return nil, fmt.Errorf("scan %s: segment size %d, from LSN %d, end %d: out of bounds", o.File, o.SegmentSize, o.From, o.End)
+	if o.SegmentSize < format.MinSegmentSize || o.SegmentSize > format.MaxSegmentSize ||
+		o.SegmentSize%format.Align != 0 || o.From < 0 || o.End < 0 {
+		return nil, fmt.Errorf("scan %s: invalid options: segment size %d, from LSN %d, end LSN %d",
+			o.File, o.SegmentSize, o.From, o.End)
 	}
 	s := scanner{src: src, o: o, size: o.SegmentSize, res: &Result{from: o.From, size: o.SegmentSize}}
 	s.firstBase = o.From - o.From%format.LSN(s.size)
@@ -96,20 +97,20 @@ type scanner struct {
 	fileSize  int64 // bytes
 	firstBase format.LSN
 
-	firstHole format.LSN // where the first hole below the known-stable LSN begins, and where the last one ends; 0 if there is none
-	lastHole  format.LSN
-	uncounted uint64 // slots that were marked as recycled since the highest count was written
-	missing   uint64 // segments in such holes
-	slots     []slot // every slot of the file that holds, or may have held, a part of the log
-	chain     []int  // indexes of slots, the log by headers alone, in order of base
-	// firstCorrupt is the error in the first corrupt header.
+	firstHole format.LSN // where the first hole below the known-stable LSN begins
+	lastHole  format.LSN // where the last such hole ends; 0 if there is none
+	missing   uint64     // segments in such holes
+	uncounted uint64     // slots marked as recycled since the highest count was written
+	slots     []slot     // the slots that hold, or may have held, a part of the log
+	chain     []int      // indexes into slots: the log according to the headers, by base
+	// firstCorrupt is the error in the header of res.Corrupt[0].
 	firstCorrupt error
 	stable       format.LSN
 	segments     []walked // parallel to slots
 	res          *Result
 }
 
-// slot is a slot that is in use, or whose header says nothing.
+// slot is a slot that is in use, or whose header is not valid.
 type slot struct {
 	id      format.SegmentID
 	valid   bool  // the header is valid, and its state is "in use"
@@ -119,19 +120,19 @@ type slot struct {
 	claim   format.LSN // the header's stable LSN
 }
 
-// readAt fills buf from off on, with zeros past the end of the file.
+// readAt reads buf at off. It fills the part past the end of the file with zeros.
 func (s *scanner) readAt(src io.ReaderAt, buf []byte, off int64) error {
 	n, err := src.ReadAt(buf, off)
 	if n < len(buf) {
 		if err != nil && !errors.Is(err, io.EOF) {
-			return fmt.Errorf("read %s, %d bytes at offset %d: %w", s.o.File, len(buf), off, err)
+			return fmt.Errorf("read %d bytes of %s at offset %d: %w", len(buf), s.o.File, off, err)
 		}
 		clear(buf[n:])
 	}
 	return nil
 }
 
-// Below these a scan is done by the calling goroutine.
+// With fewer segments or bytes than these, the calling goroutine reads the segments itself.
 const (
 	manySegments = 4
 	manyBytes    = 1 << 20
@@ -159,7 +160,7 @@ func (s *scanner) readBodies() error {
 	}
 	var next atomic.Int64
 	work := func(buf []byte) {
-		var entries []entry // room that is used again, so that the index is allocated once for each segment
+		var entries []entry // reused, so that each segment's index is allocated once, with its final size
 		for i := int(next.Add(1)) - 1; i < len(s.slots); i = int(next.Add(1)) - 1 {
 			w := &s.segments[i]
 			w.entries = entries[:0]
@@ -185,7 +186,7 @@ func (s *scanner) readBodies() error {
 	return nil
 }
 
-// buffer returns memory for a segment.
+// buffer returns a buffer for a segment. The caller calls free.
 func (s *scanner) buffer() (buf []byte, free func(), err error) {
 	if s.o.Bulk != nil {
 		return s.o.Bulk.Buffer(s.size)
@@ -193,7 +194,7 @@ func (s *scanner) buffer() (buf []byte, free func(), err error) {
 	return make([]byte, s.size), func() {}, nil
 }
 
-// body is what segments are read with.
+// body returns the reader for whole segments.
 func (s *scanner) body() io.ReaderAt {
 	if s.o.Bulk != nil {
 		return s.o.Bulk
@@ -201,11 +202,12 @@ func (s *scanner) body() io.ReaderAt {
 	return s.src
 }
 
+// readBody walks or probes slot i of s.slots, with buf for the segment.
 func (s *scanner) readBody(i int, buf []byte, gens []format.Generation) {
 	t, w := &s.slots[i], &s.segments[i]
 	w.stable = format.NoLSN
 	if t.valid && t.base < s.firstBase {
-		w.end = s.size // below From: nothing in it is needed
+		w.end = s.size // none of its messages is needed
 		return
 	}
 	if w.err = s.readAt(s.body(), buf, int64(t.id.Offset(s.size))); w.err != nil {

@@ -1,50 +1,43 @@
 package recovery
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"sync/atomic"
 
 	"pagecache/segments/format"
 )
 
-// A snapshot is a fuzzy checkpoint: what the page table held, page by page, at some moment after the log was stable up to From. The log from
-// there on makes it whole: a message counts if its LSN is above the page's newest. It is laid out to be looked up by page id in the file, so that
-// nothing of it but its lists is read when a store is opened.
-//
-//	S1  Everything that it refers to was stable before it got its name.
-//	S2  Each block is verified before the first entry of it is used.
-//	S3  The log alone is enough: a snapshot that is damaged costs time.
-//
-// (Fuzzy checkpoints: Gray and Reuter, Transaction Processing, 1993, chapter 11.)
-
-// SnapshotFile is what a Snapshot is read from.
+// A SnapshotFile is the file of a Snapshot. It is safe for concurrent use.
 type SnapshotFile interface {
 	Source
-	// View returns bytes [off, off+n) of the file, mapped.
+	// View returns bytes [off, off+n) of the mapped file. Only a function called by Guard may read them.
 	View(off int64, n int) ([]byte, error)
-	// Guard calls f, which reads what View returned, and turns a fault into an error.
+	// Guard calls f and returns its error. If f faults while it reads a view, Guard returns an error for the fault.
 	Guard(f func() error) error
 }
 
-// Ref is a message that a page consists of.
+// A Ref refers to one of the messages of a page.
 type Ref struct {
 	LSN  format.LSN
-	Len  uint32 // of the message in bytes
-	Blob bool   // it points to a blob
+	Len  uint32 // of the message, in bytes
+	Blob bool   // the message points to a blob
 }
 
-// Page is what a snapshot says of a page.
+// A Page is the state of a page in a snapshot.
 type Page struct {
 	Kind format.SnapshotKind
 	LSN  format.LSN // of its newest message
 	Refs []Ref      // newest first
 }
 
-// Snapshot reads a snapshot. Safe for concurrent use.
+// A Snapshot reads a fuzzy checkpoint: the page table, page by page, each at some moment after the log was stable up
+// to From. The log from there on completes it: a message counts if its LSN is above the page's newest in the
+// snapshot. The file is indexed by page id, so that opening a store reads only the header and the lists. A Snapshot
+// is safe for concurrent use.
+//
+// (Fuzzy checkpoints: Gray and Reuter, Transaction Processing, 1993, chapter 11.)
 type Snapshot struct {
 	format.SnapshotHeader
 	Segments []format.SnapshotSegment // by base
@@ -53,12 +46,14 @@ type Snapshot struct {
 	file SnapshotFile
 	name string
 	seed format.Seed
-	free []byte // ids that are free, by record block
-	// checked says which blocks were found whole. A stale read costs another check.
+	free []byte // number of free ids in each record block
+	// checked is a bit set of the blocks that were verified. Every reader sets bits; a stale read costs one more
+	// check.
 	checked []atomic.Uint32
 }
 
-// OpenSnapshot reads header and lists. Errors other than those of reading wrap format.ErrSnapshot.
+// OpenSnapshot reads the header and the lists. name is the file's name in errors. If the contents are not valid the
+// error wraps format.ErrSnapshot; other errors are those of reading.
 func OpenSnapshot(f SnapshotFile, name string, store format.StoreID, segmentSize int) (*Snapshot, error) {
 	size, err := f.Size()
 	if err != nil {
@@ -73,9 +68,10 @@ func OpenSnapshot(f SnapshotFile, name string, store format.StoreID, segmentSize
 		return nil, err
 	}
 	if h.Store != store || h.SegmentSize != segmentSize {
-		return nil, fmt.Errorf("%w: it is of store %v with segments of %d bytes", format.ErrSnapshot, h.Store, h.SegmentSize)
+		return nil, fmt.Errorf("%w: it belongs to store %v with segments of %d bytes",
+			format.ErrSnapshot, h.Store, h.SegmentSize)
 	}
-	rest := make([]byte, h.RestSize()) // within the file
+	rest := make([]byte, h.RestSize()) // DecodeSnapshotHeader checked that the file is that long
 	if err := readFull(f, rest, h.RestOffset()); err != nil {
 		return nil, err
 	}
@@ -87,15 +83,16 @@ func OpenSnapshot(f SnapshotFile, name string, store format.StoreID, segmentSize
 	return s, nil
 }
 
+// readFull fills b. If the file is too short the error wraps format.ErrSnapshot.
 func readFull(f io.ReaderAt, b []byte, off int64) error {
 	n, err := f.ReadAt(b, off)
 	if n == len(b) || err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	return fmt.Errorf("%w: it ends at %d", format.ErrSnapshot, off+int64(n))
+	return fmt.Errorf("%w: file ends at offset %d", format.ErrSnapshot, off+int64(n))
 }
 
-// Check verifies every block. It reads all of the file.
+// Check verifies every block. It reads the whole file.
 func (s *Snapshot) Check() error {
 	buf := make([]byte, walkPiece)
 	for off := int64(format.SnapshotBlock); off < s.RestOffset(); off += int64(len(buf)) {
@@ -114,10 +111,10 @@ func (s *Snapshot) Check() error {
 	return nil
 }
 
-// walkPiece is how much is read at once when all is read.
+// walkPiece is the number of bytes that Check reads, and SnapshotWriter writes, at once.
 const walkPiece = 64 * format.SnapshotBlock
 
-// entry returns entry i of the entries that begin at block first.
+// entry returns entry i of those that begin at block first. It verifies the block unless that was done before.
 func (s *Snapshot) entry(first, i int64) (e format.SnapshotEntry, err error) {
 	number := first + i/format.EntriesPerBlock
 	err = s.file.Guard(func() error {
@@ -137,7 +134,7 @@ func (s *Snapshot) entry(first, i int64) (e format.SnapshotEntry, err error) {
 	return e, err
 }
 
-// Page returns what the snapshot says of a page below NextPage. An error is a *CorruptError.
+// Page returns the state of a page below NextPage. An error is a *CorruptError.
 func (s *Snapshot) Page(pid format.PageID) (Page, error) {
 	e, err := s.entry(1, int64(pid))
 	if err != nil {
@@ -151,7 +148,7 @@ func (s *Snapshot) Page(pid format.PageID) (Page, error) {
 		for i := range int64(e.Len) {
 			r, err := s.entry(s.RefBlock(), int64(e.First)+i)
 			if err == nil && r.Kind != format.SnapshotKindPage {
-				err = fmt.Errorf("%w: a reference of kind %d", format.ErrSnapshot, r.Kind)
+				err = fmt.Errorf("%w: reference of kind %d", format.ErrSnapshot, r.Kind)
 			}
 			if err != nil {
 				return Page{}, s.CorruptPage(pid, err)
@@ -164,7 +161,8 @@ func (s *Snapshot) Page(pid format.PageID) (Page, error) {
 	return p, nil
 }
 
-// Corrupt returns a *CorruptError that says that the snapshot is corrupt, because of err. The log still holds everything.
+// Corrupt returns a *CorruptError that says that the snapshot is corrupt, because of err. The log still holds
+// everything.
 func (s *Snapshot) Corrupt(err error) error { return s.corrupt(Place{}, err) }
 
 // CorruptPage is Corrupt for an error in the data of one page.
@@ -177,7 +175,7 @@ func (s *Snapshot) corrupt(at Place, err error) error {
 		Reason: "the snapshot is corrupt; without this file the store opens from the log alone"}
 }
 
-// FreeBelow returns the highest free page id below pid, false if there is none. Ids in damaged blocks are not found.
+// FreeBelow returns the highest free page id below pid, or false if there is none. It skips corrupt blocks.
 func (s *Snapshot) FreeBelow(pid format.PageID) (format.PageID, bool) {
 	for pid > format.FirstUserPage {
 		block := (pid - 1) / format.EntriesPerBlock
@@ -196,128 +194,4 @@ func (s *Snapshot) FreeBelow(pid format.PageID) (format.PageID, bool) {
 		}
 	}
 	return 0, false
-}
-
-// SnapshotWriter writes a snapshot to a file. It belongs to one goroutine.
-type SnapshotWriter struct {
-	h       format.SnapshotHeader
-	f       io.WriterAt
-	size    format.LSN // of a segment
-	records blockWriter
-	refs    blockWriter
-	live    map[format.LSN]int64
-	blobs   []format.SnapshotBlob
-	free    []byte
-	next    format.PageID
-}
-
-// blockWriter fills blocks of entries and writes many at once.
-type blockWriter struct {
-	f      io.WriterAt
-	seed   format.Seed
-	number int64 // of the first block in buf
-	buf    []byte
-	n      int64 // entries put
-	err    error
-}
-
-func (w *blockWriter) put(e format.SnapshotEntry) {
-	i := w.n % format.EntriesPerBlock
-	if i == 0 {
-		if len(w.buf) == cap(w.buf) {
-			w.flush()
-		}
-		w.buf = w.buf[:len(w.buf)+format.SnapshotBlock]
-		clear(w.buf[len(w.buf)-format.SnapshotBlock:])
-	}
-	e.Put(w.buf[len(w.buf)-format.SnapshotBlock+int(i)*format.SnapshotEntrySize:])
-	w.n++
-}
-
-func (w *blockWriter) flush() {
-	for at := 0; at < len(w.buf); at += format.SnapshotBlock {
-		format.SealSnapshotBlock(w.buf[at:], w.seed, w.number+int64(at/format.SnapshotBlock))
-	}
-	if w.err == nil && len(w.buf) > 0 {
-		_, w.err = w.f.WriteAt(w.buf, w.number*format.SnapshotBlock)
-	}
-	w.number += int64(len(w.buf) / format.SnapshotBlock)
-	w.buf = w.buf[:0]
-}
-
-// NewSnapshotWriter returns a writer to an empty file. Of h it uses Store, Number, From, NextPage, Counter, Recycled and SegmentSize.
-func NewSnapshotWriter(f io.WriterAt, h format.SnapshotHeader) *SnapshotWriter {
-	h.High = format.NoLSN
-	w := &SnapshotWriter{h: h, f: f, size: format.LSN(h.SegmentSize), live: map[format.LSN]int64{}}
-	w.records = blockWriter{f: f, seed: h.Seed(), number: 1, buf: make([]byte, 0, walkPiece)}
-	w.refs = blockWriter{f: f, seed: h.Seed(), number: h.RefBlock(), buf: make([]byte, 0, walkPiece)}
-	w.free = make([]byte, h.RecordBlocks())
-	return w
-}
-
-// Add says what the next page is; pages are added in the order of their ids, all below NextPage.
-func (w *SnapshotWriter) Add(p Page) {
-	pid := w.next
-	w.next++
-	e := format.SnapshotEntry{Kind: p.Kind, LSN: p.LSN}
-	if len(p.Refs) == 1 {
-		e.Len, e.Blob = p.Refs[0].Len, p.Refs[0].Blob
-	}
-	if len(p.Refs) > 1 {
-		e.Kind, e.Len, e.First = format.SnapshotKindPages, uint32(len(p.Refs)), uint32(w.refs.n)
-		for _, r := range p.Refs {
-			w.refs.put(format.SnapshotEntry{Kind: format.SnapshotKindPage, LSN: r.LSN, Len: r.Len, Blob: r.Blob})
-		}
-	}
-	if (p.Kind == format.SnapshotKindNone || p.Kind == format.SnapshotKindFree) && pid >= format.FirstUserPage {
-		w.h.Free++
-		w.free[pid/format.EntriesPerBlock]++
-	}
-	for _, r := range p.Refs {
-		w.live[r.LSN-r.LSN%w.size] += int64(format.AlignUp(int(r.Len)))
-	}
-	w.h.High = max(w.h.High, p.LSN)
-	w.records.put(e)
-}
-
-// AddBlob says that the page that was added last refers to a blob.
-func (w *SnapshotWriter) AddBlob(id format.BlobID, n int64) {
-	w.blobs = append(w.blobs, format.SnapshotBlob{Page: w.next - 1, ID: id, Len: n})
-}
-
-// Err is why writing has failed so far.
-func (w *SnapshotWriter) Err() error { return cmp.Or(w.records.err, w.refs.err) }
-
-// High is the newest message of all pages added: the log must be stable beyond it before the snapshot gets its name.
-func (w *SnapshotWriter) High() format.LSN { return w.h.High }
-
-// Finish writes the rest. inUse are the bases of the segments that were in use when the count of those recycled was taken.
-func (w *SnapshotWriter) Finish(inUse []format.LSN) error {
-	if w.next != w.h.NextPage {
-		return fmt.Errorf("snapshot of %d pages, %d were added", w.h.NextPage, w.next)
-	}
-	w.records.flush()
-	w.refs.flush()
-	w.h.Refs = w.refs.n
-	segs := make([]format.SnapshotSegment, 0, len(inUse))
-	for _, base := range inUse {
-		segs = append(segs, format.SnapshotSegment{Base: base, Live: w.live[base]})
-		delete(w.live, base)
-	}
-	for base, live := range w.live { // begun later
-		if base >= w.h.From {
-			segs = append(segs, format.SnapshotSegment{Base: base, Live: live})
-		}
-	}
-	slices.SortFunc(segs, func(a, b format.SnapshotSegment) int { return cmp.Compare(a.Base, b.Base) })
-	w.h.Segments, w.h.Blobs = len(segs), len(w.blobs)
-	rest := format.AppendSnapshotRest(nil, segs, w.blobs, w.free)
-	w.h.RestCRC = format.SnapshotRestCRC(rest)
-	head := make([]byte, format.SnapshotBlock)
-	w.h.Put(head)
-	_, err := w.f.WriteAt(rest, w.h.RestOffset())
-	if err == nil {
-		_, err = w.f.WriteAt(head, 0)
-	}
-	return cmp.Or(w.Err(), err)
 }

@@ -8,10 +8,10 @@ import (
 	"pagecache/segments/format"
 )
 
-// slow is set under the race detector: sweeps then take larger steps.
+// slow is set under the race detector: the tests below then take larger steps.
 var slow bool
 
-// sweepLog is a store of one segment: some of it known to be stable, then more of it written, not known to be.
+// sweepLog returns a store of one segment. It is known to be stable up to known; end is its end.
 func sweepLog() (b *builder, known, end format.LSN) {
 	b = newBuilder().open(0, 0, format.SegmentStateInUse)
 	b.kinds()
@@ -27,45 +27,45 @@ func sweepLog() (b *builder, known, end format.LSN) {
 	return b, known, b.lsn()
 }
 
-// checkDamaged checks what a scan makes of a damaged sweepLog: an error if the damage is in what was known to be stable, else a
-// prefix that holds at least all before the damage.
-func checkDamaged(t *testing.T, f file, b *builder, known, damage format.LSN) {
+// checkCorrupt scans a sweepLog that is corrupt at LSN at. Scan may return an error only if that place is known to be
+// stable, and otherwise returns a prefix of the log that ends above the known-stable LSN.
+func checkCorrupt(t *testing.T, f file, b *builder, known, at format.LSN) {
 	t.Helper()
 	r, err := Scan(f, b.options())
 	if err != nil {
 		if !errors.Is(err, ErrCorrupt) {
-			t.Fatalf("damage at %v: %v", damage, err)
+			t.Fatalf("corrupt at %v: %v", at, err)
 		}
-		if damage > known+512 {
-			t.Fatalf("damage at %v, above what is known to be stable (%v): %v", damage, known, err)
+		if at > known+512 {
+			t.Fatalf("corrupt at %v, above the known-stable LSN %v: %v", at, known, err)
 		}
 		return
 	}
 	if got := collect(t, r); !equal(got, upTo(b.want, r.End)) {
-		t.Fatalf("damage at %v: what was recovered is no prefix", damage)
+		t.Fatalf("corrupt at %v: the recovered messages are not a prefix", at)
 	}
 	if r.Stable >= r.End {
-		t.Fatalf("damage at %v: the log ends at %v, below stable %v", damage, r.End, r.Stable)
+		t.Fatalf("corrupt at %v: the log ends at %v, below the known-stable LSN %v", at, r.End, r.Stable)
 	}
 }
 
-// proves rule 10 and rule 12: every bit of a 16 KiB store.
+// Each bit of a 16 KiB store is flipped. Proves V1 and V4, rules 10 and 12.
 func TestEveryBitFlip(t *testing.T) {
 	b, known, end := sweepLog()
 	step := 1
 	if testing.Short() || slow {
 		step = 37
 	}
-	quiet := 0
+	unnoticed := 0
 	for bit := 0; bit < len(b.file)*8; bit += step {
 		if bit/8 > int(end)+64 && bit%61 != 0 {
 			continue // zeros beyond the end
 		}
 		b.file[bit/8] ^= 1 << (bit % 8)
 		at := format.LSN(bit / 8)
-		checkDamaged(t, b.file, b, known, at)
+		checkCorrupt(t, b.file, b, known, at)
 		if r, err := Scan(b.file, b.options()); err == nil && at <= known && r.End == end {
-			quiet++ // filler that nothing depends on: pad bodies, alignment
+			unnoticed++ // filler that nothing depends on: pad bodies, alignment
 		}
 		o := b.options()
 		o.Clean, o.End = true, end
@@ -74,13 +74,13 @@ func TestEveryBitFlip(t *testing.T) {
 		}
 		b.file[bit/8] ^= 1 << (bit % 8)
 	}
-	if step == 1 && quiet > 512*8 {
-		t.Errorf("%d flips of stable data were not noticed: more than there are bits of filler", quiet)
+	if step == 1 && unnoticed > 512*8 {
+		t.Errorf("%d flips of stable data were not noticed: more than there are bits of filler", unnoticed)
 	}
 	b.scanned(t, b.options(), end)
 }
 
-// The store cut off at every length: a prefix, or ErrCorrupt below the stable mark.
+// The store is cut off at every length: Scan returns a prefix, or ErrCorrupt below the known-stable LSN.
 func TestEveryTruncation(t *testing.T) {
 	b, known, end := sweepLog()
 	for n := 0; n < len(b.file); n++ {
@@ -92,11 +92,11 @@ func TestEveryTruncation(t *testing.T) {
 		if cut >= end && (err != nil || r.End != end) {
 			t.Fatalf("cut at %d, past the end: %v", n, err)
 		}
-		checkDamaged(t, slices.Clone(b.file[:n]), b, known, cut)
+		checkCorrupt(t, slices.Clone(b.file[:n]), b, known, cut)
 	}
 }
 
-// A tail torn at every length, with and without garbage behind it, above all claims.
+// The tail is torn at every length, with and without garbage after it, above the known-stable LSN.
 func TestEveryTornTail(t *testing.T) {
 	b, _, _ := sweepLog()
 	b.block()
@@ -120,11 +120,12 @@ func TestEveryTornTail(t *testing.T) {
 			if err != nil {
 				t.Fatalf("torn at %v: %v", n, err)
 			}
-			if got := collect(t, r); !equal(got, upTo(b.want, r.End)) || r.End > end || n < end && garbage != 0 && r.Tip > (n+7)&^7 {
+			got := collect(t, r)
+			if !equal(got, upTo(b.want, r.End)) || r.End > end || n < end && garbage != 0 && r.Tip > (n+7)&^7 {
 				t.Fatalf("torn at %v: recovered up to %v", n, r.End)
 			}
 			if r.End > x && r.End < x+100 {
-				t.Fatalf("torn at %v: a batch by half", n)
+				t.Fatalf("torn at %v: part of a batch was recovered", n)
 			}
 		}
 	}

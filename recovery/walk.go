@@ -7,31 +7,31 @@ import (
 	"pagecache/segments/format"
 )
 
-// entry is a message of the index: 16 bytes, so that a log of a million messages is held in 16 MB.
+// entry is a message in the index. It takes 16 bytes: the index of a million messages takes 16 MB.
 type entry struct {
 	page format.PageID
 	pos  uint32 // offset in the segment
 	word format.Word
 }
 
-// walked is what a segment was found to hold.
+// walked is the contents of a segment, as far as they are valid.
 type walked struct {
-	entries []entry    // what Apply hands out
+	entries []entry    // the messages for Apply
 	marks   []mark     // batch markers
-	bodies  []byte     // of the counter and meta messages among entries, one after another
-	end     int        // offset of the first byte after the last valid message; the segment size if it is full
+	bodies  []byte     // of the counter and meta messages among entries, concatenated
+	end     int        // offset of the first byte after the valid messages; the segment size if it is full
 	why     error      // why the message at end is not valid; nil if the segment is full
-	stable  format.LSN // the highest stable LSN that a pad carries, before or after end
-	rest    bool       // there is something other than zeros after end
-	base    format.LSN // of a probed slot: what the base seems to have been; NoLSN if nothing was found
+	stable  format.LSN // the highest stable LSN that a pad carries, before or after end; NoLSN if none
+	rest    bool       // something other than zeros follows end
+	base    format.LSN // of a probed slot: the base according to its pads; NoLSN if there are none
 	err     error      // the segment could not be read
 }
 
 // keepsBody reports whether the index keeps a copy of the bodies of messages of kind k.
 func keepsBody(k format.Kind) bool { return k == format.KindCounter || k == format.KindMeta }
 
-// walk verifies the messages of a segment from its first to the first that is not valid, and indexes those from LSN from
-// on. seg is the whole segment.
+// walk verifies the messages of a segment up to the first invalid one, and indexes those at and above LSN from. seg
+// is the whole segment.
 func (w *walked) walk(seg []byte, base, from format.LSN, seed format.Seed) {
 	w.base, w.stable = base, format.NoLSN
 	pos := format.SegmentHeaderSize
@@ -51,7 +51,7 @@ func (w *walked) walk(seg []byte, base, from format.LSN, seed format.Seed) {
 	w.end = len(seg)
 }
 
-// index takes in a valid message, unless its contents make no sense.
+// index adds a message with a valid checksum to w. It returns an error if the contents are invalid.
 func (w *walked) index(h format.Header, body []byte, pos int, from format.LSN) error {
 	switch h.Kind {
 	case format.KindPad:
@@ -77,7 +77,7 @@ func (w *walked) index(h format.Header, body []byte, pos int, from format.LSN) e
 		}
 	}
 	if h.Page > format.MaxPageID {
-		return fmt.Errorf("message names page %v, the highest is %v", h.Page, format.MaxPageID)
+		return fmt.Errorf("invalid page id %d: the highest is %d", h.Page, format.MaxPageID)
 	}
 	if h.LSN < from {
 		return nil
@@ -89,14 +89,15 @@ func (w *walked) index(h format.Header, body []byte, pos int, from format.LSN) e
 	return nil
 }
 
-// probe looks for evidence in a slot whose header is not valid. Any of the seeds may be the slot's.
+// probe searches a slot without a valid header for pads that verify with one of the seeds.
 func (w *walked) probe(seg []byte, seeds []format.Seed) {
 	w.base, w.stable = format.NoLSN, format.NoLSN
 	w.search(seg[format.SegmentHeaderSize:], format.SegmentHeaderSize, len(seg), seeds)
 }
 
-// search looks at every place where a message could begin for pads that verify with one of the seeds, and raises stable to what
-// they carry. It also looks whether there is anything but zeros. tail is the end of the segment, from offset pos on.
+// search tries every offset at which a message could begin. It raises stable to the highest LSN that a pad carries
+// which verifies with one of the seeds, and sets rest if anything but zeros is found. tail is the segment from offset
+// pos on; size is the segment size.
 func (w *walked) search(tail []byte, pos, size int, seeds []format.Seed) {
 	const padKind = uint32(format.KindPad)
 	for ; len(tail) >= 8; tail, pos = tail[8:], pos+8 {

@@ -28,10 +28,12 @@
 //	 └─────────────────────────────────────────────────────────────────────────────┘
 //	                                Recycle (recycle)
 //
-//	state     what may be trusted                                  guard of the edge that leaves it
-//	Free      nothing: the slot's bytes mean nothing               Space.mu
-//	Active    base and seed; the bytes are read from the io buffer the leader that flushed the segment's end
-//	Inactive  all of the segment is durable, read through the map  compare-and-swap, by the cleaner or DropBelow
-//	Draining  as Inactive, and nothing in it is live; it waits for Space.mu
-//	          stability and readers (rule 4)
+//	state     facts that hold in it                    guard of the edge that leaves it
+//	Free      none: the bytes in the slot mean nothing Space.mu
+//	Active    an io buffer holds the segment;          the leader that flushed the segment's end
+//	          it is read from there
+//	Inactive  the whole segment is durable;            compare-and-swap, by the cleaner or by DropBelow
+//	          it is read through the map
+//	Draining  as Inactive, and nothing in it is live;  Space.mu; the caller has waited for stability and
+//	          it waits to be recycled                  readers (rule 4)
 package segments

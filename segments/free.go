@@ -57,7 +57,7 @@ func (f *freeList) add(ids, fresh []format.SegmentID) {
 	}
 }
 
-// atEnd returns the number of free slots without a gap at the end of a file that holds so many slots.
+// atEnd returns the number of free slots, without a gap, at the end of a file of the given length in slots.
 func (f *freeList) atEnd(slots int) int {
 	n := 0
 	for n < len(f.ids) && int(f.ids[n]) == slots-1-n {

@@ -15,13 +15,13 @@ const (
 	maxAhead = 128 << 20
 	// smallAhead is the number of bytes that even a small file may grow by at once.
 	smallAhead = 16 << 20
-	// backgroundBackOff is how long a file that could not grow is not asked again. Without it all writers on a full disk
-	// would ask the file system again and again, and slow the cleaner down.
+	// backgroundBackOff is how long a file that could not grow is not asked again. Without it all writers on a full
+	// disk would ask the file system again and again, and slow the cleaner down.
 	backgroundBackOff = 2 * time.Millisecond
 )
 
-// growth makes the log file longer and adds the new slots to the table and the free list. It has two machines: whether a
-// goroutine is at work, and how the last attempt ended.
+// growth makes the log file longer and adds the new slots to the table and the free list. It has two machines:
+// whether a goroutine is at work, and how the last attempt ended.
 //
 //	            startAhead                   endAhead
 //	at rest ─────────────────▶ growing ahead ─────────▶ at rest
@@ -35,9 +35,9 @@ const (
 //	              ▼
 //	           broken, for good
 //
-// accepted: the last attempt succeeded. refused: it failed for lack of room; until the back-off ends callers get the same
-// error without another attempt. broken: it failed with an I/O error. The file may be shorter than it seems, and a sync
-// that failed once may report nothing the second time (rule 8), so no slot is handed out any more.
+// accepted: the last attempt succeeded. refused: it failed for lack of room; until the back-off ends callers get the
+// same error without another attempt. broken: it failed with an I/O error. The file may be shorter than it seems, and
+// a sync that failed once may report nothing the second time (rule 8), so no slot is handed out any more.
 //
 // All fields but diskFull are guarded by Space.mu; allocate runs without it in the background, while ahead is set.
 type growth struct {
@@ -52,8 +52,8 @@ type growth struct {
 	refusedAt time.Time // when refused was set
 	broken    error     // the first I/O error
 
-	// diskFull is true if the file could not grow when a slot was last needed, and neither growth nor recycling has made
-	// room since. Written under Space.mu, read without. A stale value delays the cleaner's reaction by one step.
+	// diskFull is true if the file could not grow when a slot was last needed, and neither growth nor recycling has
+	// made room since. Written under Space.mu, read without. A stale value delays the cleaner's reaction by one step.
 	diskFull atomic.Bool
 }
 
@@ -83,8 +83,8 @@ func (g *growth) allocate(first, n int) error {
 	return nil
 }
 
-// extend makes the file longer by want slots or a stride, or by one if there is no room for more. During the back-off it
-// returns the error of the last attempt. Space.mu is held, and ahead is not set.
+// extend makes the file longer by want slots or a stride, or by one if there is no room for more. During the back-off
+// it returns the error of the last attempt. Space.mu is held, and ahead is not set.
 func (g *growth) extend(want int) error {
 	if g.refused != nil && time.Since(g.refusedAt) <= g.backOff {
 		g.diskFull.Store(true) // recycling may have reset it
@@ -143,8 +143,8 @@ func (g *growth) growAhead(first, n int) {
 	g.endAhead(first, n, err)
 }
 
-// endAhead is the transition back to rest. It ignores lack of room: a write that needs a slot finds it, and decides then
-// whether the reserve may be used. Space.mu is held.
+// endAhead is the transition back to rest. It ignores lack of room: a write that needs a slot finds it, and decides
+// then whether the reserve may be used. Space.mu is held.
 func (g *growth) endAhead(first, n int, err error) {
 	g.ahead = false
 	switch {

@@ -7,9 +7,9 @@ import (
 	"pagecache/segments/format"
 )
 
-// PageList holds the page ids of a segment's messages, in a few bytes each, so that cleaning finds them without reading
-// the segment. (It is the segment summary of Rosenblum and Ousterhout, 1991, kept in memory: segments written before the
-// store was opened have none.)
+// PageList holds the page ids of a segment's messages, in a few bytes each, so that cleaning finds them without
+// reading the segment. (It is the segment summary of Rosenblum and Ousterhout, 1991, kept in memory: segments written
+// before the store was opened have none.)
 type PageList []byte
 
 // Append appends a page id and returns the extended list.

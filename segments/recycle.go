@@ -64,10 +64,10 @@ func (s *Space) Recycle(ids []format.SegmentID, mark func(recycled uint64) error
 	return nil
 }
 
-// Shrink removes free slots at the end of the file, all but keep of them, if enough can be removed. It calls mark first,
-// which writes a free header with the given count of recycled segments, durably, to a slot that stays: the headers in the
-// removed slots may be the only ones with that count. Shrink reports whether the file has become shorter. No slot is
-// handed out meanwhile.
+// Shrink removes free slots at the end of the file, all but keep of them, if enough can be removed. It calls mark
+// first, which writes a free header with the given count of recycled segments, durably, to a slot that stays: the
+// headers in the removed slots may be the only ones with that count. Shrink reports whether the file has become
+// shorter. No slot is handed out meanwhile.
 func (s *Space) Shrink(keep int, mark func(slot format.SegmentID, recycled uint64) error) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -115,9 +115,9 @@ func (s *Space) Totals() (slots, used int, live int64) {
 	return slots, used, live
 }
 
-// First returns the lowest base from which on segments follow one another without a gap up to the newest, 0 if there is
-// no segment. Segments below it are left over from a DropBelow of a standalone log that a crash interrupted; nothing else
-// makes gaps in such a log, and recovery has counted them as recycled.
+// First returns the lowest base from which on segments follow one another without a gap up to the newest, 0 if there
+// is no segment. Segments below it are left over from a DropBelow of a standalone log that a crash interrupted;
+// nothing else makes gaps in such a log, and recovery has counted them as recycled.
 func (s *Space) First() format.LSN {
 	s.mu.Lock()
 	defer s.mu.Unlock()

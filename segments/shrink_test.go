@@ -4,60 +4,62 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pagecache/segments/format"
 )
 
-// The slot in which shrinking notes the count of recycled segments is not zeroed ahead afterwards, though it may never have been written.
-func TestCountIsNotZeroed(t *testing.T) {
-	const size = 16 << 10
-	var mu sync.Mutex
-	headers := map[format.SegmentID]string{}
-	s := NewSpace(Options{File: &growFile{}, SegmentSize: size, Slots: 40, Background: true, ZeroAfter: 50 * time.Millisecond,
-		Zero: func(off, n int64, quit <-chan struct{}) error {
+// Shrink writes the count of recycled segments to a slot that may never have been written. That slot is not zeroed
+// ahead afterwards.
+func TestShrinkMarksSlotThatIsNotZeroed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		headers := map[format.SegmentID]string{}
+		zero := func(off, n int64, quit <-chan struct{}) error {
 			mu.Lock()
 			defer mu.Unlock()
-			headers[format.SegmentID(off/size)] = "zero"
+			headers[format.SegmentID(off/testSize)] = "zero"
 			return nil
-		}})
-	for i := range format.SegmentID(3) {
-		s.Adopt(i, format.LSN(i)*size, 0, false)
-	}
-	var free []format.SegmentID
-	for i := format.SegmentID(3); i < 40; i++ {
-		free = append(free, i)
-	}
-	s.Ready(free, []format.SegmentID{3, 4})
-	if id, _, err := s.OpenSegment(3*size, UrgencyOrdinary); err != nil || id != 3 {
-		t.Fatal(id, err)
-	}
-	var at format.SegmentID
-	did, err := s.Shrink(2, func(slot format.SegmentID, n uint64) error {
+		}
+		s := NewSpace(Options{File: &growFile{}, SegmentSize: testSize, Slots: 40, Background: true,
+			Zero: zero, ZeroAfter: 50 * time.Millisecond})
+		for i := range format.SegmentID(3) {
+			s.Adopt(i, format.LSN(i)*testSize, 0, false)
+		}
+		s.Ready(slots(40)[3:], []format.SegmentID{3, 4})
+		if id, _, err := s.OpenSegment(3*testSize, UrgencyOrdinary); err != nil || id != 3 {
+			t.Fatal(id, err)
+		}
+		var at format.SegmentID
+		did, err := s.Shrink(2, func(slot format.SegmentID, n uint64) error {
+			mu.Lock()
+			defer mu.Unlock()
+			at = slot
+			headers[slot] = "count"
+			return nil
+		})
+		if !did || err != nil {
+			t.Fatal(did, err)
+		}
+		time.Sleep(200 * time.Millisecond)
 		mu.Lock()
 		defer mu.Unlock()
-		at = slot
-		headers[slot] = "count"
-		return nil
+		if headers[at] != "count" {
+			t.Errorf("the header of %v with the count is now %q", at, headers[at])
+		}
+		if !s.Close(time.Second) {
+			t.Error("Close did not wait")
+		}
 	})
-	if !did || err != nil {
-		t.Fatal(did, err)
-	}
-	time.Sleep(200 * time.Millisecond)
-	mu.Lock()
-	defer mu.Unlock()
-	if headers[at] != "count" {
-		t.Errorf("the header of %v with the count is now %q", at, headers[at])
-	}
-	s.Close(time.Second)
 }
 
-// Shrinking leaves what is kept and one more: else the next segment would make the file grow again, or could not be opened where others have filled the disk since.
-func TestShrinkLeavesWhatIsKept(t *testing.T) {
-	const size, reserve = 16 << 10, 6
+// Shrink leaves the reserve and one more slot: with fewer the next segment would make the file grow again, or could not
+// be opened if other files have filled the disk since.
+func TestShrinkLeavesReserve(t *testing.T) {
 	f := &growFile{}
-	s := NewSpace(Options{File: f, SegmentSize: size, Slots: 20, Reserve: reserve})
-	for id := range format.SegmentID(20) {
+	s := NewSpace(Options{File: f, SegmentSize: testSize, Slots: 20, Reserve: 6})
+	for _, id := range slots(20) {
 		s.Ready([]format.SegmentID{id}, nil)
 	}
 	if did, err := s.Shrink(2, func(format.SegmentID, uint64) error { return nil }); !did || err != nil {
@@ -65,6 +67,6 @@ func TestShrinkLeavesWhatIsKept(t *testing.T) {
 	}
 	f.allocate = []error{syscall.ENOSPC, syscall.ENOSPC}
 	if _, least, err := s.OpenSegment(0, UrgencyOrdinary); err != nil || least != UrgencyOrdinary {
-		t.Errorf("for %d: %v", least, err)
+		t.Errorf("opened for %v, %v", least, err)
 	}
 }

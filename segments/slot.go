@@ -29,19 +29,19 @@ func (s State) String() string {
 // Segment describes one slot and the segment in it. Its methods are safe for concurrent use.
 type Segment struct {
 	// state is written by the transitions below only, and read without a lock. It publishes base and seed, which are
-	// written before the slot leaves StateFree. A stale StateActive sends a reader to the io buffers, which then send it
-	// to the file.
+	// written before the slot leaves StateFree. A stale StateActive sends a reader to the io buffers, which then send
+	// it to the file.
 	state atomic.Uint32
 	// live is the number of bytes of current messages, each rounded up as on disk. Any writer adds to it and subtracts
 	// from it; in an Inactive segment it only falls. A stale value delays cleaning.
 	live atomic.Int64
-	// base is the LSN of the segment's first byte, NoLSN once the segment was recycled. Written under Space.mu. A reader
-	// that finds another base than the one it expects knows that the segment was recycled.
+	// base is the LSN of the segment's first byte, NoLSN once the segment was recycled. Written under Space.mu. A
+	// reader that finds another base than the one it expects knows that the segment was recycled.
 	base atomic.Int64
 	// seed is written with base, and used by readers that found the segment by its base.
 	seed atomic.Uint32
-	// pages is the list of the segment's pages, nil if there is none. The seal transition sets it, before the state; the
-	// recycle transition clears it. A stale nil makes the cleaner read the segment.
+	// pages is the list of the segment's pages, nil if there is none. The seal transition sets it, before the state;
+	// the recycle transition clears it. A stale nil makes the cleaner read the segment.
 	pages atomic.Pointer[PageList]
 }
 

@@ -22,7 +22,7 @@ type File interface {
 type Options struct {
 	File        File
 	SegmentSize int // bytes
-	Slots       int // that the file holds
+	Slots       int // number of slots that the file holds
 	Store       format.StoreID
 	Generation  format.Generation
 
@@ -30,25 +30,25 @@ type Options struct {
 	Background bool
 	// Recycled is the number of segments that were recycled before the store was opened.
 	Recycled uint64
-	// Reserve is the number of free slots that are kept for writes that make room, and one more for each ReservePer slots
-	// of the file if ReservePer is positive. See Urgency.
+	// Reserve is the number of free slots that are kept for writes that make room, and one more for each ReservePer
+	// slots of the file if ReservePer is positive. See Urgency.
 	Reserve, ReservePer int
-	// Opened, if not nil, is called after each OpenSegment, under the Space's lock; it must not block or call the Space,
-	// except for DiskFull.
+	// Opened, if not nil, is called after each OpenSegment, under the Space's lock; it must not block or call the
+	// Space, except for DiskFull.
 	Opened func()
-	// Zero writes zeros to a range of the file, durably, or returns an error soon after quit is closed. With Background,
-	// the next slot is zeroed ahead if no segment is opened for ZeroAfter. The first write to space that is only reserved
-	// makes the file system change its metadata, so a small durable write takes about twice as long as one to space that
-	// was written before. If segments are filled faster than that, bandwidth counts, and writing everything twice would
-	// halve it. Nil disables zeroing.
+	// Zero writes zeros to a range of the file, durably, or returns an error soon after quit is closed. With
+	// Background, the next slot is zeroed ahead if no segment is opened for ZeroAfter. The first write to space that
+	// is only reserved makes the file system change its metadata, so a small durable write takes about twice as long
+	// as one to space that was written before. If segments are filled faster than that, bandwidth counts, and writing
+	// everything twice would halve it. Nil disables zeroing.
 	Zero      func(off, n int64, quit <-chan struct{}) error
 	ZeroAfter time.Duration
 }
 
 // Space hands out the slots of the log file and counts the live bytes in them. The package comment names its parts.
 //
-// Adopt, Append and Ready are for opening a store, before the Space is shared. All other methods are safe for concurrent
-// use.
+// Adopt, Append and Ready are for opening a store, before the Space is shared. All other methods are safe for
+// concurrent use.
 type Space struct {
 	options Options // constant
 
@@ -66,8 +66,8 @@ type Space struct {
 	work sync.WaitGroup // on the goroutines of growth and zeroer
 }
 
-// NewSpace returns a Space for a file that holds o.Slots slots. The caller then calls Adopt for each segment in the file,
-// and Ready with the slots that are free.
+// NewSpace returns a Space for a file that holds o.Slots slots. The caller then calls Adopt for each segment in the
+// file, and Ready with the slots that are free.
 func NewSpace(o Options) *Space {
 	s := &Space{options: o, quit: make(chan struct{}), reserve: reserve{base: o.Reserve, per: o.ReservePer}}
 	s.changed.L = &s.mu
@@ -93,7 +93,8 @@ func (s *Space) Adopt(id format.SegmentID, base format.LSN, seed format.Seed, ac
 	s.table.enter(id, base)
 }
 
-// Append adds one slot at the end of the file and returns it. The slot belongs to the caller. Errors: as for OpenSegment.
+// Append adds one slot at the end of the file and returns it. The slot belongs to the caller. Errors: as for
+// OpenSegment.
 func (s *Space) Append() (format.SegmentID, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,13 +105,13 @@ func (s *Space) Append() (format.SegmentID, error) {
 	return format.SegmentID(s.table.slots - 1), nil
 }
 
-// Ready adds slots in which recovery found nothing to the free slots. Those in fresh were never written; only they may be
-// zeroed ahead, since the others hold headers that must stay.
+// Ready adds slots in which recovery found nothing to the free slots. Those in fresh were never written; only they
+// may be zeroed ahead, since the others hold headers that must stay.
 func (s *Space) Ready(free, fresh []format.SegmentID) { s.free.add(free, fresh) }
 
-// OpenSegment takes a free slot for the segment that begins at base. It makes the file longer if too few slots are free,
-// and may wait for the disk. If the file cannot grow, u decides whether the reserve may be used; then least is the least
-// urgency that may write to the rest of the segment (see Room).
+// OpenSegment takes a free slot for the segment that begins at base. It makes the file longer if too few slots are
+// free, and may wait for the disk. If the file cannot grow, u decides whether the reserve may be used; then least is
+// the least urgency that may write to the rest of the segment (see Room).
 //
 // After an error nothing has changed. The call may be repeated if the error is ErrNoRoom; any other error is permanent
 // (rule 8).
@@ -179,8 +180,8 @@ func (s *Space) workAhead() {
 	}
 }
 
-// DiskFull reports whether the file could not grow when a slot was last needed. Recycling resets it once the reserve has
-// been refilled.
+// DiskFull reports whether the file could not grow when a slot was last needed. Recycling resets it once the reserve
+// has been refilled.
 func (s *Space) DiskFull() bool { return s.growth.diskFull.Load() }
 
 // Close ends the background work and waits for it, at most for patience. It returns false if the work still uses the

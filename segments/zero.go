@@ -1,6 +1,7 @@
 package segments
 
 import (
+	"strconv"
 	"sync"
 	"time"
 
@@ -12,7 +13,7 @@ type zeroState uint8
 
 const (
 	zeroIdle    zeroState = iota // no goroutine runs
-	zeroWaiting                  // the goroutine waits whether the next segment is opened within Options.ZeroAfter
+	zeroWaiting                  // the goroutine waits for Options.ZeroAfter to pass
 	zeroWriting                  // the goroutine writes a slot, which is not in the free list meanwhile
 )
 
@@ -21,7 +22,7 @@ func (s zeroState) String() string {
 	if names := [...]string{"idle", "waiting", "writing"}; int(s) < len(names) {
 		return names[s]
 	}
-	return "unknown"
+	return "state(" + strconv.FormatUint(uint64(s), 10) + ")"
 }
 
 // zeroer writes zeros to the slot that is used next, ahead of need; Options.Zero says why.
@@ -55,8 +56,8 @@ func (z *zeroer) start() bool {
 }
 
 // claim is the transition waiting → writing: it takes the slot that is used next out of the free list. It makes the
-// transition to idle instead, and returns false, if nothing is to be zeroed: another segment was opened since opened was
-// read, or the slot was written before. Space.mu is held.
+// transition to idle instead, and returns false, if nothing is to be zeroed: another segment was opened since opened
+// was read, or the slot was written before. Space.mu is held.
 func (z *zeroer) claim(opened int) (format.SegmentID, bool) {
 	free := z.growth.free
 	if z.opened != opened || free.len() == 0 || z.growth.ahead || free.written[free.next()] {
@@ -77,8 +78,8 @@ func (z *zeroer) finish(id format.SegmentID, err error) {
 // standDown is the transition waiting → idle when the Space is closed. Space.mu is held.
 func (z *zeroer) standDown() { z.state = zeroIdle }
 
-// zeroAhead zeroes the slot that is used next, unless a segment is opened within z.after. opened is the number of segments
-// that were opened when it was started. Space.mu is not held; it is released while the disk is written.
+// zeroAhead zeroes the slot that is used next, unless a segment is opened within z.after. opened is the number of
+// segments that were opened when it was started. Space.mu is not held; it is released while the disk is written.
 func (z *zeroer) zeroAhead(opened int) {
 	closed := false
 	select {

@@ -7,12 +7,12 @@ import (
 	"testing"
 )
 
-// wrong are command lines that make no sense, each with what its error must say: the option, and what would be right.
+// wrong holds invalid command lines. The error of each must contain the texts: the option, and a valid value.
 var wrong = []struct {
 	line  string
 	wants []string
 }{
-	// Options that a load has no use for.
+	// Options that have no effect on the load.
 	{"--rwmixread=70", []string{"--rwmixread: --rw=read", "use --rw=randrw"}},
 	{"--rw=randwrite --rwmixread=70", []string{"--rwmixread: --rw=randwrite", "use --rw=randrw"}},
 	{"--rw=randrw --rwmixread=101", []string{"--rwmixread=101", "0 to 100"}},
@@ -25,8 +25,10 @@ var wrong = []struct {
 	{"--rw=read --fdatasync=1", []string{"--fdatasync: --rw=read does not write"}},
 	{"--rw=read --end_fsync=1", []string{"--end_fsync: --rw=read does not write"}},
 	{"--rw=read --refill_buffers", []string{"--refill_buffers: --rw=read does not write"}},
-	{"--rw=read --random_distribution=zipf:1.2", []string{"--random_distribution: --rw=read goes in order", "use --rw=randread"}},
-	{"--rw=write --random_distribution=random", []string{"--random_distribution: --rw=write goes in order", "use --rw=randwrite"}},
+	{"--rw=read --random_distribution=zipf:1.2",
+		[]string{"--random_distribution: --rw=read goes in order", "use --rw=randread"}},
+	{"--rw=write --random_distribution=random",
+		[]string{"--random_distribution: --rw=write goes in order", "use --rw=randwrite"}},
 	{"--rw=trim", []string{"--rw=trim", "read, write, randread, randwrite, randrw"}},
 	{"--rw=randread:8", []string{"--rw=randread:8", "randread,"}},
 	{"--rw=", []string{"--rw=:", "randread,"}},
@@ -106,7 +108,7 @@ var wrong = []struct {
 	{"--direct", []string{"--direct", "argument"}},
 	{"--output-format=terse", []string{"--output-format=terse", "normal, json"}},
 
-	// Options that there are not.
+	// Options that do not exist.
 	{"--ioengine=psync", []string{"--ioengine", "--io=auto"}},
 	{"--filename=f", []string{"--filename", "--directory"}},
 	{"--buffered=1", []string{"--buffered", "--direct=0"}},
@@ -119,12 +121,12 @@ var wrong = []struct {
 	{"job.fio", []string{"job.fio", "options only"}},
 	{"--rw=write --end_fsync 1", []string{`"1"`, "--end_fsync=1"}},
 
-	// All that is wrong is told at once.
+	// One error reports all faults.
 	{"--rw=read --rwmixread=5 --fdatasync=1 --time_based", []string{"--rwmixread", "--fdatasync", "--time_based"}},
 	{"--bs=0 --size=x --direct=maybe", []string{"--bs=0", "--size", "--direct=maybe"}},
 }
 
-// Every error names the option and says what would be right, and nothing is run.
+// Every error names the option and states valid values, and no load runs.
 func TestParseErrors(t *testing.T) {
 	for _, c := range wrong {
 		var out, e bytes.Buffer
@@ -143,16 +145,21 @@ func TestParseErrors(t *testing.T) {
 	}
 }
 
-// What looks odd but has a meaning is accepted: bounds themselves, and options that say what holds anyway.
+// Odd but valid command lines are accepted: values at a limit, and options that repeat the default.
 func TestParseOddities(t *testing.T) {
 	for _, line := range []string{
 		"--rw=randrw --rwmixread=0", "--rw=randrw --rwmixread=100", "--rw=randrw --rwmixread=100 --fdatasync=0",
-		"--rw=read --fdatasync=0", "--rw=read --end_fsync=0", "--rw=read --iodepth=8", "--rw=write --iodepth=64 --numjobs=64",
-		"--rw=randwrite --delta=4k --bs=4k", "--rw=randwrite --delta=1", "--bs=1 --size=1", "--size=5000", "--io_size=1t",
+		"--rw=read --fdatasync=0", "--rw=read --end_fsync=0", "--rw=read --iodepth=8",
+		"--rw=write --iodepth=64 --numjobs=64",
+		"--rw=randwrite --delta=4k --bs=4k", "--rw=randwrite --delta=1", "--bs=1 --size=1", "--size=5000",
+		"--io_size=1t",
 		"--ramp_time=0", "--ramp_time=1", "--runtime=1 --io_size=1g", "--time_based=0 --io_size=1g", "--randseed=0",
-		"--randseed=18446744073709551615", "--rw=randread --random_distribution=zipf", "--rw=randread --random_distribution=random",
-		"--rw=randread --random_distribution=zipf:0.99", "--rw=randread --random_distribution=zipf:5", "--segment=16k --bs=8k", "--segment=20k",
-		"--segment=16m --bs=15m", "--segment=16k --bs=16k", "--bs=64m --size=256m", "--rw=read --rw=write --end_fsync=1", "--group_reporting --numjobs=1", "--name=" + strings.Repeat("n", 247),
+		"--randseed=18446744073709551615", "--rw=randread --random_distribution=zipf",
+		"--rw=randread --random_distribution=random",
+		"--rw=randread --random_distribution=zipf:0.99", "--rw=randread --random_distribution=zipf:5",
+		"--segment=16k --bs=8k", "--segment=20k",
+		"--segment=16m --bs=15m", "--segment=16k --bs=16k", "--bs=64m --size=256m",
+		"--rw=read --rw=write --end_fsync=1", "--group_reporting --numjobs=1", "--name=" + strings.Repeat("n", 247),
 		"--fdatasync=1000000 --rw=write", "--runtime=10000d --ramp_time=10000d", "--cache=1",
 	} {
 		if _, _, err := parse(strings.Fields(line)); err != nil {
@@ -161,17 +168,17 @@ func TestParseOddities(t *testing.T) {
 	}
 }
 
-// Every option of fio's that has a hint is really not one of ours, and the hint names options that are.
+// Every option of fio that has a hint is not an option of pcbench, and the hint names existing options.
 func TestHints(t *testing.T) {
 	s := defaults()
 	f := newFlags(&s, &text{})
-	for name, hint := range elsewhere {
+	for name, hint := range fioHints {
 		if f.Lookup(name) != nil {
 			t.Errorf("--%s is an option", name)
 		}
 		for _, word := range strings.FieldsFunc(hint, func(r rune) bool { return strings.ContainsRune(" =,;:|", r) }) {
 			if o, ok := strings.CutPrefix(word, "--"); ok && f.Lookup(o) == nil {
-				t.Errorf("--%s: the hint names --%s, which there is not", name, o)
+				t.Errorf("--%s: the hint names --%s, which does not exist", name, o)
 			}
 		}
 	}

@@ -16,27 +16,30 @@ import (
 	"pagecache/segments/format"
 )
 
-// dump is the command pcbench dump: it writes the files of a store as annotated hex, as docs/FORMAT.md describes them. It reads only,
-// and takes no lock: of a store that is open it shows what has reached the disk.
+// dump is the command pcbench dump. It writes the files of a store as annotated hex, in the format of docs/FORMAT.md.
+// It only reads and takes no lock. If the store is open, it shows the data that has reached the disk.
 func dump(ctx context.Context, args []string, out io.Writer) error {
 	f := pflag.NewFlagSet("pcbench dump", pflag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	var d dumper
-	f.IntVar(&d.body, "body", 32, "`bytes` shown of the body of each message")
-	f.Int64Var(&d.slot, "slot", -1, "`number` of the only slot to show (default all)")
-	f.BoolVar(&d.headers, "headers", false, "show the headers of segments only")
-	pages := f.UintSlice("page", nil, "`numbers` of the pages of which messages are shown (default all)")
-	kinds := f.StringSlice("kind", nil, "`kinds` of message that are shown: append, compact, free, counter, meta, batch-begin … (default all)")
-	lsns := f.String("lsn", "", "`FROM..TO`: the LSNs, of which each may be left out, between which messages are shown (default all)")
+	f.IntVar(&d.body, "body", 32, "`bytes` of the body of each message to show")
+	f.Int64Var(&d.slot, "slot", -1, "`number` of the slot to show; -1 shows all")
+	f.BoolVar(&d.headers, "headers", false, "show only the headers of segments")
+	pages := f.UintSlice("page", nil, "show only messages of the pages with these `numbers`")
+	f.Lookup("page").DefValue = "" // hides it in the help text
+	kinds := f.StringSlice("kind", nil,
+		"show only these `kinds` of message: append, compact, free, counter, meta, batch-begin …")
+	lsns := f.String("lsn", "", "show only messages with an LSN in `FROM..TO`; each end may be left out")
 	if err := f.Parse(args); errors.Is(err, pflag.ErrHelp) {
-		_, err := fmt.Fprintf(out, "pcbench dump OPTIONS DIR shows the files of a store as annotated hex.\n\n%s", f.FlagUsages())
+		_, err := fmt.Fprint(out, "pcbench dump OPTIONS DIR shows the files of a store as annotated hex.\n\n",
+			f.FlagUsages())
 		return err
 	} else if err != nil {
 		return &usageError{explain(f, err)}
 	}
 	switch {
 	case f.NArg() != 1:
-		return &usageError{errors.New("dump: name one directory, the one that a store was opened with")}
+		return &usageError{errors.New("dump: name one directory, that of the store")}
 	case d.body < 0:
 		return &usageError{fmt.Errorf("--body=%d: must be 0 or more", d.body)}
 	case d.slot < -1:
@@ -48,17 +51,17 @@ func dump(ctx context.Context, args []string, out io.Writer) error {
 	return d.store(ctx, f.Arg(0), out)
 }
 
-// dumper is what is to be shown.
+// dumper holds the options of dump.
 type dumper struct {
-	body     int
-	slot     int64 // −1: all
-	headers  bool
+	body     int                    // bytes of each message's body to show
+	slot     int64                  // −1: all
+	headers  bool                   // show no messages
 	pages    map[format.PageID]bool // nil: all
 	kinds    map[string]bool        // nil: all
-	from, to format.LSN
+	from, to format.LSN             // both included
 }
 
-// choose reads the filters.
+// choose parses the filters.
 func (d *dumper) choose(pages []uint, kinds []string, lsns string) error {
 	d.to = math.MaxInt64
 	for _, p := range pages {
@@ -92,7 +95,7 @@ func (d *dumper) choose(pages []uint, kinds []string, lsns string) error {
 		d.to, err2 = parseLSN(to)
 	}
 	if !ok || err1 != nil || err2 != nil || d.from > d.to {
-		return fmt.Errorf("--lsn=%s: 4096..8192, say, or 4096.. is wanted", lsns)
+		return fmt.Errorf("--lsn=%s: must be a range, like 4096..8192 or 4096..", lsns)
 	}
 	return nil
 }
@@ -102,13 +105,14 @@ func parseLSN(s string) (format.LSN, error) {
 	return format.LSN(v), err
 }
 
-// keep reports whether a message is to be shown.
+// keep reports whether to show a message.
 func (d *dumper) keep(h format.Header) bool {
-	return !d.headers && (d.pages == nil || d.pages[h.Page] && h.Kind != format.KindPad) && (d.kinds == nil || d.kinds[h.Kind.String()]) &&
-		h.LSN >= d.from && h.LSN <= d.to
+	page := d.pages == nil || d.pages[h.Page] && h.Kind != format.KindPad
+	kind := d.kinds == nil || d.kinds[h.Kind.String()]
+	return !d.headers && page && kind && h.LSN >= d.from && h.LSN <= d.to
 }
 
-// store writes the superblock of the store in dir, and its slots: all of them, or only one.
+// store writes the superblock of the store in dir, and the chosen slot or all slots.
 func (d *dumper) store(ctx context.Context, dir string, out io.Writer) error {
 	only := d.slot
 	b, err := os.ReadFile(filepath.Join(dir, "superblock"))
@@ -120,7 +124,7 @@ func (d *dumper) store(ctx context.Context, dir string, out io.Writer) error {
 	}
 	super, err := format.DecodeSuperblock(b)
 	if err != nil {
-		return fmt.Errorf("dump: superblock: %w", err)
+		return fmt.Errorf("dump: decode the superblock: %w", err)
 	}
 	log, err := os.Open(filepath.Join(dir, "log"))
 	if err != nil {
@@ -135,11 +139,12 @@ func (d *dumper) store(ctx context.Context, dir string, out io.Writer) error {
 		}
 		if n == 0 {
 			if only >= 0 {
-				return fmt.Errorf("dump: --slot=%d: the log ends before it", only)
+				return fmt.Errorf("dump: --slot=%d: the log ends before this slot", only)
 			}
 			return nil
 		}
-		view := format.SegmentView{Store: super.Store, Slot: slot, SegmentSize: super.SegmentSize, Body: d.body, Keep: d.keep}
+		view := format.SegmentView{Store: super.Store, Slot: slot, SegmentSize: super.SegmentSize,
+			Body: d.body, Keep: d.keep}
 		text := format.AnnotateSegment(nil, segment[:n], view)
 		if _, err := fmt.Fprintf(out, "\nlog\n%s", text); err != nil {
 			return err

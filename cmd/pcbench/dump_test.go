@@ -11,6 +11,7 @@ import (
 	"pagecache/engine"
 )
 
+// Dump shows the superblock and the chosen slots, and rejects wrong options.
 func TestDump(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	pc, err := engine.Open(dir, engine.Bytes{}, &engine.Options{SegmentSize: 64 << 10})
@@ -41,7 +42,8 @@ func TestDump(t *testing.T) {
 			t.Errorf("status %d, no %q in\n%.2000s", status, want, all)
 		}
 	}
-	if one, status := show("--slot=1", "--body=0", dir); status != 0 || strings.Contains(one, "slot s0") || !strings.Contains(one, "slot s1") {
+	one, status := show("--slot=1", "--body=0", dir)
+	if status != 0 || strings.Contains(one, "slot s0") || !strings.Contains(one, "slot s1") {
 		t.Errorf("status %d:\n%.2000s", status, one)
 	}
 	for _, c := range []struct {
@@ -51,7 +53,8 @@ func TestDump(t *testing.T) {
 	}{
 		{nil, exitUsage, "name one directory"}, {[]string{dir, dir}, exitUsage, "name one directory"},
 		{[]string{"--body=-1", dir}, exitUsage, "--body=-1"},
-		{[]string{"--slots=1", dir}, exitUsage, "did you mean --slot"}, {[]string{"--slot=999", dir}, exitFailed, "ends before"},
+		{[]string{"--slots=1", dir}, exitUsage, "did you mean --slot"},
+		{[]string{"--slot=999", dir}, exitFailed, "ends before"},
 		{[]string{t.TempDir()}, exitFailed, "superblock"}, {[]string{"--help"}, 0, "--body"},
 	} {
 		if text, status := show(c.args...); status != c.status || !strings.Contains(text, c.text) {

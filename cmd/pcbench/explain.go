@@ -8,20 +8,20 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// elsewhere are options of fio that pcbench does not have, with what it has instead.
-var elsewhere = map[string]string{
-	"ioengine":       "the store writes its log itself; --io=auto|uring|syscall says how",
-	"filename":       "the store is a directory of its own; --directory says where",
+// fioHints are the options of fio that pcbench does not have. Each has a hint that names the replacement.
+var fioHints = map[string]string{
+	"ioengine":       "the store writes its log itself; use --io=auto|uring|syscall",
+	"filename":       "the store is a directory of its own; use --directory",
 	"fsync":          "use --fdatasync=N",
 	"blocksize":      "use --bs",
 	"readwrite":      "use --rw",
-	"rwmixwrite":     "use --rwmixread with the rest of 100",
+	"rwmixwrite":     "use --rwmixread with 100 minus this value",
 	"filesize":       "use --size",
 	"number_ios":     "use --io_size",
 	"loops":          "use --io_size, or --time_based with --runtime",
-	"thread":         "jobs are goroutines always; leave it out",
-	"randrepeat":     "use --randseed: the same seed chooses the same pages",
-	"norandommap":    "pages are chosen independently of each other always; leave it out",
+	"thread":         "jobs are always goroutines; leave it out",
+	"randrepeat":     "use --randseed: the same seed draws the same pages",
+	"norandommap":    "random pages are always drawn independently; leave it out",
 	"bsrange":        "pages are all of one size, --bs",
 	"bssplit":        "pages are all of one size, --bs",
 	"sync":           "use --fdatasync=1",
@@ -30,28 +30,28 @@ var elsewhere = map[string]string{
 	"time-based":     "use --time_based",
 	"io-size":        "use --io_size",
 	"ramp-time":      "use --ramp_time",
-	"buffered":       "use --direct=0 for it, --direct=1 for O_DIRECT",
-	"allrandrepeat":  "use --randseed: the same seed chooses the same pages",
+	"buffered":       "use --direct=0 to buffer, --direct=1 for O_DIRECT",
+	"allrandrepeat":  "use --randseed: the same seed draws the same pages",
 	"bsize":          "use --bs",
 	"timeout":        "use --runtime",
 	"minimal":        "use --output-format=json",
 	"eta":            "progress goes to standard error; leave it out",
 	"kb_base":        "k is 1024; leave it out",
 	"offset":         "every load uses all of --size; leave it out",
-	"nrfiles":        "the store is one file; --size says how large",
+	"nrfiles":        "the store has one log file; use --size",
 	"rate":           "loads are not throttled; use fewer --numjobs or --iodepth",
 	"rate_iops":      "loads are not throttled; use fewer --numjobs or --iodepth",
 	"thinktime":      "loads are not throttled; use fewer --numjobs or --iodepth",
-	"verify":         "reads check no more than the size of a page; leave it out",
+	"verify":         "reads check only the size of a page; leave it out",
 	"unlink":         "the store is always removed; leave it out",
-	"overwrite":      "use --delta=N or --rw=randrw, for which all pages are laid out before",
-	"zero_buffers":   "buffers are random; --refill_buffers makes each a new one",
+	"overwrite":      "use --delta=N or --rw=randrw, which lay out all pages before the load",
+	"zero_buffers":   "buffers are random; use --refill_buffers for fresh bytes in each write",
 	"fsync_on_close": "use --end_fsync",
-	"stonewall":      "one load at a time: run pcbench again",
-	"section":        "job files are not read; options only",
+	"stonewall":      "pcbench runs one load; run it again for the next one",
+	"section":        "pcbench does not read job files; use options",
 }
 
-// explain says of an error of pflag which option would be right.
+// explain turns an error of pflag into one that suggests the right option.
 func explain(f *pflag.FlagSet, err error) error {
 	var unknown *pflag.NotExistError
 	if !errors.As(err, &unknown) {
@@ -65,8 +65,8 @@ func explain(f *pflag.FlagSet, err error) error {
 	if short := unknown.GetSpecifiedShortnames(); short != "" {
 		return fmt.Errorf("-%s: options begin with two dashes, like --rw=randwrite", short)
 	}
-	if hint := elsewhere[name]; hint != "" {
-		return fmt.Errorf("--%s: no such option here; %s", name, hint)
+	if hint := fioHints[name]; hint != "" {
+		return fmt.Errorf("--%s: pcbench has no such option; %s", name, hint)
 	}
 	best, least := "", 4
 	f.VisitAll(func(o *pflag.Flag) {
@@ -80,15 +80,17 @@ func explain(f *pflag.FlagSet, err error) error {
 	return fmt.Errorf("--%s: no such option (--help lists them)", name)
 }
 
-// explainArgument says what is wrong with a word that belongs to no option.
+// explainArgument returns an error for a word that belongs to no option.
 func explainArgument(word string) error {
 	if _, err := strconv.ParseBool(word); err == nil {
-		return fmt.Errorf("%q: belongs to no option; those that are on or off have their value after =, like --end_fsync=1", word)
+		return fmt.Errorf("%q: belongs to no option; an on/off option takes its value after =, like --end_fsync=1",
+			word)
 	}
-	return fmt.Errorf("%q: options only, like --rw=randwrite; job files are not read (pcbench run --help lists the options)", word)
+	return fmt.Errorf("%q: pcbench takes options only, like --rw=randwrite, and no job files "+
+		"(pcbench run --help lists the options)", word)
 }
 
-// cause is what is wrong with a value, or what would be right.
+// cause returns the reason why a value is invalid, or states which values are valid.
 func cause(bad *pflag.InvalidValueError) string {
 	switch bad.GetFlag().Value.Type() {
 	case "int":
@@ -103,7 +105,7 @@ func cause(bad *pflag.InvalidValueError) string {
 	return err.Error()
 }
 
-// distance is the edit distance of two words.
+// distance returns the edit distance of two words.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// The report in JSON has fio's names, units and order, so that what reads fio's output reads ours. Times of operations are in
-// ns, runtimes in ms, bw in KiB/s.
+// The report in JSON has the names, units and order of fio's report, so that programs that read fio's report can read
+// it. Times of operations are in ns, runtimes in ms, bw in KiB/s.
 
 type jsonReport struct {
 	Version     string    `json:"fio version"`
@@ -21,7 +21,7 @@ type jsonReport struct {
 	Time        string    `json:"time"`
 	Global      pairs     `json:"global options"`
 	Jobs        []jsonJob `json:"jobs"`
-	Disks       []pairs   `json:"disk_util"` // none: nobody has asked which disks these are
+	Disks       []pairs   `json:"disk_util"` // empty: pcbench does not find out which disks the store uses
 }
 
 type jsonJob struct {
@@ -94,7 +94,7 @@ type jsonSync struct {
 	Lat   jsonLatency `json:"lat_ns"`
 }
 
-// jsonStore is ours: what the store itself did while the whole group ran.
+// jsonStore is not in fio's report. It holds the statistics of the store over the run of the whole group.
 type jsonStore struct {
 	Device         string `json:"device"`
 	Written        int64  `json:"written_bytes"`
@@ -116,10 +116,10 @@ type jsonStore struct {
 	MappedResident int64  `json:"mapped_resident_bytes"`
 }
 
-// fixed is a number with six decimals, as fio writes them.
+// fixed is a number that is written with six decimals, as by fio.
 type fixed float64
 
-// MarshalJSON writes the number; 0 for what is none.
+// MarshalJSON returns the number, or 0 for infinity and NaN.
 func (f fixed) MarshalJSON() ([]byte, error) {
 	if math.IsNaN(float64(f)) || math.IsInf(float64(f), 0) {
 		f = 0
@@ -127,7 +127,7 @@ func (f fixed) MarshalJSON() ([]byte, error) {
 	return strconv.AppendFloat(nil, float64(f), 'f', 6, 64), nil
 }
 
-// pairs is an object whose names keep their order.
+// pairs is a JSON object that keeps the order of its names.
 type pairs []pair
 
 type pair struct {
@@ -135,11 +135,11 @@ type pair struct {
 	value any
 }
 
-// MarshalJSON writes the object.
+// MarshalJSON returns the object.
 func (p pairs) MarshalJSON() ([]byte, error) {
 	b := &bytes.Buffer{}
 	e := json.NewEncoder(b)
-	e.SetEscapeHTML(false) // so that >=64 stays as fio writes it
+	e.SetEscapeHTML(false) // keeps >=64 as fio writes it
 	b.WriteByte('{')
 	for i, m := range p {
 		if i > 0 {
@@ -157,10 +157,10 @@ func (p pairs) MarshalJSON() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// writeJSON writes the report that fio calls json.
+// writeJSON writes the report in the format that fio calls json.
 func writeJSON(out io.Writer, results []*result, at time.Time) error {
-	report := jsonReport{Version: "pcbench-" + version, Timestamp: at.Unix(), TimestampMS: at.UnixMilli(), Time: at.Format(time.ANSIC),
-		Global: pairs{}, Jobs: []jsonJob{}, Disks: []pairs{}}
+	report := jsonReport{Version: "pcbench-" + version, Timestamp: at.Unix(), TimestampMS: at.UnixMilli(),
+		Time: at.Format(time.ANSIC), Global: pairs{}, Jobs: []jsonJob{}, Disks: []pairs{}}
 	for i, r := range results {
 		if i == 0 {
 			report.Global = globalOptions(r.spec)
@@ -178,12 +178,14 @@ func writeJSON(out io.Writer, results []*result, at time.Time) error {
 	return nil
 }
 
-// globalOptions are options that programs look for to label a job, and that the command line does not give: fio's global options are
-// what holds where a job says nothing.
+// globalOptions returns the options that programs need to label a job and that the command line does not set. In
+// fio's report, the global options apply where a job has none of its own.
 func globalOptions(s *spec) pairs {
 	p := pairs{}
-	for _, o := range [][2]string{{"rw", s.RW}, {"bs", strconv.FormatInt(s.BS, 10)}, {"size", strconv.FormatInt(s.Size, 10)},
-		{"numjobs", strconv.Itoa(s.NumJobs)}, {"iodepth", strconv.Itoa(s.IODepth)}} {
+	for _, o := range [][2]string{
+		{"rw", s.RW}, {"bs", strconv.FormatInt(s.BS, 10)}, {"size", strconv.FormatInt(s.Size, 10)},
+		{"numjobs", strconv.Itoa(s.NumJobs)}, {"iodepth", strconv.Itoa(s.IODepth)},
+	} {
 		if !slices.ContainsFunc(s.given, func(g [2]string) bool { return g[0] == o[0] }) {
 			p = append(p, pair{o[0], o[1]})
 		}
@@ -194,20 +196,23 @@ func globalOptions(s *spec) pairs {
 func newJSONJob(r *result, group int, j *job) jsonJob {
 	u, st := &j.usage, &r.store
 	list := shares(&j.read.latencies, &j.write.latencies)
-	out := jsonJob{Name: j.name, Group: group, Error: errno(j.err), Elapsed: int64(math.Ceil(r.elapsed.Seconds())), Options: pairs{},
-		Read: newJSONDirection(&j.read), Write: newJSONDirection(&j.write), Trim: newJSONDirection(&newJob("", 0).read),
-		Sync: jsonSync{j.sync.n, newJSONLatency(&j.sync)}, JobRuntime: j.runtime / 1e6,
-		User: fixed(u.userPercent), System: fixed(u.systemPercent), Switches: u.switches, MajFaults: u.majFaults, MinFaults: u.minFault,
-		NS: bandPairs(list, 1), US: bandPairs(list, microsecond), MS: bandPairs(list, millisecond), Depth: r.spec.IODepth, Percentile: 100,
-		Store: jsonStore{st.device, st.written, st.padded, st.flushes, st.waits, st.merges, st.consolidations, st.segments,
-			st.segmentsInUse, st.recycled, st.cleaned, st.moved, st.hits, st.misses, st.cold, st.evicted, st.heap, st.mapped}}
+	out := jsonJob{Name: j.name, Group: group, Error: errno(j.err), Elapsed: int64(math.Ceil(r.elapsed.Seconds())),
+		Options: pairs{}, Read: newJSONDirection(&j.read), Write: newJSONDirection(&j.write),
+		Trim: newJSONDirection(&newJob("", 0).read), Sync: jsonSync{j.sync.n, newJSONLatency(&j.sync)},
+		JobRuntime: j.runtime / 1e6, User: fixed(u.userPercent), System: fixed(u.systemPercent), Switches: u.switches,
+		MajFaults: u.majFaults, MinFaults: u.minFaults, NS: bandPairs(list, 1), US: bandPairs(list, microsecond),
+		MS: bandPairs(list, millisecond), Depth: r.spec.IODepth, Percentile: 100,
+		Store: jsonStore{st.device, st.written, st.padded, st.flushes, st.waits, st.merges, st.consolidations,
+			st.segments, st.segmentsInUse, st.recycled, st.cleaned, st.moved, st.hits, st.misses, st.fromDisk,
+			st.evicted, st.heap, st.mapped}}
 	for _, o := range r.spec.given {
 		out.Options = append(out.Options, pair{o[0], o[1]})
 	}
 	for _, d := range depths {
 		out.Depths = append(out.Depths, pair{d.name, fixed(d.share(r.spec.IODepth))})
 	}
-	for _, n := range []string{"0", "4", "8", "16", "32", "64", ">=64"} { // fio's ranges; ours are one at a time, in the one up to 4
+	// The ranges are fio's. pcbench submits one operation at a time, which is in the range up to 4.
+	for _, n := range []string{"0", "4", "8", "16", "32", "64", ">=64"} {
 		share := fixed(100 * b2i(n == "4"))
 		out.Submit, out.Complete = append(out.Submit, pair{n, share}), append(out.Complete, pair{n, share})
 	}
@@ -233,11 +238,13 @@ func newJSONDirection(d *direction) jsonDirection {
 	l := newJSONLatency(&d.latencies)
 	whole := l
 	whole.Percentile = nil
-	return jsonDirection{Bytes: d.bytes, KBytes: d.bytes / kib, BWBytes: int64(d.bytesPerSecond()), BW: int64(d.bytesPerSecond() / kib),
-		IOPS: fixed(d.perSecond()), Runtime: d.runtime / 1e6, Total: d.n, Clat: l, Lat: whole,
+	return jsonDirection{Bytes: d.bytes, KBytes: d.bytes / kib, BWBytes: int64(d.bytesPerSecond()),
+		BW: int64(d.bytesPerSecond() / kib), IOPS: fixed(d.perSecond()), Runtime: d.runtime / 1e6, Total: d.n,
+		Clat: l, Lat: whole,
 		BWMin: int64(bw.least / kib), BWMax: int64(bw.most / kib), BWAgg: fixed(share), BWMean: fixed(bw.mean / kib),
 		BWDev: fixed(bw.dev / kib), BWSamples: bw.n,
-		IOPSMin: int64(iops.least), IOPSMax: int64(iops.most), IOPSMean: fixed(iops.mean), IOPSDev: fixed(iops.dev), IOPSSamples: iops.n}
+		IOPSMin: int64(iops.least), IOPSMax: int64(iops.most), IOPSMean: fixed(iops.mean), IOPSDev: fixed(iops.dev),
+		IOPSSamples: iops.n}
 }
 
 func newJSONLatency(l *latencies) jsonLatency {

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// fioReport is fio's report as programs in Go declare it: whole numbers are int64, which a number with a point does not fit.
+// fioReport is fio's report as a Go program declares it. Whole numbers are int64: a decimal point is an error.
 type fioReport struct {
 	Version     string            `json:"fio version"`
 	Timestamp   int64             `json:"timestamp"`
@@ -57,7 +57,7 @@ type fioJob struct {
 	LatencyTarget     int64              `json:"latency_target"`
 	LatencyPercentile float64            `json:"latency_percentile"`
 	LatencyWindow     int64              `json:"latency_window"`
-	Store             map[string]any     `json:"store"` // ours
+	Store             map[string]any     `json:"store"` // not in fio's report
 }
 
 type fioDirection struct {
@@ -95,7 +95,7 @@ type fioLatency struct {
 	Percentile map[string]int64 `json:"percentile"`
 }
 
-// readReport reads a report, in which nothing unknown may be.
+// readReport decodes a report. An unknown field is an error.
 func readReport(t *testing.T, text string) (r fioReport) {
 	t.Helper()
 	d := json.NewDecoder(strings.NewReader(text))
@@ -128,10 +128,10 @@ func TestJSONGolden(t *testing.T) {
 	golden(t, "report.json", fixedJSON(t))
 }
 
-// member is a field of a report: where it is, and of what kind.
+// member is a field of a report: its path and its kind.
 type member struct{ at, kind string }
 
-// members lists the fields of a report in their order; of an array, those of the first element.
+// members returns the fields of a report in order. Of an array it returns the fields of the first element.
 func members(t *testing.T, text []byte) (all []member) {
 	t.Helper()
 	d := json.NewDecoder(bytes.NewReader(text))
@@ -161,7 +161,7 @@ func members(t *testing.T, text []byte) (all []member) {
 				}
 				value(fmt.Sprint(at, "/", name), note)
 			}
-			if _, err := d.Token(); err != nil { // the end
+			if _, err := d.Token(); err != nil { // the closing delimiter
 				t.Fatal(err)
 			}
 		case json.Number:
@@ -177,8 +177,8 @@ func members(t *testing.T, text []byte) (all []member) {
 	return all
 }
 
-// A report of fio 3.33 is in testdata: ours has the same fields of the same kinds in the same order, and then the store's. Options
-// are as given, and the disks are not known.
+// The report of pcbench has the same fields as the report of fio 3.33 in testdata, of the same kinds and in the same
+// order, followed by the store. The options are those of the command line, and the disks are unknown.
 func TestJSONHasFieldsOfFio(t *testing.T) {
 	theirs, err := os.ReadFile(filepath.Join("testdata", "fio-3.33.json"))
 	if err != nil {
@@ -217,7 +217,7 @@ func TestJSONHasFieldsOfFio(t *testing.T) {
 	}
 }
 
-// The numbers of a real run are in fio's units, and those that say the same agree.
+// The numbers of a real run are in fio's units, and related numbers agree.
 func TestJSONUnits(t *testing.T) {
 	before := time.Now()
 	r := runJSON(t, "--name=u --rw=randrw --bs=8k --size=1m --runtime=1100ms --time_based --fdatasync=64 --iodepth=2")
@@ -227,13 +227,16 @@ func TestJSONUnits(t *testing.T) {
 			t.Errorf("%s: %v, want %v", what, a, b)
 		}
 	}
-	if at := time.Unix(r.Timestamp, 0); at.Before(before.Truncate(time.Second)) || at.After(time.Now()) || r.TimestampMS/1000 != r.Timestamp {
+	at := time.Unix(r.Timestamp, 0)
+	if at.Before(before.Truncate(time.Second)) || at.After(time.Now()) || r.TimestampMS/1000 != r.Timestamp {
 		t.Errorf("timestamp %d, %d ms", r.Timestamp, r.TimestampMS)
 	}
-	if _, err := time.Parse(time.ANSIC, r.Time); err != nil || !strings.HasPrefix(r.Version, "pcbench-") || r.Disks == nil {
+	_, err := time.Parse(time.ANSIC, r.Time)
+	if err != nil || !strings.HasPrefix(r.Version, "pcbench-") || r.Disks == nil {
 		t.Errorf("%v, version %q, disks %v", err, r.Version, r.Disks)
 	}
-	if j.Elapsed < 2 || j.Options["bs"] != "8k" || j.Options["name"] != "u" || r.Global["numjobs"] != "1" || r.Global["bs"] != "" {
+	if j.Elapsed < 2 || j.Options["bs"] != "8k" || j.Options["name"] != "u" || r.Global["numjobs"] != "1" ||
+		r.Global["bs"] != "" {
 		t.Errorf("elapsed %d s, options %v, global %v", j.Elapsed, j.Options, r.Global)
 	}
 	near("job_runtime", float64(j.Runtime), 1100, 0.5)
@@ -244,8 +247,11 @@ func TestJSONUnits(t *testing.T) {
 		near("bw", float64(d.BW), float64(d.Bps/1024), 0)
 		near("iops", d.IOPS, float64(d.Total)*1000/float64(d.MS), 0.01)
 		near("bw_mean", d.BWMean, d.IOPSMean*8, 0.001)
-		if d.MS != j.Runtime || d.Clat.N != d.Total || d.Lat.N != d.Total || len(d.Clat.Percentile) != 17 || d.BWSamples < 1 ||
-			d.IOPSSamples != d.BWSamples || float64(d.BWMin) > d.BWMean || float64(d.BWMax) < math.Floor(d.BWMean) || d.IOPSMin > d.IOPSMax {
+		if d.MS != j.Runtime || d.Clat.N != d.Total || d.Lat.N != d.Total || len(d.Clat.Percentile) != 17 {
+			t.Errorf("%+v", d)
+		}
+		if d.BWSamples < 1 || d.IOPSSamples != d.BWSamples || d.IOPSMin > d.IOPSMax ||
+			float64(d.BWMin) > d.BWMean || float64(d.BWMax) < math.Floor(d.BWMean) {
 			t.Errorf("%+v", d)
 		}
 		if l := d.Clat; float64(l.Min) > l.Mean || l.Mean > float64(l.Max) ||
@@ -253,7 +259,8 @@ func TestJSONUnits(t *testing.T) {
 			t.Errorf("%+v", l)
 		}
 	}
-	if j.Trim.Total != 0 || j.Sync.Total == 0 || j.Sync.Lat.N != j.Sync.Total || j.Sync.Lat.Percentile["50.000000"] == 0 {
+	if j.Trim.Total != 0 || j.Sync.Total == 0 || j.Sync.Lat.N != j.Sync.Total ||
+		j.Sync.Lat.Percentile["50.000000"] == 0 {
 		t.Errorf("trim %+v, sync %+v", j.Trim, j.Sync)
 	}
 	sum := 0.0
@@ -269,11 +276,13 @@ func TestJSONUnits(t *testing.T) {
 	}
 }
 
-// fio-plot merges a job's options with the global ones and fails without these, given or not.
+// fio-plot merges the options of a job with the global ones. It fails if any of these is missing, set or not.
 func TestJSONLabels(t *testing.T) {
 	for _, line := range []string{"--size=64k", "--rw=read --bs=4k --iodepth=1 --numjobs=1 --size=64k"} {
 		r := runJSON(t, line)
-		for name, want := range map[string]string{"rw": "read", "bs": "4", "iodepth": "1", "numjobs": "1", "size": "64k"} {
+		for name, want := range map[string]string{
+			"rw": "read", "bs": "4", "iodepth": "1", "numjobs": "1", "size": "64k",
+		} {
 			a, inJob := r.Jobs[0].Options[name]
 			b, global := r.Global[name]
 			if inJob == global || !strings.HasPrefix(a+b, want) {

@@ -6,8 +6,8 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// latencies are durations in ns: exact count, extremes, mean and deviation, and a histogram for the percentiles. One goroutine
-// adds; they are merged when it has ended.
+// latencies summarizes durations in ns: exact count, extremes, mean and deviation, and a histogram for the
+// percentiles. One goroutine adds durations; its latencies are merged into others after it has ended.
 type latencies struct {
 	n, least, most int64
 	sum, squares   float64
@@ -15,8 +15,8 @@ type latencies struct {
 }
 
 const (
-	longest = 3600e9 // ns: what is longer is counted as this in the histogram
-	digits  = 2      // significant ones in the histogram; finer than fio's
+	longest = 3600e9 // ns: the histogram counts longer durations as this one
+	digits  = 2      // significant digits in the histogram, which is finer than fio's
 )
 
 func (l *latencies) init() { l.hist = hdrhistogram.New(1, longest, digits) }
@@ -53,7 +53,7 @@ func (l *latencies) mean() float64 {
 	return l.sum / float64(l.n)
 }
 
-// deviation is the standard deviation.
+// deviation returns the standard deviation.
 func (l *latencies) deviation() float64 {
 	if l.n < 2 {
 		return 0
@@ -62,10 +62,10 @@ func (l *latencies) deviation() float64 {
 	return math.Sqrt(max(0, (l.squares-m*l.sum)/float64(l.n-1)))
 }
 
-// percentiles are fio's default ones.
+// percentiles are the default percentiles of fio.
 var percentiles = []float64{1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99, 99.5, 99.9, 99.95, 99.99}
 
-// at returns the durations at the percentiles, in ns; none of them above the longest.
+// at returns the durations at the percentiles, in ns, limited to the exact extremes.
 func (l *latencies) at() []int64 {
 	v := make([]int64, len(percentiles))
 	for i, p := range percentiles {
@@ -74,11 +74,11 @@ func (l *latencies) at() []int64 {
 	return v
 }
 
-// band is a stretch of latencies, as fio lists them: above the one before, at most limit, which is in units of ns.
+// band is a range of latencies, as fio lists them: above the limit of the previous band, at most its own limit.
 type band struct {
 	name  string
-	limit int64
-	unit  int64 // ns, us or ms
+	limit int64 // ns
+	unit  int64 // of name, in ns: 1, microsecond or millisecond
 }
 
 const (
@@ -86,7 +86,7 @@ const (
 	millisecond = 1e6
 )
 
-// bands are fio's: ns, us and ms, the last one open.
+// bands are the bands of fio, in ns, us and ms. The last one has no limit.
 var bands = func() (all []band) {
 	for _, unit := range []int64{1, microsecond, millisecond} {
 		for _, n := range []string{"2", "4", "10", "20", "50", "100", "250", "500", "750", "1000"} {
@@ -97,13 +97,13 @@ var bands = func() (all []band) {
 	return append(all, band{"2000", 2000 * millisecond, millisecond}, band{">=2000", math.MaxInt64, millisecond})
 }()
 
-// shares returns what percentage of the durations of all of ls lies in each band.
+// shares returns for each band the percentage of all durations of ls that lie in it.
 func shares(ls ...*latencies) []float64 {
 	counts, total := make([]float64, len(bands)), 0.0
 	for _, l := range ls {
 		total += float64(l.n)
 		i := 0
-		for _, bar := range l.hist.Distribution() { // in order
+		for _, bar := range l.hist.Distribution() { // in ascending order
 			for bar.To > bands[i].limit {
 				i++
 			}

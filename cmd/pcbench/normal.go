@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// writeNormal writes the report that fio calls normal.
+// writeNormal writes the report in the format that fio calls normal.
 func writeNormal(out io.Writer, results []*result) error {
 	w := bufio.NewWriter(out)
 	for i, r := range results {
 		s := r.spec
-		fmt.Fprintf(w, "%s: (g=%d): rw=%s, bs=(R) %s, (W) %s, (T) %s, ioengine=pagecache, iodepth=%d\n", s.Name, i, s.RW,
-			bsRange(s.BS), bsRange(s.writeSize()), bsRange(s.BS), s.IODepth)
+		fmt.Fprintf(w, "%s: (g=%d): rw=%s, bs=(R) %s, (W) %s, (T) %s, ioengine=pagecache, iodepth=%d\n",
+			s.Name, i, s.RW, bsRange(s.BS), bsRange(s.writeSize()), bsRange(s.BS), s.IODepth)
 		if s.NumJobs > 1 {
 			fmt.Fprintln(w, "...")
 		}
@@ -31,21 +31,26 @@ func writeNormal(out io.Writer, results []*result) error {
 	}
 	for i, r := range results {
 		fmt.Fprintf(w, "\nRun status group %d (all jobs):\n", i)
-		writeStatus(w, "   READ", r, true)
-		writeStatus(w, "  WRITE", r, false)
+		writeStatus(w, r, opKindRead)
+		writeStatus(w, r, opKindWrite)
 	}
 	if len(results) > 0 {
 		fmt.Fprintln(w, "\nStore stats:")
 	}
 	for _, r := range results {
-		u := &r.store
-		fmt.Fprintf(w, "  %s: written=%s, padded=%s, flushes=%d, buffer_waits=%d, merges=%d, consolidations=%d, segments=%d/%d", r.spec.Name,
-			bytesText(u.written), bytesText(u.padded), u.flushes, u.waits, u.merges, u.consolidations, u.segmentsInUse, u.segments)
-		fmt.Fprintf(w, ", recycled=%d, draining=%d, cleaned=%d, moved=%s\n", u.recycled, u.draining, u.cleaned, bytesText(u.moved))
-		fmt.Fprintf(w, "  %s: hits=%d, misses=%d, cold=%d, evicted=%d, resident=%s in the heap, %s mapped\n", r.spec.Name, u.hits, u.misses, u.cold, u.evicted,
-			bytesText(u.heap), bytesText(u.mapped))
+		writeStore(w, r.spec.Name, &r.store)
 	}
 	return w.Flush()
+}
+
+// writeStore writes the statistics of the store, which fio's report does not have.
+func writeStore(w io.Writer, name string, u *storeUse) {
+	fmt.Fprintf(w, "  %s: written=%s, padded=%s, flushes=%d, buffer_waits=%d, merges=%d, consolidations=%d",
+		name, bytesText(u.written), bytesText(u.padded), u.flushes, u.waits, u.merges, u.consolidations)
+	fmt.Fprintf(w, ", segments=%d/%d, recycled=%d, draining=%d, cleaned=%d, moved=%s\n",
+		u.segmentsInUse, u.segments, u.recycled, u.draining, u.cleaned, bytesText(u.moved))
+	fmt.Fprintf(w, "  %s: hits=%d, misses=%d, cold=%d, evicted=%d, resident=%s in the heap, %s mapped\n",
+		name, u.hits, u.misses, u.fromDisk, u.evicted, bytesText(u.heap), bytesText(u.mapped))
 }
 
 func bsRange(n int64) string { return bytesText(n) + "-" + bytesText(n) }
@@ -56,8 +61,9 @@ func writeJob(w io.Writer, r *result, group int, j *job) {
 		fmt.Fprintf(w, " (%s)", strings.ReplaceAll(j.err.Error(), "\n", "; "))
 	}
 	fmt.Fprintf(w, ": %s\n", r.started.Format(time.ANSIC))
-	writeDirection(w, "read", &j.read)
-	writeDirection(w, "write", &j.write)
+	for _, kind := range []opKind{opKindRead, opKindWrite} {
+		writeDirection(w, kind.String(), j.direction(kind))
+	}
 	list := shares(&j.read.latencies, &j.write.latencies)
 	writeBands(w, list, "nsec", 1)
 	writeBands(w, list, "usec", microsecond)
@@ -68,8 +74,8 @@ func writeJob(w io.Writer, r *result, group int, j *job) {
 		writePercentiles(w, "sync", &j.sync)
 	}
 	u := &j.usage
-	fmt.Fprintf(w, "  cpu          : usr=%.2f%%, sys=%.2f%%, ctx=%d, majf=%d, minf=%d\n", u.userPercent, u.systemPercent,
-		u.switches, u.majFaults, u.minFault)
+	fmt.Fprintf(w, "  cpu          : usr=%.2f%%, sys=%.2f%%, ctx=%d, majf=%d, minf=%d\n",
+		u.userPercent, u.systemPercent, u.switches, u.majFaults, u.minFaults)
 	fmt.Fprint(w, "  IO depths    : ")
 	for i, d := range depths {
 		if i > 0 {
@@ -77,7 +83,8 @@ func writeJob(w io.Writer, r *result, group int, j *job) {
 		}
 		fmt.Fprintf(w, "%s=%.1f%%", d.name, d.share(r.spec.IODepth))
 	}
-	fmt.Fprintf(w, "\n     issued rwts: total=%d,%d,0,%d short=0,0,0,0 dropped=0,0,0,0\n", j.read.n, j.write.n, j.sync.n)
+	fmt.Fprintf(w, "\n     issued rwts: total=%d,%d,0,%d short=0,0,0,0 dropped=0,0,0,0\n",
+		j.read.n, j.write.n, j.sync.n)
 	fmt.Fprintf(w, "     latency   : target=0, window=0, percentile=100.00%%, depth=%d\n", r.spec.IODepth)
 }
 
@@ -87,9 +94,11 @@ type depth struct {
 	least, most int
 }
 
-var depths = []depth{{"1", 1, 1}, {"2", 2, 3}, {"4", 4, 7}, {"8", 8, 15}, {"16", 16, 31}, {"32", 32, 63}, {">=64", 64, math.MaxInt}}
+var depths = []depth{{"1", 1, 1}, {"2", 2, 3}, {"4", 4, 7}, {"8", 8, 15}, {"16", 16, 31}, {"32", 32, 63},
+	{">=64", 64, math.MaxInt}}
 
-// share is the percentage of operations at these depths: all or none, since each goroutine begins its next at once.
+// share returns the percentage of operations at these depths. It is 0 or 100, since each goroutine always has one
+// operation in progress.
 func (d depth) share(iodepth int) float64 {
 	if iodepth >= d.least && iodepth <= d.most {
 		return 100
@@ -102,8 +111,8 @@ func writeDirection(w io.Writer, name string, d *direction) {
 		return
 	}
 	bw := int64(d.bytesPerSecond())
-	fmt.Fprintf(w, "  %s: IOPS=%s, BW=%s/s (%s/s)(%s/%dmsec)\n", name, shorten(uint64(d.perSecond()), 4, false), bytesText(bw), bytesSI(bw),
-		bytesText(d.bytes), d.runtime/1e6)
+	fmt.Fprintf(w, "  %s: IOPS=%s, BW=%s/s (%s/s)(%s/%dmsec)\n", name, shorten(uint64(d.perSecond()), 4, prefixDecimal),
+		bytesText(bw), bytesSI(bw), bytesText(d.bytes), d.runtime/1e6)
 	writeLatency(w, "clat", &d.latencies)
 	writeLatency(w, " lat", &d.latencies)
 	writePercentiles(w, "clat", &d.latencies)
@@ -121,10 +130,11 @@ func writeDirection(w io.Writer, name string, d *direction) {
 	fmt.Fprintf(w, "   bw (%5s/s): min=%5.0f, max=%5.0f, per=%3.2f%%, avg=%5.2f, stdev=%5.2f, samples=%d\n", unit,
 		s.least/scale, s.most/scale, share, s.mean/scale, s.dev/scale, s.n)
 	s = &d.iops
-	fmt.Fprintf(w, "   iops        : min=%5.0f, max=%5.0f, avg=%5.2f, stdev=%5.2f, samples=%d\n", s.least, s.most, s.mean, s.dev, s.n)
+	fmt.Fprintf(w, "   iops        : min=%5.0f, max=%5.0f, avg=%5.2f, stdev=%5.2f, samples=%d\n",
+		s.least, s.most, s.mean, s.dev, s.n)
 }
 
-// writeLatency writes the extremes, mean and deviation in the largest unit, of ns, us and ms, that they fill.
+// writeLatency writes the extremes, mean and deviation, in the largest unit of ns, us and ms that all of them exceed.
 func writeLatency(w io.Writer, name string, l *latencies) {
 	fills := func(unit float64) bool {
 		return float64(l.least) > unit && float64(l.most) > 2*unit && l.mean() > unit && l.deviation() > unit
@@ -135,11 +145,12 @@ func writeLatency(w io.Writer, name string, l *latencies) {
 	} else if fills(microsecond) {
 		unit, scale = "usec", microsecond
 	}
-	fmt.Fprintf(w, "    %s (%s): min=%s, max=%s, avg=%5.2f, stdev=%5.2f\n", name, unit, shorten(uint64(float64(l.least)/scale), 6, false),
-		shorten(uint64(float64(l.most)/scale), 6, false), l.mean()/scale, l.deviation()/scale)
+	scaled := func(ns int64) string { return shorten(uint64(float64(ns)/scale), 6, prefixDecimal) }
+	fmt.Fprintf(w, "    %s (%s): min=%s, max=%s, avg=%5.2f, stdev=%5.2f\n", name, unit,
+		scaled(l.least), scaled(l.most), l.mean()/scale, l.deviation()/scale)
 }
 
-// writePercentiles writes as many percentiles on a line as fit 80 columns.
+// writePercentiles writes the percentiles in lines of at most 80 columns.
 func writePercentiles(w io.Writer, name string, l *latencies) {
 	at := l.at()
 	least, most := at[0], at[len(at)-1]
@@ -190,21 +201,22 @@ func writeBands(w io.Writer, list []float64, name string, unit int64) {
 }
 
 // writeStatus writes one direction of all jobs: the sum, and the slowest and fastest job.
-func writeStatus(w io.Writer, name string, r *result, read bool) {
-	sum := r.total(read)
+func writeStatus(w io.Writer, r *result, kind opKind) {
+	sum := r.total(kind)
 	if sum.n == 0 {
 		return
 	}
 	least, most := math.Inf(1), 0.0
 	short, long := int64(math.MaxInt64), int64(0)
 	for _, j := range r.jobs {
-		if d := j.direction(read); d.n > 0 {
+		if d := j.direction(kind); d.n > 0 {
 			least, most = min(least, d.bytesPerSecond()), max(most, d.bytesPerSecond())
 			short, long = min(short, d.runtime), max(long, d.runtime)
 		}
 	}
 	bw := int64(sum.bytesPerSecond())
-	fmt.Fprintf(w, "%s: bw=%s/s (%s/s), %s/s-%s/s (%s/s-%s/s), io=%s (%s), run=%d-%dmsec\n", name, bytesText(bw), bytesSI(bw),
-		bytesText(int64(least)), bytesText(int64(most)), bytesSI(int64(least)), bytesSI(int64(most)), bytesText(sum.bytes), bytesSI(sum.bytes),
-		short/1e6, long/1e6)
+	fmt.Fprintf(w, "%7s: bw=%s/s (%s/s), %s/s-%s/s (%s/s-%s/s), io=%s (%s), run=%d-%dmsec\n",
+		strings.ToUpper(kind.String()),
+		bytesText(bw), bytesSI(bw), bytesText(int64(least)), bytesText(int64(most)), bytesSI(int64(least)),
+		bytesSI(int64(most)), bytesText(sum.bytes), bytesSI(sum.bytes), short/1e6, long/1e6)
 }

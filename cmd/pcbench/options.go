@@ -2,10 +2,7 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"runtime"
-	"strconv"
 	"strings"
 	"time"
 
@@ -14,7 +11,7 @@ import (
 	"pagecache/engine"
 )
 
-// spec says what a group of jobs does. It is validated before anything runs.
+// spec describes the load of a group of jobs. It is validated before anything runs.
 type spec struct {
 	Name           string
 	Directory      string
@@ -36,17 +33,17 @@ type spec struct {
 	JSON           bool
 	Output         string
 	Refill         bool
-	Invalidate     bool  // nothing is cached when the jobs begin
+	Invalidate     bool  // reopen the store before the jobs begin, with nothing cached
 	Delta          int64 // bytes of a Link; 0: Replace
 	Engine         engine.Options
 
 	given [][2]string // the options of the command line, for the report
 }
 
-// defaults returns what holds where nothing is said.
+// defaults returns the default options.
 func defaults() spec {
-	return spec{Name: "pcbench", Directory: ".", RW: "read", ReadPercent: 50, BS: 4 << 10, Size: 256 << 20, NumJobs: 1, IODepth: 1,
-		Seed: 1, Engine: engine.Options{SegmentSize: 8 << 20}}
+	return spec{Name: "pcbench", Directory: ".", RW: "read", ReadPercent: 50, BS: 4 << 10, Size: 256 << 20,
+		NumJobs: 1, IODepth: 1, Seed: 1, Engine: engine.Options{SegmentSize: 8 << 20}}
 }
 
 func (s *spec) reads() bool      { return strings.HasSuffix(s.RW, "read") || s.RW == "randrw" }
@@ -65,67 +62,8 @@ func b2i(b bool) int64 {
 	return 0
 }
 
-// text are the options that need more than pflag's own parsing.
-type text struct {
-	bs, size, ioSize, runtime, ramp, distribution, format, delta, cache, segment, io, direct string
-}
-
-// newFlags returns the flags of pcbench run, which are stored in s and t.
-func newFlags(s *spec, t *text) *pflag.FlagSet {
-	f := pflag.NewFlagSet("pcbench run", pflag.ContinueOnError)
-	f.SetOutput(io.Discard)
-	f.SortFlags = false
-	f.StringVar(&s.Name, "name", s.Name, "`name` of the job, and of the store's directory, NAME.pcbench")
-	f.StringVar(&s.Directory, "directory", s.Directory, "`dir` in which the store is made, and removed afterwards; made if missing")
-	f.StringVar(&s.RW, "rw", s.RW, "`kind` of load: read, write (in order), randread, randwrite, randrw (randomly)")
-	f.IntVar(&s.ReadPercent, "rwmixread", s.ReadPercent, "`percent` of reads in --rw=randrw")
-	f.StringVar(&t.bs, "bs", "4k", "`size` of a page")
-	f.StringVar(&t.size, "size", "256m", "`size` of all pages together, shared by all jobs")
-	f.StringVar(&t.ioSize, "io_size", "", "`size` of all reads and writes together, over all jobs (default --size)")
-	f.IntVar(&s.NumJobs, "numjobs", s.NumJobs, "`number` of jobs")
-	f.IntVar(&s.IODepth, "iodepth", s.IODepth, "`number` of goroutines of each job")
-	f.StringVar(&t.runtime, "runtime", "", "`time` after which the jobs stop, if they have not done --io_size before")
-	boolVar(f, &s.TimeBased, "time_based", "run for all of --runtime, however much that is")
-	f.StringVar(&t.ramp, "ramp_time", "", "`time` to run before measuring")
-	f.StringVar(&t.distribution, "random_distribution", "random", "`how` pages are chosen: random, or zipf:THETA for a few popular ones")
-	f.Uint64Var(&s.Seed, "randseed", s.Seed, "`seed`: the same one chooses the same pages")
-	f.IntVar(&s.FDataSync, "fdatasync", 0, "each goroutine waits for stability after this `number` of its writes")
-	boolVar(f, &s.EndFsync, "end_fsync", "make everything stable before the clock stops")
-	boolVar(f, &s.Refill, "refill_buffers", "fresh random bytes for each write, instead of a few prepared buffers")
-	boolVar(f, &s.Invalidate, "invalidate", "open the store anew before the jobs begin, with none of it cached, so that reads are of the disk")
-	boolVar(f, &s.GroupReporting, "group_reporting", "report all jobs as one")
-	f.StringVar(&t.format, "output-format", "normal", "`format` of the report: normal, json")
-	f.StringVar(&s.Output, "output", "", "`file` for the report (default standard output)")
-	f.StringVar(&t.delta, "delta", "", "writes are Links of deltas of this `size`, not Replaces of whole pages")
-	f.StringVar(&t.cache, "cache", "1g", "`size` of the cache of pages in memory")
-	f.StringVar(&t.segment, "segment", "8m", "`size` of a log segment")
-	f.StringVar(&t.io, "io", "auto", "`how` the log is written: auto, uring (io_uring), syscall (pwritev2)")
-	f.StringVar(&t.direct, "direct", "auto", "`whether` the log is written with O_DIRECT: auto, 1 or on, 0 or off")
-	return f
-}
-
-// onOff is a flag that takes fio's 0 and 1, and stands alone for 1.
-type onOff bool
-
-func (b *onOff) String() string { return strconv.Itoa(int(b2i(bool(*b)))) }
-func (b *onOff) Type() string   { return "" }
-
-// Set takes 0, 1, and what strconv.ParseBool does.
-func (b *onOff) Set(s string) error {
-	v, err := strconv.ParseBool(s)
-	if err != nil {
-		return fmt.Errorf("%q is neither 0 nor 1", s)
-	}
-	*b = onOff(v)
-	return nil
-}
-
-func boolVar(f *pflag.FlagSet, p *bool, name, usage string) {
-	f.VarPF((*onOff)(p), name, "", usage).NoOptDefVal = "1"
-}
-
-// parse reads the options of pcbench run. Its errors name every option that is wrong and say what would be right. help means
-// that --help was among them.
+// parse parses the options of pcbench run. Its error names every invalid option and the valid values. help reports
+// whether --help was among the options.
 func parse(args []string) (s *spec, help bool, err error) {
 	d := defaults()
 	s = &d
@@ -141,13 +79,13 @@ func parse(args []string) (s *spec, help bool, err error) {
 	}
 	f.Visit(func(o *pflag.Flag) { s.given = append(s.given, [2]string{o.Name, o.Value.String()}) })
 	bad := s.convert(f, &t)
-	if len(bad) == 0 { // else the numbers mean nothing
+	if len(bad) == 0 { // otherwise some numbers are missing
 		bad = s.check(f)
 	}
 	return s, false, errors.Join(bad...)
 }
 
-// convert turns the texts into values.
+// convert parses the values in t.
 func (s *spec) convert(f *pflag.FlagSet, t *text) (bad faults) {
 	size := func(name, text string, to *int64) {
 		n, err := parseSize(text)
@@ -186,9 +124,9 @@ func (s *spec) convert(f *pflag.FlagSet, t *text) (bad faults) {
 		duration("ramp_time", t.ramp, &s.Ramp)
 	}
 	s.Engine.IO = choose(&bad, "io", t.io, []string{"auto", "uring", "syscall"},
-		[]engine.IOMode{engine.IOAuto, engine.IOUring, engine.IOSyscall})
+		[]engine.IO{engine.IOAuto, engine.IOUring, engine.IOSyscall})
 	s.Engine.Direct = choose(&bad, "direct", t.direct, []string{"auto", "1", "on", "0", "off"},
-		[]engine.DirectMode{engine.DirectAuto, engine.DirectOn, engine.DirectOn, engine.DirectOff, engine.DirectOff})
+		[]engine.Direct{engine.DirectAuto, engine.DirectOn, engine.DirectOn, engine.DirectOff, engine.DirectOff})
 	s.JSON = choose(&bad, "output-format", t.format, []string{"normal", "json"}, []bool{false, true})
 	s.RW = choose(&bad, "rw", s.RW, loads, loads)
 	s.Theta = parseDistribution(&bad, t.distribution)
@@ -197,7 +135,7 @@ func (s *spec) convert(f *pflag.FlagSet, t *text) (bad faults) {
 
 var loads = []string{"read", "write", "randread", "randwrite", "randrw"}
 
-// choose returns the value that belongs to a name.
+// choose returns the value that belongs to name, or adds an error to bad.
 func choose[T any](bad *faults, option, name string, names []string, values []T) (v T) {
 	for i, n := range names {
 		if n == name {
@@ -208,5 +146,5 @@ func choose[T any](bad *faults, option, name string, names []string, values []T)
 	return v
 }
 
-// layoutWorkers is how many goroutines lay pages out.
+// layoutWorkers returns the number of goroutines that lay out pages.
 func layoutWorkers() int { return 2 * runtime.GOMAXPROCS(0) }

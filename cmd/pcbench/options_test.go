@@ -1,30 +1,35 @@
 package main
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/spf13/pflag"
 
 	"pagecache/engine"
 )
 
 func TestParse(t *testing.T) {
-	s, help, err := parse(strings.Fields("--name=x --directory=/tmp --rw=randrw --rwmixread=70 --bs=8k --size 1g --io_size=3g --numjobs=4 " +
-		"--iodepth=2 --runtime=500ms --ramp_time=1 --random_distribution=zipf:1.2 --randseed=7 --fdatasync=32 --end_fsync=1 " +
-		"--group_reporting --output-format=json --output=o --delta=100 --cache=2g --segment=1m --io=syscall --direct=off --refill_buffers"))
+	s, help, err := parse(strings.Fields("--name=x --directory=/tmp --rw=randrw --rwmixread=70 --bs=8k --size 1g " +
+		"--io_size=3g --numjobs=4 --iodepth=2 --runtime=500ms --ramp_time=1 --random_distribution=zipf:1.2 " +
+		"--randseed=7 --fdatasync=32 --end_fsync=1 --group_reporting --output-format=json --output=o --delta=100 " +
+		"--cache=2g --segment=1m --io=syscall --direct=off --refill_buffers"))
 	if err != nil || help {
 		t.Fatal(help, err)
 	}
-	want := spec{Name: "x", Directory: "/tmp", RW: "randrw", ReadPercent: 70, BS: 8 << 10, Size: 1 << 30, IOSize: 3 << 30, NumJobs: 4,
-		IODepth: 2, Runtime: 500 * time.Millisecond, Ramp: time.Second, Theta: 1.2, Seed: 7, FDataSync: 32, EndFsync: true, GroupReporting: true,
-		JSON: true, Output: "o", Delta: 100, Refill: true}
-	want.Engine = engine.Options{SegmentSize: 1 << 20, CacheCapacity: 2 << 30, IO: engine.IOSyscall, Direct: engine.DirectOff}
+	want := spec{Name: "x", Directory: "/tmp", RW: "randrw", ReadPercent: 70, BS: 8 << 10, Size: 1 << 30,
+		IOSize: 3 << 30, NumJobs: 4, IODepth: 2, Runtime: 500 * time.Millisecond, Ramp: time.Second, Theta: 1.2,
+		Seed: 7, FDataSync: 32, EndFsync: true, GroupReporting: true, JSON: true, Output: "o", Delta: 100, Refill: true,
+		Engine: engine.Options{SegmentSize: 1 << 20, CacheCapacity: 2 << 30, IO: engine.IOSyscall,
+			Direct: engine.DirectOff}}
 	if len(s.given) != 24 || s.given[4] != [2]string{"bs", "8k"} {
 		t.Errorf("given: %v", s.given)
 	}
 	got := *s
 	got.given = nil
-	if !equal(got, want) {
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 	for line, ok := range map[string]func(*spec) bool{
@@ -37,11 +42,13 @@ func TestParse(t *testing.T) {
 		"--rw=write --end_fsync":      func(s *spec) bool { return s.EndFsync },
 		"--rw=write --end_fsync=0":    func(s *spec) bool { return !s.EndFsync },
 		"--rw=read --end_fsync=0":     func(s *spec) bool { return !s.EndFsync },
-		"--io=uring --direct=on":      func(s *spec) bool { return s.Engine.IO == engine.IOUring && s.Engine.Direct == engine.DirectOn },
-		"--direct=1":                  func(s *spec) bool { return s.Engine.Direct == engine.DirectOn },
-		"--direct 0":                  func(s *spec) bool { return s.Engine.Direct == engine.DirectOff },
-		"--direct=off":                func(s *spec) bool { return s.Engine.Direct == engine.DirectOff },
-		"--direct=auto":               func(s *spec) bool { return s.Engine.Direct == engine.DirectAuto },
+		"--io=uring --direct=on": func(s *spec) bool {
+			return s.Engine.IO == engine.IOUring && s.Engine.Direct == engine.DirectOn
+		},
+		"--direct=1":    func(s *spec) bool { return s.Engine.Direct == engine.DirectOn },
+		"--direct 0":    func(s *spec) bool { return s.Engine.Direct == engine.DirectOff },
+		"--direct=off":  func(s *spec) bool { return s.Engine.Direct == engine.DirectOff },
+		"--direct=auto": func(s *spec) bool { return s.Engine.Direct == engine.DirectAuto },
 		"--bs=8KB --size=2Mi --io_size=3GiB --runtime=5M --delta=1Ki --rw=write": func(s *spec) bool {
 			return s.BS == 8192 && s.Size == 2<<20 && s.IOSize == 3e9 && s.Runtime == 5*time.Minute && s.Delta == 1024
 		},
@@ -56,26 +63,17 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func equal(a, b spec) bool {
-	a.given, b.given = nil, nil
-	ea, eb := a.Engine, b.Engine
-	a.Engine, b.Engine = engine.Options{}, engine.Options{}
-	return ea.SegmentSize == eb.SegmentSize && ea.CacheCapacity == eb.CacheCapacity && ea.IO == eb.IO && ea.Direct == eb.Direct &&
-		a.Name == b.Name && a.Directory == b.Directory && a.RW == b.RW && a.ReadPercent == b.ReadPercent && a.BS == b.BS && a.Size == b.Size &&
-		a.IOSize == b.IOSize && a.NumJobs == b.NumJobs && a.IODepth == b.IODepth && a.Runtime == b.Runtime && a.TimeBased == b.TimeBased &&
-		a.Ramp == b.Ramp && a.Theta == b.Theta && a.Seed == b.Seed && a.FDataSync == b.FDataSync && a.EndFsync == b.EndFsync &&
-		a.GroupReporting == b.GroupReporting && a.JSON == b.JSON && a.Output == b.Output && a.Refill == b.Refill && a.Delta == b.Delta
-}
-
 func TestHelp(t *testing.T) {
 	if _, help, err := parse([]string{"--help"}); err != nil || !help {
 		t.Fatal(help, err)
 	}
-	text := helpText()
-	for _, o := range strings.Fields("name directory rw rwmixread bs size io_size numjobs iodepth runtime time_based ramp_time " +
-		"random_distribution randseed fdatasync end_fsync group_reporting output-format output delta cache segment io direct refill_buffers") {
-		if !strings.Contains(text, "--"+o) {
-			t.Errorf("--%s is missing", o)
+	text, n := helpText(), 0
+	runFlags().VisitAll(func(o *pflag.Flag) {
+		if n++; !strings.Contains(text, "--"+o.Name) {
+			t.Errorf("--%s is missing", o.Name)
 		}
+	})
+	if n < 26 {
+		t.Errorf("only %d options", n)
 	}
 }

@@ -14,12 +14,13 @@ import (
 	"pagecache/segments/format"
 )
 
-// place is the directory that a store is made in, NAME.pcbench, and removed with. It holds a marker, which says that pcbench made
-// it, and which is locked while it is in use; and the store. What pcbench has not made itself is never removed.
+// place is the directory NAME.pcbench, which pcbench makes for a store and removes with it. It holds the store and a
+// marker. The marker shows that pcbench made the directory, and is locked while the directory is in use. pcbench
+// removes only files and directories that it has made itself.
 type place struct {
 	dir    string
 	marker *os.File
-	made   []string // directories above it that were missing, outermost first
+	made   []string // the parents of dir that pcbench has made, outermost first
 }
 
 const (
@@ -28,10 +29,10 @@ const (
 	storeName   = "store"
 )
 
-// storeFiles are the files that every store makes, beside snapshots and blobs. Nothing else in its directory is pcbench's to remove.
+// storeFiles are the files of a store, besides snapshots and blobs. pcbench removes no other files of the directory.
 var storeFiles = []string{"log", "superblock", "superblock.tmp"}
 
-// blobsName is the store's directory of blobs, in its own.
+// blobsName is the directory of the store's blobs, relative to the place.
 var blobsName = filepath.Join(storeName, "blobs")
 
 func isStoreFile(name string) bool {
@@ -44,8 +45,8 @@ func isBlob(name string) bool {
 	return ok
 }
 
-// newPlace makes the directory. One that was left over by a killed pcbench is removed first; one that pcbench has not made, or
-// that is in use, is an error.
+// newPlace makes the directory. If a killed pcbench has left one, newPlace removes it first. A directory that is in
+// use or that pcbench has not made is an error.
 func newPlace(parent, name string) (*place, error) {
 	p := &place{dir: filepath.Join(parent, name+placeSuffix)}
 	if err := p.makeParents(parent); err != nil {
@@ -60,26 +61,28 @@ func newPlace(parent, name string) (*place, error) {
 	}
 	if err == nil {
 		if err = p.mark(os.O_CREATE | os.O_EXCL); err != nil {
-			_ = os.Remove(p.dir) // fails, rightly, if the marker is there
+			_ = os.Remove(p.dir) // fails if the marker exists, as it should
 		}
 	}
 	if err != nil {
 		p.removeParents()
-		return nil, fmt.Errorf("make a directory for the store: %w", err)
+		return nil, fmt.Errorf("make the directory of the store: %w", err)
 	}
 	return p, nil
 }
 
-// clear removes a directory that an earlier pcbench has left; nothing at all if something is in it that pcbench has not made.
+// clear removes a directory that an earlier pcbench has left. It removes nothing if the directory holds anything that
+// pcbench has not made.
 func (p *place) clear() error {
 	if info, err := os.Lstat(p.dir); err != nil {
 		return err
 	} else if !info.IsDir() {
-		return fmt.Errorf("%s exists and is no directory; use another --name or --directory, or remove it", p.dir)
+		return fmt.Errorf("%s is not a directory; use another --name or --directory, or remove it", p.dir)
 	}
 	err := p.mark(0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s exists and was not made by pcbench; use another --name or --directory, or remove it", p.dir)
+		return fmt.Errorf("%s exists and was not made by pcbench; use another --name or --directory, or remove it",
+			p.dir)
 	}
 	if err != nil {
 		return err
@@ -90,13 +93,13 @@ func (p *place) clear() error {
 		return err
 	}
 	if len(foreign) > 0 {
-		return fmt.Errorf("%s was left by an earlier pcbench, and holds what pcbench has not made: %s; use another --name or move that away",
-			p.dir, strings.Join(foreign, ", "))
+		return fmt.Errorf("%s was left by an earlier pcbench and holds files that pcbench has not made: %s; "+
+			"use another --name or move them away", p.dir, strings.Join(foreign, ", "))
 	}
 	return p.removeOwn()
 }
 
-// foreign returns what is in the directory and that pcbench has not made.
+// foreign returns the names in the directory that pcbench has not made.
 func (p *place) foreign() ([]string, error) {
 	var found []string
 	look := func(sub string, own func(fs.DirEntry) bool) error {
@@ -145,8 +148,8 @@ func (p *place) mark(flag int) error {
 	return nil
 }
 
-// lock locks an open file, without waiting. One that has been removed or replaced since it was opened counts as locked: whoever
-// did that is in its directory.
+// lock locks an open file and does not wait. A file that was removed or replaced after it was opened counts as
+// locked: another pcbench is using its directory.
 func lock(f *os.File) error {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return err
@@ -161,7 +164,7 @@ func lock(f *os.File) error {
 	return nil
 }
 
-// makeParents makes dir, and notes what it made.
+// makeParents makes dir and its missing parents, and records them in p.made.
 func (p *place) makeParents(dir string) error {
 	var missing []string
 	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
@@ -181,13 +184,13 @@ func (p *place) makeParents(dir string) error {
 	return nil
 }
 
-// store is the store's own directory.
+// store returns the directory of the store.
 func (p *place) store() string { return filepath.Join(p.dir, storeName) }
 
-// remove removes what newPlace and the store have made. What somebody else has put beside it stays, with its directory, and is an
-// error.
+// remove removes the files and directories that newPlace and the store have made. Other files stay, with the
+// directories that hold them, and are an error.
 func (p *place) remove() error {
-	foreign, _ := p.foreign() // an unreadable directory shows below
+	foreign, _ := p.foreign() // removeOwn fails if the directory is unreadable
 	err := p.removeOwn()
 	p.marker.Close()
 	if err == nil {
@@ -195,14 +198,15 @@ func (p *place) remove() error {
 		return nil
 	}
 	if len(foreign) > 0 {
-		return fmt.Errorf("remove the store: %s stays, since pcbench has not made what is in it: %s", p.dir, strings.Join(foreign, ", "))
+		return fmt.Errorf("remove the store: %s stays, since it holds files that pcbench has not made: %s",
+			p.dir, strings.Join(foreign, ", "))
 	}
 	return fmt.Errorf("remove the store: %w", err)
 }
 
-// each calls do with the names in a directory that are pcbench's own.
+// each calls do with each name in the directory sub for which own returns true.
 func (p *place) each(sub string, own func(string) bool, do func(name string)) {
-	entries, _ := os.ReadDir(filepath.Join(p.dir, sub)) // what is left shows when the directory cannot be removed
+	entries, _ := os.ReadDir(filepath.Join(p.dir, sub)) // removing the directory fails if files are left
 	for _, e := range entries {
 		if own(e.Name()) {
 			do(filepath.Join(sub, e.Name()))
@@ -210,7 +214,7 @@ func (p *place) each(sub string, own func(string) bool, do func(name string)) {
 	}
 }
 
-// removeOwn removes the store's files, the marker, and the directories of both, if nothing else is in them.
+// removeOwn removes the files of the store, the marker, and the directories of both if they are empty then.
 func (p *place) removeOwn() error {
 	var errs []error
 	unlink := func(name string, remove func(string) error) {
@@ -218,8 +222,8 @@ func (p *place) removeOwn() error {
 			errs = append(errs, &fs.PathError{Op: "remove", Path: filepath.Join(p.dir, name), Err: err})
 		}
 	}
-	// Each call removes only a file, or only an empty directory, whatever the name has come to stand for. A store that is a symbolic
-	// link is somebody else's.
+	// Each call removes only a file or only an empty directory, even if another program has replaced it meanwhile. A
+	// symbolic link in the place of the store is not pcbench's and stays.
 	if info, err := os.Lstat(p.store()); err == nil && info.IsDir() {
 		if info, err := os.Lstat(filepath.Join(p.dir, blobsName)); err == nil && info.IsDir() {
 			p.each(blobsName, isBlob, func(name string) { unlink(name, unix.Unlink) })
@@ -233,7 +237,7 @@ func (p *place) removeOwn() error {
 	return errors.Join(errs...)
 }
 
-// removeParents removes the directories that makeParents has made, unless somebody has put something else into them.
+// removeParents removes the directories that makeParents has made and that are empty.
 func (p *place) removeParents() {
 	for i := len(p.made) - 1; i >= 0; i-- {
 		if os.Remove(p.made[i]) != nil {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// inside returns the paths of all that is in dir, from it, sorted.
+// inside returns the paths of all files and directories below dir, relative to dir and sorted.
 func inside(t *testing.T, dir string) (names []string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(p string, _ os.DirEntry, err error) error {
@@ -28,7 +28,7 @@ func inside(t *testing.T, dir string) (names []string) {
 func wantInside(t *testing.T, dir string, want ...string) {
 	t.Helper()
 	if got := inside(t, dir); !slices.Equal(got, want) {
-		t.Errorf("in the directory is %q, want %q", got, want)
+		t.Errorf("the directory holds %q, want %q", got, want)
 	}
 }
 
@@ -41,7 +41,7 @@ func wantError(t *testing.T, err error, texts ...string) {
 	}
 }
 
-// makePlace makes a place whose store has all the files that a store can have.
+// makePlace makes a place whose store has all of storeFiles.
 func makePlace(t *testing.T, parent string) *place {
 	t.Helper()
 	p, err := newPlace(parent, "a")
@@ -65,7 +65,8 @@ func put(t *testing.T, name string) {
 	}
 }
 
-// A directory that pcbench has not made is left alone; one that a killed pcbench left is taken over; one in use is refused.
+// A directory that pcbench has not made is left alone. One that a killed pcbench has left is reused. One in use is an
+// error.
 func TestPlace(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "b"+placeSuffix), 0o755); err != nil {
@@ -75,13 +76,13 @@ func TestPlace(t *testing.T) {
 	wantError(t, err, "not made by pcbench")
 	put(t, filepath.Join(dir, "c"+placeSuffix))
 	_, err = newPlace(dir, "c")
-	wantError(t, err, "no directory")
+	wantError(t, err, "not a directory")
 	p := makePlace(t, dir)
 	if err := os.Symlink(p.dir, filepath.Join(dir, "d"+placeSuffix)); err != nil {
 		t.Fatal(err)
 	}
 	_, err = newPlace(dir, "d")
-	wantError(t, err, "no directory")
+	wantError(t, err, "not a directory")
 	_, err = newPlace(dir, "a")
 	wantError(t, err, "in use")
 	p.marker.Close() // as if killed
@@ -95,7 +96,7 @@ func TestPlace(t *testing.T) {
 	wantInside(t, dir, "b.pcbench", "c.pcbench", "d.pcbench")
 }
 
-// However a user's files come into the directory, they stay, at the end of a run and at the beginning of the next.
+// A user's files in the directory stay, at the end of a run and at the start of the next one.
 func TestPlaceKeepsForeignFiles(t *testing.T) {
 	for _, name := range []string{"notes", "store/notes", "store/superblock.old"} {
 		p := makePlace(t, filepath.Join(t.TempDir(), "new"))
@@ -119,7 +120,7 @@ func TestPlaceKeepsForeignFiles(t *testing.T) {
 	}
 }
 
-// Links and directories with the names of our files do not lead to anybody else's.
+// Symbolic links and directories with the names of pcbench's files do not make it remove files elsewhere.
 func TestPlaceFollowsNothing(t *testing.T) {
 	other := t.TempDir()
 	for _, name := range storeFiles {
@@ -161,7 +162,7 @@ func TestPlaceFollowsNothing(t *testing.T) {
 	wantInside(t, other, all...)
 }
 
-// A marker that is removed between its opening and its locking belongs to another pcbench's clearing.
+// A marker that is removed between opening and locking counts as locked: another pcbench is clearing its directory.
 func TestLockOfRemovedMarker(t *testing.T) {
 	name := filepath.Join(t.TempDir(), markerName)
 	put(t, name)
@@ -177,15 +178,15 @@ func TestLockOfRemovedMarker(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := lock(f); err == nil {
-		t.Error("locked, though it is gone")
+		t.Error("lock succeeded on a removed file")
 	}
 	put(t, name)
 	if err := lock(f); err == nil {
-		t.Error("locked, though another is there")
+		t.Error("lock succeeded on a replaced file")
 	}
 }
 
-// A run says which files it leaves, beside its report.
+// A run reports the files that it leaves.
 func TestRunKeepsForeignFiles(t *testing.T) {
 	dir := t.TempDir()
 	s := defaults()

@@ -10,14 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// progress writes what is going on: over and over on one line of a terminal, else as a line every few seconds.
+// progress shows how far a load has got. On a terminal it rewrites one line; otherwise it writes a line every few
+// seconds.
 type progress struct {
 	out      io.Writer
 	terminal bool
 	every    time.Duration
 }
 
-// newProgress returns the progress on a file, usually standard error.
+// newProgress returns a progress that writes to f, usually standard error.
 func newProgress(f *os.File) *progress {
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	if err == nil {
@@ -26,16 +27,17 @@ func newProgress(f *os.File) *progress {
 	return &progress{out: f, every: 3 * time.Second}
 }
 
-// shown is what a progress line says.
-type shown struct {
+// progressState is the content of a progress line.
+type progressState struct {
 	ramping               bool
-	share                 float64 // done, 0 to 1
+	share                 float64 // done so far, 0 to 1
 	readBytes, writeBytes int64
 	reads, writes         int64
 }
 
-// watch shows what now returns, until the returned function is called. Nothing of it is left on a terminal then.
-func (p *progress) watch(name string, now func() shown) (end func()) {
+// watch shows the states that now returns until the caller calls end, which clears the line on a terminal. A nil
+// progress shows nothing.
+func (p *progress) watch(name string, now func() progressState) (end func()) {
 	if p == nil {
 		return func() {}
 	}
@@ -45,7 +47,7 @@ func (p *progress) watch(name string, now func() shown) (end func()) {
 		tick := time.NewTicker(p.every)
 		defer tick.Stop()
 		started := time.Now()
-		last, lastAt, width := shown{}, started, 0
+		last, lastAt, width := progressState{}, started, 0
 		for {
 			select {
 			case <-quit:
@@ -69,8 +71,9 @@ func (p *progress) watch(name string, now func() shown) (end func()) {
 	return func() { close(quit); <-done }
 }
 
-// line says how far it is, how fast since last, and how long it will take: [w=1240MiB/s,19.8k IOPS][45.0%][eta 00m:03s].
-func (s shown) line(name string, last shown, since, all time.Duration) string {
+// line returns a progress line with the speed since last, the share done, and the time left, such as
+// "NAME: [w=1240MiB/s,19.8k IOPS][45.0%][eta 00m:03s]".
+func (s progressState) line(name string, last progressState, since, all time.Duration) string {
 	b := &strings.Builder{}
 	fmt.Fprintf(b, "%s: ", name)
 	if s.ramping {
@@ -79,7 +82,8 @@ func (s shown) line(name string, last shown, since, all time.Duration) string {
 	speed := func(letter string, bytes, n int64) {
 		if n > 0 {
 			rate := func(n int64) uint64 { return uint64(perSecond(n, int64(since))) }
-			fmt.Fprintf(b, "[%s=%sB/s,%s IOPS]", letter, shorten(rate(bytes), 4, true), shorten(rate(n), 4, false))
+			fmt.Fprintf(b, "[%s=%sB/s,%s IOPS]", letter, shorten(rate(bytes), 4, prefixBinary),
+				shorten(rate(n), 4, prefixDecimal))
 		}
 	}
 	speed("r", s.readBytes-last.readBytes, s.reads-last.reads)

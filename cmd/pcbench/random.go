@@ -8,18 +8,19 @@ import (
 	"sync"
 )
 
-// picker chooses pages. It is shared by all workers and never changes; the randomness is theirs.
+// picker draws pages. All workers share it, and it never changes; each worker passes its own source of random numbers.
 type picker struct {
 	pages uint64
 	zipf  *zipf // nil: uniform
-	// scatter is coprime to pages, so that multiplying by it spreads the ranks over all pages, one page a rank.
+	// scatter is coprime to pages, so that multiplying by it maps each rank to a page of its own and spreads the
+	// popular pages.
 	scatter uint64
 }
 
-// maxPages bounds what one table can hold, so that scattering does not overflow.
+// maxPages is the largest number of pages for which scattering does not overflow.
 const maxPages = 1 << 31
 
-// newPicker returns a picker of pages below n; theta 0 is uniform.
+// newPicker returns a picker of pages below n, by zipf with exponent theta, or uniformly if theta is 0.
 func newPicker(n int64, theta float64) *picker {
 	p := &picker{pages: uint64(n)}
 	if theta != 0 {
@@ -38,17 +39,18 @@ func (p *picker) pick(rng *rand.PCG) int64 {
 	return int64(p.zipf.rank(rng) * p.scatter % p.pages)
 }
 
-// zipf draws ranks below n with probabilities that fall as rank^-theta, by the method of Gray et al., "Quickly generating
-// billion-record synthetic databases" (SIGMOD 1994), which fio uses too.
+// zipf draws ranks below n with probabilities that fall as rank^-theta. The method is that of Gray et al., "Quickly
+// generating billion-record synthetic databases" (SIGMOD 1994), which fio uses too.
 type zipf struct {
 	n                        uint64
 	alpha, eta, zetan, zeta2 float64
 }
 
-// maxZeta is how many terms of the harmonic sum are added one by one; the rest is an integral, exact to many digits there.
+// maxZeta is the number of terms of the harmonic sum that are added one by one. An integral, exact to many digits
+// there, replaces the rest.
 const maxZeta = 1 << 20
 
-var zetas sync.Map // zetaKey → float64: a sum takes tens of milliseconds
+var zetas sync.Map // zetaKey → float64, a cache: computing a sum takes tens of milliseconds
 
 type zetaKey struct {
 	n     uint64
@@ -61,7 +63,7 @@ func newZipf(n uint64, theta float64) *zipf {
 	return z
 }
 
-// zeta is the sum of i^-theta for i from 1 to n.
+// zeta returns the sum of i^-theta for i from 1 to n.
 func zeta(n uint64, theta float64) float64 {
 	if sum, ok := zetas.Load(zetaKey{n, theta}); ok {
 		return sum.(float64)
@@ -78,7 +80,7 @@ func zeta(n uint64, theta float64) float64 {
 	return sum
 }
 
-// rank returns a rank below n, 0 the most frequent.
+// rank returns a rank below n, of which 0 is the most frequent.
 func (z *zipf) rank(rng *rand.PCG) uint64 {
 	u := float64(rng.Uint64()>>11) / (1 << 53)
 	switch uz := u * z.zetan; {
@@ -90,7 +92,7 @@ func (z *zipf) rank(rng *rand.PCG) uint64 {
 	return min(z.n-1, uint64(float64(z.n)*math.Pow(z.eta*u-z.eta+1, z.alpha)))
 }
 
-// coprime returns a number near the golden section of n that has no divisor in common with it.
+// coprime returns a number near the golden section of n that has no divisor in common with n.
 func coprime(n uint64) uint64 {
 	c := uint64(float64(n)*0.6180339887) | 1
 	for gcd(c, n) != 1 {

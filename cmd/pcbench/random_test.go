@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// The frequencies of the ranks are those of the distribution, within what a method that approximates promises.
+// The frequencies of the ranks are those of the distribution, within the error of the approximation.
 func TestZipf(t *testing.T) {
 	const n, draws = 1000, 400_000
 	for _, theta := range []float64{0.5, 0.99, 1.2, 2} {
@@ -28,7 +28,7 @@ func TestZipf(t *testing.T) {
 	}
 }
 
-// Every page can be drawn, the popular ones are scattered, and small numbers of pages work.
+// Every page can be drawn, the popular pages are scattered, and small numbers of pages work.
 func TestPicker(t *testing.T) {
 	for _, n := range []int64{1, 2, 3, 7, 64, 1000} {
 		for _, theta := range []float64{0, 0.5, 1.2} {
@@ -58,7 +58,7 @@ func TestPicker(t *testing.T) {
 	}
 }
 
-// The scattering is one page a rank.
+// Scattering maps each rank to a page of its own.
 func TestCoprime(t *testing.T) {
 	for n := uint64(1); n < 300; n++ {
 		seen := map[uint64]bool{}
@@ -71,7 +71,7 @@ func TestCoprime(t *testing.T) {
 	}
 }
 
-// The sum of many terms is continued by an integral.
+// The integral that replaces the later terms of the sum is exact.
 func TestZeta(t *testing.T) {
 	const n = maxZeta * 2
 	for _, theta := range []float64{0.5, 0.99, 1.2} {
@@ -93,22 +93,29 @@ func TestSeed(t *testing.T) {
 	for range 100 {
 		x, y := p.pick(a), p.pick(b)
 		if x != y {
-			t.Fatal("same seed, other pages")
+			t.Fatal("the same seed drew other pages")
 		}
 		if p.pick(c) == x {
 			same++
 		}
 	}
 	if same > 10 {
-		t.Errorf("another seed drew %d of 100 pages alike", same)
+		t.Errorf("another seed drew %d of 100 pages equally", same)
 	}
-	if v, w := newValues(100, false, newRand(1, 1)), newValues(100, false, newRand(1, 1)); !bytes.Equal(v.take(), w.take()) {
-		t.Error("same seed, other values")
+	v, w := newValues(100, reused, newRand(1, 1)), newValues(100, reused, newRand(1, 1))
+	if !bytes.Equal(v.take(), w.take()) {
+		t.Error("the same seed made other values")
 	}
 }
 
+// How newValues makes values.
+const (
+	reused   = false
+	refilled = true
+)
+
 func TestValues(t *testing.T) {
-	v := newValues(100, false, newRand(1, 1))
+	v := newValues(100, reused, newRand(1, 1))
 	first := v.take()
 	different := false
 	for range 200 {
@@ -121,17 +128,17 @@ func TestValues(t *testing.T) {
 	if !different {
 		t.Error("all values are equal")
 	}
-	r := newValues(64, true, newRand(1, 1))
+	r := newValues(64, refilled, newRand(1, 1))
 	if a, b := r.take(), r.take(); bytes.Equal(a, b) || &a[0] == &b[0] {
 		t.Error("refilled values are equal")
 	}
 }
 
-// A page keeps its size however many deltas it takes, and the last delta is in it.
+// A page keeps its size with any number of deltas, and holds the last delta.
 func TestPatched(t *testing.T) {
 	base, rng := make([]byte, 1024), newRand(1, 1)
 	for _, n := range []int{1, 7, 100, 1024} {
-		v := newValues(n, true, rng)
+		v := newValues(n, refilled, rng)
 		last := v.take()
 		page := patched{}.Merge([][]byte{base, v.take(), v.take(), last})
 		if len(page) != len(base) || !bytes.Contains(page, last) {

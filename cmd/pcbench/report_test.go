@@ -12,16 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var update = flag.Bool("update", false, "write the golden reports anew")
+var update = flag.Bool("update", false, "write the golden files, and the table in docs/BENCHMARKS.md")
 
-// fixedResult is a result whose numbers never change.
+// fixedResult returns a result whose numbers never change.
 func fixedResult() *result {
 	s := defaults()
 	s.Name, s.RW, s.FDataSync, s.NumJobs, s.IODepth = "golden", "randrw", 32, 2, 4
 	s.given = [][2]string{{"rw", "randrw"}, {"fdatasync", "32"}}
 	r := &result{spec: &s, started: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), elapsed: 1500 * time.Millisecond}
-	r.store = storeUse{device: "a device", written: 5 << 20, padded: 4096, flushes: 12, waits: 1,
-		merges: 2, consolidations: 3, segments: 9, segmentsInUse: 8, recycled: 4, cleaned: 3, moved: 7 << 10, draining: 1}
+	r.store = storeUse{device: "a device", written: 5 << 20, padded: 4096, flushes: 12, waits: 1, merges: 2,
+		consolidations: 3, segments: 9, segmentsInUse: 8, recycled: 4, cleaned: 3, moved: 7 << 10, draining: 1}
 	for k := range 2 {
 		j := newJob(s.Name, 1)
 		j.runtime = int64(1000+k) * millisecond
@@ -36,11 +36,11 @@ func fixedResult() *result {
 		j.read.bytes, j.write.bytes = j.read.n*s.BS, j.write.n*s.writeSize()
 		j.read.bw, j.read.iops = newSpread([]float64{38e6, 40e6, 42e6}), newSpread([]float64{9500, 10000, 10500})
 		j.write.bw, j.write.iops = newSpread([]float64{2e9, 3e9}), newSpread([]float64{9500, 10500})
-		j.usage = usage{userPercent: 12.345, systemPercent: 6.7, switches: 89, majFaults: 1, minFault: 2}
+		j.usage = usage{userPercent: 12.345, systemPercent: 6.7, switches: 89, majFaults: 1, minFaults: 2}
 		r.jobs = append(r.jobs, j)
 	}
 	for _, j := range r.jobs {
-		j.read.bw.of, j.write.bw.of = r.total(true).bytesPerSecond(), 6e9
+		j.read.bw.of, j.write.bw.of = r.total(opKindRead).bytesPerSecond(), 6e9
 	}
 	return r
 }
@@ -61,7 +61,7 @@ func golden(t *testing.T, name string, got []byte) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("the report is not as %s (-update writes it anew):\n%s", file, got)
+		t.Errorf("the text differs from %s (-update rewrites it):\n%s", file, got)
 	}
 }
 
@@ -73,7 +73,7 @@ func TestNormalGolden(t *testing.T) {
 	golden(t, "normal.txt", b.Bytes())
 }
 
-// The histogram's percentiles are within a hundredth of the truth, and merging loses nothing.
+// The percentiles of the histogram are within a hundredth of the exact ones, and merging loses nothing.
 func TestLatencies(t *testing.T) {
 	var a, b latencies
 	a.init()
@@ -105,21 +105,32 @@ func TestLatencies(t *testing.T) {
 	if sum < 99.99 || sum > 100.01 {
 		t.Errorf("the bands hold %v%%", sum)
 	}
-	a.add(5 * longest) // counted, though out of the histogram's range
+	a.add(5 * longest) // beyond the range of the histogram, but counted
 	if a.most != 5*longest || a.hist.TotalCount() != 10_001 {
 		t.Errorf("max %d, %d in the histogram", a.most, a.hist.TotalCount())
 	}
 }
 
 func TestProgressLine(t *testing.T) {
-	now := shown{share: 0.5, writeBytes: 3 << 30, writes: 49152}
-	last := shown{share: 0.4, writeBytes: 1 << 30, writes: 16384}
+	now := progressState{share: 0.5, writeBytes: 3 << 30, writes: 49152}
+	last := progressState{share: 0.4, writeBytes: 1 << 30, writes: 16384}
 	want := "x: [w=2048MiB/s,32.8k IOPS][50.0%][eta 00m:02s]"
 	if got := now.line("x", last, time.Second, 2*time.Second); got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}
-	if got := (shown{ramping: true}).line("x", shown{}, time.Second, time.Second); !strings.Contains(got, "ramping") {
+	ramping := progressState{ramping: true}
+	if got := ramping.line("x", progressState{}, time.Second, time.Second); !strings.Contains(got, "ramping") {
 		t.Error(got)
+	}
+}
+
+func TestOpKindString(t *testing.T) {
+	for kind, want := range map[opKind]string{
+		opKindRead: "read", opKindWrite: "write", -1: "opKind(-1)", 7: "opKind(7)",
+	} {
+		if got := kind.String(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
 

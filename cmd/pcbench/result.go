@@ -10,30 +10,30 @@ import (
 	"pagecache/engine"
 )
 
-// result is what a group of jobs has done.
+// result is the outcome of a group of jobs.
 type result struct {
 	spec    *spec
 	started time.Time
 	elapsed time.Duration
-	flushed int64 // when the final Flush ended, ns after started; 0 without one
+	flushed int64 // time when the final Flush ended, in ns after started; 0 without one
 	err     error // the first error of a worker, or that of the final Flush
 	jobs    []*job
 	usage   usage
 	store   storeUse
 }
 
-// job is what one job has done, or all of them together.
+// job is the outcome of one job, or of several together.
 type job struct {
 	name        string
-	jobs        int // how many it stands for
+	jobs        int // number of jobs that it sums up
 	err         error
-	runtime     int64 // ns measured, without --ramp_time
+	runtime     int64 // measured time in ns, without --ramp_time
 	read, write direction
 	sync        latencies
 	usage       usage
 }
 
-// direction is all reads of a job, or all writes.
+// direction sums up all reads of a job, or all its writes.
 type direction struct {
 	latencies
 	bytes    int64
@@ -51,7 +51,7 @@ func perSecond(n, ns int64) float64 {
 	return float64(n) * 1e9 / float64(ns)
 }
 
-// newJob returns a job that has done nothing.
+// newJob returns an empty job.
 func newJob(name string, jobs int) *job {
 	j := &job{name: name, jobs: jobs}
 	j.read.init()
@@ -60,7 +60,7 @@ func newJob(name string, jobs int) *job {
 	return j
 }
 
-// collect merges what the workers have noted into jobs, or into one with --group_reporting.
+// collect merges the counts of the workers into jobs, or into one job with --group_reporting.
 func (r *result) collect(g *group) {
 	s := g.spec
 	n := s.NumJobs
@@ -98,11 +98,12 @@ func (r *result) collect(g *group) {
 		j.usage = r.usage.share(n)
 	}
 	for _, j := range r.jobs {
-		j.read.bw.of, j.write.bw.of = r.total(true).bytesPerSecond(), r.total(false).bytesPerSecond()
+		j.read.bw.of = r.total(opKindRead).bytesPerSecond()
+		j.write.bw.of = r.total(opKindWrite).bytesPerSecond()
 	}
 }
 
-// spreads sums the samples of several jobs, interval by interval.
+// spreads sums up the samples of several jobs for each interval, and sets the spreads of j.
 func (j *job) spreads(jobs [][]sample) {
 	var rb, wb, r, w []float64
 	for i := range jobs[0] {
@@ -113,7 +114,8 @@ func (j *job) spreads(jobs [][]sample) {
 			sum.reads += samples[i].reads
 			sum.writes += samples[i].writes
 		}
-		rb, wb, r, w = append(rb, sum.readBytes), append(wb, sum.writeBytes), append(r, sum.reads), append(w, sum.writes)
+		rb, wb = append(rb, sum.readBytes), append(wb, sum.writeBytes)
+		r, w = append(r, sum.reads), append(w, sum.writes)
 	}
 	if j.read.n > 0 {
 		j.read.bw, j.read.iops = newSpread(rb), newSpread(r)
@@ -123,18 +125,37 @@ func (j *job) spreads(jobs [][]sample) {
 	}
 }
 
-func (j *job) direction(read bool) *direction {
-	if read {
+// opKind is the kind of an operation.
+type opKind int
+
+const (
+	opKindRead opKind = iota
+	opKindWrite
+)
+
+// String returns the name of the kind.
+func (k opKind) String() string {
+	switch k {
+	case opKindRead:
+		return "read"
+	case opKindWrite:
+		return "write"
+	}
+	return fmt.Sprintf("opKind(%d)", int(k))
+}
+
+func (j *job) direction(kind opKind) *direction {
+	if kind == opKindRead {
 		return &j.read
 	}
 	return &j.write
 }
 
-// total is one direction over all jobs: bytes and time only.
-func (r *result) total(read bool) *direction {
+// total returns the operations, bytes and time of one direction over all jobs.
+func (r *result) total(kind opKind) *direction {
 	d := &direction{}
 	for _, j := range r.jobs {
-		from := j.direction(read)
+		from := j.direction(kind)
 		d.bytes += from.bytes
 		d.n += from.n
 		d.runtime = max(d.runtime, from.runtime)
@@ -142,7 +163,7 @@ func (r *result) total(read bool) *direction {
 	return d
 }
 
-// errno is the number that stands for an error in the report.
+// errno returns the error number of err for the report, or 0 if err is nil.
 func errno(err error) int {
 	var e unix.Errno
 	switch {
@@ -156,7 +177,7 @@ func errno(err error) int {
 	return int(unix.EIO)
 }
 
-// storeUse is what the store itself has done during a group.
+// storeUse is the statistics of the store over the run of a group.
 type storeUse struct {
 	device                   string
 	written, padded          int64 // bytes
@@ -165,27 +186,45 @@ type storeUse struct {
 	segments, segmentsInUse  int
 	recycled, cleaned, moved int64
 	draining                 int
-	hits, misses, cold       int64 // Gets; and pulls from the disk itself
+	hits, misses             int64 // Gets
+	fromDisk                 int64 // fetches that read from disk
 	evicted                  int64 // pages
 	heap, mapped             int64 // bytes resident at the end
 }
 
+// storeStats returns the difference between two Stats.
 func storeStats(before, after engine.Stats) storeUse {
-	return storeUse{device: after.Device, written: after.BytesWritten - before.BytesWritten, padded: after.BytesPadded - before.BytesPadded,
-		flushes: after.Flushes - before.Flushes, waits: after.BufferWaits - before.BufferWaits, merges: after.Merges - before.Merges,
-		consolidations: after.Consolidations - before.Consolidations, segments: after.Segments, segmentsInUse: after.SegmentsInUse,
-		recycled: after.Recycled - before.Recycled, cleaned: after.Cleaned - before.Cleaned, moved: after.BytesMoved - before.BytesMoved,
-		draining: after.Draining, hits: after.Hits - before.Hits, misses: after.Misses - before.Misses, cold: after.PullsCold - before.PullsCold,
-		evicted: after.Evictions - before.Evictions, heap: after.HeapResident, mapped: after.MappedResident}
+	return storeUse{
+		device:         after.Log.Device,
+		written:        after.Log.BytesWritten - before.Log.BytesWritten,
+		padded:         after.Log.BytesPadded - before.Log.BytesPadded,
+		flushes:        after.Log.Flushes - before.Log.Flushes,
+		waits:          after.Log.BufferWaits - before.Log.BufferWaits,
+		merges:         after.Pages.Merges - before.Pages.Merges,
+		consolidations: after.Pages.Consolidations - before.Pages.Consolidations,
+		segments:       after.Space.Segments,
+		segmentsInUse:  after.Space.SegmentsInUse,
+		recycled:       after.Space.Recycled - before.Space.Recycled,
+		cleaned:        after.Space.Cleaned - before.Space.Cleaned,
+		moved:          after.Space.BytesMoved - before.Space.BytesMoved,
+		draining:       after.Space.Draining,
+		hits:           after.Cache.Hits - before.Cache.Hits,
+		misses:         after.Cache.Misses - before.Cache.Misses,
+		fromDisk:       after.Pages.FetchesCold - before.Pages.FetchesCold,
+		evicted:        after.Cache.Evictions - before.Cache.Evictions,
+		heap:           after.Cache.HeapResident,
+		mapped:         after.Cache.MappedResident,
+	}
 }
 
-// usage is the processor time of the whole process while a group ran: goroutines have none of their own.
+// usage is the use of the processors by the whole process during the run of a group. The kernel does not measure
+// goroutines.
 type usage struct {
-	userPercent, systemPercent    float64 // of the measured time, of one processor
-	switches, majFaults, minFault int64
+	userPercent, systemPercent     float64 // of the time of one processor
+	switches, majFaults, minFaults int64   // context switches, page faults with and without I/O
 }
 
-// startUsage returns a function that tells what was used since.
+// startUsage returns a function that returns the usage since the call of startUsage.
 func startUsage(g *group) func() usage {
 	var a unix.Rusage
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &a) // cannot fail with these arguments
@@ -196,17 +235,18 @@ func startUsage(g *group) func() usage {
 			return float64(to.Nano()-from.Nano()) * 100 / float64(max(g.now(), 1))
 		}
 		return usage{userPercent: percent(a.Utime, b.Utime), systemPercent: percent(a.Stime, b.Stime),
-			switches: b.Nvcsw + b.Nivcsw - a.Nvcsw - a.Nivcsw, majFaults: b.Majflt - a.Majflt, minFault: b.Minflt - a.Minflt}
+			switches:  b.Nvcsw + b.Nivcsw - a.Nvcsw - a.Nivcsw,
+			majFaults: b.Majflt - a.Majflt, minFaults: b.Minflt - a.Minflt}
 	}
 }
 
 // share divides the usage by n jobs.
 func (u usage) share(n int) usage {
-	k := int64(n)
-	return usage{u.userPercent / float64(n), u.systemPercent / float64(n), u.switches / k, u.majFaults / k, u.minFault / k}
+	f, i := float64(n), int64(n)
+	return usage{u.userPercent / f, u.systemPercent / f, u.switches / i, u.majFaults / i, u.minFaults / i}
 }
 
-// summary is the error as one line.
+// summary returns the error of the group with the name of the job, or nil.
 func (r *result) summary() error {
 	if r.err == nil {
 		return nil

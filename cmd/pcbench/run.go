@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// run is the command pcbench run.
+// run is the command pcbench run. A load that fails or is interrupted is still reported.
 func run(ctx context.Context, args []string, out io.Writer, pr *progress) (err error) {
 	s, help, err := parse(args)
 	if err != nil {

@@ -16,7 +16,8 @@ import (
 	"pagecache/engine"
 )
 
-// pcbench runs a command line in a directory of its own, which must be empty afterwards.
+// pcbench runs a command line in a directory of its own. It checks that afterwards the directory is empty and no
+// goroutine is left.
 func pcbench(t *testing.T, ctx context.Context, line string) (out, errOut string, status int) {
 	t.Helper()
 	dir := t.TempDir()
@@ -28,11 +29,11 @@ func pcbench(t *testing.T, ctx context.Context, line string) (out, errOut string
 	before := runtime.NumGoroutine()
 	status = command(ctx, args, &o, &e, &progress{out: io.Discard, every: time.Millisecond})
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v, %v", left, err)
+		t.Errorf("files left behind: %v, %v", left, err)
 	}
 	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
+			t.Fatalf("%d goroutines are left of %d", runtime.NumGoroutine()-before, runtime.NumGoroutine())
 		}
 	}
 	return o.String(), e.String(), status
@@ -41,7 +42,7 @@ func pcbench(t *testing.T, ctx context.Context, line string) (out, errOut string
 func TestRuns(t *testing.T) {
 	for _, c := range []struct {
 		line                       string
-		jobs, reads, writes, syncs int64 // of all jobs; −1: some
+		jobs, reads, writes, syncs int64 // of all jobs; −1: at least one
 	}{
 		{"--rw=write --bs=4k --size=1m", 1, 0, 256, 0},
 		{"--rw=read --bs=4k --size=1m --io_size=2m", 1, 512, 0, 0},
@@ -66,8 +67,9 @@ func TestRuns(t *testing.T) {
 			if j.Error != 0 || j.Name != "pcbench" || j.Read.Clat.N != j.Read.Total || j.Write.Clat.N != j.Write.Total {
 				t.Errorf("%s: %+v", c.line, j)
 			}
-			if j.Write.Total > 0 && (len(j.Write.Clat.Percentile) != len(percentiles) || j.Write.IOPS <= 0 || j.Write.BW != j.Write.Bps/1024) {
-				t.Errorf("%s: %+v", c.line, j.Write)
+			w := j.Write
+			if w.Total > 0 && (len(w.Clat.Percentile) != len(percentiles) || w.IOPS <= 0 || w.BW != w.Bps/1024) {
+				t.Errorf("%s: %+v", c.line, w)
 			}
 		}
 		for _, n := range [][2]int64{{c.reads, reads}, {c.writes, writes}, {c.syncs, syncs}} {
@@ -78,12 +80,13 @@ func TestRuns(t *testing.T) {
 	}
 }
 
-// Time runs as long as it says, and the shares of a mix are as asked for.
+// A load runs for --runtime after --ramp_time, and mixes reads and writes as --rwmixread says.
 func TestTimeAndMix(t *testing.T) {
 	started := time.Now()
 	r := runJSON(t, "--rw=randrw --rwmixread=90 --bs=512 --size=64k --runtime=300ms --time_based --ramp_time=100ms")
 	j := r.Jobs[0]
-	if took := time.Since(started); took < 400*time.Millisecond || j.Read.MS < 200 || j.Read.MS > 310+int64(took.Milliseconds()-400) {
+	took := time.Since(started)
+	if took < 400*time.Millisecond || j.Read.MS < 200 || j.Read.MS > 310+int64(took.Milliseconds()-400) {
 		t.Errorf("took %v, runtime %d ms", took, j.Read.MS)
 	}
 	if share := float64(j.Read.Total) / float64(j.Read.Total+j.Write.Total); share < 0.85 || share > 0.95 {
@@ -91,7 +94,7 @@ func TestTimeAndMix(t *testing.T) {
 	}
 }
 
-// With --invalidate the jobs find nothing in memory, and the same pages; without it all of them.
+// With --invalidate, no page is resident when the jobs begin; without it, all pages are.
 func TestInvalidate(t *testing.T) {
 	for _, c := range []struct{ line, misses string }{
 		{"--rw=read --bs=4k --size=400k --invalidate", "100"}, {"--rw=read --bs=4k --size=400k", "0"},
@@ -103,7 +106,7 @@ func TestInvalidate(t *testing.T) {
 	}
 }
 
-// However many workers race for pages that do not exist, each is allocated once and all of them are written.
+// When many workers race for missing pages, each page is allocated once and all pages are written.
 func TestClaims(t *testing.T) {
 	s := defaults()
 	s.Directory, s.RW, s.Size, s.IOSize, s.NumJobs, s.IODepth = t.TempDir(), "randwrite", 64<<10, 8<<20, 4, 2
@@ -118,7 +121,7 @@ func TestClaims(t *testing.T) {
 	for i := range ses.table {
 		seen[ses.table[i].Load()] = true
 	}
-	if pages := ses.pc.Stats().Pages; pages != 16 || len(seen) != 16 || seen[0] || seen[claimed] {
+	if pages := ses.pc.Stats().Pages.InUse; pages != 16 || len(seen) != 16 || seen[0] || seen[claimed] {
 		t.Errorf("%d pages in the store, %d in the table", pages, len(seen))
 	}
 	if err := ses.close(); err != nil {
@@ -126,7 +129,7 @@ func TestClaims(t *testing.T) {
 	}
 }
 
-// In order, with as much to write as there are pages, each page is written exactly once, by however many jobs.
+// A load of --size bytes in order writes each page once, with any number of jobs.
 func TestInOrder(t *testing.T) {
 	s := defaults()
 	s.Directory, s.RW, s.Size, s.IOSize, s.NumJobs, s.IODepth = t.TempDir(), "write", 400<<10, 400<<10, 4, 2
@@ -145,7 +148,7 @@ func TestInOrder(t *testing.T) {
 	}
 }
 
-// Ctrl-C ends a layout and a run soon, reports what was done, and leaves nothing behind.
+// Ctrl-C ends a layout and a run. pcbench reports the load and leaves nothing behind.
 func TestInterrupt(t *testing.T) {
 	for _, line := range []string{
 		"run --rw=randwrite --bs=4k --size=1m --runtime=1h --time_based --numjobs=2",
@@ -154,11 +157,13 @@ func TestInterrupt(t *testing.T) {
 		"run --rw=randread --bs=4k --size=1m --ramp_time=1h",
 	} {
 		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
-		started := time.Now()
+		// The loads last an hour, so a command that returns was interrupted.
+		late := time.AfterFunc(time.Minute, func() { panic(line + ": still running a minute after the interrupt") })
 		out, errOut, status := pcbench(t, ctx, line)
+		late.Stop()
 		cancel()
-		if took := time.Since(started); status != exitInterrupted || took > 20*time.Second || !strings.Contains(errOut, "interrupted") {
-			t.Errorf("%s: status %d after %v, %s", line, status, took, errOut)
+		if status != exitInterrupted || !strings.Contains(errOut, "interrupted") {
+			t.Errorf("%s: status %d, %s", line, status, errOut)
 		}
 		if !strings.Contains(out, "err= 0") {
 			t.Errorf("%s: no report:\n%s", line, out)
@@ -192,10 +197,11 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// The report goes to --output, in fio's shape.
+// The report goes to the file of --output, in the shape of fio's report.
 func TestOutput(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "report")
-	out, errOut, status := pcbench(t, context.Background(), "run --rw=write --bs=4k --size=1m --fdatasync=16 --output="+file)
+	line := "run --rw=write --bs=4k --size=1m --fdatasync=16 --output=" + file
+	out, errOut, status := pcbench(t, context.Background(), line)
 	if status != 0 || out != "" {
 		t.Fatalf("status %d, %s%s", status, out, errOut)
 	}
@@ -203,15 +209,18 @@ func TestOutput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{`(?m)^  write: IOPS=\S+, BW=\S+iB/s \(\S+B/s\)\(1024KiB/\d+msec\)`, `(?m)^    clat \((n|u|m)sec\): min=`,
-		`(?m)^     \| +1\.00th=\[`, `(?m)^  fsync/fdatasync/sync_file_range:$`, `(?m)^Run status group 0 \(all jobs\):$`, `(?m)^  WRITE: bw=`} {
+	for _, line := range []string{
+		`(?m)^  write: IOPS=\S+, BW=\S+iB/s \(\S+B/s\)\(1024KiB/\d+msec\)`, `(?m)^    clat \((n|u|m)sec\): min=`,
+		`(?m)^     \| +1\.00th=\[`, `(?m)^  fsync/fdatasync/sync_file_range:$`,
+		`(?m)^Run status group 0 \(all jobs\):$`, `(?m)^  WRITE: bw=`,
+	} {
 		if !regexp.MustCompile(line).Match(b) {
 			t.Errorf("no %s in\n%s", line, b)
 		}
 	}
 }
 
-// The tour stays within its time and leaves nothing behind; interrupted, it reports what it has seen.
+// The tour leaves nothing behind. When it is interrupted, it reports the loads so far.
 func TestTour(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
@@ -226,6 +235,6 @@ func TestTour(t *testing.T) {
 		}
 	}
 	if left, _ := os.ReadDir(dir); len(left) != 0 {
-		t.Errorf("left: %v", left)
+		t.Errorf("files left behind: %v", left)
 	}
 }

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// sampleEvery is how often the speed of each job is noted, as fio does.
+// sampleEvery is the interval between two samples of the speed of each job. It is the default of fio.
 const sampleEvery = 500 * time.Millisecond
 
 // sample is the speed of one job during one interval, per second.
 type sample struct{ readBytes, writeBytes, reads, writes float64 }
 
-// sample notes the speed of all jobs until the returned function is called.
+// sample records the speed of all jobs until the caller calls end.
 func (g *group) sample() (end func()) {
 	g.sampled = make([][]sample, g.spec.NumJobs)
 	quit, done := make(chan struct{}), make(chan struct{})
@@ -41,7 +41,7 @@ func (g *group) sample() (end func()) {
 	return func() { close(quit); <-done }
 }
 
-// counts are operations done so far.
+// counts are the numbers of operations done so far.
 type counts struct{ reads, writes int64 }
 
 func (c counts) minus(d counts) counts { return counts{c.reads - d.reads, c.writes - d.writes} }
@@ -51,7 +51,7 @@ func (c counts) per(seconds float64, s *spec) sample {
 	return sample{r * float64(s.BS), w * float64(s.writeSize()), r, w}
 }
 
-// counts returns what each job has done.
+// counts returns the counts of each job.
 func (g *group) counts() []counts {
 	c := make([]counts, g.spec.NumJobs)
 	for _, w := range g.workers {
@@ -61,8 +61,8 @@ func (g *group) counts() []counts {
 	return c
 }
 
-// shown is what the progress line says of a running group.
-func (g *group) shown() shown {
+// progress returns the state of a running group for the progress line.
+func (g *group) progress() progressState {
 	var sum counts
 	for _, c := range g.counts() {
 		sum.reads, sum.writes = sum.reads+c.reads, sum.writes+c.writes
@@ -76,14 +76,14 @@ func (g *group) shown() shown {
 	if !s.untimed() {
 		share = max(share, float64(now-g.ramp)/float64(s.Runtime))
 	}
-	return shown{ramping: now < g.ramp, share: min(max(share, 0), 1), reads: sum.reads, writes: sum.writes,
+	return progressState{ramping: now < g.ramp, share: min(max(share, 0), 1), reads: sum.reads, writes: sum.writes,
 		readBytes: sum.reads * s.BS, writeBytes: sum.writes * s.writeSize()}
 }
 
-// spread says how a speed was distributed over its samples.
+// spread is the distribution of a speed over its samples.
 type spread struct {
 	n                          int
-	least, most, mean, dev, of float64 // of: the sum over all jobs of the means, for shares
+	least, most, mean, dev, of float64 // of: the speed of all jobs together, for shares
 }
 
 func newSpread(values []float64) spread {

@@ -16,24 +16,25 @@ import (
 	"pagecache/engine"
 )
 
-// session is an open store and the table of its pages. Groups of jobs run on it, one after another.
+// session is an open store with the table of its pages. Groups of jobs run on it one after another.
 type session struct {
 	place   *place
 	opts    engine.Options
-	patched bool // its pages take deltas
+	patched bool // the pages accept deltas
 	pc      *engine.PageCache[[]byte]
 	bs      int64
-	// table says which page has which id: 0 means none yet, claimed that a worker is just allocating it. Written by write and by
-	// layout, by compare-and-swap from 0; an id never changes. A stale read costs another look.
+	// table holds the id of each page; 0 means that the page does not exist yet, claimed that a goroutine is
+	// allocating it. Workers and layout write it, by compare-and-swap from 0; an id never changes. A stale read costs
+	// another read.
 	table []atomic.Uint64
-	// laid is the number of the first page that layout has not taken yet. Written by layout (Add).
+	// laid is the first page that no goroutine of layout has taken yet. Written by layout (Add).
 	laid atomic.Int64
 }
 
-// claimed is no page's id: pages 0 and 1 are the store's own.
+// claimed is not the id of a page of pcbench: the store reserves pages 0 and 1.
 const claimed = 1
 
-// open makes a store for pages as s says.
+// open makes a store for the pages of s.
 func open(s *spec) (*session, error) {
 	pages := s.pages()
 	p, err := newPlace(s.Directory, s.Name)
@@ -60,7 +61,7 @@ func (ses *session) start() (err error) {
 	return err
 }
 
-// invalidate opens the store anew, with nothing of it in memory.
+// invalidate reopens the store, with no page resident and none of its files in the file cache.
 func (ses *session) invalidate() error {
 	if err := ses.pc.Close(); err != nil {
 		return err
@@ -73,7 +74,7 @@ func (ses *session) invalidate() error {
 		if err != nil {
 			return err
 		}
-		// What is not written back is not dropped, so first it is.
+		// The kernel drops only data that it has written back, so Sync comes first.
 		return errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED), f.Close())
 	})
 	return errors.Join(err, ses.start())
@@ -88,19 +89,21 @@ func (ses *session) close() error {
 	return errors.Join(err, ses.place.remove())
 }
 
-// layout allocates the pages that do not exist yet and makes them stable. It ends early when ctx is done, or at the first error.
+// layout allocates all missing pages and makes them stable. It ends early when ctx is done or a page cannot be
+// allocated.
 func (ses *session) layout(ctx context.Context, s *spec, pr *progress) error {
 	var wg sync.WaitGroup
 	errs := make([]error, layoutWorkers())
-	defer pr.watch("laying out", func() shown {
+	defer pr.watch("laying out", func() progressState {
 		done := min(ses.laid.Load(), int64(len(ses.table)))
-		return shown{share: float64(done) / float64(len(ses.table)), writeBytes: done * ses.bs, writes: done}
+		return progressState{share: float64(done) / float64(len(ses.table)), writeBytes: done * ses.bs, writes: done}
 	})()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for i := range errs {
 		wg.Go(func() {
-			if errs[i] = ses.layoutSome(ctx, newValues(int(s.BS), s.Refill, newRand(s.Seed, layoutStream+i))); errs[i] != nil {
+			v := newValues(int(s.BS), s.Refill, newRand(s.Seed, layoutStream+i))
+			if errs[i] = ses.layoutSome(ctx, v); errs[i] != nil {
 				cancel()
 			}
 		})
@@ -118,7 +121,7 @@ func (ses *session) layout(ctx context.Context, s *spec, pr *progress) error {
 	return nil
 }
 
-// layoutSome allocates one run of pages after another until there are no more.
+// layoutSome allocates one run of pages after another until no pages are left.
 func (ses *session) layoutSome(ctx context.Context, v *values) error {
 	const run = 64
 	for ctx.Err() == nil {
@@ -141,7 +144,8 @@ func (ses *session) layoutSome(ctx context.Context, v *values) error {
 	return nil
 }
 
-// allocate makes page i if it does not exist. It returns false if another worker made it, or is just making it.
+// allocate makes page i if it does not exist, and returns the LSN of the page. It returns false if another goroutine
+// has made the page or is making it.
 func (ses *session) allocate(tx *engine.Tx, i int64, v *values) (engine.LSN, bool, error) {
 	if ses.table[i].Load() != 0 || !ses.table[i].CompareAndSwap(0, claimed) {
 		return 0, false, nil
@@ -155,7 +159,7 @@ func (ses *session) allocate(tx *engine.Tx, i int64, v *values) (engine.LSN, boo
 	return ptr.LastLSN(), true, nil
 }
 
-// cursor is the next page of a job that goes in order, alone in its cache line. Written by the job's workers (Add).
+// cursor is the next page of a job that goes in order. It fills a cache line. Written by the workers of the job (Add).
 type cursor struct {
 	atomic.Int64
 	_ [56]byte
@@ -168,15 +172,15 @@ type group struct {
 	picker  *picker
 	workers []*worker
 	cursors []cursor
-	// stop ends all workers soon. Written once, when the context is done or a worker has failed.
+	// stop ends all workers after their current operation. Set when the context is done or a worker has failed.
 	stop     atomic.Bool
 	base     time.Time
-	ramp     int64 // ns after base when measuring begins
-	deadline int64 // ns after base when workers end by themselves
-	sampled  [][]sample
+	ramp     int64      // when measuring begins, in ns after base
+	deadline int64      // when the workers end by themselves, in ns after base
+	sampled  [][]sample // of each job
 }
 
-// run runs the jobs of s and returns what they have done. An error of the store is in the result, beside what was done before it.
+// run runs the jobs of s. If an operation on the store fails, the result holds the error and the operations before it.
 func (ses *session) run(ctx context.Context, s *spec, pr *progress) (*result, error) {
 	if s.layout() {
 		if err := ses.layout(ctx, s, pr); err != nil {
@@ -188,14 +192,15 @@ func (ses *session) run(ctx context.Context, s *spec, pr *progress) (*result, er
 			return nil, fmt.Errorf("--invalidate: %w", err)
 		}
 	}
-	g := &group{spec: s, ses: ses, picker: newPicker(int64(len(ses.table)), s.Theta), cursors: make([]cursor, s.NumJobs)}
+	pages := int64(len(ses.table))
+	g := &group{spec: s, ses: ses, picker: newPicker(pages, s.Theta), cursors: make([]cursor, s.NumJobs)}
 	for j := range g.cursors {
-		g.cursors[j].Store(int64(j) * int64(len(ses.table)) / int64(s.NumJobs))
+		g.cursors[j].Store(int64(j) * pages / int64(s.NumJobs))
 	}
 	for i := range s.workers() {
 		g.workers = append(g.workers, newWorker(g, i))
 	}
-	g.stop.Store(ctx.Err() != nil) // what is not laid out is not to be read
+	g.stop.Store(ctx.Err() != nil) // after an interrupted layout, some pages are missing
 	unwatch := context.AfterFunc(ctx, func() { g.stop.Store(true) })
 	defer unwatch()
 	before := ses.pc.Stats()
@@ -209,9 +214,9 @@ func (ses *session) run(ctx context.Context, s *spec, pr *progress) (*result, er
 	return r, nil
 }
 
-// execute starts the workers, waits for them, and makes their writes stable if that is asked for.
+// execute starts the workers, waits for them, and makes their writes stable if --end_fsync is set.
 func (g *group) execute(pr *progress) *result {
-	unshow := pr.watch(g.spec.Name, g.shown)
+	endProgress := pr.watch(g.spec.Name, g.progress)
 	endSampling := g.sample()
 	var wg sync.WaitGroup
 	usage := startUsage(g)
@@ -229,11 +234,11 @@ func (g *group) execute(pr *progress) *result {
 		_, r.err = g.ses.pc.Flush()
 		r.flushed = g.now()
 	}
-	unshow()
+	endProgress()
 	r.usage = usage()
 	r.collect(g)
 	return r
 }
 
-// now is the time since the group began, in ns.
+// now returns the time since the group began, in ns.
 func (g *group) now() int64 { return int64(time.Since(g.base)) }

@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// listen returns a context that ends at the first signal, so that what runs stops, reports and cleans up. The second signal ends
-// the program at once.
+// listen returns a context that ends at the first signal, so that the running command can stop, report and clean up.
+// The second signal ends the program at once. The caller must call stop.
 func listen(signals <-chan os.Signal, errOut io.Writer, exit func(status int)) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -22,7 +22,8 @@ func listen(signals <-chan os.Signal, errOut io.Writer, exit func(status int)) (
 			case <-signals:
 			}
 			if n > 0 {
-				fmt.Fprintln(errOut, "pcbench: stopped at once; if a directory NAME"+placeSuffix+" is left, the next run with that --name removes it")
+				fmt.Fprintln(errOut, "pcbench: stopped at once; if a directory NAME"+placeSuffix+
+					" is left, the next run with that --name removes it")
 				exit(exitInterrupted)
 				return
 			}
@@ -33,7 +34,8 @@ func listen(signals <-chan os.Signal, errOut io.Writer, exit func(status int)) (
 	return ctx, func() { close(done); cancel() }
 }
 
-// stopSignals returns a channel of the signals that stop pcbench, but for those it was started to ignore, as by nohup.
+// stopSignals returns a channel of the signals that stop pcbench, except those that pcbench was started to ignore, as
+// by nohup.
 func stopSignals() <-chan os.Signal {
 	c := make(chan os.Signal, 2)
 	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {

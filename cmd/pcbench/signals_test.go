@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// asMain in the environment makes the test binary be pcbench.
+// asMain in the environment makes the test binary run as pcbench.
 const asMain = "PCBENCH_TEST_AS_MAIN"
 
 func TestMain(m *testing.M) {
@@ -23,36 +23,47 @@ func TestMain(m *testing.M) {
 }
 
 func TestListen(t *testing.T) {
-	signals, exited := make(chan os.Signal), make(chan int)
+	signals, exited := make(chan os.Signal, 2), make(chan int, 1)
 	var errOut bytes.Buffer
 	ctx, stop := listen(signals, &errOut, func(status int) { exited <- status })
 	defer stop()
 	if ctx.Err() != nil {
 		t.Fatal(ctx.Err())
 	}
+	late := time.After(time.Minute)
 	signals <- os.Interrupt
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case <-late:
+		t.Fatal("the context does not end after the first signal")
+	}
 	select {
 	case status := <-exited:
 		t.Fatalf("exit %d at the first signal", status)
 	default:
 	}
 	signals <- syscall.SIGTERM
-	if status := <-exited; status != exitInterrupted {
-		t.Errorf("exit %d", status)
+	select {
+	case status := <-exited:
+		if status != exitInterrupted {
+			t.Errorf("exit %d", status)
+		}
+	case <-late:
+		t.Fatal("no exit after the second signal")
 	}
 	if !strings.Contains(errOut.String(), "stopping") || !strings.Contains(errOut.String(), "at once") {
-		t.Errorf("said: %s", &errOut)
+		t.Errorf("standard error: %s", &errOut)
 	}
 }
 
-// child is pcbench as a process of its own.
+// child is a pcbench process.
 type child struct {
 	*exec.Cmd
 	t   *testing.T
 	err *bufio.Reader // its standard error
 }
 
+// startChild starts a pcbench that is killed after a minute.
 func startChild(t *testing.T, out *os.File, args ...string) *child {
 	t.Helper()
 	c := &child{t: t, Cmd: exec.CommandContext(t.Context(), os.Args[0], args...)}
@@ -66,10 +77,12 @@ func startChild(t *testing.T, out *os.File, args ...string) *child {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
+	late := time.AfterFunc(time.Minute, func() { _ = c.Process.Kill() })
+	t.Cleanup(func() { late.Stop() })
 	return c
 }
 
-// until reads standard error until a line has the text.
+// until reads standard error up to a line that contains text.
 func (c *child) until(text string) {
 	c.t.Helper()
 	for {
@@ -90,18 +103,16 @@ func (c *child) signal(s os.Signal) {
 	}
 }
 
-// ends waits for the process, which must end soon, interrupted.
+// ends waits for the process, which must report that it was interrupted.
 func (c *child) ends() {
 	c.t.Helper()
-	late := time.AfterFunc(20*time.Second, func() { _ = c.Process.Kill() })
-	defer late.Stop()
-	_ = c.Wait() // its status says more
+	_ = c.Wait() // the exit status holds the outcome
 	if status := c.ProcessState.ExitCode(); status != exitInterrupted {
 		c.t.Errorf("ended with %v", c.ProcessState)
 	}
 }
 
-// awaitMarker waits until the store is being made, or is there.
+// awaitMarker waits until pcbench has made its store.
 func awaitMarker(t *testing.T, dir string) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
@@ -114,7 +125,7 @@ func awaitMarker(t *testing.T, dir string) {
 	}
 }
 
-// The first signal stops with a report and leaves nothing behind.
+// After the first signal pcbench reports the load and leaves nothing behind.
 func TestFirstSignal(t *testing.T) {
 	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
 		dir := t.TempDir()
@@ -123,7 +134,8 @@ func TestFirstSignal(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer out.Close()
-		c := startChild(t, out, "run", "--rw=randwrite", "--size=1m", "--segment=256k", "--runtime=1h", "--time_based", "--directory="+dir)
+		c := startChild(t, out, "run", "--rw=randwrite", "--size=1m", "--segment=256k", "--runtime=1h",
+			"--time_based", "--directory="+dir)
 		awaitMarker(t, dir)
 		c.signal(s)
 		c.until("stopping")
@@ -137,7 +149,7 @@ func TestFirstSignal(t *testing.T) {
 	}
 }
 
-// The second signal ends a pcbench that does not get on: here because nobody reads its report, which is longer than a pipe holds.
+// The second signal ends a pcbench that hangs: here no process reads its report, which is longer than a pipe holds.
 func TestSecondSignal(t *testing.T) {
 	for _, second := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
 		dir := t.TempDir()
@@ -146,13 +158,13 @@ func TestSecondSignal(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer r.Close()
-		c := startChild(t, w, "run", "--rw=randwrite", "--size=1m", "--segment=256k", "--runtime=1h", "--time_based", "--numjobs=64",
-			"--output-format=json", "--directory="+dir)
+		c := startChild(t, w, "run", "--rw=randwrite", "--size=1m", "--segment=256k", "--runtime=1h",
+			"--time_based", "--numjobs=64", "--output-format=json", "--directory="+dir)
 		w.Close()
 		awaitMarker(t, dir)
 		c.signal(os.Interrupt)
 		c.until("stopping")
-		time.Sleep(200 * time.Millisecond) // stopped or not, it cannot end
+		time.Sleep(200 * time.Millisecond) // pcbench cannot end meanwhile
 		c.signal(second)
 		c.until("at once")
 		c.ends()

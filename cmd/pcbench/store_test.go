@@ -11,14 +11,15 @@ import (
 	"pagecache/engine"
 )
 
-// call runs a command line.
+// call runs a command line and returns its output and exit status.
 func call(args ...string) (string, int) {
 	var o, e bytes.Buffer
 	status := command(context.Background(), args, &o, &e, nil)
 	return o.String() + e.String(), status
 }
 
-// A good store is good; a damaged one is not, with a list and a status that says so; what is left of it can be saved.
+// Check accepts a good store. It lists the problems of a corrupt store and returns the status 1; salvage copies the
+// readable pages.
 func TestCheckAndSalvage(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	pc, err := engine.Open(dir, engine.Bytes{}, &engine.Options{SegmentSize: 64 << 10})
@@ -45,7 +46,7 @@ func TestCheckAndSalvage(t *testing.T) {
 		t.Fatal(err)
 	}
 	text, status := call("check", dir)
-	for _, want := range []string{"is good", "101 pages", "1 blobs", "snapshot.", "says the same"} {
+	for _, want := range []string{"is good", "101 pages", "1 blobs", "snapshot.", "agrees"} {
 		if status != 0 || !strings.Contains(text, want) {
 			t.Errorf("%d, no %q: %s", status, want, text)
 		}
@@ -60,7 +61,7 @@ func TestCheckAndSalvage(t *testing.T) {
 		t.Fatal(err)
 	}
 	if text, status := call("check", dir); status != exitFailed || !strings.Contains(text, "corrupt") {
-		t.Errorf("damaged: %d, %s", status, text)
+		t.Errorf("a corrupt store: %d, %s", status, text)
 	}
 	out := filepath.Join(t.TempDir(), "saved")
 	text, status = call("salvage", dir, out)
@@ -70,12 +71,15 @@ func TestCheckAndSalvage(t *testing.T) {
 	if text, status := call("check", out); status != 0 || !strings.Contains(text, "100 pages") {
 		t.Errorf("%d, %s", status, text)
 	}
-	for _, args := range [][]string{{"check"}, {"check", "a", "b"}, {"check", "--nonsense", "a"}, {"salvage", "a"}, {"salvage", "--x", "a", "b"}} {
+	for _, args := range [][]string{
+		{"check"}, {"check", "a", "b"}, {"check", "--nonsense", "a"}, {"salvage", "a"}, {"salvage", "--x", "a", "b"},
+	} {
 		if text, status := call(args...); status != exitUsage {
 			t.Errorf("%v: %d, %s", args, status, text)
 		}
 	}
-	for _, args := range [][]string{{"check", filepath.Join(dir, "none")}, {"salvage", filepath.Join(dir, "none"), out + "2"}, {"salvage", dir, out}} {
+	missing := filepath.Join(dir, "none")
+	for _, args := range [][]string{{"check", missing}, {"salvage", missing, out + "2"}, {"salvage", dir, out}} {
 		if text, status := call(args...); status != exitFailed {
 			t.Errorf("%v: %d, %s", args, status, text)
 		}
@@ -87,7 +91,7 @@ func TestCheckAndSalvage(t *testing.T) {
 	}
 }
 
-// Dump shows what is asked for.
+// Dump shows only the messages that its filters choose.
 func TestDumpFilters(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	pc, err := engine.Open(dir, engine.Bytes{}, &engine.Options{SegmentSize: 64 << 10})
@@ -118,8 +122,8 @@ func TestDumpFilters(t *testing.T) {
 		}
 		return strings.Count(text, " word ")
 	}
-	for args, want := range map[string]int{"--page=3": 2, "--page=3,4 --kind=append": 2, "--kind=compact": 3, "--headers": 0, "--lsn=64..95": 1, "--lsn=..96": 2,
-		"--lsn=1000000..": 0, "--kind=append --lsn=0x60..": 3} {
+	for args, want := range map[string]int{"--page=3": 2, "--page=3,4 --kind=append": 2, "--kind=compact": 3,
+		"--headers": 0, "--lsn=64..95": 1, "--lsn=..96": 2, "--lsn=1000000..": 0, "--kind=append --lsn=0x60..": 3} {
 		if n := count(strings.Fields(args)...); n != want {
 			t.Errorf("%s: %d messages, want %d", args, n, want)
 		}

@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stops are the stations of the tour, each at most a few seconds.
+// stops returns the loads of the tour, each of at most a few seconds. scale divides their sizes.
 func stops(scale int64) []*spec {
-	stop := func(name, rw string, most time.Duration, change func(*spec)) *spec {
+	stop := func(name, rw string, limit time.Duration, change func(*spec)) *spec {
 		s := defaults()
-		s.Name, s.RW, s.Runtime = name, rw, most
+		s.Name, s.RW, s.Runtime = name, rw, limit
 		s.Size = 128 << 20 / scale
 		s.IOSize = s.Size
 		s.GroupReporting = true
@@ -27,18 +27,22 @@ func stops(scale int64) []*spec {
 	return []*spec{
 		stop("load", "write", 6*time.Second, func(s *spec) { s.EndFsync = true }),
 		stop("read", "randread", 4*time.Second, func(s *spec) { s.TimeBased = true }),
-		stop("append", "randwrite", 5*time.Second, func(s *spec) { s.Delta, s.IOSize, s.EndFsync = 100, 100_000_000/scale, true }),
-		stop("commit", "randwrite", 4*time.Second, func(s *spec) { s.Delta, s.IOSize, s.IODepth, s.FDataSync = 100, 100_000_000/scale, 16, 1 }),
+		stop("append", "randwrite", 5*time.Second, func(s *spec) {
+			s.Delta, s.IOSize, s.EndFsync = 100, 100_000_000/scale, true
+		}),
+		stop("commit", "randwrite", 4*time.Second, func(s *spec) {
+			s.Delta, s.IOSize, s.IODepth, s.FDataSync = 100, 100_000_000/scale, 16, 1
+		}),
 	}
 }
 
-// tourSpace is the room on disk that the whole tour takes at most.
+// tourSpace is the largest disk space, in bytes, that the tour takes.
 const tourSpace = 2 << 30
 
-// tourTime bounds the tour on a disk that is slow.
+// tourTime limits the tour on a slow disk.
 const tourTime = 27 * time.Second
 
-// tour shows what the store does, on a temporary one in dir.
+// tour runs a few loads on a temporary store in dir and reports them. If the disk is small, the loads are smaller.
 func tour(ctx context.Context, dir string, out io.Writer, pr *progress) error {
 	ctx, cancel := context.WithTimeout(ctx, tourTime)
 	defer cancel()
@@ -52,14 +56,16 @@ func tour(ctx context.Context, dir string, out io.Writer, pr *progress) error {
 	specs := stops(scale)
 	base := *specs[0]
 	base.Name, base.Directory = "tour-"+strconv.Itoa(os.Getpid()), dir
-	base.Delta = 100 // so that the pages of all stops take deltas
+	base.Delta = 100 // the pages must accept the deltas of later stops
 	ses, err := open(&base)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "A tour on a temporary store, %s: %s of pages of %s.\n", ses.place.dir, bytesText(base.Size), bytesText(base.BS))
-	fmt.Fprint(out, "  load    writes the pages in order\n  read    reads random ones\n  append  links 100 bytes to random ones\n"+
-		"  commit  does so durably, each of 16 goroutines after each write\n\n")
+	fmt.Fprintf(out, "A tour on the temporary store %s, with %s of pages of %s.\n",
+		ses.place.dir, bytesText(base.Size), bytesText(base.BS))
+	fmt.Fprint(out, "  load    writes the pages in order\n  read    reads random pages\n"+
+		"  append  links 100 bytes to random pages\n"+
+		"  commit  does the same with 16 goroutines, each of which makes each write durable\n\n")
 	var results []*result
 	for _, s := range specs {
 		if ctx.Err() != nil {

@@ -9,13 +9,14 @@ import (
 	"time"
 )
 
-// parseSize parses a number of bytes as fio does with its default kb_base=1024: bare numbers, decimal or 0x…, are bytes; k, m, g, t
-// and p, alone or with b or i after them, are powers of 1024, but with ib, of 1000. All of it in any case.
+// parseSize parses a number of bytes as fio does with its default kb_base=1024. Numbers without a unit, decimal or
+// 0x…, are bytes. The units k, m, g, t and p, alone or followed by b or i, are powers of 1024; followed by ib, they
+// are powers of 1000. Upper and lower case are equal.
 func parseSize(s string) (int64, error) {
 	if hex, ok := strings.CutPrefix(strings.ToLower(s), "0x"); ok {
 		n, err := strconv.ParseUint(hex, 16, 63)
 		if err != nil {
-			return 0, fmt.Errorf("%q is not a size: after 0x come up to 16 hexadecimal digits and no unit", s)
+			return 0, fmt.Errorf("%q is not a size: want up to 16 hexadecimal digits and no unit after 0x", s)
 		}
 		return int64(n), nil
 	}
@@ -25,15 +26,15 @@ func parseSize(s string) (int64, error) {
 	case errors.Is(err, strconv.ErrRange):
 		return 0, fmt.Errorf("%q is too large", s)
 	case err != nil:
-		return 0, fmt.Errorf("%q is not a size: a number of bytes, or one with k, m, g, t (powers of 1024), like 64k", s)
+		return 0, fmt.Errorf("%q is not a size: want bytes, or a number with k, m, g, t (powers of 1024), like 64k", s)
 	case unit == "" || unit == "b":
 		return n, nil
 	case unit[0] == '%':
-		return 0, fmt.Errorf("%q is not a size: there is no file to take percents of; say bytes, like 64k", s)
+		return 0, fmt.Errorf("%q is not a size: percents are not supported; want bytes, like 64k", s)
 	case strings.ContainsAny(unit, ",-:"):
-		return 0, fmt.Errorf("%q is not a size: one only, for reads and writes and all pages, like 64k", s)
+		return 0, fmt.Errorf("%q is not a size: want one only, for reads, writes and all pages, like 64k", s)
 	case unit[0] == '.':
-		return 0, fmt.Errorf("%q is not a size: whole numbers only, like 1536m for 1.5g", s)
+		return 0, fmt.Errorf("%q is not a size: want a whole number, like 1536m for 1.5g", s)
 	}
 	power, thousand := strings.IndexByte("kmgtp", unit[0])+1, int64(1024)
 	if rest := unit[1:]; rest == "ib" {
@@ -42,7 +43,7 @@ func parseSize(s string) (int64, error) {
 		power = 0
 	}
 	if power == 0 {
-		return 0, fmt.Errorf("%q is not a size: the unit %q is none of k, m, g, t", s, unit)
+		return 0, fmt.Errorf("%q is not a size: unknown unit %q; want k, m, g or t", s, unit)
 	}
 	for range power {
 		if n > math.MaxInt64/thousand || n < -math.MaxInt64/thousand {
@@ -53,10 +54,12 @@ func parseSize(s string) (int64, error) {
 	return n, nil
 }
 
-var timeUnits = map[string]time.Duration{"": time.Second, "us": time.Microsecond, "usec": time.Microsecond, "ms": time.Millisecond,
-	"msec": time.Millisecond, "s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour}
+var timeUnits = map[string]time.Duration{"": time.Second, "us": time.Microsecond, "usec": time.Microsecond,
+	"ms": time.Millisecond, "msec": time.Millisecond, "s": time.Second, "m": time.Minute, "h": time.Hour,
+	"d": 24 * time.Hour}
 
-// parseTime parses a duration as fio does: bare numbers are seconds; units are us (or usec), ms (or msec), s, m, h, d, in any case.
+// parseTime parses a duration as fio does. Numbers without a unit are seconds. The units are us (or usec), ms (or
+// msec), s, m, h and d, in any case.
 func parseTime(s string) (time.Duration, error) {
 	digits, unit := splitUnit(s)
 	n, err := strconv.ParseInt(digits, 10, 64)
@@ -65,7 +68,7 @@ func parseTime(s string) (time.Duration, error) {
 	case errors.Is(err, strconv.ErrRange):
 		return 0, fmt.Errorf("%q is too long", s)
 	case err != nil || !ok:
-		return 0, fmt.Errorf("%q is not a time: seconds, or a whole number with us, ms, s, m, h, d, like 500ms", s)
+		return 0, fmt.Errorf("%q is not a time: want seconds, or a whole number with us, ms, s, m, h, d, like 500ms", s)
 	case n < 0:
 		return 0, fmt.Errorf("%q is negative: must be 0 or more, like 500ms", s)
 	case n > int64(longestTime/u):
@@ -74,10 +77,10 @@ func parseTime(s string) (time.Duration, error) {
 	return time.Duration(n) * u, nil
 }
 
-// longestTime is short enough that two of them can be added.
+// longestTime is the limit of parseTime: the sum of two durations does not overflow.
 const longestTime = time.Duration(1 << 61)
 
-// splitUnit cuts s after its digits, and returns the rest in lower case.
+// splitUnit splits s after its digits. It returns the rest in lower case.
 func splitUnit(s string) (digits, unit string) {
 	for i, r := range s {
 		if (r < '0' || r > '9') && (r != '-' || i > 0) {
@@ -87,7 +90,13 @@ func splitUnit(s string) (digits, unit string) {
 	return s, ""
 }
 
-// shorten writes n with at most width digits and a prefix, as fio does: 11.7k, 45.6Mi. binary divides by 1024, else by 1000.
+// Bases of the prefixes of shorten.
+const (
+	prefixDecimal = false // powers of 1000: k, M, G
+	prefixBinary  = true  // powers of 1024: Ki, Mi, Gi
+)
+
+// shorten formats n with at most width digits and a prefix, as fio does: 11.7k, 45.6Mi.
 func shorten(n uint64, width int, binary bool) string {
 	prefixes, thousand := []string{"", "k", "M", "G", "T", "P"}, uint64(1000)
 	if binary {
@@ -110,14 +119,14 @@ func shorten(n uint64, width int, binary bool) string {
 		return strconv.FormatUint(n, 10) + prefixes[i]
 	}
 	fraction := strconv.FormatFloat(float64(rest)/float64(thousand), 'f', decimals, 64)
-	if fraction[0] == '1' { // rounded up to the next whole
+	if fraction[0] == '1' { // rounded up to the next whole number
 		return strconv.FormatUint(n+1, 10) + "." + fraction[2:] + prefixes[i]
 	}
 	return whole + fraction[1:] + prefixes[i]
 }
 
-// bytesText is n bytes as fio writes sizes: 15.6MiB.
-func bytesText(n int64) string { return shorten(uint64(n), 4, true) + "B" }
+// bytesText formats n bytes as fio does: 15.6MiB.
+func bytesText(n int64) string { return shorten(uint64(n), 4, prefixBinary) + "B" }
 
-// bytesSI is n bytes with powers of 1000: 16.4MB.
-func bytesSI(n int64) string { return shorten(uint64(n), 4, false) + "B" }
+// bytesSI formats n bytes with powers of 1000: 16.4MB.
+func bytesSI(n int64) string { return shorten(uint64(n), 4, prefixDecimal) + "B" }

@@ -7,8 +7,8 @@ import (
 	"pagecache/engine"
 )
 
-// values are what a worker writes: a few buffers, prepared once and written over and over, as fio reuses its I/O buffers. The
-// engine keeps what it is given, so nobody changes them.
+// values are the contents that a worker writes: a few buffers that are prepared once and written again and again, as
+// fio reuses its I/O buffers. The engine keeps the slices that it is given, so the buffers never change.
 type values struct {
 	size   int
 	bufs   [][]byte
@@ -22,8 +22,8 @@ func newValues(size int, refill bool, rng *rand.PCG) *values {
 	if refill {
 		return v
 	}
-	const memory, most = 256 << 10, 64
-	n := min(max(memory/size, 2), most)
+	const memory, maxBuffers = 256 << 10, 64
+	n := min(max(memory/size, 2), maxBuffers)
 	all := make([]byte, n*size)
 	fill(all, rng)
 	for i := range n {
@@ -32,7 +32,7 @@ func newValues(size int, refill bool, rng *rand.PCG) *values {
 	return v
 }
 
-// take returns the next value, which is not to be changed.
+// take returns the next value. The caller must not modify it.
 func (v *values) take() []byte {
 	if v.refill {
 		b := make([]byte, v.size)
@@ -46,11 +46,11 @@ func (v *values) take() []byte {
 	return v.bufs[v.next]
 }
 
-// patched is the Materializer for pages that are updated by deltas: a delta replaces as many bytes of the page as it has,
-// where its first bytes say, so that a page keeps its size however many deltas it takes.
+// patched is the Materializer for pages that are updated by deltas. A delta overwrites len(delta) bytes of the page,
+// at an offset that its first bytes determine, so a page never changes its size.
 type patched struct{ engine.Bytes }
 
-// Merge copies the page and patches it, oldest delta first.
+// Merge copies the page and applies the deltas to the copy, the oldest first.
 func (patched) Merge(frags [][]byte) []byte {
 	page := append([]byte(nil), frags[0]...)
 	for _, d := range frags[1:] {

@@ -9,7 +9,7 @@ import (
 	"pagecache/engine"
 )
 
-// Streams of random numbers: each use of the seed has one of its own.
+// Streams of random numbers: each use of the seed has a stream of its own.
 const (
 	pickStream   = 1 << 20
 	valueStream  = 2 << 20
@@ -18,24 +18,24 @@ const (
 
 func newRand(seed uint64, stream int) *rand.PCG { return rand.NewPCG(seed, uint64(stream)) }
 
-// worker is one of the goroutines of a job. Its fields are its own, but for done.
+// worker is one goroutine of a job. Only this goroutine uses its fields, except done.
 type worker struct {
 	g     *group
 	job   int
-	quota int64 // operations to do
+	quota int64 // number of operations to do
 	rng   *rand.PCG
-	mix   uint64 // a random number below it means a read, of 1<<16
+	mix   uint64 // share of reads, out of 1<<16
 	vals  *values
-	pages *values // for pages that do not exist yet, of --bs bytes
+	pages *values // contents of pages that do not exist yet, of --bs bytes
 
 	read, write, sync latencies
-	end               int64 // when the last operation ended, ns after the group's base
+	end               int64 // when the last operation ended, in ns after the base of the group
 	err               error
-	sink              byte // so that reading is not optimized away
+	sink              byte // keeps the compiler from removing the reads
 
 	_ [64]byte
-	// done is what the worker has done so far. Written by the worker every millisecond, read for progress and samples, for which a
-	// stale one is good enough.
+	// done counts the operations done so far. The worker writes it every millisecond; progress and samples read it
+	// and tolerate stale counts.
 	done struct{ reads, writes atomic.Int64 }
 	_    [64]byte
 }
@@ -60,7 +60,8 @@ func newWorker(g *group, i int) *worker {
 	return w
 }
 
-// quota is how many operations worker i does: an equal share of all, cut where the jobs' shares of the pages are.
+// quota returns the number of operations of worker i: an equal share of all operations. The shares are split at the
+// same boundaries as the pages of the jobs, so that a load of --size bytes in order uses each page once.
 func quota(s *spec, i int) int64 {
 	if s.TimeBased {
 		return 1<<63 - 1
@@ -71,7 +72,7 @@ func quota(s *spec, i int) int64 {
 	return upTo(int64(i)+1) - upTo(int64(i))
 }
 
-// mixOfReads is the percentage of reads.
+// mixOfReads returns the percentage of reads.
 func (s *spec) mixOfReads() int {
 	switch {
 	case s.RW == "randrw":
@@ -82,7 +83,7 @@ func (s *spec) mixOfReads() int {
 	return 0
 }
 
-// run works until the quota is done, the time is over, or the group stops.
+// run reads and writes until the quota is done, the time is over, or the group stops.
 func (w *worker) run() error {
 	const publish = 1e6 // ns between two updates of done
 	g, s := w.g, w.g.spec
@@ -106,8 +107,8 @@ func (w *worker) run() error {
 			return err
 		}
 		end := g.now()
-		counts := start >= g.ramp
-		if counts {
+		measured := start >= g.ramp
+		if measured {
 			n++
 			w.end = end
 			if isRead {
@@ -125,7 +126,7 @@ func (w *worker) run() error {
 		}
 		if sinceSync++; sinceSync == s.FDataSync {
 			sinceSync = 0
-			if err := w.stabilize(lsn, end, counts); err != nil {
+			if err := w.stabilize(lsn, end, measured); err != nil {
 				return err
 			}
 		}
@@ -133,7 +134,7 @@ func (w *worker) run() error {
 	return nil
 }
 
-// next chooses a page, and whether it is read or written.
+// next returns the next page, and whether to read it.
 func (w *worker) next() (i int64, isRead bool) {
 	g := w.g
 	if !g.spec.random() {
@@ -149,7 +150,7 @@ func (w *worker) next() (i int64, isRead bool) {
 	return g.picker.pick(w.rng), isRead
 }
 
-// get reads page i: its value, and one byte of each 4 KiB of it, so that all of it is in memory.
+// get reads page i and touches one byte in each 4 KiB of it, so that all of the page is read into memory.
 func (w *worker) get(i int64) error {
 	pid := engine.PageID(w.g.ses.table[i].Load())
 	tx, err := w.g.ses.pc.Begin()
@@ -163,7 +164,7 @@ func (w *worker) get(i int64) error {
 	}
 	if int64(len(page.Value)) != w.g.ses.bs {
 		tx.End()
-		return fmt.Errorf("page %d has %d bytes, not %d", pid, len(page.Value), w.g.ses.bs)
+		return fmt.Errorf("page %d has %d bytes, want %d", pid, len(page.Value), w.g.ses.bs)
 	}
 	for at := 0; at < len(page.Value); at += 4096 {
 		w.sink += page.Value[at]
@@ -172,7 +173,7 @@ func (w *worker) get(i int64) error {
 	return nil
 }
 
-// put writes page i, which it allocates if nobody has.
+// put writes page i, and allocates it if it does not exist. It returns the LSN of the write.
 func (w *worker) put(i int64) (engine.LSN, error) {
 	ses := w.g.ses
 	tx, err := ses.pc.Begin()
@@ -185,7 +186,7 @@ func (w *worker) put(i int64) (engine.LSN, error) {
 		if lsn, made, err := ses.allocate(tx, i, w.pages); made || err != nil {
 			return lsn, err
 		}
-		// Ends when the worker that has claimed the page has made it, or has failed, or the group stops.
+		// The loop ends when the worker that has claimed the page has made it or has failed, or the group stops.
 		if pid = ses.table[i].Load(); pid <= claimed {
 			if w.g.stop.Load() {
 				return 0, nil
@@ -196,8 +197,8 @@ func (w *worker) put(i int64) (engine.LSN, error) {
 	return w.change(tx, engine.PageID(pid))
 }
 
-// change links to a page or replaces it. It begins without knowing the page's state: the first call tells it. The loop ends
-// because each turn that fails is one in which another writer succeeded.
+// change links to a page or replaces it. It begins without knowing the version of the page: the first call, which
+// fails, returns it. The loop ends because each call that fails means that another writer has succeeded.
 func (w *worker) change(tx *engine.Tx, pid engine.PageID) (engine.LSN, error) {
 	pc, v := w.g.ses.pc, w.vals.take()
 	var ptr engine.PagePtr[[]byte]
@@ -215,17 +216,17 @@ func (w *worker) change(tx *engine.Tx, pid engine.PageID) (engine.LSN, error) {
 		case won:
 			return ptr.LastLSN(), nil
 		case ptr.IsZero():
-			return 0, fmt.Errorf("page %d is gone", pid)
+			return 0, fmt.Errorf("page %d was freed", pid)
 		}
 	}
 }
 
-// stabilize waits for the write at lsn, which ended at start, to be stable.
-func (w *worker) stabilize(lsn engine.LSN, start int64, counts bool) error {
+// stabilize waits until the write at lsn is stable. If measured is set, it adds the time since start to w.sync.
+func (w *worker) stabilize(lsn engine.LSN, start int64, measured bool) error {
 	if _, err := w.g.ses.pc.MakeStable(lsn); err != nil {
 		return err
 	}
-	if end := w.g.now(); counts {
+	if end := w.g.now(); measured {
 		w.end = end
 		w.sync.add(end - start)
 	}

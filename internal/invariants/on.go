@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,14 +49,26 @@ func Count(name string) int64 {
 	return 0
 }
 
-// NeverTrue returns the names, sorted, that were passed to Sometimes and whose condition was never true.
-func NeverTrue() (names []string) {
+// NeverTrue returns the names, sorted, that begin with prefix and were passed to Sometimes, and whose condition was
+// never true.
+func NeverTrue(prefix string) (names []string) {
 	paths.Range(func(name, c any) bool {
-		if c.(*atomic.Int64).Load() == 0 {
-			names = append(names, name.(string))
+		if n := name.(string); strings.HasPrefix(n, prefix) && c.(*atomic.Int64).Load() == 0 {
+			names = append(names, n)
 		}
 		return true
 	})
 	slices.Sort(names)
 	return names
+}
+
+// Reach calls work, at least once, until every condition whose name begins with prefix has been true, or the limit has
+// passed after a call. It returns the names of the conditions that were never true. For tests.
+func Reach(prefix string, limit time.Duration, work func()) (never []string) {
+	for start := time.Now(); ; {
+		work()
+		if never = NeverTrue(prefix); len(never) == 0 || time.Since(start) > limit {
+			return never
+		}
+	}
 }

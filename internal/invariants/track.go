@@ -23,16 +23,16 @@ type handle struct {
 }
 
 type record struct {
-	what   string
+	name   string
 	excuse Excuse
 	stack  [16]uintptr
 	depth  int
 	ended  atomic.Bool // set once, by Done; publishes nothing
 }
 
-// Track begins to track an object; what names its type in the report. See Excuse for when a dropped one is no fault.
-func Track(what string, excuse Excuse) Tracker {
-	r := &record{what: what, excuse: excuse}
+// Track begins to track an object; name is its type in the report. See Excuse for when a dropped one is no fault.
+func Track(name string, excuse Excuse) Tracker {
+	r := &record{name: name, excuse: excuse}
 	r.depth = runtime.Callers(2, r.stack[:])
 	h := &handle{r: r}
 	h.cleanup = runtime.AddCleanup(h, (*record).dropped, r)
@@ -45,7 +45,7 @@ func (t Tracker) Done() {
 		return
 	}
 	if t.h.r.ended.Swap(true) {
-		panic(fmt.Sprintf("invariants: %s ended twice; it was begun at\n%s", t.h.r.what, t.h.r.begun()))
+		panic(fmt.Sprintf("invariants: %s ended twice; it was begun at\n%s", t.h.r.name, t.h.r.begun()))
 	}
 	t.h.cleanup.Stop()
 	runtime.KeepAlive(t.h)
@@ -74,7 +74,7 @@ func (r *record) dropped() {
 	if r.ended.Load() || r.excuse != nil && r.excuse.Load() {
 		return
 	}
-	report := fmt.Sprintf("invariants: %s dropped without being ended; it was begun at\n%s", r.what, r.begun())
+	report := fmt.Sprintf("invariants: %s dropped without being ended; it was begun at\n%s", r.name, r.begun())
 	if f := onDropped.Load(); f != nil {
 		(*f)(report)
 		return

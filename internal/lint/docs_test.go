@@ -26,7 +26,7 @@ func read(t *testing.T, name string) string {
 	return string(b)
 }
 
-// Links from one document to another, or to code, lead somewhere; so do their anchors.
+// The files and headings that links in documents refer to exist.
 func TestLinks(t *testing.T) {
 	for _, name := range files(t, ".md") {
 		text := fence.ReplaceAllString(read(t, name), "")
@@ -50,7 +50,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// hasAnchor reports whether a heading of the document has this anchor, as GitHub makes them.
+// hasAnchor reports whether a heading of the document has this anchor. GitHub makes anchors from headings this way.
 func hasAnchor(text, anchor string) bool {
 	for _, h := range heading.FindAllStringSubmatch(fence.ReplaceAllString(text, ""), -1) {
 		id := strings.Map(func(r rune) rune {
@@ -69,7 +69,7 @@ func hasAnchor(text, anchor string) bool {
 	return false
 }
 
-// The example of the README is the one that is tested.
+// The examples in the README are part of engine's tested examples.
 func TestReadmeExample(t *testing.T) {
 	squeeze := func(s string) string { return strings.Join(strings.Fields(s), " ") }
 	tested := squeeze(read(t, "engine/example_test.go"))
@@ -84,7 +84,7 @@ func TestReadmeExample(t *testing.T) {
 	}
 }
 
-// Packages that commands in the documents name exist.
+// The packages that commands in the documents name exist.
 func TestNamedPackages(t *testing.T) {
 	command := regexp.MustCompile("go (?:run|test|build|vet) [^`\n]*")
 	named := regexp.MustCompile(`(?:^|\s)\./([\w/]+)`)

@@ -14,8 +14,9 @@ const rulesDoc = "docs/RULES.md"
 
 var (
 	// mention finds "rule 5", "rules 1 and 5", "trap 10", "traps 9–13, 17", "rule 4b".
-	mention = regexp.MustCompile(`(?i)\b(rule|trap)s?\s+(\d+[a-d]?(?:(?:\s*,\s*|\s+and\s+|\s*,\s*and\s+|\s*[–-]\s*)\d+[a-d]?)*)`)
-	number  = regexp.MustCompile(`([–-]\s*)?(\d+)`)
+	mention = regexp.MustCompile(`(?i)\b(rule|trap)s?\s+` +
+		`(\d+[a-d]?(?:(?:\s*,\s*|\s+and\s+|\s*,\s*and\s+|\s*[–-]\s*)\d+[a-d]?)*)`)
+	number = regexp.MustCompile(`([–-]\s*)?(\d+)`)
 	// ruleRow finds the rows of the tables.
 	ruleRow = regexp.MustCompile(`(?m)^\| (\d+) \| (now|later) \|`)
 )
@@ -26,7 +27,7 @@ type subject struct {
 	n    int
 }
 
-// place is a test.
+// place names a test.
 type place struct{ file, name string }
 
 // mentions returns the rules and traps that a comment names.
@@ -67,7 +68,7 @@ func testFunc(f *ast.FuncDecl) bool {
 	return false
 }
 
-// proofs finds which tests name which rules and traps, in the comment above them or in one inside.
+// proofs returns the tests that name each rule and trap, in the comment above them or in one inside.
 func proofs(t *testing.T) map[subject][]place {
 	proved := map[subject][]place{}
 	for _, s := range sources(t) {
@@ -119,8 +120,8 @@ func subjects(t *testing.T, doc string) (all []subject, now map[subject]bool) {
 	return all, now
 }
 
-// Every rule and trap that applies now has a test that names it, and tests name none that there is not. With -v it prints the tests
-// of each.
+// Every rule and trap that applies now is named by a test, and tests name only existing ones. With -v it prints the
+// tests of each.
 func TestIndex(t *testing.T) {
 	all, now := subjects(t, read(t, rulesDoc))
 	proved := proofs(t)
@@ -134,7 +135,7 @@ func TestIndex(t *testing.T) {
 	}
 	for s := range proved {
 		if !slices.Contains(all, s) {
-			t.Errorf("%v names %s %d, which there is not", proved[s], s.kind, s.n)
+			t.Errorf("%v names %s %d, which does not exist", proved[s], s.kind, s.n)
 		}
 	}
 }

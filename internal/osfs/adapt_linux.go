@@ -15,7 +15,8 @@ var (
 )
 
 func (f *osFile) OpenDevice(o vfs.DeviceOptions) (vfs.Device, vfs.DeviceReport, error) {
-	w, r, err := iouring.OpenWriter(f.fd, iouring.Options{Ring: mode(o.Ring), Direct: mode(o.Direct), Depth: o.Depth, Buffers: o.Buffers})
+	opts := iouring.WriterOptions{Ring: mode(o.Ring), Direct: mode(o.Direct), Depth: o.Depth, Buffers: o.Buffers}
+	w, r, err := iouring.OpenWriter(f.fd, opts)
 	if err != nil {
 		return nil, vfs.DeviceReport{}, err
 	}

@@ -10,22 +10,23 @@ import (
 	"pagecache/mmapread"
 )
 
-// The errors of the seam and those of the packages below it find each other, and no others.
+// errors.Is matches each error of the seam with the one of the package below, and with no other.
 func TestSentinels(t *testing.T) {
-	pairs := map[error]error{vfs.ErrInFlight: iouring.ErrInFlight, vfs.ErrFault: mmapread.ErrFault, vfs.ErrBounds: mmapread.ErrBounds}
+	pairs := map[error]error{vfs.ErrInFlight: iouring.ErrInFlight, vfs.ErrFault: mmapread.ErrFault,
+		vfs.ErrBounds: mmapread.ErrBounds}
 	for seam := range pairs {
 		for other, below := range pairs {
-			wrapped := fmt.Errorf("at %d: %w", 1, below)
-			if errors.Is(wrapped, seam) != (other == seam) || errors.Is(fmt.Errorf("at %d: %w", 1, seam), below) != (other == seam) {
+			up, down := fmt.Errorf("at %d: %w", 1, below), fmt.Errorf("at %d: %w", 1, seam)
+			if errors.Is(up, seam) != (other == seam) || errors.Is(down, below) != (other == seam) {
 				t.Errorf("%v and %v", seam, below)
 			}
 		}
 	}
 }
 
-// Proves that the seam costs nothing per write: Do of the device is the Writer's own.
+// The seam costs nothing per write: the device is the iouring.Writer itself.
 func TestDeviceIsNotWrapped(t *testing.T) {
-	f := mustOpen(t, t.TempDir()+"/file", vfs.FlagWrite|vfs.FlagCreate)
+	f := mustOpen(t, t.TempDir()+"/file", writable)
 	d, _, err := f.OpenDevice(vfs.DeviceOptions{})
 	if err != nil {
 		t.Fatal(err)

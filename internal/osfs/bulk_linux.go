@@ -12,10 +12,10 @@ import (
 	"pagecache/internal/vfs"
 )
 
-// bulk reads past the page cache: nothing is copied, and nothing that is of use is pushed out for what is looked at once.
+// bulk reads past the page cache: the kernel copies nothing, and evicts no useful blocks for bytes that are read once.
 type bulk struct {
 	f      *osFile
-	direct io.ReaderAt // with O_DIRECT; nil where that cannot be opened
+	direct io.ReaderAt // with O_DIRECT; nil if the file system does not support it
 	close  func() error
 }
 
@@ -39,21 +39,24 @@ func (b bulk) ReadAt(p []byte, off int64) (n int, err error) {
 			return n, err
 		}
 	}
-	// What is not in whole blocks, such as the rest after the file's last one, or all of it where O_DIRECT can be opened but not used.
+	// The part that is not whole blocks, such as the end of the file; or all of it, if O_DIRECT can be opened but not
+	// used.
 	m, err := b.f.ReadAt(p[n:], off+int64(n))
 	return n + m, err
 }
 
-// Buffer asks for huge pages: the disk then has few pieces to write to, not one each 4 KiB, which is twice as fast.
+// Buffer asks for huge pages. The disk then transfers to a few large pieces of memory and not to one for each 4 KiB,
+// which is twice as fast.
 func (b bulk) Buffer(n int) (buf []byte, free func(), err error) {
 	const huge = 2 << 20
 	mem, err := unix.Mmap(-1, 0, n+huge, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%d bytes to read %s into: %w", n, b.f.Name(), err)
+		return nil, nil, fmt.Errorf("allocate %d bytes for reading %s: %w", n, b.f.Name(), err)
 	}
-	_ = unix.Madvise(mem, unix.MADV_HUGEPAGE) // there may be none
+	_ = unix.Madvise(mem, unix.MADV_HUGEPAGE) // a hint: there may be no huge pages
 	skip := -int(uintptr(unsafe.Pointer(unsafe.SliceData(mem)))) & (huge - 1)
-	return mem[skip : skip+n : skip+n], func() { _ = unix.Munmap(mem) }, nil // can fail only for memory that is not mapped
+	free = func() { _ = unix.Munmap(mem) } // fails only for memory that is not mapped
+	return mem[skip : skip+n : skip+n], free, nil
 }
 
 func (b bulk) Close() error { return b.close() }

@@ -13,33 +13,36 @@ import (
 	"pagecache/iouring"
 )
 
-// maxLanes bounds through how many rings a store reads. Two were 4 % faster than one for 64 readers on two processors, and three no better.
+// maxLanes is the limit on the rings that a store reads through. Two were 4 % faster than one for 64 readers on two
+// processors, and three no better.
 const maxLanes = 4
 
 func (osFS) OpenReader(ring vfs.Mode) vfs.Reader {
-	r := &osReader{opts: iouring.Options{Ring: mode(ring)}, open: iouring.OpenReader}
+	r := &osReader{opts: iouring.ReaderOptions{Ring: mode(ring)}, open: iouring.OpenReader}
 	r.usable.Store(int32(min(maxLanes, runtime.GOMAXPROCS(0))))
 	return r
 }
 
-// osReader is a vfs.Reader, and a mmapread.Fetcher, of a few iouring.Readers: the first is opened when it is first used, each other by whoever finds
-// those before it submitting, which is most of the work of a read and done by one caller at a time in each.
+// osReader is a vfs.Reader and a mmapread.Fetcher over up to maxLanes iouring.Readers, its lanes. Submitting is most of
+// the work of a read, and in each lane one caller at a time does it. The first read opens the first lane; a caller that
+// finds all open lanes submitting opens another one.
 type osReader struct {
-	opts iouring.Options
-	open func(iouring.Options) (*iouring.Reader, error) // seam
-	// lanes are set once each, in order, under mu. A stale nil costs the mutex.
+	opts iouring.ReaderOptions
+	open func(iouring.ReaderOptions) (*iouring.Reader, error) // seam for tests
+	// lanes are set once each, in order, under mu. A stale nil costs a try of the mutex.
 	lanes [maxLanes]atomic.Pointer[iouring.Reader]
-	// usable is how many lanes there may be. Lowered, never below 1, under mu, where no more rings can be had.
+	// usable is the number of lanes that there may be. It is lowered under mu, never below 1, when no further ring can
+	// be opened.
 	usable atomic.Int32
 
 	mu     sync.Mutex
-	reason string // why not as the options want it
+	reason string // why the first lane is not what the options require
 	closed bool
 }
 
 var errReaderClosed = fmt.Errorf("reader: %w", os.ErrClosed)
 
-// get returns the first lane that nobody is submitting to, else the last.
+// get returns the first lane in which nobody is submitting, or the last lane if there is none.
 func (o *osReader) get() (*iouring.Reader, error) {
 	var before *iouring.Reader
 	for i := range int(o.usable.Load()) {
@@ -55,11 +58,11 @@ func (o *osReader) get() (*iouring.Reader, error) {
 	return before, nil
 }
 
-// getSlow opens lane i, or returns the one before it where it cannot be had.
+// getSlow opens lane i. It returns the lane before it if lane i cannot be opened, or another caller is opening it.
 func (o *osReader) getSlow(i int, before *iouring.Reader) (*iouring.Reader, error) {
 	if i == 0 {
 		o.mu.Lock()
-	} else if !o.mu.TryLock() { // while it is being opened there is another
+	} else if !o.mu.TryLock() { // another caller is opening a lane
 		return before, nil
 	}
 	defer o.mu.Unlock()
@@ -69,7 +72,7 @@ func (o *osReader) getSlow(i int, before *iouring.Reader) (*iouring.Reader, erro
 	if o.closed {
 		return nil, errReaderClosed
 	}
-	if i >= int(o.usable.Load()) { // somebody else has just found out
+	if i >= int(o.usable.Load()) { // another caller has just found that it cannot be opened
 		return before, nil
 	}
 	var r *iouring.Reader
@@ -87,21 +90,23 @@ func (o *osReader) getSlow(i int, before *iouring.Reader) (*iouring.Reader, erro
 	return r, nil
 }
 
-// first opens the reader that all callers may come to. Where that insists on what does not work it takes system calls: it is too late to refuse.
+// first opens the first lane. If the options insist on a ring and it does not work, the lane uses system calls: it is
+// too late to fail.
 func (o *osReader) first() (*iouring.Reader, error) {
 	r, err := o.open(o.opts)
 	if err == nil {
 		return r, nil
 	}
 	o.reason = err.Error()
-	r, again := o.open(iouring.Options{Ring: iouring.ModeOff})
+	r, again := o.open(iouring.ReaderOptions{Ring: iouring.ModeOff})
 	if again != nil {
 		return nil, errors.Join(err, again)
 	}
 	return r, nil
 }
 
-// another opens a reader beside others, nil if it would have no ring. Nobody who comes there reads alone.
+// another opens a further lane; it returns nil if that would have no ring. No caller reads alone there, so all park at
+// once.
 func (o *osReader) another() *iouring.Reader {
 	opts := o.opts
 	opts.Ring, opts.Park = iouring.ModeOn, true
@@ -130,7 +135,7 @@ func (o *osReader) ReadAhead(fd int, ranges []vfs.Range) int {
 	return r.ReadAhead(fd, ranges)
 }
 
-// Settle is Reader.Settle. Each lane in turn is seen to have ended what it had begun before.
+// Settle is vfs.Reader.Settle. It settles the lanes in turn.
 func (o *osReader) Settle(limit time.Duration) (err error) {
 	end := time.Now().Add(limit)
 	for _, r := range o.opened() {
@@ -139,7 +144,7 @@ func (o *osReader) Settle(limit time.Duration) (err error) {
 	return err
 }
 
-// opened returns the lanes there are.
+// opened returns the lanes that are open.
 func (o *osReader) opened() (all []*iouring.Reader) {
 	for i := range o.lanes {
 		if r := o.lanes[i].Load(); r != nil {
@@ -149,14 +154,13 @@ func (o *osReader) opened() (all []*iouring.Reader) {
 	return all
 }
 
-// Report is Reader.Report: of the first lane, and the sums of all.
+// Report is vfs.Reader.Report: the report of the first lane, and the sums of the counts of all lanes.
 func (o *osReader) Report() (report vfs.ReaderReport, sum vfs.ReaderCounts) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for i, r := range o.opened() {
 		if i == 0 {
-			rep := r.Report()
-			report = vfs.ReaderReport{Ring: rep.Ring, Reason: rep.Reason}
+			report = vfs.ReaderReport(r.Report())
 		}
 		c := r.Counts()
 		sum.Reads += c.Reads
@@ -171,7 +175,7 @@ func (o *osReader) Report() (report vfs.ReaderReport, sum vfs.ReaderCounts) {
 	return report, sum
 }
 
-// Close is Reader.Close.
+// Close is vfs.Reader.Close.
 func (o *osReader) Close() (err error) {
 	o.mu.Lock()
 	o.closed = true

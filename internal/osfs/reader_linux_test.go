@@ -26,9 +26,10 @@ func descriptors(t *testing.T) int {
 	return len(names)
 }
 
-// A reader costs no descriptor until something cold is read, and none after Close; what insists on a ring that does not work reads all the same.
-func TestReader(t *testing.T) {
-	f := mustOpen(t, filepath.Join(t.TempDir(), "file"), vfs.FlagWrite|vfs.FlagCreate)
+// A Reader has no descriptor before its first read and after Close. If it insists on a ring that does not work, it
+// reads by system calls.
+func TestReaderDescriptors(t *testing.T) {
+	f := mustOpen(t, filepath.Join(t.TempDir(), "file"), writable)
 	if _, err := f.WriteAt(make([]byte, 1<<20), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +45,7 @@ func TestReader(t *testing.T) {
 	for _, broken := range []bool{false, true} {
 		r := OS.OpenReader(vfs.ModeOn)
 		if broken {
-			r.(*osReader).open = func(o iouring.Options) (*iouring.Reader, error) {
+			r.(*osReader).open = func(o iouring.ReaderOptions) (*iouring.Reader, error) {
 				if o.Ring == iouring.ModeOn {
 					return nil, unix.ENOSYS
 				}
@@ -97,12 +98,12 @@ func TestReader(t *testing.T) {
 	}
 }
 
-// Callers who find others submitting read through a ring of their own, if it can be had: what was done is counted in one place, Settle waits for
-// all, and Close leaves nothing behind.
+// A caller that finds all lanes submitting opens another one, if it can. The counts are the sums of all lanes, Settle
+// waits for all, and Close leaves no descriptor open.
 func TestReaderLanes(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
 	const size = 1 << 20
-	f := mustOpen(t, filepath.Join(t.TempDir(), "file"), vfs.FlagWrite|vfs.FlagCreate)
+	f := mustOpen(t, filepath.Join(t.TempDir(), "file"), writable)
 	if _, err := f.WriteAt(make([]byte, size), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +112,7 @@ func TestReaderLanes(t *testing.T) {
 	for _, refused := range []bool{false, true} {
 		o := OS.OpenReader(vfs.ModeAuto).(*osReader)
 		var opened, tried atomic.Int64
-		o.open = func(opts iouring.Options) (*iouring.Reader, error) {
+		o.open = func(opts iouring.ReaderOptions) (*iouring.Reader, error) {
 			opened.Add(1)
 			if opts.Park && tried.Add(1) > 0 && refused {
 				return nil, unix.ENOMEM
@@ -148,8 +149,9 @@ func TestReaderLanes(t *testing.T) {
 		if refused {
 			want = 1
 		}
-		if n := len(o.opened()); n != want || opened.Load() != 2 || c.Reads != fetched.Load()+1+c.Started || c.Calls != 0 {
-			t.Errorf("refused %v: %d lanes, %d times opened, %d fetched, %+v", refused, n, opened.Load(), fetched.Load(), c)
+		n, reads := len(o.opened()), fetched.Load()+1+c.Started
+		if n != want || opened.Load() != 2 || c.Reads != reads || c.Calls != 0 {
+			t.Errorf("refused %v: %d lanes, opened %d times, want %d reads, %+v", refused, n, opened.Load(), reads, c)
 		}
 		if err := errors.Join(o.Close(), o.Close()); err != nil {
 			t.Error(err)

@@ -8,7 +8,7 @@ import (
 	"pagecache/internal/vfs"
 )
 
-// device is a Device on a simulated file: S2.
+// device is a vfs.Device on a simulated file: Y2.
 type device struct {
 	h      *file
 	flight []inFlight
@@ -20,7 +20,7 @@ type inFlight struct {
 	err error
 }
 
-// ErrLose, returned by a fault for a device write, has it acknowledged but never written.
+// ErrLose, if a fault returns it for a device write, makes the disk acknowledge the write and never make it.
 var ErrLose = errors.New("simulated write is lost")
 
 func (v *device) Depth() int { return v.h.d.opts.Depth }
@@ -32,14 +32,14 @@ func (v *device) Close() error {
 	return nil
 }
 
-// Do is vfs.Device.Do. The bytes are taken when the write starts.
-func (v *device) Do(writes []vfs.Write, min int, dst []vfs.Completion) ([]vfs.Completion, error) {
+// Do is vfs.Device.Do. It copies the bytes when the write starts.
+func (v *device) Do(writes []vfs.Write, need int, dst []vfs.Completion) ([]vfs.Completion, error) {
 	d, f := v.h.d, v.h.f
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, w := range writes {
 		if w.Off%int64(d.opts.Block) != 0 || len(w.Buf)%d.opts.Block != 0 || len(w.Buf) == 0 {
-			return dst, fmt.Errorf("write of %d bytes at %d: want whole blocks of %d", len(w.Buf), w.Off, d.opts.Block)
+			return dst, fmt.Errorf("write %d bytes at %d: not whole blocks of %d", len(w.Buf), w.Off, d.opts.Block)
 		}
 		last, err := d.op(Op{OpDeviceWrite, v.h.name, w.Off, len(w.Buf)})
 		if err != nil && d.crashed.Load() && !last {
@@ -58,9 +58,9 @@ func (v *device) Do(writes []vfs.Write, min int, dst []vfs.Completion) ([]vfs.Co
 		}
 	}
 	if len(v.flight) > d.opts.Depth {
-		return dst, fmt.Errorf("%d writes in flight, depth is %d", len(v.flight), d.opts.Depth)
+		return dst, fmt.Errorf("%d writes in flight exceed the depth of %d", len(v.flight), d.opts.Depth)
 	}
-	for d.hung && min > 0 && !d.crashed.Load() {
+	for d.hung && need > 0 && !d.crashed.Load() {
 		d.wake.Wait()
 	}
 	if d.crashed.Load() {
@@ -69,10 +69,7 @@ func (v *device) Do(writes []vfs.Write, min int, dst []vfs.Completion) ([]vfs.Co
 	if d.hung {
 		return dst, nil
 	}
-	n := min
-	if n > len(v.flight) {
-		n = len(v.flight)
-	}
+	n := min(need, len(v.flight))
 	n += d.rng.IntN(len(v.flight) - n + 1)
 	for range n {
 		i := d.rng.IntN(len(v.flight))
@@ -82,7 +79,7 @@ func (v *device) Do(writes []vfs.Write, min int, dst []vfs.Completion) ([]vfs.Co
 	return dst, nil
 }
 
-// complete ends a write. One that failed stays pending: it may have reached the medium or not.
+// complete ends a write. A failed one stays pending: it may have reached the disk or not.
 func (v *device) complete(x inFlight, f *inode) vfs.Completion {
 	c := vfs.Completion{Tag: x.w.Tag}
 	if x.err != nil && x.err != ErrLose {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -15,10 +14,10 @@ import (
 	"pagecache/internal/vfs"
 )
 
-// ErrCrashed is what everything returns once the disk has crashed.
+// ErrCrashed is the error of every call after the disk has crashed.
 var ErrCrashed = errors.New("simulated disk has crashed")
 
-// Kind is a kind of operation, for faults.
+// Kind is a kind of operation.
 type Kind int
 
 // The kinds of operation.
@@ -35,7 +34,16 @@ const (
 	OpRead
 )
 
-// Op is an operation that is about to be done.
+func (k Kind) String() string {
+	names := [...]string{"write", "device write", "sync", "allocate", "truncate", "open", "rename", "remove",
+		"sync directory", "read"}
+	if k < 0 || int(k) >= len(names) {
+		return "invalid kind"
+	}
+	return names[k]
+}
+
+// Op is an operation that a fault decides about.
 type Op struct {
 	Kind Kind
 	Name string
@@ -47,9 +55,9 @@ type Op struct {
 type Options struct {
 	Block              int   // of devices, in bytes; 0: 4096
 	Depth              int   // of devices; 0: 4
-	Capacity           int64 // bytes that all files together may have; 0: no limit
-	NoRing, NoDirect   bool  // what devices report, and refuse if it is insisted on
-	ForgetOnFailedSync bool  // S5
+	Capacity           int64 // limit on the bytes of all files together; 0: none
+	NoRing, NoDirect   bool  // devices work without, and opening fails with ModeOn
+	ForgetOnFailedSync bool  // Y5
 }
 
 // Disk is a simulated disk. It implements vfs.FS. Safe for concurrent use.
@@ -58,23 +66,23 @@ type Disk struct {
 	wake    sync.Cond // on mu: crashed, or no longer hung
 	opts    Options
 	rng     *rand.Rand
-	files   map[string]*inode // as seen now
-	durable map[string]*inode // directory entries that a crash cannot take
+	files   map[string]*inode // as shown now
+	durable map[string]*inode // directory entries that survive a crash
 	pending []entryOp         // changes of entries that are not durable, in order
-	dirs    map[string]bool   // durable at once, as vfs.FS.MkdirAll promises
+	dirs    map[string]bool   // durable at once, as vfs.FS.MkdirAll requires
 	fault   func(Op) error
-	left    int // operations until the crash; below 0: none planned
+	left    int // operations until the crash; negative: no crash is planned
 	hung    bool
-	tags    uint64 // of device writes, handed out
+	tags    uint64 // the last tag of a device write
 	ops     atomic.Int64
 	crashed atomic.Bool // set under mu
 }
 
-// entryOp puts a name to an inode, or removes it (nil), and removes the name that the inode had.
+// entryOp gives a name to an inode, or removes the name (node is nil), and removes the old name of a renamed inode.
 type entryOp struct {
 	name string
 	node *inode
-	from string // of a rename, else empty
+	from string // the old name of a rename; otherwise empty
 }
 
 var _ vfs.FS = (*Disk)(nil)
@@ -87,49 +95,13 @@ func New(seed uint64, o Options) *Disk {
 	if o.Depth == 0 {
 		o.Depth = 4
 	}
-	d := &Disk{opts: o, rng: rand.New(rand.NewPCG(seed, 0x5eed)), files: map[string]*inode{}, durable: map[string]*inode{},
-		dirs: map[string]bool{"/": true, ".": true}, left: -1}
+	d := &Disk{opts: o, rng: rand.New(rand.NewPCG(seed, 0x5eed)), left: -1,
+		files: map[string]*inode{}, durable: map[string]*inode{}, dirs: map[string]bool{"/": true, ".": true}}
 	d.wake.L = &d.mu
 	return d
 }
 
-// Ops is how many operations have been done.
-func (d *Disk) Ops() int { return int(d.ops.Load()) }
-
-// CrashAfter makes the disk crash at the n-th operation from now on: that one is left pending, or not done, and everything
-// from then on fails with ErrCrashed.
-func (d *Disk) CrashAfter(n int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.left = n
-}
-
-// Crashed reports whether the disk has crashed.
-func (d *Disk) Crashed() bool { return d.crashed.Load() }
-
-// SetFault has f asked before each operation: its error, if any, is the operation's, which then has an effect that is not known.
-func (d *Disk) SetFault(f func(Op) error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.fault = f
-}
-
-// SetCapacity changes the limit on the bytes of all files; 0: none.
-func (d *Disk) SetCapacity(n int64) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.opts.Capacity = n
-}
-
-// Hang makes devices stop to complete, or go on.
-func (d *Disk) Hang(hung bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.hung = hung
-	d.wake.Broadcast()
-}
-
-// op counts an operation. A returned error is its outcome; left tells that it is the one at which the disk crashes.
+// op counts an operation and returns its error. last reports that the disk crashes at this operation.
 func (d *Disk) op(o Op) (last bool, err error) {
 	if d.crashed.Load() {
 		return false, ErrCrashed
@@ -150,25 +122,6 @@ func (d *Disk) op(o Op) (last bool, err error) {
 func (d *Disk) crashLocked() {
 	d.crashed.Store(true)
 	d.wake.Broadcast()
-}
-
-// Crash crashes the disk and returns what is found after the restart; seed decides what of the pending survives.
-func (d *Disk) Crash(seed uint64) *Disk {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.crashLocked()
-	n := New(seed, d.opts)
-	rng := rand.New(rand.NewPCG(seed, 0xc4a5))
-	maps.Copy(n.dirs, d.dirs)
-	entries := maps.Clone(d.durable)
-	for _, e := range d.pending[:rng.IntN(len(d.pending)+1)] {
-		apply(entries, e)
-	}
-	for _, name := range slices.Sorted(maps.Keys(entries)) {
-		f := entries[name].crash(rng)
-		n.files[name], n.durable[name] = f, f
-	}
-	return n
 }
 
 func apply(m map[string]*inode, e entryOp) {
@@ -244,7 +197,7 @@ func (d *Disk) Rename(oldname, newname string) error {
 	if filepath.Dir(oldname) != filepath.Dir(newname) {
 		return &fs.PathError{Op: "rename", Path: oldname, Err: errors.ErrUnsupported}
 	}
-	d.change(entryOp{newname, f, oldname}) // one entry of the journal: both sides survive, or neither
+	d.change(entryOp{newname, f, oldname}) // one change: both names survive, or neither
 	return nil
 }
 
@@ -266,6 +219,9 @@ func (d *Disk) Remove(name string) error {
 	d.change(entryOp{name: name})
 	return nil
 }
+
+// Abs implements vfs.FS. There is no working directory, so it only cleans the path.
+func (d *Disk) Abs(name string) (string, error) { return filepath.Clean(name), nil }
 
 // ReadDir is vfs.FS.ReadDir.
 func (d *Disk) ReadDir(dir string) ([]string, error) {
@@ -304,55 +260,4 @@ func (d *Disk) SyncDir(dir string) error {
 		return true
 	})
 	return nil
-}
-
-// ReadDurable returns what a file would hold after a crash now in which nothing pending survives; nil if it would not exist.
-func (d *Disk) ReadDurable(name string) []byte {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	f := d.durable[filepath.Clean(name)]
-	if f == nil {
-		return nil
-	}
-	return f.durable.read(make([]byte, f.durable.size), 0)
-}
-
-// WriteFile makes a file durable with the given contents, or changes it, without counting as an operation.
-func (d *Disk) WriteFile(name string, b []byte) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	name = filepath.Clean(name)
-	f := &inode{}
-	for _, c := range []*content{&f.now, &f.durable} {
-		c.size = int64(len(b))
-		c.write(b, 0)
-	}
-	d.files[name], d.durable[name] = f, f
-}
-
-// FlipBit flips a bit of a file, on the medium and in the cache.
-func (d *Disk) FlipBit(name string, off int64, bit uint) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	f := d.files[filepath.Clean(name)]
-	for _, c := range []*content{&f.now, &f.durable} {
-		if off < c.size {
-			b := c.read(make([]byte, 1), off)
-			b[0] ^= 1 << (bit & 7)
-			c.write(b, off)
-		}
-	}
-}
-
-// Copy returns a disk with the same durable contents.
-func (d *Disk) Copy() *Disk {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	n := New(1, d.opts)
-	maps.Copy(n.dirs, d.dirs)
-	for name, f := range d.durable {
-		c := &inode{now: f.durable.clone(), durable: f.durable.clone()}
-		n.files[name], n.durable[name] = c, c
-	}
-	return n
 }

@@ -39,7 +39,7 @@ func write(t *testing.T, f vfs.File, b []byte, off int64) {
 	}
 }
 
-// contents returns what a file holds, nil if there is none.
+// contents returns the contents of a file, nil if it does not exist.
 func contents(t *testing.T, d *Disk, name string) []byte {
 	t.Helper()
 	f, err := d.Open(name, vfs.FlagRead)
@@ -59,7 +59,8 @@ func contents(t *testing.T, d *Disk, name string) []byte {
 
 func fill(b byte, sectors int) []byte { return bytes.Repeat([]byte{b}, sectors*sectorSize) }
 
-// What was not synced survives in any part, whole sectors at a time, a later write without an earlier one; all of these happen. S1, S6.
+// Unsynced writes survive a crash in any part, by whole sectors, a later write without an earlier one; each of these
+// happens. Proves Y1 and Y6.
 func TestUnsyncedWrites(t *testing.T) {
 	var whole, none, torn, laterOnly bool
 	for seed := range uint64(300) {
@@ -95,8 +96,8 @@ func TestUnsyncedWrites(t *testing.T) {
 	}
 }
 
-// A device write is durable when its completion was delivered, with the size that it needs, and before that it is not; completions come
-// in any order. S2.
+// A device write is durable, with the size that it needs, once its completion was delivered and not before; completions
+// come in any order. Proves Y2.
 func TestDeviceWrites(t *testing.T) {
 	var lost, kept, disorder bool
 	for seed := range uint64(100) {
@@ -112,7 +113,11 @@ func TestDeviceWrites(t *testing.T) {
 		if err != nil || !report.Ring || !report.Direct || report.Block != 4096 {
 			t.Fatal(report, err)
 		}
-		comps, err := dev.Do([]vfs.Write{{Off: 0, Buf: fill(1, 8), Tag: 1}, {Off: 4096, Buf: fill(2, 8), Tag: 2}, {Off: 8192, Buf: fill(3, 8), Tag: 3}}, 1, nil)
+		var writes []vfs.Write
+		for i := range 3 {
+			writes = append(writes, vfs.Write{Off: int64(i) * 4096, Buf: fill(byte(i+1), 8), Tag: uint64(i + 1)})
+		}
+		comps, err := dev.Do(writes, 1, nil)
 		if err != nil || len(comps) == 0 {
 			t.Fatal(comps, err)
 		}
@@ -139,8 +144,8 @@ func TestDeviceWrites(t *testing.T) {
 	}
 }
 
-// Sync makes writes and the size durable; a new size is not, before. S3.
-func TestSync(t *testing.T) {
+// Sync makes writes and the size durable; without it a new size may be lost. Proves Y3.
+func TestSyncDurability(t *testing.T) {
 	sizes := map[int]bool{}
 	for seed := range uint64(60) {
 		d, f := made(t, Options{})
@@ -165,8 +170,8 @@ func TestSync(t *testing.T) {
 	}
 }
 
-// Entries survive in order; a rename wholly or not at all; after SyncDir always. S4.
-func TestEntries(t *testing.T) {
+// Directory entries survive in order, a rename wholly or not at all, and all of them after SyncDir. Proves Y4.
+func TestEntriesSurviveInOrder(t *testing.T) {
 	found := map[string]bool{}
 	for seed := range uint64(200) {
 		d, f := made(t, Options{})
@@ -213,9 +218,9 @@ func TestEntries(t *testing.T) {
 	}
 }
 
-// After a failed Sync with ForgetOnFailedSync the bytes are seen, another Sync succeeds, and a crash or DropCache shows that they were never
-// written. S5.
-func TestForgetting(t *testing.T) {
+// After a failed Sync with ForgetOnFailedSync the bytes stay visible and another Sync succeeds, but a crash or
+// DropCache shows that they were never written. Proves Y5.
+func TestForgetOnFailedSync(t *testing.T) {
 	d, f := made(t, Options{ForgetOnFailedSync: true})
 	write(t, f, []byte("good"), 0)
 	if err := f.Sync(); err != nil {
@@ -249,14 +254,19 @@ func TestForgetting(t *testing.T) {
 	}
 }
 
-// Once it has crashed, at whatever operation was asked for, nothing works any more, and the same seed finds the same.
+// CrashAfter crashes the disk at the planned operation. Afterwards every call fails, and the same seed leaves the same
+// files.
 func TestCrashAfter(t *testing.T) {
 	run := func(n int) (*Disk, vfs.File, error) {
 		d := New(9, Options{})
 		d.CrashAfter(n)
 		f, err := d.Open("/f", writable)
-		for _, step := range []func() error{func() error { _, err := f.WriteAt(fill(1, 5), 0); return err }, func() error { return f.Sync() },
-			func() error { return d.SyncDir("/") }, func() error { return d.Rename("/f", "/g") }} {
+		for _, step := range []func() error{
+			func() error { _, err := f.WriteAt(fill(1, 5), 0); return err },
+			func() error { return f.Sync() },
+			func() error { return d.SyncDir("/") },
+			func() error { return d.Rename("/f", "/g") },
+		} {
 			if err == nil {
 				err = step()
 			}
@@ -294,7 +304,7 @@ func TestCrashAfter(t *testing.T) {
 	}
 }
 
-// A full disk, locks, and what is not there.
+// A full disk, locks, missing files and refused features are errors.
 func TestLimits(t *testing.T) {
 	d, f := made(t, Options{Capacity: 8192, Block: 512, NoRing: true})
 	if err := f.Allocate(0, 8192); err != nil {

@@ -1,25 +1,26 @@
 package vfs
 
-// Device makes durable writes to a file: each is on stable storage when it completes. Several writes are in flight at once and complete in any
-// order. One goroutine at a time may use it.
+// Device makes durable writes to a file: each is on stable storage when it completes. Several writes are in flight at
+// once and complete in any order. One goroutine at a time may use it.
 type Device interface {
-	// Do starts writes, waits until at least min of the writes in flight have completed (0: it does not wait), and appends the completions to dst.
-	// The caller never has more than Depth writes in flight. The device finishes a short write before it completes it. A failed write is a
-	// Completion with Err; the error that Do returns means that the device itself is unusable.
-	Do(writes []Write, min int, dst []Completion) ([]Completion, error)
+	// Do starts writes, waits until at least need of the writes in flight have completed (0: it does not wait), and
+	// appends the completions to dst. The caller never has more than Depth writes in flight. The device finishes a
+	// short write before it completes it. A failed write is a Completion with Err; the error that Do returns means that
+	// the device itself is unusable.
+	Do(writes []Write, need int, dst []Completion) ([]Completion, error)
 	// Depth returns the greatest number of writes in flight.
 	Depth() int
 	// Block returns the unit of writing in bytes: offsets, lengths and memory addresses are multiples of it.
 	Block() int
-	// Close waits for the writes in flight, in bounded time, then releases everything but the file. If some did not end, its error wraps
-	// ErrInFlight, and their buffers must not be freed.
+	// Close waits for the writes in flight, in bounded time, then releases everything but the file. If some did not
+	// end, its error wraps ErrInFlight, and their buffers must not be freed.
 	Close() error
 }
 
 // Write is one durable write of a Device.
 type Write = struct {
 	Off int64  // file offset in bytes, a multiple of the device's block
-	Buf []byte // a multiple of the block in length and aligned to it in memory; the caller must not touch it until the completion
+	Buf []byte // whole blocks, aligned to a block in memory; the caller must not touch it until the completion
 	Tag uint64 // returned in the completion
 }
 
@@ -46,13 +47,3 @@ type DeviceReport struct {
 	Block       int    // block size in bytes
 	Reason      string // one line: why nothing better is used; empty when everything is in use
 }
-
-// Mode says whether to use a feature of the machine.
-type Mode int
-
-// The modes.
-const (
-	ModeAuto Mode = iota // use it if it works
-	ModeOn               // use it; if it does not work, opening fails
-	ModeOff              // do not use it
-)

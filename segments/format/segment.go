@@ -131,7 +131,7 @@ func DecodeSegmentHeader(src []byte, slot SegmentID, segmentSize int) (SegmentHe
 	case h.State < SegmentStateInUse || h.State > SegmentStateRecycled:
 		return h, fmt.Errorf("%w: state %d", ErrSegmentCorrupt, h.State)
 	case h.SegmentSize != segmentSize:
-		return h, fmt.Errorf("%w: size %d, want %d", ErrSegmentForeign, h.SegmentSize, segmentSize)
+		return h, fmt.Errorf("%w: segment size %d, want %d", ErrSegmentForeign, h.SegmentSize, segmentSize)
 	case h.Slot != slot:
 		return h, fmt.Errorf("%w: header of slot %d in slot %d", ErrSegmentCorrupt, h.Slot, slot)
 	case h.Base < 0 || h.Base > maxBase || int64(h.Base)%int64(segmentSize) != 0 || h.Stable < NoLSN:

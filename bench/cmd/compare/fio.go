@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fioJob is what we read of fio's report.
+// fioJob is the part of fio's report that compare reads.
 type fioJob struct {
 	Read struct {
 		BWBytes float64 `json:"bw_bytes"`
@@ -27,7 +27,7 @@ type fioJob struct {
 	} `json:"write"`
 }
 
-// fio runs fio on a fresh file of so many bytes, all of whose space is allocated and none written.
+// fio runs fio on a fresh file of size bytes whose space is allocated but not written.
 func fio(ctx context.Context, dir string, size int64, options ...string) (*fioJob, error) {
 	if _, err := exec.LookPath("fio"); err != nil {
 		return nil, errSkip("fio is not installed")
@@ -38,33 +38,34 @@ func fio(ctx context.Context, dir string, size int64, options ...string) (*fioJo
 	return fioAgain(ctx, dir, size, options...)
 }
 
-// fioAgain is fio on the file that an earlier run has left.
+// fioAgain runs fio on the file that an earlier run has left.
 func fioAgain(ctx context.Context, dir string, size int64, options ...string) (*fioJob, error) {
 	path, err := exec.LookPath("fio")
 	if err != nil {
 		return nil, errSkip("fio is not installed")
 	}
 	name := filepath.Join(dir, "fio")
-	args := append([]string{"--name=log", "--filename=" + name, fmt.Sprintf("--size=%d", size), "--rw=write", "--direct=1", "--sync=dsync",
-		"--fallocate=none", "--output-format=json"}, options...)
+	args := append([]string{"--name=log", "--filename=" + name, fmt.Sprintf("--size=%d", size), "--rw=write",
+		"--direct=1", "--sync=dsync", "--fallocate=none", "--output-format=json"}, options...)
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("fio %v: %w: %s", args, err, out)
+		return nil, fmt.Errorf("run fio %v: %w: %s", args, err, out)
 	}
 	var report struct {
 		Jobs []fioJob `json:"jobs"`
 	}
 	if err := json.Unmarshal(out, &report); err != nil {
-		return nil, fmt.Errorf("fio's report: %w", err)
+		return nil, fmt.Errorf("read the report of fio: %w", err)
 	}
 	if len(report.Jobs) != 1 {
-		return nil, fmt.Errorf("fio reports %d jobs, want 1", len(report.Jobs))
+		return nil, fmt.Errorf("read the report of fio: %d jobs, want 1", len(report.Jobs))
 	}
 	return &report.Jobs[0], nil
 }
 
+// allocate makes a file of size bytes with all its space allocated, if the file system can.
 func allocate(name string, size int64) error {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
 	if err != nil {

@@ -17,15 +17,14 @@ import (
 	"pagecache/engine"
 )
 
-// Memory is measured in processes of their own, since what a process has had once stays with it.
-
-// children are what such a process does, by name. It prints what it returns as JSON.
+// children are the measurements of memory, by name. Each runs in a process of its own, since a process keeps the
+// memory that it once had. The process prints the result as JSON.
 var children = map[string]func(c *config, dir string) (any, error){
 	"bounded": func(c *config, dir string) (any, error) { return runBounded(c, dir) },
 	"evicted": func(c *config, dir string) (any, error) { return runEvicted(c, dir) },
 }
 
-// inChild runs the child of that name and reads what it prints into v.
+// inChild runs the named child and decodes its output into v.
 func inChild(ctx context.Context, c *config, name, dir string, v any) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -35,11 +34,12 @@ func inChild(ctx context.Context, c *config, name, dir string, v any) error {
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return fmt.Errorf("child %s: %w", name, err)
+		return fmt.Errorf("run child %s: %w", name, err)
 	}
 	return json.Unmarshal(out, v)
 }
 
+// runChild is the main function of a child.
 func runChild(c *config, name string) error {
 	f := children[name]
 	if f == nil {
@@ -55,17 +55,17 @@ func runChild(c *config, name string) error {
 const (
 	boundedCapacity = 128 << 20
 	boundedPages    = 1 << 20
-	// boundedSeconds is how many times --seconds it runs.
-	boundedSeconds = 5
+	boundedSeconds  = 5 // length of the measurement, as a multiple of --seconds
 )
 
-// memory is what a bounded store took at worst.
+// memory is the largest memory use of a bounded store.
 type memory struct {
 	Resident float64 // in multiples of the capacity
 	Anon     float64 // MiB
-	Rate     float64 // of operations a second
+	Rate     float64 // operations per second
 }
 
+// bounded measures the memory of a store that is much larger than its cache capacity.
 func bounded(figure func(memory) float64) side {
 	return func(ctx context.Context, c *config, dir string) (float64, error) {
 		var m memory
@@ -75,7 +75,7 @@ func bounded(figure func(memory) float64) side {
 	}
 }
 
-// runBounded reads pages at random, and replaces one in four of them.
+// runBounded reads random pages and replaces every fourth of them.
 func runBounded(c *config, dir string) (m memory, err error) {
 	pc, err := engine.Open(dir, engine.Bytes{}, &engine.Options{CacheCapacity: boundedCapacity})
 	if err != nil {
@@ -91,7 +91,7 @@ func runBounded(c *config, dir string) (m memory, err error) {
 			case <-time.After(time.Millisecond):
 			}
 			st := pc.Stats()
-			m.Resident = max(m.Resident, float64(st.HeapResident+st.MappedResident)/boundedCapacity)
+			m.Resident = max(m.Resident, float64(st.Cache.HeapResident+st.Cache.MappedResident)/boundedCapacity)
 			m.Anon = max(m.Anon, anonymous()/(1<<20))
 		}
 	}()
@@ -108,11 +108,11 @@ func runBounded(c *config, dir string) (m memory, err error) {
 	}
 	close(stop)
 	<-watched
-	fmt.Fprintf(os.Stderr, "  %+v\n", pc.Stats().Cache)
+	fmt.Fprintf(os.Stderr, "  %+v\n", pc.Stats().Cache.Policy)
 	return m, errors.Join(err, pc.Close())
 }
 
-// getOrReplace reads a page, and writes it if write.
+// getOrReplace reads a page and, if write is set, replaces it.
 func getOrReplace(pc *engine.PageCache[[]byte], pid engine.PageID, w *bench.Worker, write bool) error {
 	tx, err := pc.Begin()
 	if err != nil {
@@ -123,12 +123,12 @@ func getOrReplace(pc *engine.PageCache[[]byte], pid engine.PageID, w *bench.Work
 	if err != nil || !write {
 		return err
 	}
-	value := append([]byte(nil), w.Values.Next()...) // as the pages of a database are memory of their own
+	value := append([]byte(nil), w.Values.Next()...) // a database has memory of its own for each page, too
 	_, _, err = pc.Replace(tx, pid, p.Ptr, value)
 	return err
 }
 
-// anonymous is the anonymous memory of this process in bytes.
+// anonymous returns the anonymous memory of this process in bytes, or 0 if the kernel does not report it.
 func anonymous() float64 {
 	b, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -145,25 +145,26 @@ func anonymous() float64 {
 
 const evictedPages = 10_000_000
 
-// afterwards is what pages that were paged out cost.
-type afterwards struct {
+// evictedCost is the cost of evicted pages.
+type evictedCost struct {
 	PerPage   float64 // bytes of heap for each page
-	Collector float64 // percent of the processors
-	Cycles    float64
-	Gets      float64 // a second
+	Collector float64 // percent of the processor time that the garbage collector used
+	Cycles    float64 // of the collector
+	Gets      float64 // per second
 }
 
-func evicted(figure func(afterwards) float64) side {
+// evicted measures the cost of pages that are evicted.
+func evicted(figure func(evictedCost) float64) side {
 	return func(ctx context.Context, c *config, dir string) (float64, error) {
-		var e afterwards
+		var e evictedCost
 		err := inChild(ctx, c, "evicted", dir, &e)
 		fmt.Fprintf(os.Stderr, "  evicted: %+v\n", e)
 		return figure(e), err
 	}
 }
 
-// runEvicted makes pages that have all been in memory and were paged out, but for a few thousand, and reads those.
-func runEvicted(c *config, dir string) (e afterwards, err error) {
+// runEvicted makes pages, evicts all of them, and then reads a few thousand of them again and again.
+func runEvicted(c *config, dir string) (e evictedCost, err error) {
 	const few, capacity = 10_000, 32 << 20
 	before := heapBytes()
 	pc, err := engine.Open(dir, engine.Bytes{}, &engine.Options{CacheCapacity: capacity})
@@ -176,25 +177,27 @@ func runEvicted(c *config, dir string) (e afterwards, err error) {
 	if _, err := pc.Flush(); err != nil {
 		return e, errors.Join(err, pc.Close())
 	}
-	for n := 0; pc.Stats().HeapResident > 1<<20 && n < 1000; n++ {
+	for n := 0; pc.Stats().Cache.HeapResident > 1<<20 && n < 1000; n++ {
 		time.Sleep(10 * time.Millisecond)
 	}
 	e.PerPage = (heapBytes() - before) / evictedPages
 	st := pc.Stats()
-	fmt.Fprintf(os.Stderr, "  %d bytes resident after paging out, %d evictions\n", st.HeapResident+st.MappedResident, st.Evictions)
+	fmt.Fprintf(os.Stderr, "  %d bytes resident after evicting all, %d evictions\n",
+		st.Cache.HeapResident+st.Cache.MappedResident, st.Cache.Evictions)
 	if err := pc.SetCacheCapacity(capacity); err != nil {
 		return e, errors.Join(err, pc.Close())
 	}
-	samples := []metrics.Sample{{Name: "/cpu/classes/gc/total:cpu-seconds"}, {Name: "/cpu/classes/total:cpu-seconds"}, {Name: "/gc/cycles/total:gc-cycles"}}
+	samples := []metrics.Sample{{Name: "/cpu/classes/gc/total:cpu-seconds"}, {Name: "/cpu/classes/total:cpu-seconds"},
+		{Name: "/gc/cycles/total:gc-cycles"}}
 	read := func() (v [3]float64) {
-		runtime.GC() // the classes are brought up to date by it
+		runtime.GC() // updates the samples
 		metrics.Read(samples)
 		return [3]float64{samples[0].Value.Float64(), samples[1].Value.Float64(), float64(samples[2].Value.Uint64())}
 	}
 	was := read()
 	l := bench.Workload{Goroutines: 2, Pages: few, Value: deltaSize, Seed: 3}
 	r, err := bench.RunFor(l, 2*boundedSeconds*c.during(), func(w *bench.Worker) error {
-		return getOrReplace(pc, engine.FirstUserPage+engine.PageID(w.Page()), w, false)
+		return getOnce(pc, w.Page(), deltaSize)
 	}, nil)
 	now := read()
 	e.Collector, e.Cycles, e.Gets = 100*(now[0]-was[0])/(now[1]-was[1]), now[2]-was[2], r.Rate()

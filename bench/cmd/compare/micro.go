@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -11,10 +12,11 @@ import (
 	"pagecache/engine"
 )
 
-// fewPages fit the processor's caches, entries and all, so that Get's own cost shows and not the memory's.
+// fewPages pages and their table entries fit the processor's caches, so that the measurement shows the cost of Get
+// and not of the memory.
 const fewPages = 1000
 
-// resident opens a store whose pages have all been read once.
+// resident opens a store whose pages are all resident, and returns their ids.
 func resident(dir string) (*bench.Pagecache, []engine.PageID, error) {
 	s, err := open(dir)
 	if err != nil {
@@ -32,8 +34,8 @@ func resident(dir string) (*bench.Pagecache, []engine.PageID, error) {
 	return s, ids, nil
 }
 
-// gets reads random pages of the first n, in several goroutines, each in a Tx of its own that stays open for a while. It returns how
-// many reads there were and how long they took.
+// gets reads random ones of the pages ids for the time d, in several goroutines, each with a Tx that stays open for
+// many reads. It returns the number of reads and the time that they took.
 func gets(s *bench.Pagecache, ids []engine.PageID, goroutines int, d time.Duration) (int64, time.Duration, error) {
 	const perTx = 1024
 	var stop atomic.Bool
@@ -51,7 +53,7 @@ func gets(s *bench.Pagecache, ids []engine.PageID, goroutines int, d time.Durati
 					return
 				}
 				for range perTx {
-					seed = seed*6364136223846793005 + 1442695040888963407 // a generator that costs next to nothing
+					seed = seed*6364136223846793005 + 1442695040888963407 // a generator of negligible cost
 					p, err := s.PC.Get(tx, ids[(seed>>32)*uint64(len(ids))>>32])
 					if err != nil || len(p.Value) != pageSize {
 						failed[g] = err
@@ -76,16 +78,15 @@ func gets(s *bench.Pagecache, ids []engine.PageID, goroutines int, d time.Durati
 	return sum, took, nil
 }
 
-func onResident(dir string, f func(s *bench.Pagecache, ids []engine.PageID) (float64, error)) (v float64, err error) {
+// residentMeasure measures a store whose pages, with the given ids, are all resident.
+type residentMeasure func(s *bench.Pagecache, ids []engine.PageID) (float64, error)
+
+func onResident(dir string, f residentMeasure) (v float64, err error) {
 	s, ids, err := resident(dir)
 	if err != nil {
 		return 0, err
 	}
-	defer func() {
-		if cerr := s.Close(); err == nil {
-			err = cerr
-		}
-	}()
+	defer func() { err = errors.Join(err, s.Close()) }()
 	return f(s, ids)
 }
 
@@ -107,7 +108,8 @@ func getRate(goroutines int) side {
 	}
 }
 
-// spin computes in several goroutines that share nothing: how far it scales is how far the machine lets anything scale now.
+// spin computes in several goroutines that share nothing. It shows how well the machine lets anything scale at the
+// moment.
 func spin(goroutines int) side {
 	return func(_ context.Context, c *config, _ string) (float64, error) {
 		const perTurn = 1 << 16
@@ -125,7 +127,7 @@ func spin(goroutines int) side {
 					}
 				}
 				turns.Add(n)
-				sink.Add(int64(seed)) // so that it is not optimized away
+				sink.Add(int64(seed)) // keeps the compiler from removing the loop
 			})
 		}
 		wg.Wait()
@@ -133,7 +135,7 @@ func spin(goroutines int) side {
 	}
 }
 
-// allocations counts the allocations of the whole process while f runs, for each of n operations.
+// allocations returns the allocations of the whole process while f runs its n operations, for each operation.
 func allocations(n int, f func() error) (float64, error) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -193,7 +195,7 @@ func txAllocs(_ context.Context, _ *config, dir string) (float64, error) {
 	})
 }
 
-// linkAllocs counts all that happens because of Links: consolidations, flushes, the Tx.
+// linkAllocs counts all allocations that Links cause, those of consolidations, flushes and the Tx included.
 func linkAllocs(_ context.Context, _ *config, dir string) (float64, error) {
 	return onResident(dir, func(s *bench.Pagecache, _ []engine.PageID) (float64, error) {
 		const n = 1_000_000

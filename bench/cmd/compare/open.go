@@ -16,16 +16,16 @@ import (
 	"pagecache/engine"
 )
 
-// forget empties the page cache.
+// forget drops the file cache of the kernel.
 func forget() error {
 	unix.Sync()
 	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0); err != nil {
-		return errSkip("cached pages can be dropped by root only")
+		return errSkip("only root can drop the file cache")
 	}
 	return nil
 }
 
-// opening measures how long it takes, in ms, from Open to the first Get of a store of so many small pages that was closed cleanly.
+// opening measures the time in ms from Open to the first Get of a store of count small pages that was closed cleanly.
 func opening(count int) side {
 	return func(_ context.Context, _ *config, dir string) (ms float64, err error) {
 		pc, err := engine.Open(dir, engine.Bytes{}, nil)
@@ -47,11 +47,13 @@ func opening(count int) side {
 			tx.End()
 		}
 		took := time.Since(start)
-		fmt.Fprintf(os.Stderr, "  opening %d pages: %v, %.2f heap bytes a page\n", count, took, (heapBytes()-before)/float64(count))
+		perPage := (heapBytes() - before) / float64(count)
+		fmt.Fprintf(os.Stderr, "  opening %d pages: %v, %.2f heap bytes a page\n", count, took, perPage)
 		return took.Seconds() * 1e3, errors.Join(err, pc.Close())
 	}
 }
 
+// heapBytes collects the garbage and returns the bytes left on the heap.
 func heapBytes() float64 {
 	runtime.GC()
 	var m runtime.MemStats
@@ -59,6 +61,7 @@ func heapBytes() float64 {
 	return float64(m.HeapAlloc)
 }
 
+// fillPages allocates count pages of size bytes.
 func fillPages(pc *engine.PageCache[[]byte], count, size int) error {
 	const perTx = 1000
 	values := bench.NewValues(1, size)
@@ -78,10 +81,11 @@ func fillPages(pc *engine.PageCache[[]byte], count, size int) error {
 	return nil
 }
 
-// What an opening after a kill reads.
+// killedBytes is the length of the log that an opening after a kill reads.
 const killedBytes = 1 << 30
 
-// openingKilled is how fast, in MB of log a second, a store opens that was killed with 1 GiB of log since its snapshot.
+// openingKilled returns how fast, in MB of log a second, a store opens that was killed with 1 GiB of log since its
+// snapshot.
 func openingKilled(_ context.Context, _ *config, dir string) (mb float64, err error) {
 	alive, dead := filepath.Join(dir, "alive"), filepath.Join(dir, "dead")
 	pc, err := engine.Open(alive, engine.Bytes{}, nil)
@@ -92,7 +96,7 @@ func openingKilled(_ context.Context, _ *config, dir string) (mb float64, err er
 	if err == nil {
 		_, err = pc.Flush()
 	}
-	// What is on the disk now is what a kill would leave.
+	// The files are now as a kill would leave them.
 	if err = errors.Join(err, copyStore(dead, alive), pc.Close(), os.RemoveAll(alive), forget()); err != nil {
 		return 0, err
 	}
@@ -105,7 +109,7 @@ func openingKilled(_ context.Context, _ *config, dir string) (mb float64, err er
 	return killedBytes / 1e6 / took.Seconds(), pc.Close()
 }
 
-// copyStore copies the files of a store, but for its snapshots.
+// copyStore copies the files of a store, without its snapshots.
 func copyStore(to, from string) error {
 	if err := os.Mkdir(to, 0o755); err != nil {
 		return err
@@ -127,7 +131,7 @@ func copyStore(to, from string) error {
 	return nil
 }
 
-// fioRead reads as many bytes from a cold file.
+// fioRead lets fio read the same number of bytes from a file that is not cached.
 func fioRead(ctx context.Context, _ *config, dir string) (float64, error) {
 	if _, err := fio(ctx, dir, killedBytes, "--bs=8m", "--ioengine=io_uring", "--iodepth=2"); err != nil {
 		return 0, err

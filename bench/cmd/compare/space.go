@@ -2,16 +2,19 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"pagecache/bench"
 	"pagecache/engine"
 )
 
-// What overwriting is measured with: random pages of a store are read and replaced until so many times the live data has been written.
+// Parameters of overwriting: random pages are read and replaced until overwriteTurns times the live data has been
+// written.
 const (
 	overwritePage    = 4 << 10
 	overwriteLive    = 240 << 20
@@ -19,18 +22,19 @@ const (
 	overwriteSegment = 1 << 20
 )
 
-// overwritten is what comes of overwriting.
+// overwritten is the outcome of overwriting.
 type overwritten struct {
-	space, worst, file float64 // slots in use, and the file, as multiples of the live data
-	write              float64 // bytes written as multiples of the bytes given
+	space, worst, file float64 // slots in use at the end and at worst, and the file, as multiples of the live data
+	write              float64 // bytes written to the device, as a multiple of the bytes replaced
 	p999, max          float64 // ms, of Get and Replace
-	rate               float64
+	rate               float64 // operations per second
 }
 
-// overwrite makes the lines for one way of choosing pages share a run of each round.
+// overwrite returns a constructor of sides that share one run a round: a new run begins when a side asks for its
+// figure again.
 func overwrite(theta float64) func(figure func(overwritten) float64) side {
 	var last overwritten
-	used := map[int]bool{} // figures of last
+	used := map[int]bool{} // sides that have taken their figure of last
 	next := 0
 	return func(figure func(overwritten) float64) side {
 		id := next
@@ -50,17 +54,14 @@ func overwrite(theta float64) func(figure func(overwritten) float64) side {
 	}
 }
 
+// overwriteOnce measures one run, in which pages are drawn by zipf with exponent theta, or uniformly if theta is 0.
 func overwriteOnce(ctx context.Context, c *config, dir string, theta float64) (o overwritten, err error) {
 	const count = overwriteLive / overwritePage
 	s, err := bench.OpenPagecache(dir, count, engine.Options{SegmentSize: overwriteSegment})
 	if err != nil {
 		return o, err
 	}
-	defer func() {
-		if cerr := s.Close(); err == nil {
-			err = cerr
-		}
-	}()
+	defer func() { err = errors.Join(err, s.Close()) }()
 	if err := bench.Load(s, count, overwritePage); err != nil {
 		return o, err
 	}
@@ -90,42 +91,40 @@ func overwriteOnce(ctx context.Context, c *config, dir string, theta float64) (o
 	}
 	st := s.PC.Stats()
 	live := float64(overwriteLive)
-	o.space, o.file = float64(st.SegmentsInUse)*overwriteSegment/live, float64(st.Segments)*overwriteSegment/live
-	o.write = float64(st.BytesWritten-before.BytesWritten) / (live * overwriteTurns)
+	o.space, o.file = float64(st.Space.SegmentsInUse)*overwriteSegment/live, float64(st.Space.Segments)*overwriteSegment/live
+	o.write = float64(st.Log.BytesWritten-before.Log.BytesWritten) / (live * overwriteTurns)
 	o.p999, o.max, o.rate = r.Percentile(99.9)/1e6, r.Percentile(100)/1e6, r.Rate()
 	fmt.Fprintf(os.Stderr, "  overwriting, theta %v: %+v\n", theta, o)
 	return o, nil
 }
 
-// watchSpace looks how much of the file is in use, now and then.
+// watchSpace samples the slots in use every 20 ms until stop is closed, and then sends the largest number, as a
+// multiple of the live data.
 func watchSpace(s *bench.Pagecache, stop <-chan struct{}, worst chan<- float64) {
-	most := 0
+	largest := 0
 	for {
 		select {
 		case <-stop:
-			worst <- float64(most) * overwriteSegment / overwriteLive
+			worst <- float64(largest) * overwriteSegment / overwriteLive
 			return
 		case <-time.After(20 * time.Millisecond):
-			most = max(most, s.PC.Stats().SegmentsInUse)
+			largest = max(largest, s.PC.Stats().Space.SegmentsInUse)
 		}
 	}
 }
 
-// steadyBandwidth is `pcbench run --rw=write --bs=64k --numjobs=4 --size=1g --io_size=8g --end_fsync=1`: most of it is written to recycled segments.
+// steadyBandwidth does the same as `pcbench run --rw=write --bs=64k --numjobs=4 --size=1g --io_size=8g
+// --end_fsync=1`. Most of the writes go to recycled segments.
 func steadyBandwidth(_ context.Context, c *config, dir string) (mb float64, err error) {
 	const size, count, turns = 64 << 10, 1 << 30 / (64 << 10), 8
 	s, err := bench.OpenPagecache(dir, count, engine.Options{})
 	if err != nil {
 		return 0, err
 	}
-	defer func() {
-		if cerr := s.Close(); err == nil {
-			err = cerr
-		}
-	}()
+	defer func() { err = errors.Join(err, s.Close()) }()
 	l := bench.Workload{Goroutines: writers, Pages: count, Value: size, Seed: 1}
 	const share = count / writers
-	var at [writers]int // each goroutine goes round its share of the pages
+	var at [writers]int // each goroutine cycles through its share of the pages
 	r, err := bench.Run(l, count*turns, func(w *bench.Worker) error {
 		at[w.Number]++
 		return s.Replace(w.Number*share+at[w.Number]%share, w.Values.Next())
@@ -133,83 +132,81 @@ func steadyBandwidth(_ context.Context, c *config, dir string) (mb float64, err 
 	return r.Rate() * size / 1e6, err
 }
 
-// fioOverwrite overwrites a file that was written before.
+// fioOverwrite returns the bandwidth of fio overwriting a file that was written before.
 func fioOverwrite(ctx context.Context, _ *config, dir string) (float64, error) {
 	const size = 1 << 30
 	if _, err := fio(ctx, dir, size, "--bs=8m", "--ioengine=io_uring", "--iodepth=2"); err != nil {
 		return 0, err
 	}
-	job, err := fioAgain(ctx, dir, size, "--bs=8m", "--ioengine=io_uring", "--iodepth=2", fmt.Sprintf("--io_size=%d", 8*size))
+	job, err := fioAgain(ctx, dir, size, "--bs=8m", "--ioengine=io_uring", "--iodepth=2",
+		fmt.Sprintf("--io_size=%d", 8*size))
 	if err != nil {
 		return 0, err
 	}
 	return job.Write.BWBytes / 1e6, nil
 }
 
-// commitRecycled is the median latency of a durable commit in a store whose segments were recycled.
+// commitRecycled returns the median latency of a durable commit in a store whose segments were recycled.
 func commitRecycled(_ context.Context, c *config, dir string) (us float64, err error) {
 	s, err := bench.OpenPagecache(dir, pages, engine.Options{SegmentSize: overwriteSegment, FlushEvery: interval})
 	if err != nil {
 		return 0, err
 	}
-	defer func() {
-		if cerr := s.Close(); err == nil {
-			err = cerr
-		}
-	}()
+	defer func() { err = errors.Join(err, s.Close()) }()
 	if err := bench.Load(s, pages, pageSize); err != nil {
 		return 0, err
 	}
 	age := bench.Workload{Goroutines: 1, Pages: pages, Value: pageSize, Seed: 2}
-	if _, err := bench.Run(age, 5*pages, func(w *bench.Worker) error { return s.Replace(w.Page(), w.Values.Next()) }, s.Flush); err != nil {
+	op := func(w *bench.Worker) error { return s.Replace(w.Page(), w.Values.Next()) }
+	if _, err := bench.Run(age, 5*pages, op, s.Flush); err != nil {
 		return 0, err
 	}
 	return commitOne(c, s)
 }
 
-// fioOverwriteLatency is fio's, on a file that was written before.
+// fioOverwriteLatency returns the median latency of fio overwriting a file that was written before.
 func fioOverwriteLatency(ctx context.Context, c *config, dir string) (float64, error) {
 	const size = 256 << 20
 	if _, err := fio(ctx, dir, size, "--bs=8m", "--ioengine=io_uring", "--iodepth=2"); err != nil {
 		return 0, err
 	}
-	job, err := fioAgain(ctx, dir, size, "--bs=4k", "--ioengine=psync", "--iodepth=1", "--time_based", "--runtime="+c.during().String())
+	job, err := fioAgain(ctx, dir, size, "--bs=4k", "--ioengine=psync", "--iodepth=1", "--time_based",
+		"--runtime="+c.during().String())
 	if err != nil {
 		return 0, err
 	}
 	return job.Write.Latency.Percentile["50.000000"] / 1e3, nil
 }
 
-// What snapshots are measured with: the pages are many, so that writing one takes a while.
+// snapshotPages is the number of pages of the store. It is large, so that writing a snapshot takes a while.
 const snapshotPages = 2_000_000
 
-// snapshotting measures Links, with a pause after each, while snapshots are written one after another, or while none is.
-func snapshotting(busy bool, pause time.Duration, figure func(bench.Result, time.Duration) float64) side {
+const (
+	withSnapshots    = true  // snapshots are written one after another while snapshotting measures
+	withoutSnapshots = false // no snapshot is written meanwhile
+)
+
+// linkFigure chooses a figure of a run of Links: its result, and the slowest Link.
+type linkFigure func(r bench.Result, slowest time.Duration) float64
+
+// snapshotting measures Links by two goroutines, each of which pauses after each Link.
+func snapshotting(snapshots bool, pause time.Duration, figure linkFigure) side {
 	return func(_ context.Context, c *config, dir string) (v float64, err error) {
 		s, err := bench.OpenPagecache(dir, snapshotPages, engine.Options{FlushEvery: interval})
 		if err != nil {
 			return 0, err
 		}
-		defer func() {
-			if cerr := s.Close(); err == nil {
-				err = cerr
-			}
-		}()
+		defer func() { err = errors.Join(err, s.Close()) }()
 		if err := bench.Load(s, snapshotPages, deltaSize); err != nil {
 			return 0, err
 		}
 		settle()
-		stop, done := make(chan struct{}), make(chan error, 1)
+		var stop atomic.Bool
+		done := make(chan error, 1)
 		go func() {
 			var err error
-			for busy && err == nil {
-				select {
-				case <-stop:
-					done <- nil
-					return
-				default:
-					err = s.PC.Snapshot()
-				}
+			for snapshots && err == nil && !stop.Load() {
+				err = s.PC.Snapshot()
 			}
 			done <- err
 		}()
@@ -222,13 +219,12 @@ func snapshotting(busy bool, pause time.Duration, figure func(bench.Result, time
 			time.Sleep(pause)
 			return err
 		}, nil)
-		close(stop)
-		if serr := <-done; err == nil {
-			err = serr
-		}
-		most := max(slowest[0], slowest[1])
-		fmt.Fprintf(os.Stderr, "  snapshots %v: %d written, %.0f Links/s, slowest %v\n", busy, s.PC.Stats().Snapshots, r.Rate(), most)
-		return figure(r, most), err
+		stop.Store(true)
+		err = errors.Join(err, <-done)
+		worst := max(slowest[0], slowest[1])
+		fmt.Fprintf(os.Stderr, "  snapshots %v: %d written, %.0f Links/s, slowest %v\n",
+			snapshots, s.PC.Stats().Snapshots, r.Rate(), worst)
+		return figure(r, worst), err
 	}
 }
 

@@ -9,42 +9,42 @@ import (
 	"testing"
 )
 
-// A slot holds back what was retired after it entered, and nothing once it has left. E1.
-func TestOldest(t *testing.T) {
+// A reader holds back objects that were retired after it entered, and none once it has left. Proves E1.
+func TestReadersHoldBackRetiredObjects(t *testing.T) {
 	var d Domain
 	var a, b Slot
 	d.Register(&a)
 	d.Register(&b)
 	if d.Oldest() != math.MaxUint64 || d.Readers() != 0 {
-		t.Fatalf("with nobody inside: oldest %d, %d readers", d.Oldest(), d.Readers())
+		t.Fatalf("without readers: oldest %d, %d readers", d.Oldest(), d.Readers())
 	}
 	if !a.TryEnter(&d) || a.TryEnter(&d) || !a.Inside() || b.Inside() {
-		t.Fatal("entering twice")
+		t.Fatal("a slot is entered twice, or not at all")
 	}
 	r := d.Retire()
 	if !b.TryEnter(&d) || d.Readers() != 2 {
-		t.Fatal("the second reader")
+		t.Fatal("the second reader is not inside")
 	}
 	if d.Oldest() >= r {
-		t.Error("what was retired under a reader may be reclaimed")
+		t.Error("an object that was retired under a reader may be reclaimed")
 	}
 	if !a.Leave() || a.Leave() {
-		t.Error("leaving twice")
+		t.Error("a slot is left twice, or not at all")
 	}
 	if d.Oldest() < r {
-		t.Error("a reader that came later holds it back")
+		t.Error("a reader that entered after Retire holds the object back")
 	}
 	if next := d.Retire(); d.Oldest() >= next {
-		t.Error("b holds nothing back")
+		t.Error("the reader inside holds nothing back")
 	}
 	b.Leave()
 	if d.Oldest() != math.MaxUint64 {
-		t.Error("nobody is inside, and something is held back")
+		t.Error("no reader is inside, and objects are held back")
 	}
 }
 
-// Readers look at what a shared pointer shows, reclaimers swap it, retire the old one and poison it as soon as the
-// domain lets them: no reader ever sees poison. E1; proves rule 4 as far as Txs go.
+// Readers load objects from a shared pointer. A reclaimer swaps the pointer, retires the old object, and poisons it
+// as soon as the domain allows. No reader sees a poisoned object. Proves E1, and rule 4 as far as Txs go.
 func TestNothingIsReclaimedUnderAReader(t *testing.T) {
 	type object struct{ poisoned atomic.Bool }
 	const readers, swaps = 4, 5000
@@ -60,7 +60,7 @@ func TestNothingIsReclaimedUnderAReader(t *testing.T) {
 			rng := rand.New(rand.NewPCG(2, uint64(g)))
 			for !stop.Load() {
 				if !s.TryEnter(&d) {
-					t.Error("a slot of ours alone is inside")
+					t.Error("a slot with one owner is inside already")
 					return
 				}
 				o := shared.Load()
@@ -100,8 +100,8 @@ func TestNothingIsReclaimedUnderAReader(t *testing.T) {
 	}
 }
 
-// One slot that several try to own has one owner at a time.
-func TestOneOwner(t *testing.T) {
+// A slot that several goroutines try to enter has one owner at a time.
+func TestSlotHasOneOwner(t *testing.T) {
 	var d Domain
 	var s Slot
 	d.Register(&s)

@@ -29,8 +29,8 @@ type buffer struct {
 	_    [48]byte
 
 	// base is the LSN of mem[0], NoLSN while Free. Written by open and retire, holding read; publishes which LSNs mem
-	// holds. An uncommitted reservation keeps it fixed. Other readers check it again after they have loaded what they
-	// came for, or hold read; so a stale read costs another look.
+	// holds. An uncommitted reservation keeps it fixed. Other readers hold read, or load base again after the bytes or
+	// the tail, so a stale read costs another look.
 	base atomic.Int64
 
 	slot format.SegmentID // written by rotate and resume, before open publishes it

@@ -1,6 +1,7 @@
 package iobuf
 
 import (
+	"context"
 	"time"
 
 	"pagecache/segments/format"
@@ -9,11 +10,14 @@ import (
 // Close makes all committed messages durable, stops the log and returns its end: the first byte that is not durable.
 // The device stays open. Close waits up to CloseTimeout for open reservations, and again for the device, and fails if
 // they do not end. After a failed write it returns the cause; a second Close returns ErrClosed.
-func (l *Log) Close() (format.LSN, error) {
+func (l *Log) Close() (format.LSN, error) { return l.CloseContext(context.Background()) }
+
+// CloseContext is Close that waits for nothing once ctx ends.
+func (l *Log) CloseContext(ctx context.Context) (format.LSN, error) {
 	if l.bufs == nil { // read-only
 		return l.state.durable, nil
 	}
-	err := l.closeFlush()
+	err := l.closeFlush(ctx)
 	l.state.mu.Lock()
 	again := l.state.closed
 	l.state.closed = true
@@ -27,6 +31,7 @@ func (l *Log) Close() (format.LSN, error) {
 	close(l.quit)
 	select {
 	case <-l.done:
+	case <-ctx.Done():
 	case <-time.After(CloseTimeout): // the device does not complete a write; Drained returns false
 	}
 	l.state.mu.Lock()
@@ -46,10 +51,12 @@ func (l *Log) Close() (format.LSN, error) {
 func (l *Log) Drained() bool { return l.drained.Load() }
 
 // closeFlush makes everything reserved so far durable, within CloseTimeout.
-func (l *Log) closeFlush() error {
+func (l *Log) closeFlush(ctx context.Context) error {
 	tail := l.Tail()
 	if tail <= l.DurableEnd() || l.active.Load() == nil {
 		return l.Err()
 	}
-	return l.wait(tail-1, waitDurable, CloseTimeout)
+	ctx, cancel := context.WithTimeout(ctx, CloseTimeout)
+	defer cancel()
+	return l.wait(ctx, tail-1, waitDurable)
 }

@@ -1,9 +1,11 @@
 package iobuf
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -15,8 +17,8 @@ import (
 	"pagecache/segments/format"
 )
 
-// memDevice keeps what is written in memory. It completes writes in an order that its seed chooses, checks that no
-// byte is written twice (proves rule 1), and fails when it is told to.
+// memDevice keeps the written bytes in memory. It completes writes in an order that its seed chooses, checks that no
+// byte is written twice (proves rule 1), and fails the write that failAt names.
 type memDevice struct {
 	t       testing.TB
 	mu      sync.Mutex
@@ -25,14 +27,17 @@ type memDevice struct {
 	data    []byte
 	written []bool // by block
 	flight  []vfs.Write
-	failAt  int // the write that fails; 0: none
+	failAt  int // the number of the write that fails, from 1; 0: none
 	writes  int
 	delay   time.Duration
-	hang    chan struct{} // if set, Do waits for it
+	hang    chan struct{} // if set, Do waits until it is closed
 }
 
 func newMemDevice(t testing.TB, block, size int, seed uint64) *memDevice {
-	return &memDevice{t: t, block: block, rng: rand.New(rand.NewPCG(seed, 1)), data: make([]byte, size), written: make([]bool, size/block)}
+	return &memDevice{
+		t: t, block: block, rng: rand.New(rand.NewPCG(seed, 1)),
+		data: make([]byte, size), written: make([]bool, size/block),
+	}
 }
 
 func (d *memDevice) Depth() int { return 4 }
@@ -95,7 +100,7 @@ func (d *memDevice) store(w vfs.Write) {
 	copy(d.data[w.Off:], w.Buf)
 }
 
-// memSpace hands out slots in a scattered order, up to a limit.
+// memSpace hands out slots out of order, up to a limit.
 type memSpace struct {
 	mu     sync.Mutex
 	next   int
@@ -103,7 +108,7 @@ type memSpace struct {
 	sealed map[format.LSN]bool
 	slots  map[format.LSN]format.SegmentID
 	least  segments.Urgency
-	room   func(segments.Urgency) error // nil: there is room
+	room   func(segments.Urgency) error // nil: there is always room
 }
 
 func (s *memSpace) OpenSegment(base format.LSN, _ segments.Urgency) (format.SegmentID, segments.Urgency, error) {
@@ -143,18 +148,43 @@ type rig struct {
 
 const testGeneration = 7
 
-func newRig(t testing.TB, segment, buffers, block, slots int, seed uint64) *rig {
-	d := newMemDevice(t, block, segment*(slots+2), seed)
+// setup describes a rig. Zero fields stand for segments of 16 KiB, 2 buffers, blocks of 512 bytes and 400 slots.
+type setup struct {
+	segment, buffers, block, slots int
+	seed                           uint64
+	flushEvery                     time.Duration
+	delay                          time.Duration // of the device
+}
+
+func newRig(t testing.TB, c setup) *rig {
+	watchdog(t)
+	segment, block, slots := cmp.Or(c.segment, 16<<10), cmp.Or(c.block, 512), cmp.Or(c.slots, 400)
+	d := newMemDevice(t, block, segment*(slots+2), c.seed)
+	d.delay = c.delay
 	s := &memSpace{limit: slots, sealed: map[format.LSN]bool{}, slots: map[format.LSN]format.SegmentID{}}
 	var bufs [][]byte
-	for range buffers {
+	for range cmp.Or(c.buffers, 2) {
 		bufs = append(bufs, aligned(segment))
 	}
-	l, err := New(Config{Device: d, Space: s, Buffers: bufs, Generation: testGeneration, Chunk: segment / 4})
+	l, err := New(Config{
+		Device: d, Space: s, Buffers: bufs, Generation: testGeneration, Chunk: segment / 4, FlushEvery: c.flushEvery,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &rig{Log: l, t: t, dev: d, space: s, seg: segment}
+}
+
+// hangLimit is the deadline of everything that a test waits for.
+const hangLimit = 2 * time.Minute
+
+// watchdog ends the process with the stacks of all goroutines if the test takes longer than hangLimit.
+func watchdog(t testing.TB) {
+	timer := time.AfterFunc(hangLimit, func() {
+		stacks := make([]byte, 1<<20)
+		panic(fmt.Sprintf("%s hangs:\n%s", t.Name(), stacks[:runtime.Stack(stacks, true)]))
+	})
+	t.Cleanup(func() { timer.Stop() })
 }
 
 func aligned(n int) []byte {
@@ -174,12 +204,26 @@ func (r *rig) put(kind format.Kind, page format.PageID, body []byte) (format.LSN
 	return lsn, nil
 }
 
+// untilWaiting waits until n goroutines wait for the log.
+func (r *rig) untilWaiting(n int) {
+	waiting := func() int {
+		r.state.mu.Lock()
+		defer r.state.mu.Unlock()
+		return len(r.state.waiters)
+	}
+	for start := time.Now(); waiting() != n; time.Sleep(50 * time.Microsecond) {
+		if time.Since(start) > hangLimit {
+			r.t.Fatalf("%d goroutines wait, want %d", waiting(), n)
+		}
+	}
+}
+
 type found struct {
 	h    format.Header
 	body []byte
 }
 
-// messages decodes what the device holds below end, and fails the test at anything that does not decode.
+// messages decodes the messages that the device holds below end, and fails the test at the first that does not decode.
 func (r *rig) messages(end format.LSN) map[format.LSN]found {
 	out := map[format.LSN]found{}
 	for base := format.LSN(0); base < end; base += format.LSN(r.seg) {

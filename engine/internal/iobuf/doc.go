@@ -1,6 +1,6 @@
 // Package iobuf is the write side of the log: io buffers, reservation, group commit, stability and batches.
 //
-// What the package guarantees:
+// Guarantees:
 //
 //	L1  A stable byte is never written again (rule 1): every device write covers whole blocks after all earlier
 //	    ones, and a pad completes a partly filled block before it is written.

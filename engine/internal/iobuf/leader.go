@@ -121,10 +121,10 @@ func (ld *leader) completionsToAwait() int {
 	if len(ld.writes) > 0 {
 		return 0
 	}
-	const nobodyRan = 2 * time.Microsecond
+	const noneRan = 2 * time.Microsecond
 	start := time.Now()
 	runtime.Gosched()
-	if time.Since(start) < nobodyRan {
+	if time.Since(start) < noneRan {
 		return 1
 	}
 	return 0
@@ -165,11 +165,11 @@ func (s *state) wantedLocked() format.LSN {
 }
 
 // passLocked hands the lead on: to a waiter that needs more of the log durable and may lead, else to the flusher if
-// anything is in flight or worth writing, else to nobody.
+// anything is in flight or worth writing. Otherwise the leader resigns.
 func (ld *leader) passLocked() {
 	l := ld.log
 	for _, w := range l.state.waiters {
-		if w.lsn >= l.state.durable && !w.hasDeadline {
+		if w.lsn >= l.state.durable && !w.mayGiveUp {
 			w.ch <- wakeLead // has room: there is one leader, so no other wakeLead is under way
 			return
 		}

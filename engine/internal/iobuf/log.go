@@ -50,7 +50,7 @@ type Log struct {
 	state    state
 
 	// Channels, made by New.
-	kick    chan struct{} // wakes the flusher: there is a chunk to write, or somebody must lead. Room for one
+	kick    chan struct{} // wakes the flusher: there is a chunk to write, or a leader is needed. Room for one
 	handoff chan struct{} // makes the flusher the leader (see leader). Room for one
 	quit    chan struct{} // closed by Close: the flusher drains the device and ends
 	done    chan struct{} // closed by the flusher when it ends

@@ -7,12 +7,11 @@ import (
 	"math"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
-	"pagecache/segments"
 	"pagecache/segments/format"
 )
 
@@ -25,8 +24,9 @@ func body(n int, seed uint64) []byte {
 	return b
 }
 
-func TestOneMessage(t *testing.T) {
-	r := newRig(t, 16<<10, 2, 512, 8, 1)
+// A message that is stable is on the device as it was written; a closed log takes no more.
+func TestStableMessageIsOnTheDevice(t *testing.T) {
+	r := newRig(t, setup{slots: 8, seed: 1})
 	if r.StableLSN() != format.NoLSN {
 		t.Fatal("a new log has stable bytes")
 	}
@@ -53,9 +53,9 @@ func TestOneMessage(t *testing.T) {
 	}
 }
 
-// Many writers, some waiting for stability, some aborting, with every processor count, block size and completion order.
-// Proves rules 1 and 5.
-func TestWriters(t *testing.T) {
+// Many writers, some waiting for stability, some aborting, with several processor counts, block sizes and completion
+// orders: every message that was completed is in the log, and no other. Proves rules 1 and 5.
+func TestConcurrentWritersLoseNothing(t *testing.T) {
 	for _, procs := range []int{1, 2, 8} {
 		for _, block := range []int{512, 4096} {
 			for seed := range uint64(6) {
@@ -69,7 +69,7 @@ func TestWriters(t *testing.T) {
 }
 
 func testWriters(t *testing.T, block int, seed uint64) {
-	r := newRig(t, 16<<10, 2+int(seed%3), block, 4000, seed)
+	r := newRig(t, setup{buffers: 2 + int(seed%3), block: block, slots: 4000, seed: seed})
 	const writers, each = 6, 150
 	var mu sync.Mutex
 	want := map[format.LSN][]byte{}
@@ -131,10 +131,10 @@ func testWriters(t *testing.T, block int, seed uint64) {
 	}
 }
 
-// A failed write stops the log: everybody waiting wakes, everything later fails with the cause. Proves rule 8; trap 10.
-func TestFailureWakesEverybody(t *testing.T) {
+// A failed write stops the log: every waiter wakes, and every later call fails with the cause. Proves rule 8; trap 10.
+func TestFailedWriteWakesAllWaiters(t *testing.T) {
 	for fail := 1; fail < 12; fail++ {
-		r := newRig(t, 16<<10, 2, 512, 100, uint64(fail))
+		r := newRig(t, setup{slots: 100, seed: uint64(fail)})
 		r.dev.failAt = fail
 		var wg sync.WaitGroup
 		for w := range 8 {
@@ -161,202 +161,13 @@ func TestFailureWakesEverybody(t *testing.T) {
 		if _, err := r.Close(); !isEIO(err) {
 			t.Fatalf("close after the failure: %v", err)
 		}
-		r.messages(stable) // what was called stable before is whole
+		r.messages(stable) // everything that was stable before is whole
 	}
 }
 
-// No space fails the reservation and nothing else, and goes away with its cause. Proves rule 9.
-func TestNoSpace(t *testing.T) {
-	r := newRig(t, 16<<10, 2, 512, 3, 1)
-	var last format.LSN
-	var err error
-	n := 0
-	for ; ; n++ {
-		var lsn format.LSN
-		if lsn, err = r.put(format.KindAppend, 1, body(1000, uint64(n))); err != nil {
-			break
-		}
-		last = lsn
-	}
-	if !errors.Is(err, syscall.ENOSPC) || n < 40 {
-		t.Fatalf("after %d messages: %v", n, err)
-	}
-	if err := r.MakeStable(last); err != nil {
-		t.Fatalf("what was written cannot be made stable: %v", err)
-	}
-	for range 100 {
-		if _, err := r.put(format.KindAppend, 1, nil); !errors.Is(err, syscall.ENOSPC) {
-			t.Fatalf("still no space, but %v", err)
-		}
-	}
-	r.space.mu.Lock()
-	r.space.limit = 5
-	r.space.mu.Unlock()
-	lsn, err := r.put(format.KindAppend, 1, body(1000, 9))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := r.MakeStable(lsn); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Close(); err != nil {
-		t.Fatal(err)
-	}
-	r.messages(r.StableEnd())
-}
-
-// Room that was got for one segment is not room in the next one that its buffer is opened for, in a slot that is
-// kept, before who asked comes to use it. Proves rule 9.
-func TestRoomIsForOneSegment(t *testing.T) {
-	r := newRig(t, 16<<10, 2, 512, 16, 1)
-	r.space.least = segments.UrgencyCleaning
-	asked := 0
-	r.space.room = func(segments.Urgency) error {
-		if asked++; asked > 1 {
-			return fmt.Errorf("%w: %w", segments.ErrNoRoom, syscall.ENOSPC)
-		}
-		for b, base := r.active.Load(), r.active.Load().base.Load(); r.active.Load() != b || b.base.Load() == base; {
-			res, err := r.ReserveUrgent(format.KindAppend, 1, 1000)
-			if err != nil {
-				t.Fatal(err)
-			}
-			lsn := res.LSN()
-			res.Complete()
-			if err := r.MakeStable(lsn); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return nil
-	}
-	urgent, err := r.ReserveUrgent(format.KindAppend, 1, 10) // there is an active buffer
-	if err != nil {
-		t.Fatal(err)
-	}
-	urgent.Complete()
-	if _, err := r.put(format.KindAppend, 1, nil); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.put(format.KindAppend, 1, nil); !errors.Is(err, segments.ErrNoRoom) {
-		t.Errorf("a second one in what is kept: %v", err)
-	}
-	if _, err := r.Close(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// A batch larger than all buffers, with others writing, waiting for durability and sealing. Trap 11.
-func TestBatchLargerThanBuffers(t *testing.T) {
-	r := newRig(t, 16<<10, 2, 512, 400, 3)
-	before, err := r.put(format.KindAppend, 1, body(10, 1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := r.BeginBatch()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := r.MakeStable(before); err != nil {
-		t.Fatal(err)
-	}
-	var last format.LSN
-	for i := range 2000 {
-		if last, err = r.put(format.KindAppend, 2, body(200, uint64(i))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := r.MakeDurable(last); err != nil { // ids wait like this
-		t.Fatal(err)
-	}
-	if r.StableLSN() >= b.LSN() {
-		t.Fatalf("stable %d inside the open batch at %d", r.StableLSN(), b.LSN())
-	}
-	done := make(chan error)
-	go func() { done <- r.MakeStable(last) }()
-	select {
-	case err := <-done:
-		t.Fatalf("stable inside an open batch: %v", err)
-	case <-time.After(20 * time.Millisecond):
-	}
-	if _, err := b.End(); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.End(); !errors.Is(err, ErrBatchEnded) {
-		t.Fatalf("second end: %v", err)
-	}
-	if _, err := r.Close(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// The stable LSN never stands inside a batch, however batches overlap.
-func TestInterleavedBatches(t *testing.T) {
-	for seed := range uint64(30) {
-		r := newRig(t, 16<<10, 3, 512, 400, seed)
-		rng := rand.New(rand.NewPCG(seed, 5))
-		type span struct{ begin, end format.LSN }
-		var open []*Batch
-		var ended []span
-		for i := range 300 {
-			switch k := rng.IntN(10); {
-			case k == 0 && len(open) < 4:
-				b, err := r.BeginBatch()
-				if err != nil {
-					t.Fatal(err)
-				}
-				open = append(open, b)
-			case k == 1 && len(open) > 0:
-				j := rng.IntN(len(open))
-				lsn, err := open[j].End()
-				if err != nil {
-					t.Fatal(err)
-				}
-				ended = append(ended, span{open[j].LSN(), lsn})
-				open = append(open[:j], open[j+1:]...)
-			case k == 2:
-				lsn, err := r.put(format.KindAppend, 1, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := r.MakeDurable(lsn); err != nil {
-					t.Fatal(err)
-				}
-			default:
-				if _, err := r.put(format.KindAppend, 1, body(rng.IntN(300), uint64(i))); err != nil {
-					t.Fatal(err)
-				}
-			}
-			stable := r.StableEnd()
-			for _, b := range open {
-				if stable > b.LSN() {
-					t.Fatalf("seed %d: stable end %d above the open batch at %d", seed, stable, b.LSN())
-				}
-			}
-			for _, s := range ended {
-				if stable > s.begin && stable <= s.end {
-					t.Fatalf("seed %d: stable end %d inside the batch [%d, %d]", seed, stable, s.begin, s.end)
-				}
-			}
-		}
-		for _, b := range open {
-			if _, err := b.End(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := r.Flush(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := r.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// What no buffer holds any more is in the file, and what a buffer holds is read from it.
-func TestReadFromBuffers(t *testing.T) {
-	r := newRig(t, 16<<10, 2, 512, 400, 3)
+// A message is read from its buffer, or its segment is sealed.
+func TestReadFindsMessageOrSegmentIsSealed(t *testing.T) {
+	r := newRig(t, setup{seed: 3})
 	for i := range 300 {
 		b := body(500, uint64(i))
 		lsn, err := r.put(format.KindAppend, 1, b)
@@ -369,12 +180,12 @@ func TestReadFromBuffers(t *testing.T) {
 			sealed := r.space.sealed[lsn-lsn%format.LSN(r.seg)]
 			r.space.mu.Unlock()
 			if !sealed {
-				t.Fatal("neither in a buffer nor sealed")
+				t.Fatal("message neither in a buffer nor in a sealed segment")
 			}
 			continue
 		}
 		if !bytes.Equal(got[format.HeaderSize:], b) {
-			t.Fatal("read something else from the buffer")
+			t.Fatal("the buffer holds other bytes")
 		}
 	}
 	if _, err := r.Close(); err != nil {
@@ -382,20 +193,12 @@ func TestReadFromBuffers(t *testing.T) {
 	}
 }
 
-// Writers that wait for a buffer, a flusher that wakes all the time, somebody who waits for durability, and nobody
-// whose kick is not taken for nothing: none of them may wait for another for ever. (The flusher once asked for the
-// tail under the lock that the writer held who waited for it.)
-func TestStarvation(t *testing.T) {
+// Writers that wait for a buffer, a flusher that wakes all the time, and waiters for durability do not wait for each
+// other for ever. (The flusher once asked for the tail under a lock that a writer held while it waited for the
+// flusher.)
+func TestWritersWithoutFreeBuffersProgress(t *testing.T) {
 	for seed := range uint64(8) {
-		d := newMemDevice(t, 512, 16<<10*402, seed)
-		d.delay = 20 * time.Microsecond
-		s := &memSpace{limit: 400, sealed: map[format.LSN]bool{}, slots: map[format.LSN]format.SegmentID{}}
-		l, err := New(Config{Device: d, Space: s, Buffers: [][]byte{aligned(16 << 10), aligned(16 << 10)}, Chunk: 4096,
-			FlushEvery: 50 * time.Microsecond})
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := &rig{Log: l, t: t, dev: d, space: s, seg: 16 << 10}
+		r := newRig(t, setup{seed: seed, delay: 20 * time.Microsecond, flushEvery: 50 * time.Microsecond})
 		var wg sync.WaitGroup
 		for w := range uint64(4) {
 			wg.Go(func() {
@@ -412,22 +215,65 @@ func TestStarvation(t *testing.T) {
 				}
 			})
 		}
-		done := make(chan struct{})
-		go func() { wg.Wait(); close(done) }()
-		select {
-		case <-done:
-		case <-time.After(30 * time.Second):
-			t.Fatal("writers hang")
-		}
+		wg.Wait()
 		if _, err := r.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
+// A waiter with a deadline does not lead, and returns while the device hangs. Once the device goes on, the message
+// becomes stable.
+func TestWaiterWithDeadlineReturnsWhileDeviceHangs(t *testing.T) {
+	r := newRig(t, setup{seed: 1})
+	r.dev.hang = make(chan struct{})
+	lsn, err := r.put(format.KindAppend, 1, []byte("late"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = r.MakeStableWithin(lsn, 5*time.Millisecond)
+	if err == nil || !strings.Contains(err.Error(), "is not stable after 5ms") {
+		t.Errorf("the device hangs, and MakeStableWithin returns %v", err)
+	}
+	r.untilWaiting(0)
+	close(r.dev.hang)
+	if err := r.MakeStable(lsn); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A read-only log refuses writes and ends where it was opened.
+func TestReadOnlyLogTakesNothing(t *testing.T) {
+	watchdog(t)
+	l := NewReadOnly(4096)
+	if _, err := l.Reserve(format.KindAppend, 1, 1); !errors.Is(err, ErrReadOnly) {
+		t.Errorf("Reserve: %v", err)
+	}
+	if _, err := l.BeginBatch(); !errors.Is(err, ErrReadOnly) {
+		t.Errorf("BeginBatch: %v", err)
+	}
+	if err := errors.Join(l.Flush(), l.MakeStable(5000), l.MakeDurable(100)); err != nil {
+		t.Errorf("everything is stable, and waiting for it fails: %v", err)
+	}
+	if end, err := l.Close(); end != 4096 || err != nil || !l.Drained() || l.Tail() != 4096 {
+		t.Errorf("Close returns %d, %v; the tail is %d", end, err, l.Tail())
+	}
+}
+
+// Enumerations print their names, and unknown values their numbers.
+func TestEnumerationsPrint(t *testing.T) {
+	got := fmt.Sprint(waitStable, waitDurable, waitLevel(9), wakeDone, wakeFailed, wakeLead, wake(9))
+	if want := "stable durable waitLevel(9) done failed lead wake(9)"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // BenchmarkReserveComplete is a message of 100 bytes, flushing to memory included.
 func BenchmarkReserveComplete(b *testing.B) {
-	r := newRig(b, 1<<20, 3, 4096, 0, 1)
+	r := newRig(b, setup{segment: 1 << 20, buffers: 3, block: 4096, slots: 1, seed: 1})
 	r.dev.data, r.space.limit = nil, math.MaxInt
 	b.ReportAllocs()
 	p := make([]byte, 100)

@@ -9,7 +9,7 @@
 //	    OnDisk   the whole page in one or more messages, nothing resident
 //	Free | Meta | Counter   always alone
 //
-// What the package guarantees:
+// Guarantees:
 //
 //	K1  LSNs strictly fall from the head to the tail entry of a chain: a writer loads the head before it reserves its
 //	    place in the log. Replaying the log in order therefore rebuilds the chain.

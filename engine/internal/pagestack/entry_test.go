@@ -1,9 +1,11 @@
 package pagestack
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,8 +16,8 @@ import (
 
 type bytesEntry = Entry[[]byte]
 
-// ptrAt is where a message lies: the LSN and the offset agree in their last twelve bits, as segments are multiples of
-// 4096 bytes.
+// ptrAt returns a place for the message at lsn. The LSN and the offset agree in their last twelve bits, since the
+// size of a segment is a multiple of 4096 bytes.
 func ptrAt(lsn format.LSN, n uint32) format.DiskPtr {
 	return format.DiskPtr{Off: format.Offset(lsn + 7<<grainBits), Len: n}
 }
@@ -27,7 +29,7 @@ func base(ts uint64) *Head {
 }
 
 // An entry for byte strings fills a cache line, and a run four.
-func TestSizes(t *testing.T) {
+func TestEntryAndRunSizes(t *testing.T) {
 	if n := unsafe.Sizeof(bytesEntry{}); n != 64 {
 		t.Errorf("an entry is %d bytes", n)
 	}
@@ -36,9 +38,9 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-// A page of which nothing is resident takes 24 bytes and 16 for each further message, and gives its messages back.
+// An OnDisk entry takes 24 bytes, plus 16 for each message after the first, and returns the messages it was made of.
 // Proves K3.
-func TestOnDisk(t *testing.T) {
+func TestOnDiskKeepsItsMessages(t *testing.T) {
 	if n, r := unsafe.Sizeof(Head{}), unsafe.Sizeof(packedRef{}); n != 24 || r != 16 {
 		t.Errorf("a head is %d bytes, a reference %d", n, r)
 	}
@@ -46,13 +48,17 @@ func TestOnDisk(t *testing.T) {
 		var want, got []Ref
 		for i := n; i > 0; i-- {
 			lsn := format.LSN(i * 64)
-			want = append(want, Ref{lsn, format.DiskPtr{Off: format.Offset(lsn) + 5<<grainBits, Len: uint32(30 + i%1000), Blob: i%3 == 0}})
+			ptr := format.DiskPtr{Off: format.Offset(lsn) + 5<<grainBits, Len: uint32(30 + i%1000), Blob: i%3 == 0}
+			want = append(want, Ref{lsn, ptr})
 		}
 		h := NewOnDisk(77, want)
-		runtime.GC() // which must not take what is packed behind the head
+		runtime.GC() // must not free the messages behind the head
 		h.Refs(func(r Ref) { got = append(got, r) })
-		if h.Kind() != KindOnDisk || h.TS() != 77 || h.Depth() != min(n, MaxDepth) || h.LSN != want[0].LSN || h.Ptr() != want[0].Ptr || !slices.Equal(got, want) {
-			t.Errorf("%d messages: %v of %d, timestamp %d, LSN %d, the same %v", n, h.Kind(), h.Depth(), h.TS(), h.LSN, slices.Equal(got, want))
+		if h.Kind() != KindOnDisk || h.TS() != 77 || h.Depth() != min(n, MaxDepth) {
+			t.Errorf("%d messages: kind %v, depth %d, timestamp %d", n, h.Kind(), h.Depth(), h.TS())
+		}
+		if h.LSN != want[0].LSN || h.Ptr() != want[0].Ptr || !slices.Equal(got, want) {
+			t.Errorf("%d messages: LSN %d; other messages than those it was made of", n, h.LSN)
 		}
 		if h.Listed() != (n >= MaxDepth) || (h.Ext() != nil) != h.Listed() {
 			t.Errorf("%d messages: listed %v", n, h.Listed())
@@ -63,11 +69,15 @@ func TestOnDisk(t *testing.T) {
 	}
 }
 
-// What is packed into an entry comes out again, at the bounds too.
-func TestPacking(t *testing.T) {
+// The fields that are packed into an entry come out unchanged, at the limits too.
+func TestPackedFieldsComeOutUnchanged(t *testing.T) {
 	for _, ts := range []uint64{0, 1, 1<<48 - 1} {
 		for _, depth := range []int{1, 2, MaxDepth} {
-			for _, ptr := range []format.DiskPtr{{Off: 64, Len: format.HeaderSize}, {Off: 1<<47 - 8, Len: 1<<24 - 1, Blob: true}, {Off: 4096, Len: 1 << 23}} {
+			for _, ptr := range []format.DiskPtr{
+				{Off: 64, Len: format.HeaderSize},
+				{Off: 1<<47 - 8, Len: 1<<24 - 1, Blob: true},
+				{Off: 4096, Len: 1 << 23},
+			} {
 				for k := KindBase; k <= KindCounter; k++ {
 					e := New[[]byte](k, ts, depth, format.LSN(1<<40)+format.LSN(ptr.Off%grain), ptr)
 					if e.Kind() != k || e.TS() != ts || e.Depth() != depth || e.Ptr() != ptr {
@@ -78,22 +88,25 @@ func TestPacking(t *testing.T) {
 		}
 	}
 	if e := New[[]byte](KindBase, 1, MaxDepth+5, 0, format.DiskPtr{}); e.Depth() != MaxDepth || e.TS() != 1 {
-		t.Errorf("a depth beyond the greatest: %d, timestamp %d", e.Depth(), e.TS())
+		t.Errorf("a depth above MaxDepth becomes %d, the timestamp %d", e.Depth(), e.TS())
 	}
 }
 
-// Deltas stack up over run after run: timestamps and depths rise by one, all messages are found, newest first, and a
-// step to another run is needed once in RunLen entries only. Proves rule 6.
-func TestDeltas(t *testing.T) {
+// Deltas on top of each other fill run after run: timestamps and depths rise by one, and Refs visits all messages,
+// newest first. Proves rule 6.
+func TestDeltasFillRuns(t *testing.T) {
 	head := base(5)
 	for i := range 3 * RunLen {
 		lsn := format.LSN(128 + 64*i)
 		e := NewDelta(head, []byte{byte(i)}, lsn, ptrAt(lsn, uint32(i+30)))
-		if e.Kind() != KindDelta || e.TS() != head.TS()+1 || e.Depth() != head.Depth()+1 || e.Next != head || e.Frag[0] != byte(i) || e.Ptr() != ptrAt(lsn, uint32(i+30)) {
+		if e.Kind() != KindDelta || e.TS() != head.TS()+1 || e.Depth() != head.Depth()+1 {
+			t.Fatalf("delta %d: kind %v, timestamp %d, depth %d", i, e.Kind(), e.TS(), e.Depth())
+		}
+		if e.Next != head || e.Frag[0] != byte(i) || e.Ptr() != ptrAt(lsn, uint32(i+30)) {
 			t.Fatalf("delta %d: %+v", i, e)
 		}
 		if i%RunLen > 0 && uintptr(unsafe.Pointer(e))-uintptr(unsafe.Pointer(head)) != unsafe.Sizeof(*e) {
-			t.Errorf("delta %d lies elsewhere than its predecessor", i)
+			t.Errorf("delta %d does not follow its predecessor in memory", i)
 		}
 		head = &e.Head
 	}
@@ -110,8 +123,45 @@ func TestDeltas(t *testing.T) {
 	}
 }
 
-// A merged entry at the end of a chain stands for several messages.
-func TestRefsOfMerged(t *testing.T) {
+// Every kind has a name, and an unknown one prints its number.
+func TestKindString(t *testing.T) {
+	seen := map[string]bool{}
+	for k := KindBase; k <= KindCounter; k++ {
+		if s := k.String(); s == "" || strings.HasPrefix(s, "Kind(") || seen[s] {
+			t.Errorf("kind %d is named %q", uint8(k), s)
+		} else {
+			seen[s] = true
+		}
+	}
+	for _, k := range []Kind{0, KindCounter + 1, 255} {
+		if want := fmt.Sprintf("Kind(%d)", uint8(k)); k.String() != want {
+			t.Errorf("kind %d is named %q", uint8(k), k)
+		}
+	}
+}
+
+// An evicted page keeps its state: ToOnDisk of any chain has the same messages, depth and timestamp. Proves K2.
+func TestToOnDiskKeepsTheState(t *testing.T) {
+	merged := New[[]byte](KindMerged, 9, 2, 300, ptrAt(300, 30))
+	merged.Ext = &Ext{Refs: []Ref{{300, ptrAt(300, 30)}, {200, ptrAt(200, 30)}}}
+	for _, h := range []*Head{base(5), &merged.Head, &NewDelta[[]byte](base(7), nil, 400, ptrAt(400, 24)).Head} {
+		var want, got []Ref
+		h.Refs(func(r Ref) { want = append(want, r) })
+		e := h.ToOnDisk()
+		e.Refs(func(r Ref) { got = append(got, r) })
+		if e.Kind() != KindOnDisk || e.TS() != h.TS() || e.Depth() != h.Depth() || !slices.Equal(got, want) {
+			t.Errorf("%v becomes %v: timestamp %d, depth %d, messages %v", h.Kind(), e.Kind(), e.TS(), e.Depth(), got)
+		}
+		if tail := h.TailEntry(); tail.Kind() == KindDelta || e.TailEntry() != e {
+			t.Errorf("%v: the tail entry is a %v", h.Kind(), tail.Kind())
+		}
+	}
+	var none *Head
+	none.Refs(func(r Ref) { t.Errorf("a nil head has the message %v", r) })
+}
+
+// Refs visits all messages of a merged entry below a delta.
+func TestRefsOfMergedEntry(t *testing.T) {
 	m := New[[]byte](KindMerged, 9, 3, 300, ptrAt(300, 30))
 	m.Ext = &Ext{Refs: []Ref{{300, ptrAt(300, 30)}, {200, ptrAt(200, 30)}, {100, ptrAt(100, 30)}}}
 	d := NewDelta[[]byte](&m.Head, nil, 400, ptrAt(400, 24))
@@ -123,7 +173,7 @@ func TestRefsOfMerged(t *testing.T) {
 }
 
 // An entry that lost its compare-and-swap is not used again: the next delta on the same head gets its own.
-func TestDiscard(t *testing.T) {
+func TestDiscardedEntryIsNotReused(t *testing.T) {
 	first := NewDelta(base(1), []byte("a"), 100, ptrAt(100, 30))
 	loser := NewDelta(&first.Head, []byte("b"), 200, ptrAt(200, 30))
 	loser.Discard()
@@ -139,8 +189,9 @@ func TestDiscard(t *testing.T) {
 	}
 }
 
-// Many goroutines push deltas onto one head: each gets an entry of its own, and the chain holds exactly those that won.
-func TestConcurrentDeltas(t *testing.T) {
+// Many goroutines push deltas onto one head: each gets an entry of its own, and the chain holds exactly the deltas of
+// the compare-and-swaps that won.
+func TestConcurrentDeltasLoseNothing(t *testing.T) {
 	const goroutines, each = 8, 2000
 	var head atomic.Pointer[Head]
 	var lsn atomic.Uint64
@@ -184,7 +235,7 @@ func TestConcurrentDeltas(t *testing.T) {
 	}
 }
 
-// Linking costs one allocation in RunLen.
+// One delta in RunLen costs an allocation.
 func BenchmarkNewDelta(b *testing.B) {
 	b.ReportAllocs()
 	head := base(0)

@@ -1,17 +1,20 @@
 package pagetable
 
 import (
+	"slices"
 	"sync"
 	"testing"
 
 	"pagecache/segments/format"
 )
 
-// ids lie at the seams of the chunks.
-var ids = []format.PageID{0, 1, fan - 1, fan, fan*fan - 1, fan * fan, 5*fan*fan + 7*fan + 9, format.MaxPageID - 1, format.MaxPageID}
+// ids are next to the borders of the chunks.
+var ids = []format.PageID{
+	0, 1, fan - 1, fan, fan*fan - 1, fan * fan, 5*fan*fan + 7*fan + 9, format.MaxPageID - 1, format.MaxPageID,
+}
 
-// Each page has one slot, the same for ever, and none before it is made. T1, T2.
-func TestSlots(t *testing.T) {
+// Each page has one slot, the same for ever, and none before it is made. Proves T1 and T2.
+func TestPageHasOneSlot(t *testing.T) {
 	var table Table[int]
 	seen := map[*Slot[int]]format.PageID{}
 	for _, pid := range ids {
@@ -37,25 +40,25 @@ func TestSlots(t *testing.T) {
 	}
 }
 
-// Read timestamps are made when they are first wanted, one cell a page.
-func TestReadTS(t *testing.T) {
+// Read timestamps are allocated by MakeReadTS, one cell a page.
+func TestReadTSHasOneCellAPage(t *testing.T) {
 	var table Table[int]
 	if table.ReadTS(77) != nil {
 		t.Error("a page that does not exist has a read timestamp")
 	}
 	table.Make(77)
 	if table.ReadTS(77) != nil {
-		t.Error("a page has a read timestamp before anybody set it")
+		t.Error("a page has a read timestamp before it was made")
 	}
 	table.MakeReadTS(77).Store(5)
 	table.MakeReadTS(78).Store(6)
 	if a, b := table.ReadTS(77), table.ReadTS(78); a.Load() != 5 || b.Load() != 6 {
-		t.Errorf("%d and %d", a.Load(), b.Load())
+		t.Errorf("read timestamps are %d and %d, want 5 and 6", a.Load(), b.Load())
 	}
 }
 
-// Whoever makes a page's slot first, all get the same. T1.
-func TestConcurrentMake(t *testing.T) {
+// Goroutines that make the same slots at the same time all get the same ones. Proves T1.
+func TestConcurrentMakeReturnsOneSlot(t *testing.T) {
 	for range 50 {
 		var table Table[int]
 		const goroutines = 8
@@ -86,5 +89,45 @@ func TestConcurrentMake(t *testing.T) {
 				t.Fatalf("page %d: read timestamp %d", pid, n)
 			}
 		}
+	}
+}
+
+// The clock returns the marked pages that were not touched since the last pass, and EachMarked all marked ones in
+// order. Proves T3 as far as one goroutine goes.
+func TestClockReturnsUntouchedMarkedPages(t *testing.T) {
+	var table Table[int]
+	marked := []format.PageID{3, 5, 63, 64, fan + 1, 3*fan*fan + 2}
+	for _, pid := range marked {
+		table.Make(pid)
+		table.Mark(pid)
+	}
+	table.Touch(5)
+	table.Touch(6) // not marked
+	if got := table.Clock(0); got != 1<<3|1<<63 {
+		t.Errorf("the first pass returns %b", got)
+	}
+	if got := table.Clock(0); got != 1<<3|1<<5|1<<63 {
+		t.Errorf("the second pass returns %b", got)
+	}
+	if got := table.Clock(2 * fan * fan); got != 0 {
+		t.Errorf("a pass over pages without a chunk returns %b", got)
+	}
+	each := func(end format.PageID, limit int) (got []format.PageID) {
+		table.EachMarked(end, func(pid format.PageID) bool {
+			got = append(got, pid)
+			return len(got) < limit
+		})
+		return got
+	}
+	if got := each(4*fan*fan, 100); !slices.Equal(got, marked) {
+		t.Errorf("marked pages are %v, want %v", got, marked)
+	}
+	if got := each(4*fan*fan, 2); !slices.Equal(got, marked[:2]) {
+		t.Errorf("the first two marked pages are %v", got)
+	}
+	table.Unmark(5)
+	table.Unmark(5)
+	if got := each(2*fan, 100); !slices.Equal(got, []format.PageID{3, 63, 64, fan + 1}) {
+		t.Errorf("marked pages are %v", got)
 	}
 }

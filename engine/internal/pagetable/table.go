@@ -3,7 +3,7 @@
 //
 //	bits 35…24 root   bits 23…12 middle   bits 11…0 leaf
 //
-// What the package guarantees:
+// Guarantees:
 //
 //	T1  A page has one slot, which stays the same for ever.
 //	T2  A lookup takes no lock, writes no shared memory and allocates nothing.

@@ -1,0 +1,151 @@
+package engine
+
+import (
+	"pagecache/engine/internal/iobuf"
+	"pagecache/engine/internal/pagemap"
+	"pagecache/engine/internal/pagestack"
+	"pagecache/internal/invariants"
+	"pagecache/segments/format"
+)
+
+// condition is what must hold of a page's head for a change to be made.
+type condition uint8
+
+const (
+	ifState condition = iota // the page exists and is in the state that the caller saw
+	ifHead                   // the head is still the one that the change was made from
+	ifOwned                  // nothing: the caller alone changes the page, or the change is computed anew for each head
+)
+
+// String returns the name of the condition.
+func (c condition) String() string { return enumName("condition", int(c), "state", "head", "owned") }
+
+// change is a change of one page: the message to write and the entry to install.
+type change[P any] struct {
+	kind    format.Kind // KindAppend, KindCompact, KindFree, KindMeta or KindCounter
+	payload payload
+	frag    P              // the new fragment, for KindAppend and KindCompact
+	ext     *pagestack.Ext // the new contents, for KindMeta and KindCounter
+	on      condition
+	old     PagePtr[P] // for ifState
+	from    *head      // for ifHead
+	// sameState keeps the page's timestamp: the page's contents do not change (rule 6).
+	sameState bool
+	urgent    bool // the message makes room: it may use the reserve
+	// prepare, if set, computes the change for the head h, which may be nil. It returns false if there is nothing to do.
+	prepare func(h *head) (bool, error)
+	// make, if set, makes the entry instead of entry.
+	make func(h *head, msg pagestack.Ref) *head
+}
+
+// meets reports whether the page with head h meets the condition.
+func (c *change[P]) meets(pid PageID, h *head) bool {
+	switch c.on {
+	case ifState:
+		return h != nil && h.Kind() != pagestack.KindFree && h.TS() == c.old.ts && pid == c.old.pid && !c.old.IsZero()
+	case ifHead:
+		return h == c.from
+	}
+	return true
+}
+
+// entry makes the entry for the message msg on top of h, unpublished.
+func (c *change[P]) entry(h *head, msg pagestack.Ref) *head {
+	if c.make != nil {
+		return c.make(h, msg)
+	}
+	ts := pagemap.NextTS(h)
+	if c.sameState {
+		ts = h.TS()
+	}
+	switch c.kind {
+	case format.KindAppend:
+		return &pagestack.NewDelta(h, c.frag, msg.LSN, msg.Ptr).Head
+	case format.KindFree:
+		return pagestack.NewFree(ts, msg.LSN, msg.Ptr)
+	case format.KindMeta:
+		return pagemap.NewReserved(pagestack.KindMeta, ts, c.ext, msg)
+	case format.KindCounter:
+		return pagemap.NewReserved(pagestack.KindCounter, ts, c.ext, msg)
+	}
+	e := pagestack.New[P](pagestack.KindBase, ts, 1, msg.LSN, msg.Ptr)
+	e.Frag = c.frag
+	return &e.Head
+}
+
+// apply makes a change: it loads the head, reserves the message, makes the entry, installs it, and starts again if the head
+// moved meanwhile. It returns the new head and true. If the page does not meet the condition, or there is nothing to do, it
+// returns the current head and false. After an error nothing was done. The loop ends because each failed turn means that
+// another goroutine has changed the page.
+func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error) {
+	for {
+		invariants.Jitter()
+		h := pg.slot.Load()
+		if !c.meets(pg.id, h) {
+			pc.discard(&c.payload)
+			return h, false, nil
+		}
+		if c.prepare != nil {
+			if do, err := c.prepare(h); err != nil || !do {
+				return h, false, err
+			}
+		}
+		r, err := pc.reserve(pg.id, c)
+		if err != nil {
+			pc.discard(&c.payload)
+			return nil, false, err
+		}
+		e := c.entry(h, pagestack.Ref{LSN: r.LSN(), Ptr: r.Ptr()})
+		if pc.pages.Install(pg.slot, h, e, &r, c.payload.blob) {
+			pc.mem.swapped(tx, pg.id, h, e)
+			return e, true, nil
+		}
+		if e.Kind() == pagestack.KindDelta {
+			pagestack.EntryOf[P](e).Discard()
+		}
+		if c.prepare != nil {
+			pc.discard(&c.payload)
+		}
+	}
+}
+
+// reserve reserves the message of a change and writes its body.
+func (pc *PageCache[P]) reserve(pid PageID, c *change[P]) (r iobuf.Reservation, err error) {
+	kind, n := c.payload.kind(c.kind), len(c.payload.body)
+	if c.urgent {
+		r, err = pc.core.store.Log.ReserveUrgent(kind, pid, n)
+	} else {
+		r, err = pc.core.store.Log.Reserve(kind, pid, n)
+	}
+	if err == nil {
+		copy(r.Body(), c.payload.body)
+	}
+	return r, err
+}
+
+// consolidate rewrites the page as one message, in the same state (rule 6). It returns nil if the head has moved from h.
+func (pc *PageCache[P]) consolidate(tx *Tx, pid PageID, s *slot, h *head) (*entry[P], error) {
+	value, _, err := pc.merged(pid, h) // of several messages, so it was merged and is no view (rule 3)
+	if err != nil {
+		return nil, err
+	}
+	p, err := pc.encode(tx, value)
+	if err != nil {
+		return nil, err
+	}
+	c := change[P]{kind: format.KindCompact, payload: p, frag: value, on: ifHead, from: h, sameState: true}
+	e, won, err := pc.apply(tx, page{id: pid, slot: s}, &c)
+	if !won {
+		return nil, err
+	}
+	pc.mem.counts.consolidations.Add(1)
+	pc.mem.counts.rewritten.Add(int64(format.HeaderSize + len(p.body)))
+	return pagestack.EntryOf[P](e), nil
+}
+
+// throttle counts the message that a caller is about to write, with a body of n bytes, and delays the caller while the cleaner
+// is behind.
+func (pc *PageCache[P]) throttle(tx *Tx, n int) {
+	tx.wrote(n)
+	pc.cleaner.Pace()
+}

@@ -1,0 +1,192 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"pagecache/engine/internal/compress"
+	"pagecache/engine/internal/logstore"
+	"pagecache/engine/internal/pagestack"
+	"pagecache/internal/vfs"
+	"pagecache/mmapread"
+	"pagecache/recovery"
+	"pagecache/segments/format"
+)
+
+// materialize returns an entry for the same state as the page's head, with the whole page's value in it: the head itself if it
+// holds the value, else a new entry, unpublished.
+func (pc *PageCache[P]) materialize(pid PageID, h *head) (*entry[P], error) {
+	if isWhole(h.Kind()) {
+		return pagestack.EntryOf[P](h), nil
+	}
+	value, view, err := pc.merged(pid, h)
+	if err != nil {
+		return nil, err
+	}
+	if h.Depth() > 1 {
+		ext := &pagestack.Ext{Refs: make([]pagestack.Ref, 0, h.Depth())}
+		h.Refs(func(r pagestack.Ref) { ext.Refs = append(ext.Refs, r) })
+		e := pagestack.New[P](pagestack.KindMerged, h.TS(), h.Depth(), h.LSN, h.Ptr())
+		e.Ext, e.Frag = ext, value
+		return e, nil
+	}
+	e := pagestack.New[P](pagestack.KindBase, h.TS(), h.Depth(), h.LSN, h.Ptr())
+	if view {
+		e.Ext = pc.mem.mapped
+	}
+	e.Frag = value
+	return e, nil
+}
+
+// merged returns the page's merged value. view says that it may be a view of the disk.
+func (pc *PageCache[P]) merged(pid PageID, h *head) (value P, view bool, err error) {
+	if h.Kind() == pagestack.KindOnDisk && h.Depth() == 1 {
+		pc.fetchBlocks(h)
+		return pc.fetch(pid, pagestack.Ref{LSN: h.LSN, Ptr: h.Ptr()})
+	}
+	buf, _ := pc.frags.Get().(*[]P)
+	if buf == nil {
+		buf = new([]P)
+	}
+	defer func() {
+		clear(*buf) // it must keep nothing alive
+		*buf = (*buf)[:0]
+		pc.frags.Put(buf)
+	}()
+	if *buf, view, err = pc.appendFragments(*buf, pid, h); err != nil {
+		return value, false, err
+	}
+	if len(*buf) == 1 {
+		return (*buf)[0], view, nil
+	}
+	slices.Reverse(*buf)
+	pc.mem.counts.merges.Add(1)
+	err = pc.guard(view, pid, func() error {
+		value = pc.m.Merge(*buf)
+		return nil
+	})
+	return value, false, err
+}
+
+// appendFragments appends the values that make up the page, newest first, to dst, and fetches those that are not resident. view
+// says that one of them may be a view. There may be fewer values than messages: a Merged entry has one for several.
+func (pc *PageCache[P]) appendFragments(dst []P, pid PageID, h *head) (_ []P, view bool, err error) {
+	for ; h.Kind() == pagestack.KindDelta; h = h.Next() {
+		dst = append(dst, pagestack.EntryOf[P](h).Frag)
+	}
+	if h.Kind() != pagestack.KindOnDisk {
+		e := pagestack.EntryOf[P](h)
+		return append(dst, e.Frag), e.Ext == pc.mem.mapped, nil
+	}
+	pc.fetchBlocks(h)
+	h.Refs(func(r pagestack.Ref) {
+		if err != nil {
+			return
+		}
+		var f P
+		var v bool
+		if f, v, err = pc.fetch(pid, r); err == nil {
+			dst, view = append(dst, f), view || v
+		}
+	})
+	return dst, view, err
+}
+
+// fetch reads and decodes one fragment. view says that it may be a view of the disk.
+func (pc *PageCache[P]) fetch(pid PageID, r pagestack.Ref) (frag P, view bool, err error) {
+	body, view, err := pc.encoded(pid, r)
+	if err == nil && view && pc.core.opts.CopyOnRead {
+		view = false
+		err = pc.guard(true, pid, func() error {
+			body = slices.Clone(body)
+			return nil
+		})
+	}
+	if err != nil {
+		return frag, false, fmt.Errorf("read page %d: %w", pid, err)
+	}
+	pc.mem.counts.fetches.Add(1)
+	err = pc.guard(view && pc.raw == nil, pid, func() (err error) {
+		frag, err = pc.m.Decode(body)
+		return err
+	})
+	if err != nil {
+		return frag, false, fmt.Errorf("decode a fragment of page %d at LSN %d: %w", pid, r.LSN, err)
+	}
+	return frag, view, nil
+}
+
+// encoded returns the encoded fragment of a message: a view of the log or of a blob, or memory of its own if the fragment was
+// compressed, lies in an io buffer, or cannot be mapped.
+func (pc *PageCache[P]) encoded(pid PageID, r pagestack.Ref) (b []byte, view bool, err error) {
+	store := pc.core.store
+	m, err := store.Read(r.LSN, r.Ptr)
+	if err != nil {
+		return nil, false, logstore.InPage(pid, err)
+	}
+	switch {
+	case m.Kind.Blob():
+		ptr, err := format.DecodeBlobPtr(m.Body)
+		if err != nil {
+			return nil, false, logstore.InPage(pid, store.CorruptMessage(r.LSN, r.Ptr, err))
+		}
+		if b, view, err = pc.blobs.Read(ptr); err != nil {
+			return nil, false, inMessage(r.LSN, pid, err)
+		}
+		return b, view, nil
+	case m.Kind.Zstd():
+		err = mmapread.Guard(func() (err error) {
+			b, err = compress.Unpack(m.Body, store.SegmentSize())
+			return err
+		})
+		return b, false, logstore.InPage(pid, store.CorruptMessage(r.LSN, r.Ptr, err))
+	}
+	return m.Body, m.View, nil
+}
+
+// inMessage names the message and the page in an error of corruption.
+func inMessage(lsn LSN, pid PageID, err error) error {
+	if ce := (*CorruptError)(nil); errors.As(err, &ce) {
+		ce.Place = ce.Place.WithLSN(lsn).WithPage(pid)
+	}
+	return err
+}
+
+// guard calls f, which looks at values of a page. If they may be views, a fault becomes an error: the file was truncated, or the
+// disk failed.
+func (pc *PageCache[P]) guard(views bool, pid PageID, f func() error) error {
+	if !views {
+		return f()
+	}
+	err := mmapread.Guard(f)
+	if errors.Is(err, vfs.ErrFault) {
+		return &CorruptError{File: pc.core.store.LogFile(), Place: recovery.Place{}.WithPage(pid), Err: err}
+	}
+	return err
+}
+
+// fetchBlocks reads all messages of a page without a resident base into the page cache in one batch, parking the goroutine: no
+// page fault blocks a P. Messages that cannot be read show when they are looked at.
+func (pc *PageCache[P]) fetchBlocks(h *head) {
+	warm := true
+	h.Refs(func(r pagestack.Ref) { warm = warm && pc.core.store.View.IsWarm(rangeOf(r)) })
+	if warm {
+		return
+	}
+	if cold, _ := pc.core.store.View.Warm(appendSealed(nil, pc.core.store, h)); cold > 0 {
+		pc.mem.counts.cold.Add(int64(cold))
+	}
+}
+
+func rangeOf(r pagestack.Ref) vfs.Range { return vfs.Range{Off: int64(r.Ptr.Off), Len: int(r.Ptr.Len)} }
+
+// appendSealed appends the places of the page's messages that are read through the map.
+func appendSealed(ranges []vfs.Range, s *logstore.Store, h *head) []vfs.Range {
+	h.Refs(func(r pagestack.Ref) {
+		if s.IsSealed(r.Ptr.Off) {
+			ranges = append(ranges, rangeOf(r))
+		}
+	})
+	return ranges
+}

@@ -1,0 +1,246 @@
+// Package blob stores values that are too long for the log, each in a file of its own.
+//
+//	B1  The file of a blob and its name are durable before Write returns, so before a message that points to it is
+//	    reserved (trap 5).
+//	B2  A blob is removed only once the LSN at which it was retired is stable, and every reader that was inside at
+//	    that time has left (rule 4).
+//	B3  RemoveStrays removes every blob to which no message points, as a crash leaves them, and no other file.
+//
+// A blob that Read returns is the one its pointer names, whole, or the error is a *recovery.CorruptError.
+package blob
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"pagecache/internal/vfs"
+	"pagecache/segments/format"
+)
+
+// ErrTooLarge reports that a value is longer than a blob can be.
+var ErrTooLarge = errors.New("value is too large")
+
+// maxMaps limits how many blobs are mapped at a time, because each map takes a file descriptor. Other blobs are read
+// into the heap.
+const maxMaps = 256
+
+// Config is what a Store needs. The zero values of Device, Reader and MaxLen can be used.
+type Config struct {
+	FS     vfs.FS
+	Dir    string            // path of the directory that holds the blobs, and nothing else; created by the first Write
+	Store  format.StoreID    // in the header of each file
+	Device vfs.DeviceOptions // how long blobs are written; Depth and Buffers are not used
+	Reader vfs.Reader        // of FS; must be closed after the Store
+	Logger *slog.Logger
+	MaxLen int // length in bytes of the longest blob; 0: format.MaxBlob
+}
+
+// A Store holds the blobs of one store of pages. Safe for concurrent use, except where a method says otherwise.
+type Store struct {
+	c Config
+
+	mu      sync.Mutex
+	created bool // the directory exists, durably
+	live    map[format.BlobID]*file
+	retired []retiredBlob // still in live, too
+
+	// mapped counts the maps in live. Written under mu; a stale zero makes Holds miss only maps that are just being
+	// opened, of which its caller has no view yet.
+	mapped atomic.Int32
+	// bytes is the length of all files in live. Written under mu; statistics read it.
+	bytes atomic.Int64
+}
+
+// file is a blob that can be read.
+type file struct {
+	size int64    // of the file in bytes
+	file vfs.File // open while view is
+	view vfs.Map  // nil: not mapped
+}
+
+// retiredBlob is a blob to which no page's current state points.
+type retiredBlob struct {
+	id    format.BlobID
+	lsn   format.LSN // once this is stable, no crash brings back a message that points to the blob
+	epoch uint64     // readers that entered in this epoch or later cannot find the blob
+}
+
+// New returns a Store without blobs. It touches no file.
+func New(c Config) *Store {
+	if c.MaxLen == 0 {
+		c.MaxLen = format.MaxBlob
+	}
+	return &Store{c: c, live: map[format.BlobID]*file{}}
+}
+
+// name returns the path of a blob's file.
+func (s *Store) name(id format.BlobID) string { return filepath.Join(s.c.Dir, id.String()) }
+
+// Adopt makes a blob readable that is already on the disk: recovery has found a message that points to it. Of ptr it
+// uses ID and Len. Adopting a blob twice does nothing.
+func (s *Store) Adopt(ptr format.BlobPtr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.live[ptr.ID] == nil {
+		s.live[ptr.ID] = &file{size: format.BlobHeaderSize + ptr.Len}
+		s.bytes.Add(format.BlobHeaderSize + ptr.Len)
+	}
+}
+
+// Discard removes a blob at once, because no message points to it: the write that it was for has failed or lost its
+// race.
+func (s *Store) Discard(id format.BlobID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.removeLocked(id)
+}
+
+// Retire schedules a blob for deletion: no message that is written from now on points to it. Reap deletes it once lsn
+// is stable and the oldest reader has entered in epoch or later.
+func (s *Store) Retire(id format.BlobID, lsn format.LSN, epoch uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retired = append(s.retired, retiredBlob{id, lsn, epoch})
+}
+
+// Reap deletes the retired blobs that are no longer needed, and returns how many. stable is the LSN below which the
+// log is stable, oldest the epoch in which the oldest reader has entered.
+func (s *Store) Reap(stable format.LSN, oldest uint64) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kept := s.retired[:0]
+	for _, r := range s.retired {
+		if stable < r.lsn || r.epoch > oldest {
+			kept = append(kept, r)
+			continue
+		}
+		s.removeLocked(r.id)
+		n++
+	}
+	s.retired = kept
+	return n
+}
+
+func (s *Store) removeLocked(id format.BlobID) {
+	if f := s.live[id]; f != nil {
+		s.bytes.Add(-f.size)
+		delete(s.live, id)
+		s.unmapLocked(f)
+	}
+	if err := s.remove(id); err != nil { // RemoveStrays of the next opening tries again
+		s.c.Logger.Warn("blob not removed", "file", s.name(id), "err", err)
+	}
+}
+
+func (s *Store) unmapLocked(f *file) {
+	if f.view != nil {
+		_, _ = f.view.Close(), f.file.Close()
+		f.view, f.file = nil, nil
+		s.mapped.Add(-1)
+	}
+}
+
+// remove removes a file, if it exists.
+func (s *Store) remove(id format.BlobID) error {
+	err := s.c.FS.Remove(s.name(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Holds reports whether b, which is not empty, lies in the map of a blob.
+func (s *Store) Holds(b []byte) bool {
+	if s.mapped.Load() == 0 {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.live {
+		if f.view != nil && f.view.Holds(b) {
+			return true
+		}
+	}
+	return false
+}
+
+// strays calls f with each blob in the directory that is not live.
+func (s *Store) strays(live func(format.BlobID) bool, f func(format.BlobID) error) error {
+	names, err := s.c.FS.ReadDir(s.c.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if id, ok := format.ParseBlobID(name); ok && !live(id) {
+			if err := f(id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// RemoveStrays removes the blobs that were neither adopted nor written: those that crashes have left. Files with
+// other names stay. The caller calls it when recovery has adopted all blobs, before the first Write.
+func (s *Store) RemoveStrays() error {
+	live := func(id format.BlobID) bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.live[id] != nil
+	}
+	return s.strays(live, func(id format.BlobID) error {
+		if err := s.remove(id); err != nil {
+			return fmt.Errorf("remove stray blob: %w", err)
+		}
+		return nil
+	})
+}
+
+// Strays counts the blobs in the directory for which live returns false. It changes nothing.
+func (s *Store) Strays(live func(format.BlobID) bool) (n int64, err error) {
+	err = s.strays(live, func(format.BlobID) error { n++; return nil })
+	return n, err
+}
+
+// Count returns how many blobs exist, retired ones included, and the bytes of their files.
+func (s *Store) Count() (n int, bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.live), s.bytes.Load()
+}
+
+// Close unmaps all blobs, which ends the validity of all contents that Read has returned. The files stay. A nil Store
+// has nothing to close.
+func (s *Store) Close() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.live {
+		s.unmapLocked(f)
+	}
+}
+
+// Remove removes all blobs and the directory of a temporary store, as far as that works. Nothing else may use the
+// Store. A nil Store has nothing to remove.
+func (s *Store) Remove() {
+	if s == nil {
+		return
+	}
+	for id := range s.live {
+		_ = s.remove(id)
+	}
+	for _, r := range s.retired {
+		_ = s.remove(r.id)
+	}
+	_ = s.c.FS.Remove(s.c.Dir)
+}

@@ -1,0 +1,113 @@
+package blob
+
+import (
+	"errors"
+	"fmt"
+
+	"pagecache/internal/vfs"
+	"pagecache/iouring"
+	"pagecache/segments/format"
+)
+
+const (
+	// longBlob is the length in bytes from which on blobs are written through a Device.
+	longBlob = 1 << 20
+	// pieceSize is the length in bytes of one write to the Device, and pieces the number of writes in flight.
+	pieceSize, pieces = 1 << 20, 4
+)
+
+// Write writes contents to a new blob and returns the pointer to it. When it returns, the file and its name are durable
+// (B1). The caller draws id and never uses one twice. If Write fails, it removes the file. The error wraps ErrTooLarge
+// if contents are longer than the limit.
+func (s *Store) Write(id format.BlobID, contents []byte) (format.BlobPtr, error) {
+	if len(contents) > s.c.MaxLen {
+		err := fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, len(contents), s.c.MaxLen)
+		return format.BlobPtr{}, fmt.Errorf("write blob %v: %w", id, err)
+	}
+	ptr := format.MakeBlobPtr(id, contents)
+	if err := s.createDir(); err != nil {
+		return format.BlobPtr{}, fmt.Errorf("write blob %v: %w", id, err)
+	}
+	if err := s.writeFile(ptr, contents); err != nil {
+		return format.BlobPtr{}, errors.Join(fmt.Errorf("write blob %v: %w", id, err), s.remove(id))
+	}
+	s.Adopt(ptr)
+	return ptr, nil
+}
+
+// createDir creates the directory, durably.
+func (s *Store) createDir() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.created {
+		return nil
+	}
+	err := s.c.FS.MkdirAll(s.c.Dir)
+	s.created = err == nil
+	return err
+}
+
+// writeFile writes the file of a blob, syncs it, and then its directory.
+func (s *Store) writeFile(ptr format.BlobPtr, contents []byte) error {
+	f, err := s.c.FS.Open(s.name(ptr.ID), vfs.FlagWrite|vfs.FlagCreate|vfs.FlagTrunc)
+	if err != nil {
+		return err
+	}
+	err = f.Allocate(0, format.BlobHeaderSize+ptr.Len) // a full disk is found out before anything is written
+	header := ptr.AppendHeader(nil, s.c.Store)
+	switch {
+	case err != nil:
+	case len(contents) >= longBlob:
+		err = s.writeLong(f, header, contents)
+	default:
+		if _, err = f.WriteAt(header, 0); err == nil {
+			_, err = f.WriteAt(contents, format.BlobHeaderSize)
+		}
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return s.c.FS.SyncDir(s.c.Dir)
+}
+
+// writeLong writes header and contents through a Device, past the page cache if that works: it is several times as
+// fast, and evicts nothing.
+func (s *Store) writeLong(f vfs.File, header, contents []byte) error {
+	o := s.c.Device
+	o.Depth, o.Buffers = pieces, nil
+	dev, _, err := f.OpenDevice(o)
+	if err != nil {
+		return err
+	}
+	buf, err := iouring.AllocBuffer(pieceSize * pieces)
+	if err != nil {
+		return errors.Join(err, dev.Close())
+	}
+	block := dev.Block()
+	size := int64(len(header) + len(contents))
+	for off := int64(0); err == nil && off < size; {
+		var writes []vfs.Write
+		for i := 0; i < pieces && off < size; i++ {
+			piece := buf[i*pieceSize : (i+1)*pieceSize]
+			n := copy(piece, header)
+			n += copy(piece[n:], contents)
+			header, contents = nil, contents[n-len(header):]
+			clear(piece[n:])
+			// The last block is written whole; the Truncate below cuts the file back.
+			writes = append(writes, vfs.Write{Off: off, Buf: piece[:(n+block-1)&^(block-1)], Tag: uint64(i)})
+			off += int64(n)
+		}
+		err = vfs.WriteAll(dev, writes)
+	}
+	closeErr := dev.Close()
+	if !errors.Is(closeErr, vfs.ErrInFlight) { // else the kernel may still read buf, so it is never freed
+		iouring.FreeBuffer(buf)
+	}
+	if err = errors.Join(err, closeErr); err != nil {
+		return err
+	}
+	return f.Truncate(size)
+}

@@ -1,0 +1,301 @@
+// Package clean makes room: it moves live data out of segments that hold little of it, and recycles those that hold none
+// (rule 4).
+//
+//	C1  A segment is recycled only after everything that replaced its contents is stable, the segment after it has begun on
+//	    the disk, every Tx that was open when it became empty has ended, and its header says so durably.
+//	C2  Moving a page leaves its timestamp (rule 6), and the new entry refers to the new place only (rule 3).
+//	C3  The cleaner never waits for a batch or a Tx: it looks again later at segments that cannot be recycled yet.
+//
+// cleaner.go is the loop and its steps; victim.go chooses segments, as pure functions over candidates; move.go empties a
+// segment; pace.go decides when writers wait.
+//
+// (Segment cleaning by cost and benefit: Rosenblum and Ousterhout, The Design and Implementation of a Log-Structured File
+// System, 1991.)
+package clean
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"pagecache/engine/internal/epoch"
+	"pagecache/engine/internal/iobuf"
+	"pagecache/engine/internal/logstore"
+	"pagecache/segments"
+	"pagecache/segments/format"
+)
+
+// An Extent is the part of the log file that a segment occupies.
+type Extent struct{ From, To format.Offset }
+
+// Contains reports whether off lies in the extent.
+func (e Extent) Contains(off format.Offset) bool { return off >= e.From && off < e.To }
+
+// Pages is what the cleaner needs of the pages.
+type Pages interface {
+	// In calls visit with each page of the list that may have a message in e, until visit returns false. A page may come more than once.
+	In(list segments.PageList, e Extent, visit func(pid format.PageID) bool)
+	// Cost returns how many bytes Move would write to the log for the page; 0 if the page has nothing in e. blob says that
+	// Move would also write a blob.
+	Cost(pid format.PageID, e Extent) (n int64, blob bool)
+	// NeedsRead reports whether Move would read messages in e from the disk.
+	NeedsRead(pid format.PageID, e Extent) (bool, error)
+	// Move writes the page anew if it has a message in e, and returns how many bytes it wrote to the log.
+	Move(pid format.PageID, e Extent) (n int64, err error)
+	// Written returns how many bytes of messages callers, and consolidations on their behalf, have written so far.
+	Written() int64
+	// WrittenByCallers is Written without consolidations.
+	WrittenByCallers() int64
+	// Settle is called at the end of each step.
+	Settle()
+}
+
+// Blobs is what the cleaner needs of the blobs.
+type Blobs interface {
+	// Reap deletes the blobs that nothing needs any more and returns how many.
+	Reap(stable format.LSN, oldest uint64) int
+}
+
+// Options tune a Cleaner.
+type Options struct {
+	Threshold float64 // live fraction below which a segment is worth cleaning
+	Skew      int     // percent by which the threshold rises for the oldest segment
+	IOBuffers int
+	Linear    bool // recycle nothing
+	Eager     bool // clean every segment that can be cleaned; for tests
+}
+
+// Config is what a Cleaner works on.
+type Config struct {
+	Options
+	Store   *logstore.Store
+	Pages   Pages
+	Blobs   Blobs
+	Readers *epoch.Domain // of the Txs
+}
+
+// Cleaner cleans the segments of one page store. Its exported methods are safe for concurrent use.
+type Cleaner struct {
+	c    Config
+	kick chan struct{} // has room for one; full when a segment was opened
+	quit chan struct{} // closed by Stop
+	done chan struct{} // closed when the loop has ended
+
+	mu       sync.Mutex // held for a step; guards the fields down to pids
+	recycler *logstore.Recycler
+	buf      []byte               // a segment's length, once a segment was read
+	stuck    skipped              // segments that could not be cleaned
+	costly   skipped              // segments whose cleaning writes as much as it frees
+	budget   budget               // bytes that may be moved
+	pids     []format.PageID      // scratch memory of cost
+	found    []segments.Candidate // scratch memory of candidates
+
+	spent   atomic.Bool  // budget is used up. Written under mu; a stale value delays writers, or spares them a nap
+	late    atomic.Bool  // writers wait. Written by the loop alone; a stale value costs or spares a nap
+	moved   atomic.Int64 // bytes
+	cleaned atomic.Int64 // segments
+}
+
+// skipped maps segments that are not worth another try to the live bytes that they had then. A segment counts as skipped until
+// its live bytes change.
+type skipped map[format.SegmentID]int64
+
+func (s skipped) has(v segments.Candidate) bool {
+	live, ok := s[v.ID]
+	return ok && live == v.Live
+}
+
+// idle is how long the loop waits for something to happen.
+const idle = 100 * time.Millisecond
+
+// New returns a cleaner that does nothing until Start. Kick may be called at once.
+func New() *Cleaner {
+	return &Cleaner{kick: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}), stuck: skipped{}, costly: skipped{}}
+}
+
+// Start gives the cleaner its work. With background it runs the loop until Stop.
+func (c *Cleaner) Start(cfg Config, background bool) {
+	c.c, c.recycler = cfg, logstore.NewRecycler(cfg.Store)
+	used, _ := cfg.Store.Space.Usage()
+	c.budget.left = 2 * used
+	if background {
+		go c.run()
+	} else {
+		close(c.done)
+	}
+}
+
+// Kick tells the loop that a segment was opened. It does not block.
+func (c *Cleaner) Kick() {
+	select {
+	case c.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Stop tells the loop to end, and long steps to break off. Done returns a channel that is closed once the loop has ended.
+func (c *Cleaner) Stop()                 { close(c.quit) }
+func (c *Cleaner) Done() <-chan struct{} { return c.done }
+
+// Stats are the cleaner's counts in this opening.
+type Stats struct {
+	Draining int   // segments in which nothing is live, that cannot be recycled yet
+	Recycled int64 // segments
+	Cleaned  int64 // segments whose live data was moved
+	Moved    int64 // bytes of that
+}
+
+// Stats returns the counts.
+func (c *Cleaner) Stats() Stats {
+	return Stats{Draining: c.recycler.Waiting(), Recycled: c.recycler.Recycled(), Cleaned: c.cleaned.Load(), Moved: c.moved.Load()}
+}
+
+// run is the loop. calm says that little was written since the last tick.
+func (c *Cleaner) run() {
+	defer close(c.done)
+	t := time.NewTicker(idle)
+	defer t.Stop()
+	calm, written := false, int64(0)
+	for {
+		select {
+		case <-c.quit:
+			return
+		case <-c.kick:
+			calm = false
+		case <-t.C:
+			now := c.c.Pages.WrittenByCallers()
+			calm = float64(now-written) < calmShare*float64(c.c.Store.SegmentSize())
+			written = now
+		}
+		for c.runStep(calm) {
+			c.late.Store(c.behind())
+		}
+		c.late.Store(false)
+	}
+}
+
+// runStep does a step and reports whether another may be worth it.
+func (c *Cleaner) runStep(calm bool) bool {
+	if c.stopping() {
+		return false
+	}
+	did, err := c.Step(calm)
+	return did && err == nil
+}
+
+func (c *Cleaner) stopping() bool {
+	select {
+	case <-c.quit:
+		return true
+	default:
+		return false
+	}
+}
+
+// Step does one step of cleaning: it recycles segments that hold nothing, or else finds newly empty ones, or else moves the
+// live data out of the segment that is most worth it, or else shrinks the file. It reports whether it did anything. calm
+// says that a small store need not keep spare segments.
+func (c *Cleaner) Step(calm bool) (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer c.c.Pages.Settle()
+	if err := c.recycler.Err(); err != nil {
+		return false, err
+	}
+	if c.c.Linear {
+		return c.reap() > 0, nil
+	}
+	if err := c.flushEarly(); err != nil {
+		return false, err
+	}
+	n, err := c.recycler.Recycle(c.c.Store.Log.StableLSN(), c.ready())
+	if err != nil {
+		return false, err
+	}
+	n += c.reap()
+	if c.drain() > 0 || n > 0 {
+		return true, nil
+	}
+	diskFull := c.c.Store.Space.DiskFull()
+	victim, ok := c.victim(calm, diskFull)
+	if !ok {
+		return c.c.Store.Shrink()
+	}
+	return c.cleanVictim(victim, diskFull)
+}
+
+func (c *Cleaner) reap() int {
+	return c.c.Blobs.Reap(c.c.Store.Log.StableEnd(), c.c.Readers.Oldest())
+}
+
+// flushEarly makes the data that replaced the contents of Draining segments durable when the file cannot grow: the writers
+// that would otherwise do so may be waiting for room.
+func (c *Cleaner) flushEarly() error {
+	lsn, ok := c.recycler.Newest()
+	if !ok || !c.c.Store.Space.DiskFull() {
+		return nil
+	}
+	return c.c.Store.Log.MakeDurable(lsn - 1)
+}
+
+// ready returns the condition for recycling a segment (C1).
+func (c *Cleaner) ready() func(logstore.Drained) bool {
+	size := format.LSN(c.c.Store.SegmentSize())
+	stable, oldest := c.c.Store.Log.StableEnd(), c.c.Readers.Oldest()
+	return func(d logstore.Drained) bool {
+		// The first block of the next segment is stable too, so that a scan finds where the log goes on.
+		return stable >= d.LSN && stable > d.Base+size+format.SegmentHeaderSize && d.Epoch <= oldest
+	}
+}
+
+// drain finds the segments in which nothing is live any more, and returns how many. The data that replaced their contents was
+// reserved before the end of the log noted here, and readers that may still look at them entered before the epoch noted here.
+func (c *Cleaner) drain() int {
+	var found []logstore.Drained
+	c.c.Store.Space.Inactive(func(v segments.Candidate) {
+		if v.Live == 0 && c.c.Store.Space.Drain(v.ID) {
+			delete(c.stuck, v.ID)
+			delete(c.costly, v.ID)
+			found = append(found, logstore.Drained{ID: v.ID, Base: v.Base})
+		}
+	})
+	if len(found) == 0 {
+		return 0
+	}
+	lsn, epoch := c.c.Store.Log.Tail(), c.c.Readers.Retire()
+	for i := range found {
+		found[i].LSN, found[i].Epoch = lsn, epoch
+	}
+	c.recycler.Add(found...)
+	return len(found)
+}
+
+// cleanVictim cleans a segment, and remembers it if that was in vain. diskFull is whether the file could grow when the victim
+// was chosen.
+func (c *Cleaner) cleanVictim(v segments.Candidate, diskFull bool) (bool, error) {
+	err := c.empty(v, diskFull)
+	if err != nil && logstore.IsNoSpace(err) { // it may work later
+		return false, err
+	}
+	if err == nil && !diskFull && c.c.Store.Space.DiskFull() {
+		return true, nil // it was left alone, and may be chosen again
+	}
+	if live := c.c.Store.Space.Segment(v.ID).Live(); err != nil || live == v.Live {
+		c.stuck[v.ID] = live
+		return false, err
+	}
+	c.cleaned.Add(1)
+	return true, nil
+}
+
+// errStopping reports that Stop broke off a step.
+var errStopping = errors.New("cleaning was stopped")
+
+// asClosed turns errStopping into the log's error of a closed store.
+func asClosed(err error) error {
+	if errors.Is(err, errStopping) {
+		return iobuf.ErrClosed
+	}
+	return err
+}

@@ -1,0 +1,31 @@
+package clean
+
+import "time"
+
+// spareSegments is how many segments beside the io buffers may be in use without live data before writers wait.
+const spareSegments = 8
+
+// behind decides whether writers wait for the cleaner: there is more garbage than there should ever be, and the cleaner could
+// clean it. Nobody waits for segments that Txs or batches hold back.
+func (c *Cleaner) behind() bool {
+	used, live := c.c.Store.Space.Usage()
+	size := int64(c.c.Store.SegmentSize())
+	u := usage{used, live, int64(c.c.IOBuffers+spareSegments+c.recycler.Waiting()) * size, size}
+	return u.above(behindSlack, fewSegments+2) && !c.spent.Load()
+}
+
+// Pace delays a writer, for some milliseconds at most, while the cleaner is behind.
+func (c *Cleaner) Pace() {
+	if c.late.Load() {
+		c.nap()
+	}
+}
+
+func (c *Cleaner) nap() {
+	const length, times = 500 * time.Microsecond, 8
+	for range times {
+		if time.Sleep(length); !c.late.Load() {
+			return
+		}
+	}
+}

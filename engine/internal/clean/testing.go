@@ -1,0 +1,58 @@
+package clean
+
+import (
+	"pagecache/segments"
+)
+
+// The methods below are for tests of the engine. No other code calls them.
+
+// Pause waits for the step under way and lets none begin until resume is called.
+func (c *Cleaner) Pause() (resume func()) {
+	c.mu.Lock()
+	return c.mu.Unlock
+}
+
+// ByHand ends the loop. From now on only Step cleans.
+func (c *Cleaner) ByHand() {
+	close(c.quit)
+	<-c.done
+	c.quit = make(chan struct{})
+}
+
+// Restart starts a cleaner anew, with the loop, that was started without it.
+func (c *Cleaner) Restart(eager bool) {
+	c.done, c.c.Eager = make(chan struct{}), eager
+	c.Start(c.c, true)
+}
+
+// Behind reports whether writers would wait for the cleaner now.
+func (c *Cleaner) Behind() bool { return c.behind() }
+
+// BudgetSpent reports whether nothing more may be moved before more is written.
+func (c *Cleaner) BudgetSpent() bool { return c.spent.Load() }
+
+// Stopping reports whether Stop was called.
+func (c *Cleaner) Stopping() bool { return c.stopping() }
+
+// CostOf returns how many bytes must be written to empty a segment. The cleaner is paused.
+func (c *Cleaner) CostOf(v segments.Candidate, limit int64) int64 { return c.cost(v, limit) }
+
+// Empty moves every page that has a message in the segment. The cleaner is paused.
+func (c *Cleaner) Empty(v segments.Candidate, diskFull bool) error { return c.empty(v, diskFull) }
+
+// TryClean cleans a segment as a step does. The cleaner is paused.
+func (c *Cleaner) TryClean(v segments.Candidate, diskFull bool) (bool, error) {
+	return c.cleanVictim(v, diskFull)
+}
+
+// IsStuck reports whether the segment could not be cleaned. The cleaner is paused.
+func (c *Cleaner) IsStuck(v segments.Candidate) bool { return c.stuck.has(v) }
+
+// PagesRead reads a segment and lists its pages. The cleaner is paused.
+func (c *Cleaner) PagesRead(v segments.Candidate) (segments.PageList, error) { return c.readPages(v) }
+
+// HasBuffer reports whether a segment was read. The cleaner is paused.
+func (c *Cleaner) HasBuffer() bool { return len(c.buf) > 0 }
+
+// FewSegments is how many segments more than it needs a small store may use.
+const FewSegments = fewSegments

@@ -1,0 +1,145 @@
+package compress
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+)
+
+func random(n int, seed uint64) []byte {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(rng.Uint32())
+	}
+	return b
+}
+
+func newCompressor(t testing.TB, level int) *Compressor {
+	t.Helper()
+	c, err := New(level)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// Every value comes back as it was, at every level, and Pack keeps the bytes that dst already had.
+func TestPackThenUnpack(t *testing.T) {
+	text := []byte(strings.Repeat("all work and no play ", 500))
+	for _, level := range []int{1, 3, 9, 22} {
+		c := newCompressor(t, level)
+		for _, v := range [][]byte{nil, {7}, make([]byte, MinLen), text, random(100_000, 1), make([]byte, 3<<20)} {
+			packed := c.Pack([]byte("prefix"), v)
+			body, ok := bytes.CutPrefix(packed, []byte("prefix"))
+			if !ok {
+				t.Fatalf("level %d: Pack overwrote its destination: %q", level, packed[:6])
+			}
+			got, err := Unpack(body, len(v))
+			if err != nil || !bytes.Equal(got, v) {
+				t.Errorf("level %d: %d bytes came back as %d: %v", level, len(v), len(got), err)
+			}
+		}
+		if n := len(c.Pack(nil, text)); n > len(text)/10 {
+			t.Errorf("level %d: %d bytes of repeated text take %d", level, len(text), n)
+		}
+	}
+}
+
+// The limit is inclusive. A length that does not match the frame, and a body that is cut short, are errors. Proves
+// rule 12.
+func TestUnpackRefusesBadBodies(t *testing.T) {
+	c := newCompressor(t, 3)
+	bomb := c.Pack(nil, make([]byte, 1<<20))
+	if b, err := Unpack(bomb, 1<<20); err != nil || len(b) != 1<<20 {
+		t.Error(len(b), err)
+	}
+	if _, err := Unpack(bomb, 1<<20-1); err == nil {
+		t.Error("a value that is longer than the limit was unpacked")
+	}
+	for _, claimed := range []uint32{0, 1, 1<<20 - 1, 1<<20 + 1, 1 << 31} {
+		b := bytes.Clone(bomb)
+		binary.LittleEndian.PutUint32(b, claimed)
+		if _, err := Unpack(b, 2<<20); err == nil {
+			t.Errorf("a value of %d bytes was unpacked from a body that claims %d", 1<<20, claimed)
+		}
+	}
+	for n := range len(bomb) {
+		if _, err := Unpack(bomb[:n], 1<<20); err == nil {
+			t.Errorf("a value was unpacked from %d of %d bytes", n, len(bomb))
+		}
+	}
+	if _, err := Unpack(append(bytes.Clone(bomb), 1, 2, 3), 1<<20); err == nil {
+		t.Error("a value was unpacked from a body with more bytes after its frame")
+	}
+}
+
+// allocated returns how many bytes f allocates, give or take what other goroutines do.
+func allocated(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// Neither the length field nor the frame can make Unpack allocate more than its limit. Proves rule 12.
+func TestUnpackAllocatesWithinLimit(t *testing.T) {
+	const limit, slack = 64 << 10, 2 << 20
+	c := newCompressor(t, 3)
+	long := c.Pack(nil, make([]byte, 64<<20)) // a frame of a few KiB that holds 64 MiB
+	if _, err := Unpack(c.Pack(nil, make([]byte, limit)), limit); err != nil {
+		t.Fatal(err) // the decoder has its own memory now
+	}
+	for _, claimed := range []uint32{0, 1, limit, limit + 1, 64 << 20, 1<<32 - 1} {
+		b := bytes.Clone(long)
+		binary.LittleEndian.PutUint32(b, claimed)
+		n := allocated(func() {
+			if _, err := Unpack(b, limit); err == nil {
+				t.Errorf("a frame of 64 MiB that claims %d bytes was unpacked", claimed)
+			}
+		})
+		if n > limit+slack {
+			t.Errorf("a body that claims %d bytes made Unpack allocate %d, the limit is %d", claimed, n, limit)
+		}
+	}
+}
+
+// One Compressor and the shared decoder serve many goroutines at once.
+func TestConcurrentUse(t *testing.T) {
+	c := newCompressor(t, 1)
+	var wg sync.WaitGroup
+	for g := range uint64(4) {
+		wg.Go(func() {
+			for i := range uint64(100) {
+				v := bytes.Repeat(random(50, g*1000+i), int(i)+1)
+				if got, err := Unpack(c.Pack(nil, v), len(v)); err != nil || !bytes.Equal(got, v) {
+					t.Errorf("goroutine %d: value %d came back as %d bytes: %v", g, i, len(got), err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Any body unpacks to a value within the limit that has the length the body claims, or is refused. Proves rule 12.
+func FuzzUnpack(f *testing.F) {
+	c := newCompressor(f, 3)
+	f.Add(c.Pack(nil, []byte("hello hello hello hello")))
+	f.Add(c.Pack(nil, make([]byte, 1<<20)))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, body []byte) {
+		const limit = 1 << 16
+		b, err := Unpack(body, limit)
+		if err != nil {
+			return
+		}
+		if cap(b) > limit || len(b) != int(binary.LittleEndian.Uint32(body)) {
+			t.Errorf("%d bytes in memory of %d", len(b), cap(b))
+		}
+	})
+}

@@ -1,0 +1,92 @@
+package iobuf
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"testing"
+
+	"pagecache/segments"
+	"pagecache/segments/format"
+)
+
+// Lack of space fails reservations and nothing else, and only while it lasts. Proves rule 9.
+func TestNoSpaceFailsReservationsOnly(t *testing.T) {
+	r := newRig(t, setup{slots: 3, seed: 1})
+	var last format.LSN
+	var err error
+	n := 0
+	for ; ; n++ {
+		var lsn format.LSN
+		if lsn, err = r.put(format.KindAppend, 1, body(1000, uint64(n))); err != nil {
+			break
+		}
+		last = lsn
+	}
+	if !errors.Is(err, syscall.ENOSPC) || n < 40 {
+		t.Fatalf("after %d messages: %v", n, err)
+	}
+	if err := r.MakeStable(last); err != nil {
+		t.Fatalf("written messages cannot be made stable: %v", err)
+	}
+	for range 100 {
+		if _, err := r.put(format.KindAppend, 1, nil); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("there is still no space, but the error is %v", err)
+		}
+	}
+	r.space.mu.Lock()
+	r.space.limit = 5
+	r.space.mu.Unlock()
+	lsn, err := r.put(format.KindAppend, 1, body(1000, 9))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.MakeStable(lsn); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.messages(r.StableEnd())
+}
+
+// The answer of Room counts for one segment. If the buffer is opened for the next segment, also in a reserved slot,
+// before the writer that asked uses it, the writer asks again for its second message. Proves rule 9.
+func TestRoomIsForOneSegment(t *testing.T) { testRoomIsForOneSegment(t) }
+
+func testRoomIsForOneSegment(t *testing.T) {
+	r := newRig(t, setup{slots: 16, seed: 1})
+	r.space.least = segments.UrgencyCleaning
+	asked := 0
+	r.space.room = func(segments.Urgency) error {
+		if asked++; asked > 1 {
+			return fmt.Errorf("%w: %w", segments.ErrNoRoom, syscall.ENOSPC)
+		}
+		for b, base := r.active.Load(), r.active.Load().base.Load(); r.active.Load() != b || b.base.Load() == base; {
+			res, err := r.ReserveUrgent(format.KindAppend, 1, 1000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lsn := res.LSN()
+			res.Complete()
+			if err := r.MakeStable(lsn); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return nil
+	}
+	urgent, err := r.ReserveUrgent(format.KindAppend, 1, 10) // there is an active buffer
+	if err != nil {
+		t.Fatal(err)
+	}
+	urgent.Complete()
+	if _, err := r.put(format.KindAppend, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.put(format.KindAppend, 1, nil); !errors.Is(err, segments.ErrNoRoom) {
+		t.Errorf("a second ordinary message in a reserved slot: %v", err)
+	}
+	if _, err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,171 @@
+package logstore
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"pagecache/internal/vfs"
+	"pagecache/mmapread"
+	"pagecache/recovery"
+	"pagecache/segments"
+	"pagecache/segments/format"
+)
+
+// errPointer reports that a message is not as long as the pointer to it says.
+var errPointer = errors.New("message does not fit the pointer to it")
+
+// Message is a message that was read and verified.
+type Message struct {
+	Kind format.Kind
+	Page format.PageID
+	Body []byte
+	View bool // Body lies in the mapped file; else it is a copy
+}
+
+// Read returns the message at ptr: a view of the mapped file, or a copy from the io buffers while its segment is there.
+// A corrupt message is a *recovery.CorruptError; so is one in a part of the file that cannot be read.
+func (s *Store) Read(lsn format.LSN, ptr format.DiskPtr) (Message, error) {
+	size := int64(s.Super.SegmentSize)
+	if lsn.IsZero() || lsn%format.Align != 0 || ptr.Off < 0 || int64(ptr.Off)%size != int64(lsn)%size ||
+		ptr.Len < format.HeaderSize || int64(ptr.Off)%size+int64(ptr.Len) > size || int64(ptr.Off)/size >= segments.MaxSlots {
+		return Message{}, fmt.Errorf("read LSN %d at %v: invalid location", lsn, ptr)
+	}
+	seg := s.Space.At(ptr.Off)
+	if base := seg.Base(); base != lsn-format.LSN(int64(lsn)%size) {
+		return Message{}, fmt.Errorf("read LSN %d at %v: segment was recycled (base LSN %d)", lsn, ptr, base)
+	}
+	if seg.State() == segments.StateActive {
+		buf := make([]byte, ptr.Len)
+		if s.readBuffered(buf, lsn) {
+			h, body, err := format.DecodeMessage(buf, lsn, seg.Seed())
+			return Message{Kind: h.Kind, Page: h.Page, Body: body}, s.CorruptMessage(lsn, ptr, err)
+		}
+	}
+	h, body, err := readMapped(s.View, ptr, lsn, seg.Seed())
+	m := Message{Kind: h.Kind, Page: h.Page, Body: body, View: len(body) > 0 && s.View.Holds(body)}
+	return m, s.CorruptMessage(lsn, ptr, err)
+}
+
+// readMapped reads and verifies a message through the map. The body aliases the map. Errors wrap those of
+// format.DecodeMessage, errPointer, vfs.ErrFault, or the error of View. It allocates only if it fails.
+func readMapped(v vfs.Map, ptr format.DiskPtr, lsn format.LSN, seed format.Seed) (h format.Header, body []byte, err error) {
+	b, err := v.View(int64(ptr.Off), int(ptr.Len))
+	if err != nil {
+		return h, nil, err
+	}
+	err = mmapread.Guard(func() (err error) {
+		touch(b)
+		h, body, err = format.DecodeMessage(b, lsn, seed)
+		return err
+	})
+	if err == nil && h.Len != int(ptr.Len) {
+		err = fmt.Errorf("%w: it is %d bytes long", errPointer, h.Len)
+	}
+	if err != nil {
+		return h, nil, err
+	}
+	return h, body, nil
+}
+
+// touch makes the processor fetch all cache lines of a message at once. Decoding and summing would fetch one after
+// another, which takes half as long again for 1 KiB of memory that is in no cache.
+//
+//go:noinline
+func touch(b []byte) (sum byte) {
+	const line, most = 64, 8 << 10
+	for i := 0; i < min(len(b), most); i += line {
+		sum += b[i]
+	}
+	return sum
+}
+
+// readBuffered copies a whole message from the io buffers. The page table shows an entry some instructions before its
+// message is committed; a reader that finds the entry by then waits for the writer. The places of a standalone log are
+// not shown to anybody before they are committed, but its callers may pass any place.
+func (s *Store) readBuffered(buf []byte, lsn format.LSN) bool {
+	const patience = 5 * time.Second // for a place that nobody writes to
+	var start time.Time
+	for turn := 0; s.Log.Read(buf, lsn); turn++ {
+		if s.Super.Log || [4]byte(buf) != [4]byte{} { // the word of a committed message is not zero
+			return true
+		}
+		if turn == 0 {
+			start = time.Now()
+		} else if time.Since(start) > patience {
+			return true
+		}
+		if runtime.Gosched(); turn > 100 {
+			time.Sleep(20 * time.Microsecond)
+		}
+	}
+	return false
+}
+
+// ReadHeader reads the header of the message that begins at lsn and off and checks its bounds, but not its checksum.
+func (s *Store) ReadHeader(lsn format.LSN, off format.Offset) (format.Header, error) {
+	size := int64(s.Super.SegmentSize)
+	room := int(size - int64(off)%size)
+	var buf [format.HeaderSize]byte
+	if s.Space.At(off).State() == segments.StateActive && s.Log.Read(buf[:], lsn) {
+		return format.DecodeHeader(buf[:], room, lsn)
+	}
+	var h format.Header
+	err := mmapread.Guard(func() error {
+		b, err := s.View.View(int64(off), format.HeaderSize)
+		if err == nil {
+			h, err = format.DecodeHeader(b, room, lsn)
+		}
+		return err
+	})
+	return h, s.CorruptMessage(lsn, format.DiskPtr{Off: off, Len: format.HeaderSize}, err)
+}
+
+// Next reads the message at lsn, which must be a message boundary or the beginning of a segment. It returns the
+// message's LSN and place, and the boundary after it. For a pad, and where a segment has no room for a message, the
+// message is zero.
+func (s *Store) Next(lsn format.LSN) (m Message, at format.LSN, ptr format.DiskPtr, next format.LSN, err error) {
+	size := format.LSN(s.Super.SegmentSize)
+	if lsn%size == 0 {
+		lsn += format.SegmentHeaderSize
+	}
+	base := lsn - lsn%size
+	if size-lsn%size < format.HeaderSize {
+		return m, lsn, ptr, base + size, nil
+	}
+	slot, found := s.Space.Find(base)
+	if !found {
+		return m, lsn, ptr, lsn, s.CorruptLog(recovery.Place{}.WithLSN(lsn), "no segment holds this LSN")
+	}
+	ptr.Off = slot.Offset(int(size)) + format.Offset(lsn-base)
+	h, err := s.ReadHeader(lsn, ptr.Off)
+	if err != nil {
+		return m, lsn, ptr, lsn, err
+	}
+	if ptr.Len = uint32(h.Len); h.Kind != format.KindPad {
+		m, err = s.Read(lsn, ptr)
+	}
+	return m, lsn, ptr, lsn + format.LSN(format.AlignUp(h.Len)), err
+}
+
+// ReadSegment reads a whole slot into buf, and so into the page cache.
+func (s *Store) ReadSegment(id format.SegmentID, buf []byte) error {
+	_, err := s.file.ReadAt(buf, int64(id.Offset(s.Super.SegmentSize)))
+	return err
+}
+
+// Blob returns the pointer to a blob that the message at lsn and ptr holds.
+func (s *Store) Blob(lsn format.LSN, ptr format.DiskPtr) (format.BlobPtr, error) {
+	m, err := s.Read(lsn, ptr)
+	if err != nil {
+		return format.BlobPtr{}, err
+	}
+	blob, err := format.DecodeBlobPtr(m.Body)
+	return blob, s.CorruptMessage(lsn, ptr, err)
+}
+
+// IsSealed reports whether the segment at off is read through the map.
+func (s *Store) IsSealed(off format.Offset) bool {
+	return s.Space.At(off).State() != segments.StateActive
+}

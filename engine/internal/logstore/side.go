@@ -1,0 +1,114 @@
+package logstore
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"pagecache/internal/vfs"
+	"pagecache/iouring"
+	"pagecache/segments/format"
+)
+
+// side is a device of its own for writes beside the log: it does not delay commits.
+type side struct {
+	mu    sync.Mutex
+	dev   vfs.Device // opened at the first use
+	zeros []byte     // always zero, except while a block of it is written
+}
+
+// sidePiece is the length in bytes of one write beside the log: short enough not to delay a commit for long. sideDepth is
+// the number of writes in flight.
+const sidePiece, sideDepth = 256 << 10, 16
+
+func allocBuffer(n int) ([]byte, error) { return iouring.AllocBuffer(n) }
+
+func freeBuffer(b []byte) { iouring.FreeBuffer(b) }
+
+// close releases the device. It reports whether a write may still be in flight.
+func (d *side) close() (inFlight bool) {
+	if d.dev == nil {
+		return false
+	}
+	if inFlight = errors.Is(d.dev.Close(), vfs.ErrInFlight); !inFlight {
+		freeBuffer(d.zeros)
+	}
+	return inFlight
+}
+
+// beside calls write with the side device and zeroed memory, one caller at a time.
+func (s *Store) beside(write func(dev vfs.Device, zeros []byte) error) error {
+	s.side.mu.Lock()
+	defer s.side.mu.Unlock()
+	if s.side.dev == nil {
+		o := s.c.Device
+		o.Depth = sideDepth
+		dev, _, err := s.file.OpenDevice(o)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrLater, err)
+		}
+		if s.side.zeros, err = allocBuffer(max(sidePiece, sideDepth*dev.Block())); err != nil {
+			return fmt.Errorf("%w: %w", ErrLater, errors.Join(err, dev.Close()))
+		}
+		s.side.dev = dev
+	}
+	return write(s.side.dev, s.side.zeros)
+}
+
+// errStopped reports that the store was closed while it zeroed a segment.
+var errStopped = errors.New("zeroing ahead was stopped")
+
+// zero durably writes zeros to a range of the log file. It stops with an error once quit is closed.
+func (s *Store) zero(off, n int64, quit <-chan struct{}) error {
+	for end := off + n; off < end; {
+		select {
+		case <-quit:
+			return errStopped
+		default:
+		}
+		err := s.beside(func(dev vfs.Device, zeros []byte) error {
+			b := zeros[:min(int64(len(zeros)), end-off)]
+			off += int64(len(b))
+			return writeTo(dev, b, off-int64(len(b)))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// markSlots durably writes the headers of slots that hold nothing, so that no later scan takes their contents for the log
+// (rule 4d). The rest of each header's block is written as it was: a write that is torn by sectors leaves the segment whole
+// or the slot free. buf has room for a block of dev for each slot, and is zero before and after.
+func (s *Store) markSlots(dev vfs.Device, buf []byte, slots []format.SegmentID, h format.SegmentHeader) error {
+	block := dev.Block()
+	buf = buf[:block*len(slots)]
+	inFlight := false
+	defer func() {
+		if !inFlight { // else zeros would be written; the device writes nothing more
+			clear(buf)
+		}
+	}()
+	h.SegmentSize, h.BlockSize, h.Generation = s.Super.SegmentSize, block, s.Super.Generation
+	writes := make([]vfs.Write, len(slots))
+	for i, slot := range slots {
+		b, off := buf[i*block:(i+1)*block], int64(slot.Offset(s.Super.SegmentSize))
+		if _, err := s.file.ReadAt(b, off); err != nil && err != io.EOF { // EOF: the slot was cut short
+			return fmt.Errorf("mark %v free: %w", slot, err)
+		}
+		// The bytes just read must not stay cached: they would hide those that are written next (rule 2).
+		if err := s.file.DropCache(off, int64(s.Super.SegmentSize)); err != nil {
+			return fmt.Errorf("mark %v free: %w", slot, err)
+		}
+		h.Slot = slot
+		h.Put(b)
+		writes[i] = vfs.Write{Off: off, Buf: b, Tag: uint64(i)}
+	}
+	if err := vfs.WriteAll(dev, writes); err != nil {
+		inFlight = errors.Is(err, vfs.ErrInFlight)
+		return fmt.Errorf("mark %v free: %w", slots, err)
+	}
+	return nil
+}

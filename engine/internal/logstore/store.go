@@ -1,0 +1,223 @@
+// Package logstore is a store without pages: a directory with its lock, the superblock, the log file with its segments,
+// and the log that is written to it. Page stores and standalone logs are built on it.
+//
+// The life of a Store:
+//
+//	Open ──▶ Recover ──▶ Start ──▶ (in use) ──▶ Close
+//	  │         │          │
+//	  └─────────┴──────────┴──────▶ Abandon, after an error
+//
+// Open locks the directory and reads the superblock. Recover reads the log. Neither writes anything to an existing store.
+// Start begins a new generation, writes the log's tail anew where that is needed, and starts the log. Close marks the
+// store as closed cleanly; Abandon releases everything and changes nothing more on the disk.
+//
+// Reading the code: directory.go, superblock.go, recover.go, start.go and tail.go are the way up; read.go reads messages;
+// side.go writes beside the log; recycle.go frees segments.
+package logstore
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"pagecache/engine/internal/iobuf"
+	"pagecache/internal/vfs"
+	"pagecache/segments"
+	"pagecache/segments/format"
+)
+
+// The names of a store's files in its directory.
+const (
+	LogName      = "log"
+	SuperName    = "superblock"
+	superTmpName = "superblock.tmp"
+)
+
+// DefaultSegmentSize is the segment size in bytes of a new store whose Config leaves it zero.
+const DefaultSegmentSize = 8 << 20
+
+// Errors of this package, found by errors.Is. Recycling and growing also return segments.ErrNoRoom.
+var (
+	// ErrLocked reports that another process, or another Store of this one, holds the directory's lock.
+	ErrLocked = errors.New("store is locked by another opening")
+	// ErrNoSpace reports that the disk, a quota or a file-size limit leaves no room.
+	ErrNoSpace = errors.New("no space left for the log")
+	// ErrFormat reports a store whose format version this code does not know.
+	ErrFormat = errors.New("format version is not supported")
+	// ErrKind reports a page store that was opened as a standalone log, or the reverse.
+	ErrKind = errors.New("store is of another kind")
+	// ErrLater reports that segments cannot be recycled now. Nothing was changed, and a later try may succeed.
+	ErrLater = errors.New("segments cannot be recycled now")
+)
+
+// Config describes a Store.
+type Config struct {
+	FS     vfs.FS
+	Device vfs.DeviceOptions // how the log is written
+	Logger *slog.Logger
+
+	Log         bool          // a standalone log, not a page store
+	SegmentSize int           // in bytes; 0: that of the store, or DefaultSegmentSize for a new one
+	IOBuffers   int           // segments in memory while they are filled and written
+	FlushEvery  time.Duration // 0: no flush in the background
+	IDInterval  uint64        // ids between durable notes of them
+	Cleaned     bool          // segments will be cleaned and recycled
+	Temporary   bool          // remove the store when it is released
+	ReadOnly    bool          // write nothing
+	Foreground  bool          // no background growth, so that a simulated disk sees one order of operations
+
+	// OnSegment is called after each new segment. It must not block.
+	OnSegment func()
+}
+
+// An Attachment is something that lies beside the log, such as blobs or snapshots, and lives as long as the Store.
+type Attachment interface {
+	// Remove deletes its files. A temporary store calls it before it deletes its own.
+	Remove()
+	// Close releases files and maps. It is not called while a caller may still look at mapped memory.
+	Close()
+}
+
+// Store is an open directory with a log. Its exported fields are set by Open and Start and do not change until Close. The
+// methods are safe for concurrent use from Start on; the steps before it belong to one goroutine.
+type Store struct {
+	Dir    string
+	FS     vfs.FS
+	Found  bool              // the store existed before this opening
+	Super  format.Superblock // as written last
+	Log    *iobuf.Log
+	Space  *segments.Space
+	View   vfs.Map    // of the log file
+	Reader vfs.Reader // reads cold blocks for the maps of all files
+
+	c        Config
+	file     vfs.File
+	dev      vfs.Device
+	report   vfs.DeviceReport
+	bufs     [][]byte // io buffers
+	side     side
+	attached []Attachment
+	madeDir  bool // this opening made the directory, which matters to Temporary
+	ours     bool // the files are this opening's to remove if Temporary: the store is new, or was opened
+}
+
+// Open opens the directory and its log file, locks it, and reads the superblock, or prepares a new store. It waits up to
+// two seconds for the lock. Errors: ErrLocked, ErrFormat, ErrKind, recovery.ErrCorrupt, and those of the operating system.
+// After an error nothing stays open.
+func Open(dir string, c Config) (*Store, error) {
+	s := &Store{FS: c.FS, c: c}
+	s.Reader = s.FS.OpenReader(c.Device.Ring)
+	var err error
+	if s.Dir, err = s.directory(dir); err != nil {
+		return nil, err
+	}
+	if err = s.openFile(); err == nil {
+		err = s.readSuper()
+	}
+	if err != nil {
+		s.finish(Ending{})
+		return nil, err
+	}
+	return s, nil
+}
+
+// SegmentSize returns the length of a segment in bytes.
+func (s *Store) SegmentSize() int { return s.Super.SegmentSize }
+
+// Block returns the smallest unit of writing in bytes.
+func (s *Store) Block() int { return s.dev.Block() }
+
+// Report describes the device that writes the log. It is zero if the store is read only.
+func (s *Store) Report() vfs.DeviceReport { return s.report }
+
+// LogFile returns the path of the log file, for messages.
+func (s *Store) LogFile() string { return filepath.Join(s.Dir, LogName) }
+
+// Attach ties a to the life of the store: Close and Abandon remove and close it at the right moment.
+func (s *Store) Attach(a Attachment) { s.attached = append(s.attached, a) }
+
+// Ending describes how a store is closed.
+type Ending struct {
+	End      format.LSN    // where the log ends
+	NextID   uint64        // the next id that GenerateID would hand out
+	NextPage format.PageID // the lowest page id that was never handed out
+	// KeepMapped leaves memory maps and io buffers in place until the process ends, because a Tx still looks at them.
+	KeepMapped bool
+	// Busy says that something still works on the file. Everything stays open, and so locked, until the process ends.
+	Busy bool
+}
+
+// Close marks the store as closed cleanly if failed, the error of closing so far, is nil, and releases everything. It
+// returns failed joined with its own errors.
+func (s *Store) Close(e Ending, failed error) error {
+	s.ours = true
+	err := failed
+	if !s.Space.Close(iobuf.CloseTimeout) {
+		e.Busy = true
+		err = errors.Join(err, fmt.Errorf("background file growth did not finish within %v", iobuf.CloseTimeout))
+	}
+	if err == nil && !s.c.Temporary && !s.c.ReadOnly {
+		sb := s.Super
+		sb.Clean, sb.End, sb.NextID, sb.NextPage = true, e.End, e.NextID, e.NextPage
+		err = s.writeSuper(sb)
+	}
+	s.finish(e)
+	return err
+}
+
+// Abandon releases a store whose opening failed. It stops the log if that was started.
+func (s *Store) Abandon() {
+	busy := false
+	if s.Log != nil {
+		_, _ = s.Log.Close()
+		busy = !s.Space.Close(iobuf.CloseTimeout)
+	}
+	s.finish(Ending{Busy: busy})
+}
+
+// finish removes a temporary store and then releases everything that nothing uses any more.
+func (s *Store) finish(e Ending) {
+	if s.c.Temporary && s.ours {
+		for _, a := range s.attached {
+			a.Remove()
+		}
+		for _, n := range []string{superTmpName, SuperName, LogName} {
+			_ = s.FS.Remove(filepath.Join(s.Dir, n))
+		}
+	}
+	if s.c.Temporary && s.madeDir {
+		_ = s.FS.Remove(s.Dir) // it fails, rightly, if somebody put something there
+	}
+	// What the kernel may still be writing stays open, and so locked, until the process ends: a late write must not reach
+	// the file of another opening.
+	if e.Busy || s.Log != nil && !s.Log.Drained() {
+		return
+	}
+	if inFlight := s.side.close(); inFlight || s.dev != nil && errors.Is(s.dev.Close(), vfs.ErrInFlight) {
+		return
+	}
+	s.release(e.KeepMapped)
+}
+
+// release closes what is open, the locked file last.
+func (s *Store) release(keepMapped bool) {
+	if !keepMapped {
+		for _, b := range s.bufs {
+			freeBuffer(b)
+		}
+		if s.View != nil {
+			_ = s.View.Close()
+		}
+		for _, a := range s.attached {
+			a.Close()
+		}
+	}
+	if s.Reader != nil {
+		_ = s.Reader.Close() // what the kernel still reads would hold the lock
+	}
+	if s.file != nil {
+		_ = s.file.Close()
+	}
+}

@@ -1,0 +1,30 @@
+package logstore
+
+import (
+	"pagecache/internal/vfs"
+	"pagecache/segments/format"
+)
+
+// The declarations below are for tests of the engine. No other code uses them.
+
+// File returns the log file.
+func (s *Store) File() vfs.File { return s.file }
+
+// Reserved returns how many slots are kept for making room, and for how many slots of the file one more is kept.
+func (s *Store) Reserved() (n, per int) { return s.reserved() }
+
+// Beside calls write with the side device.
+func (s *Store) Beside(write func(dev vfs.Device, zeros []byte) error) error { return s.beside(write) }
+
+// MarkSlots durably writes the headers of slots that hold nothing.
+func (s *Store) MarkSlots(dev vfs.Device, buf []byte, slots []format.SegmentID, h format.SegmentHeader) error {
+	return s.markSlots(dev, buf, slots, h)
+}
+
+// SideDepth is the number of writes in flight beside the log; BulkSegment the segment size from which on segments are read past
+// the page cache; LockPatience how long an opening waits for the lock.
+const (
+	SideDepth    = sideDepth
+	BulkSegment  = bulkSegment
+	LockPatience = lockPatience
+)

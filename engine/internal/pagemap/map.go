@@ -1,0 +1,152 @@
+// Package pagemap is the state of a store's pages, without their values: which pages there are, and which messages of the log
+// each consists of. It holds the page table, the free page ids and the space accounts, rebuilds them when a store is opened,
+// and describes them to snapshots. The engine adds the values.
+//
+// Reading the code: map.go finds a page; install.go changes one; rebuild.go is recovery; snapshot.go and accounts.go describe
+// the state to snapshots and to Check.
+package pagemap
+
+import (
+	"fmt"
+	"slices"
+
+	"pagecache/engine/internal/blob"
+	"pagecache/engine/internal/epoch"
+	"pagecache/engine/internal/logstore"
+	"pagecache/engine/internal/pageids"
+	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/pagetable"
+	"pagecache/engine/internal/snapshot"
+	"pagecache/recovery"
+	"pagecache/segments/format"
+)
+
+type (
+	// Head is the newest entry of a page.
+	Head = pagestack.Head
+	// Slot is the place in the table that holds a page's head.
+	Slot = pagetable.Slot[Head]
+)
+
+// Map is the state of the pages of one store. It is used by value inside a larger struct and not copied. Safe for concurrent
+// use once Rebuild has returned.
+type Map struct {
+	Table pagetable.Table[Head]
+	IDs   pageids.Allocator
+
+	store   *logstore.Store
+	blobs   *blob.Store
+	base    *recovery.Snapshot // the snapshot that the store was opened from; nil: none
+	readers *epoch.Domain      // of the Txs
+	writer  epoch.Slot         // pins what the snapshot being written refers to
+	// rebuilding is set until Rebuild returns. References in the table are in the order of the log meanwhile.
+	rebuilding bool
+}
+
+// Init sets the parts that the map works with.
+func (m *Map) Init(s *logstore.Store, b *blob.Store, snaps *snapshot.Store, readers *epoch.Domain) {
+	m.store, m.blobs, m.base, m.readers = s, b, snaps.Base, readers
+	readers.Register(&m.writer)
+}
+
+// Find returns the page's slot and its head. If the page was not touched since the opening, Find takes it in from the snapshot
+// (snapshot, N1). Slot and head are nil if there never was such a page; the head alone is nil if the page's id was handed out
+// and nothing was written.
+func (m *Map) Find(pid format.PageID) (*Slot, *Head, error) {
+	s := m.Table.Get(pid)
+	if s != nil {
+		if h := s.Load(); h != nil {
+			return s, h, nil
+		}
+	}
+	if m.base == nil || pid >= m.base.NextPage {
+		return s, nil, nil
+	}
+	p, err := m.base.Page(pid)
+	if err != nil || p.Kind == format.SnapshotKindNone {
+		return s, nil, err
+	}
+	h, err := m.takeIn(pid, p)
+	if err != nil {
+		return s, nil, err
+	}
+	s = m.Table.Make(pid)
+	s.CompareAndSwap(nil, h)
+	return s, s.Load(), nil
+}
+
+// takeIn makes the entry of a page from its record in the snapshot.
+func (m *Map) takeIn(pid format.PageID, p recovery.Page) (*Head, error) {
+	if err := snapshot.CheckKind(pid, p.Kind); err != nil {
+		return nil, m.base.CorruptPage(pid, err)
+	}
+	refs := make([]pagestack.Ref, len(p.Refs))
+	for i, r := range p.Refs {
+		refs[i] = pagestack.Ref{LSN: r.LSN, Ptr: m.locate(r)}
+	}
+	missing := slices.ContainsFunc(refs, func(r pagestack.Ref) bool { return r.Ptr.IsZero() })
+	if missing && !m.rebuilding { // while the log is applied, the log has a newer version of the page
+		return nil, m.missingSegment(pid, p.LSN)
+	}
+	switch p.Kind {
+	case format.SnapshotKindFree:
+		return pagestack.NewFree(0, p.LSN, refs[0].Ptr), nil
+	case format.SnapshotKindMeta, format.SnapshotKindCounter:
+		if missing {
+			return nil, nil
+		}
+		msg, err := m.store.Read(p.LSN, refs[0].Ptr)
+		if err != nil {
+			return nil, err
+		}
+		return m.reserved(recovery.Message{Kind: msg.Kind, LSN: p.LSN, Page: pid, Ptr: refs[0].Ptr, Body: msg.Body})
+	}
+	if m.rebuilding {
+		newest := refs[0]
+		slices.Reverse(refs) // the order of the log, until the page is rebuilt
+		return pagestack.NewListed(0, newest, refs), nil
+	}
+	return pagestack.NewOnDisk(0, refs), nil
+}
+
+// locate returns where a message lies now that a snapshot refers to: its segment may have moved since. Zero means that the
+// segment was recycled, which happens only if the page was written anew.
+func (m *Map) locate(r recovery.Ref) format.DiskPtr {
+	size := format.LSN(m.store.SegmentSize())
+	id, ok := m.store.Space.Find(r.LSN - r.LSN%size)
+	if !ok {
+		return format.DiskPtr{}
+	}
+	return format.DiskPtr{Off: id.Offset(int(size)) + format.Offset(r.LSN%size), Len: r.Len, Blob: r.Blob}
+}
+
+func (m *Map) missingSegment(pid format.PageID, lsn format.LSN) error {
+	return m.store.CorruptLog(recovery.Place{}.WithLSN(lsn).WithPage(pid), "a segment with a part of the page is missing")
+}
+
+// reserved makes the entry of page 0 or 1 from its message.
+func (m *Map) reserved(msg recovery.Message) (*Head, error) {
+	ext := new(pagestack.Ext)
+	var err error
+	kind := pagestack.KindMeta
+	switch {
+	case msg.Kind == format.KindMeta && msg.Page == format.MetaPage:
+		ext.Meta, err = format.DecodeMeta(msg.Body)
+	case msg.Kind == format.KindCounter && msg.Page == format.CounterPage:
+		kind = pagestack.KindCounter
+		ext.Counter, err = format.DecodeCounter(msg.Body)
+	default:
+		err = fmt.Errorf("%v message for page %d", msg.Kind, msg.Page)
+	}
+	if err != nil {
+		return nil, m.store.Misplaced(msg, err.Error())
+	}
+	return NewReserved(kind, 0, ext, pagestack.Ref{LSN: msg.LSN, Ptr: msg.Ptr}), nil
+}
+
+// NewReserved returns the entry of page 0 (KindMeta) or 1 (KindCounter) with the contents ext, for the message msg, unpublished.
+func NewReserved(k pagestack.Kind, ts uint64, ext *pagestack.Ext, msg pagestack.Ref) *Head {
+	e := pagestack.New[struct{}](k, ts, 1, msg.LSN, msg.Ptr)
+	e.Ext = ext
+	return &e.Head
+}

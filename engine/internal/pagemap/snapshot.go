@@ -1,0 +1,108 @@
+package pagemap
+
+import (
+	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/snapshot"
+	"pagecache/recovery"
+	"pagecache/segments/format"
+)
+
+// source shows the map to one snapshot. It implements snapshot.Source.
+type source struct {
+	m      *Map
+	header format.SnapshotHeader
+	inUse  []format.LSN
+	blobs  map[format.PageID][]format.SnapshotBlob // those that the snapshot of the opening knows
+}
+
+// BeginSnapshot implements snapshot.Table.
+func (m *Map) BeginSnapshot(from format.LSN) snapshot.Source {
+	inUse, recycled := m.store.Space.Census(from)
+	s := &source{m: m, inUse: inUse, blobs: map[format.PageID][]format.SnapshotBlob{}}
+	s.header = format.SnapshotHeader{Store: m.store.Super.Store, From: from, Recycled: recycled,
+		NextPage: min(m.IDs.Next(), format.MaxPageID+1), SegmentSize: m.store.SegmentSize()}
+	if h := m.Table.Make(format.CounterPage).Load(); h != nil {
+		s.header.Counter = h.Ext().Counter
+	}
+	if m.base != nil {
+		for _, b := range m.base.Blobs {
+			s.blobs[b.Page] = append(s.blobs[b.Page], b)
+		}
+	}
+	return s
+}
+
+// Header implements snapshot.Source.
+func (s *source) Header() format.SnapshotHeader { return s.header }
+
+// InUse implements snapshot.Source.
+func (s *source) InUse() []format.LSN { return s.inUse }
+
+// Add implements snapshot.Source. It is inside the epoch meanwhile, so no message that a page refers to is recycled.
+func (s *source) Add(w *recovery.SnapshotWriter, pid, end format.PageID, over func() bool) (format.PageID, error) {
+	s.m.writer.TryEnter(s.m.readers)
+	defer s.m.writer.Leave()
+	for pid < end && !over() {
+		for stop := min(pid+snapshot.SlicePages, end); pid < stop; pid++ {
+			if err := s.add(w, pid); err != nil {
+				return pid, err
+			}
+		}
+	}
+	return pid, nil
+}
+
+// add adds a page: as it is in the table, or, if it was not touched since the opening, as it was then.
+func (s *source) add(w *recovery.SnapshotWriter, pid format.PageID) error {
+	var h *Head
+	if slot := s.m.Table.Get(pid); slot != nil {
+		h = slot.Load()
+	}
+	if h == nil {
+		return s.addUntouched(w, pid)
+	}
+	p := recovery.Page{Kind: format.SnapshotKindPage, LSN: h.LSN}
+	switch h.Kind() {
+	case pagestack.KindFree:
+		p.Kind = format.SnapshotKindFree
+	case pagestack.KindMeta:
+		p.Kind = format.SnapshotKindMeta
+	case pagestack.KindCounter:
+		p.Kind = format.SnapshotKindCounter
+	}
+	var blobs []format.BlobPtr
+	var err error
+	h.Refs(func(r pagestack.Ref) {
+		p.Refs = append(p.Refs, recovery.Ref{LSN: r.LSN, Len: r.Ptr.Len, Blob: r.Ptr.Blob})
+		if r.Ptr.Blob && err == nil {
+			var ptr format.BlobPtr
+			ptr, err = s.m.store.Blob(r.LSN, r.Ptr)
+			blobs = append(blobs, ptr)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	w.Add(p)
+	for _, b := range blobs {
+		w.AddBlob(b.ID, b.Len)
+	}
+	return nil
+}
+
+func (s *source) addUntouched(w *recovery.SnapshotWriter, pid format.PageID) error {
+	base := s.m.base
+	if base == nil || pid >= base.NextPage {
+		w.Add(recovery.Page{})
+		return nil
+	}
+	p, err := base.Page(pid)
+	if err != nil {
+		return err
+	}
+	w.Add(p)
+	for _, b := range s.blobs[pid] {
+		w.AddBlob(b.ID, b.Len)
+	}
+	return nil
+}

@@ -1,0 +1,83 @@
+// Package snapshot keeps the snapshots of a page store: the one that the store was opened from, whose pages are taken into
+// the page table when they are first touched, and those that the store writes.
+//
+//	N1  A page's slot in the table is empty only if the page was not touched since the opening; then the snapshot the store
+//	    was opened from says what the page is.
+//	N2  A snapshot gets its name once everything that it refers to is stable. Older ones are removed once the name is
+//	    durable (trap 6).
+//	N3  Writing a snapshot blocks no caller of the store. If a batch stays open, the snapshot is dropped.
+//
+// find.go finds and opens a snapshot; write.go writes one.
+package snapshot
+
+import (
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"pagecache/internal/vfs"
+	"pagecache/recovery"
+	"pagecache/segments/format"
+)
+
+// Config describes where snapshots lie and to which store they belong.
+type Config struct {
+	FS          vfs.FS
+	Dir         string
+	Store       format.StoreID
+	SegmentSize int
+	Reader      vfs.Reader
+	Logger      *slog.Logger
+	Clean       bool // the store was closed cleanly: the page cache can be trusted (rule 11)
+	Unchecked   bool // verify no snapshot as a whole; for tests
+}
+
+// Store is the snapshots of one open page store. Base is set by Find and does not change afterwards. The methods are safe for concurrent use,
+// except Find.
+type Store struct {
+	// Base is the snapshot that the store was opened from; nil if it was opened from the log alone.
+	Base *recovery.Snapshot
+
+	c    Config
+	file vfs.File // of Base
+	view vfs.Map
+
+	mu     sync.Mutex // held while a snapshot is written
+	number uint64     // of the newest snapshot
+	from   format.LSN // where the log begins that the newest snapshot does not cover; NoLSN if that is not known
+	at     int64      // how many messages the log had then
+
+	quit    chan struct{} // closed by Stop
+	stopped sync.Once
+	done    chan struct{} // closed when the background writer has ended
+	written atomic.Int64  // snapshots written in this opening
+
+	// Patience is how long a snapshot waits until everything that it refers to is stable, and how long the background writer
+	// waits after a failure. It may be changed before Run.
+	Patience time.Duration
+}
+
+// New returns the snapshots of a store. Nothing is read before Find.
+func New(c Config) *Store {
+	return &Store{c: c, from: format.NoLSN, quit: make(chan struct{}), done: make(chan struct{}), Patience: 5 * time.Second}
+}
+
+// Path returns the path of the snapshot with this number.
+func (s *Store) Path(number uint64) string {
+	return filepath.Join(s.c.Dir, format.SnapshotName(number))
+}
+
+// Written returns how many snapshots were written in this opening.
+func (s *Store) Written() int64 { return s.written.Load() }
+
+// Close releases the snapshot that the store was opened from.
+func (s *Store) Close() {
+	if s.Base != nil {
+		_, _ = s.view.Close(), s.file.Close()
+	}
+}
+
+// Remove deletes all snapshots, of a temporary store.
+func (s *Store) Remove() { _ = s.removeBelow(^uint64(0)) }

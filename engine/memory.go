@@ -1,0 +1,271 @@
+package engine
+
+import (
+	"math/bits"
+	"sync/atomic"
+	"unsafe"
+
+	"pagecache/engine/internal/logstore"
+	"pagecache/engine/internal/pagemap"
+	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/pagetable"
+	"pagecache/internal/invariants"
+	"pagecache/lru"
+)
+
+// memory counts the pages' bytes in memory and keeps them within the capacity.
+//
+//	M1  Every byte that becomes resident is counted by the goroutine that makes it so, when it does (trap 8): the winner of
+//	    the swap that installs or removes entries counts the difference.
+//	M2  Eviction is a swap like any other that does not change a page's state (rule 6): it keeps the places of the page's
+//	    messages and drops its values. It waits for nobody, and nobody waits for it.
+//	M3  A goroutine that exceeds the capacity by more than a little evicts as much itself (reclaim), and keeps nothing
+//	    resident if that does not suffice.
+type memory[P any] struct {
+	m      Materializer[P]
+	pages  *pagemap.Map
+	store  *logstore.Store
+	budget *lru.Budget
+	policy *lru.Policy
+	// mapped is the Ext of every Base entry whose value may be a view of the mapped file. viewsOnly says that such a value always
+	// is one (Bytes); for other types a part of it may be on the heap.
+	mapped    *pagestack.Ext
+	viewsOnly bool
+	// Many goroutines write the fields below and read those before and behind them.
+	_      [64]byte
+	counts counts
+	hand   atomic.Uint64 // of the clock
+	sweeps atomic.Uint64 // number of sweeps begun
+	_      [64]byte
+	// exhausted is the stable end of the log when a sweep found nothing evictable; −1 since a page was read. Until the log is
+	// stable further, there is next to nothing to evict. It is written by sweep and keep; a stale value costs a sweep, or
+	// saves one.
+	exhausted atomic.Int64
+}
+
+// counts are the page store's own counts. They lie apart, so that one goroutine's writes do not slow another's reads.
+type counts struct {
+	fetches        atomic.Int64
+	merges         atomic.Int64
+	consolidations atomic.Int64
+	hits           atomic.Int64 // counted in steps of lru.HitsLen
+	rewritten      atomic.Int64 // bytes of messages written by consolidations
+	misses         atomic.Int64
+	cold           atomic.Int64 // fetches that read from disk
+	evicted        atomic.Int64 // pages
+	reclaimed      atomic.Int64 // bytes evicted by foreground calls that exceeded the capacity
+}
+
+// The memory that an entry takes beside its value, for byte strings, and that a page in several messages takes for each.
+const (
+	entrySize = int64(unsafe.Sizeof(pagestack.Entry[[]byte]{}))
+	refSize   = int64(unsafe.Sizeof(pagestack.Ref{}))
+)
+
+// weigh returns the resident bytes of the page with head h: on the heap, including its entries and the policy's own, and as
+// views of the disk.
+func (y *memory[P]) weigh(h *head) (heap, mapped int64) {
+	for ; h != nil && h.Kind() == pagestack.KindDelta; h = h.Next() {
+		heap += y.weighDelta(h)
+	}
+	if h != nil && isWhole(h.Kind()) {
+		size := int64(y.m.Size(pagestack.EntryOf[P](h).Frag))
+		switch ext := h.Ext(); {
+		case ext == nil:
+			heap += size
+		case ext == y.mapped && y.viewsOnly:
+			mapped = size
+		default:
+			heap += size + int64(cap(ext.Refs))*refSize
+		}
+		heap += entrySize
+	}
+	if heap > 0 {
+		heap += lru.PageOverhead
+	}
+	return heap, mapped
+}
+
+// weighDelta returns the bytes of a delta. The first delta of a run counts the whole run's entries.
+func (y *memory[P]) weighDelta(h *head) int64 {
+	size := int64(y.m.Size(pagestack.EntryOf[P](h).Frag))
+	if h.FirstOfRun() {
+		size += entrySize * pagestack.RunLen
+	}
+	return size
+}
+
+// swapped counts the difference after the caller replaced head h, which may be nil, by e.
+func (y *memory[P]) swapped(tx *Tx, pid PageID, h, e *head) {
+	var heap, mapped int64
+	if e.Kind() == pagestack.KindDelta {
+		heap = y.weighDelta(e)
+		if h.Kind() == pagestack.KindOnDisk {
+			y.pages.Table.Mark(pid)
+			heap += lru.PageOverhead
+		}
+	} else {
+		heap, mapped = y.weigh(e)
+		oldHeap, oldMapped := y.weigh(h)
+		if heap+mapped > 0 && oldHeap+oldMapped == 0 {
+			y.pages.Table.Mark(pid)
+		}
+		heap, mapped = heap-oldHeap, mapped-oldMapped
+	}
+	if heap == 0 && mapped == 0 {
+		return
+	}
+	tx.s().pressure = max(tx.s().pressure, y.budget.Count(&tx.s().account, heap, mapped))
+	y.changed(tx, pid)
+}
+
+// changed notifies the policy of a page of which more or less is resident than before.
+func (y *memory[P]) changed(tx *Tx, pid PageID) {
+	tx.s().changes++
+	if tx.s().hits.Add(uint64(pid)) {
+		y.handOver(tx)
+	}
+}
+
+// handOver gives the policy the accesses that the Tx recorded.
+func (y *memory[P]) handOver(tx *Tx) {
+	y.counts.hits.Add(int64(tx.s().hits.Len()) - tx.s().changes)
+	tx.s().changes = 0
+	y.policy.Take(&tx.s().hits)
+}
+
+// keep makes a value that was read from disk resident, if the page's head is still h. If another writer was first, the value
+// is still the page's state at that moment.
+func (y *memory[P]) keep(tx *Tx, pg page, e *entry[P]) {
+	if !pg.slot.CompareAndSwap(pg.head, &e.Head) {
+		y.counts.misses.Add(1)
+		return
+	}
+	y.swapped(tx, pg.id, pg.head, &e.Head)
+	y.counts.misses.Add(1) // after the mark and before the load below: see sweep
+	if y.exhausted.Load() >= 0 {
+		y.exhausted.Store(-1)
+	}
+	y.reclaim(tx, pg.id)
+}
+
+// reclaim keeps the capacity after the page was changed.
+func (y *memory[P]) reclaim(tx *Tx, pid PageID) {
+	if tx.s().pressure != lru.PressureNone {
+		y.reclaimSlow(tx, pid)
+	}
+}
+
+// reclaimStep is how many bytes reclaimSlow evicts at once, and reclaimSteps how often: more than one call can make resident,
+// except for the longest values.
+const reclaimStep, reclaimSteps = 64 << 10, 64
+
+// reclaimSlow wakes the policy. If the capacity is exceeded by more than a little, it evicts: stable pages first, then, since
+// everything in the log can be read, pages that are not stable, even the one that was changed.
+func (y *memory[P]) reclaimSlow(tx *Tx, pid PageID) {
+	hard := tx.s().pressure == lru.PressureHard
+	tx.s().pressure = lru.PressureNone
+	y.handOver(tx)
+	y.policy.Kick()
+	unstable := y.exhausted.Load() == int64(y.store.Log.StableEnd())
+	for n := 0; hard && n < reclaimSteps; n++ {
+		excess := y.budget.Excess()
+		if excess <= 0 {
+			return
+		}
+		// In small steps: other goroutines evict too, and together they would empty the cache.
+		freed := y.sweep(tx, min(excess, reclaimStep), unstable, func(evicted PageID) { y.changed(tx, evicted) })
+		y.counts.reclaimed.Add(freed)
+		if hard = y.budget.Settle(&tx.s().account) == lru.PressureHard; freed == 0 && !unstable {
+			hard, unstable = true, true
+		} else if freed == 0 {
+			break // only pages that are just becoming resident are left
+		}
+	}
+	if hard && y.budget.Settle(&tx.s().account) == lru.PressureHard {
+		if n, out := y.evict(tx, pid, true); out == lru.OutcomeEvicted {
+			y.counts.reclaimed.Add(n)
+			y.changed(tx, pid)
+		}
+		y.budget.Settle(&tx.s().account)
+	}
+}
+
+// sweep evicts the pages under the clock's hand until want bytes are freed or the hand went round twice, and calls evicted for
+// each. With unstable it also evicts pages that are not stable.
+func (y *memory[P]) sweep(tx *Tx, want int64, unstable bool, evicted func(PageID)) (freed int64) {
+	stable, misses, turn := int64(y.store.Log.StableEnd()), y.counts.misses.Load(), y.sweeps.Add(1)
+	if want <= 0 || !unstable && y.exhausted.Load() == stable {
+		return 0
+	}
+	words := (uint64(y.pages.IDs.Next()) + pagetable.ClockPages - 1) / pagetable.ClockPages
+	for n := uint64(0); n < 2*words && freed < want; n++ {
+		at := PageID(y.hand.Add(1) % words * pagetable.ClockPages)
+		for m := y.pages.Table.Clock(at); m != 0 && freed < want; m &= m - 1 {
+			pid := at + PageID(bits.TrailingZeros64(m))
+			if n, out := y.evict(tx, pid, unstable); out == lru.OutcomeEvicted {
+				freed += n
+				evicted(pid)
+			}
+		}
+	}
+	// exhausted is a hint: no sweep began after this one, so the hand went all the way round, but a sweep that began earlier may
+	// have left a few pages behind when it had enough, and the policy may have let the hand pass some. To require that no sweep
+	// overlaps would send every goroutine above the capacity through the whole table for nothing.
+	if !unstable && freed == 0 && y.sweeps.Load() == turn {
+		y.exhausted.Store(stable)
+		if y.counts.misses.Load() != misses { // pages read meanwhile may have been missed; later reads see the store above
+			y.exhausted.Store(-1)
+		}
+	}
+	return freed
+}
+
+// evict drops the resident values of a page, and returns how many bytes that was. A page that is not stable is busy, unless
+// unstable is set.
+func (y *memory[P]) evict(tx *Tx, pid PageID, unstable bool) (freed int64, _ lru.Outcome) {
+	s := y.pages.Table.Get(pid)
+	if s == nil {
+		return 0, lru.OutcomeNotResident
+	}
+	for {
+		h := s.Load()
+		if h == nil {
+			return 0, lru.OutcomeNotResident
+		}
+		heap, mapped := y.weigh(h)
+		if heap+mapped == 0 {
+			y.pages.Table.Unmark(pid)
+			if s.Load() != h { // it may have become resident just now (pagetable, T3)
+				y.pages.Table.Mark(pid)
+			}
+			return 0, lru.OutcomeNotResident
+		}
+		if !unstable && h.LSN >= y.store.Log.StableEnd() {
+			return 0, lru.OutcomeBusy
+		}
+		e := h.ToOnDisk()
+		y.pages.Table.Unmark(pid) // before the swap (pagetable, T3)
+		invariants.Jitter()
+		if s.CompareAndSwap(h, e) {
+			y.budget.Count(&tx.s().account, -heap, -mapped)
+			y.counts.evicted.Add(1)
+			return heap + mapped, lru.OutcomeEvicted
+		}
+		y.pages.Table.Mark(pid)
+	}
+}
+
+// replaceResident swaps head h for e, an entry for the same state with less resident, and counts the difference. It reports
+// whether the swap won.
+func (y *memory[P]) replaceResident(tx *Tx, pid PageID, h, e *head) bool {
+	heap, mapped := y.weigh(h)
+	newHeap, newMapped := y.weigh(e)
+	if !y.pages.Table.Get(pid).CompareAndSwap(h, e) {
+		return false
+	}
+	y.budget.Count(&tx.s().account, newHeap-heap, newMapped-mapped)
+	y.counts.evicted.Add(1)
+	y.changed(tx, pid)
+	return true
+}

@@ -1,0 +1,262 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"time"
+
+	"pagecache/engine/internal/blob"
+	"pagecache/engine/internal/clean"
+	"pagecache/engine/internal/compress"
+	"pagecache/engine/internal/idgen"
+	"pagecache/engine/internal/iobuf"
+	"pagecache/engine/internal/logstore"
+	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/snapshot"
+	"pagecache/lru"
+	"pagecache/segments/format"
+)
+
+// blobDir is the directory of blobs below the store's.
+const blobDir = "blobs"
+
+// Open opens the page store in dir, or makes one. opts nil means the defaults. It waits up to two seconds for another opening to
+// release the store. Errors: bad options (all of them named), ErrLocked, ErrCorrupt, ErrNoSpace, ErrFormat, ErrKind,
+// ErrUnsupported, and those of the operating system. After an error nothing stays open and no data was changed.
+func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], error) {
+	if m == nil {
+		return nil, errors.New("open: no Materializer given")
+	}
+	if err := opts.Validate(); err != nil {
+		return nil, err
+	}
+	o := opts.withDefaults()
+	pc, err := open(dir, m, o)
+	if ce := (*CorruptError)(nil); errors.As(err, &ce) {
+		// The blocks of a large snapshot are verified when they are used. One that turns out to be corrupt by then is skipped too:
+		// everything is in the log.
+		if _, isSnapshot := format.ParseSnapshotName(filepath.Base(ce.File)); isSnapshot {
+			o.Logger.Warn("snapshot skipped", "file", ce.File, "err", err)
+			o.seam.LogAlone = true
+			pc, again := open(dir, m, o)
+			if again != nil {
+				return nil, errors.Join(err, again)
+			}
+			return pc, nil
+		}
+	}
+	return pc, err
+}
+
+// open is one try of Open.
+func open[P any](dir string, m Materializer[P], o Options) (*PageCache[P], error) {
+	pc := &PageCache[P]{m: m, cleaner: clean.New(), limit: min(o.ConsolidateAfter, pagestack.MaxDepth-1)}
+	pc.core.opts = o
+	store, err := logstore.Open(dir, o.storeConfig(false, pc.cleaner.Kick))
+	if err != nil {
+		return nil, err
+	}
+	pc.core.store = store
+	if _, ok := any(m).(Bytes); ok {
+		pc.raw, _ = any(func(b []byte) []byte { return b }).(func(P) []byte)
+	}
+	if o.seam.Verbatim {
+		pc.limit = pagestack.MaxDepth // no chain exceeds it
+	}
+	pc.inline = store.SegmentSize() / 4
+	pc.openMemory()
+	if err := pc.recover(); err != nil {
+		pc.mem.policy.Close()
+		store.Abandon()
+		return nil, fmt.Errorf("open %s: %w", store.Dir, err)
+	}
+	pc.startBackground()
+	return pc, nil
+}
+
+// openMemory prepares the cache's accounts and starts the eviction policy.
+func (pc *PageCache[P]) openMemory() {
+	y := &pc.mem
+	y.m, y.pages, y.store, y.mapped, y.viewsOnly = pc.m, &pc.pages, pc.core.store, new(pagestack.Ext), pc.raw != nil
+	y.exhausted.Store(-1)
+	y.budget = lru.NewBudget(pc.core.opts.CacheCapacity)
+	pc.txs.budget, pc.txs.closed, pc.core.calls.closed = y.budget, &pc.core.closed, &pc.core.closed
+	y.policy = lru.New(y.budget, evictor[P]{pc}, lru.Options{Passive: pc.core.opts.seam.Foreground})
+}
+
+// recover finds a snapshot, reads the log, starts it, and rebuilds the page table.
+func (pc *PageCache[P]) recover() (err error) {
+	store, o := pc.core.store, &pc.core.opts
+	if o.Compression == CompressionZstd {
+		if pc.zip, err = compress.New(o.CompressionLevel); err != nil {
+			return err
+		}
+	}
+	pc.blobs = blob.New(blob.Config{FS: store.FS, Dir: filepath.Join(store.Dir, blobDir), Store: store.Super.Store,
+		Device: o.device(), Reader: store.Reader, Logger: o.Logger})
+	store.Attach(pc.blobs)
+	pc.snaps = openSnapshots(store, o)
+	store.Attach(pc.snaps)
+	if err := pc.snaps.Find(o.seam.LogAlone); err != nil {
+		return err
+	}
+	found, err := store.Recover(baseOf(pc.snaps))
+	if err != nil {
+		return err
+	}
+	if err := store.Start(found); err != nil {
+		return err
+	}
+	pc.pages.Init(store, pc.blobs, pc.snaps, &pc.txs.domain)
+	if err := pc.pages.Rebuild(found, !o.ReadOnly); err != nil {
+		return err
+	}
+	pc.ids.Start(idgen.Config{Next: found.NextID, Limit: found.IDLimit, Interval: o.IDPersistInterval, ReadOnly: o.ReadOnly,
+		Closed: &pc.core.closed, Write: pc.noteID, MakeDurable: store.Log.MakeDurable})
+	return nil
+}
+
+// openSnapshots returns the snapshots of a store. Nothing is read yet.
+func openSnapshots(store *logstore.Store, o *Options) *snapshot.Store {
+	return snapshot.New(snapshot.Config{FS: store.FS, Dir: snapshotDir(o, store.Dir), Store: store.Super.Store, SegmentSize: store.SegmentSize(),
+		Reader: store.Reader, Logger: o.Logger, Clean: store.Super.Clean, Unchecked: o.seam.Unchecked})
+}
+
+// snapshotDir returns the directory of the snapshots of the store in dir.
+func snapshotDir(o *Options, dir string) string {
+	if o.SnapshotDir != "" {
+		return o.SnapshotDir
+	}
+	return dir
+}
+
+// baseOf returns what the snapshot that the store opens from says about the log.
+func baseOf(snaps *snapshot.Store) (b logstore.Base) {
+	snap := snaps.Base
+	if snap == nil {
+		return b
+	}
+	b = logstore.Base{From: snap.From, Stable: snap.High, Counter: snap.Counter, Recycled: snap.Recycled}
+	for _, g := range snap.Segments {
+		b.Known = append(b.Known, g.Base)
+	}
+	return b
+}
+
+// startBackground starts the cleaner and the snapshot writer.
+func (pc *PageCache[P]) startBackground() {
+	o := &pc.core.opts
+	pc.cleaner.Start(clean.Config{Store: pc.core.store, Pages: &mover[P]{pc: pc}, Blobs: pc.blobs, Readers: &pc.txs.domain,
+		Options: clean.Options{Threshold: o.CleanupThreshold, Skew: o.CleanupSkew, IOBuffers: o.IOBuffers,
+			Linear: o.SegmentMode == SegmentModeLinear, Eager: o.seam.Eager}}, !o.seam.Foreground && !o.ReadOnly)
+	if o.seam.Foreground || o.ReadOnly || o.Temporary {
+		pc.snaps.NoRun()
+	} else {
+		go pc.snaps.Run(pc.core.store.Log, &pc.pages, o.SnapshotEvery)
+	}
+}
+
+// WasRecovered reports whether the store existed before this opening.
+func (pc *PageCache[P]) WasRecovered() bool { return pc.core.store.Found }
+
+// Begin begins a Tx. It does not block, except when a note of ids is overdue. Errors: ErrClosed, and those of the log if ids have
+// run out and cannot be noted. Safe for concurrent use.
+func (pc *PageCache[P]) Begin() (*Tx, error) {
+	ts, err := pc.ids.Take()
+	if err != nil {
+		return nil, describe("begin", err)
+	}
+	tx := pc.txs.begin()
+	if pc.core.closed.Load() {
+		tx.End()
+		return nil, fmt.Errorf("begin: %w", ErrClosed)
+	}
+	tx.s().ts.Store(ts)
+	return tx, nil
+}
+
+// Close makes everything written durable, marks the store as closed cleanly and releases it. Calls that are under way or come
+// later fail with ErrClosed. Close waits up to 5 s for open Txs to end. If one does not end, the store is closed all the same, but
+// its memory map stays until the process ends, so that the values that the Tx holds stay valid, and the error says so. A second
+// Close returns ErrClosed.
+func (pc *PageCache[P]) Close() error { return pc.CloseContext(context.Background()) }
+
+// CloseContext is Close that waits for nothing once ctx ends. What it could not finish is in the error.
+func (pc *PageCache[P]) CloseContext(ctx context.Context) error {
+	if pc.core.closed.Swap(true) {
+		return fmt.Errorf("close: %w", ErrClosed)
+	}
+	store := pc.core.store
+	pc.cleaner.Stop()
+	evicted := make(chan struct{})
+	go func() {
+		pc.mem.policy.Close()
+		close(evicted)
+	}()
+	pc.snaps.Stop()
+	var left error
+	var end logstore.Ending
+	if n := pc.txs.wait(ctx); n > 0 {
+		left = fmt.Errorf("close: %d transactions still open; the memory map is left in place", n)
+		end.KeepMapped = true
+	}
+	_ = pc.core.calls.wait(ctx) // calls that wait for the log end when it is closed
+	ended := await(ctx, pc.cleaner.Done()) && await(ctx, evicted)
+	if pc.core.opts.PrintProfileOnClose {
+		pc.core.opts.Logger.Info("profile", "dir", store.Dir, "stats", fmt.Sprintf("%+v", pc.Stats()))
+	}
+	var err error
+	end.End, err = store.Log.CloseContext(ctx) // it wakes every waiter, such as a note of ids
+	pc.ids.Stop()
+	if !ended && !(await(ctx, pc.cleaner.Done()) && await(ctx, evicted)) { // they may have waited for the log
+		end.Busy = true
+		left = errors.Join(left, fmt.Errorf("close: cleaner or evictor did not stop within %v", closePatience))
+	}
+	if err == nil && !pc.core.opts.Temporary && !pc.core.opts.ReadOnly {
+		pc.lastSnapshot(ctx)
+	}
+	if err == nil && left == nil {
+		pc.blobs.Reap(store.Log.StableEnd(), math.MaxUint64) // an open batch still needs the blobs that it replaced
+	}
+	end.NextID, end.NextPage = pc.ids.Next(), pc.pages.IDs.Next()
+	return errors.Join(left, describe("close", pc.core.finish(ctx, end, err)))
+}
+
+// lastSnapshot writes the snapshot of a closing. If that fails, the next Open takes longer, and no more.
+func (pc *PageCache[P]) lastSnapshot(ctx context.Context) {
+	err := pc.snaps.Write(ctx, pc.core.store.Log, &pc.pages, 0)
+	if err != nil && !errors.Is(err, iobuf.ErrClosed) { // ErrClosed: a batch was left open
+		pc.core.store.Warn("snapshot not written", err)
+	}
+}
+
+// finish closes the page-less store. failed is the error of closing so far.
+func (c *core) finish(ctx context.Context, end logstore.Ending, failed error) error {
+	if n := c.calls.wait(ctx); n > 0 {
+		end.Busy = true
+		failed = errors.Join(failed, fmt.Errorf("%d calls have not ended", n))
+	}
+	return c.store.Close(end, failed)
+}
+
+// await waits for done, for closePatience at most or until ctx ends. It returns false if done is still open: a device that hangs
+// blocks everything.
+func await(ctx context.Context, done <-chan struct{}) bool {
+	t := time.NewTimer(closePatience)
+	defer t.Stop()
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+	case <-t.C:
+	}
+	select { // closed at the same moment
+	case <-done:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,111 @@
+package osfs
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"pagecache/internal/vfs"
+)
+
+// retry calls f again for as long as a signal interrupts it.
+func retry(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+func pathError(op, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fs.PathError{Op: op, Path: name, Err: err}
+}
+
+type osFile struct {
+	*os.File
+	fd        int
+	fallocate func(fd int, mode uint32, off, n int64) error // seam for tests
+}
+
+// regular checks that the file is a regular one, and for writing that it has only one name.
+func (f *osFile) regular(write bool) error {
+	var st unix.Stat_t
+	if err := retry(func() error { return unix.Fstat(f.fd, &st) }); err != nil {
+		return pathError("stat", f.Name(), err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return fmt.Errorf("open %s: not a regular file", f.Name())
+	}
+	if write && st.Nlink > 1 {
+		return fmt.Errorf("open %s: the file has %d hard links, and writing would change it under its other names",
+			f.Name(), st.Nlink)
+	}
+	return nil
+}
+
+func (f *osFile) Size() (int64, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return st.Size(), nil
+}
+
+func (f *osFile) Allocate(off, n int64) error {
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	err = retry(func() error { return f.fallocate(f.fd, 0, off, n) })
+	if err == unix.EOPNOTSUPP {
+		err = f.writeZeros(size, off, n)
+	}
+	if err == nil {
+		return nil
+	}
+	// ext4 reserves space extent by extent. If the disk is full it leaves the file extended over what it has reserved.
+	return errors.Join(pathError("allocate", f.Name(), err), f.Truncate(size))
+}
+
+// writeZeros reserves space on file systems without fallocate: it writes zeros past size, the file's size, and changes
+// nothing below it.
+func (f *osFile) writeZeros(size, off, n int64) error {
+	zeros := make([]byte, min(n, 1<<20))
+	for done := max(0, size-off); done < n; done += int64(len(zeros)) {
+		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), n-done)], off+done); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *osFile) Lock(kind vfs.LockKind) error {
+	how := unix.LOCK_SH
+	if kind == vfs.LockExclusive {
+		how = unix.LOCK_EX
+	}
+	err := retry(func() error { return unix.Flock(f.fd, how|unix.LOCK_NB) })
+	if err == unix.EWOULDBLOCK {
+		return fmt.Errorf("lock %s: %w", f.Name(), vfs.ErrLocked)
+	}
+	return pathError("lock", f.Name(), err)
+}
+
+func (f *osFile) DropCache(off, n int64) error {
+	err := retry(func() error { return unix.Fadvise(f.fd, off, n, unix.FADV_DONTNEED) })
+	return pathError("fadvise", f.Name(), err)
+}
+
+func (f *osFile) Advise(p vfs.Pattern) error {
+	advice := unix.FADV_SEQUENTIAL
+	if p == vfs.PatternRandom {
+		advice = unix.FADV_RANDOM
+	}
+	return pathError("fadvise", f.Name(), retry(func() error { return unix.Fadvise(f.fd, 0, 0, advice) }))
+}

@@ -1,0 +1,118 @@
+package simdisk
+
+import (
+	"maps"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+)
+
+// The methods below are for tests: they plan faults and crashes, and look at or change files behind the file system.
+
+// Ops returns the number of operations so far.
+func (d *Disk) Ops() int { return int(d.ops.Load()) }
+
+// CrashAfter makes the disk crash at the n-th operation from now on. That operation stays pending or is not done, and
+// every later call fails with ErrCrashed.
+func (d *Disk) CrashAfter(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.left = n
+}
+
+// Crashed reports whether the disk has crashed.
+func (d *Disk) Crashed() bool { return d.crashed.Load() }
+
+// SetFault makes the disk call f before each operation. If f returns an error, the operation fails with it, and its
+// effect is undefined.
+func (d *Disk) SetFault(f func(Op) error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fault = f
+}
+
+// SetCapacity changes the limit on the bytes of all files; 0: none.
+func (d *Disk) SetCapacity(n int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.opts.Capacity = n
+}
+
+// Hang stops devices from completing writes, or lets them go on.
+func (d *Disk) Hang(hung bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.hung = hung
+	d.wake.Broadcast()
+}
+
+// Crash crashes the disk and returns the disk after the restart. seed decides which pending changes survive.
+func (d *Disk) Crash(seed uint64) *Disk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.crashLocked()
+	n := New(seed, d.opts)
+	rng := rand.New(rand.NewPCG(seed, 0xc4a5))
+	maps.Copy(n.dirs, d.dirs)
+	entries := maps.Clone(d.durable)
+	for _, e := range d.pending[:rng.IntN(len(d.pending)+1)] {
+		apply(entries, e)
+	}
+	for _, name := range slices.Sorted(maps.Keys(entries)) {
+		f := entries[name].crash(rng)
+		n.files[name], n.durable[name] = f, f
+	}
+	return n
+}
+
+// ReadDurable returns the contents of a file after a crash in which no pending change survives; nil if the file would
+// not exist.
+func (d *Disk) ReadDurable(name string) []byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f := d.durable[filepath.Clean(name)]
+	if f == nil {
+		return nil
+	}
+	return f.durable.read(make([]byte, f.durable.size), 0)
+}
+
+// WriteFile creates or replaces a file with durable contents. It does not count as an operation.
+func (d *Disk) WriteFile(name string, b []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	name = filepath.Clean(name)
+	f := &inode{}
+	for _, c := range []*content{&f.now, &f.durable} {
+		c.size = int64(len(b))
+		c.write(b, 0)
+	}
+	d.files[name], d.durable[name] = f, f
+}
+
+// FlipBit flips a bit of a file, on the disk and in the cache.
+func (d *Disk) FlipBit(name string, off int64, bit uint) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f := d.files[filepath.Clean(name)]
+	for _, c := range []*content{&f.now, &f.durable} {
+		if off < c.size {
+			b := c.read(make([]byte, 1), off)
+			b[0] ^= 1 << (bit & 7)
+			c.write(b, off)
+		}
+	}
+}
+
+// Copy returns a disk with the same durable contents.
+func (d *Disk) Copy() *Disk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := New(1, d.opts)
+	maps.Copy(n.dirs, d.dirs)
+	for name, f := range d.durable {
+		c := &inode{now: f.durable.clone(), durable: f.durable.clone()}
+		n.files[name], n.durable[name] = c, c
+	}
+	return n
+}

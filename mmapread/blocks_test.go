@@ -1,0 +1,68 @@
+//go:build linux
+
+package mmapread
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+)
+
+// blocks behaves like a slice of bools.
+func TestBlocksModel(t *testing.T) {
+	const window = 200 * blockSize
+	b, model := newBlocks(window), make([]bool, 200)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 20000 {
+		n := 1 + rng.Int64N([]int64{10, 9000, window}[rng.IntN(3)])
+		at := rng.Int64N(window - n + 1)
+		first, last := span(at, n)
+		part := model[first : last+1]
+		if got, want := b.all(at, n), !slices.Contains(part, false); got != want {
+			t.Fatalf("all(%d, %d) = %v", at, n, got)
+		}
+		if set := b.any(); set >= 0 != slices.Contains(model, true) || set >= 0 && !model[set] {
+			t.Fatalf("any() = %d", set)
+		}
+		set := rng.IntN(2) == 0
+		if set {
+			b.set(at, n)
+		} else {
+			b.clear(at, n)
+		}
+		for i := range part {
+			part[i] = set
+		}
+	}
+}
+
+// If the kernel has evicted blocks, Doubt notices, and Warm fetches them again and no others.
+func TestDoubt(t *testing.T) {
+	_, m, fetched := coldFile(t, 4*testWindow, testWindow)
+	if m.Doubt() {
+		t.Error("doubts with nothing warm")
+	}
+	all := []Range{{0, 4 * testWindow}}
+	if _, err := m.Warm(all); err != nil {
+		t.Fatal(err)
+	}
+	fetched.take()
+	if m.Doubt() {
+		t.Skip("the kernel has taken something back")
+	}
+	evict(t, m, 2*testWindow, 2*testWindow)
+	if n, err := m.Warm(all); n != 0 || err != nil || fetched.take() != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	m.cold.doubted.Store(time.Now().Add(-doubtEvery).UnixNano()) // Doubt is due; some calls look at the clock
+	for i := 0; m.Counts().Doubts == 0; i++ {
+		if _, err := m.Warm(all); err != nil || i > 100*doubtOdds {
+			t.Fatalf("no doubts: %v", err)
+		}
+	}
+	want := []Range{{2 * testWindow, 2 * testWindow}}
+	if n, err := m.Warm(all); n != 1 || err != nil || !slices.Equal(fetched.take(), want) {
+		t.Errorf("%d, %v", n, err)
+	}
+}

@@ -1,0 +1,82 @@
+package recovery
+
+import (
+	"slices"
+	"testing"
+
+	"pagecache/segments/format"
+)
+
+// Data that an earlier recovery discarded does not come back. Proves V3, trap 7.
+func TestDiscardedTailStaysVoid(t *testing.T) {
+	b := newBuilder().open(0, 0, format.SegmentStateInUse)
+	b.pages(3, 500)
+	b.fill()
+	b.open(1, testSize, format.SegmentStateInUse)
+	b.pages(3, 500)
+	kept, keptWant := b.lsn(), slices.Clone(b.want)
+	b.pages(3, 600) // lost in the first crash
+	b.fill()
+	b.known(testSize - 1)
+	b.open(2, 2*testSize, format.SegmentStateInUse) // beyond the end that the first recovery finds
+	b.pages(3, 600)
+
+	// The first recovery moves the tail to slot 3.
+	b.gen, b.want = 2, keptWant[:3]
+	b.open(3, testSize, format.SegmentStateInUse)
+	b.pages(3, 500)
+	if b.lsn() != kept {
+		t.Fatal("the copy is not as long as the original")
+	}
+	r := b.scanned(t, b.options(), kept)
+	if !slices.Equal(r.Void, []format.SegmentID{1, 2}) || r.MaxGeneration != 2 || r.Segments[1].Slot != 3 || !r.Torn {
+		t.Errorf("%+v", r)
+	}
+	b.pages(1, 40)
+	b.fill()
+	b.open(4, 2*testSize, format.SegmentStateInUse)
+	b.pages(1, 40)
+	r = b.scanned(t, b.options(), b.lsn())
+	if !slices.Equal(r.Void, []format.SegmentID{1, 2}) {
+		t.Errorf("void %v", r.Void)
+	}
+	// It stays void even if the segment that replaced the discarded one is lost.
+	b.open(4, 2*testSize, format.SegmentStateFree)
+	b.want = upTo(b.want, 2*testSize)
+	b.stable = format.NoLSN
+	b.header(format.SegmentStateFree)
+	r = b.scanned(t, b.options(), 2*testSize)
+	if !slices.Equal(r.Void, []format.SegmentID{1, 2}) || !slices.Equal(r.Free, []format.SegmentID{4}) {
+		t.Errorf("%+v", r)
+	}
+	// This program never writes two slots of one generation with the same base.
+	b.open(4, testSize, format.SegmentStateInUse)
+	wantCorrupt(t, b.file, b.options(), "holds the same segment")
+}
+
+// If a recovery crashed before it wrote the header of its copy, the original counts.
+func TestTailMovedWithoutHeaderIsIgnored(t *testing.T) {
+	b := newBuilder().open(0, 0, format.SegmentStateInUse)
+	b.pages(3, 500)
+	b.block()
+	b.pages(3, 500)
+	end, want := b.lsn(), slices.Clone(b.want)
+	b.gen = 2
+	b.stable = format.NoLSN
+	b.open(1, 0, format.SegmentStateInUse)
+	b.pages(3, 500)
+	b.known(900)
+	b.block()
+	b.pages(3, 500)
+	b.want = want
+	clear(b.file[testSize : testSize+64])
+	r := b.scanned(t, b.options(), end)
+	if !slices.Equal(r.Zero, []format.SegmentID{1}) || r.Stable != 900 {
+		t.Errorf("%+v", r)
+	}
+	b.file[testSize+9] = 1
+	r = b.scanned(t, b.options(), end)
+	if !slices.Equal(r.Corrupt, []format.SegmentID{1}) {
+		t.Errorf("%+v", r)
+	}
+}
