@@ -1,4 +1,4 @@
-package engine
+package engine_test
 
 import (
 	"errors"
@@ -12,12 +12,14 @@ import (
 	"testing"
 	"time"
 
+	"pagecache/engine"
+	"pagecache/engine/internal/enginetest"
 	"pagecache/engine/internal/logstore"
 )
 
-// Every field that is out of its bounds is named, all in one error, and nothing is made.
-func TestOptionsBounds(t *testing.T) {
-	bad := map[string]Options{
+// One error names every option that is out of range. Open then makes no directory.
+func TestOptionsOutOfRange(t *testing.T) {
+	bad := map[string]engine.Options{
 		"SegmentSize":          {SegmentSize: 16<<10 + 1},
 		"SegmentSize 4096":     {SegmentSize: 4096},
 		"SegmentSize 33554432": {SegmentSize: 32 << 20},
@@ -40,99 +42,108 @@ func TestOptionsBounds(t *testing.T) {
 	}
 	for want, o := range bad {
 		dir := filepath.Join(t.TempDir(), "store")
-		if _, err := Open(dir, Bytes{}, &o); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", want, err)
+		if _, err := engine.Open(dir, engine.Bytes{}, &o); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Open: error %v, want it to name %s", err, want)
 		}
-		if _, err := OpenLog(dir, &o); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("log: %s: %v", want, err)
+		if _, err := engine.OpenLog(dir, &o); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("OpenLog: error %v, want it to name %s", err, want)
 		}
 		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s: refused, and the directory was made", want)
+			t.Errorf("%s: Open was refused and made the directory", want)
 		}
 	}
-	all := Options{IOBuffers: 1, CleanupSkew: -1, IO: 9}
+	all := engine.Options{IOBuffers: 1, CleanupSkew: -1, IO: 9}
 	if err := all.Validate(); err == nil || strings.Count(err.Error(), "want") != 3 {
-		t.Errorf("three bad fields: %v", err)
+		t.Errorf("three options out of range: error %v", err)
 	}
-	if _, err := Open[[]byte](t.TempDir(), nil, nil); err == nil {
-		t.Error("opened without a Materializer")
+	if _, err := engine.Open[[]byte](t.TempDir(), nil, nil); err == nil {
+		t.Error("Open without a Materializer: no error")
 	}
-	if _, err := Open("", Bytes{}, nil); err == nil {
-		t.Error("opened without a directory")
+	if _, err := engine.Open("", engine.Bytes{}, nil); err == nil {
+		t.Error("Open without a directory: no error")
 	}
 }
 
-// Everything but the segment size may change from one opening to the next; nil options are the defaults.
+// All options except the segment size may change from one Open to the next. Nil options are the defaults.
 func TestReopenWithOtherOptions(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "made", "on", "the", "way")
 	var want []string
-	for i, o := range []*Options{{SegmentSize: 64 << 10}, nil, {IO: IOSyscall, FlushEvery: -1}, {Direct: DirectOff, IOBuffers: 7}, {IO: IOSyscall, Direct: DirectOff},
-		{SegmentSize: 64 << 10, IDPersistInterval: 3, ConsolidateAfter: 1}, {SegmentMode: SegmentModeLinear, CacheCapacity: 1}} {
-		pc := openTest(t, dir, o)
+	for i, o := range []*engine.Options{
+		{SegmentSize: 64 << 10},
+		nil,
+		{IO: engine.IOSyscall, FlushEvery: -1},
+		{Direct: engine.DirectOff, IOBuffers: 7},
+		{IO: engine.IOSyscall, Direct: engine.DirectOff},
+		{SegmentSize: 64 << 10, IDPersistInterval: 3, ConsolidateAfter: 1},
+		{SegmentMode: engine.SegmentModeLinear, CacheCapacity: 1},
+	} {
+		pc := enginetest.Open(t, dir, o)
 		if pc.WasRecovered() != (i > 0) {
 			t.Errorf("opening %d: WasRecovered is %v", i, pc.WasRecovered())
 		}
-		tx := begin(t, pc)
+		tx := enginetest.Begin(t, pc)
 		for pid, v := range want {
-			if p, err := pc.Get(tx, FirstUserPage+PageID(pid)); err != nil || string(p.Value) != v || p.Kind != KindMaterialized {
-				t.Fatalf("opening %d: page %d: %q %v", i, pid, p.Value, err)
+			p, err := pc.Get(tx, engine.FirstUserPage+engine.PageID(pid))
+			if err != nil || string(p.Value) != v || p.Kind != engine.KindMaterialized {
+				t.Fatalf("opening %d: page %d: %q, want %q, error %v", i, pid, p.Value, v, err)
 			}
 		}
 		want = append(want, fmt.Sprintf("opening %d", i))
-		if pid, _, err := pc.Allocate(tx, []byte(want[i])); err != nil || pid != FirstUserPage+PageID(i) {
-			t.Fatalf("page %d, %v", pid, err)
+		if pid, _, err := pc.Allocate(tx, []byte(want[i])); err != nil || pid != engine.FirstUserPage+engine.PageID(i) {
+			t.Fatalf("opening %d: Allocate returns page %d, %v", i, pid, err)
 		}
 		tx.End()
 		s := pc.Stats()
-		if s.Dir != dir || s.Pages.InUse != int64(i+1) || s.Generation != uint64(i+1) || o != nil && o.IO == IOSyscall && !strings.Contains(s.Log.Device, "system calls") {
-			t.Errorf("%+v", s)
+		if s.Dir != dir || s.Pages.InUse != int64(i+1) || s.Generation != uint64(i+1) ||
+			o != nil && o.IO == engine.IOSyscall && !strings.Contains(s.Log.Device, "system calls") {
+			t.Errorf("opening %d: stats %+v", i, s)
 		}
-		closeTest(t, pc)
+		enginetest.Close(t, pc)
 	}
 	for _, size := range []int{16 << 10, 128 << 10} {
-		if _, err := Open(dir, Bytes{}, &Options{SegmentSize: size}); err == nil || !strings.Contains(err.Error(), fmt.Sprint(size)) ||
-			!strings.Contains(err.Error(), "65536") {
-			t.Errorf("segments of another size: %v", err)
+		if _, err := engine.Open(dir, engine.Bytes{}, &engine.Options{SegmentSize: size}); err == nil ||
+			!strings.Contains(err.Error(), fmt.Sprint(size)) || !strings.Contains(err.Error(), "65536") {
+			t.Errorf("Open with segment size %d: error %v", size, err)
 		}
 	}
-	if _, err := OpenLog(dir, nil); !errors.Is(err, ErrKind) {
-		t.Errorf("a page store opened as a log: %v", err)
+	if _, err := engine.OpenLog(dir, nil); !errors.Is(err, engine.ErrKind) {
+		t.Errorf("OpenLog of a page store: error %v, want ErrKind", err)
 	}
-	if pc := openTest(t, dir, nil); pc.Stats().Pages.InUse != int64(len(want)) {
-		t.Error("a refused opening changed something")
+	if pc := enginetest.Open(t, dir, nil); pc.Stats().Pages.InUse != int64(len(want)) {
+		t.Error("a refused Open changed the number of pages")
 	} else {
-		closeTest(t, pc)
+		enginetest.Close(t, pc)
 	}
 }
 
-// A temporary store leaves nothing behind, wherever it lies, and takes nothing along that is not its own.
-func TestTemporary(t *testing.T) {
+// Close of a temporary store removes the store's files and, if it made the directory, the directory. Other files stay.
+func TestTemporaryRemovesItsFiles(t *testing.T) {
 	mine := t.TempDir()
 	if err := os.WriteFile(filepath.Join(mine, "notes"), []byte("keep"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, dir := range []string{"", filepath.Join(t.TempDir(), "new"), mine} {
-		pc := openTest(t, dir, &Options{Temporary: true, SegmentSize: 16 << 10})
+		pc := enginetest.Open(t, dir, &engine.Options{Temporary: true, SegmentSize: 16 << 10})
 		where := pc.Stats().Dir
-		tx := begin(t, pc)
+		tx := enginetest.Begin(t, pc)
 		if _, _, err := pc.Allocate(tx, []byte("x")); err != nil {
 			t.Fatal(err)
 		}
 		tx.End()
-		closeTest(t, pc)
+		enginetest.Close(t, pc)
 		left, err := os.ReadDir(where)
 		if dir == mine {
 			if err != nil || len(left) != 1 || left[0].Name() != "notes" {
-				t.Errorf("%v, %v", left, err)
+				t.Errorf("files left %v, want notes, error %v", left, err)
 			}
 		} else if !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%q: %v, %v", dir, left, err)
+			t.Errorf("%q: files left %v, error %v", dir, left, err)
 		}
 	}
 }
 
-// What lies in the directory beside the store is left alone.
-func TestStrayFiles(t *testing.T) {
+// Files in the directory that do not belong to the store are not changed.
+func TestStrayFilesAreKept(t *testing.T) {
 	dir := t.TempDir()
 	stray := []string{"log.bak", "superblock.old", "core", ".hidden", "snap.tmp"}
 	for _, n := range stray {
@@ -144,17 +155,18 @@ func TestStrayFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		closeTest(t, openTest(t, dir, &Options{SegmentSize: 16 << 10}))
+		enginetest.Close(t, enginetest.Open(t, dir, &engine.Options{SegmentSize: 16 << 10}))
 	}
 	for _, n := range stray {
 		if b, err := os.ReadFile(filepath.Join(dir, n)); err != nil || string(b) != n {
-			t.Errorf("%s: %q %v", n, b, err)
+			t.Errorf("%s holds %q, error %v", n, b, err)
 		}
 	}
 }
 
-// What is not a regular file in the place of one of the store's is refused at once, and so is a directory that is none. O8.
-func TestPlacesOfFiles(t *testing.T) {
+// Open refuses at once a log or superblock that is not a regular file, and a store directory that is not a directory.
+// O8.
+func TestOpenRefusesIrregularFiles(t *testing.T) {
 	for name, put := range map[string]func(path string) error{
 		"FIFO":      func(p string) error { return syscall.Mkfifo(p, 0o600) },
 		"directory": func(p string) error { return os.Mkdir(p, 0o700) },
@@ -164,8 +176,8 @@ func TestPlacesOfFiles(t *testing.T) {
 	} {
 		for _, file := range []string{logstore.LogName, logstore.SuperName} {
 			dir := t.TempDir()
-			if file == logstore.SuperName { // of a store that there is
-				closeTest(t, openTest(t, dir, &Options{SegmentSize: 16 << 10}))
+			if file == logstore.SuperName { // of an existing store
+				enginetest.Close(t, enginetest.Open(t, dir, &engine.Options{SegmentSize: 16 << 10}))
 				if err := os.Remove(filepath.Join(dir, file)); err != nil {
 					t.Fatal(err)
 				}
@@ -173,14 +185,14 @@ func TestPlacesOfFiles(t *testing.T) {
 			if err := put(filepath.Join(dir, file)); err != nil {
 				t.Fatal(err)
 			}
-			soon(t, name, func() {
-				if pc, err := Open(dir, Bytes{}, &Options{SegmentSize: 16 << 10}); err == nil {
+			enginetest.Soon(t, "Open with a "+name, func() {
+				if pc, err := engine.Open(dir, engine.Bytes{}, &engine.Options{SegmentSize: 16 << 10}); err == nil {
 					_ = pc.Close()
-					t.Errorf("a %s in the place of the %s was taken for it", name, file)
+					t.Errorf("Open took a %s for the %s", name, file)
 				}
 			})
 			if _, err := os.Lstat(filepath.Join(dir, "nowhere")); !errors.Is(err, fs.ErrNotExist) {
-				t.Error("a link was followed")
+				t.Error("Open followed a symlink")
 			}
 		}
 	}
@@ -189,17 +201,16 @@ func TestPlacesOfFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, dir := range []string{file, filepath.Join(file, "below")} {
-		if _, err := Open(dir, Bytes{}, nil); !errors.Is(err, syscall.ENOTDIR) {
-			t.Errorf("%s: %v", dir, err)
+		if _, err := engine.Open(dir, engine.Bytes{}, nil); !errors.Is(err, syscall.ENOTDIR) {
+			t.Errorf("Open of %s: error %v, want ENOTDIR", dir, err)
 		}
 	}
 }
 
-// Closing waits for Txs, and every call after it says ErrClosed. A Tx that never ends does not hold it up for ever, and what it sees
-// stays. Trap 20.
-func TestClose(t *testing.T) {
-	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 16 << 10})
-	tx := begin(t, pc)
+// Close waits for open Txs. Every later call returns ErrClosed. Trap 20.
+func TestCloseWaitsForTx(t *testing.T) {
+	pc := enginetest.Open(t, t.TempDir(), &engine.Options{SegmentSize: 16 << 10})
+	tx := enginetest.Begin(t, pc)
 	pid, ptr, err := pc.Allocate(tx, []byte("x"))
 	if err != nil {
 		t.Fatal(err)
@@ -209,7 +220,7 @@ func TestClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	time.AfterFunc(20*time.Millisecond, tx.End)
-	closeTest(t, pc)
+	enginetest.Close(t, pc)
 	errs := map[string]error{"Close": pc.Close(), "Seal": batch.Seal()}
 	_, errs["Begin"] = pc.Begin()
 	_, errs["GenerateID"] = pc.GenerateID()
@@ -217,63 +228,64 @@ func TestClose(t *testing.T) {
 	_, errs["Flush"] = pc.Flush()
 	_, errs["MakeStable"] = pc.MakeStable(ptr.LastLSN() + 1000)
 	for what, err := range errs {
-		if !errors.Is(err, ErrClosed) {
-			t.Errorf("%s after Close: %v", what, err)
+		if !errors.Is(err, engine.ErrClosed) {
+			t.Errorf("%s after Close: error %v, want ErrClosed", what, err)
 		}
 	}
-	if _, err := pc.Get(tx, pid); !errors.Is(err, ErrTxEnded) {
-		t.Errorf("Get in an ended Tx of a closed store: %v", err)
+	if _, err := pc.Get(tx, pid); !errors.Is(err, engine.ErrTxEnded) {
+		t.Errorf("Get with an ended Tx of a closed store: error %v, want ErrTxEnded", err)
 	}
-	pc.BumpReadTS(tx, pid, 7) // nothing, and no panic
+	pc.BumpReadTS(tx, pid, 7) // does nothing, does not panic
 	_ = pc.Stats()
+}
 
+// Close does not wait for ever for a Tx that does not end. Values that the Tx has read stay valid. Trap 20.
+func TestCloseGivesUpOnTx(t *testing.T) {
 	if testing.Short() {
-		return
+		t.Skip("takes 5 s, in which Close waits for the Tx")
 	}
 	t.Parallel()
-	pc = openTest(t, t.TempDir(), &Options{SegmentSize: 16 << 10})
-	tx = begin(t, pc)
-	if pid, _, err = pc.Allocate(tx, []byte("seen")); err != nil {
+	pc := enginetest.Open(t, t.TempDir(), &engine.Options{SegmentSize: 16 << 10})
+	tx := enginetest.Begin(t, pc)
+	pid, _, err := pc.Allocate(tx, []byte("seen"))
+	if err != nil {
 		t.Fatal(err)
 	}
 	p, err := pc.Get(tx, pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	soon(t, "closing under a Tx", func() {
+	enginetest.Soon(t, "Close with an open Tx", func() {
 		if err := pc.Close(); err == nil || !strings.Contains(err.Error(), "1 transactions") {
-			t.Errorf("%v", err)
+			t.Errorf("Close with an open Tx: %v", err)
 		}
 	})
-	if _, err := pc.Get(tx, pid); !errors.Is(err, ErrClosed) || string(p.Value) != "seen" {
-		t.Errorf("%v, %q", err, p.Value)
+	if _, err := pc.Get(tx, pid); !errors.Is(err, engine.ErrClosed) || string(p.Value) != "seen" {
+		t.Errorf("Get in a closed store: error %v, want ErrClosed; value read before: %q", err, p.Value)
 	}
 	tx.End()
 }
 
-// Two kinds of stores, one directory: whoever is second is told, and changes nothing.
-func TestLogIsNoPageStore(t *testing.T) {
+// Open of a standalone log returns ErrKind and changes nothing.
+func TestOpenRefusesLog(t *testing.T) {
 	dir := t.TempDir()
-	l, err := OpenLog(dir, &Options{SegmentSize: 16 << 10})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := enginetest.OpenLog(t, dir, &engine.Options{SegmentSize: 16 << 10})
 	lsn, ptr, err := l.Write([]byte("record"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	closeTest(t, l)
-	if _, err := Open(dir, Bytes{}, nil); !errors.Is(err, ErrKind) {
-		t.Errorf("a log opened as a page store: %v", err)
+	enginetest.Close(t, l)
+	if _, err := engine.Open(dir, engine.Bytes{}, nil); !errors.Is(err, engine.ErrKind) {
+		t.Errorf("Open of a log: error %v, want ErrKind", err)
 	}
-	if l, err = OpenLog(dir, nil); err != nil {
-		t.Fatal(err)
-	}
-	defer closeTest(t, l)
+	l = enginetest.OpenLog(t, dir, nil)
+	defer enginetest.Close(t, l)
 	if b, err := l.Read(lsn, ptr); err != nil || string(b) != "record" {
-		t.Errorf("%q %v", b, err)
+		t.Errorf("read %q, error %v", b, err)
 	}
-	if names, err := os.ReadDir(dir); err != nil || !slices.ContainsFunc(names, func(e fs.DirEntry) bool { return e.Name() == logstore.LogName }) {
-		t.Error(names, err)
+	names, err := os.ReadDir(dir)
+	isLog := func(e fs.DirEntry) bool { return e.Name() == logstore.LogName }
+	if err != nil || !slices.ContainsFunc(names, isLog) {
+		t.Errorf("files %v, want a log, error %v", names, err)
 	}
 }

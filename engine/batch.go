@@ -8,9 +8,10 @@ import (
 	"pagecache/engine/internal/snapshot"
 )
 
-// A Batch is a part of the log that is recovered whole or not at all: every message written between PinLog and Seal, by any
-// goroutine. Until Seal, no message written after PinLog becomes stable: MakeStable of such a message waits for the Seal, and a
-// goroutine that waits for its own open batch waits for ever. A Batch ends with Seal or Abort. Safe for concurrent use.
+// A Batch is a part of the log that is recovered whole or not at all: every message written between PinLog and Seal, by
+// any goroutine. Until Seal, no message written after PinLog becomes stable: MakeStable of such a message waits for the
+// Seal, and a goroutine that waits for its own open batch waits for ever. A Batch ends with Seal or Abort. Safe for
+// concurrent use.
 type Batch struct {
 	core *core
 	b    *iobuf.Batch
@@ -35,12 +36,13 @@ func (c *core) pinLog() (*Batch, error) {
 // LSN returns the LSN at which the batch begins.
 func (b *Batch) LSN() LSN { return b.b.LSN() }
 
-// Seal ends the batch. It is durable after MakeStable of any later LSN, or after Flush. ErrBatchEnded reports that the batch had
-// ended already. After any other error, such as ErrNoSpace, the batch is still open and Seal may be tried again.
+// Seal ends the batch. It is durable after MakeStable of any later LSN, or after Flush. ErrBatchEnded reports that the
+// batch had ended already. After any other error, such as ErrNoSpace, the batch is still open and Seal may be tried
+// again.
 func (b *Batch) Seal() error { return b.end("seal batch") }
 
-// Abort ends the batch without the all-or-nothing guarantee: its writes stay, as ordinary writes. It does not roll back. Errors
-// are those of Seal.
+// Abort ends the batch without the all-or-nothing guarantee: its writes stay, as ordinary writes. It does not roll
+// back. Errors are those of Seal.
 func (b *Batch) Abort() error { return b.end("abort batch") }
 
 // end writes the end marker. Everything between the markers is complete then, so it counts as ordinary writes too.
@@ -53,28 +55,30 @@ func (b *Batch) end(doing string) error {
 	return describe(fmt.Sprintf("%s at LSN %d", doing, b.LSN()), err)
 }
 
-// Flush makes everything written so far stable and returns how many bytes of the log became stable meanwhile. It waits for open
-// batches to end. Errors: ErrFailed, ErrClosed. Safe for concurrent use.
+// Flush makes everything written so far stable and returns how many bytes of the log became stable meanwhile. It waits
+// for open batches to end. Errors: ErrFailed, ErrClosed. Safe for concurrent use.
 func (pc *PageCache[P]) Flush() (int, error) { return pc.core.flush(context.Background()) }
 
-// FlushContext is Flush that stops waiting, with the context's error, when ctx ends. The writes may still become stable.
+// FlushContext is Flush that stops waiting, with the context's error, when ctx ends. The writes may still become
+// stable.
 func (pc *PageCache[P]) FlushContext(ctx context.Context) (int, error) { return pc.core.flush(ctx) }
 
-// MakeStable waits until the message at lsn is stable: on stable storage together with all messages before it, and in no open
-// batch. It returns how many bytes of the log became stable meanwhile. If lsn was not handed out yet, it waits for everything
-// written so far. Concurrent callers share device writes. Errors: ErrFailed, ErrClosed. Safe for concurrent use.
+// MakeStable waits until the message at lsn is stable: on stable storage together with all messages before it, and in
+// no open batch. It returns how many bytes of the log became stable meanwhile. If lsn was not handed out yet, it waits
+// for everything written so far. Concurrent callers share device writes. Errors: ErrFailed, ErrClosed. Safe for
+// concurrent use.
 func (pc *PageCache[P]) MakeStable(lsn LSN) (int, error) {
 	return pc.core.makeStable(context.Background(), lsn)
 }
 
-// MakeStableContext is MakeStable that stops waiting, with the context's error, when ctx ends. The message may still become
-// stable. If ctx can end, another goroutine drives the device, which adds a hand-over to the latency.
+// MakeStableContext is MakeStable that stops waiting, with the context's error, when ctx ends. The message may still
+// become stable. If ctx can end, another goroutine drives the device, which adds a hand-over to the latency.
 func (pc *PageCache[P]) MakeStableContext(ctx context.Context, lsn LSN) (int, error) {
 	return pc.core.makeStable(ctx, lsn)
 }
 
-// StableLSN returns the LSN of the last stable byte of the log, −1 if there is none. The message at an LSN is stable if the LSN is
-// at or below it. Safe for concurrent use.
+// StableLSN returns the LSN of the last stable byte of the log, −1 if there is none. The message at an LSN is stable if
+// the LSN is at or below it. Safe for concurrent use.
 func (pc *PageCache[P]) StableLSN() LSN { return pc.core.store.Log.StableLSN() }
 
 func (c *core) flush(ctx context.Context) (int, error) {
@@ -100,9 +104,9 @@ func (c *core) makeStable(ctx context.Context, lsn LSN) (int, error) {
 	return int(c.store.Log.StableEnd() - before), nil
 }
 
-// Snapshot writes a snapshot now, so that the next Open reads only the log written from here on. It blocks no other call. If a
-// batch stays open for some seconds, it fails. Errors: ErrReadOnly, ErrClosed, ErrFailed, ErrNoSpace, ErrCorrupt. Safe for
-// concurrent use.
+// Snapshot writes a snapshot now, so that the next Open reads only the log written from here on. It blocks no other
+// call. If a batch stays open for some seconds, it fails. Errors: ErrReadOnly, ErrClosed, ErrFailed, ErrNoSpace,
+// ErrCorrupt. Safe for concurrent use.
 func (pc *PageCache[P]) Snapshot() error { return pc.SnapshotContext(context.Background()) }
 
 // SnapshotContext is Snapshot that gives up, with the context's error, when ctx ends.
@@ -118,10 +122,10 @@ func (pc *PageCache[P]) SnapshotContext(ctx context.Context) error {
 	return describe("snapshot", pc.snaps.Write(ctx, pc.core.store.Log, &pc.pages, snapshot.Pause))
 }
 
-// AttemptGC performs one cleaning step: it recycles empty segments or, if there are none, relocates the live data of the best
-// victim. It reports whether it made progress. Cleaning also goes on in the background. If SegmentMode is SegmentModeLinear, it
-// only removes blobs that no page refers to. Errors: ErrClosed, ErrReadOnly, ErrNoSpace, ErrFailed, ErrCorrupt if a page that
-// must be moved is corrupt. Safe for concurrent use.
+// AttemptGC performs one cleaning step: it recycles empty segments or, if there are none, relocates the live data of
+// the best victim. It reports whether it made progress. Cleaning also goes on in the background. If SegmentMode is
+// SegmentModeLinear, it only removes blobs that no page refers to. Errors: ErrClosed, ErrReadOnly, ErrNoSpace,
+// ErrFailed, ErrCorrupt if a page that must be moved is corrupt. Safe for concurrent use.
 func (pc *PageCache[P]) AttemptGC() (bool, error) {
 	call, err := pc.core.enter()
 	if err != nil {
@@ -131,6 +135,6 @@ func (pc *PageCache[P]) AttemptGC() (bool, error) {
 	if pc.core.opts.ReadOnly {
 		return false, describe("clean", ErrReadOnly)
 	}
-	did, err := pc.cleaner.Step(true)
+	did, err := pc.cleaner.Step()
 	return did, describe("clean", err)
 }

@@ -8,7 +8,7 @@ import (
 	"pagecache/segments/format"
 )
 
-// condition is what must hold of a page's head for a change to be made.
+// condition is the condition on a page's head under which a change is made.
 type condition uint8
 
 const (
@@ -32,7 +32,8 @@ type change[P any] struct {
 	// sameState keeps the page's timestamp: the page's contents do not change (rule 6).
 	sameState bool
 	urgent    bool // the message makes room: it may use the reserve
-	// prepare, if set, computes the change for the head h, which may be nil. It returns false if there is nothing to do.
+	// prepare, if set, computes the change for the head h, which may be nil. It returns false if there is nothing to
+	// do.
 	prepare func(h *head) (bool, error)
 	// make, if set, makes the entry instead of entry.
 	make func(h *head, msg pagestack.Ref) *head
@@ -73,16 +74,16 @@ func (c *change[P]) entry(h *head, msg pagestack.Ref) *head {
 	return &e.Head
 }
 
-// apply makes a change: it loads the head, reserves the message, makes the entry, installs it, and starts again if the head
-// moved meanwhile. It returns the new head and true. If the page does not meet the condition, or there is nothing to do, it
-// returns the current head and false. After an error nothing was done. The loop ends because each failed turn means that
-// another goroutine has changed the page.
+// apply makes a change: it loads the head, reserves the message, makes the entry, installs it, and starts again if the
+// head moved meanwhile. It returns the new head and true. If the page does not meet the condition, or there is nothing
+// to do, it returns the current head and false. After an error nothing was done. The loop ends because each failed turn
+// means that another goroutine has changed the page.
 func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error) {
 	for {
 		invariants.Jitter()
 		h := pg.slot.Load()
 		if !c.meets(pg.id, h) {
-			pc.discard(&c.payload)
+			pc.values.discard(&c.payload)
 			return h, false, nil
 		}
 		if c.prepare != nil {
@@ -92,7 +93,7 @@ func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error
 		}
 		r, err := pc.reserve(pg.id, c)
 		if err != nil {
-			pc.discard(&c.payload)
+			pc.values.discard(&c.payload)
 			return nil, false, err
 		}
 		e := c.entry(h, pagestack.Ref{LSN: r.LSN(), Ptr: r.Ptr()})
@@ -104,7 +105,7 @@ func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error
 			pagestack.EntryOf[P](e).Discard()
 		}
 		if c.prepare != nil {
-			pc.discard(&c.payload)
+			pc.values.discard(&c.payload)
 		}
 	}
 }
@@ -123,7 +124,8 @@ func (pc *PageCache[P]) reserve(pid PageID, c *change[P]) (r iobuf.Reservation, 
 	return r, err
 }
 
-// consolidate rewrites the page as one message, in the same state (rule 6). It returns nil if the head has moved from h.
+// consolidate rewrites the page as one message, in the same state (rule 6). It returns nil if the head has moved from
+// h.
 func (pc *PageCache[P]) consolidate(tx *Tx, pid PageID, s *slot, h *head) (*entry[P], error) {
 	value, _, err := pc.merged(pid, h) // of several messages, so it was merged and is no view (rule 3)
 	if err != nil {
@@ -141,11 +143,4 @@ func (pc *PageCache[P]) consolidate(tx *Tx, pid PageID, s *slot, h *head) (*entr
 	pc.mem.counts.consolidations.Add(1)
 	pc.mem.counts.rewritten.Add(int64(format.HeaderSize + len(p.body)))
 	return pagestack.EntryOf[P](e), nil
-}
-
-// throttle counts the message that a caller is about to write, with a body of n bytes, and delays the caller while the cleaner
-// is behind.
-func (pc *PageCache[P]) throttle(tx *Tx, n int) {
-	tx.wrote(n)
-	pc.cleaner.Pace()
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagestack"
@@ -24,11 +25,11 @@ type CheckReport struct {
 	Snapshot  string // path of the snapshot that was compared with the log; empty if there is none
 }
 
-// Check verifies every byte that matters of a store or standalone log that is not open for writing: superblock, segment headers,
-// every message of the log, the chains of the pages, values and blobs; the snapshot, block by block and page by page, against the
-// log alone; and the accounts of space and free ids. It writes nothing. It calls found for each problem, with its place. The
-// returned error says why the check could not be done, such as ErrLocked. Of opts, which may be nil, it uses SnapshotDir and
-// Logger.
+// Check verifies every byte that matters of a store or standalone log that is not open for writing: superblock, segment
+// headers, every message of the log, the chains of the pages, values and blobs; the snapshot, block by block and page
+// by page, against the log alone; and the accounts of space and free ids. It writes nothing. It calls found for each
+// problem, with its place. The returned error says why the check could not be done, such as ErrLocked. Of opts, which
+// may be nil, it uses SnapshotDir and Logger.
 func Check(dir string, opts *Options, found func(problem error)) (CheckReport, error) {
 	var o Options
 	if opts != nil {
@@ -56,7 +57,8 @@ type checker struct {
 
 // problem reports an error that is a problem of the store, and returns any other.
 func (c *checker) problem(err error) error {
-	if err == nil || !errors.Is(err, ErrCorrupt) && !errors.Is(err, format.ErrSnapshot) && !errors.Is(err, fs.ErrNotExist) {
+	isProblem := errors.Is(err, ErrCorrupt) || errors.Is(err, format.ErrSnapshot) || errors.Is(err, fs.ErrNotExist)
+	if !isProblem {
 		return err
 	}
 	c.r.Problems++
@@ -123,7 +125,7 @@ func (c *checker) page(pc *PageCache[[]byte], pid PageID, live map[format.BlobID
 				live[ptr.ID] = true
 			}
 		}
-		b, _, e := pc.encoded(pid, r)
+		b, _, e := pc.values.encoded(pid, r)
 		c.r.Bytes += int64(len(b))
 		err = errors.Join(err, c.problem(e))
 	})
@@ -134,12 +136,14 @@ func (c *checker) page(pc *PageCache[[]byte], pid PageID, live map[format.BlobID
 func (c *checker) accounts(pc *PageCache[[]byte], source string) error {
 	var failed error
 	err := pc.pages.CheckAccounts(func(problem string) {
-		failed = errors.Join(failed, c.problem(logstore.CorruptFile(pc.core.store.LogFile(), problem+", by "+source, nil)))
+		err := logstore.CorruptFile(pc.core.store.LogFile(), problem+", by "+source, nil)
+		failed = errors.Join(failed, c.problem(err))
 	})
 	return errors.Join(failed, c.problem(err))
 }
 
-// snapshots verifies every snapshot, and compares the store as opened from the newest good one with truth, page by page.
+// snapshots verifies every snapshot, and compares the store as opened from the newest good one with truth, page by
+// page.
 func (c *checker) snapshots(truth *PageCache[[]byte]) error {
 	numbers, err := truth.snaps.Numbers()
 	if err != nil {
@@ -190,7 +194,8 @@ func messagesOf(h *head) string {
 	if h == nil || h.Kind() == pagestack.KindFree {
 		return "free"
 	}
-	s := ""
-	h.Refs(func(r pagestack.Ref) { s += fmt.Sprintf(" %v at %v", r.LSN, r.Ptr) })
-	return "LSN" + s
+	var b strings.Builder
+	b.WriteString("LSN")
+	h.Refs(func(r pagestack.Ref) { fmt.Fprintf(&b, " %v at %v", r.LSN, r.Ptr) })
+	return b.String()
 }

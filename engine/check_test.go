@@ -1,4 +1,4 @@
-package engine
+package engine_test
 
 import (
 	"bytes"
@@ -7,93 +7,82 @@ import (
 	"strings"
 	"testing"
 
-	"pagecache/engine/internal/pagestack"
+	"pagecache/engine"
+	"pagecache/engine/internal/enginetest"
 	"pagecache/engine/internal/seam"
 	"pagecache/internal/simdisk"
 	"pagecache/segments/format"
 )
 
-// checked makes a store with something of everything in it.
-func checked(t *testing.T) (*simdisk.Disk, *Options, string) {
-	t.Helper()
-	d := simdisk.New(1, simdisk.Options{})
-	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, ConsolidateAfter: 4, Compression: CompressionZstd, CompressionLevel: 1, seam: seam.Options{Eager: true, FS: d}}
-	pc := openTest(t, "/store", o)
-	for round := range uint64(3) {
-		busy(t, pc, 200, round)
-		if _, err := pc.Flush(); err != nil {
-			t.Fatal(err)
-		}
-		cleanAll(t, pc)
-	}
-	busy(t, pc, 100, 9) // chains of deltas
-	want := contentsOf(t, pc)
-	closeTest(t, pc)
-	return d, o, want
-}
-
-// A good store has no problems; one with a flipped bit anywhere that matters has, and so has one that lacks a file. Nothing is written. O7, O8.
+// Check finds no problem in an intact store. It finds one if a bit of a current message is flipped or a file is
+// missing. It writes nothing. O7, O8.
 func TestCheck(t *testing.T) {
-	d, o, _ := checked(t)
+	d, o, _ := enginetest.MixedStore(t)
 	var problems []string
 	found := func(err error) { problems = append(problems, err.Error()) }
-	before := files(t, d)
-	r, err := Check("/store", o, found)
-	if err != nil || len(problems) > 0 || r.Problems != 0 || r.Pages == 0 || r.Fragments <= r.Pages || r.Blobs == 0 || r.Bytes == 0 || r.Snapshot == "" {
-		t.Fatalf("%+v, %v, %q", r, err, problems)
+	before := enginetest.Files(t, d)
+	r, err := engine.Check("/store", o, found)
+	if err != nil || len(problems) > 0 || r.Problems != 0 || r.Pages == 0 || r.Fragments <= r.Pages ||
+		r.Blobs == 0 || r.Bytes == 0 || r.Snapshot == "" {
+		t.Fatalf("intact store: report %+v, error %v, problems %q", r, err, problems)
 	}
-	if fmt.Sprint(files(t, d)) != fmt.Sprint(before) {
-		t.Error("checking has written")
+	if fmt.Sprint(enginetest.Files(t, d)) != fmt.Sprint(before) {
+		t.Error("Check changed files")
 	}
-	pc := openTest(t, "/store", o)
-	if _, err := Check("/store", o, found); !errors.Is(err, ErrLocked) {
-		t.Errorf("an open store: %v", err)
+	pc := enginetest.Open(t, "/store", o)
+	if _, err := engine.Check("/store", o, found); !errors.Is(err, engine.ErrLocked) {
+		t.Errorf("Check of an open store: error %v, want ErrLocked", err)
 	}
-	var refs []DiskPtr // of what is current
-	for pid := PageID(0); pid < PageID(pc.pages.IDs.Next()); pid++ {
-		_, head, err := pc.pages.Find(pid)
+	var refs []engine.DiskPtr // of current messages
+	for pid := engine.PageID(0); pid < enginetest.NextPage(pc); pid++ {
+		places, err := engine.Places(pc, pid)
 		if err != nil {
 			t.Fatal(err)
 		}
-		head.Refs(func(r pagestack.Ref) { refs = append(refs, r.Ptr) })
+		refs = append(refs, places...)
 	}
-	closeTest(t, pc)
+	enginetest.Close(t, pc)
 	for i := 0; i < len(refs); i += 7 {
 		hurt := d.Copy()
 		hurt.FlipBit("/store/log", int64(refs[i].Off)+int64(refs[i].Len)/2, uint(i%8))
 		o := *o
-		o.seam.FS, problems = hurt, nil
-		if r, err := Check("/store", &o, found); err != nil || r.Problems == 0 || len(problems) != r.Problems || !strings.Contains(problems[0], "/store") {
-			t.Errorf("%v flipped: %+v, %v, %q", refs[i], r, err, problems)
+		problems = nil
+		enginetest.WithSeam(&o, seam.Options{FS: hurt})
+		if r, err := engine.Check("/store", &o, found); err != nil || r.Problems == 0 || len(problems) != r.Problems ||
+			!strings.Contains(problems[0], "/store") {
+			t.Errorf("bit of %v flipped: report %+v, error %v, problems %q", refs[i], r, err, problems)
 		}
 	}
-	for name := range files(t, d) {
+	for name := range enginetest.Files(t, d) {
 		hurt := d.Copy()
 		if err := hurt.Remove("/store/" + name); err != nil || strings.HasPrefix(name, "snapshot") {
-			continue // the log is enough
+			continue // a snapshot is not needed
 		}
 		o := *o
-		o.seam.FS, problems = hurt, nil
-		if r, err := Check("/store", &o, found); err != nil || r.Problems == 0 {
-			t.Errorf("without %s: %+v, %v", name, r, err)
+		problems = nil
+		enginetest.WithSeam(&o, seam.Options{FS: hurt})
+		if r, err := engine.Check("/store", &o, found); err != nil || r.Problems == 0 {
+			t.Errorf("without %s: report %+v, error %v; want a problem", name, r, err)
 		}
 	}
-	for _, name := range snapshotFiles(t, d, "/store") {
+	for _, name := range enginetest.SnapshotFiles(t, d, "/store") {
 		hurt := d.Copy()
 		hurt.FlipBit("/store/"+name, 5000, 1)
 		o := *o
-		o.seam.FS, problems = hurt, nil
-		if r, err := Check("/store", &o, found); err != nil || r.Problems != 1 || !strings.Contains(problems[0], name) {
-			t.Errorf("%s flipped: %+v, %v, %q", name, r, err, problems)
+		problems = nil
+		enginetest.WithSeam(&o, seam.Options{FS: hurt})
+		if r, err := engine.Check("/store", &o, found); err != nil || r.Problems != 1 ||
+			!strings.Contains(problems[0], name) {
+			t.Errorf("bit of %s flipped: report %+v, error %v, problems %q", name, r, err, problems)
 		}
 	}
 }
 
-// Standalone logs can be checked and salvaged too.
-func TestCheckLog(t *testing.T) {
+// Check and Salvage work on a standalone log. A corrupt record costs that record only.
+func TestCheckAndSalvageLog(t *testing.T) {
 	d := simdisk.New(2, simdisk.Options{})
-	l := openSimLog(t, d)
-	var ptrs []DiskPtr
+	l := enginetest.OpenLog(t, "/store", enginetest.SimOptions(d))
+	var ptrs []engine.DiskPtr
 	for i := range 100 {
 		_, ptr, err := l.Write(bytes.Repeat([]byte{byte(i)}, 500))
 		if err != nil {
@@ -101,51 +90,48 @@ func TestCheckLog(t *testing.T) {
 		}
 		ptrs = append(ptrs, ptr)
 	}
-	closeTest(t, l)
-	o := simOptions(d)
+	enginetest.Close(t, l)
+	o := enginetest.SimOptions(d)
 	problems := 0
-	if r, err := Check("/store", o, func(error) { problems++ }); err != nil || r.Records != 100 || problems > 0 {
-		t.Errorf("%+v, %v", r, err)
+	if r, err := engine.Check("/store", o, func(error) { problems++ }); err != nil || r.Records != 100 || problems > 0 {
+		t.Errorf("intact log: report %+v, error %v", r, err)
 	}
 	d.FlipBit("/store/log", int64(ptrs[10].Off)+100, 1)
-	if r, err := Check("/store", o, func(error) { problems++ }); err != nil || r.Problems != 1 || problems != 1 {
-		t.Errorf("%+v, %v", r, err)
+	if r, err := engine.Check("/store", o, func(error) { problems++ }); err != nil || r.Problems != 1 || problems != 1 {
+		t.Errorf("log with a corrupt record: report %+v, error %v", r, err)
 	}
-	if _, err := OpenLog("/store", o); !errors.Is(err, ErrCorrupt) {
-		t.Errorf("opened: %v", err)
+	if _, err := engine.OpenLog("/store", o); !errors.Is(err, engine.ErrCorrupt) {
+		t.Errorf("OpenLog with a corrupt record: error %v, want ErrCorrupt", err)
 	}
 	var lost []string
-	r, err := Salvage("/store", "/saved", o, func(what string) { lost = append(lost, what) })
+	r, err := engine.Salvage("/store", "/saved", o, func(what string) { lost = append(lost, what) })
 	if err != nil || r.Records != 99 || len(lost) != 1 || !strings.Contains(lost[0], "528 corrupt bytes") {
-		t.Errorf("%+v, %v, %q", r, err, lost)
+		t.Errorf("Salvage: report %+v, error %v, lost %q", r, err, lost)
 	}
-	l, err = OpenLog("/saved", o)
-	if err != nil {
-		t.Fatal(err)
+	l = enginetest.OpenLog(t, "/saved", o)
+	if _, got := enginetest.Records(t, l, 0); len(got) != 99 || got[10][0] != 11 {
+		t.Errorf("%d records salvaged, want all but the corrupt one", len(got))
 	}
-	if _, got := records(t, l, 0); len(got) != 99 || got[10][0] != 11 {
-		t.Errorf("%d records", len(got))
-	}
-	closeTest(t, l)
+	enginetest.Close(t, l)
 }
 
-// An undamaged store is saved as it is.
-func TestSalvageWhole(t *testing.T) {
-	d, o, want := checked(t)
+// Salvage of an intact store loses nothing: pages, roots and the id counter are the same.
+func TestSalvageIntactStore(t *testing.T) {
+	d, o, want := enginetest.MixedStore(t)
 	var lost []string
-	r, err := Salvage("/store", "/saved", o, func(what string) { lost = append(lost, what) })
+	r, err := engine.Salvage("/store", "/saved", o, func(what string) { lost = append(lost, what) })
 	if err != nil || len(lost) > 0 || r.Pages == 0 || r.Lost+r.Corrupt > 0 {
-		t.Fatalf("%+v, %v, %q", r, err, lost)
+		t.Fatalf("Salvage: report %+v, error %v, lost %q", r, err, lost)
 	}
-	if _, err := Salvage("/store", "/saved", o, func(string) {}); err == nil {
-		t.Error("saved over a store")
+	if _, err := engine.Salvage("/store", "/saved", o, func(string) {}); err == nil {
+		t.Error("Salvage into an existing store: no error")
 	}
-	pc := openTest(t, "/saved", o)
-	if got := contentsOf(t, pc); got != want {
-		t.Error("the contents differ")
+	pc := enginetest.Open(t, "/saved", o)
+	if got := enginetest.Contents(t, pc); got != want {
+		t.Error("salvaged contents differ")
 	}
-	if err := exactAccounts(pc); err != nil {
-		t.Error(err)
+	if err := engine.ExactAccounts(pc); err != nil {
+		t.Errorf("accounts of the salvaged store: %v", err)
 	}
 	old, err := d.Open("/store/superblock", 0)
 	if err != nil {
@@ -157,18 +143,19 @@ func TestSalvageWhole(t *testing.T) {
 	}
 	sb, err := format.DecodeSuperblock(b)
 	if id, err2 := pc.GenerateID(); err != nil || err2 != nil || id < sb.NextID {
-		t.Errorf("id %d, they were at %d", id, sb.NextID)
+		t.Errorf("id %d, want %d or more, errors %v, %v", id, sb.NextID, err, err2)
 	}
-	closeTest(t, pc)
+	enginetest.Close(t, pc)
 }
 
-// What is saved is saved fragment by fragment, though the policy writes chains as one page before it pages them out: only the owner of
-// the pages knows how to merge them. Trap 8.
-func TestSalvageMergesNothing(t *testing.T) {
+// A store that Salvage writes keeps each fragment: the eviction policy does not consolidate chains in it, because
+// Salvage does not have the caller's Merge. Trap 8.
+func TestVerbatimStoreKeepsFragments(t *testing.T) {
 	const deltas = 5
 	for _, verbatim := range []bool{false, true} {
-		pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, seam: seam.Options{Verbatim: verbatim}})
-		tx := begin(t, pc)
+		pc := enginetest.Open(t, t.TempDir(), enginetest.WithSeam(&engine.Options{SegmentSize: 1 << 20},
+			seam.Options{Verbatim: verbatim}))
+		tx := enginetest.Begin(t, pc)
 		pid, ptr, err := pc.Allocate(tx, []byte("0"))
 		for n := 1; n < deltas && err == nil; n++ {
 			ptr, _, err = pc.Link(tx, pid, ptr, []byte{byte('0' + n)})
@@ -176,45 +163,44 @@ func TestSalvageMergesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		flushTest(t, pc)
+		enginetest.Flush(t, pc)
 		want := 1
 		if verbatim {
 			want = deltas
 		}
-		v := evictor[[]byte]{pc}
-		v.Evict(uint64(pid))
-		flushTest(t, pc)
-		v.Evict(uint64(pid))
+		engine.EvictByPolicy(pc, pid)
+		enginetest.Flush(t, pc)
+		engine.EvictByPolicy(pc, pid)
 		if _, frags, err := pc.Fragments(tx, pid); err != nil || len(frags) != want {
-			t.Errorf("verbatim %v: %q, %v", verbatim, frags, err)
+			t.Errorf("verbatim %v: fragments %q, want %d, error %v", verbatim, frags, want, err)
 		}
 		tx.End()
-		closeTest(t, pc)
+		enginetest.Close(t, pc)
 	}
 }
 
-// Whatever is damaged, what is not is saved, and no page has a value that it never had.
-func TestSalvageDamaged(t *testing.T) {
+// Salvage of a corrupt store saves all pages that are intact. No salvaged page has a value that the page never had.
+func TestSalvageCorruptStore(t *testing.T) {
 	d := simdisk.New(3, simdisk.Options{})
-	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{FS: d}}
-	pc := openTest(t, "/store", o)
-	history := map[PageID]map[string]bool{}
-	tx := begin(t, pc)
+	o := enginetest.SimOptions(d)
+	pc := enginetest.Open(t, "/store", o)
+	history := map[engine.PageID]map[string]bool{}
+	tx := enginetest.Begin(t, pc)
 	for round := range 3 {
 		for i := range 60 {
 			v := bytes.Repeat([]byte{byte('a' + round), byte(i)}, 300)
-			pid := FirstUserPage + PageID(i)
+			pid := engine.FirstUserPage + engine.PageID(i)
 			p, err := pc.Get(tx, pid)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if p.Kind == KindUnallocated {
+			if p.Kind == engine.KindUnallocated {
 				if pid, _, err = pc.Allocate(tx, v); err != nil {
 					t.Fatal(err)
 				}
 				history[pid] = map[string]bool{}
 			} else {
-				must(t)(pc.Replace(tx, pid, p.Ptr, v))
+				enginetest.Must(t)(pc.Replace(tx, pid, p.Ptr, v))
 			}
 			history[pid][string(v)] = true
 		}
@@ -223,50 +209,50 @@ func TestSalvageDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	tx.End()
-	closeTest(t, pc)
+	enginetest.Close(t, pc)
 	log := d.ReadDurable("/store/log")
 	for n := range 40 {
 		hurt := d.Copy()
 		b := bytes.Clone(log)
 		at := n * len(b) / 40
-		what := "bytes"
+		what := "corrupt bytes"
 		switch n % 4 {
 		case 0:
 			clear(b[at:min(at+512, len(b))])
 		case 1:
 			b[at] ^= 0x10
 		case 2:
-			what = "header"
+			what = "zeroed header"
 			clear(b[at-at%(16<<10):][:64])
 		case 3:
-			what = "superblock"
+			what = "corrupt superblock"
 			hurt.FlipBit("/store/superblock", 20, 3)
 		}
 		hurt.WriteFile("/store/log", b)
 		o := *o
-		o.seam.FS = hurt
+		enginetest.WithSeam(&o, seam.Options{FS: hurt})
 		var lost []string
-		r, err := Salvage("/store", "/saved", &o, func(what string) { lost = append(lost, what) })
+		r, err := engine.Salvage("/store", "/saved", &o, func(what string) { lost = append(lost, what) })
 		if err != nil {
-			t.Errorf("%s at %d: %v", what, at, err)
+			t.Errorf("%s at %d: Salvage: %v", what, at, err)
 			continue
 		}
-		pc := openTest(t, "/saved", &o)
-		tx := begin(t, pc)
+		pc := enginetest.Open(t, "/saved", &o)
+		tx := enginetest.Begin(t, pc)
 		saved := int64(0)
 		for pid, values := range history {
 			p, err := pc.Get(tx, pid)
-			if err != nil || p.Kind == KindMaterialized && !values[string(p.Value)] {
-				t.Errorf("%s at %d: page %d: %.10q, %v", what, at, pid, p.Value, err)
+			if err != nil || p.Kind == engine.KindMaterialized && !values[string(p.Value)] {
+				t.Errorf("%s at %d: page %d never had value %.10q, error %v", what, at, pid, p.Value, err)
 			}
-			if p.Kind == KindMaterialized {
+			if p.Kind == engine.KindMaterialized {
 				saved++
 			}
 		}
 		if saved != r.Pages || saved < 58 {
-			t.Errorf("%s at %d: %d pages, %+v, %q", what, at, saved, r, lost)
+			t.Errorf("%s at %d: %d pages salvaged, report %+v, lost %q", what, at, saved, r, lost)
 		}
 		tx.End()
-		closeTest(t, pc)
+		enginetest.Close(t, pc)
 	}
 }

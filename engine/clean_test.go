@@ -1,4 +1,4 @@
-package engine
+package engine_test
 
 import (
 	"bytes"
@@ -9,69 +9,26 @@ import (
 	"testing"
 	"time"
 
+	"pagecache/engine"
 	"pagecache/engine/internal/clean"
+	"pagecache/engine/internal/enginetest"
 	"pagecache/engine/internal/seam"
 	"pagecache/internal/simdisk"
 	"pagecache/segments"
 	"pagecache/segments/format"
 )
 
-// churn replaces all pages six times a round, 15 000 bytes in all, and makes that stable.
-func churn(t testing.TB, pc *PageCache[[]byte], pids []PageID, rounds int) {
-	t.Helper()
-	for round := range 6 * rounds {
-		tx := begin(t, pc)
-		for _, pid := range pids {
-			p, err := pc.Get(tx, pid)
-			if err != nil {
-				t.Fatal(err)
-			}
-			must(t)(pc.Replace(tx, pid, p.Ptr, bytes.Repeat([]byte{byte(round)}, 2500/len(pids))))
-		}
-		tx.End()
-	}
-	if _, err := pc.Flush(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// cleanAll cleans until there is nothing to do, and returns how many segments were recycled.
-func cleanAll(t testing.TB, pc *PageCache[[]byte]) int64 {
-	t.Helper()
-	before := pc.cleaner.Stats().Recycled
-	for did, err := true, error(nil); did; {
-		if did, err = pc.AttemptGC(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return pc.cleaner.Stats().Recycled - before
-}
-
-func some(t testing.TB, pc *PageCache[[]byte], n, size int) (pids []PageID) {
-	t.Helper()
-	tx := begin(t, pc)
-	defer tx.End()
-	for i := range n {
-		pid, _, err := pc.Allocate(tx, bytes.Repeat([]byte{'a' + byte(i)}, size))
-		if err != nil {
-			t.Fatal(err)
-		}
-		pids = append(pids, pid)
-	}
-	return pids
-}
-
-// What a Tx has read stays until it ends, whatever becomes of the page and of the segment in which it lay: that is recycled only then.
-// Proves rules 3 and 4; trap 9.
+// A value that a Tx has read stays valid until the Tx ends, even if its page is replaced. Its segment is recycled only
+// then. Proves rules 3 and 4; trap 9.
 func TestRecyclingWaitsForReaders(t *testing.T) {
 	d := simdisk.New(1, simdisk.Options{})
-	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{Eager: true, FS: d}}
-	pc := openTest(t, "/store", o)
-	pids := some(t, pc, 10, 3000)
-	closeTest(t, pc)
-	pc = openTest(t, "/store", o)
-	defer closeTest(t, pc)
-	reader := begin(t, pc)
+	o := enginetest.WithSeam(enginetest.SimOptions(d), seam.Options{Eager: true, FS: d})
+	pc := enginetest.Open(t, "/store", o)
+	pids := enginetest.AllocateMany(t, pc, 10, 3000)
+	enginetest.Close(t, pc)
+	pc = enginetest.Open(t, "/store", o)
+	defer enginetest.Close(t, pc)
+	reader := enginetest.Begin(t, pc)
 	var held, was [][]byte
 	for _, pid := range pids {
 		p, err := pc.Get(reader, pid)
@@ -81,14 +38,14 @@ func TestRecyclingWaitsForReaders(t *testing.T) {
 		held, was = append(held, p.Value), append(was, bytes.Clone(p.Value))
 	}
 	for range 5 {
-		churn(t, pc, pids, 4)
-		if n := cleanAll(t, pc); n != 0 {
+		enginetest.Churn(t, pc, pids, 4)
+		if n := enginetest.CleanAll(t, pc); n != 0 {
 			t.Fatalf("%d segments recycled under a reader", n)
 		}
 	}
-	draining := pc.cleaner.Stats().Draining
+	draining := engine.CleanerOf(pc).Stats().Draining
 	if draining == 0 {
-		t.Fatal("nothing waits to be recycled")
+		t.Fatal("no segment is draining")
 	}
 	for i := range held {
 		if !bytes.Equal(held[i], was[i]) {
@@ -96,59 +53,59 @@ func TestRecyclingWaitsForReaders(t *testing.T) {
 		}
 	}
 	reader.End()
-	if n := cleanAll(t, pc); int(n) < draining-1 { // one may wait for the next to begin on the disk
-		t.Errorf("%d segments recycled of %d that waited", n, draining)
+	// One segment may have to wait until the next one's header is durable.
+	if n := enginetest.CleanAll(t, pc); int(n) < draining-1 {
+		t.Errorf("%d segments recycled of %d that were draining", n, draining)
 	}
 }
 
-// A segment is recycled only once what replaced its contents is stable, which an open batch holds up. Proves rule 4; trap 14.
+// A segment is recycled only once the replacements of its contents are stable. An open batch delays that. Proves rule
+// 4; trap 14.
 func TestRecyclingWaitsForStability(t *testing.T) {
 	d := simdisk.New(2, simdisk.Options{})
-	pc := openTest(t, "/store", &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{Eager: true, FS: d}})
-	defer closeTest(t, pc)
-	pids := some(t, pc, 10, 1500)
-	if _, err := pc.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	o := enginetest.WithSeam(enginetest.SimOptions(d), seam.Options{Eager: true, FS: d})
+	pc := enginetest.Open(t, "/store", o)
+	defer enginetest.Close(t, pc)
+	pids := enginetest.AllocateMany(t, pc, 10, 1500)
+	enginetest.Flush(t, pc)
 	batch, err := pc.PinLog()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 20 {
 		for _, pid := range pids {
-			tx := begin(t, pc)
+			tx := enginetest.Begin(t, pc)
 			p, err := pc.Get(tx, pid)
 			if err != nil {
 				t.Fatal(err)
 			}
-			must(t)(pc.Replace(tx, pid, p.Ptr, make([]byte, 900)))
+			enginetest.Must(t)(pc.Replace(tx, pid, p.Ptr, make([]byte, 900)))
 			tx.End()
 		}
 	}
-	if n := cleanAll(t, pc); n != 0 || pc.cleaner.Stats().Draining == 0 {
-		t.Errorf("%d segments recycled, %d wait, with a batch open that replaced their pages", n, pc.cleaner.Stats().Draining)
+	if n := enginetest.CleanAll(t, pc); n != 0 || engine.CleanerOf(pc).Stats().Draining == 0 {
+		t.Errorf("%d segments recycled, %d draining, while the batch that replaced their pages is open",
+			n, engine.CleanerOf(pc).Stats().Draining)
 	}
 	if err := batch.Seal(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := pc.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	if n := cleanAll(t, pc); n == 0 {
-		t.Error("nothing recycled once the batch had ended")
+	enginetest.Flush(t, pc)
+	if n := enginetest.CleanAll(t, pc); n == 0 {
+		t.Error("no segment was recycled after the batch had ended")
 	}
 }
 
-// Space goes round: however much is overwritten, the file stays within a small multiple of what is live, and everything is found after
-// reopening, freed pages as freed ones. Proves rules 4 and 6; trap 15.
+// However often pages are overwritten, the file stays within a small multiple of the live data. All pages and the freed
+// page ids survive reopening. Proves rules 4 and 6; trap 15.
 func TestSpaceIsBounded(t *testing.T) {
 	d := simdisk.New(3, simdisk.Options{})
-	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{FS: d}}
-	pc := openTest(t, "/store", o)
-	pids := some(t, pc, 100, 1000)
-	want := map[PageID][]byte{}
+	o := enginetest.SimOptions(d)
+	pc := enginetest.Open(t, "/store", o)
+	pids := enginetest.AllocateMany(t, pc, 100, 1000)
+	want := map[engine.PageID][]byte{}
 	for round := range 40 {
-		tx := begin(t, pc)
+		tx := enginetest.Begin(t, pc)
 		for i, pid := range pids {
 			p, err := pc.Get(tx, pid)
 			if err != nil {
@@ -156,90 +113,91 @@ func TestSpaceIsBounded(t *testing.T) {
 			}
 			switch {
 			case round == 3 && i%10 == 0:
-				must(t)(pc.Free(tx, pid, p.Ptr))
+				enginetest.Must(t)(pc.Free(tx, pid, p.Ptr))
 				want[pid] = nil
-			case p.Kind == KindMaterialized && (i+round)%3 == 0:
+			case p.Kind == engine.KindMaterialized && (i+round)%3 == 0:
 				want[pid] = fmt.Appendf(nil, "%d in round %d %0900d", pid, round, 0)
-				must(t)(pc.Replace(tx, pid, p.Ptr, want[pid]))
+				enginetest.Must(t)(pc.Replace(tx, pid, p.Ptr, want[pid]))
 			}
 		}
 		tx.End()
-		if _, err := pc.Flush(); err != nil {
-			t.Fatal(err)
-		}
-		cleanAll(t, pc)
+		enginetest.Flush(t, pc)
+		enginetest.CleanAll(t, pc)
 		if round%9 == 8 {
-			closeTest(t, pc)
-			pc = openTest(t, "/store", o)
+			enginetest.Close(t, pc)
+			pc = enginetest.Open(t, "/store", o)
 		}
 	}
-	if s := pc.Stats(); s.Space.Segments > 24 { // 100 KB are 7 segments
-		t.Errorf("%d segments for %d live bytes, %d recycled", s.Space.Segments, s.Space.LiveBytes, pc.core.store.Space.Recycled())
+	if s := pc.Stats(); s.Space.Segments > 24 { // 100 KB of live data fill 7 segments
+		t.Errorf("%d segments for %d live bytes, %d recycled", s.Space.Segments, s.Space.LiveBytes, s.Space.Recycled)
 	}
-	closeTest(t, pc)
-	pc = openTest(t, "/store", o)
-	defer closeTest(t, pc)
-	tx := begin(t, pc)
+	enginetest.Close(t, pc)
+	pc = enginetest.Open(t, "/store", o)
+	defer enginetest.Close(t, pc)
+	tx := enginetest.Begin(t, pc)
 	defer tx.End()
 	for _, pid := range pids {
 		v, ok := want[pid]
 		p, err := pc.Get(tx, pid)
-		if err != nil || ok && (v == nil) != (p.Kind == KindFree) || v != nil && !bytes.Equal(p.Value, v) {
-			t.Errorf("page %d: %v, %v", pid, p.Kind, err)
+		if err != nil || ok && (v == nil) != (p.Kind == engine.KindFree) || v != nil && !bytes.Equal(p.Value, v) {
+			t.Errorf("page %d is %v of %d bytes, want %d, error %v", pid, p.Kind, len(p.Value), len(v), err)
 		}
 	}
 }
 
-// A segment that has vanished is told from one that was recycled. Proves rules 4, 10 and 12.
-func TestVanishedSegment(t *testing.T) {
+// If a segment that was not recycled is missing or its header is corrupt, Open reports corruption. Proves rules 4, 10
+// and 12.
+func TestMissingSegmentIsCorruption(t *testing.T) {
 	d := simdisk.New(4, simdisk.Options{})
-	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{Eager: true, FS: d}}
-	pc := openTest(t, "/store", o)
-	pids := some(t, pc, 10, 1000)
-	churn(t, pc, pids, 12)
-	if cleanAll(t, pc) == 0 {
-		t.Fatal("nothing was recycled")
+	o := enginetest.WithSeam(enginetest.SimOptions(d), seam.Options{Eager: true, FS: d})
+	pc := enginetest.Open(t, "/store", o)
+	pids := enginetest.AllocateMany(t, pc, 10, 1000)
+	enginetest.Churn(t, pc, pids, 12)
+	if enginetest.CleanAll(t, pc) == 0 {
+		t.Fatal("no segment was recycled")
 	}
-	churn(t, pc, pids, 2)
-	for range 2 { // the second notes how far the first made the log stable
-		some(t, pc, 1, 10)
-		if _, err := pc.Flush(); err != nil {
-			t.Fatal(err)
-		}
+	enginetest.Churn(t, pc, pids, 2)
+	for range 2 { // the second flush records the stable LSN of the first
+		enginetest.AllocateMany(t, pc, 1, 10)
+		enginetest.Flush(t, pc)
 	}
 	var inUse []segments.Candidate
-	pc.core.store.Space.Inactive(func(c segments.Candidate) { inUse = append(inUse, c) })
+	engine.StoreOf(pc).Space.Inactive(func(c segments.Candidate) { inUse = append(inUse, c) })
 	for _, clean := range []bool{false, true} {
 		if clean {
-			closeTest(t, pc)
+			enginetest.Close(t, pc)
 		}
 		for _, c := range inUse {
-			for name, wipe := range map[string][]byte{"zeroed": make([]byte, 16<<10), "flipped": bytes.Repeat([]byte{0xa5}, format.SegmentHeaderSize)} {
+			for name, wipe := range map[string][]byte{
+				"zeroed":             make([]byte, 16<<10),
+				"header overwritten": bytes.Repeat([]byte{0xa5}, format.SegmentHeaderSize),
+			} {
 				hurt := d.Copy()
 				f := hurt.ReadDurable("/store/log")
 				copy(f[c.ID.Offset(16<<10):], wipe)
 				hurt.WriteFile("/store/log", f)
 				o := *o
-				o.seam.FS = hurt
-				ce := (*CorruptError)(nil)
-				if pc, err := Open("/store", Bytes{}, &o); err == nil {
+				enginetest.WithSeam(&o, seam.Options{Eager: true, FS: hurt})
+				ce := (*engine.CorruptError)(nil)
+				if pc, err := engine.Open("/store", engine.Bytes{}, &o); err == nil {
 					_ = pc.Close()
-					t.Errorf("clean %v: slot %v %s: opened", clean, c.ID, name)
-				} else if !errors.Is(err, ErrCorrupt) || !errors.As(err, &ce) {
-					t.Errorf("clean %v: slot %v %s: %v", clean, c.ID, name, err)
+					t.Errorf("clean close %v: slot %v %s: Open: no error", clean, c.ID, name)
+				} else if !errors.Is(err, engine.ErrCorrupt) || !errors.As(err, &ce) {
+					t.Errorf("clean close %v: slot %v %s: error %v, want a CorruptError", clean, c.ID, name, err)
 				}
 			}
 		}
 	}
 }
 
-// Where a header cannot be written, nothing is recycled any more, and everything else goes on; Linear stores and closed ones are not cleaned.
-func TestCleaningStops(t *testing.T) {
+// After a failed write of a header the store recycles nothing more; all other calls work. Linear stores and closed
+// stores are not cleaned.
+func TestCleaningStopsAfterWriteError(t *testing.T) {
 	d := simdisk.New(5, simdisk.Options{})
-	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{Eager: true, FS: d}}
-	pc := openTest(t, "/store", o)
-	pids := some(t, pc, 10, 1000)
-	churn(t, pc, pids, 8)
+	o := enginetest.WithSeam(enginetest.SimOptions(d), seam.Options{Eager: true, FS: d})
+	pc := enginetest.Open(t, "/store", o)
+	pids := enginetest.AllocateMany(t, pc, 10, 1000)
+	enginetest.Churn(t, pc, pids, 8)
 	d.SetFault(func(o simdisk.Op) error {
 		if o.Kind == simdisk.OpDeviceWrite {
 			return syscall.EIO
@@ -251,89 +209,96 @@ func TestCleaningStops(t *testing.T) {
 		_, err = pc.AttemptGC()
 	}
 	if !errors.Is(err, syscall.EIO) {
-		t.Fatal(err)
+		t.Fatalf("AttemptGC with failing writes: error %v, want EIO", err)
 	}
 	d.SetFault(nil)
 	if _, err := pc.AttemptGC(); !errors.Is(err, syscall.EIO) {
-		t.Errorf("goes on after it: %v", err)
+		t.Errorf("AttemptGC after the failed write: error %v, want EIO", err)
 	}
-	churn(t, pc, pids, 3)
-	closeTest(t, pc)
-	if _, err := pc.AttemptGC(); !errors.Is(err, ErrClosed) {
-		t.Error(err)
+	enginetest.Churn(t, pc, pids, 3)
+	enginetest.Close(t, pc)
+	if _, err := pc.AttemptGC(); !errors.Is(err, engine.ErrClosed) {
+		t.Errorf("AttemptGC after Close: error %v, want ErrClosed", err)
 	}
-	o.SegmentMode = SegmentModeLinear
-	pc = openTest(t, "/store", o)
-	churn(t, pc, pids, 3)
-	if n := cleanAll(t, pc); n != 0 {
-		t.Errorf("%d segments of a Linear store recycled", n)
+	o.SegmentMode = engine.SegmentModeLinear
+	pc = enginetest.Open(t, "/store", o)
+	enginetest.Churn(t, pc, pids, 3)
+	if n := enginetest.CleanAll(t, pc); n != 0 {
+		t.Errorf("%d segments of a Linear store were recycled", n)
 	}
-	closeTest(t, pc)
-	o.SegmentMode = SegmentModeGC
-	pc = openTest(t, "/store", o)
-	defer closeTest(t, pc)
-	if cleanAll(t, pc) == 0 {
-		t.Error("nothing recycled after reopening")
+	enginetest.Close(t, pc)
+	o.SegmentMode = engine.SegmentModeGC
+	pc = enginetest.Open(t, "/store", o)
+	defer enginetest.Close(t, pc)
+	if enginetest.CleanAll(t, pc) == 0 {
+		t.Error("no segment was recycled after reopening")
 	}
 }
 
-// The lists of pages that cleaning goes by name just the pages that the segments hold, whether they were written a moment ago or are read; only segments of many
-// small messages have none.
-func TestPageLists(t *testing.T) {
+// A segment's page list, which the cleaner uses, names exactly the pages that reading the segment finds. Only segments
+// of many small messages have no list.
+func TestPageListsMatchSegments(t *testing.T) {
 	for size, want := range map[int]bool{2000: true, 20: false} {
 		d := simdisk.New(5, simdisk.Options{})
-		pc := openTest(t, "/store", &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, seam: seam.Options{Foreground: true, FS: d}})
-		pids := some(t, pc, 1000, size)
-		tx := begin(t, pc)
+		o := enginetest.WithSeam(enginetest.SimOptions(d), seam.Options{Foreground: true, FS: d})
+		pc := enginetest.Open(t, "/store", o)
+		pids := enginetest.AllocateMany(t, pc, 1000, size)
+		tx := enginetest.Begin(t, pc)
 		pid, ptr, err := pc.Allocate(tx, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		must(t)(pc.Free(tx, pid, ptr))
+		enginetest.Must(t)(pc.Free(tx, pid, ptr))
 		b, err := pc.PinLog()
 		if err != nil {
 			t.Fatal(err)
 		}
-		must(t)(pc.Link(tx, pids[0], ptrTo[[]byte](pids[0], pc.pages.Table.Get(pids[0]).Load()), []byte("delta")))
+		p, err := pc.Get(tx, pids[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		enginetest.Must(t)(pc.Link(tx, pids[0], p.Ptr, []byte("delta")))
 		if err := b.Seal(); err != nil {
 			t.Fatal(err)
 		}
 		tx.End()
-		churn(t, pc, pids[:10], 10)
+		enginetest.Churn(t, pc, pids[:10], 10)
 		n := 0
-		resume := pc.cleaner.Pause()
-		pc.core.store.Space.Inactive(func(c segments.Candidate) {
+		resume := engine.CleanerOf(pc).Pause()
+		engine.StoreOf(pc).Space.Inactive(func(c segments.Candidate) {
 			n++
-			got, listed := pc.core.store.Space.Segment(c.ID).Pages()
-			read, err := pc.cleaner.PagesRead(c)
+			got, listed := engine.StoreOf(pc).Space.Segment(c.ID).Pages()
+			read, err := engine.CleanerOf(pc).PagesRead(c)
 			if listed != want && c.Base == 0 || listed && !bytes.Equal(got, read) || err != nil {
-				t.Errorf("values of %d bytes, %v: listed %v: %v; %v is there; %v", size, c.ID, listed, slices.Collect(got.All()), slices.Collect(read.All()), err)
+				t.Errorf("values of %d bytes, segment %v: listed %v: %v, read %v, error %v",
+					size, c.ID, listed, slices.Collect(got.All()), slices.Collect(read.All()), err)
 			}
 		})
 		resume()
 		if n < 3 {
-			t.Errorf("%d segments", n)
+			t.Errorf("%d segments, want 3 or more", n)
 		}
-		closeTest(t, pc)
+		enginetest.Close(t, pc)
 	}
 }
 
-// A small store takes more segments than it needs while it is written to; they are given back when it comes to rest.
-func TestCalm(t *testing.T) {
-	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 16 << 10, IOBuffers: 2})
-	defer closeTest(t, pc)
-	pids := some(t, pc, 10, 250)
+// A small store may use more segments than it needs while it is written to. Once it is idle, it recycles them.
+func TestIdleStoreRecyclesSegments(t *testing.T) {
+	pc := enginetest.Open(t, t.TempDir(), &engine.Options{SegmentSize: 16 << 10, IOBuffers: 2})
+	defer enginetest.Close(t, pc)
+	pids := enginetest.AllocateMany(t, pc, 10, 250)
 	most := 0
 	for range 60 {
-		churn(t, pc, pids, 2)
+		enginetest.Churn(t, pc, pids, 2)
 		most = max(most, pc.Stats().Space.SegmentsInUse)
 	}
 	if most > clean.FewSegments+20 {
-		t.Errorf("%d segments for 2500 bytes", most)
+		t.Errorf("%d segments in use for 2500 bytes", most)
 	}
-	for deadline := time.Now().Add(5 * time.Second); pc.Stats().Space.SegmentsInUse > 5; time.Sleep(10 * time.Millisecond) {
+	deadline := time.Now().Add(5 * time.Second)
+	for ; pc.Stats().Space.SegmentsInUse > 5; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d segments at rest", pc.Stats().Space.SegmentsInUse)
+			t.Fatalf("%d segments in use after 5 s without writes, want at most 5", pc.Stats().Space.SegmentsInUse)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package engine
+package engine_test
 
 import (
 	"errors"
@@ -6,46 +6,45 @@ import (
 	"iter"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
+	"pagecache/engine"
+	"pagecache/engine/internal/enginetest"
 	"pagecache/internal/simdisk"
 )
 
-// Of several Closes at once one closes, and the others say ErrClosed.
-func TestOneCloses(t *testing.T) {
-	open := map[string]func(o *Options) (interface{ Close() error }, error){
-		"page store": func(o *Options) (interface{ Close() error }, error) { return Open("/store", Bytes{}, o) },
-		"log":        func(o *Options) (interface{ Close() error }, error) { return OpenLog("/store", o) },
-	}
-	for name, f := range open {
-		s, err := f(simOptions(simdisk.New(1, simdisk.Options{})))
-		if err != nil {
-			t.Fatal(err)
-		}
+// Of several concurrent Closes, one closes the store and the others return ErrClosed.
+func TestConcurrentClose(t *testing.T) {
+	disk := func() *engine.Options { return enginetest.SimOptions(simdisk.New(1, simdisk.Options{})) }
+	for name, s := range map[string]enginetest.Store{
+		"page store": enginetest.Open(t, "/store", disk()),
+		"log":        enginetest.OpenLog(t, "/store", disk()),
+	} {
 		errs := make(chan error, 8)
 		for range cap(errs) {
 			go func() { errs <- s.Close() }()
 		}
 		closed := 0
-		for range cap(errs) {
-			if err := <-errs; err == nil {
-				closed++
-			} else if !errors.Is(err, ErrClosed) {
-				t.Errorf("%s: %v", name, err)
+		enginetest.Soon(t, "closing the "+name, func() {
+			for range cap(errs) {
+				if err := <-errs; err == nil {
+					closed++
+				} else if !errors.Is(err, engine.ErrClosed) {
+					t.Errorf("%s: %v", name, err)
+				}
 			}
-		}
+		})
 		if closed != 1 {
-			t.Errorf("%s: closed %d times", name, closed)
+			t.Errorf("%s: %d Closes succeeded, want 1", name, closed)
 		}
 	}
 }
 
-// While Close waits for a Tx, every call in it says ErrClosed, and so does the next Begin.
+// While Close waits for a Tx, Begin and every call with that Tx return ErrClosed.
 func TestCallsWhileClosing(t *testing.T) {
-	pc := openSim(t, simdisk.New(2, simdisk.Options{}))
-	tx := begin(t, pc)
+	pc := enginetest.OpenSim(t, simdisk.New(2, simdisk.Options{}))
+	tx := enginetest.Begin(t, pc)
 	pid, ptr, err := pc.Allocate(tx, []byte("x"))
 	if err != nil {
 		t.Fatal(err)
@@ -54,13 +53,17 @@ func TestCallsWhileClosing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan error)
+	done := make(chan error, 1)
 	go func() { done <- pc.Close() }()
-	for !pc.core.closed.Load() {
-		time.Sleep(time.Millisecond)
-	}
 	errs := map[string]error{}
-	_, errs["Begin"] = pc.Begin()
+	enginetest.Soon(t, "Begin beside Close", func() { // until it returns ErrClosed
+		for errs["Begin"] == nil {
+			var other *engine.Tx
+			if other, errs["Begin"] = pc.Begin(); other != nil {
+				other.End()
+			}
+		}
+	})
 	_, _, errs["Allocate"] = pc.Allocate(tx, nil)
 	_, _, errs["Link"] = pc.Link(tx, pid, ptr, nil)
 	_, _, errs["Replace"] = pc.Replace(tx, pid, ptr, nil)
@@ -77,32 +80,31 @@ func TestCallsWhileClosing(t *testing.T) {
 	errs["Seal"], errs["Abort"] = batch.Seal(), batch.Abort()
 	errs["Close"] = pc.Close()
 	for what, err := range errs {
-		if !errors.Is(err, ErrClosed) {
-			t.Errorf("%s while the store closes: %v", what, err)
+		if !errors.Is(err, engine.ErrClosed) {
+			t.Errorf("%s beside Close: error %v, want ErrClosed", what, err)
 		}
 	}
 	pc.BumpReadTS(tx, pid, 7)
 	if ts, ok := pc.ReadTS(tx, pid); ts != 0 || ok {
-		t.Errorf("read timestamp %d, %v", ts, ok)
+		t.Errorf("ReadTS beside Close: %d, %v; want 0, false", ts, ok)
 	}
 	tx.End()
-	if err := <-done; err != nil {
-		t.Error(err)
+	enginetest.Soon(t, "Close after the last Tx has ended", func() { err = <-done })
+	if err != nil {
+		t.Errorf("Close: %v", err)
 	}
 	if s := pc.Stats(); s.Txs.Open != 0 || s.Pages.InUse != 1 || pc.StableLSN() < ptr.LastLSN() {
-		t.Errorf("after Close: %+v", s)
+		t.Errorf("stats after Close: %+v", s)
 	}
 }
 
-// Every call on a closed log says ErrClosed, and an iterator stops with it.
-func TestClosedLog(t *testing.T) {
-	l, err := OpenLog("/store", simOptions(simdisk.New(3, simdisk.Options{})))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var lsn LSN
-	var ptr DiskPtr
+// Every call on a closed log returns ErrClosed. An iteration that began before Close ends with it.
+func TestCallsOnClosedLog(t *testing.T) {
+	l := enginetest.OpenLog(t, "/store", enginetest.SimOptions(simdisk.New(3, simdisk.Options{})))
+	var lsn engine.LSN
+	var ptr engine.DiskPtr
 	for i := range 3 {
+		var err error
 		if lsn, ptr, err = l.Write(fmt.Append(nil, i)); err != nil {
 			t.Fatal(err)
 		}
@@ -115,7 +117,7 @@ func TestClosedLog(t *testing.T) {
 	if _, err, ok := next(); !ok || err != nil {
 		t.Fatal(ok, err)
 	}
-	closeTest(t, l)
+	enginetest.Close(t, l)
 	errs := map[string]error{"Close": l.Close()}
 	_, errs["Reserve"] = l.Reserve(1)
 	_, _, errs["Write"] = l.Write(nil)
@@ -126,34 +128,35 @@ func TestClosedLog(t *testing.T) {
 	_, errs["MakeStable"] = l.MakeStable(lsn)
 	r, err, ok := next()
 	if !ok || r.Bytes != nil {
-		t.Errorf("an iteration goes on after Close, or ends without an error: %q", r.Bytes)
+		t.Errorf("iteration after Close: more %v, record %q; want ErrClosed and no record", ok, r.Bytes)
 	}
 	errs["Records, begun before"] = err
 	if _, err, ok := next(); ok {
-		t.Errorf("an iteration goes on after its error: %v", err)
+		t.Errorf("iteration goes on after its error: %v", err)
 	}
 	for r, err := range l.Records(0) {
 		if r.Bytes != nil {
-			t.Errorf("record %q of a closed log", r.Bytes)
+			t.Errorf("Records of a closed log yields %q", r.Bytes)
 		}
 		errs["Records"] = err
 	}
 	for what, err := range errs {
-		if !errors.Is(err, ErrClosed) {
-			t.Errorf("%s after Close: %v", what, err)
+		if !errors.Is(err, engine.ErrClosed) {
+			t.Errorf("%s after Close: error %v, want ErrClosed", what, err)
 		}
 	}
 	_ = l.Stats()
 }
 
-// untilClosed has each of fs called again and again, by a goroutine of its own, until it says ErrClosed. It returns the wait for all.
+// untilClosed calls each of fs in a loop until it returns ErrClosed, in one goroutine each. The function returned waits
+// for all of them.
 func untilClosed(t *testing.T, fs ...func(i int) error) func() {
 	var wg sync.WaitGroup
 	for _, f := range fs {
 		wg.Go(func() {
 			for i := 0; ; i++ {
 				if err := f(i); err != nil {
-					if !errors.Is(err, ErrClosed) {
+					if !errors.Is(err, engine.ErrClosed) {
 						t.Error(err)
 					}
 					return
@@ -161,10 +164,13 @@ func untilClosed(t *testing.T, fs ...func(i int) error) func() {
 			}
 		})
 	}
-	return wg.Wait
+	return func() {
+		t.Helper()
+		enginetest.Soon(t, "calls beside Close", wg.Wait)
+	}
 }
 
-// written is what was acknowledged as written, by several goroutines.
+// written has the values that were acknowledged as written. Safe for concurrent use.
 type written[K comparable] struct {
 	mu sync.Mutex
 	m  map[K]string
@@ -179,15 +185,15 @@ func (w *written[K]) add(k K, v string) {
 	w.m[k] = v
 }
 
-// What a writer was told is written before it heard ErrClosed is there after reopening, however close the Close was; nothing is taken
-// away under calls that need no Tx. Ids do not come again. Proves rule 11.
+// Every write that returned without an error before or beside Close is there after reopening. Calls that need no Tx may
+// run beside Close. Ids are not handed out again. Proves rule 11.
 func TestCloseBesideWriters(t *testing.T) {
 	for seed := range uint64(40) {
 		d := simdisk.New(seed, simdisk.Options{})
-		o := simOptions(d)
+		o := enginetest.SimOptions(d)
 		o.IDPersistInterval = 1 + seed%3
-		pc := openTest(t, "/store", o)
-		var pages written[PageID]
+		pc := enginetest.Open(t, "/store", o)
+		var pages written[engine.PageID]
 		next := uint64(0)
 		allocate := func(i int) error {
 			tx, err := pc.Begin()
@@ -217,37 +223,36 @@ func TestCloseBesideWriters(t *testing.T) {
 			return err
 		}
 		fs := []func(int) error{allocate, allocate, generate}
-		if seed%2 == 0 { // a batch that Close leaves open takes pages with it
+		if seed%2 == 0 { // no pages: Close drops those that are written after the begin of an open batch
 			pages.m, fs = nil, []func(int) error{batch, batch, generate}
 		}
 		wait := untilClosed(t, fs...)
 		time.Sleep(time.Duration(seed) * 20 * time.Microsecond)
-		closeTest(t, pc)
+		enginetest.Close(t, pc)
 		wait()
-		pc = openSim(t, d.Crash(seed))
-		tx := begin(t, pc)
+		pc = enginetest.OpenSim(t, d.Crash(seed))
+		tx := enginetest.Begin(t, pc)
 		for pid, v := range pages.m {
 			if p, err := pc.Get(tx, pid); err != nil || string(p.Value) != v {
-				t.Fatalf("seed %d: page %d: %q, want %q, %v", seed, pid, p.Value, v, err)
+				t.Fatalf("seed %d: page %d: %q, want %q, error %v", seed, pid, p.Value, v, err)
 			}
 		}
 		if n := pc.Stats().Pages.InUse; n != int64(len(pages.m)) || tx.TS() < next {
-			t.Errorf("seed %d: %d pages, want %d; timestamp %d, want %d or more", seed, n, len(pages.m), tx.TS(), next)
+			t.Errorf("seed %d: %d pages, want %d; timestamp %d, want %d or more",
+				seed, n, len(pages.m), tx.TS(), next)
 		}
 		tx.End()
-		closeTest(t, pc)
+		enginetest.Close(t, pc)
 	}
 }
 
-// The same for a log: what was written or completed is there, and nothing else; reading beside Close is safe.
+// Exactly the records that were written or completed before or beside Close of a log are there after reopening. Reads
+// may run beside Close.
 func TestCloseBesideLogWriters(t *testing.T) {
 	for seed := range uint64(40) {
 		d := simdisk.New(seed, simdisk.Options{})
-		l, err := OpenLog("/store", simOptions(d))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var records written[LSN]
+		l := enginetest.OpenLog(t, "/store", enginetest.SimOptions(d))
+		var records written[engine.LSN]
 		wait := untilClosed(t, func(i int) error {
 			v := fmt.Sprint("one", i)
 			lsn, ptr, err := l.Write([]byte(v))
@@ -273,16 +278,17 @@ func TestCloseBesideLogWriters(t *testing.T) {
 			return nil
 		})
 		time.Sleep(time.Duration(seed) * 20 * time.Microsecond)
-		for err = l.Close(); err != nil && strings.Contains(err.Error(), "reservations"); {
-			err = l.Close()
-		}
+		var err error
+		enginetest.Soon(t, "Close beside reservations", func() {
+			for err = l.Close(); err != nil && strings.Contains(err.Error(), "reservations"); {
+				err = l.Close()
+			}
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		wait()
-		if l, err = OpenLog("/store", simOptions(d.Crash(seed))); err != nil {
-			t.Fatal(err)
-		}
+		l = enginetest.OpenLog(t, "/store", enginetest.SimOptions(d.Crash(seed)))
 		n := 0
 		for r, err := range l.Records(0) {
 			if err != nil {
@@ -296,18 +302,18 @@ func TestCloseBesideLogWriters(t *testing.T) {
 		if n != len(records.m) {
 			t.Fatalf("seed %d: %d records, want %d", seed, n, len(records.m))
 		}
-		closeTest(t, l)
+		enginetest.Close(t, l)
 	}
 }
 
-// A batch that nobody ended before Close is not there after it, with all that was written behind its beginning; the ids of its pages
-// are handed out again. A batch that was ended is. Trap 1.
+// Close drops a batch that was not ended, and everything that was written after its begin. Their page ids are handed
+// out again. A batch that was ended survives. Trap 1.
 func TestCloseWithOpenBatch(t *testing.T) {
 	for _, end := range []string{"", "seal", "abort"} {
 		d := simdisk.New(4, simdisk.Options{})
-		pc := openSim(t, d)
-		tx := begin(t, pc)
-		allocate := func(v string) PageID {
+		pc := enginetest.OpenSim(t, d)
+		tx := enginetest.Begin(t, pc)
+		allocate := func(v string) engine.PageID {
 			pid, _, err := pc.Allocate(tx, []byte(v))
 			if err != nil {
 				t.Fatal(err)
@@ -330,80 +336,29 @@ func TestCloseWithOpenBatch(t *testing.T) {
 			t.Fatal(err)
 		}
 		tx.End()
-		closeTest(t, pc)
-		if err := b.Seal(); !errors.Is(err, ErrClosed) {
-			t.Errorf("Seal after Close: %v", err)
+		enginetest.Close(t, pc)
+		if err := b.Seal(); !errors.Is(err, engine.ErrClosed) {
+			t.Errorf("Seal after Close: error %v, want ErrClosed", err)
 		}
 		for range 2 {
-			pc = openSim(t, d)
-			tx = begin(t, pc)
-			want := map[PageID]string{before: "before"}
+			pc = enginetest.OpenSim(t, d)
+			tx = enginetest.Begin(t, pc)
+			want := map[engine.PageID]string{before: "before"}
 			if end != "" {
 				want[inside] = "inside"
 			}
 			for pid := before; pid <= inside; pid++ {
 				if p, err := pc.Get(tx, pid); err != nil || string(p.Value) != want[pid] {
-					t.Errorf("%q: page %d is %v %q, %v", end, pid, p.Kind, p.Value, err)
+					t.Errorf("batch end %q: page %d is %v %q, want %q, error %v",
+						end, pid, p.Kind, p.Value, want[pid], err)
 				}
 			}
 			if s := pc.Stats(); s.Pages.InUse != int64(len(want)) || s.Pages.Free != 0 {
-				t.Errorf("%q: %d pages, %d free", end, s.Pages.InUse, s.Pages.Free)
+				t.Errorf("batch end %q: %d pages, want %d; %d free, want 0",
+					end, s.Pages.InUse, len(want), s.Pages.Free)
 			}
 			tx.End()
-			closeTest(t, pc)
+			enginetest.Close(t, pc)
 		}
 	}
-}
-
-type slowDecode struct {
-	Bytes
-	slow *atomic.Bool
-}
-
-func (s slowDecode) Decode(b []byte) ([]byte, error) {
-	if s.slow.Swap(false) {
-		time.Sleep(7 * time.Second)
-	}
-	return b, nil
-}
-
-// A Get that is under way when Close loses its patience goes on reading from what it has found.
-func TestCloseUnderGet(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits for Close to lose its patience")
-	}
-	slow := new(atomic.Bool)
-	pc, err := Open(t.TempDir(), slowDecode{slow: slow}, &Options{FlushEvery: -1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	tx, err := pc.Begin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pid, ptr, err := pc.Allocate(tx, []byte("base"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err = pc.Link(tx, pid, ptr, []byte("delta")); err != nil {
-		t.Fatal(err)
-	}
-	pc.mem.evict(tx, pid, true)
-	slow.Store(true)
-	done := make(chan error)
-	go func() {
-		p, err := pc.Get(tx, pid)
-		if err == nil && string(p.Value) != "basedelta" {
-			err = fmt.Errorf("%q", p.Value)
-		}
-		done <- err
-	}()
-	time.Sleep(100 * time.Millisecond)
-	if err := pc.Close(); err == nil {
-		t.Error("Close says nothing of the Tx")
-	}
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	tx.End()
 }

@@ -2,8 +2,12 @@ package engine
 
 import (
 	"bytes"
+	"errors"
 
 	"pagecache/engine/internal/compress"
+	"pagecache/internal/vfs"
+	"pagecache/mmapread"
+	"pagecache/recovery"
 	"pagecache/segments/format"
 )
 
@@ -27,7 +31,8 @@ const (
 // String returns the name of the form.
 func (f form) String() string { return enumName("form", int(f), "plain", "zstd", "blob") }
 
-// kind returns the kind of the message that holds the payload. k is KindAppend, KindCompact, or a kind without payload forms.
+// kind returns the kind of the message that holds the payload. k is KindAppend, KindCompact, or a kind without payload
+// forms.
 func (p *payload) kind(k format.Kind) format.Kind {
 	switch p.form {
 	case formZstd:
@@ -38,8 +43,9 @@ func (p *payload) kind(k format.Kind) format.Kind {
 	return k
 }
 
-// own returns a value that the store may keep: v itself, or a copy if v is a view of the disk, such as Get returns. A page that
-// was given a view would not keep its place from being written again (rule 3). Only Bytes has views that are found so.
+// own returns a value that the store may keep: v itself, or a copy if v is a view of the disk, such as Get returns. If
+// a page kept a view, nothing would keep the place behind it from being written again (rule 3). Only views of Bytes can
+// be recognized.
 func (pc *PageCache[P]) own(pid PageID, v P) (P, error) {
 	if pc.raw == nil {
 		return v, nil
@@ -48,20 +54,20 @@ func (pc *PageCache[P]) own(pid PageID, v P) (P, error) {
 	if len(b) == 0 || !pc.core.store.View.Holds(b) && !pc.blobs.Holds(b) {
 		return v, nil
 	}
-	err := pc.guard(true, pid, func() (err error) {
+	err := pc.values.guard(true, pid, func() (err error) {
 		v, err = pc.m.Decode(bytes.Clone(b))
 		return err
 	})
 	return v, err
 }
 
-// encode makes the payload of a fragment: in the Tx's scratch memory unless the fragment is its own encoding, or in a blob,
-// durably, if it is long. A payload that is not installed must be discarded.
+// encode makes the payload of a fragment: in the Tx's scratch memory unless the fragment is its own encoding, or in a
+// blob, durably, if it is long. A payload that is not installed must be discarded.
 func (pc *PageCache[P]) encode(tx *Tx, frag P) (payload, error) {
 	if pc.raw != nil {
-		return pc.pack(tx, pc.raw(frag))
+		return pc.values.pack(tx, pc.raw(frag))
 	}
-	return pc.pack(tx, pc.appended(tx, frag))
+	return pc.values.pack(tx, pc.appended(tx, frag))
 }
 
 // appended returns the encoded fragment, in the Tx's scratch memory.
@@ -71,19 +77,23 @@ func (pc *PageCache[P]) appended(tx *Tx, frag P) []byte {
 	return b
 }
 
-// pack makes the payload of an encoded fragment: compressed if that is shorter, in a blob if it is too long for the log.
-func (pc *PageCache[P]) pack(tx *Tx, b []byte) (payload, error) {
-	if z := pc.compressed(tx, b); z != nil {
+// pack makes the payload of an encoded fragment: compressed if that is shorter, in a blob if it is too long for the
+// log.
+func (v *values) pack(tx *Tx, b []byte) (payload, error) {
+	if z := v.compressed(tx, b); z != nil {
 		return payload{body: z, form: formZstd}, nil
 	}
-	if len(b) <= pc.inline {
+	if len(b) <= v.inline {
 		return payload{body: b}, nil
 	}
-	id, err := pc.ids.Draw()
+	if err := v.blobs.CheckLen(len(b)); err != nil { // before an id is used up
+		return payload{}, err
+	}
+	id, err := v.ids.Draw()
 	if err != nil {
 		return payload{}, err
 	}
-	ptr, err := pc.blobs.Write(format.BlobID(id), b)
+	ptr, err := v.blobs.Write(format.BlobID(id), b)
 	if err != nil {
 		return payload{}, err
 	}
@@ -91,12 +101,12 @@ func (pc *PageCache[P]) pack(tx *Tx, b []byte) (payload, error) {
 }
 
 // compressed returns an encoded fragment compressed, in the Tx's scratch memory; nil if that gains nothing.
-func (pc *PageCache[P]) compressed(tx *Tx, b []byte) []byte {
-	if pc.zip == nil || len(b) < compress.MinLen || len(b) > pc.core.store.SegmentSize() {
+func (v *values) compressed(tx *Tx, b []byte) []byte {
+	if v.zip == nil || len(b) < compress.MinLen || len(b) > v.store.SegmentSize() {
 		return nil
 	}
-	z := pc.zip.Pack(tx.s().zipped[:0], b)
-	if len(z) >= len(b) || len(z) > pc.inline {
+	z := v.zip.Pack(tx.s().zipped[:0], b)
+	if len(z) >= len(b) || len(z) > v.inline {
 		return nil
 	}
 	tx.s().zipped = keepScratch(z)
@@ -113,21 +123,34 @@ func keepScratch(b []byte) []byte {
 }
 
 // discard deletes the blob of a payload that was not installed.
-func (pc *PageCache[P]) discard(p *payload) {
+func (v *values) discard(p *payload) {
 	if p.form == formBlob && !p.kept {
-		pc.blobs.Discard(p.blob)
+		v.blobs.Discard(p.blob)
 	}
 }
 
-// encodeView is encode for a value that may be a view of the disk. It copies the value to the Tx's scratch memory first, and
-// returns that copy too.
+// encodeView is encode for a value that may be a view of the disk. It copies the value to the Tx's scratch memory
+// first, and returns that copy too.
 func (pc *PageCache[P]) encodeView(tx *Tx, pid PageID, v P) (p payload, encoded []byte, err error) {
-	err = pc.guard(true, pid, func() error {
+	err = pc.values.guard(true, pid, func() error {
 		encoded = pc.appended(tx, v)
 		return nil
 	})
 	if err == nil {
-		p, err = pc.pack(tx, encoded)
+		p, err = pc.values.pack(tx, encoded)
 	}
 	return p, encoded, err
+}
+
+// guard calls f, which looks at values of a page. If they may be views, a fault becomes an error: the file was
+// truncated, or the disk failed.
+func (v *values) guard(views bool, pid PageID, f func() error) error {
+	if !views {
+		return f()
+	}
+	err := mmapread.Guard(f)
+	if errors.Is(err, vfs.ErrFault) {
+		return &CorruptError{File: v.store.LogFile(), Place: recovery.Place{}.WithPage(pid), Err: err}
+	}
+	return err
 }

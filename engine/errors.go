@@ -10,6 +10,7 @@ import (
 	"pagecache/engine/internal/pageids"
 	"pagecache/internal/vfs"
 	"pagecache/recovery"
+	"pagecache/segments/format"
 )
 
 // The errors that errors.Is finds in the errors of this package.
@@ -22,10 +23,11 @@ var (
 	ErrLocked = logstore.ErrLocked
 	// ErrReadOnly reports a call that would write to a store opened with Options.ReadOnly.
 	ErrReadOnly = iobuf.ErrReadOnly
-	// ErrNoSpace reports that the disk is full, or that a quota or file-size limit was reached. Nothing was done. The call may
-	// succeed once there is room.
+	// ErrNoSpace reports that the disk is full, or that a quota or file-size limit was reached. Nothing was done. The
+	// call may succeed once there is room.
 	ErrNoSpace = logstore.ErrNoSpace
-	// ErrFailed reports that the log stopped after an I/O error; the error wraps its cause. Reads go on. Reopen to recover.
+	// ErrFailed reports that the log stopped after an I/O error; the error wraps its cause. Reads go on. Reopen to
+	// recover.
 	ErrFailed = iobuf.ErrFailed
 	// ErrTooLarge reports a value or record longer than the format allows.
 	ErrTooLarge = iobuf.ErrTooLarge
@@ -77,7 +79,7 @@ func describe(doing string, err error) error {
 }
 
 // describePage is describe for a call on a page.
-func describePage(doing string, pid PageID, err error) error {
+func describePage(doing string, pid format.PageID, err error) error {
 	if err == nil {
 		return nil
 	}

@@ -42,7 +42,7 @@ func (v evictor[P]) Each(visit func(key uint64) bool) {
 	v.pc.pages.Table.EachMarked(v.pc.pages.IDs.Next(), func(pid PageID) bool { return visit(uint64(pid)) })
 }
 
-// sweepMost is how many bytes the policy evicts by the clock within one Tx.
+// sweepMost is the most bytes that the policy evicts by the clock within one Tx.
 const sweepMost = 8 << 20
 
 // Sweep evicts the pages under the clock's hand.
@@ -63,18 +63,19 @@ func (v evictor[P]) end(tx *Tx) {
 // Touch lets the clock's hand pass the page once.
 func (v evictor[P]) Touch(key uint64) { v.pc.pages.Table.Touch(PageID(key)) }
 
-// seekBytes is how many bytes are written in the time of one read of a page that is not in the page cache.
+// seekBytes is the number of bytes that are written in the time of one read of a page that is not in the page cache.
 const seekBytes = 16 << 10
 
-// consolidateFirst writes a page of several messages as one, before it is evicted, if it is wholly resident and writing it costs
-// less than the reads that this saves the next Get. It reports whether it did.
+// consolidateFirst writes a page of several messages as one, before it is evicted, if it is wholly resident and writing
+// it costs less than the reads that this saves the next Get. It reports whether it did.
 func (pc *PageCache[P]) consolidateFirst(tx *Tx, pid PageID) bool {
 	s := pc.pages.Table.Get(pid)
 	if s == nil || pc.core.opts.ReadOnly || pc.core.opts.seam.Verbatim {
 		return false
 	}
 	h := s.Load()
-	if h == nil || h.Depth() == 1 || h.TailEntry().Kind() == pagestack.KindOnDisk || h.LSN >= pc.core.store.Log.StableEnd() {
+	if h == nil || h.Depth() == 1 || h.TailEntry().Kind() == pagestack.KindOnDisk ||
+		h.LSN >= pc.core.store.Log.StableEnd() {
 		return false
 	}
 	heap, mapped := pc.mem.weigh(h)
@@ -85,11 +86,11 @@ func (pc *PageCache[P]) consolidateFirst(tx *Tx, pid PageID) bool {
 	return err == nil && e != nil
 }
 
-// baseRatio is how many times as large as its deltas a base is that is dropped alone.
+// baseRatio is the least ratio of the size of a base to that of its deltas at which the base is dropped alone.
 const baseRatio = 4
 
-// dropBase evicts a page's base and keeps its deltas, if they are small beside it: the next Get then reads one message instead of
-// all. It reports whether it did. Pages that are cheaper to write anew were handled by consolidateFirst.
+// dropBase evicts a page's base and keeps its deltas, if they are small beside it: the next Get then reads one message
+// instead of all. It reports whether it did. Pages that are cheaper to write anew were handled by consolidateFirst.
 func (pc *PageCache[P]) dropBase(tx *Tx, pid PageID) bool {
 	s := pc.pages.Table.Get(pid)
 	if s == nil {
@@ -111,13 +112,14 @@ func (pc *PageCache[P]) dropBase(tx *Tx, pid PageID) bool {
 	}
 	e := base.ToOnDisk()
 	for _, d := range slices.Backward(deltas) {
-		e = &pagestack.NewDelta(e, d.Frag, d.LSN, d.Ptr()).Head // its timestamp is one above its predecessor's, as before
+		// Its timestamp is one above its predecessor's, as before.
+		e = &pagestack.NewDelta(e, d.Frag, d.LSN, d.Ptr()).Head
 	}
 	return pc.mem.replaceResident(tx, pid, h, e)
 }
 
-// SetCacheCapacity changes Options.CacheCapacity, in bytes, while the store is open. Pages above a lower capacity are evicted
-// soon. Errors: a capacity that is not positive, ErrClosed. Safe for concurrent use.
+// SetCacheCapacity changes Options.CacheCapacity, in bytes, while the store is open. Pages above a lower capacity are
+// evicted soon. Errors: a capacity that is not positive, ErrClosed. Safe for concurrent use.
 func (pc *PageCache[P]) SetCacheCapacity(bytes int64) error {
 	if bytes <= 0 {
 		return fmt.Errorf("set cache capacity to %d bytes: want a positive number", bytes)

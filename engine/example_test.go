@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"os"
 
 	"pagecache/engine"
 )
@@ -37,10 +38,10 @@ func Example() {
 	// Output: page 2: a page, and a delta <nil>
 }
 
-// account is the page of a typed store: a balance and a counter of bookings. Its fragments are accounts too: the first is the whole
-// page, the others are patches, which say by their mask which fields they change and how.
+// account is a page: a balance and a number of bookings. Its fragments are accounts too. The first one is a whole page;
+// the others are patches, whose mask says which fields they change and how.
 type account struct {
-	Mask    uint8 // what a patch touches; 0: a whole page
+	Mask    uint8 // the fields that a patch changes; 0: a whole page
 	Owner   string
 	Balance int64
 	Booked  uint32
@@ -54,7 +55,7 @@ const (
 // accounts is the Materializer of account.
 type accounts struct{}
 
-// Merge applies the patches, oldest first. It makes a new page and changes none of the fragments.
+// Merge applies the patches, oldest first. It returns a new page and changes no fragment.
 func (accounts) Merge(frags []account) account {
 	page := frags[0]
 	for _, f := range frags[1:] {
@@ -69,10 +70,10 @@ func (accounts) Merge(frags []account) account {
 	return page
 }
 
-// Size is what a fragment takes in memory.
+// Size returns the bytes that a fragment takes in memory.
 func (accounts) Size(f account) int { return 40 + len(f.Owner) }
 
-// Append writes the fields that the mask names; all of them for a whole page.
+// Append appends the fields that the mask names. A whole page has all of them.
 func (accounts) Append(dst []byte, f account) []byte {
 	dst = append(dst, f.Mask)
 	if f.Mask != setOwner {
@@ -86,7 +87,7 @@ func (accounts) Append(dst []byte, f account) []byte {
 
 var errAccount = errors.New("not an account")
 
-// Decode copies the owner's name, so that nothing of the result aliases src.
+// Decode copies the owner's name, so the result does not alias src.
 func (accounts) Decode(src []byte) (f account, err error) {
 	if len(src) == 0 {
 		return f, errAccount
@@ -110,8 +111,8 @@ func (accounts) Decode(src []byte) (f account, err error) {
 	return f, nil
 }
 
-// A Materializer says what a store's pages are. Here a page is a struct, and a delta patches single fields of it: a booking costs
-// a message of a few bytes, however large the page.
+// A Materializer defines the page type of a store. Here a page is a struct, and a delta patches single fields of it. A
+// booking costs a message of a few bytes, however large the page is.
 func ExampleMaterializer() {
 	pc, err := engine.Open("", accounts{}, &engine.Options{Temporary: true})
 	if err != nil {
@@ -147,7 +148,8 @@ func ExampleMaterializer() {
 	// Ada and Charles: 75 after 2 bookings <nil>
 }
 
-// Where another writer got there first, Link hands back the current state, so that the caller can look again and retry.
+// If another goroutine has changed the page first, Link returns the page's current state. The caller can read the page
+// again and retry.
 func ExamplePageCache_Link_retry() {
 	pc, err := engine.Open("", engine.Bytes{}, &engine.Options{Temporary: true})
 	if err != nil {
@@ -164,7 +166,7 @@ func ExamplePageCache_Link_retry() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if _, _, err := pc.Link(tx, pid, old, []byte("2")); err != nil { // the other writer
+	if _, _, err := pc.Link(tx, pid, old, []byte("2")); err != nil { // another goroutine's change
 		log.Fatal(err)
 	}
 	for try := 1; ; try++ {
@@ -178,11 +180,158 @@ func ExamplePageCache_Link_retry() {
 			break
 		}
 		if ptr.IsZero() {
-			log.Fatal("the page is gone")
+			log.Fatal("the page was freed")
 		}
 		old = ptr
 	}
 	// Output: try 2: 123 <nil>
+}
+
+// All writes between PinLog and Seal are recovered together or not at all.
+func ExampleBatch() {
+	pc, err := engine.Open("", engine.Bytes{}, &engine.Options{Temporary: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer pc.Close()
+	tx, err := pc.Begin()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer tx.End()
+	from, fromPtr, err1 := pc.Allocate(tx, []byte("100"))
+	to, toPtr, err2 := pc.Allocate(tx, []byte("0"))
+	if err := errors.Join(err1, err2); err != nil {
+		log.Fatal(err)
+	}
+
+	b, err := pc.PinLog()
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, won1, err1 := pc.Replace(tx, from, fromPtr, []byte("70"))
+	_, won2, err2 := pc.Replace(tx, to, toPtr, []byte("30"))
+	if err := errors.Join(err1, err2); err != nil || !won1 || !won2 {
+		_ = b.Abort() // ends the batch; the write that succeeded stays
+		log.Fatal(won1, won2, err)
+	}
+	if err := b.Seal(); err != nil {
+		log.Fatal(err)
+	}
+	if _, err := pc.Flush(); err != nil { // a crash before this loses both writes
+		log.Fatal(err)
+	}
+	for _, pid := range []engine.PageID{from, to} {
+		page, err := pc.Get(tx, pid)
+		fmt.Printf("page %d: %s %v\n", pid, page.Value, err)
+	}
+	// Output:
+	// page 2: 70 <nil>
+	// page 3: 30 <nil>
+}
+
+// A root gives a page a name, so that it can be found after Open. If two goroutines make the root at the same time, the
+// one that loses uses the page of the other.
+func ExamplePageCache_CASRoot() {
+	pc, err := engine.Open("", engine.Bytes{}, &engine.Options{Temporary: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer pc.Close()
+	tx, err := pc.Begin()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer tx.End()
+
+	root, err := pc.Root(tx, "index")
+	if errors.Is(err, engine.ErrRootNotFound) { // the first Open
+		pid, ptr, err := pc.Allocate(tx, []byte("an empty tree"))
+		if err != nil {
+			log.Fatal(err)
+		}
+		var won bool
+		if root, won, err = pc.CASRoot(tx, "index", 0, pid); err != nil {
+			log.Fatal(err)
+		}
+		if !won { // root is the page of the goroutine that won
+			if _, _, err := pc.Free(tx, pid, ptr); err != nil {
+				log.Fatal(err)
+			}
+		}
+	} else if err != nil {
+		log.Fatal(err)
+	}
+	page, err := pc.Get(tx, root)
+	fmt.Printf("page %d: %s %v\n", root, page.Value, err)
+	// Output: page 2: an empty tree <nil>
+}
+
+// Get returns a page's merged value. Fragments returns the deltas that were not merged yet, newest first, and then the
+// rest of the page.
+func ExamplePageCache_Fragments() {
+	pc, err := engine.Open("", engine.Bytes{}, &engine.Options{Temporary: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer pc.Close()
+	tx, err := pc.Begin()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer tx.End()
+
+	pid, ptr, err := pc.Allocate(tx, []byte("a page"))
+	for _, delta := range []string{", a delta", ", another"} {
+		if err != nil {
+			log.Fatal(err)
+		}
+		ptr, _, err = pc.Link(tx, pid, ptr, []byte(delta)) // no other goroutine changes the page
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, frags, err := pc.Fragments(tx, pid)
+	fmt.Printf("%q %v\n", frags, err)
+	page, err := pc.Get(tx, pid)
+	fmt.Printf("%q %v\n", page.Value, err)
+	// Output:
+	// [", another" ", a delta" "a page"] <nil>
+	// "a page, a delta, another" <nil>
+}
+
+// Prefetch starts reading pages that will be needed soon. A Get that follows does not wait for the disk, or not as
+// long.
+func ExamplePageCache_Prefetch() {
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	load(dir, "one ", "two ", "three ", "four")
+
+	pc, err := engine.Open(dir, engine.Bytes{}, nil) // no page is in memory
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer pc.Close()
+	tx, err := pc.Begin()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer tx.End()
+	pids := []engine.PageID{2, 3, 4, 5}
+	if err := pc.Prefetch(tx, pids...); err != nil { // returns at once
+		log.Fatal(err)
+	}
+	for _, pid := range pids { // each Get waits for its own page only
+		page, err := pc.Get(tx, pid)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%s", page.Value)
+	}
+	// Output: one two three four
 }
 
 // A standalone log keeps records in order, without pages.

@@ -10,12 +10,11 @@ import (
 	"pagecache/engine/internal/pagestack"
 	"pagecache/internal/vfs"
 	"pagecache/mmapread"
-	"pagecache/recovery"
 	"pagecache/segments/format"
 )
 
-// materialize returns an entry for the same state as the page's head, with the whole page's value in it: the head itself if it
-// holds the value, else a new entry, unpublished.
+// materialize returns an entry for the same state as the page's head, with the whole page's value in it: the head
+// itself if it holds the value, else a new entry, unpublished.
 func (pc *PageCache[P]) materialize(pid PageID, h *head) (*entry[P], error) {
 	if isWhole(h.Kind()) {
 		return pagestack.EntryOf[P](h), nil
@@ -42,7 +41,7 @@ func (pc *PageCache[P]) materialize(pid PageID, h *head) (*entry[P], error) {
 // merged returns the page's merged value. view says that it may be a view of the disk.
 func (pc *PageCache[P]) merged(pid PageID, h *head) (value P, view bool, err error) {
 	if h.Kind() == pagestack.KindOnDisk && h.Depth() == 1 {
-		pc.fetchBlocks(h)
+		pc.values.fetchBlocks(h)
 		return pc.fetch(pid, pagestack.Ref{LSN: h.LSN, Ptr: h.Ptr()})
 	}
 	buf, _ := pc.frags.Get().(*[]P)
@@ -62,15 +61,16 @@ func (pc *PageCache[P]) merged(pid PageID, h *head) (value P, view bool, err err
 	}
 	slices.Reverse(*buf)
 	pc.mem.counts.merges.Add(1)
-	err = pc.guard(view, pid, func() error {
+	err = pc.values.guard(view, pid, func() error {
 		value = pc.m.Merge(*buf)
 		return nil
 	})
 	return value, false, err
 }
 
-// appendFragments appends the values that make up the page, newest first, to dst, and fetches those that are not resident. view
-// says that one of them may be a view. There may be fewer values than messages: a Merged entry has one for several.
+// appendFragments appends the values that make up the page, newest first, to dst, and fetches those that are not
+// resident. view says that one of them may be a view. There may be fewer values than messages: a Merged entry has one
+// for several.
 func (pc *PageCache[P]) appendFragments(dst []P, pid PageID, h *head) (_ []P, view bool, err error) {
 	for ; h.Kind() == pagestack.KindDelta; h = h.Next() {
 		dst = append(dst, pagestack.EntryOf[P](h).Frag)
@@ -79,7 +79,7 @@ func (pc *PageCache[P]) appendFragments(dst []P, pid PageID, h *head) (_ []P, vi
 		e := pagestack.EntryOf[P](h)
 		return append(dst, e.Frag), e.Ext == pc.mem.mapped, nil
 	}
-	pc.fetchBlocks(h)
+	pc.values.fetchBlocks(h)
 	h.Refs(func(r pagestack.Ref) {
 		if err != nil {
 			return
@@ -95,10 +95,10 @@ func (pc *PageCache[P]) appendFragments(dst []P, pid PageID, h *head) (_ []P, vi
 
 // fetch reads and decodes one fragment. view says that it may be a view of the disk.
 func (pc *PageCache[P]) fetch(pid PageID, r pagestack.Ref) (frag P, view bool, err error) {
-	body, view, err := pc.encoded(pid, r)
+	body, view, err := pc.values.encoded(pid, r)
 	if err == nil && view && pc.core.opts.CopyOnRead {
 		view = false
-		err = pc.guard(true, pid, func() error {
+		err = pc.values.guard(true, pid, func() error {
 			body = slices.Clone(body)
 			return nil
 		})
@@ -107,7 +107,7 @@ func (pc *PageCache[P]) fetch(pid PageID, r pagestack.Ref) (frag P, view bool, e
 		return frag, false, fmt.Errorf("read page %d: %w", pid, err)
 	}
 	pc.mem.counts.fetches.Add(1)
-	err = pc.guard(view && pc.raw == nil, pid, func() (err error) {
+	err = pc.values.guard(view && pc.raw == nil, pid, func() (err error) {
 		frag, err = pc.m.Decode(body)
 		return err
 	})
@@ -117,11 +117,10 @@ func (pc *PageCache[P]) fetch(pid PageID, r pagestack.Ref) (frag P, view bool, e
 	return frag, view, nil
 }
 
-// encoded returns the encoded fragment of a message: a view of the log or of a blob, or memory of its own if the fragment was
-// compressed, lies in an io buffer, or cannot be mapped.
-func (pc *PageCache[P]) encoded(pid PageID, r pagestack.Ref) (b []byte, view bool, err error) {
-	store := pc.core.store
-	m, err := store.Read(r.LSN, r.Ptr)
+// encoded returns the encoded fragment of a message: a view of the log or of a blob, or memory of its own if the
+// fragment was compressed, lies in an io buffer, or cannot be mapped.
+func (v *values) encoded(pid PageID, r pagestack.Ref) (b []byte, view bool, err error) {
+	m, err := v.store.Read(r.LSN, r.Ptr)
 	if err != nil {
 		return nil, false, logstore.InPage(pid, err)
 	}
@@ -129,18 +128,18 @@ func (pc *PageCache[P]) encoded(pid PageID, r pagestack.Ref) (b []byte, view boo
 	case m.Kind.Blob():
 		ptr, err := format.DecodeBlobPtr(m.Body)
 		if err != nil {
-			return nil, false, logstore.InPage(pid, store.CorruptMessage(r.LSN, r.Ptr, err))
+			return nil, false, logstore.InPage(pid, v.store.CorruptMessage(r.LSN, r.Ptr, err))
 		}
-		if b, view, err = pc.blobs.Read(ptr); err != nil {
+		if b, view, err = v.blobs.Read(ptr); err != nil {
 			return nil, false, inMessage(r.LSN, pid, err)
 		}
 		return b, view, nil
 	case m.Kind.Zstd():
 		err = mmapread.Guard(func() (err error) {
-			b, err = compress.Unpack(m.Body, store.SegmentSize())
+			b, err = compress.Unpack(m.Body, v.store.SegmentSize())
 			return err
 		})
-		return b, false, logstore.InPage(pid, store.CorruptMessage(r.LSN, r.Ptr, err))
+		return b, false, logstore.InPage(pid, v.store.CorruptMessage(r.LSN, r.Ptr, err))
 	}
 	return m.Body, m.View, nil
 }
@@ -153,29 +152,17 @@ func inMessage(lsn LSN, pid PageID, err error) error {
 	return err
 }
 
-// guard calls f, which looks at values of a page. If they may be views, a fault becomes an error: the file was truncated, or the
-// disk failed.
-func (pc *PageCache[P]) guard(views bool, pid PageID, f func() error) error {
-	if !views {
-		return f()
-	}
-	err := mmapread.Guard(f)
-	if errors.Is(err, vfs.ErrFault) {
-		return &CorruptError{File: pc.core.store.LogFile(), Place: recovery.Place{}.WithPage(pid), Err: err}
-	}
-	return err
-}
-
-// fetchBlocks reads all messages of a page without a resident base into the page cache in one batch, parking the goroutine: no
-// page fault blocks a P. Messages that cannot be read show when they are looked at.
-func (pc *PageCache[P]) fetchBlocks(h *head) {
+// fetchBlocks reads all messages of a page without a resident base into the page cache in one batch, parking the
+// goroutine: no page fault blocks a P. The error of a message that cannot be read shows
+// when it is decoded.
+func (v *values) fetchBlocks(h *head) {
 	warm := true
-	h.Refs(func(r pagestack.Ref) { warm = warm && pc.core.store.View.IsWarm(rangeOf(r)) })
+	h.Refs(func(r pagestack.Ref) { warm = warm && v.store.View.IsWarm(rangeOf(r)) })
 	if warm {
 		return
 	}
-	if cold, _ := pc.core.store.View.Warm(appendSealed(nil, pc.core.store, h)); cold > 0 {
-		pc.mem.counts.cold.Add(int64(cold))
+	if cold, _ := v.store.View.Warm(appendSealed(nil, v.store, h)); cold > 0 {
+		v.cold.Add(int64(cold))
 	}
 }
 

@@ -1,4 +1,4 @@
-package engine
+package engine_test
 
 import (
 	"errors"
@@ -8,10 +8,13 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"pagecache/engine"
+	"pagecache/engine/internal/enginetest"
 )
 
-// A file system is full: writes say so and nothing is half done, reads go on, and once there is room again writes work without reopening. Reopening finds
-// everything. O1, O5. Proves rule 9.
+// On a full file system, writes return ErrNoSpace and change nothing, and reads work. Once there is space, writes work
+// without reopening. Reopening finds all pages. O1, O5. Proves rule 9.
 func TestFullFileSystem(t *testing.T) {
 	t.Run("ext4", func(t *testing.T) { fillDisk(t, newLoopMount(t, "ext4", 64).dir) })
 	t.Run("tmpfs", func(t *testing.T) {
@@ -19,27 +22,29 @@ func TestFullFileSystem(t *testing.T) {
 			t.Skip("needs root, to mount a file system")
 		}
 		dir := t.TempDir()
-		if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", dir).CombinedOutput(); err != nil {
-			t.Skipf("no mounts here: %v: %s", err, out)
+		out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", dir).CombinedOutput()
+		if err != nil {
+			t.Skipf("cannot mount a file system: %v: %s", err, out)
 		}
 		t.Cleanup(func() { _ = exec.Command("umount", "-l", dir).Run() })
 		fillDisk(t, dir)
 	})
 }
 
+// fillDisk fills the file system, frees half of the pages, and removes a ballast file, and writes after each step.
 func fillDisk(t *testing.T, mount string) {
 	ballast := filepath.Join(mount, "ballast")
 	if err := os.WriteFile(ballast, make([]byte, 12<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(mount, "store")
-	o := &Options{SegmentSize: 256 << 10}
-	pc := openTest(t, dir, o)
-	want := map[PageID]byte{}
+	o := &engine.Options{SegmentSize: 256 << 10}
+	pc := enginetest.Open(t, dir, o)
+	want := map[engine.PageID]byte{}
 	write := func(least int) (n int) {
 		t.Helper()
 		for i := 0; ; i++ {
-			tx := begin(t, pc)
+			tx := enginetest.Begin(t, pc)
 			size := 2000
 			if i%50 == 49 {
 				size = 100_000 // a blob
@@ -50,49 +55,49 @@ func fillDisk(t *testing.T, mount string) {
 			case err == nil:
 				want[pid] = byte('0' + i%10)
 				n++
-			case !errors.Is(err, ErrNoSpace):
+			case !errors.Is(err, engine.ErrNoSpace):
 				t.Fatal(err)
 			case n >= least:
 				return n
 			default:
-				time.Sleep(time.Millisecond) // the cleaner is at it
+				time.Sleep(time.Millisecond) // for the cleaner to make space
 			}
 			if i > 200_000 {
-				t.Fatalf("%d written, want %d or no room", n, least)
+				t.Fatalf("%d pages written in %d tries, want %d or more and then a full disk", n, i, least)
 			}
 		}
 	}
 	check := func() {
 		t.Helper()
-		tx := begin(t, pc)
+		tx := enginetest.Begin(t, pc)
 		defer tx.End()
 		for pid, last := range want {
 			p, err := pc.Get(tx, pid)
-			if err != nil || p.Kind != KindMaterialized || p.Value[len(p.Value)-1] != last {
-				t.Fatalf("page %d: %v, %v", pid, p.Kind, err)
+			if err != nil || p.Kind != engine.KindMaterialized || p.Value[len(p.Value)-1] != last {
+				t.Fatalf("page %d: %v with the wrong value, error %v", pid, p.Kind, err)
 			}
 		}
 	}
 	first := write(1)
 	check()
-	for i := range 20 { // still full, and still nothing breaks
-		tx := begin(t, pc)
+	for i := range 20 { // the disk stays full
+		tx := enginetest.Begin(t, pc)
 		_, _, err := pc.Allocate(tx, make([]byte, 2000))
 		tx.End()
-		if err != nil && !errors.Is(err, ErrNoSpace) {
-			t.Fatal(i, err)
+		if err != nil && !errors.Is(err, engine.ErrNoSpace) {
+			t.Fatalf("write %d on a full disk: error %v, want ErrNoSpace", i, err)
 		}
 	}
-	// Pages can be freed, and that makes room.
+	// Freeing pages works on a full disk and makes space.
 	freed := 0
-	tx := begin(t, pc)
+	tx := enginetest.Begin(t, pc)
 	for pid := range want {
 		p, err := pc.Get(tx, pid)
 		if err == nil {
 			_, _, err = pc.Free(tx, pid, p.Ptr)
 		}
 		if err != nil {
-			t.Fatalf("free with the disk full: %v", err)
+			t.Fatalf("Free on a full disk: %v", err)
 		}
 		delete(want, pid)
 		if freed++; freed == first/2 {
@@ -100,9 +105,7 @@ func fillDisk(t *testing.T, mount string) {
 		}
 	}
 	tx.End()
-	if _, err := pc.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	enginetest.Flush(t, pc)
 	again := write(first / 8)
 	check()
 	if err := os.Remove(ballast); err != nil {
@@ -113,8 +116,8 @@ func fillDisk(t *testing.T, mount string) {
 	if err := pc.Close(); err != nil {
 		t.Fatal(err)
 	}
-	pc = openTest(t, dir, o)
+	pc = enginetest.Open(t, dir, o)
 	check()
-	closeTest(t, pc)
-	t.Logf("%d pages filled the disk, half were freed, %d went in, and %d more once there was room", first, again, more)
+	enginetest.Close(t, pc)
+	t.Logf("%d pages filled the disk; %d more fit after half were freed, %d without the ballast", first, again, more)
 }

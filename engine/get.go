@@ -2,16 +2,17 @@ package engine
 
 import (
 	"iter"
+	"sync/atomic"
 
 	"pagecache/engine/internal/pagestack"
 	"pagecache/internal/vfs"
 )
 
-// Get returns the page's state and value. A page that was never allocated is KindUnallocated, a freed one KindFree; neither is an
-// error. The value is valid until the Tx ends. It may block on a read from disk. Errors: ErrTxEnded, ErrClosed, ErrCorrupt if
-// the page's bytes on disk are corrupt, and those of Decode. Safe for concurrent use.
+// Get returns the page's state and value. A page that was never allocated is KindUnallocated, a freed one KindFree;
+// neither is an error. The value is valid until the Tx ends. It may block on a read from disk. Errors: ErrTxEnded,
+// ErrClosed, ErrCorrupt if the page's bytes on disk are corrupt, and those of Decode. Safe for concurrent use.
 func (pc *PageCache[P]) Get(tx *Tx, pid PageID) (Page[P], error) {
-	if tx != nil && tx.owner == &pc.txs && tx.s().slot.Inside() && !pc.core.closed.Load() {
+	if tx != nil && tx.owner == &pc.txs && tx.s().slot.Inside() && !tx.tracker.Ended() && !pc.core.closed.Load() {
 		if s := pc.pages.Table.Get(pid); s != nil {
 			if h := s.Load(); h != nil && isWhole(h.Kind()) {
 				if tx.s().hits.Add(uint64(pid)) {
@@ -26,7 +27,7 @@ func (pc *PageCache[P]) Get(tx *Tx, pid PageID) (Page[P], error) {
 
 // getSlow is Get for a page whose value is not resident, for reserved and missing pages, and for errors.
 func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (Page[P], error) {
-	pg, err := pc.find(tx, "get", pid)
+	pg, err := pc.finder.find(tx, "get", pid)
 	if err != nil {
 		return Page[P]{}, err
 	}
@@ -65,8 +66,8 @@ func kindOf(h *head) PageKind {
 	return KindMaterialized
 }
 
-// consolidateLong consolidates a page that has more fragments than the limit: the writer that should have done so could not. It
-// returns nil if the page is not that long, or if the log cannot take it now; reading goes on then.
+// consolidateLong consolidates a page that has more fragments than the limit: the writer that should have done so could
+// not. It returns nil if the page is not that long, or if the log cannot take it now; reading goes on then.
 func (pc *PageCache[P]) consolidateLong(tx *Tx, pg page) *entry[P] {
 	if pg.head.Depth() <= pc.limit || pc.core.opts.ReadOnly {
 		return nil
@@ -79,18 +80,18 @@ func (pc *PageCache[P]) consolidateLong(tx *Tx, pg page) *entry[P] {
 	return e
 }
 
-// Fragments returns the page's state and its fragments, unmerged, newest first: the deltas that are known singly, then the rest of
-// the page as one value if it was merged before, else fragment by fragment. A page that does not exist has a zero PagePtr and no
-// fragments. The values are valid until the Tx ends. Errors are those of Get, and ErrReserved for pages 0 and 1. Safe for
-// concurrent use.
+// Fragments returns the page's state and its fragments, unmerged, newest first: the deltas that are known singly, then
+// the rest of the page as one value if it was merged before, else fragment by fragment. A page that does not exist has
+// a zero PagePtr and no fragments. The values are valid until the Tx ends. Errors are those of Get, and ErrReserved for
+// pages 0 and 1. Safe for concurrent use.
 func (pc *PageCache[P]) Fragments(tx *Tx, pid PageID) (PagePtr[P], []P, error) {
-	if err := pc.check(tx, "fragments of", pid); err != nil {
+	if err := pc.finder.check(tx, "fragments of", pid); err != nil {
 		return PagePtr[P]{}, nil, err
 	}
 	if pid < FirstUserPage {
 		return PagePtr[P]{}, nil, describePage("fragments of", pid, ErrReserved)
 	}
-	pg, err := pc.lookup("fragments of", pid)
+	pg, err := pc.finder.lookup("fragments of", pid)
 	if err != nil || !pg.exists() {
 		return PagePtr[P]{}, nil, err
 	}
@@ -104,14 +105,14 @@ func (pc *PageCache[P]) Fragments(tx *Tx, pid PageID) (PagePtr[P], []P, error) {
 	return ptrTo[P](pid, pg.head), frags, nil
 }
 
-// Prefetch starts reading the given pages, blobs included, into the page cache and returns without waiting. Resident and missing
-// pages are skipped. It is a hint: when too many reads are in flight, the rest is ignored. Errors: ErrTxEnded, ErrClosed, and
-// ErrCorrupt if the snapshot's record of a page is corrupt. Safe for concurrent use.
+// Prefetch starts reading the given pages, blobs included, into the page cache and returns without waiting. Resident
+// and missing pages are skipped. It is a hint: when too many reads are in flight, the rest is ignored. Errors:
+// ErrTxEnded, ErrClosed, and ErrCorrupt if the snapshot's record of a page is corrupt. Safe for concurrent use.
 func (pc *PageCache[P]) Prefetch(tx *Tx, pids ...PageID) error {
 	var ranges []vfs.Range
 	var inBlobs []PageID
 	for _, pid := range pids {
-		pg, err := pc.find(tx, "prefetch", pid)
+		pg, err := pc.finder.find(tx, "prefetch", pid)
 		if err != nil {
 			return err
 		}
@@ -127,13 +128,13 @@ func (pc *PageCache[P]) Prefetch(tx *Tx, pids ...PageID) error {
 	}
 	pc.core.store.View.ReadAhead(ranges)
 	if len(inBlobs) > 0 && pc.aheadInBlobs.CompareAndSwap(false, true) {
-		go pc.prefetchBlobs(inBlobs)
+		go pc.finder.prefetchBlobs(&pc.values, inBlobs, &pc.aheadInBlobs)
 	}
 	return nil
 }
 
-// maxBlobsAhead is how many pages in blobs a Prefetch reads. One goroutine at a time does that, since each page needs a wait for
-// the name of its file.
+// maxBlobsAhead is the most pages in blobs that a Prefetch reads. One goroutine at a time does that, since each page
+// needs a wait for the name of its file.
 const maxBlobsAhead = 64
 
 func hasBlob(h *head) (yes bool) {
@@ -141,47 +142,48 @@ func hasBlob(h *head) (yes bool) {
 	return yes
 }
 
-// prefetchBlobs starts reading the blobs of pages. The log says their names, which must be read first.
-func (pc *PageCache[P]) prefetchBlobs(pids []PageID) {
-	defer pc.aheadInBlobs.Store(false)
+// prefetchBlobs starts reading the blobs of pages, and clears busy at the end. The log says the names of the blobs,
+// which must be read first.
+func (f *finder) prefetchBlobs(v *values, pids []PageID, busy *atomic.Bool) {
+	defer busy.Store(false)
 	for _, pid := range pids {
-		if !pc.prefetchBlob(pid) {
+		if !f.prefetchBlob(v, pid) {
 			return
 		}
 	}
 }
 
-// prefetchBlob does so for one page, in a Tx of its own. It returns false if the store is being closed.
-func (pc *PageCache[P]) prefetchBlob(pid PageID) bool {
-	tx := pc.txs.begin()
+// prefetchBlob starts reading the blobs of one page, in a Tx of its own. It returns false if the store is being closed.
+func (f *finder) prefetchBlob(v *values, pid PageID) bool {
+	tx := f.txs.begin()
 	defer tx.End()
-	if pc.core.closed.Load() { // Close waits for the Txs that have not seen it
+	if f.core.closed.Load() { // Close waits for the Txs that have not seen it
 		return false
 	}
-	_, h, err := pc.pages.Find(pid)
+	_, h, err := f.pages.Find(pid)
 	if err != nil || h == nil {
 		return true // Get reports the error
 	}
 	if h = h.TailEntry(); h.Kind() == pagestack.KindOnDisk {
-		pc.fetchBlocks(h)
+		v.fetchBlocks(h)
 		h.Refs(func(r pagestack.Ref) {
 			if !r.Ptr.Blob {
 				return
 			}
-			if ptr, err := pc.core.store.Blob(r.LSN, r.Ptr); err == nil {
-				pc.blobs.ReadAhead(ptr)
+			if ptr, err := v.store.Blob(r.LSN, r.Ptr); err == nil {
+				v.blobs.ReadAhead(ptr)
 			}
 		})
 	}
 	return true
 }
 
-// Pages returns the ids below the highest that was ever handed out, in rising order, with the kind of each page at the moment
-// that it is reached, pages 0 and 1 included. Use it within a Tx. It reads no values; a page whose state cannot be read is
-// KindUnreadable. It stops early if the Tx ends. Safe for concurrent use.
+// Pages returns all ids up to the highest that was ever handed out, in rising order, with the kind of each page at the
+// moment that it is reached, pages 0 and 1 included. Use it within a Tx. It reads no values; a page whose state cannot
+// be read is KindUnreadable. It stops early if the Tx ends or the store is closed. Safe for concurrent use.
 func (pc *PageCache[P]) Pages(tx *Tx) iter.Seq2[PageID, PageKind] {
 	return func(yield func(PageID, PageKind) bool) {
-		for pid := PageID(0); pid < pc.pages.IDs.Next() && pc.check(tx, "pages", pid) == nil; pid++ {
+		for pid := PageID(0); pid < pc.pages.IDs.Next() && pc.finder.check(tx, "pages", pid) == nil; pid++ {
 			_, h, err := pc.pages.Find(pid)
 			kind := kindOf(h)
 			if err != nil {

@@ -1,9 +1,8 @@
-package engine
+package engine_test
 
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -11,14 +10,17 @@ import (
 	"syscall"
 	"testing"
 
+	"pagecache/engine"
 	"pagecache/engine/internal/blob"
+	"pagecache/engine/internal/enginetest"
 	"pagecache/engine/internal/logstore"
+	"pagecache/engine/internal/seam"
 	"pagecache/internal/simdisk"
 	"pagecache/internal/vfs"
 	"pagecache/segments/format"
 )
 
-// lostDevice fails for good once it is lost, with writes on their way.
+// lostDevice fails for good once it is lost, with writes in flight.
 type lostDevice struct {
 	vfs.Device
 	lost *atomic.Bool
@@ -39,11 +41,12 @@ func (d lostDevice) Close() error {
 	return err
 }
 
-// losing has devices be lost: the log's own, the one beside it, or those of blobs.
-func losing(o *Options, d *simdisk.Disk, which string) *atomic.Bool {
+// losing returns options for a store on d, and a switch that makes devices fail: that of the log, the side device, or
+// those of blobs. With eager, the cleaner cleans every segment that it can.
+func losing(d *simdisk.Disk, which string, eager bool) (*engine.Options, *atomic.Bool) {
 	var lost atomic.Bool
 	var ofLog atomic.Int32
-	o.seam.FS = lyingFS{Disk: d, device: func(f vfs.File, dev vfs.Device) vfs.Device {
+	device := func(f vfs.File, dev vfs.Device) vfs.Device {
 		is := "blob"
 		if strings.HasSuffix(f.Name(), logstore.LogName) {
 			is = [...]string{"log", "side"}[ofLog.Add(1)-1]
@@ -52,131 +55,118 @@ func losing(o *Options, d *simdisk.Disk, which string) *atomic.Bool {
 			return dev
 		}
 		return lostDevice{dev, &lost}
-	}}
-	return &lost
+	}
+	o := enginetest.SimOptions(d)
+	return enginetest.WithSeam(o, seam.Options{FS: enginetest.LyingFS{Disk: d, Device: device}, Eager: eager}), &lost
 }
 
-// mapped is how much address space the process has.
-func mapped(t testing.TB) (n int) {
-	t.Helper()
-	b, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := fmt.Sscan(string(b), &n); err != nil {
-		t.Fatal(err)
-	}
-	return n * os.Getpagesize()
-}
-
-// A store whose device was lost with writes on their way keeps the lock after Close: what comes late must not meet what the next opening
-// writes. The next process finds all that was acknowledged. Proves rule 8.
-func TestLateWritesHoldTheLock(t *testing.T) {
+// A store whose device fails with writes in flight keeps the lock after Close, so that late writes cannot mix with
+// those of the next Open. The next process finds all that was acknowledged. Proves rule 8.
+func TestWritesInFlightKeepTheLock(t *testing.T) {
 	for _, which := range []string{"log", "side"} {
 		d := simdisk.New(1, simdisk.Options{})
-		o := simOptions(d)
-		o.seam.Eager = true
-		lost := losing(o, d, which)
-		pc := openTest(t, "/store", o)
-		pids := some(t, pc, 5, 100)
-		churn(t, pc, pids, 8)
-		if cleanAll(t, pc) == 0 {
-			t.Fatal("nothing recycled: there is no device beside the log yet")
+		o, lost := losing(d, which, true)
+		pc := enginetest.Open(t, "/store", o)
+		pids := enginetest.AllocateMany(t, pc, 5, 100)
+		enginetest.Churn(t, pc, pids, 8)
+		if enginetest.CleanAll(t, pc) == 0 {
+			t.Fatal("nothing was recycled: the store has no side device yet")
 		}
-		want := get1(t, pc, pids[0])
+		want := enginetest.Get(t, pc, pids[0])
 		if _, err := pc.Flush(); err != nil {
 			t.Fatal(err)
 		}
 		lost.Store(true)
-		tx := begin(t, pc)
-		_, _, err := pc.Replace(tx, pids[1], get1(t, pc, pids[1]).Ptr, []byte("late"))
+		tx := enginetest.Begin(t, pc)
+		_, _, err := pc.Replace(tx, pids[1], enginetest.Get(t, pc, pids[1]).Ptr, []byte("late"))
 		tx.End()
-		if _, ferr := pc.Flush(); which == "log" && (err != nil || !errors.Is(ferr, ErrFailed)) {
-			t.Errorf("%v; flushing to a lost device: %v", err, ferr)
+		if _, ferr := pc.Flush(); which == "log" && (err != nil || !errors.Is(ferr, engine.ErrFailed)) {
+			t.Errorf("replace: %v; flush to a lost device: %v, want ErrFailed", err, ferr)
 		}
 		if err := pc.Close(); which == "log" && err == nil {
-			t.Error("closed without an error")
+			t.Error("Close with a lost device succeeded")
 		}
-		if _, err := Open("/store", Bytes{}, simOptions(d)); !errors.Is(err, ErrLocked) {
-			t.Errorf("%s: opened beside late writes: %v", which, err)
+		_, err = engine.Open("/store", engine.Bytes{}, enginetest.SimOptions(d))
+		if !errors.Is(err, engine.ErrLocked) {
+			t.Errorf("%s: open beside writes in flight: %v, want ErrLocked", which, err)
 		}
-		pc = openSim(t, d.Crash(2))
-		if p := get1(t, pc, pids[0]); !bytes.Equal(p.Value, want.Value) {
-			t.Errorf("%s: %q, want %q", which, p.Value, want.Value)
+		pc = enginetest.OpenSim(t, d.Crash(2))
+		if p := enginetest.Get(t, pc, pids[0]); !bytes.Equal(p.Value, want.Value) {
+			t.Errorf("%s: after the crash %q, want %q", which, p.Value, want.Value)
 		}
-		closeTest(t, pc)
+		enginetest.Close(t, pc)
 	}
 }
 
-// Headers that are being written when their device is lost stay as they are: a late write writes them, not zeros. Else they leave zeros behind for
-// the next ones. Proves rule 4.
-func TestLateHeaders(t *testing.T) {
+// If the side device fails while it writes headers, their buffer stays unchanged, so that a late write writes headers
+// and not zeros. After a write that ended, the buffer is zero again. Proves rule 4.
+func TestHeadersInFlightStayInTheirBuffer(t *testing.T) {
 	d := simdisk.New(1, simdisk.Options{})
-	o := simOptions(d)
-	lost := losing(o, d, "side")
-	pc := openTest(t, "/store", o)
+	o, lost := losing(d, "side", false)
+	pc := enginetest.Open(t, "/store", o)
 	for _, late := range []bool{false, true} {
 		lost.Store(late)
-		err := pc.core.store.Beside(func(dev vfs.Device, zeros []byte) error {
-			slot, err := pc.core.store.Space.Append()
+		err := engine.StoreOf(pc).Beside(func(dev vfs.Device, zeros []byte) error {
+			slot, err := engine.StoreOf(pc).Space.Append()
 			if err != nil {
 				return err
 			}
-			err = pc.core.store.MarkSlots(dev, zeros, []format.SegmentID{slot}, format.SegmentHeader{State: format.SegmentStateFree})
+			free := format.SegmentHeader{State: format.SegmentStateFree, Stable: pc.StableLSN()}
+			err = engine.StoreOf(pc).MarkSlots(dev, zeros, []format.SegmentID{slot}, free)
 			if dirty := slices.ContainsFunc(zeros, func(b byte) bool { return b != 0 }); dirty != late {
-				t.Errorf("late %v: a header in the buffer: %v", late, dirty)
+				t.Errorf("device lost %v: the buffer holds a header: %v", late, dirty)
 			}
 			return err
 		})
 		if errors.Is(err, vfs.ErrInFlight) != late || !late && err != nil {
-			t.Errorf("late %v: %v", late, err)
+			t.Errorf("device lost %v: mark slots: %v", late, err)
 		}
 	}
 	lost.Store(false)
-	closeTest(t, pc)
+	enginetest.Close(t, pc)
 }
 
-// A long blob that cannot be written leaves no memory behind, whatever fails, but where the kernel may still be reading that.
-func TestFailedBlobLeavesNothing(t *testing.T) {
+// A long blob that cannot be written leaves no file, and its buffers are freed, except if the kernel may still read
+// them.
+func TestFailedBlobFreesItsBuffers(t *testing.T) {
 	const blobs, buffer = 100, blob.PieceSize * blob.Pieces
 	d := simdisk.New(1, simdisk.Options{})
-	o := simOptions(d)
-	lost := losing(o, d, "blob")
-	pc := openTest(t, "/store", o)
+	o, lost := losing(d, "blob", false)
+	pc := enginetest.Open(t, "/store", o)
 	contents := make([]byte, blob.LongBlob)
 	fails := func(what string) int {
-		before := mapped(t)
+		before := enginetest.Mapped(t)
 		for range blobs {
-			tx := begin(t, pc)
+			tx := enginetest.Begin(t, pc)
 			if _, _, err := pc.Allocate(tx, contents); err == nil {
-				t.Fatalf("%s: written", what)
+				t.Fatalf("%s: Allocate succeeded", what)
 			}
 			tx.End()
 		}
-		if names := blobNames(t, pc); len(names) != 0 {
-			t.Errorf("%s: left are %v", what, names)
+		if names := enginetest.BlobNames(t, d, "/store"); len(names) != 0 {
+			t.Errorf("%s: blob files are left: %v", what, names)
 		}
-		return mapped(t) - before
+		return enginetest.Mapped(t) - before
 	}
-	failOn(d, simdisk.OpDeviceWrite, 1, syscall.EIO)
-	if n := fails("EIO"); !raced && n > blobs*buffer*3/4 { // the collector's heap grows, too
-		t.Errorf("%d MiB are still mapped", n>>20)
+	enginetest.FailOn(d, simdisk.OpDeviceWrite, 1, syscall.EIO)
+	if n := fails("EIO"); !enginetest.Raced && n > blobs*buffer*3/4 { // the collector's heap grows, too
+		t.Errorf("%d MiB of buffers are still mapped", n>>20)
 	}
 	d.SetFault(nil)
 	lost.Store(true)
-	if n := fails("lost"); !raced && n < blobs*buffer { // the race detector's buffers are the collector's
-		t.Errorf("the kernel may write from memory that is gone: %d MiB are still mapped", n>>20)
+	if n := fails("lost"); !enginetest.Raced && n < blobs*buffer { // the race detector's buffers are the collector's
+		t.Errorf("only %d MiB are still mapped: buffers were freed that the kernel may still read", n>>20)
 	}
 	lost.Store(false)
-	tx := begin(t, pc)
+	tx := enginetest.Begin(t, pc)
 	if _, _, err := pc.Allocate(tx, contents); err != nil {
-		t.Error(err)
+		t.Errorf("allocate after the failures: %v", err)
 	}
 	tx.End()
-	closeTest(t, pc)
+	enginetest.Close(t, pc)
 }
 
-// shortFS has no address space for maps while short.
+// shortFS is a disk whose maps find no address space while short is true.
 type shortFS struct {
 	*simdisk.Disk
 	short *atomic.Bool
@@ -209,34 +199,37 @@ func (m shortMap) View(off int64, n int) ([]byte, error) {
 	return m.Map.View(off, n)
 }
 
-// Pages that cannot be mapped for want of address space are told as that, not as corruption, and come back with it. Proves rule 10.
-func TestShortIsNotCorrupt(t *testing.T) {
+// If there is no address space to map pages, Get returns ENOMEM and not ErrCorrupt. With address space it works again.
+// Proves rule 10.
+func TestNoAddressSpaceIsNotCorruption(t *testing.T) {
 	var short atomic.Bool
-	o := simOptions(simdisk.New(1, simdisk.Options{}))
-	o.seam.FS = shortFS{o.seam.FS.(*simdisk.Disk), &short}
-	pc := openTest(t, "/store", o)
-	pids := append(some(t, pc, 40, 1000), some(t, pc, 1, 2*blob.LongBlob)...)
-	flushTest(t, pc)
-	evictAll(t, pc, pids)
+	d := simdisk.New(1, simdisk.Options{})
+	o := enginetest.WithSeam(enginetest.SimOptions(d), seam.Options{FS: shortFS{d, &short}})
+	pc := enginetest.Open(t, "/store", o)
+	pids := append(enginetest.AllocateMany(t, pc, 40, 1000), enginetest.AllocateMany(t, pc, 1, 2*blob.LongBlob)...)
+	enginetest.Flush(t, pc)
+	if err := engine.EvictAll(pc, pids); err != nil {
+		t.Fatal(err)
+	}
 	short.Store(true)
-	tx := begin(t, pc)
-	told := 0
+	tx := enginetest.Begin(t, pc)
+	failed := 0
 	for _, pid := range pids {
 		if _, err := pc.Get(tx, pid); err != nil {
-			if told++; !errors.Is(err, syscall.ENOMEM) || errors.Is(err, ErrCorrupt) {
-				t.Errorf("page %d: %v", pid, err)
+			if failed++; !errors.Is(err, syscall.ENOMEM) || errors.Is(err, engine.ErrCorrupt) {
+				t.Errorf("page %d: %v, want ENOMEM", pid, err)
 			}
 		}
 	}
-	if told < len(pids)/4 {
-		t.Errorf("%d of %d pages had to be mapped", told, len(pids))
+	if failed < len(pids)/4 {
+		t.Errorf("only %d of %d Gets failed", failed, len(pids))
 	}
 	short.Store(false)
 	for _, pid := range pids {
 		if _, err := pc.Get(tx, pid); err != nil {
-			t.Error(err)
+			t.Errorf("page %d, with address space again: %v", pid, err)
 		}
 	}
 	tx.End()
-	closeTest(t, pc)
+	enginetest.Close(t, pc)
 }

@@ -1,7 +1,6 @@
-package engine
+package engine_test
 
 import (
-	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -21,34 +20,36 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"pagecache/segments/format"
+	"pagecache/engine"
+	"pagecache/engine/internal/enginetest"
 )
 
 // killEnv holds the killSpec of a child.
 const killEnv = "PAGECACHE_KILL_CHILD"
 
-// killWorkers is how many goroutines of a child work. Each has its own pages, so that what it did is one line of changes.
+// killWorkers is the number of goroutines of a child that work. Each has its own pages, so that its changes have one
+// order.
 const killWorkers = 4
 
-// killSpec is what a child is told.
+// killSpec is the order that a child gets.
 type killSpec struct {
 	Dir     string
-	Options Options
+	Options engine.Options
 	Seed    uint64
 	Life    uint64        // of the store, from 1
-	Close   time.Duration // the store is closed after that; 0: never
-	Calm    bool          // it is closed when the goroutines have ended
-	Lie     bool          // planted: acknowledgments come without MakeStable
+	Close   time.Duration // the child closes the store after this time; 0: never
+	Calm    bool          // the child closes the store after the goroutines have ended
+	Lie     bool          // a planted fault: the child acknowledges changes without MakeStable
 }
 
 // killOp is a change that a child begins.
 type killOp struct {
-	seq  uint64 // of its goroutine, over all lives; in the value too
+	seq  uint64 // rises over all lives of the store; the value contains it
 	kind killKind
-	pid  PageID // 0: an Allocate that did not say
+	pid  engine.PageID // 0: an Allocate that has not reported the id
 	size int
-	// lo and hi bound its LSN.
-	lo, hi LSN
+	// The LSN of the change is above lo, and at or below hi.
+	lo, hi engine.LSN
 }
 
 type killKind uint8
@@ -61,19 +62,20 @@ const (
 	killRoot
 )
 
-// killHead is the length of what comes before a record's payload: checksum, length, sequence number, owner, page.
+// killHead is the length of a record's header in bytes: checksum, length, sequence number, owner, page.
 const killHead = 32
 
 var killTable = crc32.MakeTable(crc32.Castagnoli)
 
-// killRecord is the fragment that an operation writes. pid is 0 for Allocate, which does not know.
-func killRecord(pid PageID, owner int, seq uint64, size int) []byte {
+// killRecord returns the fragment that an operation writes. pid is 0 for Allocate, because the caller does not know the
+// id yet.
+func killRecord(pid engine.PageID, owner int, seq uint64, size int) []byte {
 	b := make([]byte, killHead+size)
 	binary.LittleEndian.PutUint32(b[4:], uint32(len(b)))
 	binary.LittleEndian.PutUint64(b[8:], seq)
 	binary.LittleEndian.PutUint64(b[16:], uint64(owner))
 	binary.LittleEndian.PutUint64(b[24:], uint64(pid))
-	if seq%4 != 0 { // else zeros, which must not be taken for a torn write
+	if seq%4 != 0 { // the others are zeros, which recovery must not take for a torn write
 		for i := range size {
 			b[killHead+i] = byte(seq * uint64(i+1) >> 2)
 		}
@@ -82,20 +84,23 @@ func killRecord(pid PageID, owner int, seq uint64, size int) []byte {
 	return b
 }
 
-// killParse checks a page's value and returns whose it is and the sequence number of its last record.
-func killParse(pid PageID, v []byte) (owner int, seq uint64, err error) {
+// killParse checks a page's value. It returns the goroutine that owns the page and the sequence number of the last
+// record.
+func killParse(pid engine.PageID, v []byte) (owner int, seq uint64, err error) {
 	for at := 0; at < len(v) || at == 0; {
 		b := v[at:]
 		if len(b) < killHead {
-			return 0, 0, violated("page %d ends in %d bytes of a record, at byte %d", pid, len(b), at)
+			return 0, 0, enginetest.Violated("page %d ends in %d bytes of a record, at byte %d", pid, len(b), at)
 		}
-		n, o, p := int(binary.LittleEndian.Uint32(b[4:])), int(binary.LittleEndian.Uint64(b[16:])), binary.LittleEndian.Uint64(b[24:])
+		n, o := int(binary.LittleEndian.Uint32(b[4:])), int(binary.LittleEndian.Uint64(b[16:]))
+		p := binary.LittleEndian.Uint64(b[24:])
 		if n < killHead || n > len(b) || crc32.Checksum(b[4:n], killTable) != binary.LittleEndian.Uint32(b) {
-			return 0, 0, violated("page %d is torn at byte %d of %d", pid, at, len(v))
+			return 0, 0, enginetest.Violated("page %d is torn at byte %d of %d", pid, at, len(v))
 		}
 		s := binary.LittleEndian.Uint64(b[8:])
 		if p != uint64(pid) && (p != 0 || at != 0) || at > 0 && (o != owner || s <= seq) || o < 0 || o >= killWorkers {
-			return 0, 0, violated("page %d has record %d of goroutine %d and page %d after %d of %d", pid, s, o, p, seq, owner)
+			return 0, 0, enginetest.Violated("page %d has record %d of goroutine %d for page %d after record %d of %d",
+				pid, s, o, p, seq, owner)
 		}
 		owner, seq, at = o, s, at+n
 	}
@@ -105,24 +110,25 @@ func killParse(pid PageID, v []byte) (owner int, seq uint64, err error) {
 // killChild is the process that is killed.
 type killChild struct {
 	spec    killSpec
-	pc      *PageCache[[]byte]
+	pc      *engine.PageCache[[]byte]
 	out     *os.File
-	stop    atomic.Bool // the goroutines end
-	closing atomic.Bool // they may find the store closed
+	stop    atomic.Bool // the goroutines must end
+	closing atomic.Bool // calls may return ErrClosed
 }
 
-// say tells the parent something, in one write: it is there whole or not at all. A child without a parent ends.
+// say writes a line to the parent, in one write, so that a killed child never leaves part of a line. A child without a
+// parent exits.
 func (c *killChild) say(format string, args ...any) {
 	if _, err := c.out.Write(fmt.Appendf(make([]byte, 0, 80), format+"\n", args...)); err != nil {
 		os.Exit(1)
 	}
 }
 
-// The other half of TestKill.
+// This is the child process of TestKill and TestPowerCut.
 func TestKillChild(t *testing.T) {
 	env := os.Getenv(killEnv)
 	if env == "" {
-		t.Skip("is started by TestKill")
+		t.Skip("only TestKill starts it")
 	}
 	c := &killChild{out: os.NewFile(3, "parent")}
 	if err := json.Unmarshal([]byte(env), &c.spec); err != nil {
@@ -134,27 +140,27 @@ func TestKillChild(t *testing.T) {
 	}
 }
 
-// withRoom adds to a complaint about lack of room who has it.
+// withRoom adds the use of the disk to an ErrNoSpace.
 func (c *killChild) withRoom(err error) error {
-	if !errors.Is(err, ErrNoSpace) {
+	if !errors.Is(err, engine.ErrNoSpace) {
 		return err
 	}
-	return fmt.Errorf("%w\n%s", err, room(filepath.Dir(c.spec.Dir)))
+	return fmt.Errorf("%w\n%s", err, diskUse(filepath.Dir(c.spec.Dir)))
 }
 
-// room tells what is free on the file system below dir, and what the files there hold of it.
-func room(dir string) string {
+// diskUse describes the free space of the file system of dir, and the blocks that large files below dir occupy.
+func diskUse(dir string) string {
 	var b strings.Builder
 	var fs unix.Statfs_t
 	err := unix.Statfs(dir, &fs)
-	fmt.Fprintf(&b, "%d of %d KiB are free", fs.Bfree*uint64(fs.Bsize)>>10, fs.Blocks*uint64(fs.Bsize)>>10)
+	fmt.Fprintf(&b, "%d of %d KiB free", fs.Bfree*uint64(fs.Bsize)>>10, fs.Blocks*uint64(fs.Bsize)>>10)
 	err = errors.Join(err, filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 		var st unix.Stat_t
 		if err == nil {
 			err = unix.Lstat(path, &st)
 		}
 		if st.Blocks > 256 {
-			fmt.Fprintf(&b, "\n%s: %d KiB, holds %d", path, st.Size>>10, st.Blocks>>1)
+			fmt.Fprintf(&b, "\n%s: %d KiB, %d KiB on the disk", path, st.Size>>10, st.Blocks>>1)
 		}
 		return err
 	}))
@@ -164,13 +170,15 @@ func room(dir string) string {
 	return b.String()
 }
 
+// live opens the store, changes it, and closes it if the order says so.
 func (c *killChild) live() (err error) {
 	c.say("s")
 	start := time.Now()
-	if c.pc, err = Open(c.spec.Dir, Bytes{}, &c.spec.Options); err != nil {
+	if c.pc, err = engine.Open(c.spec.Dir, engine.Bytes{}, &c.spec.Options); err != nil {
 		return err
 	}
-	c.say("o %d %d %d", map[bool]int{true: 1}[c.pc.WasRecovered()], c.pc.Stats().Generation, time.Since(start).Microseconds())
+	took := time.Since(start).Microseconds()
+	c.say("o %d %d %d", map[bool]int{true: 1}[c.pc.WasRecovered()], c.pc.Stats().Generation, took)
 	ws, err := c.workers()
 	if err != nil {
 		return err
@@ -185,7 +193,7 @@ func (c *killChild) live() (err error) {
 			if errs[g] == nil && w.batch != nil {
 				errs[g] = w.seal()
 			}
-			if errs[g] != nil && (!c.closing.Load() || !errors.Is(errs[g], ErrClosed)) {
+			if errs[g] != nil && (!c.closing.Load() || !errors.Is(errs[g], engine.ErrClosed)) {
 				c.say("x %q", c.withRoom(errs[g]))
 			}
 		})
@@ -209,23 +217,24 @@ func (c *killChild) live() (err error) {
 	return errors.Join(errs...)
 }
 
-// workers deals out the pages that are there.
+// workers makes the goroutines and gives each its pages of earlier lives.
 func (c *killChild) workers() ([]*killWorker, error) {
 	ws := make([]*killWorker, killWorkers)
 	for g := range ws {
-		ws[g] = &killWorker{killChild: c, g: g, seq: c.spec.Life << 20, rng: rand.New(rand.NewPCG(c.spec.Seed, c.spec.Life<<8|uint64(g)))}
+		ws[g] = &killWorker{killChild: c, g: g, seq: c.spec.Life << 20,
+			rng: rand.New(rand.NewPCG(c.spec.Seed, c.spec.Life<<8|uint64(g)))}
 	}
 	tx, err := c.pc.Begin()
 	if err != nil {
 		return nil, err
 	}
 	defer tx.End()
-	for pid := FirstUserPage; pid < c.pc.pages.IDs.Next(); pid++ {
+	for pid := engine.FirstUserPage; pid < enginetest.NextPage(c.pc); pid++ {
 		p, err := c.pc.Get(tx, pid)
 		if err != nil {
 			return nil, err
 		}
-		if p.Kind != KindMaterialized {
+		if p.Kind != engine.KindMaterialized {
 			continue
 		}
 		g, seq, err := killParse(pid, p.Value)
@@ -241,6 +250,7 @@ func (c *killChild) workers() ([]*killWorker, error) {
 	return ws, err
 }
 
+// killName returns the name of the root that a goroutine owns.
 func killName(g int) string { return fmt.Sprintf("root of %d", g) }
 
 // killWorker is one goroutine of a child.
@@ -250,15 +260,15 @@ type killWorker struct {
 	rng   *rand.Rand
 	seq   uint64
 	pages []*killPage
-	root  PageID
-	last  LSN // of its last change, or above
-	batch *Batch
+	root  engine.PageID
+	last  engine.LSN // at or above that of its last change
+	batch *engine.Batch
 	left  int // changes until the batch ends
 }
 
 type killPage struct {
-	pid  PageID
-	ptr  PagePtr[[]byte]
+	pid  engine.PageID
+	ptr  engine.PagePtr[[]byte]
 	seq  uint64
 	size int
 }
@@ -289,7 +299,7 @@ func (w *killWorker) step() error {
 	case k < 88:
 		return w.get()
 	case w.batch != nil:
-		return nil // nobody else could end it
+		return nil // a wait for its own batch would never end
 	case k < 91:
 		var err error
 		if w.batch, err = w.pc.PinLog(); err != nil {
@@ -299,23 +309,23 @@ func (w *killWorker) step() error {
 		w.say("p %d %d", w.g, w.batch.LSN())
 		return nil
 	case w.spec.Seed%3 == 0 && k < 99:
-		return nil // this child acknowledges little
+		return nil // this child acknowledges few changes
 	}
 	return w.sync()
 }
 
 func (w *killWorker) seal() error {
 	w.say("l %d", w.g)
-	lsn, err := w.batch.b.End() // what Seal calls
+	lsn, err := engine.EndBatch(w.batch)
 	if err != nil {
-		return describe("seal", err)
+		return err
 	}
 	w.say("e %d %d", w.g, lsn)
 	w.batch = nil
 	return nil
 }
 
-// sync acknowledges what this goroutine has done.
+// sync makes the changes of this goroutine stable and acknowledges them.
 func (w *killWorker) sync() error {
 	seq, last := w.seq, w.last
 	if last == 0 {
@@ -336,13 +346,13 @@ func (w *killWorker) sync() error {
 	}
 	stable := w.pc.StableLSN()
 	if stable < last {
-		return violated("stable to LSN %d only, after %d was made stable", stable, last)
+		return enginetest.Violated("stable only up to LSN %d, after MakeStable of %d", stable, last)
 	}
 	w.say("a %d %d %d", w.g, seq, stable)
 	return nil
 }
 
-// get asks whether a page is as this goroutine left it.
+// get reads a page, which must be as this goroutine left it.
 func (w *killWorker) get() error {
 	tx, err := w.pc.Begin()
 	if err != nil {
@@ -355,16 +365,18 @@ func (w *killWorker) get() error {
 	if err != nil {
 		return err
 	}
-	if got.Kind != KindMaterialized {
-		return violated("page %d is %v", p.pid, got.Kind)
+	if got.Kind != engine.KindMaterialized {
+		return enginetest.Violated("page %d is %v", p.pid, got.Kind)
 	}
-	if g, seq, err := killParse(p.pid, got.Value); err != nil || g != w.g || seq != p.seq || len(got.Value) != p.size {
-		return cmp.Or(err, violated("page %d of goroutine %d ends at record %d, want %d of %d", p.pid, g, seq, p.seq, w.g))
+	g, seq, err := killParse(p.pid, got.Value)
+	if err == nil && (g != w.g || seq != p.seq || len(got.Value) != p.size) {
+		err = enginetest.Violated("page %d: %d bytes, last record %d of goroutine %d; want %d bytes, record %d of %d",
+			p.pid, len(got.Value), seq, g, p.size, p.seq, w.g)
 	}
-	return nil
+	return err
 }
 
-// change makes one change. It says so before, and afterwards where in the log it lies.
+// change makes one change. It reports the change to the parent before it is made, and its LSN afterwards.
 func (w *killWorker) change(kind killKind) error {
 	tx, err := w.pc.Begin()
 	if err != nil {
@@ -373,7 +385,7 @@ func (w *killWorker) change(kind killKind) error {
 	defer tx.End()
 	size := w.rng.IntN(150)
 	if w.rng.IntN(40) == 0 {
-		size = w.rng.IntN(w.pc.core.store.Super.SegmentSize / 4)
+		size = w.rng.IntN(engine.StoreOf(w.pc).SegmentSize() / 4)
 	}
 	size = min(size, 20000)
 	i, p := 0, new(killPage)
@@ -381,7 +393,7 @@ func (w *killWorker) change(kind killKind) error {
 		i = w.rng.IntN(len(w.pages))
 		p = w.pages[i]
 	}
-	if kind == killLink && p.size+size > min(w.pc.core.store.Super.SegmentSize/2, 4000) {
+	if kind == killLink && p.size+size > min(engine.StoreOf(w.pc).SegmentSize()/2, 4000) {
 		kind = killReplace
 	}
 	w.seq++
@@ -409,44 +421,44 @@ func (w *killWorker) change(kind killKind) error {
 		return err
 	}
 	if p.seq = w.seq; !won {
-		return violated("change %d of page %d was lost to nobody, at LSN %d after %d", w.seq, p.pid, p.ptr.LastLSN(), before.LastLSN())
+		return enginetest.Violated(
+			"change %d of page %d lost, and no other goroutine changes the page: LSN %d after %d",
+			w.seq, p.pid, p.ptr.LastLSN(), before.LastLSN())
 	}
 	w.last = p.ptr.LastLSN()
 	w.say("w %d %d %d %d %d", w.g, w.seq, p.pid, w.last, w.last)
 	return nil
 }
 
-// changeRoot has the goroutine's root name its sequence number. The change lies above the LSN that the roots had before, and not
-// above that which they have afterwards.
-func (w *killWorker) changeRoot(tx *Tx) error {
-	to := PageID(w.seq)
-	roots := w.pc.pages.Table.Make(format.MetaPage)
-	lo := w.last
-	if head := roots.Load(); head != nil {
-		lo = max(lo, head.LSN)
-	}
+// changeRoot sets the goroutine's root to its sequence number. The LSN of the change is above that of the roots before
+// it, and at or below that of the roots after it.
+func (w *killWorker) changeRoot(tx *engine.Tx) error {
+	to := engine.PageID(w.seq)
+	lo := max(w.last, engine.RootsLSN(w.pc))
 	now, won, err := w.pc.CASRoot(tx, killName(w.g), w.root, to)
 	if err != nil {
 		return err
 	}
 	if !won || now != to {
-		return violated("root of %d from %v to %v: won %v, now %v", w.g, w.root, to, won, now)
+		return enginetest.Violated("root of %d from %v to %v: won %v, now %v", w.g, w.root, to, won, now)
 	}
-	w.root, w.last = to, roots.Load().LSN
+	w.root, w.last = to, engine.RootsLSN(w.pc)
 	w.say("w %d %d %d %d %d", w.g, w.seq, 0, lo, w.last)
 	return nil
 }
 
-// killLife is what a child said.
+// killLife is the report of a child.
 type killLife struct {
-	lines   []string
-	heard   atomic.Int64 // len(lines), for others than who reads
-	sure    int          // lines that came before the power was cut: while a file system is shut down it may call durable what is not
-	unsure  bool         // the lines that are read now came later
+	lines []string
+	heard atomic.Int64 // len(lines), for goroutines other than the reader
+	// sure is the number of lines that came before the power was cut. A file system that is being shut down may report
+	// writes as durable that are not.
+	sure    int
+	unsure  bool // the present line came after the power cut
 	ops     [killWorkers][]killOp
-	acked   [killWorkers]int // so many of ops are stable
+	acked   [killWorkers]int // the number of ops that are stable
 	batches [killWorkers][]killBatch
-	stable  LSN
+	stable  engine.LSN
 	ids     map[int64]bool // and timestamps
 	opened  bool
 	closed  bool
@@ -455,12 +467,12 @@ type killLife struct {
 // killBatch holds the changes of its goroutine from first to before last.
 type killBatch struct {
 	first, last int
-	begin       LSN
-	end         LSN // 0: not said
+	begin       engine.LSN
+	end         engine.LSN // 0: not reported
 	sealing     bool
 }
 
-// read takes in a line. What a child says of itself must be in order too.
+// read records a line of the report. It returns a Violation if the line contradicts the lines before it.
 func (l *killLife) read(s *killStore, line string) error {
 	if line[0] == 'x' {
 		return errors.New(line)
@@ -482,7 +494,7 @@ func (l *killLife) read(s *killStore, line string) error {
 			break
 		}
 		if n[0] == 0 && s.exists || n[1] <= s.gen {
-			return violated("opened, recovered %d, generation %d after %d", n[0], n[1], s.gen)
+			return enginetest.Violated("opened, recovered %d, generation %d after %d", n[0], n[1], s.gen)
 		}
 		s.exists, s.gen, s.opened = true, n[1], time.Duration(n[2])*time.Microsecond
 	case 'b':
@@ -490,15 +502,17 @@ func (l *killLife) read(s *killStore, line string) error {
 		if len(ops) > 0 {
 			lo = ops[len(ops)-1].lo
 		}
-		op := killOp{seq: uint64(n[1]), kind: killKind(n[2]), pid: PageID(n[3]), size: int(n[4]), lo: lo, hi: math.MaxInt64}
-		l.ops[g] = append(ops, op)
+		l.ops[g] = append(ops, killOp{seq: uint64(n[1]), kind: killKind(n[2]), pid: engine.PageID(n[3]),
+			size: int(n[4]), lo: lo, hi: math.MaxInt64})
 		return l.id(s, n[5])
 	case 'w':
 		op := &ops[len(ops)-1]
-		if LSN(n[4]) <= op.lo {
-			return violated("LSN %d of change %d is not above %d, where the log ended or the change before lies", n[4], op.seq, op.lo)
+		if engine.LSN(n[4]) <= op.lo {
+			return enginetest.Violated(
+				"LSN %d of change %d is not above that of the change before it, %d, or the log's end",
+				n[4], op.seq, op.lo)
 		}
-		op.pid, op.lo, op.hi = PageID(n[2]), max(op.lo, LSN(n[3])), LSN(n[4])
+		op.pid, op.lo, op.hi = engine.PageID(n[2]), max(op.lo, engine.LSN(n[3])), engine.LSN(n[4])
 	case 'a':
 		if l.unsure {
 			break
@@ -506,13 +520,13 @@ func (l *killLife) read(s *killStore, line string) error {
 		for l.acked[g] < len(ops) && ops[l.acked[g]].seq <= uint64(n[1]) {
 			l.acked[g]++
 		}
-		l.stable = max(l.stable, LSN(n[2]))
+		l.stable = max(l.stable, engine.LSN(n[2]))
 	case 'p':
-		l.batches[g] = append(batches, killBatch{first: len(ops), begin: LSN(n[1])})
+		l.batches[g] = append(batches, killBatch{first: len(ops), begin: engine.LSN(n[1])})
 	case 'l':
 		batches[len(batches)-1].last, batches[len(batches)-1].sealing = len(ops), true
 	case 'e':
-		batches[len(batches)-1].end = LSN(n[1])
+		batches[len(batches)-1].end = engine.LSN(n[1])
 	case 'd':
 		return l.id(s, n[0])
 	case 'c':
@@ -526,13 +540,13 @@ func (l *killLife) read(s *killStore, line string) error {
 	return nil
 }
 
-// id takes in an id or timestamp: none comes twice, and none at or below one of an earlier life (O3).
+// id records an id or timestamp. It must be new, and above those of earlier lives (O3).
 func (l *killLife) id(s *killStore, id int64) error {
 	if l.unsure {
 		return nil
 	}
 	if id <= s.ids || l.ids[id] {
-		return violated("id %d was handed out again; those of earlier lives go to %d", id, s.ids)
+		return enginetest.Violated("id %d was handed out again; the highest of earlier lives is %d", id, s.ids)
 	}
 	l.ids[id] = true
 	return nil

@@ -7,11 +7,11 @@ import (
 	"pagecache/segments/format"
 )
 
-// Link appends a delta to the page if the page is still in the state old. It returns the new state and true. If another writer
-// got there first, it returns the current state and false; that state is zero if the page does not exist. The write is in
-// memory when Link returns; MakeStable(ptr.LastLSN()) makes it durable. The store keeps delta, which the caller must not modify
-// afterwards. After an error nothing was done. Errors: ErrNoSpace, ErrFailed, ErrTooLarge, ErrClosed, ErrReadOnly, ErrTxEnded,
-// ErrReserved, ErrCorrupt. Safe for concurrent use.
+// Link appends a delta to the page if the page is still in the state old. It returns the new state and true. If another
+// writer got there first, it returns the current state and false; that state is zero if the page does not exist. The
+// write is in memory when Link returns; MakeStable(ptr.LastLSN()) makes it durable. The store keeps delta, which the
+// caller must not modify afterwards. After an error nothing was done. Errors: ErrNoSpace, ErrFailed, ErrTooLarge,
+// ErrClosed, ErrReadOnly, ErrTxEnded, ErrReserved, ErrCorrupt. Safe for concurrent use.
 func (pc *PageCache[P]) Link(tx *Tx, pid PageID, old PagePtr[P], delta P) (PagePtr[P], bool, error) {
 	return pc.write(tx, pid, delta, change[P]{kind: format.KindAppend, old: old})
 }
@@ -31,7 +31,7 @@ func verb(k format.Kind) string {
 
 // write encodes a fragment and applies a change with it to an existing page.
 func (pc *PageCache[P]) write(tx *Tx, pid PageID, frag P, c change[P]) (PagePtr[P], bool, error) {
-	pg, err := pc.writable(tx, verb(c.kind), pid)
+	pg, err := pc.finder.writable(tx, verb(c.kind), pid)
 	if err != nil || pg.head == nil {
 		return PagePtr[P]{}, false, err
 	}
@@ -41,7 +41,8 @@ func (pc *PageCache[P]) write(tx *Tx, pid PageID, frag P, c change[P]) (PagePtr[
 	if err != nil {
 		return PagePtr[P]{}, false, describePage(verb(c.kind), pid, err)
 	}
-	pc.throttle(tx, len(c.payload.body))
+	tx.wrote(len(c.payload.body))
+	pc.cleaner.Pace() // it delays the caller while the cleaner is behind
 	h, won, err := pc.apply(tx, pg, &c)
 	if err != nil {
 		return PagePtr[P]{}, false, describePage(verb(c.kind), pid, err)
@@ -66,10 +67,10 @@ func livePtr[P any](pid PageID, h *head) PagePtr[P] {
 	return ptrTo[P](pid, h)
 }
 
-// Free frees the page if it is still in the state old. Results and errors are those of Link; LastLSN of the new state makes the
-// freeing durable. For a page that is already free it returns zero and false.
+// Free frees the page if it is still in the state old. Results and errors are those of Link; LastLSN of the new state
+// makes the freeing durable. For a page that is already free it returns zero and false.
 func (pc *PageCache[P]) Free(tx *Tx, pid PageID, old PagePtr[P]) (PagePtr[P], bool, error) {
-	pg, err := pc.writable(tx, "free", pid)
+	pg, err := pc.finder.writable(tx, "free", pid)
 	if err != nil || pg.head == nil {
 		return PagePtr[P]{}, false, err
 	}
@@ -85,9 +86,9 @@ func (pc *PageCache[P]) Free(tx *Tx, pid PageID, old PagePtr[P]) (PagePtr[P], bo
 	return ptrTo[P](pid, h), true, nil
 }
 
-// Allocate makes a new page with the value frag and returns its id and state. It uses the ids of freed pages again, the highest
-// first, once no Tx that could have seen them is open; otherwise ids are dense from 2. After an error nothing was done. Errors
-// are those of Link, and ErrTooManyPages. Safe for concurrent use.
+// Allocate makes a new page with the value frag and returns its id and state. It uses the ids of freed pages again, the
+// highest first, once no Tx that could have seen them is open; otherwise ids are dense from 2. After an error nothing
+// was done. Errors are those of Link, and ErrTooManyPages. Safe for concurrent use.
 func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
 	err := pc.txs.check(tx)
 	switch {
@@ -107,10 +108,11 @@ func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
 	if err != nil {
 		return 0, PagePtr[P]{}, describe("allocate", err)
 	}
-	pc.throttle(tx, len(c.payload.body))
+	tx.wrote(len(c.payload.body))
+	pc.cleaner.Pace() // it delays the caller while the cleaner is behind
 	pid, err := pc.pages.IDs.Take(&pc.txs.domain)
 	if err != nil {
-		pc.discard(&c.payload)
+		pc.values.discard(&c.payload)
 		return 0, PagePtr[P]{}, fmt.Errorf("allocate: %w", err)
 	}
 	h, err := pc.create(tx, pid, &c)
@@ -126,7 +128,7 @@ func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
 func (pc *PageCache[P]) create(tx *Tx, pid PageID, c *change[P]) (*head, error) {
 	s, _, err := pc.pages.Find(pid)
 	if err != nil {
-		pc.discard(&c.payload)
+		pc.values.discard(&c.payload)
 		return nil, err
 	}
 	if s == nil {

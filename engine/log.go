@@ -14,33 +14,32 @@ import (
 	"pagecache/segments/format"
 )
 
-// A Log is a standalone ordered log of records, without pages. Records are kept until DropBelow. All methods are safe for
-// concurrent use.
+// A Log is a standalone ordered log of records, without pages. DropBelow drops them. Safe for concurrent use.
 type Log struct {
 	core core
-	// open counts the reservations that have not ended.
-	open atomic.Int64
-	// first is the base of the lowest segment that was not dropped. Only DropBelow raises it, before it recycles anything.
-	first atomic.Int64
-	// drop is held for a DropBelow.
-	drop     chan struct{}
+	open atomic.Int64 // the number of reservations that have not ended
+	// first is the base of the lowest segment that was not dropped. Only DropBelow raises it, before it recycles.
+	first    atomic.Int64
+	drop     chan struct{} // full while a DropBelow is under way
 	recycler *logstore.Recycler
 }
 
-// OpenLog opens the standalone log in dir, or makes one. Its segments are kept in order whatever opts.SegmentMode says. The disk must
-// hold at least three segments: a full one, the active one (a full segment can only be dropped after another has begun), and
-// one reserved for recovery at the next opening. Errors are those of Open.
+// OpenLog opens the standalone log in dir, or makes one. Its segments are kept in order whatever opts.SegmentMode says.
+// The disk must hold at least three segments: a full one, the active one (a full segment can only be dropped after
+// another has begun), and one reserved for recovery at the next opening. Errors are those of Open.
 func OpenLog(dir string, opts *Options) (*Log, error) {
 	if err := opts.Validate(); err != nil {
 		return nil, err
 	}
-	l := &Log{drop: make(chan struct{}, 1)}
-	l.core.opts = opts.withDefaults()
+	l := &Log{drop: make(chan struct{}, 1), core: core{opts: opts.withDefaults()}}
 	store, err := logstore.Open(dir, l.core.opts.storeConfig(true, nil))
 	if err != nil {
 		return nil, err
 	}
-	found, err := store.Recover(logstore.Base{})
+	var found *logstore.Recovered
+	if err = store.Distrust(); err == nil {
+		found, err = store.Recover(logstore.Base{})
+	}
 	if err == nil {
 		err = store.Start(found)
 	}
@@ -54,8 +53,8 @@ func OpenLog(dir string, opts *Options) (*Log, error) {
 	return l, nil
 }
 
-// A Reservation is a place in the log that one goroutine fills. It must end in exactly one Complete or Abort, soon: until then no
-// record behind it becomes stable. It belongs to one goroutine.
+// A Reservation is a place in the log that one goroutine fills. It must end in exactly one Complete or Abort, soon:
+// until then no record behind it becomes stable. It belongs to one goroutine.
 type Reservation struct {
 	tracker invariants.Tracker
 	l       *Log
@@ -65,8 +64,8 @@ type Reservation struct {
 	ended   bool
 }
 
-// Reserve takes a place for a record of n bytes, to be written to Bytes. It blocks while all io buffers are full. After an error
-// nothing was done. Errors: ErrNoSpace, ErrTooLarge, ErrFailed, ErrClosed, ErrReadOnly.
+// Reserve takes a place for a record of n bytes, to be written to Bytes. It blocks while all io buffers are full. After
+// an error nothing was done. Errors: ErrNoSpace, ErrTooLarge, ErrFailed, ErrClosed, ErrReadOnly.
 func (l *Log) Reserve(n int) (*Reservation, error) {
 	call, err := l.core.enter()
 	if err != nil {
@@ -78,7 +77,8 @@ func (l *Log) Reserve(n int) (*Reservation, error) {
 		return nil, describe("reserve", err)
 	}
 	l.open.Add(1)
-	return &Reservation{tracker: invariants.Track("engine.Reservation", &l.core.closed), l: l, r: r, lsn: r.LSN(), ptr: r.Ptr()}, nil
+	tracker := invariants.Track("engine.Reservation", &l.core.closed)
+	return &Reservation{tracker: tracker, l: l, r: r, lsn: r.LSN(), ptr: r.Ptr()}, nil
 }
 
 // Bytes returns the memory for the record; nil once the reservation has ended.
@@ -92,7 +92,7 @@ func (r *Reservation) Bytes() []byte {
 // LSN returns the record's LSN.
 func (r *Reservation) LSN() LSN { return r.lsn }
 
-// Complete commits the record and returns its place. ErrReservationEnded reports that the reservation had ended already.
+// Complete commits the record and returns its place. It fails with ErrReservationEnded if Complete or Abort was called.
 func (r *Reservation) Complete() (LSN, DiskPtr, error) {
 	if err := r.end(); err != nil {
 		return 0, DiskPtr{}, err
@@ -102,7 +102,7 @@ func (r *Reservation) Complete() (LSN, DiskPtr, error) {
 	return r.lsn, r.ptr, nil
 }
 
-// Abort releases the place; readers of the log skip it. ErrReservationEnded reports that the reservation had ended already.
+// Abort releases the place; readers of the log skip it. Errors are those of Complete.
 func (r *Reservation) Abort() error {
 	if err := r.end(); err != nil {
 		return err
@@ -138,8 +138,8 @@ func (l *Log) Write(p []byte) (LSN, DiskPtr, error) {
 	return lsn, ptr, nil
 }
 
-// WriteBatch appends records that are recovered all or none, and returns their LSNs. After an error the records written before it
-// stay in the log as single records. Errors are those of Reserve.
+// WriteBatch appends records that are recovered all or none, and returns their LSNs. After an error the records written
+// before it stay in the log as single records. Errors are those of Reserve.
 func (l *Log) WriteBatch(records [][]byte) ([]LSN, error) {
 	if len(records) == 0 {
 		return nil, nil
@@ -186,9 +186,9 @@ func (l *Log) Stats() Stats {
 	return st
 }
 
-// Read returns the record at lsn and ptr, as Write or Complete returned them. It is valid until Close or until the record is
-// dropped, and must not be modified. A ReadOnly log ends at the stable LSN; reading beyond it is an error. Errors: ErrCorrupt,
-// ErrDropped, ErrClosed.
+// Read returns the record at lsn and ptr, as Write or Complete returned them. It is valid until Close or until the
+// record is dropped, and must not be modified. A ReadOnly log ends at the stable LSN; reading beyond it is an error.
+// Errors: ErrCorrupt, ErrDropped, ErrClosed.
 func (l *Log) Read(lsn LSN, ptr DiskPtr) ([]byte, error) {
 	call, err := l.core.enter()
 	if err != nil {
@@ -214,10 +214,10 @@ func (l *Log) Read(lsn LSN, ptr DiskPtr) ([]byte, error) {
 // FirstLSN returns the LSN below which everything was dropped.
 func (l *Log) FirstLSN() LSN { return LSN(l.first.Load()) }
 
-// DropBelow discards every whole, stable segment whose records all lie below lsn and frees its space. Larger values of lsn are
-// clamped to the end of the log. LSNs are not renumbered; FirstLSN reports how far the log was truncated. Data previously
-// returned for dropped records is invalid. After a crash or error the next opening may report a lower FirstLSN. Errors:
-// ErrReadOnly, ErrClosed, ErrFailed, and those of writing; a write error is sticky for DropBelow only.
+// DropBelow discards every whole, stable segment whose records all lie below lsn and frees its space. Larger values of
+// lsn are clamped to the end of the log. LSNs are not renumbered; FirstLSN reports how far the log was truncated. Data
+// previously returned for dropped records is invalid. After a crash or error the next opening may report a lower
+// FirstLSN. Errors: ErrReadOnly, ErrClosed, ErrFailed, and those of writing, which are sticky for DropBelow only.
 func (l *Log) DropBelow(lsn LSN) error {
 	if l.core.opts.ReadOnly {
 		return describe("drop", ErrReadOnly)
@@ -227,7 +227,7 @@ func (l *Log) DropBelow(lsn LSN) error {
 	if err := l.drain(lsn); err != nil || l.recycler.Waiting() == 0 {
 		return describe("drop", err)
 	}
-	// A call that began before first was raised may still read the segments. Such calls are short, and this one is none of them.
+	// Calls that began before first was raised may still read the segments. They are short.
 	for epoch := l.core.calls.domain.Retire(); l.core.calls.domain.Oldest() < epoch; {
 		time.Sleep(50 * time.Microsecond)
 	}
@@ -237,11 +237,11 @@ func (l *Log) DropBelow(lsn LSN) error {
 	}
 	defer call.End()
 	store := l.core.store
-	if _, err := l.recycler.Recycle(store.Log.StableLSN(), func(logstore.Drained) bool { return true }); err != nil {
+	if _, err := l.recycler.Recycle(store.Log.StableEnd(), func(logstore.Drained) bool { return true }); err != nil {
 		return describe("drop", err)
 	}
 	_, err = store.Shrink()
-	return err
+	return describe("drop", err)
 }
 
 // drain lets the segments wholly below lsn wait to be recycled, and raises first above them.
@@ -274,15 +274,17 @@ func (l *Log) drain(lsn LSN) error {
 // reservations are open it fails and closes nothing. A second Close returns ErrClosed.
 func (l *Log) Close() error { return l.CloseContext(context.Background()) }
 
-// CloseContext is Close that waits for nothing once ctx ends. What it could not finish is in the error.
+// CloseContext is Close that stops waiting when ctx ends; see PageCache.CloseContext.
 func (l *Log) CloseContext(ctx context.Context) error {
 	if l.core.closed.Swap(true) {
 		return fmt.Errorf("close: %w", ErrClosed)
 	}
+	ctx, cancel := withGrace(ctx)
+	defer cancel()
 	_ = l.core.calls.wait(ctx) // calls that wait for the log end when it is closed
 	if n := l.open.Load(); n != 0 {
 		l.core.closed.Store(false)
-		return fmt.Errorf("close: %d reservations have not ended", n)
+		return fmt.Errorf("close: %d reservations still open", n)
 	}
 	end, err := l.core.store.Log.CloseContext(ctx)
 	return describe("close", l.core.finish(ctx, logstore.Ending{End: end}, err))
@@ -295,9 +297,9 @@ type Record struct {
 	Bytes []byte // valid until Close or until the record is dropped; it must not be modified
 }
 
-// Records returns the stable records at or above from, in the order of the log, as far as the log is stable when the iteration
-// begins. from need not be a record's LSN; 0 means the beginning, or FirstLSN. After an error, which comes with a zero Record, it
-// ends. Errors are those of Read.
+// Records returns the stable records at or above from, in the order of the log, as far as the log is stable when the
+// iteration begins. from need not be a record's LSN; 0 means the beginning, or FirstLSN. An error, which comes
+// with a zero Record, ends the iteration. Errors are those of Read.
 func (l *Log) Records(from LSN) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		call, err := l.core.enter()
@@ -305,17 +307,23 @@ func (l *Log) Records(from LSN) iter.Seq2[Record, error] {
 			yield(Record{}, fmt.Errorf("iterate at LSN %d: %w", from, err))
 			return
 		}
-		call.End()
 		end := l.core.store.Log.StableEnd()
+		size := LSN(l.core.store.SegmentSize()) // within the call: Close writes the superblock
+		call.End()
 		// Message boundaries are known only at the beginning of a segment.
-		size := LSN(l.core.store.SegmentSize())
-		for pos := max(from, l.FirstLSN()) / size * size; pos < end; {
+		for pos := max(from, l.FirstLSN()) / size * size; ; {
+			if pos%size == 0 {
+				pos += format.SegmentHeaderSize
+			}
+			if pos >= end {
+				return
+			}
 			r, next, err := l.next(pos)
 			if err != nil {
 				yield(Record{}, fmt.Errorf("iterate at LSN %d: %w", pos, err))
 				return
 			}
-			if r.Ptr.Len > 0 && r.LSN >= from && r.LSN < end && !yield(r, nil) {
+			if r.Ptr.Len > 0 && r.LSN >= from && !yield(r, nil) {
 				return
 			}
 			pos = next
@@ -323,7 +331,7 @@ func (l *Log) Records(from LSN) iter.Seq2[Record, error] {
 	}
 }
 
-// next reads the message at pos and returns the boundary after it. The record is zero if the message is none.
+// next reads the message at pos and returns the boundary after it. The Record is zero for other messages.
 func (l *Log) next(pos LSN) (Record, LSN, error) {
 	call, err := l.core.enter()
 	if err != nil {

@@ -1,4 +1,4 @@
-package engine
+package engine_test
 
 import (
 	"bytes"
@@ -10,11 +10,13 @@ import (
 	"sync"
 	"testing"
 
+	"pagecache/engine"
+	"pagecache/engine/internal/enginetest"
 	"pagecache/internal/simdisk"
 )
 
-// scripted is a Materializer of lists whose encoding is not what is in memory: hexadecimal. It notes what Merge is given, and panics or
-// fails where it is told to.
+// scripted is a Materializer of comma-separated lists, encoded as hexadecimal digits. It records the arguments of
+// Merge, and panics or fails where the test wants it.
 type scripted struct {
 	mu     sync.Mutex
 	merges [][]string
@@ -24,6 +26,7 @@ type scripted struct {
 
 var errRefused = errors.New("refused")
 
+// at panics if method is to panic.
 func (m *scripted) at(method string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -32,6 +35,7 @@ func (m *scripted) at(method string) {
 	}
 }
 
+// set chooses the method that panics, "" for none, and whether Decode fails.
 func (m *scripted) set(bomb string, refuse bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -64,23 +68,16 @@ func (m *scripted) Decode(src []byte) (string, error) {
 	return string(b), err
 }
 
-func openScripted(t *testing.T, d *simdisk.Disk, m *scripted) (*PageCache[string], *Tx) {
+func openScripted(t *testing.T, d *simdisk.Disk, m *scripted) (*engine.PageCache[string], *engine.Tx) {
 	t.Helper()
-	o := simOptions(d)
+	o := enginetest.SimOptions(d)
 	o.ConsolidateAfter = 4
-	pc, err := Open("/store", m, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tx, err := pc.Begin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pc, tx
+	pc := enginetest.OpenWith(t, "/store", m, o)
+	return pc, enginetest.Begin(t, pc)
 }
 
-// Merge is given the fragments oldest first, never fewer than two, and what it made is not merged again while nothing changes. What was
-// encoded comes back as it was, deltas and pages that were rewritten.
+// Merge gets the fragments oldest first, and never fewer than two. Its result is not merged again while nothing
+// changes. Deltas and rewritten pages are read back as they were encoded.
 func TestMergeOrder(t *testing.T) {
 	d, m := simdisk.New(1, simdisk.Options{}), &scripted{}
 	pc, tx := openScripted(t, d, m)
@@ -89,15 +86,15 @@ func TestMergeOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := "0"
-	get := func(again string) {
+	get := func(merges string) {
 		t.Helper()
 		for range 3 {
 			if p, err := pc.Get(tx, pid); err != nil || p.Value != want {
-				t.Fatalf("%q, want %q, %v", p.Value, want, err)
+				t.Fatalf("page holds %q, want %q, error %v", p.Value, want, err)
 			}
 		}
-		if got := fmt.Sprint(m.merges); got != again {
-			t.Errorf("merged %s, want %s", got, again)
+		if got := fmt.Sprint(m.merges); got != merges {
+			t.Errorf("merged %s, want %s", got, merges)
 		}
 		m.merges = nil
 	}
@@ -112,32 +109,32 @@ func TestMergeOrder(t *testing.T) {
 		switch i {
 		case 2:
 			get("[[0 1 2]]")
-		case 4: // one above ConsolidateAfter: it was rewritten
+		case 4: // five fragments, one above ConsolidateAfter: the page was rewritten
 			get("[[0,1,2 3 4]]")
 		}
 	}
 	get("[[0,1,2,3,4 5 6 7]]")
 	tx.End()
-	closeTest(t, pc)
+	enginetest.Close(t, pc)
 	pc, tx = openScripted(t, d, m)
 	get("[[0,1,2,3,4 5 6 7]]")
 	tx.End()
-	closeTest(t, pc)
+	enginetest.Close(t, pc)
 }
 
-// bombed calls f, which must panic with the Materializer's own words.
+// bombed calls f, which must panic with the value that the Materializer panicked with.
 func bombed(t *testing.T, what string, f func()) {
 	t.Helper()
 	defer func() {
 		if r := recover(); r == nil || !strings.HasPrefix(fmt.Sprint(r), "bomb in ") {
-			t.Errorf("%s: recovered %v", what, r)
+			t.Errorf("%s: recovered %v, want the panic of the Materializer", what, r)
 		}
 	}()
 	f()
 }
 
-// A Materializer that panics leaves the store whole: no lock, no place in the log and no Tx is held, nothing is half done, and all goes
-// on when it behaves again. O5.
+// A panic of the Materializer leaves the store whole: it holds no lock, no place in the log and no Tx, no change is
+// half done, and every call works once the Materializer does. O5.
 func TestMaterializerPanics(t *testing.T) {
 	d, m := simdisk.New(2, simdisk.Options{}), &scripted{}
 	pc, tx := openScripted(t, d, m)
@@ -151,7 +148,7 @@ func TestMaterializerPanics(t *testing.T) {
 	bombed(t, "Link", func() { _, _, _ = pc.Link(tx, pid, ptr, "x") })
 	bombed(t, "Replace", func() { _, _, _ = pc.Replace(tx, pid, ptr, "x") })
 	if after := pc.Stats(); after.Pages.InUse != before.Pages.InUse || after.Space.LiveBytes != before.Space.LiveBytes {
-		t.Errorf("%+v, before %+v", after, before)
+		t.Errorf("the panics changed the counts: %+v, before %+v", after, before)
 	}
 	m.set("Merge", false)
 	won := false
@@ -166,20 +163,20 @@ func TestMaterializerPanics(t *testing.T) {
 	}
 	bombed(t, "the Link that consolidates", func() { _, _, _ = pc.Link(tx, pid, ptr, "c") })
 	bombed(t, "Fragments", func() { _, _, _ = pc.Fragments(tx, pid) })
-	soon(t, "Flush after panics", func() {
+	enginetest.Soon(t, "Flush after panics", func() {
 		if _, err := pc.Flush(); err != nil {
-			t.Error(err)
+			t.Errorf("flush: %v", err)
 		}
 	})
 	m.set("", false)
 	if p, err := pc.Get(tx, pid); err != nil || p.Value != "a,b,0,1,c" { // that Link had won before it panicked
-		t.Errorf("%q, %v", p.Value, err)
+		t.Errorf("page holds %q, want \"a,b,0,1,c\", error %v", p.Value, err)
 	}
 	if other, _, err := pc.Allocate(tx, "y"); err != nil || other != pid+1 {
-		t.Errorf("page %d, %v", other, err)
+		t.Errorf("allocated page %d, want %d, error %v", other, pid+1, err)
 	}
 	tx.End()
-	closeTest(t, pc)
+	enginetest.Close(t, pc)
 
 	pc, tx = openScripted(t, d, m)
 	m.set("Decode", false)
@@ -187,17 +184,22 @@ func TestMaterializerPanics(t *testing.T) {
 	bombed(t, "Fragments from the disk", func() { _, _, _ = pc.Fragments(tx, pid) })
 	m.set("", false)
 	if p, err := pc.Get(tx, pid); err != nil || p.Value != "a,b,0,1,c" {
-		t.Errorf("%q, %v", p.Value, err)
+		t.Errorf("page holds %q, want \"a,b,0,1,c\", error %v", p.Value, err)
 	}
 	tx.End()
 	if n := pc.Stats().Txs.Open; n != 0 {
-		t.Errorf("%d Txs are open", n)
+		t.Errorf("%d Txs are open, want 0", n)
 	}
-	soon(t, "Close after panics", func() { closeTest(t, pc) })
+	enginetest.Soon(t, "Close after panics", func() {
+		if err := pc.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
 }
 
-// What Decode refuses is refused each time, and read once it does not; writing to the page works meanwhile.
-func TestDecodeRefusesForATime(t *testing.T) {
+// While Decode fails on a page, each Get of the page returns that error, and writes to the page work. Once Decode
+// works, Get returns the page with all writes.
+func TestDecodeErrorIsTemporary(t *testing.T) {
 	d, m := simdisk.New(3, simdisk.Options{}), &scripted{}
 	pc, tx := openScripted(t, d, m)
 	pid, _, err := pc.Allocate(tx, "old")
@@ -205,77 +207,73 @@ func TestDecodeRefusesForATime(t *testing.T) {
 		t.Fatal(err)
 	}
 	tx.End()
-	closeTest(t, pc)
+	enginetest.Close(t, pc)
 	pc, tx = openScripted(t, d, m)
 	m.set("", true)
 	for range 2 {
-		if _, err := pc.Get(tx, pid); !errors.Is(err, errRefused) || errors.Is(err, ErrCorrupt) {
-			t.Errorf("Get: %v", err)
+		if _, err := pc.Get(tx, pid); !errors.Is(err, errRefused) || errors.Is(err, engine.ErrCorrupt) {
+			t.Errorf("Get: error %v, want that of Decode", err)
 		}
 		if _, _, err := pc.Fragments(tx, pid); !errors.Is(err, errRefused) {
-			t.Errorf("Fragments: %v", err)
+			t.Errorf("Fragments: error %v, want that of Decode", err)
 		}
 	}
 	if other, _, err := pc.Allocate(tx, "new"); err != nil || other == pid {
-		t.Errorf("page %d, %v", other, err)
+		t.Errorf("allocated page %d, which is in use, error %v", other, err)
 	}
-	now, won, err := pc.Link(tx, pid, PagePtr[string]{}, "+") // the current state is known, the value is not
+	// A zero state loses. The current state is known, although the value is not.
+	now, won, err := pc.Link(tx, pid, engine.PagePtr[string]{}, "+")
 	if err != nil || won || now.IsZero() {
 		t.Fatal(won, err)
 	}
-	for range 4 { // more than ConsolidateAfter: it cannot be consolidated, and the deltas stay
+	for range 4 { // five fragments, more than ConsolidateAfter: the page cannot be consolidated, and the deltas stay
 		if now, won, err = pc.Link(tx, pid, now, "+"); err != nil || !won {
 			t.Fatal(won, err)
 		}
 	}
 	if _, err := pc.Get(tx, pid); !errors.Is(err, errRefused) {
-		t.Errorf("Get: %v", err)
+		t.Errorf("Get: error %v, want that of Decode", err)
 	}
 	m.set("", false)
 	if p, err := pc.Get(tx, pid); err != nil || p.Value != "old,+,+,+,+" {
-		t.Errorf("%q, %v", p.Value, err)
+		t.Errorf("page holds %q, want \"old,+,+,+,+\", error %v", p.Value, err)
 	}
 	tx.End()
-	closeTest(t, pc)
+	enginetest.Close(t, pc)
 }
 
-// plain is Bytes by another name, so that the store takes the way of other Materializers.
-type plain struct{ Bytes }
+// plain is Bytes as another type, so that the store takes the code path of other Materializers.
+type plain struct{ engine.Bytes }
 
-// A store of byte strings is the same whichever of the two ways it is written and read. The memory of a Tx in which fragments are encoded
-// is not that of the values.
-func TestBytesByAnotherName(t *testing.T) {
+// A store of byte strings is the same through the code path of Bytes and through that of other Materializers. Values do
+// not share memory with the scratch buffer in which a Tx encodes fragments.
+func TestBytesAndOtherMaterializersAgree(t *testing.T) {
 	d := simdisk.New(4, simdisk.Options{})
-	want := map[PageID][]byte{}
+	want := map[engine.PageID][]byte{}
 	for round := range 4 {
-		var pc *PageCache[[]byte]
-		var err error
+		var m engine.Materializer[[]byte] = engine.Bytes{}
 		if round%2 == 0 {
-			pc, err = Open("/store", plain{}, simOptions(d))
-		} else {
-			pc, err = Open("/store", Bytes{}, simOptions(d))
+			m = plain{}
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		tx := begin(t, pc)
+		pc := enginetest.OpenWith(t, "/store", m, enginetest.SimOptions(d))
+		tx := enginetest.Begin(t, pc)
 		for i := range 20 {
 			pid, ptr, err := pc.Allocate(tx, bytes.Repeat([]byte{byte(i)}, i))
 			if err != nil {
 				t.Fatal(err)
 			}
-			must(t)(pc.Link(tx, pid, ptr, []byte{0xff}))
+			enginetest.Must(t)(pc.Link(tx, pid, ptr, []byte{0xff}))
 			want[pid] = append(bytes.Repeat([]byte{byte(i)}, i), 0xff)
 		}
 		for pid, v := range want {
 			if p, err := pc.Get(tx, pid); err != nil || !bytes.Equal(p.Value, v) {
-				t.Fatalf("round %d: page %d: %x, want %x, %v", round, pid, p.Value, v, err)
+				t.Fatalf("round %d: page %d holds %x, want %x, error %v", round, pid, p.Value, v, err)
 			}
 		}
 		tx.End()
-		closeTest(t, pc)
+		enginetest.Close(t, pc)
 	}
-	if n := (Bytes{}).Size(make([]byte, 100)); n < 100 {
-		t.Errorf("100 bytes take %d", n)
+	if n := (engine.Bytes{}).Size(make([]byte, 100)); n < 100 {
+		t.Errorf("Size of 100 bytes is %d", n)
 	}
 }

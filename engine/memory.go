@@ -15,20 +15,20 @@ import (
 
 // memory counts the pages' bytes in memory and keeps them within the capacity.
 //
-//	M1  Every byte that becomes resident is counted by the goroutine that makes it so, when it does (trap 8): the winner of
-//	    the swap that installs or removes entries counts the difference.
-//	M2  Eviction is a swap like any other that does not change a page's state (rule 6): it keeps the places of the page's
-//	    messages and drops its values. It waits for nobody, and nobody waits for it.
-//	M3  A goroutine that exceeds the capacity by more than a little evicts as much itself (reclaim), and keeps nothing
-//	    resident if that does not suffice.
+//	M1  Every byte that becomes resident is counted by the goroutine that makes it so, when it does (trap 8): the
+//	    winner of the swap that installs or removes entries counts the difference.
+//	M2  Eviction is a swap like any other that does not change a page's state (rule 6): it keeps the places of the
+//	    page's messages and drops its values. It waits for nobody, and nobody waits for it.
+//	M3  A goroutine that exceeds the capacity by more than a little evicts the excess itself (reclaim), and keeps
+//	    nothing resident if that does not suffice.
 type memory[P any] struct {
 	m      Materializer[P]
 	pages  *pagemap.Map
 	store  *logstore.Store
 	budget *lru.Budget
 	policy *lru.Policy
-	// mapped is the Ext of every Base entry whose value may be a view of the mapped file. viewsOnly says that such a value always
-	// is one (Bytes); for other types a part of it may be on the heap.
+	// mapped is the Ext of every Base entry whose value may be a view of the mapped file. viewsOnly says that such a
+	// value always is one (Bytes); for other types a part of it may be on the heap.
 	mapped    *pagestack.Ext
 	viewsOnly bool
 	// Many goroutines write the fields below and read those before and behind them.
@@ -37,9 +37,9 @@ type memory[P any] struct {
 	hand   atomic.Uint64 // of the clock
 	sweeps atomic.Uint64 // number of sweeps begun
 	_      [64]byte
-	// exhausted is the stable end of the log when a sweep found nothing evictable; −1 since a page was read. Until the log is
-	// stable further, there is next to nothing to evict. It is written by sweep and keep; a stale value costs a sweep, or
-	// saves one.
+	// exhausted is the stable end of the log when a sweep found nothing evictable; −1 since a page was read. Until the
+	// log is stable further, there is next to nothing to evict. It is written by sweep and keep; a stale value costs a
+	// sweep, or saves one.
 	exhausted atomic.Int64
 }
 
@@ -56,14 +56,15 @@ type counts struct {
 	reclaimed      atomic.Int64 // bytes evicted by foreground calls that exceeded the capacity
 }
 
-// The memory that an entry takes beside its value, for byte strings, and that a page in several messages takes for each.
+// The memory that an entry takes beside its value, for byte strings, and that a page in several messages takes for
+// each.
 const (
 	entrySize = int64(unsafe.Sizeof(pagestack.Entry[[]byte]{}))
 	refSize   = int64(unsafe.Sizeof(pagestack.Ref{}))
 )
 
-// weigh returns the resident bytes of the page with head h: on the heap, including its entries and the policy's own, and as
-// views of the disk.
+// weigh returns the resident bytes of the page with head h: on the heap, including its entries and the policy's own,
+// and as views of the disk.
 func (y *memory[P]) weigh(h *head) (heap, mapped int64) {
 	for ; h != nil && h.Kind() == pagestack.KindDelta; h = h.Next() {
 		heap += y.weighDelta(h)
@@ -134,8 +135,8 @@ func (y *memory[P]) handOver(tx *Tx) {
 	y.policy.Take(&tx.s().hits)
 }
 
-// keep makes a value that was read from disk resident, if the page's head is still h. If another writer was first, the value
-// is still the page's state at that moment.
+// keep makes a value that was read from disk resident, if the page's head is still h. If another writer was first, the
+// value is still the page's state at that moment.
 func (y *memory[P]) keep(tx *Tx, pg page, e *entry[P]) {
 	if !pg.slot.CompareAndSwap(pg.head, &e.Head) {
 		y.counts.misses.Add(1)
@@ -156,12 +157,12 @@ func (y *memory[P]) reclaim(tx *Tx, pid PageID) {
 	}
 }
 
-// reclaimStep is how many bytes reclaimSlow evicts at once, and reclaimSteps how often: more than one call can make resident,
-// except for the longest values.
+// reclaimStep is the number of bytes that reclaimSlow evicts at once, and reclaimSteps the most steps of a call:
+// together more than one call can make resident, except for the longest values.
 const reclaimStep, reclaimSteps = 64 << 10, 64
 
-// reclaimSlow wakes the policy. If the capacity is exceeded by more than a little, it evicts: stable pages first, then, since
-// everything in the log can be read, pages that are not stable, even the one that was changed.
+// reclaimSlow wakes the policy. If the capacity is exceeded by more than a little, it evicts: stable pages first, then,
+// since everything in the log can be read, pages that are not stable, even the one that was changed.
 func (y *memory[P]) reclaimSlow(tx *Tx, pid PageID) {
 	hard := tx.s().pressure == lru.PressureHard
 	tx.s().pressure = lru.PressureNone
@@ -191,8 +192,8 @@ func (y *memory[P]) reclaimSlow(tx *Tx, pid PageID) {
 	}
 }
 
-// sweep evicts the pages under the clock's hand until want bytes are freed or the hand went round twice, and calls evicted for
-// each. With unstable it also evicts pages that are not stable.
+// sweep evicts the pages under the clock's hand until want bytes are freed or the hand went round twice, and calls
+// evicted for each. With unstable it also evicts pages that are not stable.
 func (y *memory[P]) sweep(tx *Tx, want int64, unstable bool, evicted func(PageID)) (freed int64) {
 	stable, misses, turn := int64(y.store.Log.StableEnd()), y.counts.misses.Load(), y.sweeps.Add(1)
 	if want <= 0 || !unstable && y.exhausted.Load() == stable {
@@ -209,20 +210,21 @@ func (y *memory[P]) sweep(tx *Tx, want int64, unstable bool, evicted func(PageID
 			}
 		}
 	}
-	// exhausted is a hint: no sweep began after this one, so the hand went all the way round, but a sweep that began earlier may
-	// have left a few pages behind when it had enough, and the policy may have let the hand pass some. To require that no sweep
-	// overlaps would send every goroutine above the capacity through the whole table for nothing.
+	// exhausted is a hint: no sweep began after this one, so the hand went all the way round, but a sweep that began
+	// earlier may have left a few pages behind when it had enough, and the policy may have let the hand pass some. To
+	// require that no sweep overlaps would send every goroutine above the capacity through the whole table for nothing.
 	if !unstable && freed == 0 && y.sweeps.Load() == turn {
 		y.exhausted.Store(stable)
-		if y.counts.misses.Load() != misses { // pages read meanwhile may have been missed; later reads see the store above
+		// Pages read meanwhile may have been missed; later reads see the store above.
+		if y.counts.misses.Load() != misses {
 			y.exhausted.Store(-1)
 		}
 	}
 	return freed
 }
 
-// evict drops the resident values of a page, and returns how many bytes that was. A page that is not stable is busy, unless
-// unstable is set.
+// evict drops the resident values of a page, and returns how many bytes that was. A page that is not stable is busy,
+// unless unstable is set.
 func (y *memory[P]) evict(tx *Tx, pid PageID, unstable bool) (freed int64, _ lru.Outcome) {
 	s := y.pages.Table.Get(pid)
 	if s == nil {
@@ -256,8 +258,8 @@ func (y *memory[P]) evict(tx *Tx, pid PageID, unstable bool) (freed int64, _ lru
 	}
 }
 
-// replaceResident swaps head h for e, an entry for the same state with less resident, and counts the difference. It reports
-// whether the swap won.
+// replaceResident swaps head h for e, an entry for the same state with less resident, and counts the difference. It
+// reports whether the swap won.
 func (y *memory[P]) replaceResident(tx *Tx, pid PageID, h, e *head) bool {
 	heap, mapped := y.weigh(h)
 	newHeap, newMapped := y.weigh(e)

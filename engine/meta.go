@@ -14,7 +14,7 @@ type Meta map[string]PageID
 
 // Meta returns all names and root pages. Errors: ErrTxEnded, ErrClosed. Safe for concurrent use.
 func (pc *PageCache[P]) Meta(tx *Tx) (Meta, error) {
-	if err := pc.check(tx, "read roots on", format.MetaPage); err != nil {
+	if err := pc.finder.check(tx, "read roots on", format.MetaPage); err != nil {
 		return nil, err
 	}
 	m := rootsOf(pc.pages.Table.Make(format.MetaPage).Load())
@@ -33,7 +33,7 @@ func rootsOf(h *head) map[string]PageID {
 
 // Root returns the root page of that name. Errors: ErrRootNotFound, ErrTxEnded, ErrClosed. Safe for concurrent use.
 func (pc *PageCache[P]) Root(tx *Tx, name string) (PageID, error) {
-	if err := pc.check(tx, "read roots on", format.MetaPage); err != nil {
+	if err := pc.finder.check(tx, "read roots on", format.MetaPage); err != nil {
 		return 0, err
 	}
 	pid, ok := rootsOf(pc.pages.Table.Make(format.MetaPage).Load())[name]
@@ -43,19 +43,21 @@ func (pc *PageCache[P]) Root(tx *Tx, name string) (PageID, error) {
 	return pid, nil
 }
 
-// CASRoot makes new the root of that name if old is its root now. 0 means no root: old 0 requires that the name has none, and new
-// 0 removes the name. It returns the root after the call, and whether it is the one that this call set. The change is durable
-// after Flush, or after MakeStable of any later LSN. The page new need not exist, but its id must be one that a page can have;
-// otherwise ErrPageRange. Page 0 itself cannot be a root. Other errors are those of Link. Safe for concurrent use.
+// CASRoot makes new the root of that name if old is its root now. 0 means no root: old 0 requires that the name has
+// none, and new 0 removes the name. It returns the root after the call, and whether it is the one that this call set.
+// The change is durable after Flush, or after MakeStable of any later LSN. The page new need not exist, but its id must
+// be one that a page can have; otherwise ErrPageRange. Page 0 itself cannot be a root. Other errors are those of Link.
+// Safe for concurrent use.
 func (pc *PageCache[P]) CASRoot(tx *Tx, name string, old, new PageID) (PageID, bool, error) {
-	if err := pc.check(tx, "change a root on", format.MetaPage); err != nil {
+	if err := pc.finder.check(tx, "change a root on", format.MetaPage); err != nil {
 		return 0, false, err
 	}
 	if pc.core.opts.ReadOnly {
 		return 0, false, fmt.Errorf("change root %q: %w", name, ErrReadOnly)
 	}
 	if new > format.MaxPageID {
-		return 0, false, fmt.Errorf("change root %q to page %d: %w: the highest is %d", name, new, ErrPageRange, uint64(format.MaxPageID))
+		const text = "change root %q to page %d: %w: the highest is %d"
+		return 0, false, fmt.Errorf(text, name, new, ErrPageRange, uint64(format.MaxPageID))
 	}
 	var now PageID
 	c := change[P]{kind: format.KindMeta, on: ifOwned}
@@ -85,11 +87,11 @@ func (pc *PageCache[P]) CASRoot(tx *Tx, name string, old, new PageID) (PageID, b
 	return new, true, nil
 }
 
-// BumpReadTS raises the page's read timestamp to ts if that is higher. Read timestamps live in memory only and start at 0 with
-// every opening. The call does nothing if the Tx has ended, the store is closed, or no page can have this id. Safe for
-// concurrent use.
+// BumpReadTS raises the page's read timestamp to ts if that is higher. Read timestamps live in memory only and start at
+// 0 with every opening. The call does nothing if the Tx has ended, the store is closed, or no page can have this id.
+// Safe for concurrent use.
 func (pc *PageCache[P]) BumpReadTS(tx *Tx, pid PageID, ts uint64) {
-	if pc.check(tx, "bump", pid) == nil && pid <= format.MaxPageID {
+	if pc.finder.check(tx, "bump", pid) == nil && pid <= format.MaxPageID {
 		raise(pc.pages.Table.MakeReadTS(pid), ts)
 	}
 }
@@ -103,9 +105,10 @@ func raise(c *atomic.Uint64, v uint64) {
 	}
 }
 
-// ReadTS returns the page's read timestamp: 0 if it was never raised; false if the page does not exist. Safe for concurrent use.
+// ReadTS returns the page's read timestamp: 0 if it was never raised; false if the page does not exist, its state
+// cannot be read, the Tx has ended or the store is closed. Safe for concurrent use.
 func (pc *PageCache[P]) ReadTS(tx *Tx, pid PageID) (uint64, bool) {
-	pg, err := pc.find(tx, "read timestamp of", pid)
+	pg, err := pc.finder.find(tx, "read timestamp of", pid)
 	if err != nil || !pg.exists() {
 		return 0, false
 	}
@@ -115,9 +118,9 @@ func (pc *PageCache[P]) ReadTS(tx *Tx, pid PageID) (uint64, bool) {
 	return 0, true
 }
 
-// GenerateID returns an id that was never returned before in the life of the store and is higher than all of them. A crash skips
-// up to twice IDPersistInterval ids. It blocks only when a note of ids is overdue. Errors: ErrClosed, ErrReadOnly, and those of
-// the log if ids cannot be noted. Safe for concurrent use.
+// GenerateID returns an id that was never returned before in the life of the store and is higher than all of them. A
+// crash skips up to twice IDPersistInterval ids. It blocks only when a note of ids is overdue. Errors: ErrClosed,
+// ErrReadOnly, and those of the log if ids cannot be noted. Safe for concurrent use.
 func (pc *PageCache[P]) GenerateID() (uint64, error) {
 	if pc.core.closed.Load() {
 		return 0, fmt.Errorf("generate id: %w", ErrClosed)

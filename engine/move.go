@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"pagecache/engine/internal/clean"
+	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/lru"
@@ -15,8 +16,14 @@ import (
 // mover moves pages for the cleaner: it implements clean.Pages. Its methods run under the cleaner's mutex.
 type mover[P any] struct {
 	pc *PageCache[P]
-	// tx is scratch memory for encoding. It is never inside the epoch: only the cleaner itself recycles what it looks at.
+	// tx is scratch memory for encoding. It is never inside the epoch: only the cleaner itself recycles what it looks
+	// at.
 	tx Tx
+	// The change that Move makes. It is kept, so that a move allocates nothing beside the new entry.
+	c      change[P]
+	pid    PageID
+	extent clean.Extent
+	cold   bool // messages of the page had to be read
 }
 
 // inside reports whether any message of the page lies in the extent.
@@ -25,8 +32,8 @@ func inside(h *head, e clean.Extent) (yes bool) {
 	return yes
 }
 
-// In implements clean.Pages. Most of the pages of a victim are dead, and the loop that skips them is so short that the processor
-// waits for several entries at a time.
+// In implements clean.Pages. Most of the pages of a victim are dead, and the loop that skips them is so short that the
+// processor waits for several entries at a time.
 func (v *mover[P]) In(list segments.PageList, e clean.Extent, visit func(PageID) bool) {
 	for pid := range list.All() {
 		if !outside(&v.pc.pages, pid, e) && !visit(pid) {
@@ -51,12 +58,6 @@ func outside(m *pagemap.Map, pid PageID, e clean.Extent) bool {
 	return !e.Contains(h.Ptr().Off)
 }
 
-// NeedsRead implements clean.Pages.
-func (v *mover[P]) NeedsRead(pid PageID, e clean.Extent) (bool, error) {
-	_, h, err := v.pc.pages.Find(pid)
-	return h != nil && h.Kind() == pagestack.KindOnDisk && inside(h, e), err
-}
-
 // Cost implements clean.Pages. Errors cost nothing here; Move reports them.
 func (v *mover[P]) Cost(pid PageID, e clean.Extent) (n int64, blob bool) {
 	pc := v.pc
@@ -72,45 +73,60 @@ func (v *mover[P]) Cost(pid PageID, e clean.Extent) (n int64, blob bool) {
 		return 0, false
 	}
 	size := 0
-	err = pc.guard(view, pid, func() error {
+	err = pc.values.guard(view, pid, func() error {
 		b := pc.appended(&v.tx, value)
-		if z := pc.compressed(&v.tx, b); z != nil {
+		if z := pc.values.compressed(&v.tx, b); z != nil {
 			b = z
 		}
 		size = len(b)
 		return nil
 	})
-	return int64(format.AlignUp(format.HeaderSize + size)), err == nil && size > pc.inline
+	return int64(format.AlignUp(format.HeaderSize + size)), err == nil && size > pc.values.inline
 }
 
-// Move implements clean.Pages. The page's state stays, and so do its resident values, unless they may be views of the old place.
-func (v *mover[P]) Move(pid PageID, e clean.Extent) (int64, error) {
+// Move implements clean.Pages. The page's state stays, and so do its resident values, unless they may be views of the
+// old place.
+func (v *mover[P]) Move(pid PageID, e clean.Extent) (n int64, cold bool, err error) {
 	pc := v.pc
 	s, h, err := pc.pages.Find(pid)
 	if err != nil || h == nil {
-		return 0, err
+		return 0, false, err
 	}
-	c := change[P]{on: ifOwned, sameState: true, urgent: true}
-	c.prepare = func(h *head) (bool, error) {
-		if h == nil || !inside(h, e) {
-			return false, nil
-		}
-		return true, pc.prepareMove(&v.tx, pid, h, &c)
+	if v.c.prepare == nil {
+		v.c = change[P]{on: ifOwned, sameState: true, urgent: true, prepare: v.prepare, make: v.make}
 	}
-	c.make = func(h *head, msg pagestack.Ref) *head { return movedTo(h, msg, &c) }
-	_, moved, err := pc.apply(&v.tx, page{id: pid, slot: s}, &c)
+	v.pid, v.extent, v.cold = pid, e, false
+	defer v.forget()
+	_, moved, err := pc.apply(&v.tx, page{id: pid, slot: s}, &v.c)
 	if !moved {
-		return 0, err
+		return 0, v.cold, err
 	}
-	if v.tx.s().pressure != lru.PressureNone { // from copies of views; the callers of the store evict
-		v.tx.s().pressure = lru.PressureNone
+	if st := v.tx.s(); st.pressure != lru.PressureNone { // from copies of views; the callers of the store evict
+		st.pressure = lru.PressureNone
 		pc.mem.policy.Kick()
 	}
-	return int64(format.AlignUp(format.HeaderSize + len(c.payload.body))), nil
+	return int64(format.AlignUp(format.HeaderSize + len(v.c.payload.body))), v.cold, nil
 }
 
-// prepareMove sets the message and the resident value of the page with head h at its new place. Nothing of them aliases the old
-// place (rule 3). A page that is a blob keeps the blob.
+// forget drops the values of the last move.
+func (v *mover[P]) forget() {
+	var none P
+	v.c.payload, v.c.frag = payload{}, none
+}
+
+// prepare computes the change for the page with head h.
+func (v *mover[P]) prepare(h *head) (bool, error) {
+	if h == nil || !inside(h, v.extent) {
+		return false, nil
+	}
+	v.cold = v.cold || h.Kind() == pagestack.KindOnDisk
+	return true, v.pc.prepareMove(&v.tx, v.pid, h, &v.c)
+}
+
+func (v *mover[P]) make(h *head, msg pagestack.Ref) *head { return movedTo(h, msg, &v.c) }
+
+// prepareMove sets the message and the resident value of the page with head h at its new place. Nothing of them aliases
+// the old place (rule 3). A page that is a blob keeps the blob.
 func (pc *PageCache[P]) prepareMove(tx *Tx, pid PageID, h *head, c *change[P]) (err error) {
 	var none P
 	c.kind, c.payload, c.frag = format.KindCompact, payload{}, none
@@ -127,6 +143,7 @@ func (pc *PageCache[P]) prepareMove(tx *Tx, pid PageID, h *head, c *change[P]) (
 	}
 	if h.Depth() == 1 && h.Ptr().Blob {
 		ptr, err := pc.core.store.Blob(h.LSN, h.Ptr())
+		err = logstore.InPage(pid, err)
 		if h.Kind() != pagestack.KindOnDisk {
 			c.frag = pagestack.EntryOf[P](h).Frag // in the blob, which stays where it is, or on the heap
 		}
@@ -145,7 +162,7 @@ func (pc *PageCache[P]) prepareMove(tx *Tx, pid PageID, h *head, c *change[P]) (
 	p, encoded, err := pc.encodeView(tx, pid, value)
 	if err == nil && h.Kind() != pagestack.KindOnDisk {
 		if c.frag, err = pc.m.Decode(slices.Clone(encoded)); err != nil {
-			pc.discard(&p)
+			pc.values.discard(&p)
 			err = fmt.Errorf("decode page %d, to move it: %w", pid, err)
 		}
 	}
@@ -153,8 +170,8 @@ func (pc *PageCache[P]) prepareMove(tx *Tx, pid PageID, h *head, c *change[P]) (
 	return err
 }
 
-// movedTo makes the entry of the page with head h at its new place. A page whose base is not resident has nothing resident from
-// now on.
+// movedTo makes the entry of the page with head h at its new place. A page whose base is not resident has nothing
+// resident from now on.
 func movedTo[P any](h *head, msg pagestack.Ref, c *change[P]) *head {
 	switch h.TailEntry().Kind() {
 	case pagestack.KindFree:

@@ -14,6 +14,7 @@ import (
 	"pagecache/engine/internal/idgen"
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/logstore"
+	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/snapshot"
 	"pagecache/lru"
@@ -23,9 +24,10 @@ import (
 // blobDir is the directory of blobs below the store's.
 const blobDir = "blobs"
 
-// Open opens the page store in dir, or makes one. opts nil means the defaults. It waits up to two seconds for another opening to
-// release the store. Errors: bad options (all of them named), ErrLocked, ErrCorrupt, ErrNoSpace, ErrFormat, ErrKind,
-// ErrUnsupported, and those of the operating system. After an error nothing stays open and no data was changed.
+// Open opens the page store in dir, or makes one. opts nil means the defaults. It waits up to two seconds for another
+// opening to release the store. Errors: bad options (all of them named), ErrLocked, ErrCorrupt, ErrNoSpace, ErrFormat,
+// ErrKind, ErrUnsupported, and those of the operating system. After an error nothing stays open and no data was
+// changed.
 func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], error) {
 	if m == nil {
 		return nil, errors.New("open: no Materializer given")
@@ -36,8 +38,8 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 	o := opts.withDefaults()
 	pc, err := open(dir, m, o)
 	if ce := (*CorruptError)(nil); errors.As(err, &ce) {
-		// The blocks of a large snapshot are verified when they are used. One that turns out to be corrupt by then is skipped too:
-		// everything is in the log.
+		// The blocks of a large snapshot are verified when they are used. One that turns out to be corrupt by then is
+		// skipped too: everything is in the log.
 		if _, isSnapshot := format.ParseSnapshotName(filepath.Base(ce.File)); isSnapshot {
 			o.Logger.Warn("snapshot skipped", "file", ce.File, "err", err)
 			o.seam.LogAlone = true
@@ -55,6 +57,7 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 func open[P any](dir string, m Materializer[P], o Options) (*PageCache[P], error) {
 	pc := &PageCache[P]{m: m, cleaner: clean.New(), limit: min(o.ConsolidateAfter, pagestack.MaxDepth-1)}
 	pc.core.opts = o
+	pc.finder = finder{&pc.core, &pc.txs, &pc.pages}
 	store, err := logstore.Open(dir, o.storeConfig(false, pc.cleaner.Kick))
 	if err != nil {
 		return nil, err
@@ -66,7 +69,6 @@ func open[P any](dir string, m Materializer[P], o Options) (*PageCache[P], error
 	if o.seam.Verbatim {
 		pc.limit = pagestack.MaxDepth // no chain exceeds it
 	}
-	pc.inline = store.SegmentSize() / 4
 	pc.openMemory()
 	if err := pc.recover(); err != nil {
 		pc.mem.policy.Close()
@@ -90,16 +92,21 @@ func (pc *PageCache[P]) openMemory() {
 // recover finds a snapshot, reads the log, starts it, and rebuilds the page table.
 func (pc *PageCache[P]) recover() (err error) {
 	store, o := pc.core.store, &pc.core.opts
-	if o.Compression == CompressionZstd {
-		if pc.zip, err = compress.New(o.CompressionLevel); err != nil {
-			return err
-		}
-	}
 	pc.blobs = blob.New(blob.Config{FS: store.FS, Dir: filepath.Join(store.Dir, blobDir), Store: store.Super.Store,
 		Device: o.device(), Reader: store.Reader, Logger: o.Logger})
 	store.Attach(pc.blobs)
+	pc.values = values{store: store, blobs: pc.blobs, ids: &pc.ids, cold: &pc.mem.counts.cold}
+	pc.values.inline = store.SegmentSize() / 4
+	if o.Compression == CompressionZstd {
+		if pc.values.zip, err = compress.New(o.CompressionLevel); err != nil {
+			return err
+		}
+	}
 	pc.snaps = openSnapshots(store, o)
 	store.Attach(pc.snaps)
+	if err := store.Distrust(); err != nil {
+		return err
+	}
 	if err := pc.snaps.Find(o.seam.LogAlone); err != nil {
 		return err
 	}
@@ -111,18 +118,27 @@ func (pc *PageCache[P]) recover() (err error) {
 		return err
 	}
 	pc.pages.Init(store, pc.blobs, pc.snaps, &pc.txs.domain)
-	if err := pc.pages.Rebuild(found, !o.ReadOnly); err != nil {
+	if err := pc.pages.Rebuild(found); err != nil {
 		return err
 	}
-	pc.ids.Start(idgen.Config{Next: found.NextID, Limit: found.IDLimit, Interval: o.IDPersistInterval, ReadOnly: o.ReadOnly,
-		Closed: &pc.core.closed, Write: pc.noteID, MakeDurable: store.Log.MakeDurable})
+	if !o.ReadOnly {
+		if err := pc.blobs.RemoveStrays(); err != nil {
+			return err
+		}
+	}
+	pc.ids.Start(idgen.Config{
+		Next: found.NextID, Limit: found.IDLimit, Interval: o.IDPersistInterval, ReadOnly: o.ReadOnly,
+		Closed: &pc.core.closed, Write: pc.noteID, MakeDurable: store.Log.MakeDurable,
+	})
 	return nil
 }
 
 // openSnapshots returns the snapshots of a store. Nothing is read yet.
 func openSnapshots(store *logstore.Store, o *Options) *snapshot.Store {
-	return snapshot.New(snapshot.Config{FS: store.FS, Dir: snapshotDir(o, store.Dir), Store: store.Super.Store, SegmentSize: store.SegmentSize(),
-		Reader: store.Reader, Logger: o.Logger, Clean: store.Super.Clean, Unchecked: o.seam.Unchecked})
+	return snapshot.New(snapshot.Config{
+		FS: store.FS, Dir: snapshotDir(o, store.Dir), Store: store.Super.Store, SegmentSize: store.SegmentSize(),
+		Reader: store.Reader, Logger: o.Logger, Clean: store.Super.Clean, Unchecked: o.seam.Unchecked,
+	})
 }
 
 // snapshotDir returns the directory of the snapshots of the store in dir.
@@ -149,9 +165,13 @@ func baseOf(snaps *snapshot.Store) (b logstore.Base) {
 // startBackground starts the cleaner and the snapshot writer.
 func (pc *PageCache[P]) startBackground() {
 	o := &pc.core.opts
-	pc.cleaner.Start(clean.Config{Store: pc.core.store, Pages: &mover[P]{pc: pc}, Blobs: pc.blobs, Readers: &pc.txs.domain,
-		Options: clean.Options{Threshold: o.CleanupThreshold, Skew: o.CleanupSkew, IOBuffers: o.IOBuffers,
-			Linear: o.SegmentMode == SegmentModeLinear, Eager: o.seam.Eager}}, !o.seam.Foreground && !o.ReadOnly)
+	pc.cleaner.Start(clean.Config{
+		Store: pc.core.store, Pages: &mover[P]{pc: pc}, Blobs: pc.blobs, Readers: &pc.txs.domain,
+		Options: clean.Options{
+			Threshold: o.CleanupThreshold, Skew: o.CleanupSkew, IOBuffers: o.IOBuffers,
+			Linear: o.SegmentMode == SegmentModeLinear, Eager: o.seam.Eager, ByHand: o.seam.Foreground || o.ReadOnly,
+		},
+	})
 	if o.seam.Foreground || o.ReadOnly || o.Temporary {
 		pc.snaps.NoRun()
 	} else {
@@ -162,12 +182,14 @@ func (pc *PageCache[P]) startBackground() {
 // WasRecovered reports whether the store existed before this opening.
 func (pc *PageCache[P]) WasRecovered() bool { return pc.core.store.Found }
 
-// Begin begins a Tx. It does not block, except when a note of ids is overdue. Errors: ErrClosed, and those of the log if ids have
-// run out and cannot be noted. Safe for concurrent use.
+// Begin begins a Tx. It does not block, except when a note of ids is overdue. Errors: ErrClosed, and those of the log
+// if ids have run out and cannot be noted. Safe for concurrent use.
 func (pc *PageCache[P]) Begin() (*Tx, error) {
-	ts, err := pc.ids.Take()
-	if err != nil {
-		return nil, describe("begin", err)
+	ts, ok := pc.ids.Try()
+	if !ok {
+		if err := pc.ids.Approve(ts); err != nil {
+			return nil, describe("begin", err)
+		}
 	}
 	tx := pc.txs.begin()
 	if pc.core.closed.Load() {
@@ -178,17 +200,22 @@ func (pc *PageCache[P]) Begin() (*Tx, error) {
 	return tx, nil
 }
 
-// Close makes everything written durable, marks the store as closed cleanly and releases it. Calls that are under way or come
-// later fail with ErrClosed. Close waits up to 5 s for open Txs to end. If one does not end, the store is closed all the same, but
-// its memory map stays until the process ends, so that the values that the Tx holds stay valid, and the error says so. A second
-// Close returns ErrClosed.
+// Close makes everything written durable, marks the store as closed cleanly and releases it. Calls that are under way
+// or come later fail with ErrClosed. Close waits up to 5 s for open Txs to end. If one does not end, the store is
+// closed all the same, but its memory map stays until the process ends, so that the values that the Tx holds stay
+// valid, and the error says so. A second Close returns ErrClosed.
 func (pc *PageCache[P]) Close() error { return pc.CloseContext(context.Background()) }
 
-// CloseContext is Close that waits for nothing once ctx ends. What it could not finish is in the error.
+// CloseContext is Close that stops waiting when ctx ends, but no sooner than 100 ms after it began, so that an idle
+// store is closed completely even if ctx has ended. The error says what did not end in time. If calls, background work
+// or device writes have not ended, the store is not marked as closed cleanly, and it stays locked until the process
+// ends, since they may still write.
 func (pc *PageCache[P]) CloseContext(ctx context.Context) error {
 	if pc.core.closed.Swap(true) {
 		return fmt.Errorf("close: %w", ErrClosed)
 	}
+	ctx, cancel := withGrace(ctx)
+	defer cancel()
 	store := pc.core.store
 	pc.cleaner.Stop()
 	evicted := make(chan struct{})
@@ -196,7 +223,7 @@ func (pc *PageCache[P]) CloseContext(ctx context.Context) error {
 		pc.mem.policy.Close()
 		close(evicted)
 	}()
-	pc.snaps.Stop()
+	idle := pc.snaps.Stop(ctx)
 	var left error
 	var end logstore.Ending
 	if n := pc.txs.wait(ctx); n > 0 {
@@ -211,12 +238,16 @@ func (pc *PageCache[P]) CloseContext(ctx context.Context) error {
 	var err error
 	end.End, err = store.Log.CloseContext(ctx) // it wakes every waiter, such as a note of ids
 	pc.ids.Stop()
-	if !ended && !(await(ctx, pc.cleaner.Done()) && await(ctx, evicted)) { // they may have waited for the log
-		end.Busy = true
-		left = errors.Join(left, fmt.Errorf("close: cleaner or evictor did not stop within %v", closePatience))
+	if !ended { // they may have waited for the log
+		ended = await(ctx, pc.cleaner.Done()) && await(ctx, evicted)
 	}
-	if err == nil && !pc.core.opts.Temporary && !pc.core.opts.ReadOnly {
-		pc.lastSnapshot(ctx)
+	if !ended || !idle {
+		end.Busy = true
+		late := errors.New("close: cleaner, evictor or snapshot writer did not stop in time")
+		left = errors.Join(left, late, context.Cause(ctx))
+	}
+	if err == nil && !end.Busy && !pc.core.opts.Temporary && !pc.core.opts.ReadOnly {
+		pc.core.lastSnapshot(ctx, pc.snaps, &pc.pages)
 	}
 	if err == nil && left == nil {
 		pc.blobs.Reap(store.Log.StableEnd(), math.MaxUint64) // an open batch still needs the blobs that it replaced
@@ -225,11 +256,32 @@ func (pc *PageCache[P]) CloseContext(ctx context.Context) error {
 	return errors.Join(left, describe("close", pc.core.finish(ctx, end, err)))
 }
 
+// closeGrace is the time that a Close with a context that has ended still waits.
+const closeGrace = 100 * time.Millisecond
+
+// withGrace returns a context that ends with ctx, but no sooner than closeGrace from now.
+func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
+	graced, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	grace := time.NewTimer(closeGrace)
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-grace.C:
+			cancel(context.Cause(ctx))
+		case <-graced.Done():
+		}
+	})
+	return graced, func() {
+		stop()
+		grace.Stop()
+		cancel(nil)
+	}
+}
+
 // lastSnapshot writes the snapshot of a closing. If that fails, the next Open takes longer, and no more.
-func (pc *PageCache[P]) lastSnapshot(ctx context.Context) {
-	err := pc.snaps.Write(ctx, pc.core.store.Log, &pc.pages, 0)
+func (c *core) lastSnapshot(ctx context.Context, snaps *snapshot.Store, pages *pagemap.Map) {
+	err := snaps.Write(ctx, c.store.Log, pages, 0)
 	if err != nil && !errors.Is(err, iobuf.ErrClosed) { // ErrClosed: a batch was left open
-		pc.core.store.Warn("snapshot not written", err)
+		c.store.Warn("snapshot not written", err)
 	}
 }
 
@@ -237,13 +289,13 @@ func (pc *PageCache[P]) lastSnapshot(ctx context.Context) {
 func (c *core) finish(ctx context.Context, end logstore.Ending, failed error) error {
 	if n := c.calls.wait(ctx); n > 0 {
 		end.Busy = true
-		failed = errors.Join(failed, fmt.Errorf("%d calls have not ended", n))
+		failed = errors.Join(failed, fmt.Errorf("%d calls still running", n))
 	}
-	return c.store.Close(end, failed)
+	return c.store.Close(ctx, end, failed)
 }
 
-// await waits for done, for closePatience at most or until ctx ends. It returns false if done is still open: a device that hangs
-// blocks everything.
+// await waits for done, for closePatience at most or until ctx ends. It returns false if done is still open: a device
+// that hangs blocks everything.
 func await(ctx context.Context, done <-chan struct{}) bool {
 	t := time.NewTimer(closePatience)
 	defer t.Stop()

@@ -1,7 +1,8 @@
-package engine
+package engine_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,295 +13,131 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"reflect"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"pagecache/engine"
+	"pagecache/engine/internal/enginetest"
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/seam"
-	"pagecache/internal/osfs"
 	"pagecache/internal/simdisk"
 	"pagecache/internal/vfs"
 	"pagecache/segments"
 	"pagecache/segments/format"
 )
 
-// The ends of each range are good values, and so is every value of a field without a limit. Nil options are the
-// defaults.
-func TestOptionEdges(t *testing.T) {
-	for _, o := range []*Options{nil, {}, {SegmentSize: 16 << 10}, {SegmentSize: 20 << 10}, {SegmentSize: 16 << 20},
-		{IOBuffers: 2}, {IOBuffers: 32},
-		{CacheCapacity: 1}, {CacheCapacity: math.MaxInt64}, {ConsolidateAfter: 1}, {ConsolidateAfter: 1 << 20},
-		{FlushEvery: 1}, {FlushEvery: math.MaxInt64}, {FlushEvery: math.MinInt64}, {SnapshotEvery: 1},
-		{SnapshotEvery: math.MaxInt},
-		{CleanupThreshold: 0.01}, {CleanupThreshold: 1}, {CleanupSkew: 1}, {CleanupSkew: 98},
-		{SegmentMode: SegmentModeLinear},
-		{CompressionLevel: 1}, {CompressionLevel: 22},
-		{IDPersistInterval: 1}, {IDPersistInterval: 1 << 32}, {IO: IOUring}, {IO: IOSyscall},
-		{Direct: DirectOn}, {Direct: DirectOff}} {
-		if err := o.Validate(); err != nil {
-			t.Errorf("%+v: %v", o, err)
-		}
-	}
-}
-
-// A bad value is blamed on its own field, with the value, and on no other; many bad values on all of theirs.
-func TestOptionsNameTheBadField(t *testing.T) {
-	var all Options
-	names := map[string]bool{}
-	for _, c := range []struct {
-		field string
-		value any
-	}{
-		{"SegmentSize", -4096}, {"SegmentSize", 1}, {"SegmentSize", 12 << 10}, {"SegmentSize", 16<<20 + 4096},
-		{"SegmentSize", 18 << 10}, {"IOBuffers", -2}, {"CacheCapacity", int64(math.MinInt64)},
-		{"ConsolidateAfter", math.MinInt},
-		{"SnapshotEvery", -1},
-		{"CleanupThreshold", 0.001}, {"CleanupThreshold", math.Inf(1)}, {"CleanupThreshold", math.NaN()},
-		{"CleanupSkew", -1}, {"SegmentMode", SegmentMode(-1)}, {"Compression", Compression(-1)},
-		{"CompressionLevel", -1},
-		{"IDPersistInterval", uint64(1<<32 + 1)}, {"IO", IO(-1)}, {"Direct", Direct(3)},
-	} {
-		var o Options
-		for _, o := range []*Options{&o, &all} {
-			reflect.ValueOf(o).Elem().FieldByName(c.field).Set(reflect.ValueOf(c.value))
-		}
-		names[c.field] = true
-		err := o.Validate()
-		shown := c.value
-		if v := reflect.ValueOf(c.value); v.CanInt() { // not the name of an enum's value
-			shown = v.Int()
-		}
-		want := fmt.Sprintf("bad options: %s %v: want ", c.field, shown)
-		if err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "\n") {
-			t.Errorf("%s %v: %v", c.field, c.value, err)
-		}
-	}
-	err := all.Validate()
-	for name := range names {
-		if err == nil || !strings.Contains(err.Error(), name+" ") {
-			t.Errorf("%s is not among the bad fields: %v", name, err)
-		}
-	}
-}
-
-// failFS is a file system on which opening one file fails. It notes the name.
-type failFS struct {
-	vfs.FS
-	file, asked string
-}
-
-func (f *failFS) Open(name string, flag vfs.Flag) (vfs.File, error) {
-	if filepath.Base(name) == f.file {
-		f.asked = name
-		return nil, syscall.EMFILE
-	}
-	return f.FS.Open(name, flag)
-}
-
-// An opening of a temporary store that fails removes the files that it made, and no file that was there before. O8.
-func TestTemporaryThatFails(t *testing.T) {
-	for _, file := range []string{logstore.LogName, logstore.SuperName, "superblock.tmp"} {
-		f := &failFS{FS: osfs.OS, file: file}
-		o := &Options{Temporary: true, SegmentSize: 16 << 10, seam: seam.Options{FS: f}}
-		if _, err := Open("", Bytes{}, o); !errors.Is(err, syscall.EMFILE) {
-			t.Fatalf("%s: %v", file, err)
-		}
-		if left, err := os.ReadDir(filepath.Dir(f.asked)); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s: left %v in %s, %v", file, left, filepath.Dir(f.asked), err)
-		}
-	}
-	d := simdisk.New(1, simdisk.Options{NoRing: true})
-	o := simOptions(d)
-	o.Temporary, o.IO = true, IOUring
-	if _, err := Open("/store", Bytes{}, o); err == nil {
-		t.Error("opened with a ring that does not work")
-	}
-	if names, err := d.ReadDir("/store"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("left %v, %v", names, err)
-	}
-	first, pid := dirtyStore(t, simdisk.New(2, simdisk.Options{NoRing: true}))
-	before := fmt.Sprint(files(t, first))
-	for name, bad := range map[string]Options{"segment size": {SegmentSize: 32 << 10}, "device": {IO: IOUring}} {
-		bad.Temporary, bad.seam.FS = true, first
-		if _, err := Open("/store", Bytes{}, &bad); err == nil {
-			t.Errorf("%s: opened", name)
-		}
-		_, err := OpenLog("/store", &Options{Temporary: true, seam: seam.Options{FS: first}})
-		if !errors.Is(err, ErrKind) {
-			t.Error(err)
-		}
-		if now := fmt.Sprint(files(t, first)); now != before {
-			t.Fatalf("%s: a refused opening that was to be temporary has changed the store that was there", name)
-		}
-	}
-	pc := openSim(t, first)
-	defer closeTest(t, pc)
-	tx := begin(t, pc)
-	defer tx.End()
-	if p, err := pc.Get(tx, pid); err != nil || string(p.Value) != "durable" {
-		t.Errorf("%q %v", p.Value, err)
-	}
-}
-
-// If no directory is named, a temporary store lies in memory.
-func TestTemporaryPlace(t *testing.T) {
-	pc := openTest(t, "", &Options{Temporary: true, SegmentSize: 16 << 10})
-	defer closeTest(t, pc)
-	want := os.TempDir()
-	if st, err := os.Stat("/dev/shm"); err == nil && st.IsDir() {
-		want = "/dev/shm"
-	}
-	if dir := pc.Stats().Dir; filepath.Dir(dir) != want {
-		t.Errorf("%s, want it in %s", dir, want)
-	}
-}
-
-// The other half of TestLockHolds: it opens a store in a process of its own.
+// TestOpenerChild is the child process of TestLockKeepsOthersOut: it tries to open a store.
 func TestOpenerChild(t *testing.T) {
 	dir := os.Getenv("PAGECACHE_OPENER_CHILD")
 	if dir == "" {
-		t.Skip("is started by TestLockHolds")
+		t.Skip("only TestLockKeepsOthersOut starts it")
 	}
-	pc, err := Open(dir, Bytes{}, nil)
+	pc, err := engine.Open(dir, engine.Bytes{}, nil)
 	if err != nil {
-		fmt.Println("refused:", errors.Is(err, ErrLocked), err)
+		fmt.Println("refused:", errors.Is(err, engine.ErrLocked), err)
 		return
 	}
-	closeTest(t, pc)
+	enginetest.Watch(t, pc, nil)
+	enginetest.Close(t, pc)
 	fmt.Println("opened")
 }
 
-// An open store is locked against another process and a temporary opening, neither of which harms it. A log is locked
-// too. Close releases the lock. Trap 19.
-func TestLockHolds(t *testing.T) {
+// An open store is locked against another process and a temporary opening, and neither harms it. A log is locked too.
+// Close releases the lock. Trap 19.
+func TestLockKeepsOthersOut(t *testing.T) {
 	t.Parallel()
 	dir, logDir := t.TempDir(), t.TempDir()
-	o := &Options{SegmentSize: 16 << 10, IO: IOSyscall}
-	pc := openTest(t, dir, o)
-	l, err := OpenLog(logDir, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	o := &engine.Options{SegmentSize: 16 << 10, IO: engine.IOSyscall}
+	pc := enginetest.Open(t, dir, o)
+	l := enginetest.OpenLog(t, logDir, o)
 	child := func() string {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestOpenerChild$", "-test.count=1")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestOpenerChild$", "-test.count=1")
 		cmd.Env = append(os.Environ(), "PAGECACHE_OPENER_CHILD="+dir)
 		out, err := cmd.CombinedOutput()
 		if err != nil {
-			t.Errorf("%v: %s", err, out)
+			t.Errorf("child process: %v: %s", err, out)
 		}
 		return string(out)
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if out := child(); !strings.Contains(out, "refused: true") {
-			t.Errorf("another process: %s", out)
+			t.Errorf("another process beside the open store: %s", out)
 		}
 	})
 	wg.Go(func() {
-		_, err := Open(dir, Bytes{}, &Options{Temporary: true})
-		if !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), dir) {
-			t.Errorf("a temporary opening: %v", err)
+		_, err := engine.Open(dir, engine.Bytes{}, &engine.Options{Temporary: true})
+		if !errors.Is(err, engine.ErrLocked) || !strings.Contains(err.Error(), dir) {
+			t.Errorf("a temporary opening: error %v, want ErrLocked with the directory", err)
 		}
 	})
 	wg.Go(func() {
-		if _, err := OpenLog(logDir, nil); !errors.Is(err, ErrLocked) {
-			t.Errorf("a second log: %v", err)
+		if _, err := engine.OpenLog(logDir, nil); !errors.Is(err, engine.ErrLocked) {
+			t.Errorf("a second opening of the log: error %v, want ErrLocked", err)
 		}
 	})
-	wg.Wait()
-	tx := begin(t, pc)
+	enginetest.Soon(t, "openings of locked stores", wg.Wait)
+	tx := enginetest.Begin(t, pc)
 	if _, _, err := pc.Allocate(tx, []byte("mine")); err != nil {
 		t.Fatal(err)
 	}
 	tx.End()
-	closeTest(t, l)
-	closeTest(t, pc)
+	enginetest.Close(t, l)
+	enginetest.Close(t, pc)
 	if out := child(); !strings.Contains(out, "opened") {
 		t.Errorf("another process after Close: %s", out)
 	}
-	pc = openTest(t, dir, o)
-	defer closeTest(t, pc)
+	pc = enginetest.Open(t, dir, o)
 	if s := pc.Stats(); s.Pages.InUse != 1 {
-		t.Errorf("%d pages are left", s.Pages.InUse)
+		t.Errorf("%d pages in use, want 1", s.Pages.InUse)
 	}
 }
 
-// An opening that waits for a temporary store to close does not get the rest of it: its file has no name any more.
-func TestOpenAsATemporaryStoreGoes(t *testing.T) {
-	for _, n := range []int{0, 1} { // nothing written, something written
-		dir := t.TempDir()
-		first := openTest(t, dir, &Options{Temporary: true, SegmentSize: 16 << 10, IO: IOSyscall})
-		tx := begin(t, first)
-		for range n {
-			if _, _, err := first.Allocate(tx, []byte("gone")); err != nil {
-				t.Fatal(err)
-			}
-		}
-		tx.End()
-		time.AfterFunc(30*time.Millisecond, func() { _ = first.Close() })
-		pc := openTest(t, dir, &Options{SegmentSize: 32 << 10, IO: IOSyscall})
-		if pc.WasRecovered() {
-			t.Error("recovered what was removed")
-		}
-		tx = begin(t, pc)
-		pid, _, err := pc.Allocate(tx, []byte("stays"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		tx.End()
-		closeTest(t, pc)
-		pc = openTest(t, dir, nil)
-		tx = begin(t, pc)
-		if p, err := pc.Get(tx, pid); err != nil || string(p.Value) != "stays" {
-			t.Errorf("%q %v", p.Value, err)
-		}
-		tx.End()
-		closeTest(t, pc)
-	}
-}
-
-// A store stays where it was opened if the working directory changes. A link to a directory serves as a directory.
+// A store stays in the directory where it was opened if the working directory changes. A symbolic link to a directory
+// serves as a directory.
 func TestRelativeDirectory(t *testing.T) {
-	dir, elsewhere := t.TempDir(), t.TempDir()
+	dir, other := t.TempDir(), t.TempDir()
 	t.Chdir(dir)
-	pc := openTest(t, "store", &Options{SegmentSize: 16 << 10})
-	t.Chdir(elsewhere)
-	tx := begin(t, pc)
+	pc := enginetest.Open(t, "store", &engine.Options{SegmentSize: 16 << 10})
+	t.Chdir(other)
+	tx := enginetest.Begin(t, pc)
 	if _, _, err := pc.Allocate(tx, []byte("x")); err != nil {
 		t.Fatal(err)
 	}
 	tx.End()
-	closeTest(t, pc)
-	if left, err := os.ReadDir(elsewhere); err != nil || len(left) > 0 {
-		t.Errorf("%v in the new working directory, %v", left, err)
+	enginetest.Close(t, pc)
+	if left, err := os.ReadDir(other); err != nil || len(left) > 0 {
+		t.Errorf("%v are in the new working directory, error %v", left, err)
 	}
 	if err := os.Symlink(filepath.Join(dir, "store"), "link"); err != nil {
 		t.Fatal(err)
 	}
-	pc = openTest(t, "link", nil)
+	pc = enginetest.Open(t, "link", nil)
 	if s := pc.Stats(); s.Pages.InUse != 1 || !filepath.IsAbs(s.Dir) {
-		t.Errorf("%d pages in %s", s.Pages.InUse, s.Dir)
+		t.Errorf("%d pages in %s, want 1 and an absolute name", s.Pages.InUse, s.Dir)
 	}
-	closeTest(t, pc)
+	enginetest.Close(t, pc)
 }
 
-// Directories that cannot be made, and a log with a second name, are refused with the system's reason.
-func TestPlacesThatCannotBe(t *testing.T) {
+// Open refuses directories that cannot be made, with the operating system's reason, and a log with a second hard link.
+func TestOpenRefusesBadPlaces(t *testing.T) {
 	dir := t.TempDir()
 	bad := map[string]error{"nul\x00byte": syscall.EINVAL, strings.Repeat("n", 300): syscall.ENAMETOOLONG}
 	for name, want := range bad {
-		if _, err := Open(filepath.Join(dir, name), Bytes{}, nil); !errors.Is(err, want) {
-			t.Errorf("%.20q: %v", name, err)
+		if _, err := engine.Open(filepath.Join(dir, name), engine.Bytes{}, nil); !errors.Is(err, want) {
+			t.Errorf("%.20q: error %v, want %v", name, err, want)
 		}
 	}
-	for _, no := range []string{"/proc/self/store", "/sys/kernel/store"} { // not for root either
-		if pc, err := Open(no, Bytes{}, nil); err == nil {
+	for _, no := range []string{"/proc/self/store", "/sys/kernel/store"} { // root cannot write there either
+		if pc, err := engine.Open(no, engine.Bytes{}, nil); err == nil {
 			_ = pc.Close()
 			t.Errorf("made a store in %s", no)
 		}
@@ -310,50 +147,55 @@ func TestPlacesThatCannotBe(t *testing.T) {
 		if err := os.Mkdir(locked, 0o500); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open(locked, Bytes{}, nil); !errors.Is(err, fs.ErrPermission) {
-			t.Errorf("a directory that may not be written: %v", err)
+		if _, err := engine.Open(locked, engine.Bytes{}, nil); !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("a directory without write permission: error %v, want ErrPermission", err)
 		}
 	}
-	closeTest(t, openTest(t, filepath.Join(dir, "store"), &Options{SegmentSize: 16 << 10}))
-	if err := os.Link(filepath.Join(dir, "store", logstore.LogName), filepath.Join(dir, "other")); err != nil {
+	enginetest.Close(t, enginetest.Open(t, filepath.Join(dir, "store"), &engine.Options{SegmentSize: 16 << 10}))
+	if err := os.Link(filepath.Join(dir, "store", enginetest.LogName), filepath.Join(dir, "other")); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Open(filepath.Join(dir, "store"), Bytes{}, nil)
+	_, err := engine.Open(filepath.Join(dir, "store"), engine.Bytes{}, nil)
 	if err == nil || !strings.Contains(err.Error(), "2 hard links") {
-		t.Errorf("a log with two names: %v", err)
+		t.Errorf("a log with two hard links: error %v", err)
 	}
 }
 
-// A superblock of another version is distinguished from a corrupt one. The error names both versions, and nothing is
-// changed. O8.
-func TestOtherVersions(t *testing.T) {
-	d, _ := dirtyStore(t, simdisk.New(3, simdisk.Options{}))
-	good := d.ReadDurable("/store/superblock")
+// withVersion returns a superblock with another format version and a good checksum.
+func withVersion(superblock []byte, v uint16) []byte {
+	b := slices.Clone(superblock)
 	table := crc32.MakeTable(crc32.Castagnoli)
+	binary.LittleEndian.PutUint16(b[12:], v)
+	binary.LittleEndian.PutUint32(b[8:], crc32.Update(crc32.Checksum(b[:8], table), table, b[12:]))
+	return b
+}
+
+// Open distinguishes a superblock of another version from a corrupt one: the error is ErrFormat and names both
+// versions. No file is changed. O8.
+func TestOpenRefusesOtherVersions(t *testing.T) {
+	d, _ := enginetest.DirtyStore(t, simdisk.New(3, simdisk.Options{}))
+	good := d.ReadDurable("/store/superblock")
 	for _, v := range []uint16{0, format.Version + 1, math.MaxUint16} {
-		b := slices.Clone(good)
-		binary.LittleEndian.PutUint16(b[12:], v)
-		binary.LittleEndian.PutUint32(b[8:], crc32.Update(crc32.Checksum(b[:8], table), table, b[12:]))
-		d.WriteFile("/store/superblock", b)
-		before := fmt.Sprint(files(t, d))
-		_, err := Open("/store", Bytes{}, simOptions(d))
-		if !errors.Is(err, ErrFormat) || errors.Is(err, ErrCorrupt) ||
+		d.WriteFile("/store/superblock", withVersion(good, v))
+		before := fmt.Sprint(enginetest.Files(t, d))
+		_, err := engine.Open("/store", engine.Bytes{}, enginetest.SimOptions(d))
+		if !errors.Is(err, engine.ErrFormat) || errors.Is(err, engine.ErrCorrupt) ||
 			!strings.Contains(err.Error(), fmt.Sprintf("version %d", v)) ||
 			!strings.Contains(err.Error(), fmt.Sprintf("knows %d", format.Version)) {
-			t.Errorf("version %d: %v", v, err)
+			t.Errorf("version %d: error %v, want ErrFormat with both versions", v, err)
 		}
-		if fmt.Sprint(files(t, d)) != before {
+		if fmt.Sprint(enginetest.Files(t, d)) != before {
 			t.Errorf("version %d: files were changed", v)
 		}
 	}
 }
 
-// A superblock without its log, or with a log that is shorter than a clean close left it, is corruption, and nothing is
-// changed. Proves rule 10.
-func TestMissingLog(t *testing.T) {
-	dirty, _ := dirtyStore(t, simdisk.New(4, simdisk.Options{}))
+// A superblock without its log, or with a log that is shorter than it was after a clean close, is corruption. Open
+// changes no file. Proves rule 10.
+func TestMissingLogIsCorruption(t *testing.T) {
+	dirty, _ := enginetest.DirtyStore(t, simdisk.New(4, simdisk.Options{}))
 	clean := dirty.Crash(1)
-	closeTest(t, openSim(t, clean))
+	enginetest.Close(t, enginetest.OpenSim(t, clean))
 	for name, c := range map[string]struct {
 		from *simdisk.Disk
 		do   func(d *simdisk.Disk) error
@@ -370,21 +212,21 @@ func TestMissingLog(t *testing.T) {
 		if err := c.do(d); err != nil {
 			t.Fatal(err)
 		}
-		before := fmt.Sprint(files(t, d))
-		_, err := Open("/store", Bytes{}, simOptions(d))
-		ce := (*CorruptError)(nil)
-		if !errors.Is(err, ErrCorrupt) || !errors.As(err, &ce) || ce.File != "/store/log" {
-			t.Errorf("%s: %v", name, err)
+		before := fmt.Sprint(enginetest.Files(t, d))
+		_, err := engine.Open("/store", engine.Bytes{}, enginetest.SimOptions(d))
+		ce := (*engine.CorruptError)(nil)
+		if !errors.Is(err, engine.ErrCorrupt) || !errors.As(err, &ce) || ce.File != "/store/log" {
+			t.Errorf("%s: error %v, want a CorruptError about the log", name, err)
 		}
-		if fmt.Sprint(files(t, d)) != before {
+		if fmt.Sprint(enginetest.Files(t, d)) != before {
 			t.Errorf("%s: files were changed", name)
 		}
 	}
 }
 
-// An opening after a crash syncs the log before it reads it; one after a clean close has no need. Proves rule 11.
-func TestCleanOpeningSyncsNothing(t *testing.T) {
-	d, pid := dirtyStore(t, simdisk.New(5, simdisk.Options{}))
+// An Open after a crash syncs the log before it reads it. An Open after a clean close syncs nothing. Proves rule 11.
+func TestCrashedLogIsSyncedBeforeReading(t *testing.T) {
+	d, pid := enginetest.DirtyStore(t, simdisk.New(5, simdisk.Options{}))
 	for i := range 3 {
 		var synced, read int
 		d.SetFault(func(o simdisk.Op) error {
@@ -399,120 +241,130 @@ func TestCleanOpeningSyncsNothing(t *testing.T) {
 			}
 			return nil
 		})
-		pc := openSim(t, d)
+		pc := enginetest.OpenSim(t, d)
 		if (i == 0) != (synced > 0) || read == 0 || !pc.WasRecovered() {
-			t.Errorf("opening %d: %d syncs, %d reads, WasRecovered %v", i, synced, read, pc.WasRecovered())
+			t.Errorf("opening %d: %d syncs, %d reads of the log, WasRecovered %v", i, synced, read, pc.WasRecovered())
 		}
 		d.SetFault(nil)
-		tx := begin(t, pc)
+		tx := enginetest.Begin(t, pc)
 		if p, err := pc.Get(tx, pid); err != nil || string(p.Value) != "durable" {
-			t.Errorf("%q %v", p.Value, err)
+			t.Errorf("page holds %q, want \"durable\", error %v", p.Value, err)
 		}
 		tx.End()
-		closeTest(t, pc)
+		enginetest.Close(t, pc)
 	}
 }
 
-// Stats report how the log is written, and why not in a faster way. A way that is required and does not work is an
-// error.
-func TestDeviceLine(t *testing.T) {
+// Stats report how the log is written, and why not in a faster way. If a required way does not work, Open fails.
+func TestStatsReportDevice(t *testing.T) {
 	for _, c := range []struct {
 		disk   simdisk.Options
-		io     IO
-		direct Direct
-		want   string // empty: an error
+		io     engine.IO
+		direct engine.Direct
+		want   string // empty: Open fails
 	}{
-		{simdisk.Options{}, IOAuto, DirectAuto, "io_uring, O_DIRECT with RWF_DSYNC, blocks of 4096"},
-		{simdisk.Options{}, IOUring, DirectOn, "io_uring, O_DIRECT with RWF_DSYNC, blocks of 4096"},
-		{simdisk.Options{Block: 512}, IOSyscall, DirectOff,
+		{simdisk.Options{}, engine.IOAuto, engine.DirectAuto, "io_uring, O_DIRECT with RWF_DSYNC, blocks of 4096"},
+		{simdisk.Options{}, engine.IOUring, engine.DirectOn, "io_uring, O_DIRECT with RWF_DSYNC, blocks of 4096"},
+		{simdisk.Options{Block: 512}, engine.IOSyscall, engine.DirectOff,
 			"system calls, through the page cache with RWF_DSYNC, blocks of 512 (simulated)"},
-		{simdisk.Options{NoRing: true}, IOAuto, DirectOn,
+		{simdisk.Options{NoRing: true}, engine.IOAuto, engine.DirectOn,
 			"system calls, O_DIRECT with RWF_DSYNC, blocks of 4096 (simulated)"},
-		{simdisk.Options{NoDirect: true}, IOUring, DirectAuto,
+		{simdisk.Options{NoDirect: true}, engine.IOUring, engine.DirectAuto,
 			"io_uring, through the page cache with RWF_DSYNC, blocks of 4096 (simulated)"},
-		{simdisk.Options{NoRing: true}, IOUring, DirectAuto, ""},
-		{simdisk.Options{NoDirect: true}, IOAuto, DirectOn, ""},
+		{simdisk.Options{NoRing: true}, engine.IOUring, engine.DirectAuto, ""},
+		{simdisk.Options{NoDirect: true}, engine.IOAuto, engine.DirectOn, ""},
 	} {
-		var said bytes.Buffer
-		o := simOptions(simdisk.New(6, c.disk))
-		o.IO, o.Direct, o.Logger = c.io, c.direct, slog.New(slog.NewTextHandler(&said, nil))
-		pc, err := Open("/store", Bytes{}, o)
+		var logs bytes.Buffer
+		o := enginetest.SimOptions(simdisk.New(6, c.disk))
+		o.IO, o.Direct, o.Logger = c.io, c.direct, slog.New(slog.NewTextHandler(&logs, nil))
+		pc, err := engine.Open("/store", engine.Bytes{}, o)
 		if c.want == "" {
 			if err == nil || !strings.Contains(err.Error(), "open device") {
-				t.Errorf("%+v: %v", c, err)
+				t.Errorf("%+v: error %v, want one about the device", c, err)
 			}
 			continue
 		}
 		if err != nil {
 			t.Fatalf("%+v: %v", c, err)
 		}
-		logged := strings.Contains(said.String(), "log device")
+		enginetest.Watch(t, pc, o)
+		logged := strings.Contains(logs.String(), "log device")
 		if got := pc.Stats().Log.Device; got != c.want || strings.Contains(c.want, "simulated") != logged {
-			t.Errorf("%q, want %q; logged %q", got, c.want, said.String())
+			t.Errorf("device %q, want %q; logged %q", got, c.want, logs.String())
 		}
-		closeTest(t, pc)
+		enginetest.Close(t, pc)
 	}
 }
 
-// With PrintProfileOnClose the counts are logged, once; without, nothing is.
+// With PrintProfileOnClose, Close logs the counts once. Without it, Close logs nothing.
 func TestProfileOnClose(t *testing.T) {
 	for _, print := range []bool{false, true} {
-		var said bytes.Buffer
-		o := simOptions(simdisk.New(7, simdisk.Options{}))
-		o.PrintProfileOnClose, o.Logger = print, slog.New(slog.NewTextHandler(&said, nil))
-		pc := openTest(t, "/store", o)
-		closeTest(t, pc)
+		var logs bytes.Buffer
+		o := enginetest.SimOptions(simdisk.New(7, simdisk.Options{}))
+		o.PrintProfileOnClose, o.Logger = print, slog.New(slog.NewTextHandler(&logs, nil))
+		pc := enginetest.Open(t, "/store", o)
+		enginetest.Close(t, pc)
 		_ = pc.Close()
-		if n := strings.Count(said.String(), "LiveBytes"); n > 1 || (n == 1) != print || !print && said.Len() > 0 {
-			t.Errorf("print %v: %s", print, said.String())
+		if n := strings.Count(logs.String(), "LiveBytes"); n > 1 || (n == 1) != print || !print && logs.Len() > 0 {
+			t.Errorf("PrintProfileOnClose %v: logged %q", print, logs.String())
 		}
 	}
 }
 
-// A log file with more segments than there can be is refused, and so is a device whose block does not divide the
-// segment size, before anything is written. Proves rule 12.
-func TestRefusedSizes(t *testing.T) {
+// Open refuses a log file with more segments than the format allows, and a device whose block does not divide the
+// segment size, before it writes anything. Proves rule 12.
+func TestOpenRefusesBadSizes(t *testing.T) {
 	dir := t.TempDir()
-	pc := openTest(t, dir, &Options{SegmentSize: 16 << 10})
-	some(t, pc, 10, 100)
-	closeTest(t, pc)
-	if err := os.Truncate(filepath.Join(dir, logstore.LogName), (segments.MaxSlots+5)*16<<10); err != nil {
-		t.Skipf("no such long files here: %v", err)
+	pc := enginetest.Open(t, dir, &engine.Options{SegmentSize: 16 << 10})
+	enginetest.AllocateMany(t, pc, 10, 100)
+	enginetest.Close(t, pc)
+	if err := os.Truncate(filepath.Join(dir, enginetest.LogName), (segments.MaxSlots+5)*16<<10); err != nil {
+		t.Skipf("the file system has no files of that length: %v", err)
 	}
 	for _, readOnly := range []bool{true, false} {
-		if _, err := Open(dir, Bytes{}, &Options{ReadOnly: readOnly}); !errors.Is(err, ErrCorrupt) {
-			t.Errorf("read only %v: %v", readOnly, err)
+		_, err := engine.Open(dir, engine.Bytes{}, &engine.Options{ReadOnly: readOnly})
+		if !errors.Is(err, engine.ErrCorrupt) {
+			t.Errorf("ReadOnly %v: error %v, want ErrCorrupt", readOnly, err)
 		}
 	}
-	_, err := Open("/store", Bytes{}, simOptions(simdisk.New(1, simdisk.Options{Block: 32 << 10})))
+	d := simdisk.New(1, simdisk.Options{Block: 32 << 10})
+	_, err := engine.Open("/store", engine.Bytes{}, enginetest.SimOptions(d))
 	if err == nil || !strings.Contains(err.Error(), "block of 32768 bytes") {
-		t.Errorf("blocks longer than segments: %v", err)
+		t.Errorf("blocks longer than segments: error %v", err)
 	}
 }
 
-// An opening that fails gives its io buffers back.
-func TestFailedOpenLeavesNothing(t *testing.T) {
+// An Open that fails releases its io buffers.
+func TestFailedOpenReleasesBuffers(t *testing.T) {
 	const opens, size, buffers = 20, 16 << 20, 4
 	before := 0
 	for i := range opens + 1 {
-		o := simOptions(simdisk.New(1, simdisk.Options{NoRing: true}))
-		o.IO, o.SegmentSize, o.IOBuffers = IOUring, size, buffers
-		if _, err := Open("/store", Bytes{}, o); err == nil {
+		o := enginetest.SimOptions(simdisk.New(1, simdisk.Options{NoRing: true}))
+		o.IO, o.SegmentSize, o.IOBuffers = engine.IOUring, size, buffers
+		if _, err := engine.Open("/store", engine.Bytes{}, o); err == nil {
 			t.Fatal("opened without a ring")
 		}
-		runtime.GC() // with the race detector they lie on the heap, and garbage would count as mapped
+		runtime.GC() // with the race detector the buffers lie on the heap, and garbage would count as mapped
 		if i == 0 {
-			before = mapped(t) // after the heap has grown to what one needs
+			before = enginetest.Mapped(t) // the heap has grown to the size that one Open needs
 		}
 	}
-	if n := mapped(t) - before; n > opens*buffers*size/2 {
+	if n := enginetest.Mapped(t) - before; n > opens*buffers*size/2 {
 		t.Errorf("%d MiB are still mapped", n>>20)
 	}
 }
 
+// bulkFS is a simulated disk that records the offsets of bulk reads, until the store is open. A second bulk read of an
+// offset fails.
 type bulkFS struct {
 	*simdisk.Disk
-	read *sync.Map // of offset: true
+	read *bulkReads
+}
+
+// bulkReads are the offsets that were read in bulk.
+type bulkReads struct {
+	at     sync.Map // int64: true
+	opened atomic.Bool
 }
 
 func (s bulkFS) Open(name string, flag vfs.Flag) (vfs.File, error) {
@@ -522,57 +374,58 @@ func (s bulkFS) Open(name string, flag vfs.Flag) (vfs.File, error) {
 
 type bulkFile struct {
 	vfs.File
-	read *sync.Map
+	read *bulkReads
 }
 
 func (f bulkFile) OpenBulk() vfs.Bulk { return countedBulk{f.File.OpenBulk(), f.read} }
 
 type countedBulk struct {
 	vfs.Bulk
-	read *sync.Map
+	read *bulkReads
 }
 
 func (b countedBulk) ReadAt(p []byte, off int64) (int, error) {
-	if _, again := b.read.Swap(off, true); again {
+	if _, again := b.read.at.Swap(off, true); again && !b.read.opened.Load() {
 		return 0, fmt.Errorf("read again at %d", off)
 	}
 	return b.Bulk.ReadAt(p, off)
 }
 
-// The segments of a store that was not closed cleanly are read past the page cache, each once. After a clean close the
-// page cache is used. Short segments are read ahead. Proves rule 11.
-func TestScanPassesTheCache(t *testing.T) {
+// Open reads the segments of a store that was not closed cleanly in bulk, bypassing the page cache, each once. After a
+// clean close it uses the page cache. Short segments are read ahead through the page cache. Proves rule 11.
+func TestScanBypassesPageCache(t *testing.T) {
 	for _, size := range []int{logstore.BulkSegment / 2, logstore.BulkSegment} {
 		d := simdisk.New(1, simdisk.Options{})
-		open := func() (pc *PageCache[[]byte], read int) {
-			var offs sync.Map
-			pc = openTest(t, "/store", &Options{SegmentSize: size, IOBuffers: 2, FlushEvery: -1,
-				seam: seam.Options{FS: bulkFS{d, &offs}}})
-			for range offs.Range {
+		open := func() (pc *engine.PageCache[[]byte], read int) {
+			var reads bulkReads
+			o := &engine.Options{SegmentSize: size, IOBuffers: 2, FlushEvery: -1}
+			pc = enginetest.Open(t, "/store", enginetest.WithSeam(o, seam.Options{FS: bulkFS{d, &reads}}))
+			reads.opened.Store(true) // the check after Close reads too
+			for range reads.at.Range {
 				read++
 			}
 			return pc, read
 		}
 		pc, _ := open()
-		some(t, pc, 50, 100_000)
-		closeTest(t, pc)
+		enginetest.AllocateMany(t, pc, 50, 100_000)
+		enginetest.Close(t, pc)
 		pc, read := open()
 		if read != 0 {
-			t.Errorf("%d segments were read past the page cache after a clean close", read)
+			t.Errorf("%d segments were read in bulk after a clean close", read)
 		}
 		before := pc.Stats().Space.SegmentsInUse
-		some(t, pc, 50, 100_000)
-		flushTest(t, pc)
+		enginetest.AllocateMany(t, pc, 50, 100_000)
+		enginetest.Flush(t, pc)
 		written := pc.Stats().Space.SegmentsInUse - before
 		crashed := d.Crash(1)
 		if err := pc.Close(); err == nil {
-			t.Error("closed on a disk that has crashed")
+			t.Error("closed without an error on a disk that has crashed")
 		}
 		d = crashed
 		pc, read = open()
-		if past := size >= logstore.BulkSegment; past && read < written || !past && read > 0 || written < 5 {
-			t.Errorf("%d segments of %d bytes were read past the page cache, %d had been written", read, size, written)
+		if bulk := size >= logstore.BulkSegment; bulk && read < written || !bulk && read > 0 || written < 5 {
+			t.Errorf("%d segments of %d bytes were read in bulk, %d had been written", read, size, written)
 		}
-		closeTest(t, pc)
+		enginetest.Close(t, pc)
 	}
 }

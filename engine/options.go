@@ -71,53 +71,56 @@ func enumName(enum string, i int, names ...string) string {
 	return fmt.Sprintf("%s(%d)", enum, i)
 }
 
-// Options configure a store. The zero value of every field means its default, given in brackets. Unless its comment says
-// otherwise, a field may change from one opening to the next.
+// Options configure a store. The zero value of every field means its default, given in brackets. Unless its comment
+// says otherwise, a field may change from one opening to the next.
 type Options struct {
-	// SegmentSize is the length of a segment in bytes [8 MiB]: 16 KiB … 16 MiB, a multiple of 4096. It is fixed when the store is
-	// made; later openings leave it zero or repeat it.
+	// SegmentSize is the length of a segment in bytes [8 MiB]: 16 KiB … 16 MiB, a multiple of 4096. It is fixed when
+	// the store is made; later openings leave it zero or repeat it.
 	SegmentSize int
-	// IOBuffers is the number of segments that can be in memory while they are filled and written [3], 2 … 32. Each costs
-	// SegmentSize bytes outside the Go heap.
+	// IOBuffers is the number of segments that can be in memory while they are filled and written [3], 2 … 32. Each
+	// costs SegmentSize bytes outside the Go heap.
 	IOBuffers int
-	// CacheCapacity limits resident page bytes, mapped views included [1 GiB]. It may be exceeded by 5 %, and briefly by one value
-	// per goroutine. A capacity smaller than the data written between flushes also limits how much unflushed data stays resident.
-	// See SetCacheCapacity.
+	// CacheCapacity limits resident page bytes, mapped views included [1 GiB]. It may be exceeded by 5 %, and briefly
+	// by one value per goroutine. A capacity smaller than the data written between flushes also limits how much
+	// unflushed data stays resident. See SetCacheCapacity.
 	CacheCapacity int64
-	// CopyOnRead copies values read from disk into the heap. Without it, a page stored as one message may be returned as a view of
-	// the memory-mapped file (Bytes, or a Decode that aliases). Reading such a view after the disk fails or the file is truncated
-	// raises SIGBUS, which crashes the process unless debug.SetPanicOnFault is set.
+	// CopyOnRead copies values read from disk into the heap. Without it, a page stored as one message may be returned
+	// as a view of the memory-mapped file (Bytes, or a Decode that aliases). Reading such a view after the disk fails
+	// or the file is truncated raises SIGBUS, which crashes the process unless debug.SetPanicOnFault is set.
 	CopyOnRead bool
-	// ConsolidateAfter is the number of fragments above which a page is rewritten as one [10], 1 … 1<<20. A lower number makes
-	// reads from disk faster and writes more.
+	// ConsolidateAfter is the number of fragments above which a page is rewritten as one [10], 1 … 1<<20. A lower
+	// number makes reads from disk faster and writes more.
 	ConsolidateAfter int
-	// FlushEvery is the longest time an unawaited write stays only in memory [500 ms]. Negative disables background flushing.
+	// FlushEvery is the longest time an unawaited write stays only in memory [500 ms]. Negative disables background
+	// flushing.
 	FlushEvery time.Duration
-	// SnapshotEvery is about the number of messages written between snapshots [1 000 000]. A lower number makes Open after a crash
-	// faster and writes more: 16 bytes for each page.
+	// SnapshotEvery is about the number of messages written between snapshots [1 000 000]. A lower number makes Open
+	// after a crash faster and writes more: 16 bytes for each page.
 	SnapshotEvery int
-	// SnapshotDir is the directory for snapshots [the store's directory]. A store that finds no snapshot there opens from the log
-	// alone.
+	// SnapshotDir is the directory for snapshots [the store's directory]. A store that finds no snapshot there opens
+	// from the log alone.
 	SnapshotDir string
-	// CleanupThreshold is the live fraction below which a segment is cleaned [0.40], 0.01 … 1, once garbage exceeds 20 % of live
-	// data. Above 36 %, fuller segments are cleaned too.
+	// CleanupThreshold is the live fraction below which a segment is cleaned [0.40], 0.01 … 1, once garbage exceeds 20
+	// % of live data. Above 36 %, fuller segments are cleaned too.
 	CleanupThreshold float64
 	// CleanupSkew raises the threshold for old segments, by up to this many percent for the oldest [10], 0 … 98.
 	CleanupSkew int
 	// SegmentMode says whether segments are recycled [SegmentModeGC].
 	SegmentMode SegmentMode
-	// Temporary removes the store at Close; an Open that fails removes only what it has made. With an empty directory name the
-	// store is made below /dev/shm, or below os.TempDir if that does not exist.
+	// Temporary removes the store at Close; an Open that fails removes only what it has made. With an empty directory
+	// name the store is made below /dev/shm, or below os.TempDir if that does not exist.
 	Temporary bool
-	// ReadOnly opens an existing store under a shared lock and writes nothing, not even repairs. It shows the stable contents; every
-	// mutating call returns ErrReadOnly. Options that concern writing are ignored.
+	// ReadOnly opens an existing store under a shared lock and writes nothing, not even repairs. It shows the stable
+	// contents; every mutating call returns ErrReadOnly. Options that concern writing are ignored.
 	ReadOnly bool
-	// Compression of page messages [CompressionNone], if it makes them shorter. A store may hold messages of every kind.
+	// Compression is the compression of page messages [CompressionNone]. A message that would not get shorter is
+	// written as it is. A store may hold messages of every kind.
 	Compression Compression
 	// CompressionLevel is the zstd level [5], 1 … 22.
 	CompressionLevel int
-	// IDPersistInterval is the number of ids that GenerateID returns between durable notes of them [1 000 000], at most 1<<32. Each
-	// Begin also consumes an id. After an unclean shutdown, ids resume past twice the larger of the old and new interval.
+	// IDPersistInterval is the number of ids that GenerateID returns between durable notes of them [1 000 000], at most
+	// 1<<32. Each Begin also consumes an id. After an unclean shutdown, ids resume past twice the larger of the old and
+	// new interval.
 	IDPersistInterval uint64
 	// IO is the way the log is written [IOAuto].
 	IO IO
@@ -193,12 +196,15 @@ func (o *Options) Validate() error {
 	}
 	s := c.SegmentSize
 	require(s == 0 || s >= format.MinSegmentSize && s <= format.MaxSegmentSize && s%segmentSizeMultiple == 0,
-		"SegmentSize %d: want %d … %d, a multiple of %d", s, format.MinSegmentSize, format.MaxSegmentSize, segmentSizeMultiple)
+		"SegmentSize %d: want %d … %d, a multiple of %d", s, format.MinSegmentSize, format.MaxSegmentSize,
+		segmentSizeMultiple)
 	require(c.IOBuffers >= 2 && c.IOBuffers <= 32, "IOBuffers %d: want 2 … 32", c.IOBuffers)
 	require(c.CacheCapacity > 0, "CacheCapacity %d: want a positive number of bytes", c.CacheCapacity)
-	require(c.ConsolidateAfter >= 1 && c.ConsolidateAfter <= 1<<20, "ConsolidateAfter %d: want 1 … %d", c.ConsolidateAfter, 1<<20)
+	require(c.ConsolidateAfter >= 1 && c.ConsolidateAfter <= 1<<20,
+		"ConsolidateAfter %d: want 1 … %d", c.ConsolidateAfter, 1<<20)
 	require(c.SnapshotEvery > 0, "SnapshotEvery %d: want a positive number of messages", c.SnapshotEvery)
-	require(c.CleanupThreshold >= 0.01 && c.CleanupThreshold <= 1, "CleanupThreshold %v: want 0.01 … 1", c.CleanupThreshold)
+	require(c.CleanupThreshold >= 0.01 && c.CleanupThreshold <= 1,
+		"CleanupThreshold %v: want 0.01 … 1", c.CleanupThreshold)
 	require(c.CleanupSkew >= 0 && c.CleanupSkew < 99, "CleanupSkew %d: want 0 … 98", c.CleanupSkew)
 	require(c.SegmentMode == SegmentModeGC || c.SegmentMode == SegmentModeLinear,
 		"SegmentMode %d: want SegmentModeGC or SegmentModeLinear", c.SegmentMode)
@@ -208,7 +214,8 @@ func (o *Options) Validate() error {
 	require(c.IDPersistInterval <= maxIDPersistInterval, "IDPersistInterval %d: want at most %d", c.IDPersistInterval,
 		uint64(maxIDPersistInterval))
 	require(c.IO >= IOAuto && c.IO <= IOSyscall, "IO %d: want IOAuto, IOUring or IOSyscall", c.IO)
-	require(c.Direct >= DirectAuto && c.Direct <= DirectOff, "Direct %d: want DirectAuto, DirectOn or DirectOff", c.Direct)
+	require(c.Direct >= DirectAuto && c.Direct <= DirectOff,
+		"Direct %d: want DirectAuto, DirectOn or DirectOff", c.Direct)
 	require(!c.ReadOnly || !c.Temporary, "ReadOnly and Temporary exclude each other")
 	if len(errs) > 0 {
 		return fmt.Errorf("bad options: %w", errors.Join(errs...))

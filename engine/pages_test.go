@@ -1,140 +1,149 @@
-package engine
+package engine_test
 
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	"pagecache/engine"
+	"pagecache/engine/internal/enginetest"
+	"pagecache/engine/internal/seam"
 	"pagecache/internal/simdisk"
 	"pagecache/segments/format"
 )
 
 // simPages returns a store on a simulated disk and a Tx, for tests of single calls.
-func simPages(t *testing.T, consolidateAfter int) (*PageCache[[]byte], *Tx) {
+func simPages(t *testing.T, consolidateAfter int) (*engine.PageCache[[]byte], *engine.Tx) {
 	t.Helper()
-	o := simOptions(simdisk.New(1, simdisk.Options{}))
+	o := enginetest.SimOptions(simdisk.New(1, simdisk.Options{}))
 	o.ConsolidateAfter = consolidateAfter
-	pc := openTest(t, "/store", o)
-	tx := begin(t, pc)
+	pc := enginetest.Open(t, "/store", o)
+	tx := enginetest.Begin(t, pc)
 	t.Cleanup(func() {
 		tx.End()
-		closeTest(t, pc)
+		enginetest.Close(t, pc)
 	})
 	return pc, tx
 }
 
-// A call that loses hands back the state with which the same call wins. Proves rule 6.
-func TestLosersRetryWithWhatTheyGet(t *testing.T) {
+// casCall is a compare-and-swap call on a page.
+type casCall func(engine.PageID, engine.PagePtr[[]byte]) (engine.PagePtr[[]byte], bool, error)
+
+// A call that loses returns the state from which the same call wins. Proves rule 6.
+func TestLoserGetsStateThatWins(t *testing.T) {
 	pc, tx := simPages(t, 0)
-	for name, call := range map[string]func(PageID, PagePtr[[]byte]) (PagePtr[[]byte], bool, error){
-		"Link": func(pid PageID, old PagePtr[[]byte]) (PagePtr[[]byte], bool, error) {
+	for name, call := range map[string]casCall{
+		"Link": func(pid engine.PageID, old engine.PagePtr[[]byte]) (engine.PagePtr[[]byte], bool, error) {
 			return pc.Link(tx, pid, old, []byte("!"))
 		},
-		"Replace": func(pid PageID, old PagePtr[[]byte]) (PagePtr[[]byte], bool, error) {
+		"Replace": func(pid engine.PageID, old engine.PagePtr[[]byte]) (engine.PagePtr[[]byte], bool, error) {
 			return pc.Replace(tx, pid, old, []byte("!"))
 		},
-		"Free": func(pid PageID, old PagePtr[[]byte]) (PagePtr[[]byte], bool, error) { return pc.Free(tx, pid, old) },
+		"Free": func(pid engine.PageID, old engine.PagePtr[[]byte]) (engine.PagePtr[[]byte], bool, error) {
+			return pc.Free(tx, pid, old)
+		},
 	} {
 		pid, stale, err := pc.Allocate(tx, []byte("a"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		head := must(t)(pc.Link(tx, pid, stale, []byte("b")))
+		head := enginetest.Must(t)(pc.Link(tx, pid, stale, []byte("b")))
 		before := pc.Stats()
 		now, won, err := call(pid, stale)
 		if err != nil || won || now != head {
-			t.Fatalf("%s from an old state: %v %v", name, won, err)
+			t.Fatalf("%s from an old state: won %v, error %v", name, won, err)
 		}
 		after := pc.Stats()
 		if after.Space.LiveBytes != before.Space.LiveBytes || after.Pages.InUse != before.Pages.InUse {
-			t.Errorf("%s lost and changed the accounts: %+v, before %+v", name, after, before)
+			t.Errorf("%s lost and changed the counts: %+v, before %+v", name, after, before)
 		}
 		if p, err := pc.Get(tx, pid); err != nil || string(p.Value) != "ab" {
-			t.Errorf("%s lost, and the page is %q, %v", name, p.Value, err)
+			t.Errorf("%s lost, and the page holds %q, want \"ab\", error %v", name, p.Value, err)
 		}
 		next, won, err := call(pid, now)
 		if err != nil || !won || next.LastLSN() <= head.LastLSN() || next.IsZero() {
-			t.Errorf("%s from the state it got: %v %v", name, won, err)
+			t.Errorf("%s from the state that it returned: won %v, error %v", name, won, err)
 		}
 	}
 }
 
-// No state of a page that was freed is one of the page that has its id now. Trap 2.
-func TestStatesOfEarlierOwners(t *testing.T) {
+// After a page was freed and its id used again, no state of the freed page wins on the new page. Trap 2.
+func TestStatesOfFreedPageLose(t *testing.T) {
 	pc, tx := simPages(t, 0)
 	pid, first, err := pc.Allocate(tx, []byte("first"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	linked := must(t)(pc.Link(tx, pid, first, []byte("+")))
-	freed := must(t)(pc.Free(tx, pid, linked))
+	linked := enginetest.Must(t)(pc.Link(tx, pid, first, []byte("+")))
+	freed := enginetest.Must(t)(pc.Free(tx, pid, linked))
 	tx.End()
-	tx = begin(t, pc)
+	tx = enginetest.Begin(t, pc)
 	defer tx.End()
 	again, second, err := pc.Allocate(tx, []byte("second"))
 	if err != nil || again != pid {
-		t.Fatalf("page %d, want %d again: %v", again, pid, err)
+		t.Fatalf("allocated page %d, want %d again: error %v", again, pid, err)
 	}
-	for i, old := range []PagePtr[[]byte]{first, linked, freed} {
-		for _, call := range []func() (PagePtr[[]byte], bool, error){
-			func() (PagePtr[[]byte], bool, error) { return pc.Link(tx, pid, old, []byte("!")) },
-			func() (PagePtr[[]byte], bool, error) { return pc.Replace(tx, pid, old, []byte("!")) },
-			func() (PagePtr[[]byte], bool, error) { return pc.Free(tx, pid, old) },
+	for i, old := range []engine.PagePtr[[]byte]{first, linked, freed} {
+		for _, call := range []func() (engine.PagePtr[[]byte], bool, error){
+			func() (engine.PagePtr[[]byte], bool, error) { return pc.Link(tx, pid, old, []byte("!")) },
+			func() (engine.PagePtr[[]byte], bool, error) { return pc.Replace(tx, pid, old, []byte("!")) },
+			func() (engine.PagePtr[[]byte], bool, error) { return pc.Free(tx, pid, old) },
 		} {
 			if now, won, err := call(); err != nil || won || now != second {
-				t.Errorf("state %d of the page before: %v %v", i, won, err)
+				t.Errorf("state %d of the freed page: won %v, error %v", i, won, err)
 			}
 		}
 	}
 }
 
-// Ids of freed pages are handed out again before new ones, the highest first, in the same opening and in the next. The
-// id of a page that is freed in a Tx is not handed out in that Tx.
-func TestFreedIDsComeAgain(t *testing.T) {
+// Allocate uses the ids of freed pages again before it makes new ones, the highest first, in the same opening and in
+// the next. It does not return the id of a page that was freed in the same Tx.
+func TestFreedIDsAreReused(t *testing.T) {
 	d := simdisk.New(2, simdisk.Options{})
-	pc := openSim(t, d)
+	pc := enginetest.OpenSim(t, d)
 	for range 2 {
-		tx := begin(t, pc)
-		for want := pc.pages.IDs.Next(); want < 12; want++ { // the second time there is none to make
+		tx := enginetest.Begin(t, pc)
+		for want := enginetest.NextPage(pc); want < 12; want++ { // in the second round all exist
 			if pid, _, err := pc.Allocate(tx, nil); err != nil || pid != want {
-				t.Errorf("page %d, want %d, %v", pid, want, err)
+				t.Errorf("allocated page %d, want %d, error %v", pid, want, err)
 			}
 		}
 		tx.End()
-		closeTest(t, pc)
-		pc = openSim(t, d)
-		tx = begin(t, pc)
-		for _, pid := range []PageID{4, 9, 3} {
+		enginetest.Close(t, pc)
+		pc = enginetest.OpenSim(t, d)
+		tx = enginetest.Begin(t, pc)
+		for _, pid := range []engine.PageID{4, 9, 3} {
 			p, err := pc.Get(tx, pid)
 			if err != nil {
 				t.Fatal(err)
 			}
-			must(t)(pc.Free(tx, pid, p.Ptr))
+			enginetest.Must(t)(pc.Free(tx, pid, p.Ptr))
 		}
-		next := pc.pages.IDs.Next()
+		next := enginetest.NextPage(pc)
 		if pid, _, err := pc.Allocate(tx, nil); err != nil || pid != next {
-			t.Errorf("page %d while a Tx sees those that were freed, want %d, %v", pid, next, err)
+			t.Errorf("allocated page %d while a Tx sees the freed pages, want %d, error %v", pid, next, err)
 		}
 		tx.End()
-		tx = begin(t, pc)
-		for _, want := range []PageID{9, 4, 3, next + 1} {
+		tx = enginetest.Begin(t, pc)
+		for _, want := range []engine.PageID{9, 4, 3, next + 1} {
 			if pid, _, err := pc.Allocate(tx, nil); err != nil || pid != want {
-				t.Errorf("page %d, want %d, %v", pid, want, err)
+				t.Errorf("allocated page %d, want %d, error %v", pid, want, err)
 			}
 		}
 		tx.End()
 	}
-	closeTest(t, pc)
+	enginetest.Close(t, pc)
 }
 
-// A value or fragment that a Tx holds does not change, whatever is done to its page: resident or read from disk, from
-// an io buffer or from the map. Trap 9.
-func TestViewsStay(t *testing.T) {
+// A value or fragment that a Tx holds does not change while its page is replaced and freed. The values were resident or
+// read from disk, from an io buffer or from the map. Trap 9.
+func TestHeldValuesOutlivePage(t *testing.T) {
 	d := simdisk.New(3, simdisk.Options{})
-	pc := openSim(t, d)
-	tx := begin(t, pc)
+	pc := enginetest.OpenSim(t, d)
+	tx := enginetest.Begin(t, pc)
 	const pages = 40 // a segment and a half
 	value := func(i int) []byte { return bytes.Repeat([]byte{byte(i + 1)}, 600) }
 	for i := range pages {
@@ -142,13 +151,12 @@ func TestViewsStay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		must(t)(pc.Link(tx, pid, ptr, value(i)[300:]))
+		enginetest.Must(t)(pc.Link(tx, pid, ptr, value(i)[300:]))
 	}
 	tx.End()
-	closeTest(t, pc)
-	pc = openSim(t, d)
-	defer closeTest(t, pc)
-	reader := begin(t, pc)
+	enginetest.Close(t, pc)
+	pc = enginetest.OpenSim(t, d)
+	reader := enginetest.Begin(t, pc)
 	defer reader.End()
 	type view struct {
 		page int
@@ -156,10 +164,10 @@ func TestViewsStay(t *testing.T) {
 	}
 	var views []view
 	for i := range pages {
-		pid := FirstUserPage + PageID(i)
+		pid := engine.FirstUserPage + engine.PageID(i)
 		_, frags, err := pc.Fragments(reader, pid)
 		if err != nil || len(frags) != 2 {
-			t.Fatal(len(frags), err)
+			t.Fatalf("page %d has %d fragments, want 2, error %v", pid, len(frags), err)
 		}
 		p, err := pc.Get(reader, pid)
 		if err != nil {
@@ -168,30 +176,31 @@ func TestViewsStay(t *testing.T) {
 		views = append(views, view{i, p.Value}, view{i, frags[0]}, view{i, frags[1]})
 	}
 	for round := range 5 {
-		tx := begin(t, pc)
+		tx := enginetest.Begin(t, pc)
 		for i := range pages {
-			p, err := pc.Get(tx, FirstUserPage+PageID(i))
+			pid := engine.FirstUserPage + engine.PageID(i)
+			p, err := pc.Get(tx, pid)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if round == 4 {
-				must(t)(pc.Free(tx, FirstUserPage+PageID(i), p.Ptr))
+				enginetest.Must(t)(pc.Free(tx, pid, p.Ptr))
 			} else {
-				must(t)(pc.Replace(tx, FirstUserPage+PageID(i), p.Ptr, bytes.Repeat([]byte{0xee}, 700)))
+				enginetest.Must(t)(pc.Replace(tx, pid, p.Ptr, bytes.Repeat([]byte{0xee}, 700)))
 			}
 		}
 		tx.End()
 	}
 	for i, v := range views {
 		if len(v.b) != []int{600, 300, 300}[i%3] || !bytes.Equal(v.b, value(v.page)[:len(v.b)]) {
-			t.Fatalf("view %d has changed", i)
+			t.Fatalf("value %d of page %d has changed", i, v.page)
 		}
 	}
 }
 
-// No page has more fragments than ConsolidateAfter when a call returns. Housekeeping by readers makes no caller lose.
+// When a call returns, no page has more fragments than ConsolidateAfter. Consolidation by readers makes no caller lose.
 // Proves rule 6.
-func TestConsolidateAfter(t *testing.T) {
+func TestConsolidateAfterLimitsFragments(t *testing.T) {
 	for _, limit := range []int{1, 2, 5, 10} {
 		pc, tx := simPages(t, limit)
 		pid, ptr, err := pc.Allocate(tx, []byte{0})
@@ -202,15 +211,15 @@ func TestConsolidateAfter(t *testing.T) {
 		for i := 1; i <= 4*limit+1; i++ {
 			want = append(want, byte(i))
 			// From the state that Link returned, although the page may have been merged since.
-			ptr = must(t)(pc.Link(tx, pid, ptr, []byte{byte(i)}))
+			ptr = enginetest.Must(t)(pc.Link(tx, pid, ptr, []byte{byte(i)}))
 			_, frags, err := pc.Fragments(tx, pid)
 			if err != nil || len(frags) > limit || len(frags) == 0 {
-				t.Fatalf("ConsolidateAfter %d: %d fragments after %d deltas, %v", limit, len(frags), i, err)
+				t.Fatalf("ConsolidateAfter %d: %d fragments after %d deltas, error %v", limit, len(frags), i, err)
 			}
 			if i%3 == 0 {
 				p, err := pc.Get(tx, pid)
 				if err != nil || !bytes.Equal(p.Value, want) || p.Ptr.LastLSN() < ptr.LastLSN() {
-					t.Fatalf("ConsolidateAfter %d: %x, %v", limit, p.Value, err)
+					t.Fatalf("ConsolidateAfter %d: page holds %x, want %x, error %v", limit, p.Value, want, err)
 				}
 			}
 		}
@@ -220,39 +229,39 @@ func TestConsolidateAfter(t *testing.T) {
 	}
 }
 
-// A Tx that was not begun is refused, and ending it does nothing. A Tx is reused only after its End, with a new
+// Calls refuse a Tx that was not begun, and ending it does nothing. A Tx is reused only after its End, with a new
 // timestamp.
-func TestZeroTx(t *testing.T) {
+func TestZeroTxIsRefused(t *testing.T) {
 	pc, tx := simPages(t, 0)
-	var zero Tx
+	var zero engine.Tx
 	zero.End()
-	if _, err := pc.Get(&zero, 2); !errors.Is(err, ErrTxEnded) || !strings.Contains(err.Error(), "another store") {
-		t.Error(err)
+	_, err := pc.Get(&zero, 2)
+	if !errors.Is(err, engine.ErrTxEnded) || !strings.Contains(err.Error(), "another store") {
+		t.Errorf("Get: error %v, want ErrTxEnded with the reason", err)
 	}
-	if _, _, err := pc.Allocate(&zero, nil); !errors.Is(err, ErrTxEnded) {
-		t.Error(err)
+	if _, _, err := pc.Allocate(&zero, nil); !errors.Is(err, engine.ErrTxEnded) {
+		t.Errorf("Allocate: error %v, want ErrTxEnded", err)
 	}
 	seen := map[uint64]bool{tx.TS(): true}
 	for range 100 {
-		tx := begin(t, pc)
+		tx := enginetest.Begin(t, pc)
 		if seen[tx.TS()] {
-			t.Fatalf("timestamp %d twice", tx.TS())
+			t.Fatalf("timestamp %d was returned twice", tx.TS())
 		}
 		seen[tx.TS()] = true
 		tx.End()
 	}
 	if n := pc.Stats().Txs.Open; n != 1 {
-		t.Errorf("%d Txs are open", n)
+		t.Errorf("%d Txs are open, want 1", n)
 	}
 }
 
-// The store's own pages are told apart by kind, and only once they exist.
-func TestOwnPages(t *testing.T) {
-	o := simOptions(simdisk.New(4, simdisk.Options{}))
+// Get returns the kinds of the reserved pages once they exist, and no value for them.
+func TestReservedPagesHaveKinds(t *testing.T) {
+	o := enginetest.SimOptions(simdisk.New(4, simdisk.Options{}))
 	o.IDPersistInterval = 1
-	pc := openTest(t, "/store", o)
-	defer closeTest(t, pc)
-	tx := begin(t, pc)
+	pc := enginetest.Open(t, "/store", o)
+	tx := enginetest.Begin(t, pc)
 	defer tx.End()
 	if _, _, err := pc.CASRoot(tx, "", 0, 2); err != nil {
 		t.Fatal(err)
@@ -262,28 +271,29 @@ func TestOwnPages(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	kinds := map[PageID]PageKind{
-		format.MetaPage: KindMeta, format.CounterPage: KindCounter, FirstUserPage: KindUnallocated}
+	kinds := map[engine.PageID]engine.PageKind{
+		format.MetaPage: engine.KindMeta, format.CounterPage: engine.KindCounter,
+		engine.FirstUserPage: engine.KindUnallocated}
 	for pid, want := range kinds {
 		p, err := pc.Get(tx, pid)
-		if err != nil || p.Kind != want || p.Value != nil || p.Ptr.IsZero() != (want == KindUnallocated) {
-			t.Errorf("page %d is %v, want %v, %v", pid, p.Kind, want, err)
+		if err != nil || p.Kind != want || p.Value != nil || p.Ptr.IsZero() != (want == engine.KindUnallocated) {
+			t.Errorf("page %d is %v, want %v without a value, error %v", pid, p.Kind, want, err)
 		}
 	}
 	var names []string
-	for k := KindUnallocated; k <= KindMeta; k++ {
+	for k := engine.KindUnallocated; k <= engine.KindMeta; k++ {
 		names = append(names, k.String())
 	}
 	if got := strings.Join(names, " "); got != "unallocated materialized free counter meta" {
-		t.Error(got)
+		t.Errorf("names of the kinds: %s", got)
 	}
-	if ptr := (PagePtr[[]byte]{}); !ptr.IsZero() || ptr.LastLSN() != 0 {
-		t.Error("a zero PagePtr is the state of a page")
+	if ptr := (engine.PagePtr[[]byte]{}); !ptr.IsZero() || ptr.LastLSN() != 0 {
+		t.Error("the zero PagePtr identifies a page")
 	}
 }
 
-// Of many writers that try from the same state one wins, each time, and the deltas make one chain.
-func TestOneWinner(t *testing.T) {
+// Of several writers that link from the same state exactly one wins, each time, and the deltas make one chain.
+func TestOneWriterWins(t *testing.T) {
 	pc, tx := simPages(t, 3)
 	pid, ptr, err := pc.Allocate(tx, []byte{'-'})
 	if err != nil {
@@ -292,21 +302,25 @@ func TestOneWinner(t *testing.T) {
 	const writers = 4
 	want := []byte{'-'}
 	for range 100 {
-		var wins [writers]PagePtr[[]byte]
+		var wins [writers]engine.PagePtr[[]byte]
 		var wg sync.WaitGroup
 		for g := range writers {
 			wg.Go(func() {
-				tx := begin(t, pc)
+				tx, err := pc.Begin()
+				if err != nil {
+					t.Errorf("begin: %v", err)
+					return
+				}
 				defer tx.End()
 				now, won, err := pc.Link(tx, pid, ptr, []byte{'a' + byte(g)})
 				if err != nil || now.IsZero() {
-					t.Error(won, err)
+					t.Errorf("link: won %v, state %v, error %v", won, now, err)
 				} else if won {
 					wins[g] = now
 				}
 			})
 		}
-		wg.Wait()
+		enginetest.Soon(t, "writers from one state", wg.Wait)
 		winners := 0
 		for g, w := range wins {
 			if !w.IsZero() {
@@ -315,36 +329,118 @@ func TestOneWinner(t *testing.T) {
 			}
 		}
 		if winners != 1 {
-			t.Fatalf("%d winners", winners)
+			t.Fatalf("%d writers won, want 1", winners)
 		}
 	}
 	if p, err := pc.Get(tx, pid); err != nil || !bytes.Equal(p.Value, want) {
-		t.Errorf("%s, want %s, %v", p.Value, want, err)
+		t.Errorf("page holds %s, want %s, error %v", p.Value, want, err)
 	}
 }
 
-// A write that fails because the value is too long leaves no page, id or bytes behind, and the next write works.
-func TestTooLargeLeavesNothing(t *testing.T) {
+// Pages yields every id below the highest that was handed out, in order, with the kind that Get returns.
+func TestPagesYieldsKindsInOrder(t *testing.T) {
 	pc, tx := simPages(t, 0)
-	pc.blobs.SetMaxLen(format.MaxBody(16 << 10))
-	pid, ptr, err := pc.Allocate(tx, []byte("x"))
-	if err != nil {
+	wantPages(t, pc, tx, []engine.PageKind{engine.KindUnallocated, engine.KindUnallocated})
+	want := []engine.PageKind{engine.KindMeta, engine.KindUnallocated}
+	if _, _, err := pc.CASRoot(tx, "root", 0, 2); err != nil {
 		t.Fatal(err)
 	}
-	before := pc.Stats()
-	too := make([]byte, format.MaxBody(16<<10)+1)
-	for range 3 {
-		_, _, err1 := pc.Allocate(tx, too)
-		_, _, err2 := pc.Link(tx, pid, ptr, too)
-		_, _, err3 := pc.Replace(tx, pid, ptr, too)
-		if !errors.Is(err1, ErrTooLarge) || !errors.Is(err2, ErrTooLarge) || !errors.Is(err3, ErrTooLarge) {
-			t.Fatal(err1, err2, err3)
+	for i := range 20 {
+		pid, ptr, err := pc.Allocate(tx, []byte("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i%3 == 0 {
+			enginetest.Must(t)(pc.Free(tx, pid, ptr))
+			want = append(want, engine.KindFree)
+		} else {
+			want = append(want, engine.KindMaterialized)
 		}
 	}
-	after := pc.Stats()
-	if after.Pages.InUse != before.Pages.InUse || after.Space.LiveBytes != before.Space.LiveBytes ||
-		after.Space.SegmentsInUse != before.Space.SegmentsInUse {
-		t.Errorf("%+v, before %+v", after, before)
+	wantPages(t, pc, tx, want)
+}
+
+// wantPages fails the test unless Pages yields pages of these kinds, in the order of their ids from 0 on.
+func wantPages(t *testing.T, pc *engine.PageCache[[]byte], tx *engine.Tx, want []engine.PageKind) {
+	t.Helper()
+	var got []engine.PageKind
+	for pid, kind := range pc.Pages(tx) {
+		if pid != engine.PageID(len(got)) {
+			t.Fatalf("Pages yields page %d, want page %d", pid, len(got))
+		}
+		got = append(got, kind)
+		if p, err := pc.Get(tx, pid); err == nil && p.Kind != kind {
+			t.Errorf("Pages yields page %d as %v, Get as %v", pid, kind, p.Kind)
+		} else if (err != nil) != (kind == engine.KindUnreadable) {
+			t.Errorf("Pages yields page %d as %v, Get returns error %v", pid, kind, err)
+		}
 	}
-	must(t)(pc.Link(tx, pid, ptr, []byte("y")))
+	if !slices.Equal(got, want) {
+		t.Errorf("Pages yields %v, want %v", got, want)
+	}
+}
+
+// Pages yields the pages whose records lie in a corrupt block of the snapshot as KindUnreadable, and those after them
+// with their kinds. Get returns the error.
+func TestPagesInCorruptBlockAreUnreadable(t *testing.T) {
+	d := simdisk.New(5, simdisk.Options{})
+	pc := enginetest.OpenSim(t, d)
+	enginetest.AllocateMany(t, pc, 3*format.EntriesPerBlock, 10)
+	enginetest.Close(t, pc)
+	name := "/store/" + enginetest.SnapshotFiles(t, d, "/store")[0]
+	d.FlipBit(name, 2*format.SnapshotBlock+100, 3) // block 0 is the header, block 2 has the second part of the pages
+	o := enginetest.WithSeam(enginetest.SimOptions(d), seam.Options{FS: d, Unchecked: true})
+	pc = enginetest.Open(t, "/store", o)
+	enginetest.NoCheck(t, pc)
+	want := []engine.PageKind{engine.KindUnallocated, engine.KindUnallocated}
+	for pid := engine.FirstUserPage; pid < enginetest.NextPage(pc); pid++ {
+		if pid/format.EntriesPerBlock == 1 {
+			want = append(want, engine.KindUnreadable)
+		} else {
+			want = append(want, engine.KindMaterialized)
+		}
+	}
+	tx := enginetest.Begin(t, pc)
+	defer tx.End()
+	wantPages(t, pc, tx, want)
+	if _, err := pc.Get(tx, format.EntriesPerBlock); !errors.Is(err, engine.ErrCorrupt) {
+		t.Errorf("Get of an unreadable page: error %v, want ErrCorrupt", err)
+	}
+}
+
+// Pages stops if the loop is left, the Tx has ended or ends, or the store is closed.
+func TestPagesStopsEarly(t *testing.T) {
+	pc := enginetest.OpenSim(t, simdisk.New(6, simdisk.Options{}))
+	enginetest.AllocateMany(t, pc, 100, 10)
+	tx := enginetest.Begin(t, pc)
+	yielded := 0
+	for pid := range pc.Pages(tx) {
+		if yielded++; pid == 9 {
+			break
+		}
+	}
+	if yielded != 10 {
+		t.Errorf("left at page 9: %d pages yielded, want 10", yielded)
+	}
+	yielded = 0
+	for pid := range pc.Pages(tx) {
+		if yielded++; pid == 19 {
+			tx.End()
+		}
+	}
+	if yielded != 20 {
+		t.Errorf("the Tx ends at page 19: %d pages yielded, want 20", yielded)
+	}
+	for pid := range pc.Pages(tx) {
+		t.Fatalf("the Tx has ended, and Pages yields page %d", pid)
+	}
+	for pid := range pc.Pages(nil) {
+		t.Fatalf("there is no Tx, and Pages yields page %d", pid)
+	}
+	tx = enginetest.Begin(t, pc)
+	tx.End()
+	enginetest.Close(t, pc)
+	for pid := range pc.Pages(tx) {
+		t.Fatalf("the store is closed, and Pages yields page %d", pid)
+	}
 }

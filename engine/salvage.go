@@ -24,12 +24,12 @@ type SalvageReport struct {
 	Corrupt   int64 // bytes of the log that are no message
 }
 
-// Salvage copies everything readable from the corrupt store or log in dir to a new one in out, and calls lost for everything that
-// it cannot copy. A page with corrupt recent messages is restored to its last readable version; batches may be partial
-// (reported where that can be detected). Pages keep their ids, and GenerateID continues above all ids that were found. Ids of
-// pages that are lost as a whole are free in the new store, so a reference to such a page may come to refer to a new one. Salvage
-// writes nothing to dir, which must not be open. opts are those of the new store, except SnapshotDir, which is the old one's; nil
-// means the defaults, with the old store's segment size.
+// Salvage copies everything readable from the corrupt store or log in dir to a new one in out, and calls lost for
+// everything that it cannot copy. A page with corrupt recent messages is restored to its last readable version; batches
+// may be partial (reported where that can be detected). Pages keep their ids, and GenerateID continues above all ids
+// that were found. Ids of pages that are lost as a whole are free in the new store, so a reference to such a page may
+// come to refer to a new one. Salvage writes nothing to dir, which must not be open. opts are those of the new store,
+// except SnapshotDir, which is the old one's; nil means the defaults, with the old store's segment size.
 func Salvage(dir, out string, opts *Options, lost func(what string)) (SalvageReport, error) {
 	var o Options
 	if opts != nil {
@@ -124,8 +124,8 @@ func (s *salvager) raiseIDs(pc *PageCache[[]byte], ids uint64) {
 	pc.ids.Raise(ids + step)
 }
 
-// freeRest frees all ids below next of which there is no page: the number of messages in the log bounds the ids of a store
-// (pagemap).
+// freeRest frees all ids below next of which there is no page: the number of messages in the log bounds the ids of a
+// store (pagemap).
 func freeRest(pc *PageCache[[]byte], next PageID) error {
 	pc.pages.IDs.RaiseNext(next)
 	tx, err := pc.Begin()
@@ -159,7 +159,8 @@ func (s *salvager) savePage(pc *PageCache[[]byte], pid PageID, chain []salvage.M
 		b, err := s.src.Value(m)
 		if err != nil {
 			s.r.Lost++
-			s.lost(fmt.Sprintf("page %d: fragment %d of %d, LSN %v, and all after it: %v", pid, i+1, len(chain), m.LSN, err))
+			const text = "page %d: fragment %d of %d, LSN %v, and all after it: %v"
+			s.lost(fmt.Sprintf(text, pid, i+1, len(chain), m.LSN, err))
 			break
 		}
 		if i == 0 {
@@ -202,7 +203,7 @@ func (s *salvager) saveRoots(pc *PageCache[[]byte], roots map[string]PageID) err
 			return err
 		}
 		if p, err := pc.Get(tx, pid); err != nil || p.Kind != KindMaterialized {
-			s.lost(fmt.Sprintf("root %q: its page %d", name, pid))
+			s.lost(fmt.Sprintf("root %q: its page %d has no value", name, pid))
 		}
 	}
 	return nil

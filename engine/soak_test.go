@@ -1,4 +1,4 @@
-package engine
+package engine_test
 
 import (
 	"bytes"
@@ -11,32 +11,37 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"pagecache/engine"
+	"pagecache/engine/internal/enginetest"
 )
 
 var (
 	soakTime   = flag.Duration("soak.time", 3*time.Second, "how long TestSoak works [-short: 1s]")
-	soakReopen = flag.Duration("soak.reopen", 500*time.Millisecond, "how often it opens the store anew")
-	soakLive   = flag.Int64("soak.live", 8<<20, "about how many bytes of pages it keeps alive")
-	soakDir    = flag.String("soak.dir", "", "where it makes its store [a temporary directory]")
+	soakReopen = flag.Duration("soak.reopen", 500*time.Millisecond, "the time between its openings of the store")
+	soakLive   = flag.Int64("soak.live", 8<<20, "about how many bytes of values it keeps")
+	soakDir    = flag.String("soak.dir", "", "the directory of its store [a temporary directory]")
 )
 
-// soakPage is a page in the model: its value follows from what was written to it.
+// soakPage is a page in the model. Its value follows from the seed and the sizes.
 type soakPage struct {
-	pid  PageID
-	ptr  PagePtr[[]byte]
+	pid  engine.PageID
+	ptr  engine.PagePtr[[]byte]
 	seed uint64 // of the whole page
 	size int
-	tail []int // sizes of the deltas, whose seeds follow
+	tail []int // sizes of the deltas, whose seeds are seed+1, seed+2, …
 }
 
+// value returns the value that the page must have.
 func (p *soakPage) value() []byte {
-	v := random(p.size, p.seed)
+	v := enginetest.Random(p.size, p.seed)
 	for i, n := range p.tail {
-		v = append(v, random(n, p.seed+uint64(i)+1)...)
+		v = append(v, enginetest.Random(n, p.seed+uint64(i)+1)...)
 	}
 	return v
 }
 
+// bytes returns the length of the value.
 func (p *soakPage) bytes() (n int64) {
 	n = int64(p.size)
 	for _, d := range p.tail {
@@ -45,7 +50,7 @@ func (p *soakPage) bytes() (n int64) {
 	return n
 }
 
-// soaker is a goroutine that works on pages of its own.
+// soaker is a goroutine that changes pages of its own.
 type soaker struct {
 	rng   *rand.Rand
 	pages []soakPage
@@ -55,15 +60,15 @@ type soaker struct {
 	next  uint64
 }
 
-// work does something of everything until stop is closed.
-func (s *soaker) work(pc *PageCache[[]byte], stop <-chan struct{}) error {
+// work makes changes of every kind until stop is closed.
+func (s *soaker) work(pc *engine.PageCache[[]byte], stop <-chan struct{}) error {
 	for ; ; s.ops++ {
 		select {
 		case <-stop:
 			return nil
 		default:
 		}
-		var batch *Batch
+		var batch *engine.Batch
 		var err error
 		if s.rng.IntN(200) == 0 {
 			if batch, err = pc.PinLog(); err != nil {
@@ -93,17 +98,19 @@ func (s *soaker) work(pc *PageCache[[]byte], stop <-chan struct{}) error {
 	}
 }
 
+// size returns a random length of a value. One of 100 may be long enough for a blob.
 func (s *soaker) size() int {
 	switch s.rng.IntN(100) {
 	case 0:
-		return s.rng.IntN(200_000) // a blob
+		return s.rng.IntN(200_000)
 	case 1, 2, 3:
 		return s.rng.IntN(10_000)
 	}
 	return s.rng.IntN(1000)
 }
 
-func (s *soaker) step(pc *PageCache[[]byte]) error {
+// step reads a page, or makes one change.
+func (s *soaker) step(pc *engine.PageCache[[]byte]) error {
 	tx, err := pc.Begin()
 	if err != nil {
 		return err
@@ -124,14 +131,14 @@ func (s *soaker) step(pc *PageCache[[]byte]) error {
 	s.live -= p.bytes()
 	switch k := s.rng.IntN(10); {
 	case k < 2:
-		var got Page[[]byte]
+		var got engine.Page[[]byte]
 		if got, err = pc.Get(tx, p.pid); err == nil && !bytes.Equal(got.Value, p.value()) {
 			err = fmt.Errorf("page %d: %d bytes, want %d", p.pid, len(got.Value), len(p.value()))
 		}
 		p.ptr = got.Ptr
 	case k < 6 && len(p.tail) < 30:
 		n := s.rng.IntN(200)
-		p.ptr, won, err = pc.Link(tx, p.pid, p.ptr, random(n, p.seed+uint64(len(p.tail))+1))
+		p.ptr, won, err = pc.Link(tx, p.pid, p.ptr, enginetest.Random(n, p.seed+uint64(len(p.tail))+1))
 		p.tail = append(p.tail, n)
 	case k < 9 && s.live < s.limit:
 		p.seed, p.size, p.tail = s.next, s.size(), nil
@@ -141,18 +148,22 @@ func (s *soaker) step(pc *PageCache[[]byte]) error {
 		s.pages[at] = s.pages[len(s.pages)-1]
 		s.pages = s.pages[:len(s.pages)-1]
 		if err == nil && !won {
-			err = fmt.Errorf("lost page %d", p.pid)
+			err = fmt.Errorf("free page %d: lost, and no other goroutine changes it", p.pid)
 		}
 		return err
 	}
 	s.live += p.bytes()
 	if err == nil && !won {
-		err = fmt.Errorf("lost page %d, its own", p.pid)
+		err = fmt.Errorf("change page %d: lost, and no other goroutine changes it", p.pid)
 	}
 	return err
 }
 
-// Mixed work for a long time, the store opened anew every now and then: the model agrees throughout, and space, memory and descriptors stay flat. Traps 8 and 15.
+// soakTotals are the counts of all lives of the store.
+type soakTotals struct{ moved, recycled, written, snapshots int64 }
+
+// Mixed work goes on for a long time, and the store is closed, checked and opened again at intervals. The store always
+// agrees with the model, and its space, its memory and its descriptors do not grow. Traps 8 and 15.
 func TestSoak(t *testing.T) {
 	d := *soakTime
 	if testing.Short() {
@@ -165,43 +176,22 @@ func TestSoak(t *testing.T) {
 	dir = filepath.Join(dir, "soak.store")
 	defer os.RemoveAll(dir)
 	const goroutines = 3
-	o := &Options{SegmentSize: 256 << 10, SnapshotEvery: 20_000, ConsolidateAfter: 5, CacheCapacity: *soakLive / 4}
+	o := &engine.Options{SegmentSize: 256 << 10, SnapshotEvery: 20_000, ConsolidateAfter: 5,
+		CacheCapacity: *soakLive / 4}
 	if *soakLive > 1<<30 {
 		o.SegmentSize = 0
 	}
 	var soakers []*soaker
 	for g := range uint64(goroutines) {
-		soakers = append(soakers, &soaker{rng: rand.New(rand.NewPCG(g, 1)), limit: *soakLive / goroutines, next: g << 40})
+		s := &soaker{rng: rand.New(rand.NewPCG(g, 1)), limit: *soakLive / goroutines, next: g << 40}
+		soakers = append(soakers, s)
 	}
 	var first soakUse
-	moved, recycled, written, snapshots := int64(0), int64(0), int64(0), int64(0)
+	var n soakTotals
 	start, lives := time.Now(), 0
 	for ; time.Since(start) < d || lives < 3; lives++ {
-		pc := openTest(t, dir, o)
-		for _, s := range soakers { // states do not outlive an opening
-			for i := range s.pages {
-				s.pages[i].ptr = soakCheck(t, pc, &s.pages[i])
-			}
-		}
-		stop := make(chan struct{})
-		var wg sync.WaitGroup
-		for _, s := range soakers {
-			wg.Go(func() {
-				if err := s.work(pc, stop); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		time.Sleep(*soakReopen)
-		close(stop)
-		wg.Wait()
-		st := pc.Stats()
-		moved, recycled, written, snapshots = moved+st.Space.BytesMoved, recycled+st.Space.Recycled, written+st.Log.BytesWritten, snapshots+st.Snapshots
-		closeTest(t, pc)
-		if t.Failed() {
-			t.FailNow()
-		}
-		use := soakLook(t, dir)
+		soakLife(t, dir, o, soakers, &n)
+		use := soakUsed(t, dir)
 		for _, s := range soakers {
 			use.live += s.live
 		}
@@ -215,22 +205,56 @@ func TestSoak(t *testing.T) {
 	for _, s := range soakers {
 		ops += s.ops
 	}
-	t.Logf("%v, %d lives, %d rounds; %d MiB written, %d MiB moved, %d segments recycled, %d snapshots; %v", time.Since(start).Round(time.Second), lives, ops,
-		written>>20, moved>>20, recycled, snapshots, soakLook(t, dir))
+	t.Logf("%v, %d lives, %d rounds; %d MiB written, %d MiB moved, %d segments recycled, %d snapshots; %+v",
+		time.Since(start).Round(time.Second), lives, ops, n.written>>20, n.moved>>20, n.recycled, n.snapshots,
+		soakUsed(t, dir))
 }
 
-func soakCheck(t *testing.T, pc *PageCache[[]byte], p *soakPage) PagePtr[[]byte] {
+// soakLife opens the store, compares it with the model, lets the goroutines work, and closes and checks the store.
+func soakLife(t *testing.T, dir string, o *engine.Options, soakers []*soaker, n *soakTotals) {
 	t.Helper()
-	tx := begin(t, pc)
+	pc := enginetest.Open(t, dir, o)
+	for _, s := range soakers {
+		for i := range s.pages { // a PagePtr is not valid in the next opening
+			s.pages[i].ptr = soakCheck(t, pc, &s.pages[i])
+		}
+	}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for _, s := range soakers {
+		wg.Go(func() {
+			if err := s.work(pc, stop); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	time.Sleep(*soakReopen)
+	close(stop)
+	enginetest.Soon(t, "ending the goroutines", wg.Wait)
+	st := pc.Stats()
+	n.moved += st.Space.BytesMoved
+	n.recycled += st.Space.Recycled
+	n.written += st.Log.BytesWritten
+	n.snapshots += st.Snapshots
+	enginetest.Close(t, pc)
+	if t.Failed() {
+		t.FailNow()
+	}
+}
+
+// soakCheck reads a page, which must have the value that the model has, and returns its state.
+func soakCheck(t *testing.T, pc *engine.PageCache[[]byte], p *soakPage) engine.PagePtr[[]byte] {
+	t.Helper()
+	tx := enginetest.Begin(t, pc)
 	defer tx.End()
 	got, err := pc.Get(tx, p.pid)
-	if err != nil || got.Kind != KindMaterialized || !bytes.Equal(got.Value, p.value()) {
+	if err != nil || got.Kind != engine.KindMaterialized || !bytes.Equal(got.Value, p.value()) {
 		t.Fatalf("reopened: page %d: %v, %d bytes, want %d, %v", p.pid, got.Kind, len(got.Value), len(p.value()), err)
 	}
 	return got.Ptr
 }
 
-// soakUse is what a closed store takes.
+// soakUse is the use of resources when the store is closed.
 type soakUse struct {
 	live  int64 // bytes of values
 	files int64 // bytes of files
@@ -238,7 +262,8 @@ type soakUse struct {
 	fds   int
 }
 
-func soakLook(t *testing.T, dir string) (u soakUse) {
+// soakUsed measures the use of resources. The values are not counted.
+func soakUsed(t *testing.T, dir string) (u soakUse) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(_ string, e os.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
@@ -263,7 +288,7 @@ func soakLook(t *testing.T, dir string) (u soakUse) {
 	return u
 }
 
-// compare says whether more is taken than at first.
+// compare fails the test if the use has grown by too much since first was measured.
 func (u soakUse) compare(t *testing.T, first soakUse) {
 	t.Helper()
 	if u.files > 2*first.files+u.live/2+16<<20 || u.heap > 2*first.heap+32<<20 || u.fds > first.fds+4 {

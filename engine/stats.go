@@ -6,7 +6,8 @@ import (
 	"pagecache/segments/format"
 )
 
-// Stats are the state of a store and its counts since it was opened. Bytes are bytes on disk unless a comment says otherwise.
+// Stats are the state of a store and its counts since it was opened. Bytes are bytes on disk unless a comment says
+// otherwise.
 type Stats struct {
 	Dir        string // where the store lies
 	Generation uint64 // number of openings for writing
@@ -31,7 +32,8 @@ type LogStats struct {
 	WriteAmplification float64
 }
 
-// SpaceStats are the state of the space and the counts of the cleaner. Those of the cleaner are zero in a standalone log.
+// SpaceStats are the state of the space and the counts of the cleaner. Those of the cleaner are zero in a standalone
+// log.
 type SpaceStats struct {
 	Segments      int   // slots of the log file
 	SegmentsInUse int   // slots that are not free
@@ -42,7 +44,8 @@ type SpaceStats struct {
 	BytesMoved    int64 // of live data moved
 	Blobs         int   // files of values that are too long for the log, including those to be deleted
 	BlobBytes     int64
-	// Amplification is the size of the segments in use and the blobs divided by the live bytes in them; 0 if none are live.
+	// Amplification is the size of the segments in use and the blobs divided by the live bytes in them; 0 if none are
+	// live.
 	Amplification float64
 }
 
@@ -100,15 +103,21 @@ func (pc *PageCache[P]) Stats() Stats {
 	st.Snapshots = pc.snaps.Written()
 	n := &pc.mem.counts
 	free := pc.pages.IDs.Spare()
-	st.Pages = PageStats{Free: free, InUse: int64(pc.pages.IDs.Next()) - int64(FirstUserPage) - free,
-		Fetches: n.fetches.Load(), FetchesCold: n.cold.Load(), Merges: n.merges.Load(), Consolidations: n.consolidations.Load()}
+	st.Pages = PageStats{
+		InUse: int64(pc.pages.IDs.Next()) - int64(FirstUserPage) - free, Free: free,
+		Fetches: n.fetches.Load(), FetchesCold: n.cold.Load(),
+		Merges: n.merges.Load(), Consolidations: n.consolidations.Load(),
+	}
 	st.Pages.FetchesWarm = st.Pages.Fetches - st.Pages.FetchesCold
-	st.Cache = CacheStats{Hits: n.hits.Load(), Misses: n.misses.Load(), Evictions: n.evicted.Load(), Reclaimed: n.reclaimed.Load(),
-		Policy: PolicyStats(pc.mem.policy.Stats())}
+	st.Cache = CacheStats{
+		Hits: n.hits.Load(), Misses: n.misses.Load(), Evictions: n.evicted.Load(), Reclaimed: n.reclaimed.Load(),
+		Policy: PolicyStats(pc.mem.policy.Stats()),
+	}
 	st.Cache.HeapResident, st.Cache.MappedResident = pc.mem.budget.Resident()
 	st.Txs.Open, st.Txs.Oldest = pc.txs.oldest()
 	c := pc.cleaner.Stats()
-	st.Space.Draining, st.Space.Recycled, st.Space.Cleaned, st.Space.BytesMoved = c.Draining, c.Recycled, c.Cleaned, c.Moved
+	st.Space.Draining, st.Space.Recycled = c.Draining, c.Recycled
+	st.Space.Cleaned, st.Space.BytesMoved = c.Cleaned, c.Moved
 	st.Space.Blobs, st.Space.BlobBytes = pc.blobs.Count()
 	if st.Log.BytesGiven = pc.txs.written(); st.Log.BytesGiven > 0 {
 		st.Log.WriteAmplification = float64(st.Log.BytesWritten) / float64(st.Log.BytesGiven)
@@ -131,8 +140,10 @@ func (c *core) stats() Stats {
 		device = logstore.DeviceLine(c.store.Report())
 	}
 	st := Stats{Dir: c.store.Dir, Generation: uint64(c.store.Super.Generation)}
-	st.Log = LogStats{Device: device, StableLSN: l.StableEnd - 1, BytesWritten: l.BytesWritten, BytesPadded: l.BytesPadded,
-		Flushes: l.Flushes, BufferWaits: l.BufferWaits}
+	st.Log = LogStats{
+		Device: device, StableLSN: l.StableEnd - 1, BytesWritten: l.BytesWritten, BytesPadded: l.BytesPadded,
+		Flushes: l.Flushes, BufferWaits: l.BufferWaits,
+	}
 	st.Space.Segments, st.Space.SegmentsInUse, st.Space.LiveBytes = c.store.Space.Totals()
 	return st
 }
@@ -146,14 +157,14 @@ type SegmentStats struct {
 	Size      int // bytes
 }
 
-// Segments describes each slot of the log file, in the order of the file. Safe for concurrent use; the slots are read one after
-// another.
+// Segments describes each slot of the log file, in the order of the file. Safe for concurrent use; the slots are read
+// one after another.
 func (pc *PageCache[P]) Segments() []SegmentStats {
 	slots, _, _ := pc.core.store.Space.Totals()
-	all := make([]SegmentStats, slots)
+	all, size := make([]SegmentStats, slots), pc.core.store.SegmentSize()
 	for i := range all {
 		g := pc.core.store.Space.Segment(format.SegmentID(i))
-		all[i] = SegmentStats{Slot: i, State: g.State().String(), Base: g.Base(), LiveBytes: g.Live(), Size: pc.core.store.SegmentSize()}
+		all[i] = SegmentStats{Slot: i, State: g.State().String(), Base: g.Base(), LiveBytes: g.Live(), Size: size}
 	}
 	return all
 }

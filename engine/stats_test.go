@@ -1,17 +1,19 @@
-package engine
+package engine_test
 
 import (
 	"testing"
 
+	"pagecache/engine"
+	"pagecache/engine/internal/enginetest"
 	"pagecache/internal/simdisk"
 )
 
-// The counts report the work done, and agree with each other at any time. Those of work only rise, and begin anew with
-// each opening.
-func TestStatsTell(t *testing.T) {
+// The counts of Stats report the work done and agree with each other at any time. The counts of work never fall, and
+// start at zero with each opening.
+func TestStatsAgree(t *testing.T) {
 	d := simdisk.New(1, simdisk.Options{})
-	last := Stats{Log: LogStats{StableLSN: -1}}
-	look := func(pc *PageCache[[]byte]) Stats {
+	last := engine.Stats{Log: engine.LogStats{StableLSN: -1}}
+	look := func(pc *engine.PageCache[[]byte]) engine.Stats {
 		t.Helper()
 		s := pc.Stats()
 		for name, v := range map[string][2]int64{
@@ -34,12 +36,12 @@ func TestStatsTell(t *testing.T) {
 			s.Dir != "/store" ||
 			s.Space.LiveBytes > int64(s.Space.SegmentsInUse)*16<<10 || s.Log.Device == "" ||
 			s.Log.BytesWritten%4096 != 0 || (s.Txs.Open == 0) != (s.Txs.Oldest == 0) {
-			t.Errorf("%+v", s)
+			t.Errorf("the counts contradict each other: %+v", s)
 		}
 		last = s
 		return s
 	}
-	pc := openSim(t, d)
+	pc := enginetest.OpenSim(t, d)
 	s := look(pc)
 	if s.Pages.InUse != 0 || s.Space.Segments != 0 || s.Log.BytesWritten != 0 ||
 		s.Generation != 1 || s.Log.StableLSN != -1 {
@@ -48,21 +50,21 @@ func TestStatsTell(t *testing.T) {
 	if _, err := pc.GenerateID(); err != nil { // so that no timestamp is 0
 		t.Fatal(err)
 	}
-	tx := begin(t, pc)
-	ptrs := map[PageID]PagePtr[[]byte]{}
+	tx := enginetest.Begin(t, pc)
+	ptrs := map[engine.PageID]engine.PagePtr[[]byte]{}
 	for i := range 60 {
 		pid, ptr, err := pc.Allocate(tx, make([]byte, 500))
 		if err != nil {
 			t.Fatal(err)
 		}
-		ptrs[pid] = must(t)(pc.Link(tx, pid, ptr, make([]byte, 40)))
+		ptrs[pid] = enginetest.Must(t)(pc.Link(tx, pid, ptr, make([]byte, 40)))
 		if s := look(pc); s.Pages.InUse != int64(i+1) || s.Txs.Open != 1 || s.Txs.Oldest != tx.TS() {
 			t.Errorf("after %d pages: %+v", i+1, s)
 		}
 	}
 	live := last.Space.LiveBytes
-	for pid := FirstUserPage; pid < 12; pid++ {
-		must(t)(pc.Free(tx, pid, ptrs[pid]))
+	for pid := engine.FirstUserPage; pid < 12; pid++ {
+		enginetest.Must(t)(pc.Free(tx, pid, ptrs[pid]))
 	}
 	if s := look(pc); s.Pages.InUse != 50 || s.Pages.Free != 10 || s.Space.LiveBytes > live-10*540 {
 		t.Errorf("after 10 were freed: %+v", s)
@@ -80,40 +82,41 @@ func TestStatsTell(t *testing.T) {
 	var sum int64
 	for i, g := range pc.Segments() {
 		if sum += g.LiveBytes; g.Slot != i || g.Size != 16<<10 || g.State == "" {
-			t.Errorf("%+v", g)
+			t.Errorf("segment %d: %+v", i, g)
 		}
 	}
 	if sum != last.Space.LiveBytes || last.Log.WriteAmplification < 1 || last.Log.WriteAmplification > 3 ||
 		last.Space.Amplification < 1 || last.Log.BytesGiven < 60*540 {
-		t.Errorf("%d live: %+v", sum, last)
+		t.Errorf("segments hold %d live bytes: %+v", sum, last)
 	}
-	closeTest(t, pc)
+	enginetest.Close(t, pc)
 	before := last
-	last = Stats{Log: LogStats{StableLSN: before.Log.StableLSN}, Space: SpaceStats{Segments: before.Space.Segments}}
-	pc = openSim(t, d)
+	last = engine.Stats{}
+	last.Log.StableLSN, last.Space.Segments = before.Log.StableLSN, before.Space.Segments
+	pc = enginetest.OpenSim(t, d)
 	if s := look(pc); s.Pages.InUse != 50 || s.Pages.Free != 10 || s.Space.LiveBytes != before.Space.LiveBytes ||
 		s.Generation != 2 || s.Pages.Fetches+s.Pages.Merges != 0 {
 		t.Errorf("reopened: %+v, before %+v", s, before)
 	}
-	tx = begin(t, pc)
+	tx = enginetest.Begin(t, pc)
 	for range 2 {
-		for pid := FirstUserPage; pid < 62; pid++ {
+		for pid := engine.FirstUserPage; pid < 62; pid++ {
 			if _, err := pc.Get(tx, pid); err != nil {
 				t.Fatal(err)
 			}
 		}
-		// The second time all are resident.
+		// In the second round all pages are resident.
 		if s := look(pc); s.Pages.Fetches != 100 || s.Pages.Merges != 50 || s.Pages.Consolidations != 0 {
 			t.Errorf("after reading: %+v", s)
 		}
 	}
 	tx.End()
-	closeTest(t, pc)
+	enginetest.Close(t, pc)
 }
 
-// A log reports the counts that it has; those of pages are zero.
+// Stats of a standalone log have the counts of the log; those of pages and Txs are zero.
 func TestLogStats(t *testing.T) {
-	l := openSimLog(t, simdisk.New(2, simdisk.Options{}))
+	l := enginetest.OpenLog(t, "/store", enginetest.SimOptions(simdisk.New(2, simdisk.Options{})))
 	for range 30 {
 		if _, _, err := l.Write(make([]byte, 1000)); err != nil {
 			t.Fatal(err)
@@ -121,9 +124,9 @@ func TestLogStats(t *testing.T) {
 	}
 	n, err := l.Flush()
 	s := l.Stats()
-	if err != nil || s.Log.BytesWritten < 30_000 || s.Space.SegmentsInUse != 2 || LSN(n) > s.Log.StableLSN+1 ||
+	if err != nil || s.Log.BytesWritten < 30_000 || s.Space.SegmentsInUse != 2 || engine.LSN(n) > s.Log.StableLSN+1 ||
 		s.Log.StableLSN != l.StableLSN() || s.Pages.InUse != 0 || s.Txs.Open != 0 {
-		t.Errorf("%d, %v: %+v", n, err, s)
+		t.Errorf("Flush: %d bytes, error %v; %+v", n, err, s)
 	}
-	closeTest(t, l)
+	enginetest.Close(t, l)
 }

@@ -1,4 +1,4 @@
-package engine
+package engine_test
 
 import (
 	"bytes"
@@ -15,46 +15,52 @@ import (
 	"testing"
 	"time"
 
+	"pagecache/engine"
+	"pagecache/engine/internal/enginetest"
+	"pagecache/engine/internal/seam"
 	"pagecache/internal/simdisk"
 )
 
 var (
 	stressTime = flag.Duration("stress.time", 300*time.Millisecond,
 		"how long TestStress works with each set of options [-short: 100ms]")
-	stressSeed = flag.Uint64("stress.seed", 1, "what decides what the goroutines of TestStress do")
+	stressSeed = flag.Uint64("stress.seed", 1, "the seed of the goroutines of TestStress")
 )
 
-// stressSets are the sets of options with which goroutines share pages.
+// stressSets are the sets of options that TestStress tries.
 var stressSets = []struct {
 	name string
-	o    Options
-	sim  bool // on the simulated disk, where a segment costs next to nothing
+	o    engine.Options
+	sim  bool // on the simulated disk, where a segment costs nearly nothing
 }{
-	{"one", Options{SegmentSize: 16 << 10, IOBuffers: 2, ConsolidateAfter: 1, FlushEvery: time.Millisecond}, true},
-	{"three", Options{SegmentSize: 16 << 10, IOBuffers: 2, ConsolidateAfter: 3, IDPersistInterval: 100}, true},
-	{"tiny", Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: time.Microsecond}, false},
-	{"default", Options{}, false},
-	{"nothing resident", Options{SegmentSize: 16 << 10, IOBuffers: 2, CacheCapacity: 1}, false},
-	{"small cache", Options{SegmentSize: 16 << 10, IOBuffers: 2, CacheCapacity: 8 << 10,
+	{"one", engine.Options{SegmentSize: 16 << 10, IOBuffers: 2, ConsolidateAfter: 1,
+		FlushEvery: time.Millisecond}, true},
+	{"three", engine.Options{SegmentSize: 16 << 10, IOBuffers: 2, ConsolidateAfter: 3, IDPersistInterval: 100}, true},
+	{"tiny", engine.Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: time.Microsecond}, false},
+	{"default", engine.Options{}, false},
+	{"nothing resident", engine.Options{SegmentSize: 16 << 10, IOBuffers: 2, CacheCapacity: 1}, false},
+	{"small cache", engine.Options{SegmentSize: 16 << 10, IOBuffers: 2, CacheCapacity: 8 << 10,
 		FlushEvery: time.Millisecond}, false},
 }
 
-// A page's value is a list of tokens, each written once ever: a new page and a replaced one have one, a delta adds one.
+// A page's value is a list of tokens. No token is used twice. Allocate and Replace write one token, and Link appends
+// one.
 const (
 	stressToken   = 8 // bytes
 	stressWorkers = 8
-	stressPages   = 4  // that are shared at a time
-	stressTokens  = 40 // in a page, about, at most
+	stressPages   = 4  // pages that are shared at a time
+	stressTokens  = 40 // a page with more is replaced
 	stressOwners  = 1 << 16
-	stressMost    = 1 << 18 // changes, or sights, of one goroutine in one life of a store
+	stressMost    = 1 << 18 // changes, or sights, of one goroutine in one life of a store, at most
 )
 
-// stressSum is a page's contents in one number: that of what was before, and a token.
+// stressSum returns the checksum of a page after a token was added to contents with the checksum before.
 func stressSum(before, token uint64) uint64 {
 	x := (before ^ token) * 0x9e3779b97f4a7c15
 	return x ^ x>>29
 }
 
+// stressSumOf returns the checksum of a value.
 func stressSumOf(v []byte) (sum uint64) {
 	for ; len(v) >= stressToken; v = v[stressToken:] {
 		sum = stressSum(sum, binary.LittleEndian.Uint64(v))
@@ -62,39 +68,40 @@ func stressSumOf(v []byte) (sum uint64) {
 	return sum + uint64(len(v))
 }
 
-// stressWrite is a change that was won. The state it makes is ts, and it was made from the one before.
+// stressWrite is a change that won. It made version ts from the version before.
 type stressWrite struct {
-	pid   PageID
+	pid   engine.PageID
 	ts    uint64
-	kind  effectKind
+	kind  enginetest.EffectKind
 	token uint64
 	alloc bool
-	from  uint64 // the timestamp of the state it was made from, not for Allocate
+	from  uint64 // the version that the caller had seen; not for Allocate
 }
 
-// stressSight is what was seen of a page.
+// stressSight is a page as a Tx saw it.
 type stressSight struct {
-	pid   PageID
-	first uint64 // the first state in which the Tx saw the page in use
-	ts    uint64 // the state that was seen
-	kind  PageKind
+	pid   engine.PageID
+	first uint64 // the first version in which the Tx saw the page in use
+	ts    uint64 // the version that was seen
+	kind  engine.PageKind
 	sum   uint64
 }
 
-// stressState is a page's state in the model.
+// stressState is a version of a page in the model.
 type stressState struct {
-	kind PageKind
+	kind engine.PageKind
 	sum  uint64
 }
 
-// stress is one life of a store that goroutines share.
+// stress is one life of a store, whose pages many goroutines change.
 type stress struct {
-	pc    *PageCache[[]byte]
+	pc    *engine.PageCache[[]byte]
 	until time.Time
-	// shared are the ids of the pages that all work on. One that finds a page freed puts a new one in its place.
+	// shared are the ids of the pages that all goroutines change. A goroutine that finds a page freed puts a new one in
+	// its place.
 	shared [stressPages]atomic.Uint64
-	// owners says for each page id whose it is: 0, or one above the goroutine that allocated it. Written by that
-	// goroutine and by the one that frees the page.
+	// owners holds for each page id one above the number of the goroutine that allocated the page, and 0 if the page is
+	// free. The goroutine that allocates a page and the goroutine that frees it write the entry.
 	owners [stressOwners]atomic.Uint32
 	failed atomic.Bool
 	tokens atomic.Uint64
@@ -105,25 +112,25 @@ type stressWorker struct {
 	*stress
 	g      int
 	rng    *rand.Rand
-	tx     *Tx
+	tx     *engine.Tx
 	writes []stressWrite
 	sights []stressSight
-	seen   map[PageID]stressSeen // in this Tx
-	held   []stressHeld          // in this Tx
-	old    []oldState            // of earlier Txs
-	batch  *Batch
+	seen   map[engine.PageID]stressSeen // in this Tx
+	held   []stressHeld                 // in this Tx
+	old    []enginetest.OldState        // of earlier Txs
+	batch  *engine.Batch
 	lost   int // swaps
 }
 
 type stressSeen struct {
 	ts    uint64
 	used  bool
-	first uint64 // the first state in which the page was in use
+	first uint64 // the first version in which the page was in use
 }
 
-// stressHeld is a value and what it was when it was got.
+// stressHeld is a value that was read, and a copy.
 type stressHeld struct {
-	pid         PageID
+	pid         engine.PageID
 	value, copy []byte
 }
 
@@ -144,7 +151,7 @@ func (w *stressWorker) work() (err error) {
 	return err
 }
 
-// txWork is what is done in one Tx. What it got stays as it was to the end.
+// txWork makes a few changes in one Tx. The values that it reads must not change before the Tx ends (trap 9).
 func (w *stressWorker) txWork() error {
 	clear(w.seen)
 	w.held = w.held[:0]
@@ -158,13 +165,14 @@ func (w *stressWorker) txWork() error {
 	}
 	for _, h := range w.held {
 		if !bytes.Equal(h.value, h.copy) {
-			return violated("a value of page %d was %s and is %s", h.pid, brief(h.copy), brief(h.value)) // trap 9
+			return enginetest.Violated("a value of page %d was %s and is %s",
+				h.pid, enginetest.Brief(h.copy), enginetest.Brief(h.value))
 		}
 	}
 	return nil
 }
 
-// step does something to a shared page, or to the log.
+// step reads or changes a shared page, or uses the log.
 func (w *stressWorker) step(i int) error {
 	switch k := w.rng.IntN(100); {
 	case k < 2 && w.batch == nil:
@@ -179,22 +187,22 @@ func (w *stressWorker) step(i int) error {
 		_, err := w.pc.Flush()
 		return err
 	case k >= 13 && k < 16 && len(w.old) > 0:
-		// A state that may be any number of changes, and of lives of its page, ago.
+		// The version may be superseded, and its page may have been freed and allocated again.
 		o := w.old[w.rng.IntN(len(w.old))]
-		return w.change(o.pid, o.ptr)
+		return w.change(o.Page, o.Ptr)
 	}
-	pid := PageID(w.shared[i].Load())
+	pid := engine.PageID(w.shared[i].Load())
 	ptr, kind, n, err := w.get(pid)
 	if err != nil {
 		return err
 	}
-	if kind != KindMaterialized { // or there was none yet
+	if kind != engine.KindMaterialized { // freed, or not yet allocated
 		return w.allocate(i, pid)
 	}
 	if len(w.old) < 8 {
-		w.old = append(w.old, oldState{pid, ptr})
+		w.old = append(w.old, enginetest.OldState{Page: pid, Ptr: ptr})
 	} else if w.rng.IntN(8) == 0 {
-		w.old[w.rng.IntN(len(w.old))] = oldState{pid, ptr}
+		w.old[w.rng.IntN(len(w.old))] = enginetest.OldState{Page: pid, Ptr: ptr}
 	}
 	switch k := w.rng.IntN(100); {
 	case k < 35:
@@ -202,37 +210,38 @@ func (w *stressWorker) step(i int) error {
 	case k < 37:
 		return w.fragments(pid)
 	case n > stressTokens:
-		_, _, err = w.swap(effSet, pid, ptr)
+		_, _, err = w.swap(enginetest.EffectSet, pid, ptr)
 		return err
 	}
 	return w.change(pid, ptr)
 }
 
-// get looks at a page. In one Tx a page's states never go back, and one that was freed does not come to life.
-func (w *stressWorker) get(pid PageID) (PagePtr[[]byte], PageKind, int, error) {
+// get reads a page. In one Tx, the versions of a page only rise, and a freed page is not allocated again.
+func (w *stressWorker) get(pid engine.PageID) (engine.PagePtr[[]byte], engine.PageKind, int, error) {
 	p, err := w.pc.Get(w.tx, pid)
-	if err != nil || p.Kind == KindUnallocated {
+	if err != nil || p.Kind == engine.KindUnallocated {
 		return p.Ptr, p.Kind, 0, err
 	}
 	w.held = append(w.held, stressHeld{pid, p.Value, bytes.Clone(p.Value)})
-	return p.Ptr, p.Kind, len(p.Value) / stressToken, w.saw(pid, p.Ptr.ts, p.Kind, stressSumOf(p.Value))
+	err = w.saw(pid, enginetest.Version(p.Ptr), p.Kind, stressSumOf(p.Value))
+	return p.Ptr, p.Kind, len(p.Value) / stressToken, err
 }
 
-// saw notes what a page was in a state.
-func (w *stressWorker) saw(pid PageID, ts uint64, kind PageKind, sum uint64) error {
-	first, err := w.order(pid, ts, kind == KindFree)
+// saw records a page as this Tx saw it in a version.
+func (w *stressWorker) saw(pid engine.PageID, ts uint64, kind engine.PageKind, sum uint64) error {
+	first, err := w.order(pid, ts, kind == engine.KindFree)
 	if len(w.sights) < stressMost {
 		w.sights = append(w.sights, stressSight{pid, first, ts, kind, sum})
 	}
 	return err
 }
 
-// order notes that a page is in a state, which is not before the states that this Tx has seen. It returns the first
-// state in which this Tx saw the page in use.
-func (w *stressWorker) order(pid PageID, ts uint64, free bool) (uint64, error) {
+// order records that a page has a version, which must not be older than the versions that this Tx has seen. It returns
+// the first version in which this Tx saw the page in use.
+func (w *stressWorker) order(pid engine.PageID, ts uint64, free bool) (uint64, error) {
 	s := w.seen[pid]
 	if ts < s.ts {
-		return 0, violated("page %d went back from state %d to %d", pid, s.ts, ts)
+		return 0, enginetest.Violated("page %d went back from version %d to %d", pid, s.ts, ts)
 	}
 	if s.ts = ts; !free && !s.used {
 		s.used, s.first = true, ts
@@ -244,28 +253,29 @@ func (w *stressWorker) order(pid PageID, ts uint64, free bool) (uint64, error) {
 	return s.first, nil
 }
 
-// fragments looks at a page's fragments, which make up its value.
-func (w *stressWorker) fragments(pid PageID) error {
+// fragments reads a page's fragments, which must make up its value.
+func (w *stressWorker) fragments(pid engine.PageID) error {
 	ptr, frags, err := w.pc.Fragments(w.tx, pid)
 	if err != nil || ptr.IsZero() {
 		return err
 	}
 	slices.Reverse(frags)
-	return w.saw(pid, ptr.ts, KindMaterialized, stressSumOf(slices.Concat(frags...)))
+	return w.saw(pid, enginetest.Version(ptr), engine.KindMaterialized, stressSumOf(slices.Concat(frags...)))
 }
 
-// change tries to change a page from a state, and once or twice more from the one that the call returns.
-func (w *stressWorker) change(pid PageID, ptr PagePtr[[]byte]) error {
+// change tries to change a page from a version. If it loses, it tries up to twice more, from the version that the call
+// returns.
+func (w *stressWorker) change(pid engine.PageID, ptr engine.PagePtr[[]byte]) error {
 	for range 3 {
-		kind := effLink
+		kind := enginetest.EffectLink
 		switch k := w.rng.IntN(100); {
 		case k < 15:
-			kind = effSet
+			kind = enginetest.EffectSet
 		case k < 18:
-			kind = effFree
+			kind = enginetest.EffectFree
 		}
 		if w.rng.IntN(4) == 0 {
-			runtime.Gosched() // others go ahead
+			runtime.Gosched() // another goroutine may change the page first
 		}
 		now, won, err := w.swap(kind, pid, ptr)
 		if err != nil || won || now.IsZero() {
@@ -276,17 +286,17 @@ func (w *stressWorker) change(pid PageID, ptr PagePtr[[]byte]) error {
 	return nil
 }
 
-// swap tries one change and notes it if it was won.
-func (w *stressWorker) swap(kind effectKind, pid PageID, ptr PagePtr[[]byte]) (
-	now PagePtr[[]byte], won bool, err error) {
-	r := stressWrite{pid: pid, kind: kind, from: ptr.ts, token: w.tokens.Add(1)}
+// swap tries one change, and records it if it wins.
+func (w *stressWorker) swap(kind enginetest.EffectKind, pid engine.PageID, ptr engine.PagePtr[[]byte]) (
+	now engine.PagePtr[[]byte], won bool, err error) {
+	r := stressWrite{pid: pid, kind: kind, from: enginetest.Version(ptr), token: w.tokens.Add(1)}
 	frag := binary.LittleEndian.AppendUint64(nil, r.token)
 	switch kind {
-	case effLink:
+	case enginetest.EffectLink:
 		now, won, err = w.pc.Link(w.tx, pid, ptr, frag)
-	case effSet:
+	case enginetest.EffectSet:
 		now, won, err = w.pc.Replace(w.tx, pid, ptr, frag)
-	case effFree:
+	case enginetest.EffectFree:
 		now, won, err = w.pc.Free(w.tx, pid, ptr)
 		if won {
 			err = w.disown(pid)
@@ -298,43 +308,45 @@ func (w *stressWorker) swap(kind effectKind, pid PageID, ptr PagePtr[[]byte]) (
 	if err != nil || now.IsZero() {
 		return now, won, err
 	}
-	if r.ts = now.ts; won {
+	if r.ts = enginetest.Version(now); won {
 		w.writes = append(w.writes, r)
 	} else if r.ts <= r.from {
-		return now, won, violated("page %d: a change from state %d was lost to state %d", pid, r.from, r.ts)
+		return now, won, enginetest.Violated("page %d: a change from version %d lost to version %d", pid, r.from, r.ts)
 	}
-	_, err = w.order(pid, r.ts, won && kind == effFree)
+	_, err = w.order(pid, r.ts, won && kind == enginetest.EffectFree)
 	return now, won, err
 }
 
-// disown takes a page that was freed from its owner. The id cannot get another owner before this Tx has ended (trap 2),
-// but the owner may not have noted that it allocated the page yet.
-func (w *stressWorker) disown(pid PageID) error {
+// disown clears the owner of a page that was freed. The id cannot get another owner before this Tx ends (trap 2), but
+// the goroutine that allocated the page may not have recorded itself yet.
+func (w *stressWorker) disown(pid engine.PageID) error {
 	for start := time.Now(); w.owners[pid].Swap(0) == 0; runtime.Gosched() {
 		if time.Since(start) > 10*time.Second {
-			return violated("page %d was freed, and nobody had it", pid)
+			return enginetest.Violated("page %d was freed and has no owner", pid)
 		}
 	}
 	return nil
 }
 
-// allocate makes a new page and puts it in the place of one that was freed. Where another was faster it frees it again.
-func (w *stressWorker) allocate(i int, instead PageID) error {
-	r := stressWrite{kind: effSet, alloc: true, token: w.tokens.Add(1)}
+// allocate allocates a page and puts it in the place of a freed page. If another goroutine did that first, it frees the
+// page.
+func (w *stressWorker) allocate(i int, instead engine.PageID) error {
+	r := stressWrite{kind: enginetest.EffectSet, alloc: true, token: w.tokens.Add(1)}
 	pid, ptr, err := w.pc.Allocate(w.tx, binary.LittleEndian.AppendUint64(nil, r.token))
 	if err != nil {
 		return err
 	}
 	if pid >= stressOwners {
-		return violated("page id %d: freed ids are not used again", pid)
+		return enginetest.Violated("page id %d, although freed ids can be used again", pid)
 	}
 	if !w.owners[pid].CompareAndSwap(0, uint32(w.g+1)) {
-		return violated("page %d was given to goroutine %d while %d has it", pid, w.g, w.owners[pid].Load()-1)
+		return enginetest.Violated("page %d was allocated by goroutine %d while %d has it",
+			pid, w.g, w.owners[pid].Load()-1)
 	}
 	if w.seen[pid].used {
-		return violated("page %d was given out while a Tx is open that saw it in use", pid)
+		return enginetest.Violated("page %d was allocated while a Tx is open that saw it in use", pid)
 	}
-	r.pid, r.ts = pid, ptr.ts
+	r.pid, r.ts = pid, enginetest.Version(ptr)
 	w.writes = append(w.writes, r)
 	if _, err := w.order(pid, r.ts, false); err != nil {
 		return err
@@ -343,16 +355,17 @@ func (w *stressWorker) allocate(i int, instead PageID) error {
 		return nil
 	}
 	for won := false; !won && !ptr.IsZero(); {
-		if ptr, won, err = w.swap(effFree, pid, ptr); err != nil {
+		if ptr, won, err = w.swap(enginetest.EffectFree, pid, ptr); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// verify asks whether the writes of all make one chain for each page, and whether each sight is of a state on it.
-func (s *stress) verify(states map[PageID]stressState, ws []*stressWorker) error {
-	pages, sights := map[PageID][]stressWrite{}, map[PageID][]stressSight{}
+// verify checks that the changes of all goroutines make one chain of versions for each page, and that each sight is of
+// a version of that chain.
+func (s *stress) verify(states map[engine.PageID]stressState, ws []*stressWorker) error {
+	pages, sights := map[engine.PageID][]stressWrite{}, map[engine.PageID][]stressSight{}
 	for _, w := range ws {
 		for _, r := range w.writes {
 			pages[r.pid] = append(pages[r.pid], r)
@@ -362,28 +375,28 @@ func (s *stress) verify(states map[PageID]stressState, ws []*stressWorker) error
 		}
 	}
 	for pid := range sights {
-		pages[pid] = append(pages[pid], nil...) // where nothing was written too
+		pages[pid] = append(pages[pid], nil...) // pages that were only read
 	}
 	for pid, writes := range pages {
 		slices.SortFunc(writes, func(a, b stressWrite) int { return int(a.ts) - int(b.ts) })
 		state := states[pid]
-		chain := []stressState{state}         // by timestamp
-		born := make([]int, 1, len(writes)+1) // by timestamp: how often the page was allocated till then
+		chain := []stressState{state}         // by version
+		born := make([]int, 1, len(writes)+1) // by version: the number of Allocates up to it
 		for i, r := range writes {
 			if ts := uint64(i + 1); r.ts != ts || !r.alloc && r.from != ts-1 {
-				return violated("page %d: change %d was made from state %d and made state %d: %+v",
+				return enginetest.Violated("page %d: change %d was made from version %d and made version %d: %+v",
 					pid, i+1, r.from, r.ts, r)
 			}
-			if alive := state.kind == KindMaterialized; alive == r.alloc {
-				return violated("page %d: in state %d it is %v, and %+v was won", pid, i, state.kind, r)
+			if alive := state.kind == engine.KindMaterialized; alive == r.alloc {
+				return enginetest.Violated("page %d: in version %d it is %v, and %+v won", pid, i, state.kind, r)
 			}
 			switch r.kind {
-			case effLink:
+			case enginetest.EffectLink:
 				state.sum = stressSum(state.sum, r.token)
-			case effSet:
-				state = stressState{KindMaterialized, stressSum(0, r.token)}
-			case effFree:
-				state = stressState{KindFree, 0}
+			case enginetest.EffectSet:
+				state = stressState{engine.KindMaterialized, stressSum(0, r.token)}
+			case enginetest.EffectFree:
+				state = stressState{engine.KindFree, 0}
 			}
 			n := born[i]
 			if r.alloc {
@@ -394,11 +407,12 @@ func (s *stress) verify(states map[PageID]stressState, ws []*stressWorker) error
 		states[pid] = state
 		for _, o := range sights[pid] {
 			if o.ts >= uint64(len(chain)) || chain[o.ts] != (stressState{o.kind, o.sum}) {
-				return violated("page %d: in state %d of %d it was seen as %v %x",
+				return enginetest.Violated("page %d: in version %d of %d it was seen as %v %x",
 					pid, o.ts, len(chain)-1, o.kind, o.sum)
 			}
 			if born[o.first] != born[o.ts] {
-				return violated("page %d: a Tx saw it in state %d and in %d, and between them it was allocated again",
+				return enginetest.Violated(
+					"page %d: a Tx saw versions %d and %d, and between them the page was allocated again",
 					pid, o.first, o.ts)
 			}
 		}
@@ -406,33 +420,34 @@ func (s *stress) verify(states map[PageID]stressState, ws []*stressWorker) error
 	return nil
 }
 
-// holds asks whether the store holds the last states.
-func (s *stress) holds(states map[PageID]stressState) error {
+// holds compares the store with the last versions of the model.
+func (s *stress) holds(states map[engine.PageID]stressState) error {
 	tx, err := s.pc.Begin()
 	if err != nil {
 		return err
 	}
 	defer tx.End()
-	for pid := FirstUserPage; pid < s.pc.pages.IDs.Next()+3; pid++ {
+	for pid := engine.FirstUserPage; pid < enginetest.NextPage(s.pc)+3; pid++ {
 		p, err := s.pc.Get(tx, pid)
 		if err != nil {
 			return err
 		}
 		if want := states[pid]; want != (stressState{p.Kind, stressSumOf(p.Value)}) {
-			return violated("page %d is %v %x, want %v %x", pid, p.Kind, stressSumOf(p.Value), want.kind, want.sum)
+			return enginetest.Violated("page %d is %v %x, want %v %x",
+				pid, p.Kind, stressSumOf(p.Value), want.kind, want.sum)
 		}
 	}
 	return nil
 }
 
-// open opens the store and takes over the pages that are there.
-func (s *stress) open(dir string, o *Options, states map[PageID]stressState) (err error) {
-	if s.pc, err = Open(dir, Bytes{}, o); err != nil {
+// open opens the store and gives the goroutines the pages that are in use.
+func (s *stress) open(dir string, o *engine.Options, states map[engine.PageID]stressState) (err error) {
+	if s.pc, err = engine.Open(dir, engine.Bytes{}, o); err != nil {
 		return err
 	}
 	n := 0
 	for pid, state := range states {
-		if state.kind == KindMaterialized {
+		if state.kind == engine.KindMaterialized {
 			s.owners[pid].Store(1)
 			s.shared[n%stressPages].Store(uint64(pid))
 			n++
@@ -441,14 +456,15 @@ func (s *stress) open(dir string, o *Options, states map[PageID]stressState) (er
 	return nil
 }
 
-// run has goroutines work until the time is up, and asks what they did and saw. It returns them for their counts.
-func (s *stress) run(seed, life uint64, states map[PageID]stressState) ([]*stressWorker, error) {
+// run lets goroutines work until the time is up and verifies their changes and sights. It returns the goroutines for
+// their counts.
+func (s *stress) run(seed, life uint64, states map[engine.PageID]stressState) ([]*stressWorker, error) {
 	s.tokens.Store(life << 40)
 	ws, errs := make([]*stressWorker, stressWorkers), make([]error, stressWorkers)
 	var wg sync.WaitGroup
 	for g := range ws {
 		ws[g] = &stressWorker{stress: s, g: g, rng: rand.New(rand.NewPCG(seed, life<<8|uint64(g))),
-			seen: map[PageID]stressSeen{}}
+			seen: map[engine.PageID]stressSeen{}}
 		wg.Go(func() { errs[g] = ws[g].work() })
 	}
 	wg.Wait()
@@ -461,16 +477,17 @@ func (s *stress) run(seed, life uint64, states map[PageID]stressState) ([]*stres
 	return ws, s.holds(states)
 }
 
-// stressRun has goroutines work on a store, and again after reopening it, and asks what the last opening finds.
-func stressRun(dir string, o *Options, seed uint64, long time.Duration) (changes, lost, sights int, err error) {
-	states := map[PageID]stressState{}
+// stressRun lets goroutines work on a new store, and again after reopening it, and compares the contents that the last
+// opening finds with the model.
+func stressRun(dir string, o *engine.Options, seed uint64, long time.Duration) (changes, lost, sights int, err error) {
+	states := map[engine.PageID]stressState{}
 	for life := range uint64(3) {
 		s := &stress{until: time.Now().Add(long / 2)}
 		if err := s.open(dir, o, states); err != nil {
 			return changes, lost, sights, err
 		}
 		if life == 2 {
-			return changes, lost, sights, errors.Join(s.holds(states), s.pc.Close())
+			return changes, lost, sights, errors.Join(s.holds(states), s.pc.Close(), enginetest.Problems(dir, o))
 		}
 		ws, err := s.run(seed, life, states)
 		for _, w := range ws {
@@ -483,9 +500,10 @@ func stressRun(dir string, o *Options, seed uint64, long time.Duration) (changes
 	return changes, lost, sights, nil
 }
 
-// Goroutines change the same few pages. Of all changes from one state one wins, each winner continues from the state of
-// the last one, deltas are merged in order and none is missing, a Tx sees no page go back and no value change, and no
-// page has two owners. The pages that they leave are those that the log holds. Proves rule 6; traps 2, 9 and 11.
+// Goroutines change the same few pages. Of all changes from one version one wins, each winner continues from the
+// version of the winner before it, deltas are merged in order and none is missing, a Tx sees no page go back and no
+// value change, and no page has two owners. The log holds the pages as the goroutines leave them. Proves rule 6; traps
+// 2, 9 and 11.
 func TestStress(t *testing.T) {
 	long := *stressTime
 	if testing.Short() {
@@ -502,7 +520,8 @@ func TestStress(t *testing.T) {
 				defer hang.Stop()
 				o, dir := set.o, t.TempDir()
 				if set.sim {
-					o.seam.FS, dir = simdisk.New(*stressSeed, simdisk.Options{}), "/store"
+					enginetest.WithSeam(&o, seam.Options{FS: simdisk.New(*stressSeed, simdisk.Options{})})
+					dir = "/store"
 				}
 				changes, lost, sights, err := stressRun(dir, &o, *stressSeed, long)
 				if err != nil {

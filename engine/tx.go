@@ -13,10 +13,10 @@ import (
 	"pagecache/segments/format"
 )
 
-// A Tx is the scope of the calls on a store. It pins an epoch: nothing that was reachable when it began is reclaimed before it
-// ends. It gives no isolation: calls in different Txs see each other at once. A Tx belongs to one goroutine and must not be
-// used after End. Keep transactions short, since they delay the reuse of space. In builds with the invariants tag, a Tx that is
-// dropped without End panics and says where it was begun.
+// A Tx is the scope of the calls on a store. It pins an epoch: nothing that was reachable when it began is reclaimed
+// before it ends. It gives no isolation: calls in different Txs see each other at once. A Tx belongs to one goroutine
+// and must not be used after End. Keep transactions short, since they delay the reuse of space. In builds with the
+// invariants tag, a Tx that is dropped without End panics and says where it was begun.
 type Tx struct {
 	tracker invariants.Tracker
 	owner   *txs
@@ -26,15 +26,16 @@ type Tx struct {
 // txState is the part of a Tx that the store keeps and uses again.
 type txState struct {
 	slot epoch.Slot
-	// ts is written by Begin. It is read by the owner, and by Stats of other goroutines, for which a stale value is good enough.
+	// ts is written by Begin. It is read by the owner, and by Stats of other goroutines, for which a stale value is
+	// good enough.
 	ts atomic.Uint64
-	// bytes counts the messages written with this Tx over all its lives. It is written by the owner and read by the cleaner, for
-	// which a stale value is good enough.
+	// bytes counts the messages written with this Tx over all its lives. It is written by the owner and read by the
+	// cleaner, for which a stale value is good enough.
 	bytes   atomic.Int64
 	scratch []byte // for encoding
 	zipped  []byte // for compressing
-	// The fields below record accesses and changes of resident bytes that the policy has not been notified of. They belong to the
-	// owner.
+	// The fields below record accesses and changes of resident bytes that the policy has not been notified of. They
+	// belong to the owner.
 	hits     lru.Hits
 	account  lru.Account
 	pressure lru.Pressure // of the bytes that became resident since the last reclaim
@@ -53,7 +54,8 @@ func (tx *Tx) wrote(n int) {
 // TS returns the timestamp of the Tx: an id like those of GenerateID, unique and rising over the life of the store.
 func (tx *Tx) TS() uint64 { return tx.s().ts.Load() }
 
-// End ends the Tx. A second End does nothing.
+// End ends the Tx. A second End right after the first does nothing. The store uses an ended Tx again, so a later call
+// with it may meet another caller's Tx; in builds with the invariants tag such a call fails with ErrTxEnded.
 func (tx *Tx) End() {
 	if tx.s().slot.Leave() {
 		tx.tracker.Done()
@@ -72,8 +74,8 @@ type txs struct {
 	closed *atomic.Bool // of the store
 }
 
-// begin returns a Tx that is inside the epoch. The loop ends because make returns Txs that no other goroutine has, unless the
-// pool gives the same one to another goroutine at the same time, whose begin then succeeds.
+// begin returns a Tx that is inside the epoch. The loop ends because make returns Txs that no other goroutine has,
+// unless the pool gives the same one to another goroutine at the same time, whose begin then succeeds.
 func (t *txs) begin() *Tx {
 	for {
 		tx, _ := t.pool.Get().(*Tx)
@@ -111,7 +113,7 @@ func (t *txs) make() *Tx {
 	return tx
 }
 
-// closePatience is how long Close waits for open Txs.
+// closePatience is the longest time that Close waits for open Txs.
 const closePatience = 5 * time.Second
 
 // wait waits until no Tx is open, for closePatience at most or until ctx ends, and returns how many are still open.
@@ -140,14 +142,14 @@ func (t *txs) check(tx *Tx) error {
 		return fmt.Errorf("no Tx given: %w", ErrTxEnded)
 	case tx.owner != t:
 		return fmt.Errorf("Tx of another store: %w", ErrTxEnded)
-	case !tx.s().slot.Inside():
+	case !tx.s().slot.Inside(), tx.tracker.Ended():
 		return ErrTxEnded
 	}
 	return nil
 }
 
-// oldest returns how many Txs are open and the timestamp of the oldest. A Tx that is just beginning counts with its previous
-// timestamp.
+// oldest returns how many Txs are open and the timestamp of the oldest. A Tx that is just beginning counts with its
+// previous timestamp.
 func (t *txs) oldest() (n int, ts uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

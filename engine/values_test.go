@@ -1,4 +1,4 @@
-package engine
+package engine_test
 
 import (
 	"bytes"
@@ -6,23 +6,27 @@ import (
 	"strings"
 	"testing"
 
+	"pagecache/engine"
+	"pagecache/engine/internal/enginetest"
 	"pagecache/engine/internal/seam"
 	"pagecache/internal/simdisk"
 )
 
-// Values are compressed if that makes them smaller. A store may hold both sorts, and the option may change. Meta,
-// counter, batch markers, pads and frees are never compressed. Proves trap 3.
-func TestCompression(t *testing.T) {
+// A store reads back what was written with and without compression, in one file, while the option changes between
+// openings. The store's own messages (meta, counter, batch markers, pads, frees) survive compression. Proves trap 3.
+func TestCompressionRoundTrip(t *testing.T) {
 	d := simdisk.New(1, simdisk.Options{})
-	want := map[PageID][]byte{}
-	for i, c := range []Compression{CompressionNone, CompressionZstd, CompressionZstd, CompressionNone} {
-		o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, ConsolidateAfter: 3, Compression: c,
-			CompressionLevel: []int{0, 1, 22, 0}[i], seam: seam.Options{Eager: true, FS: d}}
-		pc := openTest(t, "/store", o)
-		tx := begin(t, pc)
+	want := map[engine.PageID][]byte{}
+	const none, zstd = engine.CompressionNone, engine.CompressionZstd
+	for i, c := range []engine.Compression{none, zstd, zstd, none} {
+		o := enginetest.WithSeam(&engine.Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1,
+			ConsolidateAfter: 3, Compression: c,
+			CompressionLevel: []int{0, 1, 22, 0}[i]}, seam.Options{Eager: true, FS: d})
+		pc := enginetest.Open(t, "/store", o)
+		tx := enginetest.Begin(t, pc)
 		for pid, v := range want {
 			if p, err := pc.Get(tx, pid); err != nil || !bytes.Equal(p.Value, v) {
-				t.Fatalf("page %d: %d bytes, want %d, %v", pid, len(p.Value), len(v), err)
+				t.Fatalf("page %d holds %d bytes, want %d, error %v", pid, len(p.Value), len(v), err)
 			}
 		}
 		before := pc.Stats().Space.LiveBytes
@@ -32,13 +36,13 @@ func TestCompression(t *testing.T) {
 		}
 		for n := range 40 {
 			text := []byte(strings.Repeat("all work and no play ", n*10))
-			for _, v := range [][]byte{nil, bytes.Repeat([]byte{'x'}, n), text, random(n*100, uint64(n))} {
+			for _, v := range [][]byte{nil, bytes.Repeat([]byte{'x'}, n), text, enginetest.Random(n*100, uint64(n))} {
 				pid, ptr, err := pc.Allocate(tx, v)
 				if err != nil {
 					t.Fatal(err)
 				}
 				for range n % 6 {
-					ptr = must(t)(pc.Link(tx, pid, ptr, v))
+					ptr = enginetest.Must(t)(pc.Link(tx, pid, ptr, v))
 				}
 				want[pid] = bytes.Repeat(v, n%6+1)
 			}
@@ -56,30 +60,31 @@ func TestCompression(t *testing.T) {
 		}
 		tx.End()
 		s := pc.Stats()
-		t.Logf("%v: %d live bytes more, %d in %d blobs", c, s.Space.LiveBytes-before, s.Space.BlobBytes, s.Space.Blobs)
+		grown, blobs := s.Space.LiveBytes-before, s.Space.Blobs
+		t.Logf("%v: live bytes grew by %d, %d bytes are in %d blobs", c, grown, s.Space.BlobBytes, blobs)
 		if _, err := pc.Flush(); err != nil {
 			t.Fatal(err)
 		}
-		cleanAll(t, pc)
-		closeTest(t, pc)
+		enginetest.CleanAll(t, pc)
+		enginetest.Close(t, pc)
 	}
-	o := simOptions(d)
+	o := enginetest.SimOptions(d)
 	o.ReadOnly = true
-	pc := openTest(t, "/store", o)
-	defer closeTest(t, pc)
-	tx := begin(t, pc)
+	pc := enginetest.Open(t, "/store", o)
+	tx := enginetest.Begin(t, pc)
 	defer tx.End()
 	if m, err := pc.Meta(tx); err != nil || len(m) != 4 {
-		t.Errorf("%v, %v", m, err)
+		t.Errorf("roots %v, want 4, error %v", m, err)
 	}
 }
 
-// Compressing makes pages smaller on disk.
-func TestCompressionSaves(t *testing.T) {
-	live := map[Compression]int64{}
-	for _, c := range []Compression{CompressionNone, CompressionZstd} {
-		pc := openTest(t, t.TempDir(), &Options{Compression: c})
-		tx := begin(t, pc)
+// With compression, repetitive pages take at most a quarter of the space on disk.
+func TestCompressionShrinksPages(t *testing.T) {
+	live := map[engine.Compression]int64{}
+	const none, zstd = engine.CompressionNone, engine.CompressionZstd
+	for _, c := range []engine.Compression{none, zstd} {
+		pc := enginetest.Open(t, t.TempDir(), &engine.Options{Compression: c})
+		tx := enginetest.Begin(t, pc)
 		for range 1000 {
 			if _, _, err := pc.Allocate(tx, []byte(strings.Repeat("all work and no play ", 20))); err != nil {
 				t.Fatal(err)
@@ -87,9 +92,9 @@ func TestCompressionSaves(t *testing.T) {
 		}
 		tx.End()
 		live[c] = pc.Stats().Space.LiveBytes
-		closeTest(t, pc)
+		enginetest.Close(t, pc)
 	}
-	if live[CompressionZstd] > live[CompressionNone]/4 {
-		t.Errorf("%d bytes compressed, %d not", live[CompressionZstd], live[CompressionNone])
+	if live[zstd] > live[none]/4 {
+		t.Errorf("%d live bytes with compression, %d without", live[zstd], live[none])
 	}
 }

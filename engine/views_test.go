@@ -1,10 +1,9 @@
-package engine
+package engine_test
 
 import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -13,18 +12,15 @@ import (
 	"testing"
 	"time"
 
+	"pagecache/engine"
+	"pagecache/engine/internal/enginetest"
 	"pagecache/engine/internal/seam"
-)
-
-var (
-	viewsTime = flag.Duration("views.time", time.Second, "how long TestViews holds views through everything")
-	viewsSeed = flag.Uint64("views.seed", 1, "seed of TestViews")
 )
 
 const viewsPages = 300
 
-// viewsValue is the only value that a page can have at a token, so a holder can check whether any byte has changed.
-func viewsValue(pid PageID, token uint64, size int) []byte {
+// viewsValue returns the only value that a page can have with a token, so a holder can check each byte.
+func viewsValue(pid engine.PageID, token uint64, size int) []byte {
 	b := make([]byte, 16, 16+size)
 	binary.LittleEndian.PutUint64(b, uint64(pid))
 	binary.LittleEndian.PutUint64(b[8:], token)
@@ -35,9 +31,10 @@ func viewsValue(pid PageID, token uint64, size int) []byte {
 	return b
 }
 
-func viewsCheck(pid PageID, v []byte) error {
+// viewsCheck checks that v is unchanged.
+func viewsCheck(pid engine.PageID, v []byte) error {
 	if len(v) < 16 || binary.LittleEndian.Uint64(v) != uint64(pid) {
-		return fmt.Errorf("page %d: %d bytes, of another page", pid, len(v))
+		return fmt.Errorf("page %d: %d bytes of another page", pid, len(v))
 	}
 	if want := viewsValue(pid, binary.LittleEndian.Uint64(v[8:]), len(v)-16); !bytes.Equal(v, want[:len(v)]) {
 		return fmt.Errorf("page %d: the value has changed", pid)
@@ -45,14 +42,15 @@ func viewsCheck(pid PageID, v []byte) error {
 	return nil
 }
 
-// viewer reads and writes pages at random, and holds the values that it has read while other work goes on.
+// viewer reads and writes pages at random, and holds the values that it has read while other goroutines work.
 type viewer struct {
-	pc     *PageCache[[]byte]
+	pc     *engine.PageCache[[]byte]
 	rng    *rand.Rand
 	tokens *atomic.Uint64
-	held   int64
+	held   int64 // values that were held and checked
 }
 
+// round is one Tx: it reads and changes pages, then checks the values that it read.
 func (v *viewer) round() error {
 	tx, err := v.pc.Begin()
 	if err != nil {
@@ -60,24 +58,24 @@ func (v *viewer) round() error {
 	}
 	defer tx.End()
 	type holding struct {
-		pid PageID
+		pid engine.PageID
 		val []byte
 	}
 	var held []holding
 	for range 1 + v.rng.IntN(20) {
-		pid := FirstUserPage + PageID(v.rng.IntN(viewsPages))
+		pid := engine.FirstUserPage + engine.PageID(v.rng.IntN(viewsPages))
 		p, err := v.pc.Get(tx, pid)
 		if err != nil {
 			return err
 		}
-		if p.Kind == KindMaterialized {
+		if p.Kind == engine.KindMaterialized {
 			held = append(held, holding{pid, p.Value})
 		}
 		switch n := v.rng.IntN(12); {
-		case p.Kind != KindMaterialized:
-			var at PageID
-			at, p.Ptr, err = v.pc.Allocate(tx, nil) // it does not know its id before
-			if err == nil && at >= FirstUserPage+viewsPages {
+		case p.Kind != engine.KindMaterialized:
+			var at engine.PageID
+			at, p.Ptr, err = v.pc.Allocate(tx, nil) // the value depends on the id, which is not known before
+			if err == nil && at >= engine.FirstUserPage+viewsPages {
 				_, _, err = v.pc.Free(tx, at, p.Ptr)
 			} else if err == nil {
 				_, _, err = v.pc.Replace(tx, at, p.Ptr, viewsValue(at, v.tokens.Add(1), v.rng.IntN(3000)))
@@ -85,7 +83,7 @@ func (v *viewer) round() error {
 		case n < 4:
 			_, _, err = v.pc.Replace(tx, pid, p.Ptr, viewsValue(pid, v.tokens.Add(1), v.rng.IntN(3000)))
 		case n == 4:
-			_, _, err = v.pc.Replace(tx, pid, p.Ptr, p.Value) // a view given back
+			_, _, err = v.pc.Replace(tx, pid, p.Ptr, p.Value) // a view is passed back
 		case n == 5 && v.rng.IntN(4) == 0:
 			_, _, err = v.pc.Free(tx, pid, p.Ptr)
 		case n == 6:
@@ -102,7 +100,7 @@ func (v *viewer) round() error {
 	}
 	for _, h := range held {
 		if len(h.val) == 0 {
-			continue // allocated, and not written yet
+			continue // allocated, but not yet replaced
 		}
 		if err := viewsCheck(h.pid, h.val); err != nil {
 			return err
@@ -112,31 +110,34 @@ func (v *viewer) round() error {
 	return nil
 }
 
-// No value that was returned changes or goes away before its Tx ends. Values are held, and looked at again, through
-// overwriting, cleaning, recycling, shrinking, eviction and closing. With the invariants tag, recycled memory faults.
-// Proves rules 2, 3 and 4, trap 9.
+// No value that Get returned changes or becomes unreadable before its Tx ends. Goroutines hold values and check them
+// after overwriting, cleaning, recycling, shrinking, eviction and closing. With the invariants tag, access to recycled
+// memory faults. Proves rules 2, 3 and 4, trap 9.
 //
-//	go test ./engine -tags invariants -run TestViews -args -views.time=1h
-func TestViews(t *testing.T) {
-	t.Logf("replay: go test ./engine -run TestViews -args -views.seed=%d -views.time=%v", *viewsSeed, *viewsTime)
-	rng := rand.New(rand.NewPCG(*viewsSeed, 23))
+//	go test ./engine -tags invariants -run TestViewsDoNotChange -args -views.time=1h
+func TestViewsDoNotChange(t *testing.T) {
+	long := *engine.ViewsTime
+	t.Logf("replay: go test ./engine -run TestViewsDoNotChange -args -views.seed=%d -views.time=%v",
+		*engine.ViewsSeed, long)
+	rng := rand.New(rand.NewPCG(*engine.ViewsSeed, 23))
 	dir := t.TempDir()
 	held, lives := int64(0), 0
 	recycled, evicted := int64(0), int64(0)
 	var tokens atomic.Uint64
 	var heldMu sync.Mutex
-	for start := time.Now(); time.Since(start) < *viewsTime || lives < 2; lives++ {
-		pc := openTest(t, dir, &Options{SegmentSize: 16 << 10, IOBuffers: 2 + rng.IntN(3),
+	for start := time.Now(); time.Since(start) < long || lives < 2; lives++ {
+		pc := enginetest.Open(t, dir, enginetest.WithSeam(&engine.Options{
+			SegmentSize: 16 << 10, IOBuffers: 2 + rng.IntN(3),
 			ConsolidateAfter: 1 + rng.IntN(5), CacheCapacity: int64(1 + rng.IntN(200<<10)),
 			FlushEvery: time.Duration(1+rng.IntN(3000)) * time.Microsecond,
-			CopyOnRead: rng.IntN(8) == 0, seam: seam.Options{Eager: rng.IntN(2) == 0}})
+			CopyOnRead: rng.IntN(8) == 0}, seam.Options{Eager: rng.IntN(2) == 0}))
 		if lives == 0 {
-			tx := begin(t, pc)
+			tx := enginetest.Begin(t, pc)
 			for i := range viewsPages {
-				pid := FirstUserPage + PageID(i)
+				pid := engine.FirstUserPage + engine.PageID(i)
 				got, _, err := pc.Allocate(tx, viewsValue(pid, tokens.Add(1), rng.IntN(3000)))
 				if err != nil || got != pid {
-					t.Fatal(got, err)
+					t.Fatalf("allocated page %d, want %d, error %v", got, pid, err)
 				}
 			}
 			tx.End()
@@ -148,7 +149,7 @@ func TestViews(t *testing.T) {
 			wg.Go(func() {
 				for !stop.Load() {
 					if err := v.round(); err != nil {
-						if !errors.Is(err, ErrClosed) {
+						if !errors.Is(err, engine.ErrClosed) {
 							t.Error(err)
 						}
 						break
@@ -159,23 +160,23 @@ func TestViews(t *testing.T) {
 				heldMu.Unlock()
 			})
 		}
-		time.Sleep(min(*viewsTime/2, 300*time.Millisecond))
+		time.Sleep(min(long/2, 300*time.Millisecond))
 		st := pc.Stats()
 		recycled, evicted = recycled+st.Space.Recycled, evicted+st.Cache.Evictions
 		if rng.IntN(2) == 0 {
 			stop.Store(true)
-			wg.Wait()
+			enginetest.Soon(t, "goroutines that hold values", wg.Wait)
 		}
-		closeTest(t, pc) // else beside them: it waits until they have looked at what they hold
+		enginetest.Close(t, pc) // half of the time beside the goroutines: it waits until they have checked their values
 		stop.Store(true)
-		wg.Wait()
+		enginetest.Soon(t, "goroutines that hold values", wg.Wait)
 		if t.Failed() {
 			t.FailNow()
 		}
 		runtime.GC()
 	}
-	t.Logf("%d values held in %d lives; %d segments recycled, %d pages paged out", held, lives, recycled, evicted)
+	t.Logf("%d values held in %d lives; %d segments recycled, %d pages evicted", held, lives, recycled, evicted)
 	if recycled == 0 || evicted == 0 {
-		t.Error("nothing was recycled or paged out")
+		t.Errorf("%d segments recycled, %d pages evicted, want some of each", recycled, evicted)
 	}
 }

@@ -25,5 +25,5 @@
 //	R4  Long ranges are read in pieces. Several pieces are in flight, and they leave room for short reads.
 //	R5  Close ends in bounded time and wakes every waiter.
 //
-// The package works on Linux only. Elsewhere it compiles, and opening fails with ErrLinuxOnly.
+// The package works on Linux only. On other platforms it compiles, and opening fails with ErrLinuxOnly.
 package iouring

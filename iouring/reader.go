@@ -27,8 +27,8 @@ const (
 	readRetries = 16
 	// leaderTurns is the number of submissions that one leader makes for other callers before one of them takes over.
 	leaderTurns = 8
-	// pollFor is how long a caller that reads alone polls for the completion before it parks. After a read that took
-	// longer, the next parkNext such reads park at once.
+	// pollFor is the time for which a caller that reads alone polls for the completion before it parks. After a read
+	// that took longer, the next parkNext such reads park at once.
 	pollFor, parkNext = 150 * time.Microsecond, 32
 )
 

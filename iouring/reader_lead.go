@@ -110,13 +110,13 @@ func (r *Reader) complete(f *readInFlight, err error, done *requests) {
 // by now belong to another file (R2). mu is held.
 func (r *Reader) decide(f *readInFlight, res int32) (err error, ended bool) {
 	switch v := ring.Judge(res, f.n); {
-	case res == 0, v == ring.Done: // 0: the end of the file
+	case res == 0, v == ring.VerdictDone: // 0: the end of the file
 		r.count.Bytes += int64(res)
 		return nil, true
-	case v == ring.More:
+	case v == ring.VerdictMore:
 		r.count.Bytes += int64(res)
 		f.off, f.n, f.retries = f.off+int64(res), f.n-int(res), 0
-	case v != ring.Again, f.retries >= readRetries:
+	case v != ring.VerdictAgain, f.retries >= readRetries:
 		return fmt.Errorf("read %d bytes at %d: %w", f.n, f.off, unix.Errno(max(0, -res))), true
 	default:
 		f.retries++

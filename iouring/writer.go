@@ -145,9 +145,9 @@ func (w *Writer) reap(dst []Completion) []Completion {
 func (w *Writer) decide(id uint64, res int32) (err error, ended bool) {
 	f := &w.inFlight[id]
 	switch ring.Judge(res, len(f.w.Buf)-f.done) {
-	case ring.Done:
+	case ring.VerdictDone:
 		return nil, true
-	case ring.More:
+	case ring.VerdictMore:
 		// O_DIRECT takes whole blocks only: a block of which a part was written is written again as a whole, with the
 		// same bytes.
 		n := int(res) / w.unit * w.unit
@@ -157,14 +157,14 @@ func (w *Writer) decide(id uint64, res int32) (err error, ended bool) {
 		if f.retries > maxPartial {
 			return f.failed(io.ErrShortWrite), true
 		}
-	case ring.Again:
+	case ring.VerdictAgain:
 		if f.retries++; f.retries > maxRetries {
 			return f.failed(unix.Errno(-res)), true
 		}
 		if f.retries > quickRetries {
 			time.Sleep(w.pause)
 		}
-	case ring.DiskFull, ring.Failed:
+	case ring.VerdictDiskFull, ring.VerdictFailed:
 		if res >= 0 {
 			return f.failed(io.ErrShortWrite), true
 		}

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 )
 
-// Pressure is how far the resident bytes exceed the capacity.
+// Pressure says whether the resident bytes exceed the capacity, a little or by more.
 type Pressure uint8
 
 // The levels of pressure, in ascending order.

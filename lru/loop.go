@@ -10,7 +10,7 @@ const (
 	// which busy pages are retried. The policy thus feeds every hit of up to 200,000 a second, and some 80,000 of
 	// more. To wake for each batch would cost more.
 	pause = 4 * time.Millisecond
-	// nearFullPercent is the use below which the policy feeds half as many keys.
+	// nearFullPercent is the use below which the policy feeds only half of the keys.
 	nearFullPercent = 90
 )
 

@@ -16,7 +16,7 @@ import (
 // windowSize is the number of bytes that one window maps. 1 GiB of address space costs nothing until it is touched.
 const windowSize = 1 << 30
 
-// refusedFor is how long no window is mapped after the kernel had no address space or memory for one.
+// refusedFor is the time for which no window is mapped after the kernel had no address space or memory for one.
 const refusedFor = time.Second
 
 // Map is a file mapped for reading. Safe for concurrent use, but for Close, which must come after the last use of the

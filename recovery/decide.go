@@ -1,5 +1,7 @@
 package recovery
 
+import "strconv"
+
 // facts describe the place where the valid messages end.
 type facts struct {
 	clean    bool // the superblock says that the store was closed cleanly
@@ -19,8 +21,22 @@ const (
 	verdictCorrupt                    // acknowledged data is corrupt
 )
 
+// String returns the name of the verdict.
+func (v verdict) String() string { return nameOf(uint8(v), "none", "end", "torn", "corrupt") }
+
+// nameOf returns the i-th name, or the number if there is none.
+func nameOf(i uint8, names ...string) string {
+	if int(i) < len(names) {
+		return names[i]
+	}
+	return strconv.Itoa(int(i))
+}
+
 // want is the value of a fact that a row of the table requires.
 type want uint8
+
+// String returns the name of the value.
+func (w want) String() string { return nameOf(uint8(w), "either", "yes", "no") }
 
 const (
 	either want = iota
@@ -39,7 +55,7 @@ type row struct {
 
 // The labels of table.
 const (
-	notAtCleanEnd    = "the store was closed cleanly, but the log ends elsewhere"
+	notAtCleanEnd    = "the store was closed cleanly, but the log does not end where it says"
 	stableBeyondEnd  = "the log was known to be stable beyond its clean end"
 	stableOpenBatch  = "a batch without an end lies below the known-stable LSN"
 	cleanOpenBatch   = "closed cleanly with a batch open; the batch is discarded"

@@ -7,8 +7,8 @@
 //	V1  Known-stable data is never discarded silently: an invalid message at or below the highest stable LSN that any
 //	    valid header or pad carries is an error (rule 10). Above it, the first invalid message is the torn tail.
 //	V2  A batch is whole or absent (trap 1).
-//	V3  Data that an earlier recovery discarded never comes back: a segment of a lower generation than one before it is
-//	    void (trap 7).
+//	V3  Data that an earlier recovery discarded never comes back: a segment of a lower generation than one before it
+//	    is void (trap 7).
 //	V4  No input causes a panic, or allocates more than a small multiple of the file's size (rule 12).
 //	V5  All data that a snapshot refers to was stable before the snapshot got its name.
 //	V6  Each block of a snapshot is verified before the first entry of it is used.

@@ -15,8 +15,8 @@ const (
 	maxAhead = 128 << 20
 	// smallAhead is the number of bytes that even a small file may grow by at once.
 	smallAhead = 16 << 20
-	// backgroundBackOff is how long a file that could not grow is not asked again. Without it all writers on a full
-	// disk would ask the file system again and again, and slow the cleaner down.
+	// backgroundBackOff is the time for which a file that could not grow is not asked again. Without it all writers on
+	// a full disk would ask the file system again and again, and slow the cleaner down.
 	backgroundBackOff = 2 * time.Millisecond
 )
 

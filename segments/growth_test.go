@@ -167,7 +167,7 @@ func TestFileIsAskedAgainAfterBackOff(t *testing.T) {
 		refused(2)
 		time.Sleep(s.growth.backOff)
 		refused(2)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		refused(0)
 		time.Sleep(s.growth.backOff + 1)
 		if _, _, err := s.OpenSegment(0, UrgencyOrdinary); err != nil {

@@ -25,7 +25,7 @@ func TestShrinkMarksSlotThatIsNotZeroed(t *testing.T) {
 		s := NewSpace(Options{File: &growFile{}, SegmentSize: testSize, Slots: 40, Background: true,
 			Zero: zero, ZeroAfter: 50 * time.Millisecond})
 		for i := range format.SegmentID(3) {
-			s.Adopt(i, format.LSN(i)*testSize, 0, false)
+			s.Adopt(i, format.LSN(i)*testSize, 0, StateInactive)
 		}
 		s.Ready(slots(40)[3:], []format.SegmentID{3, 4})
 		if id, _, err := s.OpenSegment(3*testSize, UrgencyOrdinary); err != nil || id != 3 {

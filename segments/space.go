@@ -1,6 +1,7 @@
 package segments
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"time"
@@ -83,12 +84,9 @@ func NewSpace(o Options) *Space {
 	return s
 }
 
-// Adopt records that recovery found a segment in a slot; active says that the log goes on in it.
-func (s *Space) Adopt(id format.SegmentID, base format.LSN, seed format.Seed, active bool) {
-	state := StateInactive
-	if active {
-		state = StateActive
-	}
+// Adopt records that recovery found a segment in a slot. state is StateActive if the log goes on in it, else
+// StateInactive.
+func (s *Space) Adopt(id format.SegmentID, base format.LSN, seed format.Seed, state State) {
 	s.table.segment(id).adopt(base, seed, state)
 	s.table.enter(id, base)
 }
@@ -184,9 +182,16 @@ func (s *Space) workAhead() {
 // has been refilled.
 func (s *Space) DiskFull() bool { return s.growth.diskFull.Load() }
 
-// Close ends the background work and waits for it, at most for patience. It returns false if the work still uses the
-// file. It is called once.
+// Close is CloseContext that waits for patience at most.
 func (s *Space) Close(patience time.Duration) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return s.CloseContext(ctx)
+}
+
+// CloseContext ends the background work and waits for it until ctx ends. It returns false if the work still uses the
+// file. It is called once.
+func (s *Space) CloseContext(ctx context.Context) bool {
 	close(s.quit)
 	done := make(chan struct{})
 	go func() {
@@ -196,7 +201,7 @@ func (s *Space) Close(patience time.Duration) bool {
 	select {
 	case <-done:
 		return true
-	case <-time.After(patience):
+	case <-ctx.Done():
 		return false
 	}
 }

@@ -95,7 +95,7 @@ func (d *dumper) choose(pages []uint, kinds []string, lsns string) error {
 		d.to, err2 = parseLSN(to)
 	}
 	if !ok || err1 != nil || err2 != nil || d.from > d.to {
-		return fmt.Errorf("--lsn=%s: must be a range, like 4096..8192 or 4096..", lsns)
+		return fmt.Errorf("--lsn=%s: must be a range, like 4096..8192, or 4096.. for all from there on", lsns)
 	}
 	return nil
 }

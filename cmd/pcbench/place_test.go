@@ -120,7 +120,7 @@ func TestPlaceKeepsForeignFiles(t *testing.T) {
 	}
 }
 
-// Symbolic links and directories with the names of pcbench's files do not make it remove files elsewhere.
+// Symbolic links and directories with the names of pcbench's files do not make it remove files of other directories.
 func TestPlaceFollowsNothing(t *testing.T) {
 	other := t.TempDir()
 	for _, name := range storeFiles {

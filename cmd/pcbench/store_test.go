@@ -39,7 +39,7 @@ func TestCheckAndSalvage(t *testing.T) {
 		t.Fatal(err)
 	}
 	tx.End()
-	if text, status := call("check", dir); status != exitFailed || !strings.Contains(text, "open elsewhere") {
+	if text, status := call("check", dir); status != exitFailed || !strings.Contains(text, "store is in use: lock") {
 		t.Errorf("an open store: %d, %s", status, text)
 	}
 	if err := pc.Close(); err != nil {

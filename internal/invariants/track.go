@@ -51,6 +51,9 @@ func (t Tracker) Done() {
 	runtime.KeepAlive(t.h)
 }
 
+// Ended reports whether Done was called.
+func (t Tracker) Ended() bool { return t.h != nil && t.h.r.ended.Load() }
+
 // Begun returns where the object was begun, one frame a line.
 func (t Tracker) Begun() string {
 	if t.h == nil {

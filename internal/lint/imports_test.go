@@ -51,6 +51,10 @@ var house = map[string][]string{
 		"engine/internal/salvage", "engine/internal/seam", "segments", "segments/format", "mmapread", "lru", "recovery",
 		"internal/vfs", "internal/osfs", "internal/invariants",
 	},
+	"engine/internal/enginetest": { // a harness for tests
+		"engine", "engine/internal/logstore", "engine/internal/seam", "recovery", "segments/format", "internal/simdisk",
+		"internal/vfs", "internal/osfs", "internal/invariants",
+	},
 	"cmd/pcbench":         {"engine", "segments/format"},
 	"bench":               {"engine"},
 	"internal/invariants": {},
@@ -62,8 +66,8 @@ var house = map[string][]string{
 
 // helpers lists the packages that tests may import in addition.
 var helpers = []string{
-	"internal/simdisk", "internal/vfs", "internal/osfs", "internal/invariants", "iouring", "iouring/internal/ringtest",
-	"segments/format",
+	"engine/internal/enginetest", "internal/simdisk", "internal/vfs", "internal/osfs", "internal/invariants", "iouring",
+	"iouring/internal/ringtest", "segments/format",
 }
 
 // outside lists, for each module that is not ours, the packages that may import it.

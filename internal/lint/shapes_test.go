@@ -18,11 +18,24 @@ var manyParams = map[string]string{}
 
 // boolParams are exported functions with a bool parameter, each with the reason why the call site is readable.
 var boolParams = map[string]string{
-	"internal/invariants: Sometimes": "the argument is the condition itself",
+	"internal/invariants: Sometimes":         "the argument is the condition itself",
+	"engine/internal/snapshot: (Store).Find": "the argument is the option of the parameter's name",
+	"internal/simdisk: (Disk).Hang":          "Hang(true) hangs the device, Hang(false) lets it go on",
+	"iouring/internal/ring: (Ring).Mute":     "the argument is the state to set",
 }
 
 // enumNames are constants of an enumeration without the type's prefix or suffix, each for a reason.
-var enumNames = map[string]string{}
+var enumNames = map[string]string{
+	"engine: KindUnallocated":  pageKinds,
+	"engine: KindMaterialized": pageKinds,
+	"engine: KindFree":         pageKinds,
+	"engine: KindCounter":      pageKinds,
+	"engine: KindMeta":         pageKinds,
+	"engine: KindUnreadable":   pageKinds,
+}
+
+// pageKinds is why the constants of engine.PageKind have only a part of its name.
+const pageKinds = "their prefix is the last word of PageKind, the one type of kinds that the package exports"
 
 // count returns the number of parameters of a function.
 func count(ft *ast.FuncType) int {

@@ -20,7 +20,7 @@ var longFuncs = map[string]string{}
 
 // panics lists the functions that may panic, each for a fault of our own program that no caller can handle.
 var panics = map[string]string{
-	"engine: (PageCache).install":                 "invariant: an entry was put above a newer one",
+	"engine/internal/pagemap: (Map).Install":      "invariant: an entry was put above a newer one",
 	"engine/internal/iobuf: (leader).start":       "invariant: bytes written that are not committed",
 	"engine/internal/iobuf: (Reservation).finish": "a reservation ended twice would corrupt the log",
 	"engine/internal/pagestack: EntryOf":          "invariant: memory behind a head would be taken for a value",

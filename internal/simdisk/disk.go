@@ -17,13 +17,13 @@ import (
 // ErrCrashed is the error of every call after the disk has crashed.
 var ErrCrashed = errors.New("simulated disk has crashed")
 
-// Kind is a kind of operation.
-type Kind int
+// OpKind is a kind of operation.
+type OpKind int
 
 // The kinds of operation.
 const (
-	OpWrite       Kind = iota // WriteAt
-	OpDeviceWrite             // a write of a Device
+	OpWrite       OpKind = iota // WriteAt
+	OpDeviceWrite               // a write of a Device
 	OpSync
 	OpAllocate
 	OpTruncate
@@ -34,7 +34,8 @@ const (
 	OpRead
 )
 
-func (k Kind) String() string {
+// String returns the name of the kind.
+func (k OpKind) String() string {
 	names := [...]string{"write", "device write", "sync", "allocate", "truncate", "open", "rename", "remove",
 		"sync directory", "read"}
 	if k < 0 || int(k) >= len(names) {
@@ -45,7 +46,7 @@ func (k Kind) String() string {
 
 // Op is an operation that a fault decides about.
 type Op struct {
-	Kind Kind
+	Kind OpKind
 	Name string
 	Off  int64
 	Len  int

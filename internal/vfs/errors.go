@@ -16,8 +16,8 @@ var (
 )
 
 // sentinel is an error that errors.Is matches with every error of the same text. The packages below the seam cannot
-// import it, so they declare errors of the same text (iouring.ErrInFlight, iouring.ErrLinuxOnly, mmapread.ErrFault, mmapread.ErrBounds), and
-// either finds the other.
+// import it, so they declare errors of the same text (iouring.ErrInFlight, iouring.ErrLinuxOnly, mmapread.ErrFault,
+// mmapread.ErrBounds), and either finds the other.
 type sentinel string
 
 func (s sentinel) Error() string { return string(s) }

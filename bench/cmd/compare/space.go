@@ -91,7 +91,8 @@ func overwriteOnce(ctx context.Context, c *config, dir string, theta float64) (o
 	}
 	st := s.PC.Stats()
 	live := float64(overwriteLive)
-	o.space, o.file = float64(st.Space.SegmentsInUse)*overwriteSegment/live, float64(st.Space.Segments)*overwriteSegment/live
+	o.space = float64(st.Space.SegmentsInUse) * overwriteSegment / live
+	o.file = float64(st.Space.Segments) * overwriteSegment / live
 	o.write = float64(st.Log.BytesWritten-before.Log.BytesWritten) / (live * overwriteTurns)
 	o.p999, o.max, o.rate = r.Percentile(99.9)/1e6, r.Percentile(100)/1e6, r.Rate()
 	fmt.Fprintf(os.Stderr, "  overwriting, theta %v: %+v\n", theta, o)

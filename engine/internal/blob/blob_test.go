@@ -277,7 +277,9 @@ func TestWriteFails(t *testing.T) {
 	d.SetCapacity(0)
 	id := format.BlobID(4)
 	for _, n := range []int{5000, 1 << 20} {
-		kinds := []simdisk.Kind{simdisk.OpOpen, simdisk.OpAllocate, simdisk.OpSync, simdisk.OpSyncDir, simdisk.OpWrite}
+		kinds := []simdisk.OpKind{
+			simdisk.OpOpen, simdisk.OpAllocate, simdisk.OpSync, simdisk.OpSyncDir, simdisk.OpWrite,
+		}
 		if n >= longBlob {
 			kinds[4] = simdisk.OpDeviceWrite
 		}

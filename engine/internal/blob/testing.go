@@ -15,8 +15,8 @@ func (s *Store) Retired() int {
 	return len(s.retired)
 }
 
-// LongBlob is the length in bytes from which on blobs are written through a device, PieceSize the length of one write to
-// it, and Pieces the number of writes in flight.
+// LongBlob is the length in bytes from which on blobs are written through a device, PieceSize the length of one write
+// to it, and Pieces the number of writes in flight.
 const (
 	LongBlob  = longBlob
 	PieceSize = pieceSize

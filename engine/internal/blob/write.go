@@ -20,8 +20,7 @@ const (
 // (B1). The caller draws id and never uses one twice. If Write fails, it removes the file. The error wraps ErrTooLarge
 // if contents are longer than the limit.
 func (s *Store) Write(id format.BlobID, contents []byte) (format.BlobPtr, error) {
-	if len(contents) > s.c.MaxLen {
-		err := fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, len(contents), s.c.MaxLen)
+	if err := s.CheckLen(len(contents)); err != nil {
 		return format.BlobPtr{}, fmt.Errorf("write blob %v: %w", id, err)
 	}
 	ptr := format.MakeBlobPtr(id, contents)
@@ -33,6 +32,14 @@ func (s *Store) Write(id format.BlobID, contents []byte) (format.BlobPtr, error)
 	}
 	s.Adopt(ptr)
 	return ptr, nil
+}
+
+// CheckLen returns an error that wraps ErrTooLarge if a value of n bytes is longer than the limit.
+func (s *Store) CheckLen(n int) error {
+	if n > s.c.MaxLen {
+		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, n, s.c.MaxLen)
+	}
+	return nil
 }
 
 // createDir creates the directory, durably.

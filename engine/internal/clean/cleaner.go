@@ -1,16 +1,16 @@
-// Package clean makes room: it moves live data out of segments that hold little of it, and recycles those that hold none
-// (rule 4).
+// Package clean makes room: it moves live data out of segments that hold little of it, and recycles those that hold
+// none (rule 4).
 //
-//	C1  A segment is recycled only after everything that replaced its contents is stable, the segment after it has begun on
-//	    the disk, every Tx that was open when it became empty has ended, and its header says so durably.
+//	C1  A segment is recycled only after everything that replaced its contents is stable, the segment after it has
+//	    begun on the disk, every Tx that was open when it became empty has ended, and its header says so durably.
 //	C2  Moving a page leaves its timestamp (rule 6), and the new entry refers to the new place only (rule 3).
 //	C3  The cleaner never waits for a batch or a Tx: it looks again later at segments that cannot be recycled yet.
 //
-// cleaner.go is the loop and its steps; victim.go chooses segments, as pure functions over candidates; move.go empties a
-// segment; pace.go decides when writers wait.
+// cleaner.go is the loop and its steps; victim.go chooses segments, as pure functions over candidates; move.go empties
+// a segment; pace.go decides when writers wait.
 //
-// (Segment cleaning by cost and benefit: Rosenblum and Ousterhout, The Design and Implementation of a Log-Structured File
-// System, 1991.)
+// (Segment cleaning by cost and benefit: Rosenblum and Ousterhout, The Design and Implementation of a Log-Structured
+// File System, 1991.)
 package clean
 
 import (
@@ -34,15 +34,15 @@ func (e Extent) Contains(off format.Offset) bool { return off >= e.From && off <
 
 // Pages is what the cleaner needs of the pages.
 type Pages interface {
-	// In calls visit with each page of the list that may have a message in e, until visit returns false. A page may come more than once.
+	// In calls visit with each page of the list that may have a message in e, until visit returns false. A page may
+	// come more than once.
 	In(list segments.PageList, e Extent, visit func(pid format.PageID) bool)
-	// Cost returns how many bytes Move would write to the log for the page; 0 if the page has nothing in e. blob says that
-	// Move would also write a blob.
+	// Cost returns how many bytes Move would write to the log for the page; 0 if the page has nothing in e. blob says
+	// that Move would also write a blob.
 	Cost(pid format.PageID, e Extent) (n int64, blob bool)
-	// NeedsRead reports whether Move would read messages in e from the disk.
-	NeedsRead(pid format.PageID, e Extent) (bool, error)
-	// Move writes the page anew if it has a message in e, and returns how many bytes it wrote to the log.
-	Move(pid format.PageID, e Extent) (n int64, err error)
+	// Move writes the page anew if it has a message in e, and returns how many bytes it wrote to the log. cold says
+	// that it read messages of the page, from disk or the page cache.
+	Move(pid format.PageID, e Extent) (n int64, cold bool, err error)
 	// Written returns how many bytes of messages callers, and consolidations on their behalf, have written so far.
 	Written() int64
 	// WrittenByCallers is Written without consolidations.
@@ -64,11 +64,12 @@ type Options struct {
 	IOBuffers int
 	Linear    bool // recycle nothing
 	Eager     bool // clean every segment that can be cleaned; for tests
+	ByHand    bool // run no loop: only Step cleans
 }
 
 // Config is what a Cleaner works on.
 type Config struct {
-	Options
+	Options Options
 	Store   *logstore.Store
 	Pages   Pages
 	Blobs   Blobs
@@ -97,8 +98,8 @@ type Cleaner struct {
 	cleaned atomic.Int64 // segments
 }
 
-// skipped maps segments that are not worth another try to the live bytes that they had then. A segment counts as skipped until
-// its live bytes change.
+// skipped maps segments that are not worth another try to the live bytes that they had then. A segment counts as
+// skipped until its live bytes change.
 type skipped map[format.SegmentID]int64
 
 func (s skipped) has(v segments.Candidate) bool {
@@ -106,27 +107,30 @@ func (s skipped) has(v segments.Candidate) bool {
 	return ok && live == v.Live
 }
 
-// idle is how long the loop waits for something to happen.
+// idle is the time that the loop waits for something to happen.
 const idle = 100 * time.Millisecond
 
 // New returns a cleaner that does nothing until Start. Kick may be called at once.
 func New() *Cleaner {
-	return &Cleaner{kick: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}), stuck: skipped{}, costly: skipped{}}
-}
-
-// Start gives the cleaner its work. With background it runs the loop until Stop.
-func (c *Cleaner) Start(cfg Config, background bool) {
-	c.c, c.recycler = cfg, logstore.NewRecycler(cfg.Store)
-	used, _ := cfg.Store.Space.Usage()
-	c.budget.left = 2 * used
-	if background {
-		go c.run()
-	} else {
-		close(c.done)
+	return &Cleaner{
+		kick: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+		stuck: skipped{}, costly: skipped{},
 	}
 }
 
-// Kick tells the loop that a segment was opened. It does not block.
+// Start gives the cleaner its work, and starts the loop unless cfg.Options.ByHand is set. Stop ends the loop.
+func (c *Cleaner) Start(cfg Config) {
+	c.c, c.recycler = cfg, logstore.NewRecycler(cfg.Store)
+	used, _ := cfg.Store.Space.Usage()
+	c.budget.left = 2 * used
+	if cfg.Options.ByHand {
+		close(c.done)
+	} else {
+		go c.run()
+	}
+}
+
+// Kick notifies the loop that a segment was opened. It does not block.
 func (c *Cleaner) Kick() {
 	select {
 	case c.kick <- struct{}{}:
@@ -134,8 +138,10 @@ func (c *Cleaner) Kick() {
 	}
 }
 
-// Stop tells the loop to end, and long steps to break off. Done returns a channel that is closed once the loop has ended.
-func (c *Cleaner) Stop()                 { close(c.quit) }
+// Stop makes the loop end, and long steps break off. It does not wait for them.
+func (c *Cleaner) Stop() { close(c.quit) }
+
+// Done returns a channel that is closed once the loop has ended.
 func (c *Cleaner) Done() <-chan struct{} { return c.done }
 
 // Stats are the cleaner's counts in this opening.
@@ -148,7 +154,10 @@ type Stats struct {
 
 // Stats returns the counts.
 func (c *Cleaner) Stats() Stats {
-	return Stats{Draining: c.recycler.Waiting(), Recycled: c.recycler.Recycled(), Cleaned: c.cleaned.Load(), Moved: c.moved.Load()}
+	return Stats{
+		Draining: c.recycler.Waiting(), Recycled: c.recycler.Recycled(),
+		Cleaned: c.cleaned.Load(), Moved: c.moved.Load(),
+	}
 }
 
 // run is the loop. calm says that little was written since the last tick.
@@ -180,7 +189,7 @@ func (c *Cleaner) runStep(calm bool) bool {
 	if c.stopping() {
 		return false
 	}
-	did, err := c.Step(calm)
+	did, err := c.step(calm)
 	return did && err == nil
 }
 
@@ -193,23 +202,26 @@ func (c *Cleaner) stopping() bool {
 	}
 }
 
-// Step does one step of cleaning: it recycles segments that hold nothing, or else finds newly empty ones, or else moves the
-// live data out of the segment that is most worth it, or else shrinks the file. It reports whether it did anything. calm
-// says that a small store need not keep spare segments.
-func (c *Cleaner) Step(calm bool) (bool, error) {
+// Step does one step of cleaning: it recycles segments that hold nothing, or else finds newly empty ones, or else moves
+// the live data out of the segment that is most worth it, or else shrinks the file. It reports whether it did anything.
+func (c *Cleaner) Step() (bool, error) { return c.step(true) }
+
+// step is Step. calm says that little is being written, so that a small store need not keep spare segments.
+func (c *Cleaner) step(calm bool) (bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer c.c.Pages.Settle()
 	if err := c.recycler.Err(); err != nil {
 		return false, err
 	}
-	if c.c.Linear {
+	if c.c.Options.Linear {
 		return c.reap() > 0, nil
 	}
 	if err := c.flushEarly(); err != nil {
 		return false, err
 	}
-	n, err := c.recycler.Recycle(c.c.Store.Log.StableLSN(), c.ready())
+	stable := c.c.Store.Log.StableEnd()
+	n, err := c.recycler.Recycle(stable, c.ready(stable))
 	if err != nil {
 		return false, err
 	}
@@ -229,8 +241,8 @@ func (c *Cleaner) reap() int {
 	return c.c.Blobs.Reap(c.c.Store.Log.StableEnd(), c.c.Readers.Oldest())
 }
 
-// flushEarly makes the data that replaced the contents of Draining segments durable when the file cannot grow: the writers
-// that would otherwise do so may be waiting for room.
+// flushEarly makes the data that replaced the contents of Draining segments durable when the file cannot grow: the
+// writers that would otherwise do so may be waiting for room.
 func (c *Cleaner) flushEarly() error {
 	lsn, ok := c.recycler.Newest()
 	if !ok || !c.c.Store.Space.DiskFull() {
@@ -239,18 +251,19 @@ func (c *Cleaner) flushEarly() error {
 	return c.c.Store.Log.MakeDurable(lsn - 1)
 }
 
-// ready returns the condition for recycling a segment (C1).
-func (c *Cleaner) ready() func(logstore.Drained) bool {
+// ready returns the condition for recycling a segment when the log is stable up to stable (C1).
+func (c *Cleaner) ready(stable format.LSN) func(logstore.Drained) bool {
 	size := format.LSN(c.c.Store.SegmentSize())
-	stable, oldest := c.c.Store.Log.StableEnd(), c.c.Readers.Oldest()
+	oldest := c.c.Readers.Oldest()
 	return func(d logstore.Drained) bool {
 		// The first block of the next segment is stable too, so that a scan finds where the log goes on.
 		return stable >= d.LSN && stable > d.Base+size+format.SegmentHeaderSize && d.Epoch <= oldest
 	}
 }
 
-// drain finds the segments in which nothing is live any more, and returns how many. The data that replaced their contents was
-// reserved before the end of the log noted here, and readers that may still look at them entered before the epoch noted here.
+// drain finds the segments in which nothing is live any more, and returns how many. The data that replaced their
+// contents was reserved before the end of the log noted here, and readers that may still look at them entered before
+// the epoch noted here.
 func (c *Cleaner) drain() int {
 	var found []logstore.Drained
 	c.c.Store.Space.Inactive(func(v segments.Candidate) {
@@ -271,8 +284,8 @@ func (c *Cleaner) drain() int {
 	return len(found)
 }
 
-// cleanVictim cleans a segment, and remembers it if that was in vain. diskFull is whether the file could grow when the victim
-// was chosen.
+// cleanVictim cleans a segment, and remembers it if that was in vain. diskFull is whether the file could grow when the
+// victim was chosen.
 func (c *Cleaner) cleanVictim(v segments.Candidate, diskFull bool) (bool, error) {
 	err := c.empty(v, diskFull)
 	if err != nil && logstore.IsNoSpace(err) { // it may work later

@@ -7,11 +7,11 @@ import (
 	"pagecache/segments/format"
 )
 
-// fewReads is how many pages are read one by one before their segment is read as a whole.
+// fewReads is the most pages that are read one by one before their segment is read as a whole.
 const fewReads = 16
 
-// empty moves every page that has a message in the segment. If the file cannot grow any more, although it could when the
-// segment was chosen, the rest stays: the reserve is for segments that victimOnFullDisk chooses.
+// empty moves every page that has a message in the segment. If the file cannot grow any more, although it could when
+// the segment was chosen, the rest stays: the reserve is for segments that victimOnFullDisk chooses.
 func (c *Cleaner) empty(v segments.Candidate, diskFull bool) (err error) {
 	e := c.extent(v)
 	pages, listed, corrupt := c.pagesIn(v)
@@ -24,19 +24,18 @@ func (c *Cleaner) empty(v segments.Candidate, diskFull bool) (err error) {
 		if !diskFull && c.c.Store.Space.DiskFull() {
 			return false
 		}
-		if listed && reads < fewReads {
-			var cold bool
-			if cold, err = c.c.Pages.NeedsRead(pid, e); cold {
-				if reads++; reads == fewReads {
-					err = c.readSegment(v.ID) // so that the next pages need no reads of their own
-				}
-			}
-			if err != nil {
+		if listed && reads == fewReads {
+			if err = c.readSegment(v.ID); err != nil { // so that the next pages need no reads of their own
 				return false
 			}
+			reads++
 		}
 		var n int64
-		n, err = c.c.Pages.Move(pid, e)
+		var cold bool
+		n, cold, err = c.c.Pages.Move(pid, e)
+		if cold && reads < fewReads {
+			reads++
+		}
 		c.moved.Add(n)
 		c.budget.left -= n
 		return err == nil
@@ -55,8 +54,8 @@ func (c *Cleaner) readSegment(id format.SegmentID) error {
 	return c.c.Store.ReadSegment(id, c.buf)
 }
 
-// pagesIn lists the pages that have messages in a segment, current or not, some of them more than once. listed says that the
-// list was in memory; otherwise the segment was read. With an error the list ends before the corrupt place.
+// pagesIn lists the pages that have messages in a segment, current or not, some of them more than once. listed says
+// that the list was in memory; otherwise the segment was read. With an error the list ends before the corrupt place.
 func (c *Cleaner) pagesIn(v segments.Candidate) (pages segments.PageList, listed bool, err error) {
 	if pages, listed = c.c.Store.Space.Segment(v.ID).Pages(); !listed {
 		pages, err = c.readPages(v)
@@ -85,8 +84,9 @@ func (c *Cleaner) readPages(v segments.Candidate) (pages segments.PageList, err 
 	return pages, nil
 }
 
-// cost returns how many bytes must be written to empty a segment: whole pages, of which the segment may hold only a delta. If
-// the sum exceeds limit, cost returns some number above limit. Corrupt pages cost nothing here; Move reports them.
+// cost returns how many bytes must be written to empty a segment: whole pages, of which the segment may hold only a
+// delta. If the sum exceeds limit, cost returns some number above limit. Corrupt pages cost nothing here; Move reports
+// them.
 func (c *Cleaner) cost(v segments.Candidate, limit int64) (sum int64) {
 	e := c.extent(v)
 	list, _, _ := c.pagesIn(v)

@@ -2,15 +2,16 @@ package clean
 
 import "time"
 
-// spareSegments is how many segments beside the io buffers may be in use without live data before writers wait.
+// spareSegments is the number of segments, beside the io buffers, that may be in use without live data before writers
+// wait.
 const spareSegments = 8
 
-// behind decides whether writers wait for the cleaner: there is more garbage than there should ever be, and the cleaner could
-// clean it. Nobody waits for segments that Txs or batches hold back.
+// behind decides whether writers wait for the cleaner: there is more garbage than there should ever be, and the cleaner
+// could clean it. Nobody waits for segments that Txs or batches hold back.
 func (c *Cleaner) behind() bool {
 	used, live := c.c.Store.Space.Usage()
 	size := int64(c.c.Store.SegmentSize())
-	u := usage{used, live, int64(c.c.IOBuffers+spareSegments+c.recycler.Waiting()) * size, size}
+	u := usage{used, live, int64(c.c.Options.IOBuffers+spareSegments+c.recycler.Waiting()) * size, size}
 	return u.above(behindSlack, fewSegments+2) && !c.spent.Load()
 }
 

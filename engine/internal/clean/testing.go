@@ -19,10 +19,10 @@ func (c *Cleaner) ByHand() {
 	c.quit = make(chan struct{})
 }
 
-// Restart starts a cleaner anew, with the loop, that was started without it.
-func (c *Cleaner) Restart(eager bool) {
-	c.done, c.c.Eager = make(chan struct{}), eager
-	c.Start(c.c, true)
+// RestartEager starts the loop of a cleaner that was started without it. The loop cleans every segment that it can.
+func (c *Cleaner) RestartEager() {
+	c.done, c.c.Options.Eager, c.c.Options.ByHand = make(chan struct{}), true, false
+	c.Start(c.c)
 }
 
 // Behind reports whether writers would wait for the cleaner now.
@@ -38,12 +38,10 @@ func (c *Cleaner) Stopping() bool { return c.stopping() }
 func (c *Cleaner) CostOf(v segments.Candidate, limit int64) int64 { return c.cost(v, limit) }
 
 // Empty moves every page that has a message in the segment. The cleaner is paused.
-func (c *Cleaner) Empty(v segments.Candidate, diskFull bool) error { return c.empty(v, diskFull) }
+func (c *Cleaner) Empty(v segments.Candidate) error { return c.empty(v, false) }
 
 // TryClean cleans a segment as a step does. The cleaner is paused.
-func (c *Cleaner) TryClean(v segments.Candidate, diskFull bool) (bool, error) {
-	return c.cleanVictim(v, diskFull)
-}
+func (c *Cleaner) TryClean(v segments.Candidate) (bool, error) { return c.cleanVictim(v, false) }
 
 // IsStuck reports whether the segment could not be cleaned. The cleaner is paused.
 func (c *Cleaner) IsStuck(v segments.Candidate) bool { return c.stuck.has(v) }
@@ -54,5 +52,5 @@ func (c *Cleaner) PagesRead(v segments.Candidate) (segments.PageList, error) { r
 // HasBuffer reports whether a segment was read. The cleaner is paused.
 func (c *Cleaner) HasBuffer() bool { return len(c.buf) > 0 }
 
-// FewSegments is how many segments more than it needs a small store may use.
+// FewSegments is the number of segments that a small store may use beside those that it needs.
 const FewSegments = fewSegments

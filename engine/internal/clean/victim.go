@@ -8,15 +8,16 @@ import (
 )
 
 const (
-	// Garbage, in percent of the live data: above softSlack, segments below the threshold are cleaned; above hardSlack, any
-	// segment is; above behindSlack, writers wait.
+	// Garbage, in percent of the live data: above softSlack, segments below the threshold are cleaned; above hardSlack,
+	// any segment is; above behindSlack, writers wait.
 	softSlack, hardSlack, behindSlack = 20, 36, 40
-	// While much is written, a small store may use fewSegments more than it needs, so that little is moved. They are cleaned
-	// when the store is calm: when less than a calmShare of a segment is written in an idle period.
+	// While much is written, a small store may use fewSegments more than it needs, so that little is moved. They are
+	// cleaned when the store is calm: when less than a calmShare of a segment is written in an idle period.
 	fewSegments, calmShare = 64, 1.0 / 64
 	// hopeless is the live share above which cleaning frees next to nothing.
 	hopeless = 0.95
-	// fitTries is how many segments one step looks at, to find one that is worth cleaning when the file cannot grow.
+	// fitTries is the most segments that one step looks at, to find one that is worth cleaning when the file cannot
+	// grow.
 	fitTries = 16
 )
 
@@ -57,14 +58,15 @@ func (p policy) limit(u usage, calm bool) (limit float64, need bool) {
 	return 0, false
 }
 
-// score values a segment by cost and benefit; negative means that it is too full. oldest is the age of the oldest segment.
+// score values a segment by cost and benefit; negative means that it is too full. oldest is the age of the oldest
+// segment.
 func (p policy) score(v segments.Candidate, segment int64, limit float64, oldest int) float64 {
 	share := float64(v.Live) / float64(segment)
 	if share > min(limit+p.skew*float64(v.Age)/float64(oldest), hopeless) {
 		return -1
 	}
-	// The root of the age writes a twentieth less than the age itself under a Zipf distribution, and no more where all pages
-	// are equal.
+	// The root of the age writes a twentieth less than the age itself under a Zipf distribution, and no more where all
+	// pages are equal.
 	return (1 - share) * math.Sqrt(float64(v.Age)) / (1 + share)
 }
 
@@ -79,7 +81,8 @@ func best(all []segments.Candidate, score func(segments.Candidate) float64) (bes
 	return best, ok
 }
 
-// candidates returns the segments that may be cleaned, without those that skip knows. The slice is valid until the next call.
+// candidates returns the segments that may be cleaned, without those that skip knows. The slice is valid until the next
+// call.
 func (c *Cleaner) candidates(skip ...skipped) []segments.Candidate {
 	all := c.found[:0]
 	c.c.Store.Space.Inactive(func(v segments.Candidate) {
@@ -99,15 +102,15 @@ func (c *Cleaner) victim(calm, diskFull bool) (v segments.Candidate, ok bool) {
 	used, live := c.c.Store.Space.Usage()
 	c.budget.refill(used, live, c.c.Pages.Written())
 	c.spent.Store(c.budget.left <= 0)
-	if c.budget.left <= 0 && !c.c.Eager {
+	if c.budget.left <= 0 && !c.c.Options.Eager {
 		return v, false
 	}
 	if diskFull {
 		return c.victimOnFullDisk()
 	}
 	size := int64(c.c.Store.SegmentSize())
-	p := policy{c.c.Threshold, float64(c.c.Skew) / 100, c.c.Eager}
-	limit, need := p.limit(usage{used, live, int64(c.c.IOBuffers+2+c.recycler.Waiting()) * size, size}, calm)
+	p := policy{c.c.Options.Threshold, float64(c.c.Options.Skew) / 100, c.c.Options.Eager}
+	limit, need := p.limit(usage{used, live, int64(c.c.Options.IOBuffers+2+c.recycler.Waiting()) * size, size}, calm)
 	if !need {
 		return v, false
 	}
@@ -124,9 +127,9 @@ func (c *Cleaner) victim(calm, diskFull bool) (v segments.Candidate, ok bool) {
 	})
 }
 
-// victimOnFullDisk chooses the segment for which the least must be moved, when there is hardly any room to move it to. Only
-// segments qualify whose relocation writes less than it frees. None is chosen while an emptied segment is not free yet: a
-// segment that a Tx or a batch holds back makes no room, and to go on would use up the reserve.
+// victimOnFullDisk chooses the segment for which the least must be moved, when there is hardly any room to move it to.
+// Only segments qualify whose relocation writes less than it frees. None is chosen while an emptied segment is not free
+// yet: a segment that a Tx or a batch holds back makes no room, and to go on would use up the reserve.
 func (c *Cleaner) victimOnFullDisk() (v segments.Candidate, ok bool) {
 	if c.recycler.Waiting() > 0 {
 		return v, false
@@ -136,7 +139,8 @@ func (c *Cleaner) victimOnFullDisk() (v segments.Candidate, ok bool) {
 		if c.stopping() {
 			return v, false
 		}
-		v, ok = best(c.candidates(c.stuck, c.costly), func(v segments.Candidate) float64 { return float64(limit - v.Live) })
+		gain := func(v segments.Candidate) float64 { return float64(limit - v.Live) }
+		v, ok = best(c.candidates(c.stuck, c.costly), gain)
 		if !ok || c.cost(v, limit) <= limit {
 			return v, ok
 		}
@@ -152,7 +156,7 @@ type budget struct {
 	live    int64 // bytes that were live at the last refill
 }
 
-// moveFactor is how many bytes may be moved for each byte that is written.
+// moveFactor is the number of bytes that may be moved for each byte that is written.
 const moveFactor = 4
 
 // refill credits moveFactor bytes for each byte written, consolidations included, or freed since the last call. The

@@ -47,14 +47,14 @@ type Generator struct {
 	_    [56]byte
 
 	// soft is the first id that makes a new note due, hard the first that must not be handed out. Written by note;
-	// both only grow. A stale soft costs a detour through slow. A stale hard costs a wait for mu.
+	// both only grow. A stale soft costs a detour through Approve. A stale hard costs a wait for mu.
 	soft atomic.Uint64
 	hard atomic.Uint64
 
 	c  Config
 	mu sync.Mutex // held while a note is written
 
-	busy    atomic.Bool // a background note is under way; written by slow and by that note
+	busy    atomic.Bool // a background note is under way; written by Approve and by that note
 	gate    sync.Mutex  // held while a background note is started
 	stopped bool        // guarded by gate: no background note starts any more
 	wg      sync.WaitGroup
@@ -73,15 +73,21 @@ func (g *Generator) Start(c Config) {
 	}
 }
 
-// Take returns the next id, also while the store is being closed: callers that must not return an id after that check
-// Closed themselves, after Take. It blocks for a durable write if the limit is reached, and fails with the error of
-// that write.
+// Try returns the next id, also while the store is being closed: callers that must not return an id after that check
+// Closed themselves, after Try. If ok is false, the id may be used only once Approve has returned nil. Try is small
+// enough to be inlined.
+func (g *Generator) Try() (id uint64, ok bool) {
+	id = g.next.Add(1) - 1
+	return id, id < g.soft.Load()
+}
+
+// Take is Try and, if need be, Approve.
 func (g *Generator) Take() (uint64, error) {
-	id := g.next.Add(1) - 1
-	if id < g.soft.Load() {
+	id, ok := g.Try()
+	if ok {
 		return id, nil
 	}
-	return g.takeSlow(id)
+	return id, g.Approve(id)
 }
 
 // Draw is Take, but returns iobuf.ErrClosed if the store is being closed.
@@ -111,19 +117,16 @@ func (g *Generator) Raise(v uint64) {
 	}
 }
 
-// takeSlow returns id, which is at or above soft. Below hard it starts a note in the background; from hard on it
-// waits for one.
-func (g *Generator) takeSlow(id uint64) (uint64, error) {
+// Approve prepares for id, which is at or above soft, and those after it. Below hard it starts a note in the background
+// and returns at once; from hard on it blocks until a higher id is noted durably, and fails with the error of that.
+func (g *Generator) Approve(id uint64) error {
 	if id >= g.hard.Load() {
-		if err := g.note(id); err != nil {
-			return 0, err
-		}
-		return id, nil
+		return g.note(id)
 	}
 	if g.busy.CompareAndSwap(false, true) && !g.noteInBackground(id) {
 		g.busy.Store(false)
 	}
-	return id, nil
+	return nil
 }
 
 // noteInBackground starts a note and reports whether it did: after Stop it starts none. Ids are drawn outside of what

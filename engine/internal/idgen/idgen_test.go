@@ -115,7 +115,8 @@ func TestNoIdRepeats(t *testing.T) {
 		slices.Sort(all)
 		distinct, last := slices.Compact(slices.Clone(all)), all[len(all)-1]
 		if len(distinct) != goroutines*each || all[0] != first || last != first+goroutines*each-1 {
-			t.Errorf("interval %d: ids repeat or are missing: %d of %d in %d…%d", interval, len(distinct), len(all), all[0], last)
+			t.Errorf("interval %d: ids repeat or are missing: %d of %d in %d…%d", interval, len(distinct), len(all),
+				all[0], last)
 		}
 		for i := range ids {
 			if !slices.IsSorted(ids[i]) {

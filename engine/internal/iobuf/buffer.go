@@ -48,7 +48,7 @@ type buffer struct {
 	progress progress
 }
 
-// progress is how far the leader has walked and written a buffer.
+// progress is the place up to which the leader has walked a buffer, and that up to which it has written it.
 type progress struct {
 	walked    int // all messages below are committed; a message boundary
 	boundary  int // the last message boundary at or below the last block boundary at or below walked

@@ -21,7 +21,7 @@ var (
 	errNotDrained = errors.New("device writes are still in flight")
 )
 
-// CloseTimeout is how long Close waits for reservations to end, and again for the device.
+// CloseTimeout is the longest time that Close waits for reservations to end, and again for the device.
 const CloseTimeout = 10 * time.Second
 
 // Space hands out the slots of segments. The Log calls OpenSegment from one goroutine at a time.

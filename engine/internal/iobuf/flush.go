@@ -19,8 +19,8 @@ type deviceWrite struct {
 }
 
 const (
-	// commitDepth is how many writes may be in flight for the sake of waiters; meanwhile commits gather for the next
-	// one.
+	// commitDepth is the most writes that may be in flight for the sake of waiters; meanwhile commits gather for the
+	// next one.
 	commitDepth = 2
 	// maxWrite is the limit of one device write in bytes, so that several are in flight while a buffer is flushed.
 	maxWrite = 4 << 20

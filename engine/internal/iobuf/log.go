@@ -56,6 +56,8 @@ type Log struct {
 	done    chan struct{} // closed by the flusher when it ends
 
 	leader leader
+
+	waiters sync.Pool // of *waiter that nobody uses
 }
 
 // rotation is the opening of segments: mu is held while a goroutine opens the next one, and while it waits for a free

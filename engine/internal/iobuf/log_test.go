@@ -2,6 +2,7 @@ package iobuf
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -231,9 +232,11 @@ func TestWaiterWithDeadlineReturnsWhileDeviceHangs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = r.MakeStableWithin(lsn, 5*time.Millisecond)
-	if err == nil || !strings.Contains(err.Error(), "is not stable after 5ms") {
-		t.Errorf("the device hangs, and MakeStableWithin returns %v", err)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+	defer cancel()
+	err = r.MakeStableContext(ctx, lsn)
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "LSN 64 is not stable yet") {
+		t.Errorf("the device hangs, and MakeStableContext returns %v", err)
 	}
 	r.untilWaiting(0)
 	close(r.dev.hang)

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync"
-	"time"
 
 	"pagecache/segments/format"
 )
@@ -52,8 +50,6 @@ func (k wake) String() string {
 	return fmt.Sprintf("wake(%d)", uint8(k))
 }
 
-var waiters = sync.Pool{New: func() any { return &waiter{ch: make(chan wake, 2)} }}
-
 // wake ends the wait of w. The caller holds state.mu and removes w from state.waiters.
 func (w *waiter) wake(k wake) {
 	w.woken = true
@@ -64,16 +60,9 @@ func (w *waiter) wake(k wake) {
 // far. If lsn is at or above the beginning of an open batch, it waits for the batch to end.
 func (l *Log) MakeStable(lsn format.LSN) error { return l.wait(context.Background(), lsn, waitStable) }
 
-// MakeStableContext is MakeStable that gives up, with an error that wraps the context's, when ctx ends. If ctx can end, the
-// caller never drives the device, which may hang; the flusher does.
+// MakeStableContext is MakeStable that gives up, with an error that wraps the context's, when ctx ends. If ctx can end,
+// the caller never drives the device, which may hang; the flusher does.
 func (l *Log) MakeStableContext(ctx context.Context, lsn format.LSN) error {
-	return l.wait(ctx, lsn, waitStable)
-}
-
-// MakeStableWithin is MakeStable with a deadline: it fails after limit.
-func (l *Log) MakeStableWithin(lsn format.LSN, limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
 	return l.wait(ctx, lsn, waitStable)
 }
 
@@ -117,7 +106,10 @@ func (l *Log) wait(ctx context.Context, lsn format.LSN, level waitLevel) error {
 		}
 		return s.err
 	}
-	w := waiters.Get().(*waiter)
+	w, _ := l.waiters.Get().(*waiter)
+	if w == nil {
+		w = &waiter{ch: make(chan wake, 2)}
+	}
 	w.lsn, w.level, w.woken, w.mayGiveUp = lsn, level, false, ctx.Done() != nil
 	s.waiters = append(s.waiters, w)
 	if level == waitStable {
@@ -145,17 +137,17 @@ func (l *Log) await(ctx context.Context, w *waiter) error {
 				l.leader.lead(w)
 				continue
 			case wakeFailed:
-				release(w)
+				l.release(w)
 				return l.Err()
 			}
-			release(w)
+			l.release(w)
 			return nil
 		case <-ctx.Done():
 			l.state.mu.Lock()
 			l.state.waiters = slices.DeleteFunc(l.state.waiters, func(x *waiter) bool { return x == w })
 			l.state.mu.Unlock()
-			err := fmt.Errorf("LSN %d is not %v yet: %w", w.lsn, w.level, ctx.Err())
-			release(w)
+			err := fmt.Errorf("LSN %d is not %v yet: %w", w.lsn, w.level, context.Cause(ctx))
+			l.release(w)
 			return err
 		}
 	}
@@ -164,12 +156,12 @@ func (l *Log) await(ctx context.Context, w *waiter) error {
 // release returns a waiter that is no longer in state.waiters to the pool. A waiter that was woken for the last time
 // has an empty channel, since wakeLead comes before that. A waiter that gave up never leads, and may have been woken
 // meanwhile.
-func release(w *waiter) {
+func (l *Log) release(w *waiter) {
 	select {
 	case <-w.ch:
 	default:
 	}
-	waiters.Put(w)
+	l.waiters.Put(w)
 }
 
 // reachedLocked reports whether lsn has reached the level.

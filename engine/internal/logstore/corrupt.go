@@ -9,7 +9,8 @@ import (
 	"pagecache/segments/format"
 )
 
-// CorruptFile returns the error for a file that is corrupt, at a place that is not known. reason may be empty if err says it.
+// CorruptFile returns the error for a file that is corrupt, at a place that is not known. reason may be empty if err
+// says it.
 func CorruptFile(name, reason string, err error) error {
 	return &recovery.CorruptError{File: name, Reason: reason, Err: err}
 }
@@ -19,8 +20,8 @@ func (s *Store) CorruptLog(at recovery.Place, reason string) error {
 	return &recovery.CorruptError{File: s.LogFile(), Place: at, Reason: reason}
 }
 
-// CorruptMessage returns the error for the message at lsn and ptr, which err describes; nil if err is nil. If memory was
-// too short to look at the message, the error is not one of corruption.
+// CorruptMessage returns the error for the message at lsn and ptr, which err describes; nil if err is nil. If memory
+// was too short to look at the message, the error is not one of corruption.
 func (s *Store) CorruptMessage(lsn format.LSN, ptr format.DiskPtr, err error) error {
 	if err == nil {
 		return nil

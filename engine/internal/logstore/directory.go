@@ -11,11 +11,12 @@ import (
 	"pagecache/internal/vfs"
 )
 
-// lockPatience is how long an opening waits for a predecessor to die: after a kill, in-flight work of the kernel holds the
-// file for a moment (trap 19).
+// lockPatience is the time that an opening waits for a predecessor to die: after a kill, in-flight work of the kernel
+// holds the file for a moment (trap 19).
 const lockPatience = 2 * time.Second
 
-// directory decides where the store lies. The path is absolute, so a later change of the working directory changes nothing.
+// directory decides where the store lies. The path is absolute, so a later change of the working directory changes
+// nothing.
 func (s *Store) directory(dir string) (string, error) {
 	if dir != "" {
 		abs, err := s.FS.Abs(dir)
@@ -76,8 +77,8 @@ func (s *Store) openFileToRead() (err error) {
 	return lockFile(s.file, vfs.LockShared, time.Now().Add(lockPatience))
 }
 
-// findLog opens the log file, or makes that of a new store. The log file is made before the superblock and removed after
-// it, so if there is a superblock alone, the log was lost.
+// findLog opens the log file, or makes that of a new store. The log file is made before the superblock and removed
+// after it, so if there is a superblock alone, the log was lost.
 func (s *Store) findLog() (vfs.File, error) {
 	f, err := s.FS.Open(s.LogFile(), vfs.FlagWrite)
 	if !errors.Is(err, fs.ErrNotExist) {

@@ -29,7 +29,8 @@ type Message struct {
 func (s *Store) Read(lsn format.LSN, ptr format.DiskPtr) (Message, error) {
 	size := int64(s.Super.SegmentSize)
 	if lsn.IsZero() || lsn%format.Align != 0 || ptr.Off < 0 || int64(ptr.Off)%size != int64(lsn)%size ||
-		ptr.Len < format.HeaderSize || int64(ptr.Off)%size+int64(ptr.Len) > size || int64(ptr.Off)/size >= segments.MaxSlots {
+		ptr.Len < format.HeaderSize || int64(ptr.Off)%size+int64(ptr.Len) > size ||
+		int64(ptr.Off)/size >= segments.MaxSlots {
 		return Message{}, fmt.Errorf("read LSN %d at %v: invalid location", lsn, ptr)
 	}
 	seg := s.Space.At(ptr.Off)
@@ -50,7 +51,9 @@ func (s *Store) Read(lsn format.LSN, ptr format.DiskPtr) (Message, error) {
 
 // readMapped reads and verifies a message through the map. The body aliases the map. Errors wrap those of
 // format.DecodeMessage, errPointer, vfs.ErrFault, or the error of View. It allocates only if it fails.
-func readMapped(v vfs.Map, ptr format.DiskPtr, lsn format.LSN, seed format.Seed) (h format.Header, body []byte, err error) {
+func readMapped(v vfs.Map, ptr format.DiskPtr, lsn format.LSN, seed format.Seed) (
+	h format.Header, body []byte, err error,
+) {
 	b, err := v.View(int64(ptr.Off), int(ptr.Len))
 	if err != nil {
 		return h, nil, err

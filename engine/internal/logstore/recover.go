@@ -29,7 +29,8 @@ type Base struct {
 // Recovered is the result of Recover: the contents of the log, and where it goes on.
 type Recovered struct {
 	Scan *recovery.Result
-	// NextPage is the lowest page id that was never handed out, if the store was closed cleanly with no batch open; else 0.
+	// NextPage is the lowest page id that was never handed out, if the store was closed cleanly with no batch open;
+	// else 0.
 	NextPage format.PageID
 	// NextID is the next id, and IDLimit the lowest id that must not be handed out before a higher one is durable.
 	NextID, IDLimit uint64
@@ -39,28 +40,37 @@ type Recovered struct {
 	tail    *recovery.Segment  // the partly filled segment, if Scan.End lies inside one
 }
 
-// bulkSegment is the segment size in bytes from which on segments are read past the page cache. That is twice as fast for
-// 8 MiB, as fast for 1 MiB, and slower for less, since nothing is read ahead.
+// bulkSegment is the segment size in bytes from which on segments are read past the page cache. That is twice as fast
+// for 8 MiB, as fast for 1 MiB, and slower for less, since nothing is read ahead.
 const bulkSegment = 1 << 20
 
-// Recover reads the log. Rule 11: after anything but a clean close, the page cache is not trusted. The file is synced and
-// its cached pages are dropped, and Start writes the tail anew before anything is shown.
-func (s *Store) Recover(base Base) (*Recovered, error) {
+// Distrust is the first step of recovery. Rule 11: after anything but a clean close, the page cache is not trusted. The
+// file is synced and its cached pages are dropped, and Start writes the tail anew before anything is shown.
+func (s *Store) Distrust() error {
 	size, err := s.file.Size()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if !s.Super.Clean && size > 0 {
 		if err := s.file.Sync(); err != nil {
-			return nil, fmt.Errorf("sync log before reading it: %w", err)
+			return fmt.Errorf("sync log before reading it: %w", err)
 		}
 		if err := s.file.DropCache(0, size); err != nil {
-			return nil, fmt.Errorf("drop cached pages of the log: %w", err)
+			return fmt.Errorf("drop cached pages of the log: %w", err)
 		}
 	}
 	if slots := (size-1)/int64(s.Super.SegmentSize) + 1; slots > segments.MaxSlots {
 		reason := fmt.Sprintf("file too large: its %d bytes exceed the limit of %d segments", size, segments.MaxSlots)
-		return nil, CorruptFile(s.LogFile(), reason, nil)
+		return CorruptFile(s.LogFile(), reason, nil)
+	}
+	return nil
+}
+
+// Recover reads the log, after Distrust. base is the knowledge that a snapshot provides.
+func (s *Store) Recover(base Base) (*Recovered, error) {
+	size, err := s.file.Size()
+	if err != nil {
+		return nil, err
 	}
 	if s.View, err = s.file.OpenMap(vfs.PatternRandom, s.Reader); err != nil {
 		return nil, err
@@ -103,8 +113,8 @@ func (s *Store) scan(base Base, fileSize int64) (*recovery.Result, error) {
 	return res, nil
 }
 
-// fetchHeaders reads the headers of all segments into the page cache in parallel if there are many. Read a few at a time,
-// they would wait for the disk one after another.
+// fetchHeaders reads the headers of all segments into the page cache in parallel if there are many. Read a few at a
+// time, they would wait for the disk one after another.
 func (s *Store) fetchHeaders(fileSize int64) {
 	const few, together = 32, 1024
 	size := int64(s.Super.SegmentSize)
@@ -121,12 +131,14 @@ func (s *Store) fetchHeaders(fileSize int64) {
 	}
 }
 
-// recoverIDs decides where the id counter goes on. Ids are handed out below the last durable note plus twice the interval,
-// so a crashed store goes on there and ids never repeat. Values that would make them repeat are corruption (rule 12).
+// recoverIDs decides where the id counter goes on. Ids are handed out below the last durable note plus twice the
+// interval, so a crashed store goes on there and ids never repeat. Values that would make them repeat are corruption
+// (rule 12).
 func (s *Store) recoverIDs(r *Recovered) error {
 	if max(s.Super.NextID, r.Scan.Counter) > MaxID || s.Super.IDInterval > MaxIDInterval {
-		return CorruptFile(filepath.Join(s.Dir, SuperName), fmt.Sprintf("next id %d, noted id %d, interval %d: out of bounds",
-			s.Super.NextID, r.Scan.Counter, s.Super.IDInterval), nil)
+		const text = "next id %d, noted id %d, interval %d: out of bounds"
+		problem := fmt.Sprintf(text, s.Super.NextID, r.Scan.Counter, s.Super.IDInterval)
+		return CorruptFile(filepath.Join(s.Dir, SuperName), problem, nil)
 	}
 	r.NextID = s.Super.NextID
 	if s.Found && !s.Super.Clean {

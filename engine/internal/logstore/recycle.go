@@ -14,10 +14,10 @@ import (
 	"pagecache/segments/format"
 )
 
-// settleLimit is how long recycling waits for reads ahead to finish.
+// settleLimit is the longest time that recycling waits for reads ahead to finish.
 const settleLimit = 100 * time.Millisecond
 
-// recycleAtOnce is how many headers are written together.
+// recycleAtOnce is the most headers that are written together.
 const recycleAtOnce = sideDepth
 
 // Drained is a Draining segment: nothing in it is live, and it waits to be recycled.
@@ -28,8 +28,8 @@ type Drained struct {
 	Epoch uint64     // once no reader entered before it, nobody sees the segment's contents
 }
 
-// Recycler holds the Draining segments of a store and makes their slots free. Its methods are called by one goroutine at a
-// time; Waiting and Recycled by any.
+// Recycler holds the Draining segments of a store and makes their slots free. Its methods are called by one goroutine
+// at a time; Waiting and Recycled by any.
 type Recycler struct {
 	s        *Store
 	drained  []Drained
@@ -64,8 +64,10 @@ func (r *Recycler) Add(ds ...Drained) {
 	r.waiting.Store(int64(len(r.drained)))
 }
 
-// Recycle makes the slots free, durably, of all segments for which ready says so, and returns how many. After ErrLater it
-// may be tried again. Any other error stops recycling for good: the count of recycled segments on the disk is not known.
+// Recycle durably frees the slots of all segments for which ready returns true, and returns their number. After
+// ErrLater it may be tried again. Any other error stops recycling for good: the count of recycled segments on the disk
+// is not known. stable is the stable end of the log that ready goes by; it must be the same, since the headers of the
+// recycled slots prove it: a later scan finds segments missing only below it.
 func (r *Recycler) Recycle(stable format.LSN, ready func(Drained) bool) (n int, err error) {
 	if r.failed != nil {
 		return 0, r.failed
@@ -77,7 +79,7 @@ func (r *Recycler) Recycle(stable format.LSN, ready func(Drained) bool) (n int, 
 		}
 	}
 	for some := range slices.Chunk(ids, recycleAtOnce) {
-		if err := r.s.recycleSlots(some, stable); err != nil {
+		if err := r.s.recycleSlots(some, stable-1); err != nil {
 			if !errors.Is(err, ErrLater) {
 				r.failed = err
 			}
@@ -131,8 +133,8 @@ func (s *Store) Shrink() (bool, error) {
 }
 
 // Below returns, in the order of the log, the stable segments that lie wholly below lsn, and those below first, which a
-// crash inside an earlier truncation left. The beginning of the next segment is stable too, so that a scan finds where the
-// log goes on.
+// crash inside an earlier truncation left. The beginning of the next segment is stable too, so that a scan finds where
+// the log goes on.
 func (s *Store) Below(lsn, first format.LSN) []segments.Candidate {
 	size, stable := format.LSN(s.Super.SegmentSize), s.Log.StableEnd()
 	var found []segments.Candidate

@@ -18,8 +18,8 @@ type side struct {
 	zeros []byte     // always zero, except while a block of it is written
 }
 
-// sidePiece is the length in bytes of one write beside the log: short enough not to delay a commit for long. sideDepth is
-// the number of writes in flight.
+// sidePiece is the length in bytes of one write beside the log: short enough not to delay a commit for long. sideDepth
+// is the number of writes in flight.
 const sidePiece, sideDepth = 256 << 10, 16
 
 func allocBuffer(n int) ([]byte, error) { return iouring.AllocBuffer(n) }
@@ -79,9 +79,9 @@ func (s *Store) zero(off, n int64, quit <-chan struct{}) error {
 	return nil
 }
 
-// markSlots durably writes the headers of slots that hold nothing, so that no later scan takes their contents for the log
-// (rule 4d). The rest of each header's block is written as it was: a write that is torn by sectors leaves the segment whole
-// or the slot free. buf has room for a block of dev for each slot, and is zero before and after.
+// markSlots durably writes the headers of slots that hold nothing, so that no later scan takes their contents for the
+// log (rule 4d). The rest of each header's block is written as it was: a write that is torn by sectors leaves the
+// segment whole or the slot free. buf has room for a block of dev for each slot, and is zero before and after.
 func (s *Store) markSlots(dev vfs.Device, buf []byte, slots []format.SegmentID, h format.SegmentHeader) error {
 	block := dev.Block()
 	buf = buf[:block*len(slots)]

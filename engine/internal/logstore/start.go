@@ -14,11 +14,12 @@ import (
 	"pagecache/segments/format"
 )
 
-// zeroAfter is the age at which a segment is slow enough for the next one to be zeroed ahead: 8 MiB in that time is 80 MiB/s.
+// zeroAfter is the age at which a segment is slow enough for the next one to be zeroed ahead: 8 MiB in that time is 80
+// MiB/s.
 const zeroAfter = 100 * time.Millisecond
 
-// Start begins a new generation, opens the device, moves the tail, frees the slots without valid contents and starts the
-// log. A read-only store only takes over the recovered state.
+// Start begins a new generation, opens the device, moves the tail, frees the slots without valid contents and starts
+// the log. A read-only store only takes over the recovered state.
 func (s *Store) Start(r *Recovered) error {
 	if s.c.ReadOnly {
 		return s.startReadOnly(r)
@@ -31,7 +32,8 @@ func (s *Store) Start(r *Recovered) error {
 		return err
 	}
 	clean := s.Super.Clean
-	// Nothing was changed up to here. The generation is durable before the first write of this opening (format.Generation).
+	// Nothing was changed up to here. The generation is durable before the first write of this opening
+	// (format.Generation).
 	if err := s.writeSuper(s.nextSuper(r)); err != nil {
 		return err
 	}
@@ -102,16 +104,16 @@ func (s *Store) spaceOptions(r *Recovered, fileSize int64) segments.Options {
 		Generation: s.Super.Generation, Recycled: r.Scan.Recycled}
 }
 
-// LeastGain returns how many bytes of a segment cleaning it must free when the file cannot grow. Each such segment needs a
-// flush, which costs a block.
+// LeastGain returns how many bytes of a segment cleaning it must free when the file cannot grow. Each such segment
+// needs a flush, which costs a block.
 func (s *Store) LeastGain() int {
 	return max(s.Super.SegmentSize/64, s.dev.Block())
 }
 
-// reserved returns how many slots are kept for making room when the file cannot grow, and for how many slots of the file
-// one more is kept. The cleaner needs some to move live data into, and frees need two. After scattered frees, a share of
-// LeastGain must be dead before any segment is worth cleaning, and a quarter of the gain pays for the messages that say
-// so: enough for pages of 72 bytes and more.
+// reserved returns the number of slots that are kept for making room when the file cannot grow, and the number of slots
+// of the file for each of which one more is kept. The cleaner needs some to move live data into, and frees need two.
+// After scattered frees, a share of LeastGain must be dead before any segment is worth cleaning, and a quarter of the
+// gain pays for the messages that say so: enough for pages of 72 bytes and more.
 func (s *Store) reserved() (n, per int) {
 	if !s.c.Cleaned { // nothing makes room by writing, but the store must open after a crash
 		return 1, 0
@@ -153,8 +155,8 @@ func (s *Store) wholeSlots(r *Recovered, fileSize int64) (int64, error) {
 	return int64(slot) * size, s.file.Sync()
 }
 
-// startReadOnly takes over the log as it was found. If the store was not closed cleanly, Recover has made everything that
-// is shown durable (rule 11).
+// startReadOnly takes over the log as it was found. If the store was not closed cleanly, Recover has made everything
+// that is shown durable (rule 11).
 func (s *Store) startReadOnly(r *Recovered) error {
 	fileSize, err := s.file.Size()
 	if err != nil {
@@ -162,7 +164,7 @@ func (s *Store) startReadOnly(r *Recovered) error {
 	}
 	s.Space = segments.NewSpace(s.spaceOptions(r, fileSize))
 	for _, g := range r.Scan.Segments {
-		s.Space.Adopt(g.Slot, g.Base, format.MakeSeed(s.Super.Store, g.Generation, g.Slot), false)
+		s.Space.Adopt(g.Slot, g.Base, format.MakeSeed(s.Super.Store, g.Generation, g.Slot), segments.StateInactive)
 	}
 	s.Log = iobuf.NewReadOnly(r.end)
 	return nil
@@ -172,11 +174,16 @@ func (s *Store) startReadOnly(r *Recovered) error {
 func (s *Store) startLog(r *Recovered) (err error) {
 	partial := int64(r.end)%int64(s.Super.SegmentSize) != 0
 	for i, g := range r.Scan.Segments {
-		active := partial && i == len(r.Scan.Segments)-1
-		s.Space.Adopt(g.Slot, g.Base, format.MakeSeed(s.Super.Store, g.Generation, g.Slot), active)
+		state := segments.StateInactive
+		if partial && i == len(r.Scan.Segments)-1 {
+			state = segments.StateActive
+		}
+		s.Space.Adopt(g.Slot, g.Base, format.MakeSeed(s.Super.Store, g.Generation, g.Slot), state)
 	}
-	c := iobuf.Config{Device: s.dev, Space: s.Space, Buffers: s.bufs, Store: s.Super.Store, Generation: s.Super.Generation,
-		FlushEvery: s.c.FlushEvery, End: r.end, ListPages: s.c.Cleaned}
+	c := iobuf.Config{
+		Device: s.dev, Space: s.Space, Buffers: s.bufs, Store: s.Super.Store, Generation: s.Super.Generation,
+		FlushEvery: s.c.FlushEvery, End: r.end, ListPages: s.c.Cleaned,
+	}
 	if partial {
 		off := int64(r.tail.Slot.Offset(s.Super.SegmentSize))
 		c.Slot, c.Seed = r.tail.Slot, format.MakeSeed(s.Super.Store, r.tail.Generation, r.tail.Slot)

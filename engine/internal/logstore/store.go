@@ -7,15 +7,16 @@
 //	  │         │          │
 //	  └─────────┴──────────┴──────▶ Abandon, after an error
 //
-// Open locks the directory and reads the superblock. Recover reads the log. Neither writes anything to an existing store.
-// Start begins a new generation, writes the log's tail anew where that is needed, and starts the log. Close marks the
-// store as closed cleanly; Abandon releases everything and changes nothing more on the disk.
+// Open locks the directory and reads the superblock. Recover reads the log. Neither writes anything to an existing
+// store. Start begins a new generation, writes the log's tail anew where that is needed, and starts the log. Close
+// marks the store as closed cleanly; Abandon releases everything and changes nothing more on the disk.
 //
-// Reading the code: directory.go, superblock.go, recover.go, start.go and tail.go are the way up; read.go reads messages;
-// side.go writes beside the log; recycle.go frees segments.
+// Reading the code: directory.go, superblock.go, recover.go, start.go and tail.go are the way up; read.go reads
+// messages; side.go writes beside the log; recycle.go frees segments.
 package logstore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -41,7 +42,7 @@ const DefaultSegmentSize = 8 << 20
 // Errors of this package, found by errors.Is. Recycling and growing also return segments.ErrNoRoom.
 var (
 	// ErrLocked reports that another process, or another Store of this one, holds the directory's lock.
-	ErrLocked = errors.New("store is locked by another opening")
+	ErrLocked = errors.New("store is in use")
 	// ErrNoSpace reports that the disk, a quota or a file-size limit leaves no room.
 	ErrNoSpace = errors.New("no space left for the log")
 	// ErrFormat reports a store whose format version this code does not know.
@@ -80,8 +81,8 @@ type Attachment interface {
 	Close()
 }
 
-// Store is an open directory with a log. Its exported fields are set by Open and Start and do not change until Close. The
-// methods are safe for concurrent use from Start on; the steps before it belong to one goroutine.
+// Store is an open directory with a log. Its exported fields are set by Open and Start and do not change until Close.
+// The methods are safe for concurrent use from Start on; the steps before it belong to one goroutine.
 type Store struct {
 	Dir    string
 	FS     vfs.FS
@@ -103,22 +104,22 @@ type Store struct {
 	ours     bool // the files are this opening's to remove if Temporary: the store is new, or was opened
 }
 
-// Open opens the directory and its log file, locks it, and reads the superblock, or prepares a new store. It waits up to
-// two seconds for the lock. Errors: ErrLocked, ErrFormat, ErrKind, recovery.ErrCorrupt, and those of the operating system.
-// After an error nothing stays open.
+// Open opens the directory and its log file, locks it, and reads the superblock, or prepares a new store. It waits up
+// to two seconds for the lock. Errors: ErrLocked, ErrFormat, ErrKind, recovery.ErrCorrupt, and those of the operating
+// system. After an error nothing stays open.
 func Open(dir string, c Config) (*Store, error) {
 	s := &Store{FS: c.FS, c: c}
 	s.Reader = s.FS.OpenReader(c.Device.Ring)
 	var err error
 	if s.Dir, err = s.directory(dir); err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.Reader.Close())
 	}
 	if err = s.openFile(); err == nil {
 		err = s.readSuper()
 	}
 	if err != nil {
 		s.finish(Ending{})
-		return nil, err
+		return nil, fmt.Errorf("open %s: %w", s.Dir, err)
 	}
 	return s, nil
 }
@@ -149,16 +150,16 @@ type Ending struct {
 	Busy bool
 }
 
-// Close marks the store as closed cleanly if failed, the error of closing so far, is nil, and releases everything. It
-// returns failed joined with its own errors.
-func (s *Store) Close(e Ending, failed error) error {
+// Close marks the store as closed cleanly, unless something is still busy or failed, the error of closing so far, is
+// not nil, and releases everything. Waits end with ctx. It returns failed joined with its own errors.
+func (s *Store) Close(ctx context.Context, e Ending, failed error) error {
 	s.ours = true
 	err := failed
-	if !s.Space.Close(iobuf.CloseTimeout) {
+	if !s.closeSpace(ctx) {
 		e.Busy = true
-		err = errors.Join(err, fmt.Errorf("background file growth did not finish within %v", iobuf.CloseTimeout))
+		err = errors.Join(err, errors.New("background file growth did not finish in time"))
 	}
-	if err == nil && !s.c.Temporary && !s.c.ReadOnly {
+	if err == nil && !e.Busy && !s.c.Temporary && !s.c.ReadOnly {
 		sb := s.Super
 		sb.Clean, sb.End, sb.NextID, sb.NextPage = true, e.End, e.NextID, e.NextPage
 		err = s.writeSuper(sb)
@@ -167,12 +168,19 @@ func (s *Store) Close(e Ending, failed error) error {
 	return err
 }
 
+// closeSpace ends the background growth of the file. It waits for CloseTimeout at most, or until ctx ends.
+func (s *Store) closeSpace(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, iobuf.CloseTimeout)
+	defer cancel()
+	return s.Space.CloseContext(ctx)
+}
+
 // Abandon releases a store whose opening failed. It stops the log if that was started.
 func (s *Store) Abandon() {
 	busy := false
 	if s.Log != nil {
 		_, _ = s.Log.Close()
-		busy = !s.Space.Close(iobuf.CloseTimeout)
+		busy = !s.closeSpace(context.Background())
 	}
 	s.finish(Ending{Busy: busy})
 }
@@ -190,8 +198,8 @@ func (s *Store) finish(e Ending) {
 	if s.c.Temporary && s.madeDir {
 		_ = s.FS.Remove(s.Dir) // it fails, rightly, if somebody put something there
 	}
-	// What the kernel may still be writing stays open, and so locked, until the process ends: a late write must not reach
-	// the file of another opening.
+	// What the kernel may still be writing stays open, and so locked, until the process ends: a late write must not
+	// reach the file of another opening.
 	if e.Busy || s.Log != nil && !s.Log.Drained() {
 		return
 	}

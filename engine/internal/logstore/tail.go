@@ -9,10 +9,10 @@ import (
 )
 
 // moveTail copies the valid part of the last segment to another slot, under this opening's generation: the body first,
-// durably, then the header that makes it count. The old slot counts until the new header is durable; from then on the new
-// slot counts and the old one holds nothing. So stable bytes are never written over (rule 1), whatever the crash left
-// behind them is never read again (trap 7), and everything that is shown is on the disk (rule 11). It returns the slots of
-// spare that it did not use.
+// durably, then the header that makes it count. The old slot counts until the new header is durable; from then on the
+// new slot counts and the old one holds nothing. So stable bytes are never written over (rule 1), whatever the crash
+// left behind them is never read again (trap 7), and everything that is shown is on the disk (rule 11). It returns the
+// slots of spare that it did not use.
 func (s *Store) moveTail(r *Recovered, spare []format.SegmentID) ([]format.SegmentID, error) {
 	size, block := s.Super.SegmentSize, s.dev.Block()
 	old, buf := *r.tail, s.bufs[0]
@@ -36,13 +36,15 @@ func (s *Store) moveTail(r *Recovered, spare []format.SegmentID) ([]format.Segme
 	if n-used >= format.HeaderSize {
 		format.PutWord(buf[used:], format.PutPad(buf[used:], r.Scan.End, stable, n-used, seed))
 	}
-	h := format.SegmentHeader{State: format.SegmentStateFree, SegmentSize: size, BlockSize: block, Generation: s.Super.Generation,
-		Stable: r.Scan.Stable, Recycled: r.Scan.Recycled, Slot: slot}
+	h := format.SegmentHeader{
+		State: format.SegmentStateFree, SegmentSize: size, BlockSize: block, Generation: s.Super.Generation,
+		Stable: r.Scan.Stable, Recycled: r.Scan.Recycled, Slot: slot,
+	}
 	off := int64(slot.Offset(size))
-	// The first write carries a header that says free. When the right header is written below, the rest of its block does not
-	// change, so a write that is torn by sectors leaves a free slot or a whole one. It carries a header at all because the
-	// free header that was there may be the only one that knows how many segments were recycled, and how far the log is known
-	// to be stable.
+	// The first write carries a header that says free. When the right header is written below, the rest of its block
+	// does not change, so a write that is torn by sectors leaves a free slot or a whole one. It carries a header at all
+	// because the free header that was there may be the only one that knows how many segments were recycled, and how
+	// far the log is known to be stable.
 	h.Put(buf)
 	if err := writeTo(s.dev, buf[:n], off); err != nil {
 		return nil, err

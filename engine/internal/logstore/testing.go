@@ -10,7 +10,8 @@ import (
 // File returns the log file.
 func (s *Store) File() vfs.File { return s.file }
 
-// Reserved returns how many slots are kept for making room, and for how many slots of the file one more is kept.
+// Reserved returns the number of slots that are kept for making room, and the number of slots of the file for each of
+// which one more is kept.
 func (s *Store) Reserved() (n, per int) { return s.reserved() }
 
 // Beside calls write with the side device.
@@ -21,8 +22,8 @@ func (s *Store) MarkSlots(dev vfs.Device, buf []byte, slots []format.SegmentID, 
 	return s.markSlots(dev, buf, slots, h)
 }
 
-// SideDepth is the number of writes in flight beside the log; BulkSegment the segment size from which on segments are read past
-// the page cache; LockPatience how long an opening waits for the lock.
+// SideDepth is the number of writes in flight beside the log; BulkSegment the segment size from which on segments are
+// read past the page cache; LockPatience how long an opening waits for the lock.
 const (
 	SideDepth    = sideDepth
 	BulkSegment  = bulkSegment

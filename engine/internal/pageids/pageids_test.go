@@ -140,8 +140,8 @@ func TestFreedIdsWaitForReaders(t *testing.T) {
 	wantTaken(t, &a, &d, 8, 12)
 }
 
-// The free ids of a snapshot are handed out like others, without being listed. What the log says about a page counts
-// more.
+// The free ids of a snapshot are handed out like others, without being listed. If the log has messages of a page,
+// they count more than the snapshot.
 func TestFreeIdsOfTheSnapshot(t *testing.T) {
 	free := map[pid]bool{0: true, 3: true, 5: true, 600: true, 601: true, 998: true}
 	snap := snapshot(t, 1000, free)

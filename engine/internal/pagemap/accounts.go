@@ -7,8 +7,8 @@ import (
 	"pagecache/segments/format"
 )
 
-// CheckAccounts compares the accounts of space and of free ids with the pages, and calls wrong for each difference. Nothing
-// may change the store meanwhile.
+// CheckAccounts compares the accounts of space and of free ids with the pages, and calls wrong for each difference.
+// Nothing may change the store meanwhile.
 func (m *Map) CheckAccounts(wrong func(problem string)) error {
 	live := map[format.SegmentID]int64{}
 	free := int64(0)

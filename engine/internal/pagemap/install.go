@@ -9,9 +9,9 @@ import (
 	"pagecache/segments/format"
 )
 
-// Install replaces the head h of a slot by e, accounts for both, and completes the reservation of e's message. If the head is
-// no longer h, it aborts the reservation and returns false. keep is the blob that e's own message points to, if any. The caller
-// loaded h before it reserved r, so e's LSN is above h's (pagestack, K1).
+// Install replaces the head h of a slot by e, accounts for both, and completes the reservation of e's message. If the
+// head is no longer h, it aborts the reservation and returns false. keep is the blob that e's own message points to, if
+// any. The caller loaded h before it reserved r, so e's LSN is above h's (pagestack, K1).
 func (m *Map) Install(s *Slot, h, e *Head, r *iobuf.Reservation, keep format.BlobID) bool {
 	if invariants.Enabled && h != nil && h.LSN >= e.LSN {
 		panic(fmt.Sprintf("pagecache: entry at LSN %d above one at %d", e.LSN, h.LSN))
@@ -21,9 +21,9 @@ func (m *Map) Install(s *Slot, h, e *Head, r *iobuf.Reservation, keep format.Blo
 		r.Abort()
 		return false
 	}
-	// Rule 7: the accounts include the message before the reservation completes. The replaced messages count as live a little
-	// longer, which keeps them where they are: a message that points to a blob is read from the disk, and no stable message
-	// waits for that.
+	// Rule 7: the accounts include the message before the reservation completes. The replaced messages count as live a
+	// little longer, which keeps them where they are: a message that points to a blob is read from the disk, and no
+	// stable message waits for that.
 	m.store.Space.Live(e.Ptr())
 	r.Complete()
 	if e.Kind() != pagestack.KindDelta && h != nil {
@@ -37,8 +37,8 @@ func (m *Map) Install(s *Slot, h, e *Head, r *iobuf.Reservation, keep format.Blo
 	return true
 }
 
-// retireBlob schedules the blob that a dead message points to for deletion, unless the page keeps it. The message still counts
-// as live, so its segment is not recycled yet.
+// retireBlob schedules the blob that a dead message points to for deletion, unless the page keeps it. The message still
+// counts as live, so its segment is not recycled yet.
 func (m *Map) retireBlob(old pagestack.Ref, keep format.BlobID) {
 	ptr, err := m.store.Blob(old.LSN, old.Ptr)
 	if err != nil {

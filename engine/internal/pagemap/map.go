@@ -1,9 +1,9 @@
-// Package pagemap is the state of a store's pages, without their values: which pages there are, and which messages of the log
-// each consists of. It holds the page table, the free page ids and the space accounts, rebuilds them when a store is opened,
-// and describes them to snapshots. The engine adds the values.
+// Package pagemap is the state of a store's pages, without their values: which pages there are, and which messages of
+// the log each consists of. It holds the page table, the free page ids and the space accounts, rebuilds them when a
+// store is opened, and describes them to snapshots. The engine adds the values.
 //
-// Reading the code: map.go finds a page; install.go changes one; rebuild.go is recovery; snapshot.go and accounts.go describe
-// the state to snapshots and to Check.
+// Reading the code: map.go finds a page; install.go changes one; rebuild.go is recovery; snapshot.go and accounts.go
+// describe the state to snapshots and to Check.
 package pagemap
 
 import (
@@ -28,11 +28,12 @@ type (
 	Slot = pagetable.Slot[Head]
 )
 
-// Map is the state of the pages of one store. It is used by value inside a larger struct and not copied. Safe for concurrent
-// use once Rebuild has returned.
+// Map is the state of the pages of one store. It is used by value inside a larger struct and not copied. Safe for
+// concurrent use once Rebuild has returned.
 type Map struct {
 	Table pagetable.Table[Head]
 	IDs   pageids.Allocator
+	_     [64]byte // Allocate and Free write IDs; every change reads the fields below
 
 	store   *logstore.Store
 	blobs   *blob.Store
@@ -49,9 +50,9 @@ func (m *Map) Init(s *logstore.Store, b *blob.Store, snaps *snapshot.Store, read
 	readers.Register(&m.writer)
 }
 
-// Find returns the page's slot and its head. If the page was not touched since the opening, Find takes it in from the snapshot
-// (snapshot, N1). Slot and head are nil if there never was such a page; the head alone is nil if the page's id was handed out
-// and nothing was written.
+// Find returns the page's slot and its head. If the page was not touched since the opening, Find takes it in from the
+// snapshot (snapshot, N1). Slot and head are nil if there never was such a page; the head alone is nil if the page's id
+// was handed out and nothing was written.
 func (m *Map) Find(pid format.PageID) (*Slot, *Head, error) {
 	s := m.Table.Get(pid)
 	if s != nil {
@@ -109,8 +110,8 @@ func (m *Map) takeIn(pid format.PageID, p recovery.Page) (*Head, error) {
 	return pagestack.NewOnDisk(0, refs), nil
 }
 
-// locate returns where a message lies now that a snapshot refers to: its segment may have moved since. Zero means that the
-// segment was recycled, which happens only if the page was written anew.
+// locate returns where a message lies now that a snapshot refers to: its segment may have moved since. Zero means that
+// the segment was recycled, which happens only if the page was written anew.
 func (m *Map) locate(r recovery.Ref) format.DiskPtr {
 	size := format.LSN(m.store.SegmentSize())
 	id, ok := m.store.Space.Find(r.LSN - r.LSN%size)
@@ -121,7 +122,8 @@ func (m *Map) locate(r recovery.Ref) format.DiskPtr {
 }
 
 func (m *Map) missingSegment(pid format.PageID, lsn format.LSN) error {
-	return m.store.CorruptLog(recovery.Place{}.WithLSN(lsn).WithPage(pid), "a segment with a part of the page is missing")
+	place := recovery.Place{}.WithLSN(lsn).WithPage(pid)
+	return m.store.CorruptLog(place, "a segment with a part of the page is missing")
 }
 
 // reserved makes the entry of page 0 or 1 from its message.
@@ -144,7 +146,8 @@ func (m *Map) reserved(msg recovery.Message) (*Head, error) {
 	return NewReserved(kind, 0, ext, pagestack.Ref{LSN: msg.LSN, Ptr: msg.Ptr}), nil
 }
 
-// NewReserved returns the entry of page 0 (KindMeta) or 1 (KindCounter) with the contents ext, for the message msg, unpublished.
+// NewReserved returns the entry of page 0 (KindMeta) or 1 (KindCounter) with the contents ext, for the message msg,
+// unpublished.
 func NewReserved(k pagestack.Kind, ts uint64, ext *pagestack.Ext, msg pagestack.Ref) *Head {
 	e := pagestack.New[struct{}](k, ts, 1, msg.LSN, msg.Ptr)
 	e.Ext = ext

@@ -12,20 +12,21 @@ import (
 	"pagecache/segments/format"
 )
 
-// rebuilder fills a Map when a store is opened: the snapshot's accounts first, then the messages of the log on top. Of the
-// snapshot's pages it looks only at those that have messages in the log.
+// rebuilder fills a Map when a store is opened: the snapshot's accounts first, then the messages of the log on top. Of
+// the snapshot's pages it looks only at those that have messages in the log.
 type rebuilder struct {
 	m       *Map
 	r       *logstore.Recovered
 	next    format.PageID                      // the lowest id that was never handed out, as far as is known
-	lost    map[format.LSN]int64               // live bytes, by base, of segments that the snapshot knows and the log no longer has
+	lost    map[format.LSN]int64               // live bytes, by base, of segments that only the snapshot knows
 	orphans map[format.PageID]recovery.Message // deltas whose base was recycled, until the page is written anew
 }
 
-// Rebuild fills the map from the recovered log. writable stores remove blobs that nothing refers to.
-func (m *Map) Rebuild(r *logstore.Recovered, writable bool) error {
+// Rebuild fills the map from the recovered log.
+func (m *Map) Rebuild(r *logstore.Recovered) error {
 	m.rebuilding = true
-	b := rebuilder{m: m, r: r, next: max(r.NextPage, format.FirstUserPage), orphans: map[format.PageID]recovery.Message{}}
+	b := rebuilder{m: m, r: r, orphans: map[format.PageID]recovery.Message{}}
+	b.next = max(r.NextPage, format.FirstUserPage)
 	for _, step := range []func() error{b.checkNextPage, b.countSnapshot, b.apply, b.finishPages, b.checkLost} {
 		if err := step(); err != nil {
 			return err
@@ -40,10 +41,7 @@ func (m *Map) Rebuild(r *logstore.Recovered, writable bool) error {
 		}
 	}
 	m.IDs.Ready(b.next)
-	if !writable {
-		return nil
-	}
-	return m.blobs.RemoveStrays()
+	return nil
 }
 
 // checkNextPage refuses a superblock whose next page id the log has no room for (rule 12).
@@ -57,8 +55,8 @@ func (b *rebuilder) checkNextPage() error {
 	return nil
 }
 
-// countSnapshot accounts for everything that the snapshot refers to. Segments that are no longer there were recycled, so their
-// pages were written anew after the snapshot; checkLost verifies that.
+// countSnapshot accounts for everything that the snapshot refers to. Segments that are no longer there were recycled,
+// so their pages were written anew after the snapshot; checkLost verifies that.
 func (b *rebuilder) countSnapshot() error {
 	snap := b.m.base
 	if snap == nil {
@@ -82,9 +80,10 @@ func (b *rebuilder) countSnapshot() error {
 
 // apply enters the messages of the log into the table.
 //
-// Page ids are dense, and of each page that exists or existed a message is in the log, except for the last allocations before a
-// crash: ids of a dropped batch count as never handed out, and Salvage frees those of pages that it does not find. So the
-// number of messages that the log has room for bounds the ids. A hostile id must not cost memory (rule 12).
+// Page ids are dense, and of each page that exists or existed a message is in the log, except for the last allocations
+// before a crash: ids of a dropped batch count as never handed out, and Salvage frees those of pages that it does not
+// find. So the number of messages that the log has room for bounds the ids. A hostile id must not cost memory (rule
+// 12).
 func (b *rebuilder) apply() error {
 	bound := b.next + logstore.MaxMessages(len(b.r.Scan.Segments), b.m.store.SegmentSize())
 	err := b.r.Scan.Apply(func(msg recovery.Message) error {
@@ -124,8 +123,8 @@ func (b *rebuilder) applyOne(msg recovery.Message) error {
 
 const noBase = "a delta of a page that has no base"
 
-// orphaned reports whether a message is a delta whose base was recycled. In that case the page was written anew further on;
-// orphans keeps those deltas for which the new base has not come yet. old is the page's newest state so far.
+// orphaned reports whether a message is a delta whose base was recycled. In that case the page was written anew further
+// on; orphans keeps those deltas for which the new base has not come yet. old is the page's newest state so far.
 func (b *rebuilder) orphaned(msg recovery.Message, old *Head) bool {
 	if msg.Kind.Plain() != format.KindAppend {
 		delete(b.orphans, msg.Page)
@@ -197,6 +196,7 @@ func (b *rebuilder) finishPage(pid format.PageID, s *Slot) error {
 		m.store.Space.Live(ref.Ptr)
 		if ref.Ptr.Blob {
 			ptr, blobErr := m.store.Blob(ref.LSN, ref.Ptr)
+			blobErr = logstore.InPage(pid, blobErr)
 			if blobErr == nil {
 				m.blobs.Adopt(ptr)
 			}
@@ -224,7 +224,7 @@ func (b *rebuilder) uncount(pid format.PageID) error {
 	return nil
 }
 
-// adoptBlobs tells the blob store of the blobs that only the snapshot knows.
+// adoptBlobs makes the blobs readable that only the snapshot knows.
 func (b *rebuilder) adoptBlobs() {
 	if b.m.base == nil {
 		return

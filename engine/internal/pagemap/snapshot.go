@@ -1,6 +1,7 @@
 package pagemap
 
 import (
+	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/snapshot"
 	"pagecache/recovery"
@@ -77,6 +78,7 @@ func (s *source) add(w *recovery.SnapshotWriter, pid format.PageID) error {
 		if r.Ptr.Blob && err == nil {
 			var ptr format.BlobPtr
 			ptr, err = s.m.store.Blob(r.LSN, r.Ptr)
+			err = logstore.InPage(pid, err)
 			blobs = append(blobs, ptr)
 		}
 	})

@@ -11,7 +11,8 @@ import (
 
 // Every rare path of the package that is named by invariants.Sometimes is taken by this workload.
 func TestRarePathsAreTaken(t *testing.T) {
-	if never := invariants.Reach("pagestack: ", time.Minute, func() { TestConcurrentDeltasLoseNothing(t) }); len(never) > 0 {
+	run := func() { TestConcurrentDeltasLoseNothing(t) }
+	if never := invariants.Reach("pagestack: ", time.Minute, run); len(never) > 0 {
 		t.Errorf("never taken: %q", never)
 	}
 }

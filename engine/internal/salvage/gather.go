@@ -35,7 +35,8 @@ func (r *Reader) ReportBatches() {
 	}
 }
 
-// Gather derives the state of the pages from the messages. A page whose newest messages are corrupt is as it was before them.
+// Gather derives the state of the pages from the messages. A page whose newest messages are corrupt is as it was before
+// them.
 func (r *Reader) Gather() *Pages {
 	p := &Pages{Chains: map[format.PageID][]Message{}, IDs: r.Super.NextID, Next: format.FirstUserPage}
 	orphans, implausible := map[format.PageID]int{}, map[format.PageID]bool{}

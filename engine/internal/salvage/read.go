@@ -1,5 +1,5 @@
-// Package salvage reads what is intact in a corrupt store: the messages of its log, one by one, wherever they begin. It never
-// writes. The engine writes them to a new store.
+// Package salvage reads what is intact in a corrupt store: the messages of its log, one by one, wherever they begin. It
+// never writes. The engine writes them to a new store.
 package salvage
 
 import (
@@ -47,12 +47,12 @@ type Reader struct {
 	most  format.PageID // ids from here on are implausible
 }
 
-// lostPages is how many pages, besides those that the log has room for, may have been lost with parts of it. At most as many ids
-// are freed in the new store, for 24 bytes each on disk and 32 in memory.
+// lostPages is the number of pages, besides those that the log has room for, that may have been lost with parts of it.
+// At most lostPages ids are freed in the new store for them, each with 24 bytes on disk and 32 in memory.
 const lostPages = 1 << 23
 
-// Open locks the store and reads everything that is intact in its log. Errors: logstore.ErrLocked, and those of a log that cannot
-// be read at all.
+// Open locks the store and reads everything that is intact in its log. Errors: logstore.ErrLocked, and those of a log
+// that cannot be read at all.
 func Open(c Config) (*Reader, error) {
 	r := &Reader{c: c}
 	if err := r.open(); err != nil {
@@ -99,7 +99,9 @@ func (r *Reader) identify() error {
 	for _, n := range slices.Backward(numbers) {
 		h, err := r.snapshotHeader(n)
 		if err == nil {
-			r.Super = format.Superblock{Store: h.Store, SegmentSize: h.SegmentSize, NextID: h.Counter, NextPage: h.NextPage}
+			r.Super = format.Superblock{
+				Store: h.Store, SegmentSize: h.SegmentSize, NextID: h.Counter, NextPage: h.NextPage,
+			}
 			return nil
 		}
 	}
@@ -125,8 +127,8 @@ type copyOf struct {
 	messages []Message
 }
 
-// readLog reads every slot. If two slots hold the same segment, the one of the newer generation counts: the other is an older
-// copy of the tail.
+// readLog reads every slot. If two slots hold the same segment, the one of the newer generation counts: the other is an
+// older copy of the tail.
 func (r *Reader) readLog() error {
 	size, err := r.file.Size()
 	if err != nil {
@@ -162,7 +164,7 @@ func (r *Reader) readLog() error {
 	return nil
 }
 
-// maxGenerations is how many openings back the messages of a slot with a corrupt header may date from.
+// maxGenerations is the number of openings back from which the messages of a slot with a corrupt header may date.
 const maxGenerations = 1000
 
 // segment finds the intact messages of a slot, wherever they begin.
@@ -205,8 +207,8 @@ func (r *Reader) generations() (gens []format.Generation) {
 	return gens
 }
 
-// walk finds the messages of one generation in a slot. It goes from message to message, and over corrupt bytes by trying each
-// place where a message can begin.
+// walk finds the messages of one generation in a slot. It goes from message to message, and over corrupt bytes by
+// trying each place where a message can begin.
 type walk struct {
 	r     *Reader
 	seg   []byte
@@ -250,8 +252,9 @@ func (w *walk) run() {
 
 func (w *walk) report(pos, hole int, lsn format.LSN) {
 	at := w.slot.Offset(len(w.seg)) + format.Offset(pos-hole)
-	w.r.c.Lost(fmt.Sprintf("slot %v, offset %v: %d corrupt bytes, LSN %v … %v; pages that were changed there are as they were before",
-		w.slot, at, hole, lsn-format.LSN(hole), lsn-1))
+	const text = "slot %v, offset %v: %d corrupt bytes, LSN %v … %v; " +
+		"pages that were changed there are as they were before"
+	w.r.c.Lost(fmt.Sprintf(text, w.slot, at, hole, lsn-format.LSN(hole), lsn-1))
 }
 
 func (w *walk) add(h format.Header, body []byte, pos int) {

@@ -1,4 +1,5 @@
-// Package seam gives the tests of this module, and the engine's own Check and Salvage, options that embedders do not have.
+// Package seam gives the tests of this module, and the engine's own Check and Salvage, options that embedders do not
+// have.
 package seam
 
 import "pagecache/internal/vfs"

@@ -12,13 +12,13 @@ import (
 	"pagecache/segments/format"
 )
 
-// checkedWhole is the size in bytes up to which a snapshot is verified as a whole when it is opened, so that an older one
-// or the log can take its place if it is corrupt. That costs some milliseconds. Each block of a larger snapshot is
+// checkedWhole is the size in bytes up to which a snapshot is verified as a whole when it is opened, so that an older
+// one or the log can take its place if it is corrupt. That costs some milliseconds. Each block of a larger snapshot is
 // verified when it is first used.
 const checkedWhole = 16 << 20
 
-// Find opens the newest snapshot that is intact. It logs and skips corrupt ones: the log alone is enough. With logAlone it opens
-// none, and only finds the number of the newest.
+// Find opens the newest snapshot that is intact. It logs and skips corrupt ones: the log alone is enough. With logAlone
+// it opens none, and only finds the number of the newest.
 func (s *Store) Find(logAlone bool) error {
 	numbers, err := s.Numbers()
 	if err != nil {
@@ -69,14 +69,15 @@ func (f file) Close() error { return errors.Join(f.Map.Close(), f.File.Close()) 
 
 // File is an open snapshot file.
 type File struct {
-	*recovery.Snapshot
-	file file
+	Snapshot *recovery.Snapshot
+	file     file
 }
 
 // Close releases the file.
 func (f *File) Close() error { return f.file.Close() }
 
-// Open opens a snapshot. A small one is verified as a whole. Errors other than those of reading wrap format.ErrSnapshot.
+// Open opens a snapshot. A small one is verified as a whole. Errors other than those of reading wrap
+// format.ErrSnapshot.
 func (s *Store) Open(number uint64) (*File, error) {
 	name := s.Path(number)
 	f, err := s.c.FS.Open(name, vfs.FlagRead)
@@ -117,8 +118,8 @@ func (s *Store) Verify(number uint64) error {
 	if err != nil {
 		return err
 	}
-	if err = f.Check(); err != nil {
-		err = f.Corrupt(err)
+	if err = f.Snapshot.Check(); err != nil {
+		err = f.Snapshot.Corrupt(err)
 	}
 	return errors.Join(err, f.Close())
 }
@@ -137,7 +138,8 @@ func checkReserved(snap *recovery.Snapshot) error {
 	return nil
 }
 
-// CheckKind reports a record whose kind its page cannot have: pages 0 and 1 have kinds of their own, which no other page has.
+// CheckKind reports a record whose kind its page cannot have: pages 0 and 1 have kinds of their own, which no other
+// page has.
 func CheckKind(pid format.PageID, k format.SnapshotKind) error {
 	ok := k != format.SnapshotKindMeta && k != format.SnapshotKindCounter
 	switch pid {

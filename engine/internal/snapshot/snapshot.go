@@ -1,8 +1,8 @@
-// Package snapshot keeps the snapshots of a page store: the one that the store was opened from, whose pages are taken into
-// the page table when they are first touched, and those that the store writes.
+// Package snapshot keeps the snapshots of a page store: the one that the store was opened from, whose pages are taken
+// into the page table when they are first touched, and those that the store writes.
 //
-//	N1  A page's slot in the table is empty only if the page was not touched since the opening; then the snapshot the store
-//	    was opened from says what the page is.
+//	N1  A page's slot in the table is empty only if the page was not touched since the opening; then the snapshot the
+//	    store was opened from says what the page is.
 //	N2  A snapshot gets its name once everything that it refers to is stable. Older ones are removed once the name is
 //	    durable (trap 6).
 //	N3  Writing a snapshot blocks no caller of the store. If a batch stays open, the snapshot is dropped.
@@ -11,9 +11,9 @@
 package snapshot
 
 import (
+	"context"
 	"log/slog"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,8 +34,8 @@ type Config struct {
 	Unchecked   bool // verify no snapshot as a whole; for tests
 }
 
-// Store is the snapshots of one open page store. Base is set by Find and does not change afterwards. The methods are safe for concurrent use,
-// except Find.
+// Store is the snapshots of one open page store. Base is set by Find and does not change afterwards. The methods are
+// safe for concurrent use, except Find.
 type Store struct {
 	// Base is the snapshot that the store was opened from; nil if it was opened from the log alone.
 	Base *recovery.Snapshot
@@ -44,24 +44,29 @@ type Store struct {
 	file vfs.File // of Base
 	view vfs.Map
 
-	mu     sync.Mutex // held while a snapshot is written
-	number uint64     // of the newest snapshot
-	from   format.LSN // where the log begins that the newest snapshot does not cover; NoLSN if that is not known
-	at     int64      // how many messages the log had then
+	// writing has room for one: the writer of a snapshot, who owns the fields down to from.
+	writing chan struct{}
+	number  uint64     // of the newest snapshot
+	from    format.LSN // where the log begins that the newest snapshot does not cover; NoLSN if that is not known
 
-	quit    chan struct{} // closed by Stop
-	stopped sync.Once
+	at      atomic.Int64    // messages in the log when the newest snapshot began. Written by the writer; it only grows
+	run     context.Context // ended by Stop
+	stop    context.CancelFunc
 	done    chan struct{} // closed when the background writer has ended
 	written atomic.Int64  // snapshots written in this opening
 
-	// Patience is how long a snapshot waits until everything that it refers to is stable, and how long the background writer
-	// waits after a failure. It may be changed before Run.
+	// Patience is the longest time that a snapshot waits until everything that it refers to is stable, and the time
+	// that the background writer waits after a failure. It may be changed before Run.
 	Patience time.Duration
 }
 
 // New returns the snapshots of a store. Nothing is read before Find.
 func New(c Config) *Store {
-	return &Store{c: c, from: format.NoLSN, quit: make(chan struct{}), done: make(chan struct{}), Patience: 5 * time.Second}
+	s := &Store{
+		c: c, from: format.NoLSN, writing: make(chan struct{}, 1), done: make(chan struct{}), Patience: 5 * time.Second,
+	}
+	s.run, s.stop = context.WithCancel(context.Background())
+	return s
 }
 
 // Path returns the path of the snapshot with this number.

@@ -17,7 +17,7 @@ const (
 	tmpName = "snapshot.tmp"
 	// Writing works in slices and pauses after each: about a tenth of a processor.
 	slice, Pause = 500 * time.Microsecond, 4 * time.Millisecond
-	// tick is how often the background writer checks whether a snapshot is due.
+	// tick is the time between two checks of the background writer whether a snapshot is due.
 	tick = 100 * time.Millisecond
 )
 
@@ -26,7 +26,7 @@ type Log interface {
 	StableEnd() format.LSN
 	Tail() format.LSN
 	Messages() int64
-	MakeStableWithin(lsn format.LSN, limit time.Duration) error
+	MakeStableContext(ctx context.Context, lsn format.LSN) error
 }
 
 // A Table is the page table that snapshots are made of.
@@ -41,8 +41,8 @@ type Source interface {
 	Header() format.SnapshotHeader
 	// InUse returns the bases of the segments that were in use when the snapshot began.
 	InUse() []format.LSN
-	// Add adds pages from pid on to w, until the time is over or all pages below end are added, and returns the first page
-	// that it did not add. Everything that the pages refer to stays in place until it returns.
+	// Add adds pages from pid on to w, until the time is over or all pages below end are added, and returns the first
+	// page that it did not add. Everything that the pages refer to stays in place until it returns.
 	Add(w *recovery.SnapshotWriter, pid, end format.PageID, over func() bool) (format.PageID, error)
 }
 
@@ -53,24 +53,21 @@ func (s *Store) Run(l Log, t Table, every int) {
 	defer ticker.Stop()
 	for {
 		select {
-		case <-s.quit:
+		case <-s.run.Done():
 			return
 		case <-ticker.C:
 		}
-		s.mu.Lock()
-		due := l.Messages()-s.at >= int64(every)
-		s.mu.Unlock()
-		if !due {
+		if l.Messages()-s.at.Load() < int64(every) {
 			continue
 		}
-		err := s.Write(context.Background(), l, t, Pause)
-		if errors.Is(err, iobuf.ErrClosed) || errors.Is(err, iobuf.ErrFailed) {
+		err := s.Write(s.run, l, t, Pause)
+		if s.run.Err() != nil || errors.Is(err, iobuf.ErrClosed) || errors.Is(err, iobuf.ErrFailed) {
 			return
 		}
 		if err != nil {
 			s.c.Logger.Warn("snapshot not written", "dir", s.c.Dir, "err", err)
 			select { // an immediate retry would fail again
-			case <-s.quit:
+			case <-s.run.Done():
 			case <-time.After(s.Patience):
 			}
 		}
@@ -80,17 +77,42 @@ func (s *Store) Run(l Log, t Table, every int) {
 // NoRun is called in place of Run where nothing is written in the background.
 func (s *Store) NoRun() { close(s.done) }
 
-// Stop ends the background writer and waits for it.
-func (s *Store) Stop() {
-	s.stopped.Do(func() { close(s.quit) })
-	<-s.done
+// Stop ends the background writer, and any snapshot that is being written with pauses. It waits for the background
+// writer until ctx ends, and reports whether that has ended.
+func (s *Store) Stop(ctx context.Context) bool {
+	s.stop()
+	select {
+	case <-s.done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
-// Write writes a snapshot and makes it the one that the next opening starts from. If nothing was written since the newest
-// one, it does nothing. It pauses for that long after each slice of work. It gives up when ctx ends.
+// Write writes a snapshot and makes it the one that the next opening starts from. If nothing was written since the
+// newest one, it does nothing. After each slice of work it rests for pause. It gives up when ctx ends, with the
+// context's error, and, unless pause is 0, at Stop, with iobuf.ErrClosed.
 func (s *Store) Write(ctx context.Context, l Log, t Table, pause time.Duration) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if pause > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(s.run, cancel)()
+	}
+	err := s.write(ctx, l, t, pause)
+	if err != nil && pause > 0 && s.run.Err() != nil {
+		err = fmt.Errorf("%w: %w", iobuf.ErrClosed, err)
+	}
+	return err
+}
+
+func (s *Store) write(ctx context.Context, l Log, t Table, pause time.Duration) error {
+	select {
+	case s.writing <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-s.writing }()
 	from, at := l.StableEnd(), l.Messages()
 	if from == s.from && from == l.Tail() {
 		return nil
@@ -120,7 +142,8 @@ func (s *Store) Write(ctx context.Context, l Log, t Table, pause time.Duration) 
 		_ = s.c.FS.Remove(tmp)
 		return fmt.Errorf("write snapshot: %w", err)
 	}
-	s.number, s.from, s.at = number, from, at
+	s.number, s.from = number, from
+	s.at.Store(at)
 	s.written.Add(1)
 	return s.removeBelow(number)
 }
@@ -166,7 +189,9 @@ func (w *writing) fill(f vfs.File, number uint64) error {
 	if err := out.Finish(w.source.InUse()); err != nil {
 		return err
 	}
-	return w.log.MakeStableWithin(out.High(), w.s.Patience)
+	ctx, cancel := context.WithTimeout(w.ctx, w.s.Patience)
+	defer cancel()
+	return w.log.MakeStableContext(ctx, out.High())
 }
 
 // rest pauses after a slice.
@@ -175,8 +200,6 @@ func (w *writing) rest() error {
 		return w.ctx.Err()
 	}
 	select {
-	case <-w.s.quit:
-		return iobuf.ErrClosed
 	case <-w.ctx.Done():
 		return w.ctx.Err()
 	case <-time.After(w.pause):
@@ -184,5 +207,5 @@ func (w *writing) rest() error {
 	}
 }
 
-// SlicePages is how many pages AddTo adds between two looks at the clock.
+// SlicePages is the number of pages that AddTo adds between two looks at the clock.
 const SlicePages = 256

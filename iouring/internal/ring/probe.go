@@ -71,7 +71,7 @@ func ProbeResult(res int32, want int) error {
 		return nil
 	case res >= 0:
 		return fmt.Errorf("probe: wrote %d bytes of %d", res, want)
-	case Judge(res, max(want, 1)) == DiskFull:
+	case Judge(res, max(want, 1)) == VerdictDiskFull:
 		return nil
 	}
 	return fmt.Errorf("probe: %w", unix.Errno(-res))
@@ -80,7 +80,7 @@ func ProbeResult(res int32, want int) error {
 // Transient reports whether another try of a probe may end differently.
 func Transient(err error) bool {
 	var errno unix.Errno
-	return errors.As(err, &errno) && Judge(-int32(errno), 1) == Again
+	return errors.As(err, &errno) && Judge(-int32(errno), 1) == VerdictAgain
 }
 
 // explain adds the usual cause to an error of the setup.

@@ -22,16 +22,16 @@ func TestJudgeCompletions(t *testing.T) {
 			}
 		}
 	}
-	want(Done, 8192)
-	want(More, 1, 512, 4096, 8191)
-	want(Again, -int32(unix.EINTR), -int32(unix.EAGAIN), -int32(unix.ECANCELED))
-	want(DiskFull, -int32(unix.ENOSPC), -int32(unix.EFBIG), -int32(unix.EDQUOT))
-	want(Failed, 0, 8193, math.MaxInt32, math.MinInt32)
+	want(VerdictDone, 8192)
+	want(VerdictMore, 1, 512, 4096, 8191)
+	want(VerdictAgain, -int32(unix.EINTR), -int32(unix.EAGAIN), -int32(unix.ECANCELED))
+	want(VerdictDiskFull, -int32(unix.ENOSPC), -int32(unix.EFBIG), -int32(unix.EDQUOT))
+	want(VerdictFailed, 0, 8193, math.MaxInt32, math.MinInt32)
 	for e := unix.Errno(1); e < 134; e++ {
 		switch e {
 		case unix.EINTR, unix.EAGAIN, unix.ECANCELED, unix.ENOSPC, unix.EFBIG, unix.EDQUOT:
 		default:
-			want(Failed, -int32(e))
+			want(VerdictFailed, -int32(e))
 		}
 	}
 }
@@ -39,7 +39,7 @@ func TestJudgeCompletions(t *testing.T) {
 // Every verdict has a name, and an unknown one does not panic.
 func TestVerdictString(t *testing.T) {
 	seen := map[string]bool{}
-	for v := Done - 1; v <= Failed+1; v++ {
+	for v := VerdictDone - 1; v <= VerdictFailed+1; v++ {
 		seen[v.String()] = true
 	}
 	if len(seen) != 6 {

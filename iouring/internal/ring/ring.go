@@ -43,8 +43,8 @@ type Ring struct {
 	patience                time.Duration // how long Enter retries without any progress
 }
 
-// stall is how long io_uring_enter may refuse (EAGAIN: no memory for a request; EBUSY) without any progress before the
-// ring counts as unusable.
+// stall is the time for which io_uring_enter may refuse (EAGAIN: no memory for a request; EBUSY) without any progress
+// before the ring counts as unusable.
 const stall = 30 * time.Second
 
 // New sets up a ring for depth requests. target is the file that Push writes to; −1 for a ring that only reads. The

@@ -9,15 +9,16 @@ type Verdict int
 
 // The verdicts on a request.
 const (
-	Done     Verdict = iota // all of it was transferred
-	More                    // a part was transferred; the rest must be requested again
-	Again                   // nothing was transferred, and the kernel asks to try again
-	DiskFull                // disk full, or a quota or size limit; reported, and no fault of the device
-	Failed                  // any other error; reported
+	VerdictDone     Verdict = iota // all of it was transferred
+	VerdictMore                    // a part was transferred; the rest must be requested again
+	VerdictAgain                   // nothing was transferred, and the kernel asks to try again
+	VerdictDiskFull                // disk full, or a quota or size limit; reported, and no fault of the device
+	VerdictFailed                  // any other error; reported
 )
 
+// String returns the name of the verdict.
 func (v Verdict) String() string {
-	if v < Done || v > Failed {
+	if v < VerdictDone || v > VerdictFailed {
 		return "invalid verdict"
 	}
 	return [...]string{"done", "more", "again", "disk full", "failed"}[v]
@@ -27,19 +28,19 @@ func (v Verdict) String() string {
 func Judge(res int32, want int) Verdict {
 	switch {
 	case res > 0 && int(res) == want:
-		return Done
+		return VerdictDone
 	case res > 0 && int(res) < want:
-		return More
+		return VerdictMore
 	case res >= 0:
-		return Failed // no progress at all, or more than was requested
+		return VerdictFailed // no progress at all, or more than was requested
 	}
 	switch unix.Errno(-res) {
 	case unix.EINTR, unix.EAGAIN, unix.ECANCELED:
 		// ECANCELED: the kernel needed a worker thread for the request, and signals to the process kept it from
 		// creating one.
-		return Again
+		return VerdictAgain
 	case unix.ENOSPC, unix.EFBIG, unix.EDQUOT:
-		return DiskFull
+		return VerdictDiskFull
 	}
-	return Failed
+	return VerdictFailed
 }

@@ -30,6 +30,7 @@ func openEvicted(t testing.TB, count, size int, o *Options) (*PageCache[[]byte],
 	return pc, pids
 }
 
+// evictAll evicts the pages.
 func evictAll(t testing.TB, pc *PageCache[[]byte], pids []PageID) {
 	tx := begin(t, pc)
 	defer tx.End()
@@ -38,7 +39,7 @@ func evictAll(t testing.TB, pc *PageCache[[]byte], pids []PageID) {
 	}
 }
 
-// A fetch of a page that the page cache holds, and that is a Base view.
+// BenchmarkWarmPull measures reading a page of one message, which the kernel's page cache holds, as a view.
 func BenchmarkWarmPull(b *testing.B) {
 	const count, size = 10_000, 1 << 10
 	pc, pids := openEvicted(b, count, size, nil)
@@ -46,7 +47,7 @@ func BenchmarkWarmPull(b *testing.B) {
 	tx := begin(b, pc)
 	get := func(pid PageID) {
 		if p, err := pc.Get(tx, pid); err != nil || len(p.Value) != size {
-			b.Fatal(len(p.Value), err)
+			b.Fatalf("page %d has %d bytes, want %d, error %v", pid, len(p.Value), size, err)
 		}
 	}
 	for _, pid := range pids {
@@ -61,7 +62,7 @@ func BenchmarkWarmPull(b *testing.B) {
 			i = 0
 			b.StartTimer()
 		}
-		get(pids[i*7919%count]) // each once
+		get(pids[i*7919%count]) // 7919 and count are coprime: each page once
 		i++
 	}
 	tx.End()

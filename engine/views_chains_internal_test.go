@@ -4,16 +4,25 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
-	"pagecache/engine/internal/logstore"
-	"pagecache/engine/internal/seam"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"pagecache/engine/internal/logstore"
+	"pagecache/engine/internal/seam"
 )
 
+// The flags of this test and of TestViewsDoNotChange.
+var (
+	ViewsTime = flag.Duration("views.time", time.Second, "how long each test of held values takes at least")
+	ViewsSeed = flag.Uint64("views.seed", 1, "seed of the tests of held values")
+)
+
+// chainPiece returns the only fragment that a page can have with a token and a size, so a holder can check each byte.
 func chainPiece(pid PageID, token uint64, size int) []byte {
 	b := make([]byte, 20, 20+size+8)
 	binary.LittleEndian.PutUint64(b, uint64(pid))
@@ -26,18 +35,19 @@ func chainPiece(pid PageID, token uint64, size int) []byte {
 	return b[:20+size]
 }
 
+// chainCheck checks that v consists of unchanged fragments of the page, in the order of their tokens, and counts them.
 func chainCheck(pid PageID, v []byte) (n int, err error) {
 	last := uint64(0)
 	for len(v) > 0 {
 		if len(v) < 20 || binary.LittleEndian.Uint64(v) != uint64(pid) {
-			return n, fmt.Errorf("page %d: piece %d: %d bytes of another page", pid, n, len(v))
+			return n, fmt.Errorf("page %d: fragment %d: %d bytes of another page", pid, n, len(v))
 		}
 		token, size := binary.LittleEndian.Uint64(v[8:]), int(binary.LittleEndian.Uint32(v[16:]))
 		if len(v) < 20+size || !bytes.Equal(v[:20+size], chainPiece(pid, token, size)) {
-			return n, fmt.Errorf("page %d: piece %d has changed", pid, n)
+			return n, fmt.Errorf("page %d: fragment %d has changed", pid, n)
 		}
 		if token <= last {
-			return n, fmt.Errorf("page %d: pieces out of order", pid)
+			return n, fmt.Errorf("page %d: fragments out of order", pid)
 		}
 		last = token
 		v = v[20+size:]
@@ -46,18 +56,18 @@ func chainCheck(pid PageID, v []byte) (n int, err error) {
 	return n, nil
 }
 
+// chainTruth is what a page must hold.
 type chainTruth struct {
 	mu    sync.Mutex
-	count int // pieces
-	last  uint64
+	count int // fragments that its value consists of
 }
 
-// TestViewsOfChains is TestViews for pages of all kinds: chains, blobs and compressed values, while everything that can
-// be done to them is done at the same time. Each page's true number of pieces and last token are known under its mutex,
-// which is held over a change and, one time in two, over a Get.
-func TestViewsOfChains(t *testing.T) {
+// No value of a chain, a blob or a compressed page changes before its Tx ends, while pages are changed, moved and
+// evicted in all ways at the same time. Each page's mutex is held over a Get and the change after it, so that the
+// number of fragments is known exactly.
+func TestViewsOfChainsDoNotChange(t *testing.T) {
 	const pages = 120
-	seed := *viewsSeed
+	seed := *ViewsSeed
 	rng := rand.New(rand.NewPCG(seed, 23))
 	dir := t.TempDir()
 	var tokens atomic.Uint64
@@ -65,9 +75,9 @@ func TestViewsOfChains(t *testing.T) {
 	var reads, lives int
 	var evicted, recycled, cons int64
 	first := true
-	t.Logf("replay: go test ./engine -run TestViewsOfChains -args -views.seed=%d -views.time=%v",
-		*viewsSeed, *viewsTime)
-	for start := time.Now(); time.Since(start) < *viewsTime || lives < 2; lives++ {
+	t.Logf("replay: go test ./engine -run TestViewsOfChainsDoNotChange -args -views.seed=%d -views.time=%v",
+		*ViewsSeed, *ViewsTime)
+	for start := time.Now(); time.Since(start) < *ViewsTime || lives < 2; lives++ {
 		o := &Options{SegmentSize: 16 << 10, IOBuffers: 2 + rng.IntN(3), ConsolidateAfter: 1 + rng.IntN(8),
 			CacheCapacity: int64(1 + rng.IntN(300<<10)), FlushEvery: time.Duration(1+rng.IntN(3000)) * time.Microsecond,
 			CopyOnRead:  rng.IntN(8) == 0,
@@ -88,9 +98,9 @@ func TestViewsOfChains(t *testing.T) {
 				tok := tokens.Add(1)
 				got, _, err := pc.Allocate(tx, chainPiece(pid, tok, rng.IntN(6000)))
 				if err != nil || got != pid {
-					t.Fatal(got, err)
+					t.Fatalf("allocated page %d, want %d, error %v", got, pid, err)
 				}
-				truth[i] = chainTruth{count: 1, last: tok}
+				truth[i].count = 1
 			}
 			tx.End()
 		}
@@ -127,7 +137,7 @@ func TestViewsOfChains(t *testing.T) {
 						}
 						n, err := chainCheck(pid, pg.Value)
 						if err != nil || n != p.count {
-							fail("check", fmt.Errorf("%d pieces, want %d, %v", n, p.count, err))
+							fail("check", fmt.Errorf("%d fragments, want %d, %v", n, p.count, err))
 							p.mu.Unlock()
 							break
 						}
@@ -153,14 +163,14 @@ func TestViewsOfChains(t *testing.T) {
 							ptr, fr, err := pc.Fragments(tx, pid)
 							werr = err
 							if err == nil && ptr.ts != pg.Ptr.ts {
-								werr = fmt.Errorf("timestamps %d and %d", ptr.ts, pg.Ptr.ts)
+								werr = fmt.Errorf("timestamp %d from Fragments, %d from Get", ptr.ts, pg.Ptr.ts)
 							}
 							var all []byte
 							for j := len(fr) - 1; j >= 0; j-- {
 								all = append(all, fr[j]...)
 							}
 							if n, err := chainCheck(pid, all); err != nil || n != p.count {
-								werr = fmt.Errorf("fragments: %d, want %d, %v", n, p.count, err)
+								werr = fmt.Errorf("%d fragments, want %d, %v", n, p.count, err)
 							}
 						case k == 7:
 							_, werr = pc.AttemptGC()
@@ -188,7 +198,7 @@ func TestViewsOfChains(t *testing.T) {
 					}
 					for _, h := range hs {
 						if _, err := chainCheck(h.pid, h.v); err != nil {
-							t.Error("held:", err)
+							t.Error("held value:", err)
 						}
 					}
 					tx.End()
@@ -197,7 +207,7 @@ func TestViewsOfChains(t *testing.T) {
 		}
 		time.Sleep(300 * time.Millisecond)
 		stop.Store(true)
-		wg.Wait()
+		soon(t, "goroutines that hold values", wg.Wait)
 		st := pc.Stats()
 		evicted, recycled, cons = evicted+st.Cache.Evictions, recycled+st.Space.Recycled, cons+st.Pages.Consolidations
 		reads += int(total.Load())
@@ -206,7 +216,7 @@ func TestViewsOfChains(t *testing.T) {
 			heap, mapped := residentTruth(t, pc)
 			settleAll(pc)
 			if h, m := pc.mem.budget.Resident(); h != heap || m != mapped {
-				t.Errorf("counted %d and %d, resident %d and %d", h, m, heap, mapped)
+				t.Errorf("counted %d bytes on the heap and %d mapped, resident are %d and %d", h, m, heap, mapped)
 			}
 			resume()
 		}
@@ -217,7 +227,7 @@ func TestViewsOfChains(t *testing.T) {
 		if rng.IntN(4) == 0 {
 			r, err := Check(dir, nil, func(err error) { t.Error(err) })
 			if err != nil || r.Problems > 0 {
-				t.Fatal(err, r)
+				t.Fatalf("check: %v, %+v", err, r)
 			}
 		}
 	}

@@ -1,0 +1,225 @@
+package clean
+
+import (
+	"fmt"
+	"math"
+	"testing"
+
+	"pagecache/segments"
+	"pagecache/segments/format"
+)
+
+const mib = 1 << 20
+
+// The limit follows the garbage in percent of the live data. A busy store keeps fewSegments of garbage in any case, a
+// calm one does not.
+func TestLimitFollowsGarbage(t *testing.T) {
+	const live, few = 1000 * mib, fewSegments * mib // a percent of live is 10 segments
+	plain, eager := policy{threshold: 0.4}, policy{threshold: 0.4, eager: true}
+	type row struct {
+		policy
+		live, slack int64
+		calm        bool
+		want        float64 // 0: no segment needs cleaning
+	}
+	for _, c := range []row{
+		{plain, live, 0, false, 0},
+		{plain, live, live * softSlack / 100, false, 0},
+		{plain, live, live*softSlack/100 + 1, false, 0.4},
+		{plain, live, live * hardSlack / 100, false, 0.4},
+		{plain, live, live*hardSlack/100 + 1, false, hopeless},
+		{plain, live, live*softSlack/100 + 1, true, 0.4},
+		{plain, live, 10 * live, true, hopeless},
+		{eager, live, 0, false, hopeless},
+		{eager, 0, 0, true, hopeless},
+		// A small store, for which fewSegments is more than any percentage.
+		{plain, mib, few, false, 0},
+		{plain, mib, few + 1, false, hopeless},
+		{plain, mib, few, true, hopeless},
+		{plain, mib, mib * softSlack / 100, true, 0},
+		{plain, mib, mib*softSlack/100 + 1, true, 0.4},
+		{plain, 0, 1, true, hopeless},
+		{plain, 0, 0, true, 0},
+		{plain, 0, few + 1, false, hopeless},
+	} {
+		for _, uncleanable := range []int64{0, 7 * mib} { // which counts for nothing
+			u := usage{used: c.live + c.slack + uncleanable, live: c.live, uncleanable: uncleanable, segment: mib}
+			if n := u.slack(); n != c.slack {
+				t.Errorf("%+v: slack %d, want %d", u, n, c.slack)
+			}
+			limit, need := c.limit(u, c.calm)
+			if limit != c.want || need != (c.want > 0) {
+				t.Errorf("%+v, calm %v, %+v: limit %v, need %v, want %v", c.policy, c.calm, u, limit, need, c.want)
+			}
+		}
+	}
+}
+
+// More garbage than could be cleaned is no garbage.
+func TestSlackBelowUncleanableSegments(t *testing.T) {
+	u := usage{used: 10, live: 3, uncleanable: 9, segment: 1}
+	if n := u.slack(); n != -2 || u.above(0, 0) {
+		t.Errorf("slack %d, above nothing %v", n, u.above(0, 0))
+	}
+}
+
+// A score is not negative exactly if the live share is at most the limit, which rises with the age by skew, up to
+// hopeless.
+func TestScoreLimitsTheLiveShare(t *testing.T) {
+	const segment = 1000
+	for _, c := range []struct {
+		skew, limit float64
+		age, oldest int
+		most        int64 // live bytes up to which the segment is worth cleaning
+	}{
+		{0, 0.4, 1, 1, 400},
+		{0, 0.4, 9, 10, 400},
+		{0.2, 0.4, 0, 10, 400},
+		{0.2, 0.4, 5, 10, 500},
+		{0.2, 0.4, 10, 10, 600},
+		{0.9, 0.4, 10, 10, 950}, // no more than hopeless
+		{0, hopeless, 1, 1, 950},
+		{0.5, hopeless, 1, 1, 950},
+		{0, 0, 3, 3, 0},
+	} {
+		p := policy{threshold: 0.4, skew: c.skew}
+		for live := int64(0); live <= segment; live += 10 {
+			s := p.score(segments.Candidate{Live: live, Age: c.age}, segment, c.limit, c.oldest)
+			if s >= 0 != (live <= c.most) || math.IsNaN(s) {
+				t.Errorf("%+v: %d live bytes have the score %v", c, live, s)
+			}
+		}
+	}
+}
+
+// Among segments below the limit, the emptier one and the older one have the higher score: by cost and benefit, with
+// the root of the age.
+func TestScoreOrder(t *testing.T) {
+	const segment, oldest = 1000, 100
+	score := func(live int64, age int) float64 {
+		return policy{}.score(segments.Candidate{Live: live, Age: age}, segment, hopeless, oldest)
+	}
+	for age := 1; age <= oldest; age++ {
+		for live := int64(10); live <= 950; live += 10 {
+			if a, b := score(live, age), score(live-10, age); a >= b {
+				t.Fatalf("age %d: %d live bytes have the score %v, %d have %v", age, live, a, live-10, b)
+			}
+			if a, b := score(live, age-1), score(live, age); a >= b {
+				t.Fatalf("%d live bytes: age %d has the score %v, age %d has %v", live, age-1, a, age, b)
+			}
+		}
+	}
+	for _, c := range []struct {
+		live int64
+		age  int
+		want float64
+	}{
+		{0, 1, 1}, {0, 9, 3}, {500, 1, 1.0 / 3}, {500, 4, 2.0 / 3}, {600, 16, 1}, {0, 0, 0},
+	} {
+		if s := score(c.live, c.age); math.Abs(s-c.want) > 1e-12 {
+			t.Errorf("%d live bytes at age %d have the score %v, want %v", c.live, c.age, s, c.want)
+		}
+	}
+}
+
+// best returns the first candidate with the highest score, and none if all scores are negative.
+func TestBest(t *testing.T) {
+	for _, c := range []struct {
+		scores []float64
+		want   format.SegmentID
+		ok     bool
+	}{
+		{nil, 0, false},
+		{[]float64{-1}, 0, false},
+		{[]float64{-1, -2, -0.5}, 0, false},
+		{[]float64{0}, 0, true},
+		{[]float64{-1, 0, -1}, 1, true},
+		{[]float64{1, 3, 2}, 1, true},
+		{[]float64{1, 2, 3}, 2, true},
+		{[]float64{2, 3, 3, 1}, 1, true},
+		{[]float64{-1, 0, 1e-9, 0}, 2, true},
+	} {
+		t.Run(fmt.Sprint(c.scores), func(t *testing.T) {
+			var all []segments.Candidate
+			for i := range c.scores {
+				all = append(all, segments.Candidate{ID: format.SegmentID(i), Live: int64(i + 1)})
+			}
+			asked := 0
+			v, ok := best(all, func(v segments.Candidate) float64 { asked++; return c.scores[v.ID] })
+			if ok != c.ok || ok && (v.ID != c.want || v.Live != int64(c.want)+1) {
+				t.Errorf("%+v, %v, want %v, %v", v, ok, c.want, c.ok)
+			}
+			if asked != len(all) {
+				t.Errorf("%d of %d candidates were scored", asked, len(all))
+			}
+		})
+	}
+}
+
+// The budget is credited with moveFactor bytes for each byte written or freed, never with less than nothing, and never
+// exceeds twice the space in use.
+func TestBudgetRefill(t *testing.T) {
+	const much = int64(1) << 40
+	for _, c := range []struct {
+		name                string
+		budget              budget
+		used, live, written int64
+		left                int64
+	}{
+		{"nothing happened", budget{left: 7, written: 10, live: 5}, much, 5, 10, 7},
+		{"written", budget{left: 7, written: 10, live: 5}, much, 5, 13, 7 + 3*moveFactor},
+		{"written, live grew with it", budget{left: 7, written: 10, live: 5}, much, 8, 13, 7 + 3*moveFactor},
+		{"freed", budget{left: 7, written: 10, live: 5}, much, 1, 10, 7 + 4*moveFactor},
+		{"written and freed", budget{left: 7, written: 10, live: 5}, much, 1, 13, 7 + 7*moveFactor},
+		{"overdrawn", budget{left: -100, written: 10, live: 5}, much, 5, 20, 10*moveFactor - 100},
+		{"the first call", budget{left: 40}, much, 5, 0, 40},
+		{"capped by what is used", budget{left: 7, written: 10, live: 5}, 50, 5, 1000, 100},
+		{"the cap falls", budget{left: 90, written: 10, live: 5}, 20, 5, 10, 40},
+		{"nothing in use", budget{left: 90, written: 10, live: 5}, 0, 0, 1000, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := c.budget
+			b.refill(c.used, c.live, c.written)
+			if want := (budget{c.left, c.written, c.live}); b != want {
+				t.Errorf("%+v, want %+v", b, want)
+			}
+			b.refill(c.used, c.live, c.written)
+			if b.left != c.left {
+				t.Errorf("credited twice: %d bytes left, want %d", b.left, c.left)
+			}
+		})
+	}
+}
+
+// Moving pages without any writes ends: moves spend the budget, and nothing but writes and frees refills it.
+func TestBudgetEnds(t *testing.T) {
+	b := budget{left: 2 * mib}
+	b.refill(mib, mib/2, 0)
+	steps := 0
+	for ; b.left > 0; steps++ {
+		b.left -= mib / 8
+		b.refill(mib, mib/2, 0)
+	}
+	if steps != 16 {
+		t.Errorf("%d steps", steps)
+	}
+}
+
+// A segment is skipped until its live bytes change.
+func TestSkippedUntilLiveBytesChange(t *testing.T) {
+	s := skipped{3: 100}
+	for _, c := range []struct {
+		v    segments.Candidate
+		want bool
+	}{
+		{segments.Candidate{ID: 3, Live: 100}, true},
+		{segments.Candidate{ID: 3, Live: 99}, false},
+		{segments.Candidate{ID: 3, Live: 0}, false},
+		{segments.Candidate{ID: 4, Live: 100}, false},
+		{segments.Candidate{ID: 4}, false},
+	} {
+		if s.has(c.v) != c.want {
+			t.Errorf("%+v: skipped %v", c.v, !c.want)
+		}
+	}
+}

@@ -1,0 +1,155 @@
+package enginetest
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"pagecache/engine"
+	"pagecache/engine/internal/logstore"
+	"pagecache/internal/simdisk"
+	"pagecache/internal/vfs"
+	"pagecache/recovery"
+)
+
+// The names of a store's files in its directory.
+const (
+	LogName   = logstore.LogName
+	SuperName = logstore.SuperName
+	BlobDir   = "blobs"
+)
+
+// LogEnd reads where the log of a store ends, without opening the store. It returns false if there is no store.
+func LogEnd(fsys vfs.FS, dir string) (engine.LSN, bool, error) {
+	sb, err := logstore.ReadSuper(fsys, dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	log, err := fsys.Open(filepath.Join(dir, LogName), vfs.FlagRead)
+	if err != nil {
+		return 0, false, err
+	}
+	defer log.Close()
+	res, err := recovery.Scan(log, recovery.Options{Store: sb.Store, SegmentSize: sb.SegmentSize,
+		Generation: sb.Generation, Clean: sb.Clean, End: sb.End, File: LogName})
+	if err != nil {
+		return 0, true, err
+	}
+	return res.End, true, nil
+}
+
+// Files returns the contents of all files of the store in /store, by name, without its blobs.
+func Files(t testing.TB, fsys vfs.FS) map[string]string {
+	t.Helper()
+	names, err := fsys.ReadDir("/store")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := map[string]string{}
+	for _, n := range names {
+		f, err := fsys.Open(filepath.Join("/store", n), vfs.FlagRead)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size, _ := f.Size()
+		b := make([]byte, size)
+		if _, err := f.ReadAt(b, 0); err != nil {
+			t.Fatal(err)
+		}
+		m[n] = string(b)
+		f.Close()
+	}
+	return m
+}
+
+// TreeFiles returns the contents of all files below a directory of the operating system, by path.
+func TreeFiles(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	m := map[string]string{}
+	err := filepath.WalkDir(dir, func(name string, e os.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(name)
+		m[name] = string(b)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// BlobNames returns the names of the blob files of the store in dir.
+func BlobNames(t testing.TB, fsys vfs.FS, dir string) []string {
+	t.Helper()
+	names, err := fsys.ReadDir(filepath.Join(dir, BlobDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// SnapshotFiles returns the names in dir that begin with "snapshot".
+func SnapshotFiles(t testing.TB, fsys vfs.FS, dir string) (names []string) {
+	t.Helper()
+	all, err := fsys.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range all {
+		if strings.HasPrefix(n, "snapshot") {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+// DirtyStore makes a store on d with one durable page, "durable", and crashes the disk. It returns the disk after the
+// crash and the page.
+func DirtyStore(t testing.TB, d *simdisk.Disk) (*simdisk.Disk, engine.PageID) {
+	t.Helper()
+	pc := OpenSim(t, d)
+	pid, _ := Allocate(t, pc, []byte("durable"))
+	Flush(t, pc)
+	next := d.Crash(1)
+	_ = pc.Close()
+	return next, pid
+}
+
+// FailOn lets operations of a kind fail with err, from the n-th on. If err is nil, none fails.
+func FailOn(d *simdisk.Disk, kind simdisk.OpKind, n int, err error) {
+	var mu sync.Mutex
+	d.SetFault(func(o simdisk.Op) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if o.Kind != kind || err == nil {
+			return nil
+		}
+		if n--; n > 0 {
+			return nil
+		}
+		return err
+	})
+}
+
+// Mapped returns the size of the address space of the process in bytes.
+func Mapped(t testing.TB) (n int) {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscan(string(b), &n); err != nil {
+		t.Fatal(err)
+	}
+	return n * os.Getpagesize()
+}

@@ -1,0 +1,14 @@
+package engine_test
+
+import (
+	"pagecache/engine"
+	"pagecache/engine/internal/enginetest"
+)
+
+func init() {
+	enginetest.Internals.EndBatch = engine.EndBatch
+	enginetest.Internals.RootsLSN = engine.RootsLSN
+	enginetest.Internals.SegmentSize = func(pc *engine.PageCache[[]byte]) int {
+		return engine.StoreOf(pc).SegmentSize()
+	}
+}

@@ -1,0 +1,131 @@
+package engine_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"pagecache/engine"
+	"pagecache/engine/internal/enginetest"
+	"pagecache/engine/internal/seam"
+	"pagecache/internal/osfs"
+	"pagecache/internal/simdisk"
+	"pagecache/internal/vfs"
+)
+
+// failFS is a file system on which opening one file fails.
+type failFS struct {
+	vfs.FS
+	file  string // base name of the file
+	asked string // its full name, once an opening has failed
+}
+
+func (f *failFS) Open(name string, flag vfs.Flag) (vfs.File, error) {
+	if filepath.Base(name) == f.file {
+		f.asked = name
+		return nil, syscall.EMFILE
+	}
+	return f.FS.Open(name, flag)
+}
+
+// If Open of a temporary store fails, it removes the files that it made, and no file that existed before. O8.
+func TestFailedTemporaryOpenRemovesItsFilesOnly(t *testing.T) {
+	for _, file := range []string{enginetest.LogName, enginetest.SuperName, "superblock.tmp"} {
+		f := &failFS{FS: osfs.OS, file: file}
+		o := &engine.Options{Temporary: true, SegmentSize: 16 << 10}
+		enginetest.WithSeam(o, seam.Options{FS: f})
+		if _, err := engine.Open("", engine.Bytes{}, o); !errors.Is(err, syscall.EMFILE) {
+			t.Fatalf("opening of %s fails: error %v, want EMFILE", file, err)
+		}
+		if left, err := os.ReadDir(filepath.Dir(f.asked)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("opening of %s fails: %v are left in %s, error %v", file, left, filepath.Dir(f.asked), err)
+		}
+	}
+	d := simdisk.New(1, simdisk.Options{NoRing: true})
+	o := enginetest.SimOptions(d)
+	o.Temporary, o.IO = true, engine.IOUring
+	if _, err := engine.Open("/store", engine.Bytes{}, o); err == nil {
+		t.Error("opened although the required ring does not work")
+	}
+	if names, err := d.ReadDir("/store"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v are left, error %v", names, err)
+	}
+	first, pid := enginetest.DirtyStore(t, simdisk.New(2, simdisk.Options{NoRing: true}))
+	before := fmt.Sprint(enginetest.Files(t, first))
+	for name, bad := range map[string]engine.Options{
+		"segment size": {SegmentSize: 32 << 10},
+		"device":       {IO: engine.IOUring},
+	} {
+		bad.Temporary = true
+		enginetest.WithSeam(&bad, seam.Options{FS: first})
+		if _, err := engine.Open("/store", engine.Bytes{}, &bad); err == nil {
+			t.Errorf("opened with a bad %s", name)
+		}
+		o := &engine.Options{Temporary: true}
+		_, err := engine.OpenLog("/store", enginetest.WithSeam(o, seam.Options{FS: first}))
+		if !errors.Is(err, engine.ErrKind) {
+			t.Errorf("opening a page store as a log: error %v, want ErrKind", err)
+		}
+		if now := fmt.Sprint(enginetest.Files(t, first)); now != before {
+			t.Fatalf("bad %s: a refused temporary opening has changed the existing store", name)
+		}
+	}
+	pc := enginetest.OpenSim(t, first)
+	tx := enginetest.Begin(t, pc)
+	defer tx.End()
+	if p, err := pc.Get(tx, pid); err != nil || string(p.Value) != "durable" {
+		t.Errorf("page holds %q, want \"durable\", error %v", p.Value, err)
+	}
+}
+
+// If no directory is named, a temporary store lies in memory.
+func TestTemporaryStoreLiesInMemory(t *testing.T) {
+	pc := enginetest.Open(t, "", &engine.Options{Temporary: true, SegmentSize: 16 << 10})
+	want := os.TempDir()
+	if st, err := os.Stat("/dev/shm"); err == nil && st.IsDir() {
+		want = "/dev/shm"
+	}
+	if dir := pc.Stats().Dir; filepath.Dir(dir) != want {
+		t.Errorf("the store lies in %s, want a directory in %s", dir, want)
+	}
+}
+
+// An Open that waits until a temporary store is closed makes a new store: it does not recover the removed files, whose
+// lock it got.
+func TestOpenWhileTemporaryStoreCloses(t *testing.T) {
+	for _, n := range []int{0, 1} { // nothing written, something written
+		dir := t.TempDir()
+		first := enginetest.Open(t, dir, &engine.Options{Temporary: true, SegmentSize: 16 << 10, IO: engine.IOSyscall})
+		tx := enginetest.Begin(t, first)
+		for range n {
+			if _, _, err := first.Allocate(tx, []byte("gone")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tx.End()
+		time.AfterFunc(30*time.Millisecond, func() { enginetest.Close(t, first) })
+		pc := enginetest.Open(t, dir, &engine.Options{SegmentSize: 32 << 10, IO: engine.IOSyscall})
+		if pc.WasRecovered() {
+			t.Error("recovered the store that was removed")
+		}
+		tx = enginetest.Begin(t, pc)
+		pid, _, err := pc.Allocate(tx, []byte("stays"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx.End()
+		enginetest.Close(t, pc)
+		pc = enginetest.Open(t, dir, nil)
+		tx = enginetest.Begin(t, pc)
+		if p, err := pc.Get(tx, pid); err != nil || string(p.Value) != "stays" {
+			t.Errorf("page holds %q, want \"stays\", error %v", p.Value, err)
+		}
+		tx.End()
+		enginetest.Close(t, pc)
+	}
+}
