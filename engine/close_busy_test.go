@@ -34,6 +34,7 @@ func TestCloseWhileCleaning(t *testing.T) {
 	enginetest.WithSeam(o, seam.Options{Eager: true})
 	m := napping{nap: new(atomic.Int64), calls: new(atomic.Int64)}
 	s := enginetest.OpenWith(t, dir, m, o)
+	resume := engine.CleanerOf(s).Pause() // or it could be done before its decoding is slow
 	tx := enginetest.Begin(t, s)
 	for i, pid := range pids {
 		if i%4 == 0 {
@@ -47,6 +48,7 @@ func TestCloseWhileCleaning(t *testing.T) {
 	tx.End()
 	m.nap.Store(int64(30 * time.Millisecond))
 	before := m.calls.Load()
+	resume()
 	engine.CleanerOf(s).Kick()
 	enginetest.Soon(t, "waiting for a cleaning step that decodes", func() {
 		for m.calls.Load() < before+2 {

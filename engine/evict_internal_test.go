@@ -369,6 +369,9 @@ func TestEvictedPagesAreSmall(t *testing.T) {
 		return int64(m.HeapAlloc)
 	}
 	o := &Options{} // capacity for all pages, so that the adviser does not run, which takes memory too
+	if raced {      // io buffers lie on the heap
+		o.SegmentSize, o.IOBuffers = 64<<10, 2
+	}
 	before := heap()
 	pc := openTest(t, dir, o)
 	for i := 0; i < count; {

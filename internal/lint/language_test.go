@@ -281,8 +281,7 @@ type pageOut int
 	same(t, language(shellComments("x.sh", script)), 2, 4, 4)
 }
 
-// Comments, documents, error texts, log messages, help and names use plain English and the field's terms. With -v the
-// test prints the findings in files that are exempt for now.
+// Comments, documents, error texts, log messages, help and names use plain English and the field's terms.
 func TestLanguage(t *testing.T) {
 	var found []finding
 	for _, p := range passages(t) {
