@@ -237,7 +237,7 @@ func (l *Log) DropBelow(lsn LSN) error {
 	}
 	defer call.End()
 	store := l.core.store
-	if _, err := l.recycler.Recycle(store.Log.StableEnd(), func(logstore.Drained) bool { return true }); err != nil {
+	if _, err := l.recycler.Recycle(func(logstore.Drained) bool { return true }); err != nil {
 		return describe("drop", err)
 	}
 	_, err = store.Shrink()

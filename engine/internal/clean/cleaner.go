@@ -220,8 +220,8 @@ func (c *Cleaner) step(calm bool) (bool, error) {
 	if err := c.flushEarly(); err != nil {
 		return false, err
 	}
-	stable := c.c.Store.Log.StableEnd()
-	n, err := c.recycler.Recycle(stable, c.ready(stable))
+	oldest := c.c.Readers.Oldest()
+	n, err := c.recycler.Recycle(func(d logstore.Drained) bool { return d.Epoch <= oldest }) // C1
 	if err != nil {
 		return false, err
 	}
@@ -249,16 +249,6 @@ func (c *Cleaner) flushEarly() error {
 		return nil
 	}
 	return c.c.Store.Log.MakeDurable(lsn - 1)
-}
-
-// ready returns the condition for recycling a segment when the log is stable up to stable (C1).
-func (c *Cleaner) ready(stable format.LSN) func(logstore.Drained) bool {
-	size := format.LSN(c.c.Store.SegmentSize())
-	oldest := c.c.Readers.Oldest()
-	return func(d logstore.Drained) bool {
-		// The first block of the next segment is stable too, so that a scan finds where the log goes on.
-		return stable >= d.LSN && stable > d.Base+size+format.SegmentHeaderSize && d.Epoch <= oldest
-	}
 }
 
 // drain finds the segments in which nothing is live any more, and returns how many. The data that replaced their

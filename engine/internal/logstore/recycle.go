@@ -64,17 +64,20 @@ func (r *Recycler) Add(ds ...Drained) {
 	r.waiting.Store(int64(len(r.drained)))
 }
 
-// Recycle durably frees the slots of all segments for which ready returns true, and returns their number. After
-// ErrLater it may be tried again. Any other error stops recycling for good: the count of recycled segments on the disk
-// is not known. stable is the stable end of the log that ready goes by; it must be the same, since the headers of the
-// recycled slots prove it: a later scan finds segments missing only below it.
-func (r *Recycler) Recycle(stable format.LSN, ready func(Drained) bool) (n int, err error) {
+// Recycle durably frees the slots of all segments whose contents no crash needs any more, and for which unseen says
+// that no reader does, and returns their number. After ErrLater it may be tried again. Any other error stops recycling
+// for good: the count of recycled segments on the disk is not known.
+//
+// The recycled headers carry the stable end that decides here, since a later scan accepts that segments are missing
+// only below the highest stable end that it finds.
+func (r *Recycler) Recycle(unseen func(Drained) bool) (n int, err error) {
 	if r.failed != nil {
 		return 0, r.failed
 	}
+	stable := r.s.Log.StableEnd()
 	var ids []format.SegmentID
 	for _, d := range r.drained {
-		if ready(d) {
+		if r.s.replacedBelow(stable, d) && unseen(d) {
 			ids = append(ids, d.ID)
 		}
 	}
@@ -91,6 +94,12 @@ func (r *Recycler) Recycle(stable format.LSN, ready func(Drained) bool) (n int, 
 		r.waiting.Store(int64(len(r.drained)))
 	}
 	return n, nil
+}
+
+// replacedBelow reports whether everything that replaced the segment's contents lies below stable, the stable end. The
+// first block of the next segment must lie there too, so that a scan finds where the log goes on.
+func (s *Store) replacedBelow(stable format.LSN, d Drained) bool {
+	return stable >= d.LSN && stable > d.Base+format.LSN(s.Super.SegmentSize)+format.SegmentHeaderSize
 }
 
 // recycleSlots makes the slots of Draining segments free, durably.
