@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -66,6 +67,20 @@ func TestAllPagesOfFullDiskAreFreed(t *testing.T) {
 		t.Errorf("%d of %d pages freed: %+v", n, len(c.pids), c.Stats())
 	}
 	c.try("allocate after all pages were freed", func() error { _, err := c.allocate(1000); return err })
+	c.close()
+}
+
+// Flushes while the cleaner moves pages do not use up the last slots by the padding of half-filled blocks. Proves rule
+// 9.
+func TestFlushesOnFullDiskLeaveTheReserve(t *testing.T) {
+	c := newCrowd(t, crowdConfig{live: 97, size: 100})
+	c.again(1, func(*rand.Rand) error { _, err := c.Flush(); return err })
+	pids := slices.Clone(c.pids)
+	rand.New(rand.NewPCG(5, 5)).Shuffle(len(pids), func(i, j int) { pids[i], pids[j] = pids[j], pids[i] })
+	for _, pid := range pids[:len(pids)/2] {
+		c.try("free", func() error { return c.free(pid) })
+	}
+	c.stop()
 	c.close()
 }
 

@@ -277,6 +277,10 @@ func (c *Cleaner) drain() int {
 // cleanVictim cleans a segment, and remembers it if that was in vain. diskFull is whether the file could grow when the
 // victim was chosen.
 func (c *Cleaner) cleanVictim(v segments.Candidate, diskFull bool) (bool, error) {
+	if diskFull {
+		c.c.Store.Log.LimitPadding(c.c.Store.PaddingAllowance())
+		defer c.c.Store.Log.UnlimitPadding()
+	}
 	err := c.empty(v, diskFull)
 	if err != nil && logstore.IsNoSpace(err) { // it may work later
 		return false, err

@@ -13,6 +13,8 @@
 //	    segments that the cleaner opens, and no space would ever be freed.
 //	L6  The stable LSN stays below the beginning of a batch until the end of the batch is durable. A batch holds no
 //	    reservation open (trap 11).
+//	L7  While the cleaner makes room on a full disk, the padding of half-filled blocks is limited (LimitPadding):
+//	    otherwise flushes would use up what a cleaned segment gains.
 //
 // A reservation is one atomic add on the tail of the active buffer, as in Aeron's term buffers. A writer commits its
 // message by storing the length word last. One goroutine at a time, the leader, walks the committed prefix and drives

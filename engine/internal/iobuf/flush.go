@@ -2,6 +2,7 @@ package iobuf
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"pagecache/internal/invariants"
@@ -36,9 +37,11 @@ func (ld *leader) gather(queue []*buffer, want format.LSN) {
 		base := format.LSN(b.base.Load())
 		l.messages.Add(b.walk(l.block))
 		committed := want >= base+format.LSN(p.boundary) && want < base+format.LSN(p.walked)
-		if committed && len(ld.pending) < commitDepth && p.walked < len(b.mem) {
+		if committed && len(ld.pending) < commitDepth && p.walked < len(b.mem) && l.padding.Load() > 0 {
 			// The message at want is committed, but its last block is not full.
-			ld.padded += b.padTail(p.walked, l.block, l.StableLSN())
+			n := b.padTail(p.walked, l.block, l.StableLSN())
+			l.padding.Add(int64(-n))
+			ld.padded += n
 			l.messages.Add(b.walk(l.block))
 		}
 		for len(ld.pending) < cap(ld.pending) {
@@ -54,6 +57,17 @@ func (ld *leader) gather(queue []*buffer, want format.LSN) {
 		}
 	}
 }
+
+// LimitPadding lets the leader pad hardly more than n bytes until UnlimitPadding (L7). Then waiters for a message in a
+// block that is not full yet wait for UnlimitPadding too, or until the block has filled up; the caller must not be one
+// of them. Full blocks are written as ever, so no writer waits longer for a free buffer.
+func (l *Log) LimitPadding(n int) { l.padding.Store(int64(n)) }
+
+// UnlimitPadding ends the effect of LimitPadding. Without one it does nothing.
+func (l *Log) UnlimitPadding() { l.padding.Store(unlimited) }
+
+// unlimited is more than the leader ever pads.
+const unlimited = math.MaxInt64
 
 // start adds a write of the next n bytes of b, at most maxWrite of them. The log becomes durable to the boundary with
 // the last piece.

@@ -42,6 +42,9 @@ type Log struct {
 	// messages is the number of messages that the leader has found committed. Written by the leader; publishes
 	// nothing. It only rises. A stale read is a lower count.
 	messages atomic.Int64
+	// padding is the number of bytes that the leader may still pad. Written by LimitPadding and UnlimitPadding, and
+	// lowered by the leader; publishes nothing. A stale read costs or spares one pad.
+	padding atomic.Int64
 	// drained is set once, by drain: the device has nothing in flight any more, after Close. Publishes nothing. A stale
 	// false makes the caller leave the device open.
 	drained atomic.Bool
@@ -104,6 +107,7 @@ func New(c Config) (*Log, error) {
 	}
 	l.state.init(c.End)
 	l.stable.Store(int64(c.End))
+	l.UnlimitPadding()
 	l.leader.init(l, c.Device.Depth())
 	for _, m := range c.Buffers {
 		b := newBuffer(m)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"syscall"
 	"testing"
+	"time"
 
 	"pagecache/segments"
 	"pagecache/segments/format"
@@ -48,6 +49,51 @@ func TestNoSpaceFailsReservationsOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.messages(r.StableEnd())
+}
+
+// While padding is limited, a flush waits until its block is full or the limit ends; writers go on meanwhile (L7).
+func TestFlushWaitsWhilePaddingIsLimited(t *testing.T) {
+	r := newRig(t, setup{slots: 100, seed: 1})
+	r.LimitPadding(0)
+	flushed := make(chan error)
+	flush := func(lsn format.LSN) { go func() { flushed <- r.MakeStable(lsn) }() }
+	put := func() format.LSN {
+		lsn, err := r.put(format.KindAppend, 1, body(100, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return lsn
+	}
+	flush(put())
+	r.untilWaiting(1)
+	select {
+	case err := <-flushed:
+		t.Fatalf("flush padded a block: %v", err)
+	case <-time.After(10 * time.Millisecond):
+	}
+	var last format.LSN
+	for range 1000 { // many segments, in two buffers
+		last = put()
+	}
+	if err := <-flushed; err != nil {
+		t.Fatal(err)
+	}
+	if n := r.Stats().BytesPadded; n != 0 {
+		t.Errorf("%d bytes padded", n)
+	}
+	flush(last)
+	r.untilWaiting(1)
+	r.UnlimitPadding()
+	if err := <-flushed; err != nil {
+		t.Fatal(err)
+	}
+	r.LimitPadding(4096)
+	if err := r.MakeStable(put()); err != nil { // within the allowance
+		t.Fatal(err)
+	}
+	if _, err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // The answer of Room counts for one segment. If the buffer is opened for the next segment, also in a reserved slot,

@@ -105,10 +105,14 @@ func (s *Store) spaceOptions(r *Recovered, fileSize int64) segments.Options {
 }
 
 // LeastGain returns how many bytes of a segment cleaning it must free when the file cannot grow. Each such segment
-// needs a flush, which costs a block.
+// needs a flush, which costs a block; PaddingAllowance pays for more flushes.
 func (s *Store) LeastGain() int {
 	return max(s.Super.SegmentSize/64, s.dev.Block())
 }
+
+// PaddingAllowance returns how many bytes flushes may pad while such a segment is cleaned: LeastGain without a block
+// for the flush at the end, and one for a flush that has just begun. So what a segment gains is never lost to flushes.
+func (s *Store) PaddingAllowance() int { return max(0, s.LeastGain()-2*s.dev.Block()) }
 
 // reserved returns the number of slots that are kept for making room when the file cannot grow, and the number of slots
 // of the file for each of which one more is kept. The cleaner needs some to move live data into, and frees need two.
