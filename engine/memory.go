@@ -31,12 +31,12 @@ type memory[P any] struct {
 	// value always is one (Bytes); for other types a part of it may be on the heap.
 	mapped    *pagestack.Ext
 	viewsOnly bool
-	// Many goroutines write the fields below and read those before and behind them.
-	_      [64]byte
-	counts counts
-	hand   atomic.Uint64 // of the clock
-	sweeps atomic.Uint64 // number of sweeps begun
-	_      [64]byte
+	// Goroutines that fetch pages write counts, those that evict write evictions, and all read the fields around them.
+	_         [64]byte
+	counts    counts
+	_         [64]byte
+	evictions evictions
+	_         [64]byte
 	// exhausted is the stable end of the log when a sweep found nothing evictable; −1 since a page was read. Until the
 	// log is stable further, there is next to nothing to evict. It is written by sweep and keep; a stale value costs a
 	// sweep, or saves one.
@@ -52,8 +52,14 @@ type counts struct {
 	rewritten      atomic.Int64 // bytes of messages written by consolidations
 	misses         atomic.Int64
 	cold           atomic.Int64 // fetches that read from disk
-	evicted        atomic.Int64 // pages
-	reclaimed      atomic.Int64 // bytes evicted by foreground calls that exceeded the capacity
+}
+
+// evictions are the clock of the sweeps and the counts of what was evicted.
+type evictions struct {
+	hand      atomic.Uint64 // of the clock
+	sweeps    atomic.Uint64 // number of sweeps begun
+	pages     atomic.Int64
+	reclaimed atomic.Int64 // bytes evicted by foreground calls that exceeded the capacity
 }
 
 // The memory that an entry takes beside its value, for byte strings, and that a page in several messages takes for
@@ -176,7 +182,7 @@ func (y *memory[P]) reclaimSlow(tx *Tx, pid PageID) {
 		}
 		// In small steps: other goroutines evict too, and together they would empty the cache.
 		freed := y.sweep(tx, min(excess, reclaimStep), unstable, func(evicted PageID) { y.changed(tx, evicted) })
-		y.counts.reclaimed.Add(freed)
+		y.evictions.reclaimed.Add(freed)
 		if hard = y.budget.Settle(&tx.s().account) == lru.PressureHard; freed == 0 && !unstable {
 			hard, unstable = true, true
 		} else if freed == 0 {
@@ -185,7 +191,7 @@ func (y *memory[P]) reclaimSlow(tx *Tx, pid PageID) {
 	}
 	if hard && y.budget.Settle(&tx.s().account) == lru.PressureHard {
 		if n, out := y.evict(tx, pid, true); out == lru.OutcomeEvicted {
-			y.counts.reclaimed.Add(n)
+			y.evictions.reclaimed.Add(n)
 			y.changed(tx, pid)
 		}
 		y.budget.Settle(&tx.s().account)
@@ -195,13 +201,13 @@ func (y *memory[P]) reclaimSlow(tx *Tx, pid PageID) {
 // sweep evicts the pages under the clock's hand until want bytes are freed or the hand went round twice, and calls
 // evicted for each. With unstable it also evicts pages that are not stable.
 func (y *memory[P]) sweep(tx *Tx, want int64, unstable bool, evicted func(PageID)) (freed int64) {
-	stable, misses, turn := int64(y.store.Log.StableEnd()), y.counts.misses.Load(), y.sweeps.Add(1)
+	stable, misses, turn := int64(y.store.Log.StableEnd()), y.counts.misses.Load(), y.evictions.sweeps.Add(1)
 	if want <= 0 || !unstable && y.exhausted.Load() == stable {
 		return 0
 	}
 	words := (uint64(y.pages.IDs.Next()) + pagetable.ClockPages - 1) / pagetable.ClockPages
 	for n := uint64(0); n < 2*words && freed < want; n++ {
-		at := PageID(y.hand.Add(1) % words * pagetable.ClockPages)
+		at := PageID(y.evictions.hand.Add(1) % words * pagetable.ClockPages)
 		for m := y.pages.Table.Clock(at); m != 0 && freed < want; m &= m - 1 {
 			pid := at + PageID(bits.TrailingZeros64(m))
 			if n, out := y.evict(tx, pid, unstable); out == lru.OutcomeEvicted {
@@ -213,7 +219,7 @@ func (y *memory[P]) sweep(tx *Tx, want int64, unstable bool, evicted func(PageID
 	// exhausted is a hint: no sweep began after this one, so the hand went all the way round, but a sweep that began
 	// earlier may have left a few pages behind when it had enough, and the policy may have let the hand pass some. To
 	// require that no sweep overlaps would send every goroutine above the capacity through the whole table for nothing.
-	if !unstable && freed == 0 && y.sweeps.Load() == turn {
+	if !unstable && freed == 0 && y.evictions.sweeps.Load() == turn {
 		y.exhausted.Store(stable)
 		// Pages read meanwhile may have been missed; later reads see the store above.
 		if y.counts.misses.Load() != misses {
@@ -251,7 +257,7 @@ func (y *memory[P]) evict(tx *Tx, pid PageID, unstable bool) (freed int64, _ lru
 		invariants.Jitter()
 		if s.CompareAndSwap(h, e) {
 			y.budget.Count(&tx.s().account, -heap, -mapped)
-			y.counts.evicted.Add(1)
+			y.evictions.pages.Add(1)
 			return heap + mapped, lru.OutcomeEvicted
 		}
 		y.pages.Table.Mark(pid)
@@ -267,7 +273,7 @@ func (y *memory[P]) replaceResident(tx *Tx, pid PageID, h, e *head) bool {
 		return false
 	}
 	y.budget.Count(&tx.s().account, newHeap-heap, newMapped-mapped)
-	y.counts.evicted.Add(1)
+	y.evictions.pages.Add(1)
 	y.changed(tx, pid)
 	return true
 }

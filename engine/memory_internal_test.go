@@ -272,11 +272,11 @@ func TestNothingEvictableEndsTheSearch(t *testing.T) {
 	n, most := 0, uint64(0) // words of the table that the hand passed in one call
 	for ; n < pages+pages/6; n++ {
 		tx := begin(t, pc)
-		hand := pc.mem.hand.Load()
+		hand := pc.mem.evictions.hand.Load()
 		if _, _, err := pc.Allocate(tx, make([]byte, 20)); err != nil {
 			t.Fatal(err)
 		}
-		most = max(most, pc.mem.hand.Load()-hand)
+		most = max(most, pc.mem.evictions.hand.Load()-hand)
 		tx.End()
 		if pc.mem.budget.Excess() > capacity/100 && n > pages {
 			break
@@ -291,13 +291,13 @@ func TestNothingEvictableEndsTheSearch(t *testing.T) {
 		t.Errorf("the hand passed %d words of the table in one Allocate, a round has %d", most, round)
 	}
 	time.Sleep(100 * time.Millisecond)
-	hand := pc.mem.hand.Load()
+	hand := pc.mem.evictions.hand.Load()
 	before := processorTime()
 	time.Sleep(time.Second)
 	if used := processorTime() - before; used > 200*time.Millisecond {
 		t.Errorf("%v of processor time in a second without calls", used)
 	}
-	if passed := pc.mem.hand.Load() - hand; passed > 2*round {
+	if passed := pc.mem.evictions.hand.Load() - hand; passed > 2*round {
 		t.Errorf("the hand passed %d words in a second without calls, a round has %d", passed, round)
 	}
 	if err := b.Seal(); err != nil {

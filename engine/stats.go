@@ -101,7 +101,7 @@ type TxStats struct {
 func (pc *PageCache[P]) Stats() Stats {
 	st := pc.core.stats()
 	st.Snapshots = pc.snaps.Written()
-	n := &pc.mem.counts
+	n, e := &pc.mem.counts, &pc.mem.evictions
 	free := pc.pages.IDs.Spare()
 	st.Pages = PageStats{
 		InUse: int64(pc.pages.IDs.Next()) - int64(FirstUserPage) - free, Free: free,
@@ -110,7 +110,7 @@ func (pc *PageCache[P]) Stats() Stats {
 	}
 	st.Pages.FetchesWarm = st.Pages.Fetches - st.Pages.FetchesCold
 	st.Cache = CacheStats{
-		Hits: n.hits.Load(), Misses: n.misses.Load(), Evictions: n.evicted.Load(), Reclaimed: n.reclaimed.Load(),
+		Hits: n.hits.Load(), Misses: n.misses.Load(), Evictions: e.pages.Load(), Reclaimed: e.reclaimed.Load(),
 		Policy: PolicyStats(pc.mem.policy.Stats()),
 	}
 	st.Cache.HeapResident, st.Cache.MappedResident = pc.mem.budget.Resident()
