@@ -167,12 +167,18 @@ func (y *memory[P]) reclaim(tx *Tx, pid PageID) {
 // together more than one call can make resident, except for the longest values.
 const reclaimStep, reclaimSteps = 64 << 10, 64
 
+// fewHits is the number of hits below which reclaimSlow leaves them with the Tx: to hand over costs as much as a
+// fetch from memory, and in a small cache each fetch calls reclaimSlow.
+const fewHits = lru.HitsLen / 4
+
 // reclaimSlow wakes the policy. If the capacity is exceeded by more than a little, it evicts: stable pages first, then,
 // since everything in the log can be read, pages that are not stable, even the one that was changed.
 func (y *memory[P]) reclaimSlow(tx *Tx, pid PageID) {
 	hard := tx.s().pressure == lru.PressureHard
 	tx.s().pressure = lru.PressureNone
-	y.handOver(tx)
+	if tx.s().hits.Len() >= fewHits {
+		y.handOver(tx)
+	}
 	y.policy.Kick()
 	unstable := y.exhausted.Load() == int64(y.store.Log.StableEnd())
 	for n := 0; hard && n < reclaimSteps; n++ {

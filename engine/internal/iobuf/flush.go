@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"pagecache/internal/invariants"
 	"pagecache/internal/vfs"
@@ -37,7 +38,7 @@ func (ld *leader) gather(queue []*buffer, want format.LSN) {
 		base := format.LSN(b.base.Load())
 		l.messages.Add(b.walk(l.block))
 		committed := want >= base+format.LSN(p.boundary) && want < base+format.LSN(p.walked)
-		if committed && len(ld.pending) < commitDepth && p.walked < len(b.mem) && l.padding.Load() > 0 {
+		if committed && len(ld.pending) < commitDepth && p.walked < len(b.mem) && l.mayPad() {
 			// The message at want is committed, but its last block is not full.
 			n := b.padTail(p.walked, l.block, l.StableLSN())
 			l.padding.Add(int64(-n))
@@ -59,12 +60,32 @@ func (ld *leader) gather(queue []*buffer, want format.LSN) {
 }
 
 // LimitPadding lets the leader pad hardly more than n bytes until UnlimitPadding (L7). Then waiters for a message in a
-// block that is not full yet wait for UnlimitPadding too, or until the block has filled up; the caller must not be one
-// of them. Full blocks are written as ever, so no writer waits longer for a free buffer.
-func (l *Log) LimitPadding(n int) { l.padding.Store(int64(n)) }
+// block that is not full yet wait for UnlimitPadding too, or until the block has filled up, for paddingPatience at
+// most. Full blocks are written as ever, so no writer waits longer for a free buffer.
+func (l *Log) LimitPadding(n int) {
+	l.paddingLimited.Store(time.Now().UnixNano())
+	l.padding.Store(int64(n))
+}
 
 // UnlimitPadding ends the effect of LimitPadding. Without one it does nothing.
 func (l *Log) UnlimitPadding() { l.padding.Store(unlimited) }
+
+// paddingPatience is the time after which the leader pads once although padding is limited: the goroutine that limited
+// it may be waiting for a slow disk.
+const paddingPatience = time.Second
+
+// mayPad reports whether the leader may pad a block. Only the leader calls it.
+func (l *Log) mayPad() bool {
+	if l.padding.Load() > 0 {
+		return true
+	}
+	now := time.Now().UnixNano()
+	if now-l.paddingLimited.Load() < int64(paddingPatience) {
+		return false
+	}
+	l.paddingLimited.Store(now)
+	return true
+}
 
 // unlimited is more than the leader ever pads.
 const unlimited = math.MaxInt64

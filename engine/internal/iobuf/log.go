@@ -45,6 +45,9 @@ type Log struct {
 	// padding is the number of bytes that the leader may still pad. Written by LimitPadding and UnlimitPadding, and
 	// lowered by the leader; publishes nothing. A stale read costs or spares one pad.
 	padding atomic.Int64
+	// paddingLimited is the Unix time in nanoseconds when LimitPadding was called, or when the leader padded although
+	// nothing was left of padding. A stale read delays or permits one pad.
+	paddingLimited atomic.Int64
 	// drained is set once, by drain: the device has nothing in flight any more, after Close. Publishes nothing. A stale
 	// false makes the caller leave the device open.
 	drained atomic.Bool

@@ -91,6 +91,10 @@ func TestFlushWaitsWhilePaddingIsLimited(t *testing.T) {
 	if err := r.MakeStable(put()); err != nil { // within the allowance
 		t.Fatal(err)
 	}
+	r.LimitPadding(0)
+	if err := r.MakeStable(put()); err != nil { // after paddingPatience
+		t.Fatal(err)
+	}
 	if _, err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
