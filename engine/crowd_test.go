@@ -41,6 +41,7 @@ type crowdConfig struct {
 	segments     int                         // of the disk
 	live         int                         // percent of the disk that pages fill
 	size         int                         // bytes of a page
+	unflushed    bool                        // nothing is flushed, and so padded, in the background
 }
 
 // crowd is a full disk with goroutines that use it at the same time, without waiting for the cleaner. The disk is
@@ -74,6 +75,9 @@ func newCrowd(t *testing.T, f crowdConfig) *crowd {
 	d := simdisk.New(3, simdisk.Options{})
 	o := enginetest.WithSeam(&engine.Options{SegmentSize: f.segment, IOBuffers: 2, FlushEvery: 10 * time.Millisecond,
 		SnapshotEvery: 1 << 30, CacheCapacity: 1}, seam.Options{FS: d})
+	if f.unflushed {
+		o.FlushEvery = -1
+	}
 	c := &crowd{PageCache: enginetest.OpenWith(t, "/store", f.materializer, o), t: t, d: d, done: make(chan struct{})}
 	d.SetCapacity(int64(f.segments*f.segment + 8<<10))
 	for n := f.segments * f.live / 100 * f.segment / (f.size + 24); len(c.pids) < n; {
