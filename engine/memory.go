@@ -167,8 +167,8 @@ func (y *memory[P]) reclaim(tx *Tx, pid PageID) {
 // together more than one call can make resident, except for the longest values.
 const reclaimStep, reclaimSteps = 64 << 10, 64
 
-// fewHits is the number of hits below which reclaimSlow leaves them with the Tx: to hand over costs as much as a
-// fetch from memory, and in a small cache each fetch calls reclaimSlow.
+// fewHits is the number of hits below which reclaimSlow leaves them with the Tx. In a small cache each fetch calls
+// reclaimSlow, and handing over costs about as much as fetching a page that lies in the page cache.
 const fewHits = lru.HitsLen / 4
 
 // reclaimSlow wakes the policy. If the capacity is exceeded by more than a little, it evicts: stable pages first, then,

@@ -12,7 +12,8 @@ type Pressure uint8
 // The levels of pressure, in ascending order.
 const (
 	PressureNone Pressure = iota // within the capacity, or the account has settled nothing
-	PressureSoft                 // above the capacity: the caller hands over its hits and kicks the policy
+	// PressureSoft is above the capacity. The caller kicks the policy, and hands over its hits if there are many.
+	PressureSoft
 	// PressureHard is more than 2 % above the capacity. The caller evicts before it goes on, in small steps until
 	// Excess is at most 0, because other goroutines evict at the same time.
 	PressureHard

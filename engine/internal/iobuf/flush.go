@@ -63,7 +63,7 @@ func (ld *leader) gather(queue []*buffer, want format.LSN) {
 // block that is not full yet wait for UnlimitPadding too, or until the block has filled up, for paddingPatience at
 // most. Full blocks are written as ever, so no writer waits longer for a free buffer.
 func (l *Log) LimitPadding(n int) {
-	l.paddingLimited.Store(time.Now().UnixNano())
+	l.paddingLimited.Store(int64(time.Since(l.began)))
 	l.padding.Store(int64(n))
 }
 
@@ -79,11 +79,11 @@ func (l *Log) mayPad() bool {
 	if l.padding.Load() > 0 {
 		return true
 	}
-	now := time.Now().UnixNano()
-	if now-l.paddingLimited.Load() < int64(paddingPatience) {
+	now := time.Since(l.began)
+	if now-time.Duration(l.paddingLimited.Load()) < paddingPatience {
 		return false
 	}
-	l.paddingLimited.Store(now)
+	l.paddingLimited.Store(int64(now))
 	return true
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"pagecache/internal/vfs"
 	"pagecache/segments"
@@ -22,6 +23,7 @@ type Log struct {
 	chunk       int // bytes
 	listPages   bool
 	bufs        []*buffer // nil in a read-only log
+	began       time.Time // when New was called: a clock that nobody sets
 
 	// The atomics that stand alone.
 
@@ -45,8 +47,9 @@ type Log struct {
 	// padding is the number of bytes that the leader may still pad. Written by LimitPadding and UnlimitPadding, and
 	// lowered by the leader; publishes nothing. A stale read costs or spares one pad.
 	padding atomic.Int64
-	// paddingLimited is the Unix time in nanoseconds when LimitPadding was called, or when the leader padded although
-	// nothing was left of padding. A stale read delays or permits one pad.
+	// paddingLimited is the time since began, in nanoseconds, at which LimitPadding was called, or the leader padded
+	// although nothing was left of padding. Written by LimitPadding and the leader; publishes nothing. A stale read
+	// delays or permits one pad.
 	paddingLimited atomic.Int64
 	// drained is set once, by drain: the device has nothing in flight any more, after Close. Publishes nothing. A stale
 	// false makes the caller leave the device open.
@@ -106,7 +109,7 @@ func New(c Config) (*Log, error) {
 		dev: c.Device, space: c.Space, store: c.Store, generation: c.Generation, segmentSize: size, block: block,
 		chunk: max(block, min(chunk, size/2)&^(block-1)), listPages: c.ListPages,
 		kick: make(chan struct{}, 1), handoff: make(chan struct{}, 1),
-		quit: make(chan struct{}), done: make(chan struct{}),
+		quit: make(chan struct{}), done: make(chan struct{}), began: time.Now(),
 	}
 	l.state.init(c.End)
 	l.stable.Store(int64(c.End))
