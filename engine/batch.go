@@ -65,8 +65,8 @@ func (pc *PageCache[P]) FlushContext(ctx context.Context) (int, error) { return 
 
 // MakeStable waits until the message at lsn is stable: on stable storage together with all messages before it, and in
 // no open batch. It returns how many bytes of the log became stable meanwhile. If lsn was not handed out yet, it waits
-// for everything written so far. Concurrent callers share device writes. Errors: ErrFailed, ErrClosed. Safe for
-// concurrent use.
+// for everything written so far. Concurrent callers share device writes. While a full disk is cleaned, it may wait up
+// to a second longer, so that padding takes no room. Errors: ErrFailed, ErrClosed. Safe for concurrent use.
 func (pc *PageCache[P]) MakeStable(lsn LSN) (int, error) {
 	return pc.core.makeStable(context.Background(), lsn)
 }

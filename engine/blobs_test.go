@@ -136,7 +136,7 @@ func TestBlobWriteErrors(t *testing.T) {
 	}
 	d.SetCapacity(0)
 	for _, kind := range []simdisk.OpKind{simdisk.OpAllocate, simdisk.OpSync, simdisk.OpSyncDir} {
-		enginetest.FailOn(d, kind, 1, os.ErrPermission)
+		d.FailFrom(kind, 1, os.ErrPermission)
 		if _, _, err := pc.Replace(tx, pid, ptr, make([]byte, 5000)); !errors.Is(err, os.ErrPermission) {
 			t.Errorf("fault in %v: error %v, want ErrPermission", kind, err)
 		}

@@ -183,7 +183,7 @@ func TestSealErrors(t *testing.T) {
 	if b, err = pc.PinLog(); err != nil {
 		t.Fatal(err)
 	}
-	enginetest.FailOn(d, simdisk.OpDeviceWrite, 1, syscall.EIO)
+	d.FailFrom(simdisk.OpDeviceWrite, 1, syscall.EIO)
 	if err := engine.StoreOf(pc).Log.MakeDurable(math.MaxInt64); !errors.Is(err, engine.ErrFailed) {
 		t.Fatalf("flush with failing writes: error %v, want ErrFailed", err)
 	}

@@ -29,7 +29,7 @@ func TestFailedWriteStopsTheLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	stable := pc.StableLSN()
-	enginetest.FailOn(d, simdisk.OpDeviceWrite, 1, syscall.EIO)
+	d.FailFrom(simdisk.OpDeviceWrite, 1, syscall.EIO)
 	ptr = enginetest.Must(t)(pc.Link(tx, pid, ptr, []byte(" not")))
 	var wg sync.WaitGroup
 	errs := make([]error, 8)
@@ -43,7 +43,7 @@ func TestFailedWriteStopsTheLog(t *testing.T) {
 		})
 	}
 	enginetest.Soon(t, "waiters for a log that failed", wg.Wait)
-	enginetest.FailOn(d, simdisk.OpDeviceWrite, 1, nil) // the disk works again, the log does not
+	d.FailFrom(simdisk.OpDeviceWrite, 1, nil) // the disk works again, the log does not
 	refused := map[string]error{}
 	_, refused["MakeStable"] = pc.MakeStable(ptr.LastLSN())
 	_, refused["Flush"] = pc.Flush()
@@ -106,7 +106,7 @@ func TestFailureWakesWritersThatWaitForABuffer(t *testing.T) {
 			t.Fatal("no writer waits for an io buffer")
 		}
 	}
-	enginetest.FailOn(d, simdisk.OpDeviceWrite, 1, syscall.EIO)
+	d.FailFrom(simdisk.OpDeviceWrite, 1, syscall.EIO)
 	d.Hang(false)
 	enginetest.Soon(t, "writers to a log that failed", wg.Wait)
 	for i, err := range errs {
@@ -134,7 +134,7 @@ func TestNoSpaceFailsOnlyCallsThatNeedIt(t *testing.T) {
 			if err := dr.Work(50); err != nil {
 				t.Fatal(err)
 			}
-			enginetest.FailOn(d, simdisk.OpAllocate, 1, errno)
+			d.FailFrom(simdisk.OpAllocate, 1, errno)
 			for i := 0; dr.NoSpace == 0; i++ {
 				if err := dr.Work(1); err != nil || i > 2000 {
 					t.Fatal(i, err)
@@ -159,7 +159,7 @@ func TestNoSpaceFailsOnlyCallsThatNeedIt(t *testing.T) {
 			} else if !errors.Is(err, engine.ErrNoSpace) { // after which it is tried again below
 				t.Fatal(err)
 			}
-			enginetest.FailOn(d, simdisk.OpAllocate, 1, nil)
+			d.FailFrom(simdisk.OpAllocate, 1, nil)
 			before := dr.NoSpace
 			if err := dr.Work(500); err != nil || dr.NoSpace != before {
 				t.Fatalf("with space again: %v, %d times ErrNoSpace", err, dr.NoSpace-before)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -248,22 +247,6 @@ func records(t testing.TB, l *Log, from LSN) (lsns []LSN, bodies []string) {
 		lsns, bodies = append(lsns, r.LSN), append(bodies, string(r.Bytes))
 	}
 	return lsns, bodies
-}
-
-// failOn lets operations of a kind fail with err, from the n-th on. If err is nil, none fails.
-func failOn(d *simdisk.Disk, kind simdisk.OpKind, n int, err error) {
-	var mu sync.Mutex
-	d.SetFault(func(o simdisk.Op) error {
-		mu.Lock()
-		defer mu.Unlock()
-		if o.Kind != kind || err == nil {
-			return nil
-		}
-		if n--; n > 0 {
-			return nil
-		}
-		return err
-	})
 }
 
 // soon fails the test if f takes longer than 30 seconds, which no call does that another wakes.

@@ -148,7 +148,7 @@ func TestFailedBlobFreesItsBuffers(t *testing.T) {
 		}
 		return enginetest.Mapped(t) - before
 	}
-	enginetest.FailOn(d, simdisk.OpDeviceWrite, 1, syscall.EIO)
+	d.FailFrom(simdisk.OpDeviceWrite, 1, syscall.EIO)
 	if n := fails("EIO"); !enginetest.Raced && n > blobs*buffer*3/4 { // the collector's heap grows, too
 		t.Errorf("%d MiB of buffers are still mapped", n>>20)
 	}

@@ -388,7 +388,7 @@ func TestLogOnFullAndFailedDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	enginetest.FailOn(d, simdisk.OpDeviceWrite, 1, syscall.EIO)
+	d.FailFrom(simdisk.OpDeviceWrite, 1, syscall.EIO)
 	errs := map[string]error{}
 	_, errs["MakeStable"] = l.MakeStable(r.LSN())
 	_, errs["Flush"] = l.Flush()

@@ -349,7 +349,7 @@ func TestUnstablePagesAreReadAfterLogFailure(t *testing.T) {
 			seam: seam.Options{FS: d}})
 		n := 0
 		vals := map[PageID]byte{}
-		failOn(d, simdisk.OpDeviceWrite, 5, syscall.EIO)
+		d.FailFrom(simdisk.OpDeviceWrite, 5, syscall.EIO)
 		for ; n < 400; n++ {
 			tx := begin(t, pc)
 			pid, ptr, err := pc.Allocate(tx, bytes.Repeat([]byte{byte(n)}, 300))

@@ -16,14 +16,14 @@ import (
 func TestOpenFailsIfItCannotSync(t *testing.T) {
 	d, pid := enginetest.DirtyStore(t, simdisk.New(5, simdisk.Options{}))
 	before := enginetest.Files(t, d)
-	enginetest.FailOn(d, simdisk.OpSync, 1, syscall.EIO)
+	d.FailFrom(simdisk.OpSync, 1, syscall.EIO)
 	if _, err := engine.Open("/store", engine.Bytes{}, enginetest.SimOptions(d)); !errors.Is(err, syscall.EIO) {
 		t.Fatalf("open a log that cannot be synced: %v, want EIO", err)
 	}
 	if after := enginetest.Files(t, d); fmt.Sprint(before) != fmt.Sprint(after) {
 		t.Error("an Open that failed changed files")
 	}
-	enginetest.FailOn(d, simdisk.OpSync, 1, nil)
+	d.FailFrom(simdisk.OpSync, 1, nil)
 	pc := enginetest.OpenSim(t, d)
 	defer enginetest.Close(t, pc)
 	tx := enginetest.Begin(t, pc)
@@ -48,18 +48,18 @@ func TestWritesLostByAFailedSyncAreNotShown(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The write of the delta reaches only the page cache. Then the process dies, which ends its locks.
-		enginetest.FailOn(d, simdisk.OpDeviceWrite, 1, syscall.EIO)
+		d.FailFrom(simdisk.OpDeviceWrite, 1, syscall.EIO)
 		ptr = enginetest.Must(t)(pc.Link(tx, pid, ptr, []byte(" forgotten")))
 		if _, err := pc.MakeStable(ptr.LastLSN()); !errors.Is(err, engine.ErrFailed) {
 			t.Fatalf("make stable: %v, want ErrFailed", err)
 		}
 		tx.End()
 		_ = pc.Close()
-		enginetest.FailOn(d, simdisk.OpSync, 1, syscall.EIO)
+		d.FailFrom(simdisk.OpSync, 1, syscall.EIO)
 		if _, err := engine.Open("/store", engine.Bytes{}, enginetest.SimOptions(d)); !errors.Is(err, syscall.EIO) {
 			t.Fatalf("open: %v, want EIO", err)
 		}
-		enginetest.FailOn(d, simdisk.OpSync, 1, nil)
+		d.FailFrom(simdisk.OpSync, 1, nil)
 
 		pc = enginetest.OpenSim(t, d)
 		tx = enginetest.Begin(t, pc)
@@ -114,9 +114,9 @@ func TestFailedOpenLeavesTheStore(t *testing.T) {
 		simdisk.OpRename, simdisk.OpSyncDir, simdisk.OpDeviceWrite, simdisk.OpAllocate} {
 		for n := 1; ; n++ {
 			d := first.Crash(1) // a copy
-			enginetest.FailOn(d, kind, n, syscall.EIO)
+			d.FailFrom(kind, n, syscall.EIO)
 			pc, err := engine.Open("/store", engine.Bytes{}, enginetest.SimOptions(d))
-			enginetest.FailOn(d, kind, n, nil)
+			d.FailFrom(kind, n, nil)
 			if err == nil {
 				enginetest.Watch(t, pc, enginetest.SimOptions(d))
 				enginetest.Close(t, pc)

@@ -44,7 +44,7 @@ func TestFailedSnapshotLeavesNothing(t *testing.T) {
 		if _, err := pc.Flush(); err != nil {
 			t.Fatal(err)
 		}
-		enginetest.FailOn(d, kind, 1, errors.New("planted"))
+		d.FailFrom(kind, 1, errors.New("planted"))
 		if err := pc.Snapshot(); err == nil || !strings.Contains(err.Error(), "planted") {
 			t.Errorf("a failing %v: error %v, want the planted one", kind, err)
 		}

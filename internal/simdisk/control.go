@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"sync"
 )
 
 // The methods below are for tests: they plan faults and crashes, and look at or change files behind the file system.
@@ -29,6 +30,23 @@ func (d *Disk) SetFault(f func(Op) error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.fault = f
+}
+
+// FailFrom lets operations of a kind fail with err, from the n-th on. If err is nil, none fails. It replaces the
+// function of SetFault.
+func (d *Disk) FailFrom(kind OpKind, n int, err error) {
+	var mu sync.Mutex
+	d.SetFault(func(o Op) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if o.Kind != kind || err == nil {
+			return nil
+		}
+		if n--; n > 0 {
+			return nil
+		}
+		return err
+	})
 }
 
 // SetCapacity changes the limit on the bytes of all files; 0: none.

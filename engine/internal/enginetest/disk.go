@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"pagecache/engine"
@@ -123,22 +122,6 @@ func DirtyStore(t testing.TB, d *simdisk.Disk) (*simdisk.Disk, engine.PageID) {
 	next := d.Crash(1)
 	_ = pc.Close()
 	return next, pid
-}
-
-// FailOn lets operations of a kind fail with err, from the n-th on. If err is nil, none fails.
-func FailOn(d *simdisk.Disk, kind simdisk.OpKind, n int, err error) {
-	var mu sync.Mutex
-	d.SetFault(func(o simdisk.Op) error {
-		mu.Lock()
-		defer mu.Unlock()
-		if o.Kind != kind || err == nil {
-			return nil
-		}
-		if n--; n > 0 {
-			return nil
-		}
-		return err
-	})
 }
 
 // Mapped returns the size of the address space of the process in bytes.
