@@ -55,7 +55,7 @@ func TestDoubt(t *testing.T) {
 	if n, err := m.Warm(all); n != 0 || err != nil || fetched.take() != nil {
 		t.Errorf("%d, %v", n, err)
 	}
-	m.cold.doubted.Store(time.Now().Add(-doubtEvery).UnixNano()) // Doubt is due; some calls look at the clock
+	m.cold.doubted.Store(int64(time.Since(m.opened) - doubtEvery)) // Doubt is due; some calls look at the clock
 	for i := 0; m.Counts().Doubts == 0; i++ {
 		if _, err := m.Warm(all); err != nil || i > 100*doubtOdds {
 			t.Fatalf("no doubts: %v", err)

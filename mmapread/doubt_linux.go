@@ -11,7 +11,7 @@ const doubtEvery, doubtSample, doubtOdds = time.Second, 64, 1024
 
 // doubtSometimes calls Doubt if the last call is long ago.
 func (m *Map) doubtSometimes() {
-	now, last := time.Now().UnixNano(), m.cold.doubted.Load()
+	now, last := int64(time.Since(m.opened)), m.cold.doubted.Load()
 	if now-last >= int64(doubtEvery) && m.cold.doubted.CompareAndSwap(last, now) && last != 0 {
 		m.Doubt()
 	}

@@ -29,8 +29,10 @@ type Map struct {
 	size    atomic.Int64                // the file size last seen; a view may fault if the file was truncated since
 	windows atomic.Pointer[[]mmap.MMap] // the slice is replaced under mu and never changed; nil once closed
 	cold    cold
-	// refused is the time in nanoseconds until which no further window is mapped. Written under mu; a stale value costs
-	// a try.
+	// opened is when the map was opened: times are counted from it, by a clock that nobody sets. Constant.
+	opened time.Time
+	// refused is the time since opened, in nanoseconds, until which no further window is mapped. Written under mu; a
+	// stale value costs a try.
 	refused atomic.Int64
 
 	mu        sync.Mutex
@@ -58,7 +60,7 @@ func OpenWhole(f *os.File, fetch Fetcher) (*Map, error) {
 }
 
 func open(f *os.File, window int64, fetch Fetcher) (*Map, error) {
-	m := &Map{f: f, window: window, mapRegion: mmap.MapRegion}
+	m := &Map{f: f, window: window, mapRegion: mmap.MapRegion, opened: time.Now()}
 	m.windows.Store(&[]mmap.MMap{})
 	// Fd makes the file blocking: a ring does not wait for a non-blocking one.
 	m.cold.fetch, m.cold.fd = fetch, int(f.Fd())
@@ -182,7 +184,7 @@ func (m *Map) windowAt(i int) (mmap.MMap, error) {
 	if i < len(*ws) && (*ws)[i] != nil {
 		return (*ws)[i], nil
 	}
-	if until := m.refused.Load(); until != 0 && time.Now().UnixNano() < until {
+	if until := m.refused.Load(); until != 0 && int64(time.Since(m.opened)) < until {
 		return nil, nil
 	}
 	return m.addWindow(i)
@@ -202,7 +204,7 @@ func (m *Map) addWindow(i int) (mmap.MMap, error) {
 	}
 	w, err := m.mapRegion(m.f, int(m.window), mmap.RDONLY, 0, int64(i)*m.window)
 	if errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EAGAIN) {
-		m.refused.Store(time.Now().Add(refusedFor).UnixNano())
+		m.refused.Store(int64(time.Since(m.opened) + refusedFor))
 		return nil, nil
 	}
 	if err != nil {

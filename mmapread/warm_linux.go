@@ -20,7 +20,8 @@ type cold struct {
 	fd    int
 	// blocks by window. The slice is replaced under the Map's mu, together with the windows, and never changed.
 	blocks atomic.Pointer[[]blocks]
-	// doubted is the time of the last Doubt by Warm, in nanoseconds. The goroutine that moves it calls Doubt.
+	// doubted is the time from Map.opened to the last Doubt by Warm, in nanoseconds. The goroutine that moves it calls
+	// Doubt.
 	doubted atomic.Int64
 	// streak is the number of answers in a row that said that something is missing. It is a hint.
 	streak atomic.Int64

@@ -308,7 +308,7 @@ func TestWarmKnownRange(t *testing.T) {
 	}
 	fetched.take()
 	asked := m.Counts().Mincores
-	m.cold.doubted.Store(time.Now().Add(time.Hour).UnixNano()) // no Doubt meanwhile
+	m.cold.doubted.Store(int64(time.Since(m.opened) + time.Hour)) // no Doubt meanwhile
 	allocs := testing.AllocsPerRun(2000, func() {
 		if n, err := m.Warm(xs); n != 0 || err != nil || !m.IsWarm(xs[0]) {
 			t.Errorf("%d cold, %v", n, err)
