@@ -38,8 +38,12 @@ func Check(dir string, opts *Options, found func(problem error)) (CheckReport, e
 	o.ReadOnly = true
 	c := &checker{o: o, dir: dir, found: found}
 	full := o.withDefaults()
-	sb, err := logstore.ReadSuper(full.seam.FS, dir)
+	held, err := full.seam.FS.OpenDir(dir)
 	if err != nil {
+		return c.r, c.problem(err)
+	}
+	sb, err := logstore.ReadSuper(held)
+	if err := errors.Join(err, held.Close()); err != nil {
 		return c.r, c.problem(err)
 	}
 	if sb.Log {

@@ -48,7 +48,7 @@ func ExactAccounts(pc *PageCache[[]byte]) error {
 // ExactBlobs returns how many blobs are on the disk, and an error unless they are exactly those that pages refer to
 // (trap 4). Nothing was written in this opening.
 func ExactBlobs(pc *PageCache[[]byte]) (int, error) {
-	names, err := pc.core.store.FS.ReadDir(pc.blobs.Dir())
+	names, err := pc.blobs.Names()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, err
 	}

@@ -267,7 +267,12 @@ func soon(t testing.TB, what string, f func()) {
 // snapshotFiles returns the names in dir that begin with "snapshot".
 func snapshotFiles(t testing.TB, fsys vfs.FS, dir string) (names []string) {
 	t.Helper()
-	all, err := fsys.ReadDir(dir)
+	d, err := fsys.OpenDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	all, err := d.ReadDir()
 	if err != nil {
 		t.Fatal(err)
 	}

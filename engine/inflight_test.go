@@ -172,9 +172,12 @@ type shortFS struct {
 	short *atomic.Bool
 }
 
-func (s shortFS) Open(name string, flag vfs.Flag) (vfs.File, error) {
-	f, err := s.Disk.Open(name, flag)
-	return shortFile{f, s.short}, err
+func (s shortFS) OpenDir(path string) (vfs.Dir, error) {
+	w := &simdisk.Wrap{FS: s.Disk, File: func(d vfs.Dir, name string, flag vfs.Flag) (vfs.File, error) {
+		f, err := d.Open(name, flag)
+		return shortFile{f, s.short}, err
+	}}
+	return w.OpenDir(path)
 }
 
 type shortFile struct {

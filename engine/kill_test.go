@@ -317,7 +317,15 @@ wait:
 
 // await waits until the kernel has released the lock that a killed process held (trap 19).
 func (s *killStore) await() error {
-	f, err := osfs.OS.Open(filepath.Join(s.dir, enginetest.LogName), vfs.FlagWrite)
+	d, err := osfs.OS.OpenDir(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	f, err := d.Open(enginetest.LogName, vfs.FlagWrite)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -375,7 +383,7 @@ func (r *killRun) fresh() error {
 	left, err := filepath.Glob(filepath.Join(r.base, "store*"))
 	if err == nil && r.s != nil {
 		left = slices.DeleteFunc(left, func(dir string) bool { return dir == r.s.dir })
-		err = errors.Join(os.RemoveAll(r.s.dir), osfs.OS.SyncDir(r.base))
+		err = errors.Join(os.RemoveAll(r.s.dir), enginetest.SyncDir(osfs.OS, r.base))
 	}
 	if err != nil {
 		return err

@@ -271,7 +271,7 @@ func (l *Log) drain(lsn LSN) error {
 }
 
 // Close makes everything durable, marks the log as closed cleanly and releases it. It waits for calls under way. While
-// reservations are open it fails and closes nothing. A second Close returns ErrClosed.
+// reservations are open it fails and closes nothing. Other errors are those of PageCache.Close.
 func (l *Log) Close() error { return l.CloseContext(context.Background()) }
 
 // CloseContext is Close that stops waiting when ctx ends; see PageCache.CloseContext.

@@ -25,9 +25,9 @@ import (
 const blobDir = "blobs"
 
 // Open opens the page store in dir, or makes one. opts nil means the defaults. It waits up to two seconds for another
-// opening to release the store. Errors: bad options (all of them named), ErrLocked, ErrCorrupt, ErrNoSpace, ErrFormat,
-// ErrKind, ErrUnsupported, and those of the operating system. After an error nothing stays open and no data was
-// changed.
+// opening to release the store. If the directory is moved while the store is open, the store moves with it. Errors: bad
+// options (all of them named), ErrLocked, ErrCorrupt, ErrNoSpace, ErrFormat, ErrKind, ErrUnsupported, and those of the
+// operating system. After an error nothing stays open and no data was changed.
 func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], error) {
 	if m == nil {
 		return nil, errors.New("open: no Materializer given")
@@ -92,7 +92,7 @@ func (pc *PageCache[P]) openMemory() {
 // recover finds a snapshot, reads the log, starts it, and rebuilds the page table.
 func (pc *PageCache[P]) recover() (err error) {
 	store, o := pc.core.store, &pc.core.opts
-	pc.blobs = blob.New(blob.Config{FS: store.FS, Dir: filepath.Join(store.Dir, blobDir), Store: store.Super.Store,
+	pc.blobs = blob.New(blob.Config{In: store.Held, Name: blobDir, Store: store.Super.Store,
 		Device: o.device(), Reader: store.Reader, Logger: o.Logger})
 	store.Attach(pc.blobs)
 	pc.values = values{store: store, blobs: pc.blobs, ids: &pc.ids, cold: &pc.mem.counts.cold}
@@ -102,8 +102,13 @@ func (pc *PageCache[P]) recover() (err error) {
 			return err
 		}
 	}
-	pc.snaps = openSnapshots(store, o)
+	if pc.snaps, err = openSnapshots(store, o); err != nil {
+		return err
+	}
 	store.Attach(pc.snaps)
+	if err := pc.blobs.Find(); err != nil {
+		return err
+	}
 	if err := store.Distrust(); err != nil {
 		return err
 	}
@@ -134,19 +139,19 @@ func (pc *PageCache[P]) recover() (err error) {
 }
 
 // openSnapshots returns the snapshots of a store. Nothing is read yet.
-func openSnapshots(store *logstore.Store, o *Options) *snapshot.Store {
-	return snapshot.New(snapshot.Config{
-		FS: store.FS, Dir: snapshotDir(o, store.Dir), Store: store.Super.Store, SegmentSize: store.SegmentSize(),
+func openSnapshots(store *logstore.Store, o *Options) (*snapshot.Store, error) {
+	c := snapshot.Config{
+		In: store.Held, FS: store.FS, Lost: store.Lost, Store: store.Super.Store, SegmentSize: store.SegmentSize(),
 		Reader: store.Reader, Logger: o.Logger, Clean: store.Super.Clean, Unchecked: o.seam.Unchecked,
-	})
-}
-
-// snapshotDir returns the directory of the snapshots of the store in dir.
-func snapshotDir(o *Options, dir string) string {
-	if o.SnapshotDir != "" {
-		return o.SnapshotDir
 	}
-	return dir
+	if o.SnapshotDir != "" {
+		abs, err := store.FS.Abs(o.SnapshotDir)
+		if err != nil {
+			return nil, fmt.Errorf("snapshot directory %s: %w", o.SnapshotDir, err)
+		}
+		c.OwnDir = abs
+	}
+	return snapshot.New(c), nil
 }
 
 // baseOf returns what the snapshot that the store opens from says about the log.
@@ -203,7 +208,8 @@ func (pc *PageCache[P]) Begin() (*Tx, error) {
 // Close makes everything written durable, marks the store as closed cleanly and releases it. Calls that are under way
 // or come later fail with ErrClosed. Close waits up to 5 s for open Txs to end. If one does not end, the store is
 // closed all the same, but its memory map stays until the process ends, so that the values that the Tx holds stay
-// valid, and the error says so. A second Close returns ErrClosed.
+// valid, and the error says so. If the directory or the log file was removed since Open, nothing is written, and the
+// error wraps fs.ErrNotExist. A second Close returns ErrClosed.
 func (pc *PageCache[P]) Close() error { return pc.CloseContext(context.Background()) }
 
 // CloseContext is Close that stops waiting when ctx ends, but no sooner than 100 ms after it began, so that an idle

@@ -367,9 +367,12 @@ type bulkReads struct {
 	opened atomic.Bool
 }
 
-func (s bulkFS) Open(name string, flag vfs.Flag) (vfs.File, error) {
-	f, err := s.Disk.Open(name, flag)
-	return bulkFile{f, s.read}, err
+func (s bulkFS) OpenDir(path string) (vfs.Dir, error) {
+	w := &simdisk.Wrap{FS: s.Disk, File: func(d vfs.Dir, name string, flag vfs.Flag) (vfs.File, error) {
+		f, err := d.Open(name, flag)
+		return bulkFile{f, s.read}, err
+	}}
+	return w.OpenDir(path)
 }
 
 type bulkFile struct {

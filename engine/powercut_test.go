@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pagecache/engine/internal/enginetest"
 	"pagecache/internal/osfs"
 )
 
@@ -108,7 +109,7 @@ func TestPowerCut(t *testing.T) {
 			}
 			m := newLoopMount(t, kind, mib)
 			base := filepath.Join(m.dir, "base")
-			if err := errors.Join(os.Mkdir(base, 0o755), osfs.OS.SyncDir(m.dir)); err != nil {
+			if err := errors.Join(os.Mkdir(base, 0o755), enginetest.SyncDir(osfs.OS, m.dir)); err != nil {
 				t.Fatal(err)
 			}
 			r := &killRun{rng: rand.New(rand.NewPCG(*powercutSeed, 17)), base: base, copies: t.TempDir(),
@@ -141,7 +142,8 @@ func TestPowerCutRemovedStays(t *testing.T) {
 				t.Fatal(err)
 			}
 			gone := r.s.dir
-			err := errors.Join(os.Mkdir(gone, 0o755), osfs.OS.SyncDir(m.dir), r.fresh(), m.cut(), m.restore())
+			err := errors.Join(os.Mkdir(gone, 0o755), enginetest.SyncDir(osfs.OS, m.dir), r.fresh(), m.cut(),
+				m.restore())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 
 	"pagecache/engine/internal/blob"
@@ -36,12 +35,18 @@ func Salvage(dir, out string, opts *Options, lost func(what string)) (SalvageRep
 		o = *opts
 	}
 	full := o.withDefaults()
-	if _, err := full.seam.FS.ReadDir(out); err == nil {
-		return SalvageReport{}, fmt.Errorf("salvage to %s: the directory exists already", out)
+	if d, err := full.seam.FS.OpenDir(out); err == nil {
+		return SalvageReport{}, errors.Join(fmt.Errorf("salvage to %s: the directory exists already", out), d.Close())
 	}
-	src, err := salvage.Open(salvage.Config{Dir: dir, FS: full.seam.FS, Lost: lost,
-		Snapshots: snapshot.New(snapshot.Config{FS: full.seam.FS, Dir: snapshotDir(&o, dir)}),
-		Blobs:     blob.Config{FS: full.seam.FS, Dir: filepath.Join(dir, blobDir), Logger: full.Logger}})
+	held, err := full.seam.FS.OpenDir(dir)
+	if err != nil {
+		return SalvageReport{}, fmt.Errorf("salvage %s: %w", dir, err)
+	}
+	defer held.Close()
+	snaps := snapshot.New(snapshot.Config{In: held, OwnDir: o.SnapshotDir, FS: full.seam.FS})
+	defer snaps.Close()
+	src, err := salvage.Open(salvage.Config{Dir: held, Lost: lost, Snapshots: snaps,
+		Blobs: blob.Config{In: held, Name: blobDir, Logger: full.Logger}})
 	if err != nil {
 		return SalvageReport{}, fmt.Errorf("salvage %s: %w", dir, err)
 	}

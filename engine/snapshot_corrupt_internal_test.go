@@ -100,12 +100,15 @@ func TestCorruptSnapshotIsSkipped(t *testing.T) {
 // cachingFS is a file system whose snapshots cannot be dropped from the page cache.
 type cachingFS struct{ vfs.FS }
 
-func (f cachingFS) Open(name string, flag vfs.Flag) (vfs.File, error) {
-	file, err := f.FS.Open(name, flag)
-	if err == nil && strings.HasPrefix(filepath.Base(name), "snapshot.") {
-		file = cachingFile{file}
-	}
-	return file, err
+func (f cachingFS) OpenDir(path string) (vfs.Dir, error) {
+	w := &simdisk.Wrap{FS: f.FS, File: func(d vfs.Dir, name string, flag vfs.Flag) (vfs.File, error) {
+		file, err := d.Open(name, flag)
+		if err == nil && strings.HasPrefix(name, "snapshot.") {
+			file = cachingFile{file}
+		}
+		return file, err
+	}}
+	return w.OpenDir(path)
 }
 
 type cachingFile struct{ vfs.File }

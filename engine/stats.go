@@ -9,7 +9,7 @@ import (
 // Stats are the state of a store and its counts since it was opened. Bytes are bytes on disk unless a comment says
 // otherwise.
 type Stats struct {
-	Dir        string // where the store lies
+	Dir        string // where the store lay when it was opened
 	Generation uint64 // number of openings for writing
 	Log        LogStats
 	Space      SpaceStats

@@ -18,32 +18,24 @@ import (
 	"pagecache/internal/vfs"
 )
 
-// failFS is a file system on which opening one file fails.
-type failFS struct {
-	vfs.FS
-	file  string // base name of the file
-	asked string // its full name, once an opening has failed
-}
-
-func (f *failFS) Open(name string, flag vfs.Flag) (vfs.File, error) {
-	if filepath.Base(name) == f.file {
-		f.asked = name
-		return nil, syscall.EMFILE
-	}
-	return f.FS.Open(name, flag)
-}
-
 // If Open of a temporary store fails, it removes the files that it made, and no file that existed before. O8.
 func TestFailedTemporaryOpenRemovesItsFilesOnly(t *testing.T) {
 	for _, file := range []string{enginetest.LogName, enginetest.SuperName, "superblock.tmp"} {
-		f := &failFS{FS: osfs.OS, file: file}
+		var dir string
+		f := &simdisk.Wrap{FS: osfs.OS, File: func(d vfs.Dir, name string, flag vfs.Flag) (vfs.File, error) {
+			if name == file {
+				dir = d.Name()
+				return nil, syscall.EMFILE
+			}
+			return d.Open(name, flag)
+		}}
 		o := &engine.Options{Temporary: true, SegmentSize: 16 << 10}
 		enginetest.WithSeam(o, seam.Options{FS: f})
 		if _, err := engine.Open("", engine.Bytes{}, o); !errors.Is(err, syscall.EMFILE) {
 			t.Fatalf("opening of %s fails: error %v, want EMFILE", file, err)
 		}
-		if left, err := os.ReadDir(filepath.Dir(f.asked)); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("opening of %s fails: %v are left in %s, error %v", file, left, filepath.Dir(f.asked), err)
+		if left, err := os.ReadDir(dir); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("opening of %s fails: %v are left in %s, error %v", file, left, dir, err)
 		}
 	}
 	d := simdisk.New(1, simdisk.Options{NoRing: true})

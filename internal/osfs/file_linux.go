@@ -49,6 +49,12 @@ func (f *osFile) regular(write bool) error {
 	return nil
 }
 
+func (f *osFile) Identity() (vfs.Identity, error) {
+	var st unix.Stat_t
+	err := retry(func() error { return unix.Fstat(f.fd, &st) })
+	return identity(&st), pathError("stat", f.Name(), err)
+}
+
 func (f *osFile) Size() (int64, error) {
 	st, err := f.Stat()
 	if err != nil {

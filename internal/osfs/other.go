@@ -14,13 +14,9 @@ var OS vfs.FS = noFS{}
 
 type noFS struct{}
 
-func (noFS) Abs(name string) (string, error)         { return name, nil }
-func (noFS) MkdirAll(string) error                   { return vfs.ErrUnsupported }
-func (noFS) Open(string, vfs.Flag) (vfs.File, error) { return nil, vfs.ErrUnsupported }
-func (noFS) Rename(string, string) error             { return vfs.ErrUnsupported }
-func (noFS) Remove(string) error                     { return vfs.ErrUnsupported }
-func (noFS) ReadDir(string) ([]string, error)        { return nil, vfs.ErrUnsupported }
-func (noFS) SyncDir(string) error                    { return vfs.ErrUnsupported }
+func (noFS) Abs(name string) (string, error) { return name, nil }
+func (noFS) MkdirAll(string) error           { return vfs.ErrUnsupported }
+func (noFS) OpenDir(string) (vfs.Dir, error) { return nil, vfs.ErrUnsupported }
 
 func (noFS) OpenReader(vfs.Mode) vfs.Reader { return noReader{} }
 

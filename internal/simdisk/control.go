@@ -1,10 +1,8 @@
 package simdisk
 
 import (
-	"maps"
 	"math/rand/v2"
 	"path/filepath"
-	"slices"
 	"sync"
 )
 
@@ -69,18 +67,9 @@ func (d *Disk) Crash(seed uint64) *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.crashLocked()
-	n := New(seed, d.opts)
 	rng := rand.New(rand.NewPCG(seed, 0xc4a5))
-	maps.Copy(n.dirs, d.dirs)
-	entries := maps.Clone(d.durable)
-	for _, e := range d.pending[:rng.IntN(len(d.pending)+1)] {
-		apply(entries, e)
-	}
-	for _, name := range slices.Sorted(maps.Keys(entries)) {
-		f := entries[name].crash(rng)
-		n.files[name], n.durable[name] = f, f
-	}
-	return n
+	entries := d.survivors(rng.IntN(len(d.pending) + 1))
+	return d.restart(seed, entries, func(f *inode) content { return f.crash(rng) })
 }
 
 // ReadDurable returns the contents of a file after a crash in which no pending change survives; nil if the file would
@@ -88,31 +77,35 @@ func (d *Disk) Crash(seed uint64) *Disk {
 func (d *Disk) ReadDurable(name string) []byte {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	f := d.durable[filepath.Clean(name)]
+	f, _ := d.lookup(filepath.Clean(name), durable).(*inode)
 	if f == nil {
 		return nil
 	}
 	return f.durable.read(make([]byte, f.durable.size), 0)
 }
 
-// WriteFile creates or replaces a file with durable contents. It does not count as an operation.
+// WriteFile creates or replaces a file with durable contents, and makes its directory. It does not count as an
+// operation.
 func (d *Disk) WriteFile(name string, b []byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	name = filepath.Clean(name)
-	f := &inode{}
+	in, err := d.makeAll(filepath.Dir(filepath.Clean(name)))
+	if err != nil {
+		panic(err)
+	}
+	f := d.newInode()
 	for _, c := range []*content{&f.now, &f.durable} {
 		c.size = int64(len(b))
 		c.write(b, 0)
 	}
-	d.files[name], d.durable[name] = f, f
+	in.now[filepath.Base(name)], in.durable[filepath.Base(name)] = f, f
 }
 
 // FlipBit flips a bit of a file, on the disk and in the cache.
 func (d *Disk) FlipBit(name string, off int64, bit uint) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	f := d.files[filepath.Clean(name)]
+	f := d.lookup(filepath.Clean(name), shown).(*inode)
 	for _, c := range []*content{&f.now, &f.durable} {
 		if off < c.size {
 			b := c.read(make([]byte, 1), off)
@@ -126,11 +119,5 @@ func (d *Disk) FlipBit(name string, off int64, bit uint) {
 func (d *Disk) Copy() *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	n := New(1, d.opts)
-	maps.Copy(n.dirs, d.dirs)
-	for name, f := range d.durable {
-		c := &inode{now: f.durable.clone(), durable: f.durable.clone()}
-		n.files[name], n.durable[name] = c, c
-	}
-	return n
+	return d.restart(1, durable, func(f *inode) content { return f.durable.clone() })
 }

@@ -2,14 +2,10 @@ package simdisk
 
 import (
 	"errors"
-	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"pagecache/internal/vfs"
 )
@@ -29,15 +25,16 @@ const (
 	OpTruncate
 	OpOpen
 	OpRename
-	OpRemove
+	OpRemove // Dir.Remove and Dir.Unlink
 	OpSyncDir
 	OpRead
+	OpMkdir // of Dir.Mkdir
 )
 
 // String returns the name of the kind.
 func (k OpKind) String() string {
 	names := [...]string{"write", "device write", "sync", "allocate", "truncate", "open", "rename", "remove",
-		"sync directory", "read"}
+		"sync directory", "read", "mkdir"}
 	if k < 0 || int(k) >= len(names) {
 		return "invalid kind"
 	}
@@ -67,23 +64,15 @@ type Disk struct {
 	wake    sync.Cond // on mu: crashed, or no longer hung
 	opts    Options
 	rng     *rand.Rand
-	files   map[string]*inode // as shown now
-	durable map[string]*inode // directory entries that survive a crash
-	pending []entryOp         // changes of entries that are not durable, in order
-	dirs    map[string]bool   // durable at once, as vfs.FS.MkdirAll requires
+	root    *folder
+	pending []entryOp // changes of entries that are not durable, in order
+	inodes  uint64    // the last one
 	fault   func(Op) error
 	left    int // operations until the crash; negative: no crash is planned
 	hung    bool
 	tags    uint64 // the last tag of a device write
 	ops     atomic.Int64
 	crashed atomic.Bool // set under mu
-}
-
-// entryOp gives a name to an inode, or removes the name (node is nil), and removes the old name of a renamed inode.
-type entryOp struct {
-	name string
-	node *inode
-	from string // the old name of a rename; otherwise empty
 }
 
 var _ vfs.FS = (*Disk)(nil)
@@ -96,9 +85,9 @@ func New(seed uint64, o Options) *Disk {
 	if o.Depth == 0 {
 		o.Depth = 4
 	}
-	d := &Disk{opts: o, rng: rand.New(rand.NewPCG(seed, 0x5eed)), left: -1,
-		files: map[string]*inode{}, durable: map[string]*inode{}, dirs: map[string]bool{"/": true, ".": true}}
+	d := &Disk{opts: o, rng: rand.New(rand.NewPCG(seed, 0x5eed)), left: -1}
 	d.wake.L = &d.mu
+	d.root = d.newFolder()
 	return d
 }
 
@@ -125,19 +114,8 @@ func (d *Disk) crashLocked() {
 	d.wake.Broadcast()
 }
 
-func apply(m map[string]*inode, e entryOp) {
-	if e.node == nil {
-		delete(m, e.name)
-		return
-	}
-	delete(m, e.from)
-	m[e.name] = e.node
-}
-
-func (d *Disk) change(e entryOp) {
-	apply(d.files, e)
-	d.pending = append(d.pending, e)
-}
+// Abs implements vfs.FS. There is no working directory, so it only cleans the path.
+func (d *Disk) Abs(name string) (string, error) { return filepath.Clean(name), nil }
 
 // MkdirAll is vfs.FS.MkdirAll.
 func (d *Disk) MkdirAll(dir string) error {
@@ -146,119 +124,21 @@ func (d *Disk) MkdirAll(dir string) error {
 	if d.crashed.Load() {
 		return ErrCrashed
 	}
-	for dir = filepath.Clean(dir); !d.dirs[dir]; dir = filepath.Dir(dir) {
-		if d.files[dir] != nil {
-			return &fs.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
-		}
-		d.dirs[dir] = true
-	}
-	return nil
+	_, err := d.makeAll(dir)
+	return err
 }
 
-// Open is vfs.FS.Open.
-func (d *Disk) Open(name string, flag vfs.Flag) (vfs.File, error) {
+// OpenDir is vfs.FS.OpenDir.
+func (d *Disk) OpenDir(name string) (vfs.Dir, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	name = filepath.Clean(name)
-	if d.dirs[name] {
-		return nil, fmt.Errorf("open %s: not a regular file", name)
-	}
-	f := d.files[name]
-	if f == nil && (flag&vfs.FlagCreate == 0 || flag&vfs.FlagWrite == 0 || !d.dirs[filepath.Dir(name)]) {
-		if d.crashed.Load() {
-			return nil, ErrCrashed
-		}
-		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
-	}
-	if _, err := d.op(Op{Kind: OpOpen, Name: name}); err != nil {
-		return nil, err
-	}
-	if f == nil {
-		f = &inode{}
-		d.change(entryOp{name: name, node: f})
-	}
-	if flag&vfs.FlagTrunc != 0 && flag&vfs.FlagWrite != 0 {
-		f.resize(0)
-	}
-	return &file{d: d, name: name, f: f, write: flag&vfs.FlagWrite != 0}, nil
-}
-
-// Rename is vfs.FS.Rename.
-func (d *Disk) Rename(oldname, newname string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	oldname, newname = filepath.Clean(oldname), filepath.Clean(newname)
-	if _, err := d.op(Op{Kind: OpRename, Name: newname}); err != nil {
-		return err
-	}
-	f := d.files[oldname]
-	if f == nil {
-		return &fs.PathError{Op: "rename", Path: oldname, Err: fs.ErrNotExist}
-	}
-	if filepath.Dir(oldname) != filepath.Dir(newname) {
-		return &fs.PathError{Op: "rename", Path: oldname, Err: errors.ErrUnsupported}
-	}
-	d.change(entryOp{newname, f, oldname}) // one change: both names survive, or neither
-	return nil
-}
-
-// Remove is vfs.FS.Remove.
-func (d *Disk) Remove(name string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	name = filepath.Clean(name)
-	if _, err := d.op(Op{Kind: OpRemove, Name: name}); err != nil {
-		return err
-	}
-	if d.dirs[name] {
-		delete(d.dirs, name)
-		return nil
-	}
-	if d.files[name] == nil {
-		return &fs.PathError{Op: "remove", Path: name, Err: fs.ErrNotExist}
-	}
-	d.change(entryOp{name: name})
-	return nil
-}
-
-// Abs implements vfs.FS. There is no working directory, so it only cleans the path.
-func (d *Disk) Abs(name string) (string, error) { return filepath.Clean(name), nil }
-
-// ReadDir is vfs.FS.ReadDir.
-func (d *Disk) ReadDir(dir string) ([]string, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	dir = filepath.Clean(dir)
 	if d.crashed.Load() {
 		return nil, ErrCrashed
 	}
-	if !d.dirs[dir] {
-		return nil, &fs.PathError{Op: "readdir", Path: dir, Err: fs.ErrNotExist}
+	name = filepath.Clean(name)
+	f, err := d.folder("open", name)
+	if err != nil {
+		return nil, err
 	}
-	var names []string
-	for name := range d.files {
-		if filepath.Dir(name) == dir {
-			names = append(names, filepath.Base(name))
-		}
-	}
-	slices.Sort(names)
-	return names, nil
-}
-
-// SyncDir is vfs.FS.SyncDir.
-func (d *Disk) SyncDir(dir string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	dir = filepath.Clean(dir)
-	if _, err := d.op(Op{Kind: OpSyncDir, Name: dir}); err != nil {
-		return err
-	}
-	d.pending = slices.DeleteFunc(d.pending, func(e entryOp) bool {
-		if filepath.Dir(e.name) != dir {
-			return false
-		}
-		apply(d.durable, e)
-		return true
-	})
-	return nil
+	return &dir{d: d, f: f, path: name}, nil
 }

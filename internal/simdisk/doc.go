@@ -8,7 +8,8 @@
 //	Y2  A device write (RWF_DSYNC) is durable, with the file size that it needs, once its completion was delivered,
 //	    and not before. Completions come in any order.
 //	Y3  Sync makes all earlier writes, and the size, of its file durable.
-//	Y4  Directory entries survive in order: a crash keeps some prefix of the changes since the last SyncDir.
+//	Y4  Directory entries survive in order: a crash keeps some prefix of the changes since the last Sync of their
+//	    directories. A directory is no longer there if its own entry is lost.
 //	Y5  After a failed Sync, with ForgetOnFailedSync, the written bytes stay visible but are never written to the
 //	    disk, until DropCache restores the old contents; the next Sync reports success. (Linux: ext4 and xfs behave
 //	    like that.)

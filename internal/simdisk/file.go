@@ -63,6 +63,13 @@ func (h *file) Close() error {
 	return nil
 }
 
+func (h *file) Identity() (vfs.Identity, error) {
+	if h.d.crashed.Load() {
+		return vfs.Identity{}, ErrCrashed
+	}
+	return h.f.identity(), nil
+}
+
 func (h *file) Size() (int64, error) {
 	h.d.mu.Lock()
 	defer h.d.mu.Unlock()
@@ -100,9 +107,7 @@ func (h *file) Allocate(off, n int64) error {
 
 func (d *Disk) used() int64 {
 	n := int64(0)
-	for _, f := range d.files {
-		n += f.now.size
-	}
+	d.root.files(shown, "/", func(_ string, f *inode) { n += f.now.size })
 	return n
 }
 

@@ -64,6 +64,7 @@ func (c *content) cut(size int64) {
 
 // inode is a file.
 type inode struct {
+	number  uint64
 	now     content // shown by reads and maps
 	durable content // on the disk
 	pending []dirty // changes that Sync would make durable, in order
@@ -104,8 +105,8 @@ func (c *content) settle(p dirty) {
 	c.write(p.data, p.off)
 }
 
-// crash returns the file after a crash: Y1.
-func (f *inode) crash(rng *rand.Rand) *inode {
+// crash returns the contents after a crash: Y1.
+func (f *inode) crash(rng *rand.Rand) content {
 	c := f.durable.clone()
 	for _, p := range f.pending {
 		switch k := rng.IntN(4); {
@@ -123,5 +124,5 @@ func (f *inode) crash(rng *rand.Rand) *inode {
 			}
 		}
 	}
-	return &inode{now: c, durable: c.clone()}
+	return c
 }

@@ -10,26 +10,55 @@ package vfs
 
 import "io"
 
-// FS is a file system. Names are whole paths. Safe for concurrent use.
+// FS is a file system. Its methods are those that take a path. A path may name another directory at each call, so
+// everything else is done in a directory that was opened (rule 15). Safe for concurrent use.
 type FS interface {
 	// Abs returns the absolute form of a path.
 	Abs(name string) (string, error)
 	// MkdirAll makes a directory and its missing parents, durably: it syncs the parent directory of each new entry.
 	MkdirAll(dir string) error
-	// Open opens a regular file. It refuses anything else under that name (symbolic link, directory, FIFO, device) with
-	// an error, and never blocks. The error for a missing file wraps fs.ErrNotExist.
-	Open(name string, flag Flag) (File, error)
-	// Rename replaces newname with oldname. It is durable after SyncDir of the directory.
-	Rename(oldname, newname string) error
-	// Remove removes a file or an empty directory. It is durable after SyncDir of the directory.
-	Remove(name string) error
-	// ReadDir returns the names in a directory, sorted.
-	ReadDir(dir string) ([]string, error)
-	// SyncDir makes the entries of a directory durable.
-	SyncDir(dir string) error
+	// OpenDir opens a directory. The path may be a symbolic link to it. The error for a missing directory wraps
+	// fs.ErrNotExist.
+	OpenDir(dir string) (Dir, error)
 	// OpenReader returns a Reader for maps of this file system's files. ring says whether it reads through io_uring.
 	// The Reader takes no descriptor and no memory of the kernel before its first read.
 	OpenReader(ring Mode) Reader
+}
+
+// Dir is an open directory. It stays the same directory when it is renamed, or when its path comes to mean another one.
+// Names are single elements of a path: CheckName refuses all others. Errors name the path by which the directory was
+// opened. If the directory was removed, it is empty, nothing can be made in it, and each call that needs an entry fails
+// with an error that wraps fs.ErrNotExist. Safe for concurrent use.
+type Dir interface {
+	// Name returns the path by which the directory was opened.
+	Name() string
+	// Open opens a regular file. It refuses anything else under that name (symbolic link, directory, FIFO, device) with
+	// an error, and never blocks. The error for a missing file wraps fs.ErrNotExist.
+	Open(name string, flag Flag) (File, error)
+	// OpenDir opens a directory in this one. It refuses anything else under that name, such as a symbolic link.
+	OpenDir(name string) (Dir, error)
+	// Mkdir makes a directory in this one. It is durable after Sync. If the name exists the error wraps fs.ErrExist.
+	Mkdir(name string) error
+	// Rename replaces newname with oldname. It is durable after Sync.
+	Rename(oldname, newname string) error
+	// Remove removes a file. It is durable after Sync.
+	Remove(name string) error
+	// Unlink removes this directory if it is empty, and if the path or name by which it was opened still means it. If
+	// it was opened through another Dir, that one must be open.
+	Unlink() error
+	// ReadDir returns the names in the directory, sorted. If the directory was removed the error wraps fs.ErrNotExist.
+	ReadDir() ([]string, error)
+	// Identify returns the identity of the file or directory with this name. It does not follow symbolic links.
+	Identify(name string) (Identity, error)
+	// Sync makes the entries of the directory durable (fsync).
+	Sync() error
+	io.Closer
+}
+
+// Identity tells the files and directories of a file system apart, whatever their names are. While one of them is open,
+// no other has its identity.
+type Identity struct {
+	Device, Inode uint64
 }
 
 // File is an open regular file. ReadAt and WriteAt go through the page cache. Safe for concurrent use, but for Close.
@@ -37,8 +66,10 @@ type File interface {
 	io.ReaderAt
 	io.WriterAt
 	io.Closer
-	// Name returns the path that the file was opened with.
+	// Name returns the path of the directory that the file was opened in, joined with the file's name in it.
 	Name() string
+	// Identity returns the identity of the file.
+	Identity() (Identity, error)
 	// Size returns the size of the file in bytes.
 	Size() (int64, error)
 	// Truncate sets the size of the file.

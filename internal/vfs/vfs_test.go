@@ -1,7 +1,10 @@
 package vfs
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"strings"
 	"testing"
 )
 
@@ -13,5 +16,20 @@ func TestEnumStrings(t *testing.T) {
 		"sequential random invalid pattern read read|write|create|truncate"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// CheckName accepts single elements of a path, and no name that leads out of the directory. Proves rule 15.
+func TestCheckName(t *testing.T) {
+	for _, name := range []string{"log", "a b", "...", ".x", "x.", `a\b`, "é", "-"} {
+		if err := CheckName("open", "/store", name); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	for _, name := range []string{"", ".", "..", "/", "/log", "log/", "a/b", "../log", "a\x00b"} {
+		err := CheckName("open", "/store", name)
+		if !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), "open /store/"+name) {
+			t.Errorf("%q: error %v, want ErrInvalid with the path", name, err)
+		}
 	}
 }

@@ -31,8 +31,8 @@ const maxMaps = 256
 
 // Config is what a Store needs. The zero values of Device, Reader and MaxLen can be used.
 type Config struct {
-	FS     vfs.FS
-	Dir    string            // path of the directory that holds the blobs, and nothing else; created by the first Write
+	In     vfs.Dir           // the store's directory; must be closed after the Store
+	Name   string            // of the directory in it that holds the blobs, and nothing else; made by the first Write
 	Store  format.StoreID    // in the header of each file
 	Device vfs.DeviceOptions // how long blobs are written; Depth and Buffers are not used
 	Reader vfs.Reader        // of FS; must be closed after the Store
@@ -44,8 +44,9 @@ type Config struct {
 type Store struct {
 	c Config
 
+	held held // the directory of the blobs
+
 	mu      sync.Mutex
-	created bool // the directory exists, durably
 	live    map[format.BlobID]*file
 	retired []retiredBlob // still in live, too
 
@@ -78,8 +79,11 @@ func New(c Config) *Store {
 	return &Store{c: c, live: map[format.BlobID]*file{}}
 }
 
-// name returns the path of a blob's file.
-func (s *Store) name(id format.BlobID) string { return filepath.Join(s.c.Dir, id.String()) }
+// path returns the path of the directory of the blobs, for messages.
+func (s *Store) path() string { return filepath.Join(s.c.In.Name(), s.c.Name) }
+
+// name returns the path of a blob's file, for messages.
+func (s *Store) name(id format.BlobID) string { return filepath.Join(s.path(), id.String()) }
 
 // Adopt makes a blob readable that is already on the disk: recovery has found a message that points to it. Of ptr it
 // uses ID and Len. Adopting a blob twice does nothing.
@@ -147,7 +151,10 @@ func (s *Store) unmapLocked(f *file) {
 
 // remove removes a file, if it exists.
 func (s *Store) remove(id format.BlobID) error {
-	err := s.c.FS.Remove(s.name(id))
+	dir, err := s.dir()
+	if err == nil {
+		err = dir.Remove(id.String())
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -171,9 +178,13 @@ func (s *Store) Holds(b []byte) bool {
 
 // strays calls f with each blob in the directory that is not live.
 func (s *Store) strays(live func(format.BlobID) bool, f func(format.BlobID) error) error {
-	names, err := s.c.FS.ReadDir(s.c.Dir)
+	dir, err := s.dir()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	var names []string
+	if err == nil {
+		names, err = dir.ReadDir()
 	}
 	if err != nil {
 		return err
@@ -228,6 +239,7 @@ func (s *Store) Close() {
 	for _, f := range s.live {
 		s.unmapLocked(f)
 	}
+	s.held.close()
 }
 
 // Remove removes all blobs and the directory of a temporary store, as far as that works. Nothing else may use the
@@ -242,5 +254,7 @@ func (s *Store) Remove() {
 	for _, r := range s.retired {
 		_ = s.remove(r.id)
 	}
-	_ = s.c.FS.Remove(s.c.Dir)
+	if dir, err := s.dir(); err == nil {
+		_ = dir.Unlink()
+	}
 }

@@ -35,8 +35,24 @@ func random(n int, seed uint64) []byte {
 	return b[:n]
 }
 
+// config returns the configuration of a Store whose blobs lie in dir.
+func config(t testing.TB, fs vfs.FS, dir string) Config {
+	t.Helper()
+	err := fs.MkdirAll(filepath.Dir(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := fs.OpenDir(filepath.Dir(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close() })
+	return Config{In: in, Name: filepath.Base(dir), Store: storeID, Logger: slog.New(slog.DiscardHandler)}
+}
+
 func open(t testing.TB, fs vfs.FS, dir string) *Store {
-	s := New(Config{FS: fs, Dir: dir, Store: storeID, Logger: slog.New(slog.DiscardHandler)})
+	t.Helper()
+	s := New(config(t, fs, dir))
 	t.Cleanup(s.Close)
 	return s
 }
@@ -64,7 +80,7 @@ func check(t testing.TB, s *Store, ptr format.BlobPtr) (contents []byte, view bo
 // names returns the names in the directory of the blobs.
 func names(t testing.TB, s *Store) []string {
 	t.Helper()
-	names, err := s.c.FS.ReadDir(s.c.Dir)
+	names, err := s.Names()
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
@@ -125,7 +141,7 @@ func TestWriteThenRead(t *testing.T) {
 			t.Errorf("%s: %d maps are open after Close", name, s.mapped.Load())
 		}
 		s.Remove()
-		if _, err := fs.ReadDir(dir); !errors.Is(err, os.ErrNotExist) {
+		if _, err := fs.OpenDir(dir); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s: the directory is there after Remove: %v", name, err)
 		}
 	}
@@ -137,8 +153,11 @@ func TestWriteThenRead(t *testing.T) {
 // simulated one would apply the truncation at the next Sync, to the writes of a Device that followed it.
 type newFiles struct{ *simdisk.Disk }
 
-func (fs newFiles) Open(name string, flag vfs.Flag) (vfs.File, error) {
-	return fs.Disk.Open(name, flag&^vfs.FlagTrunc)
+func (fs newFiles) OpenDir(path string) (vfs.Dir, error) {
+	w := &simdisk.Wrap{FS: fs.Disk, File: func(d vfs.Dir, name string, flag vfs.Flag) (vfs.File, error) {
+		return d.Open(name, flag&^vfs.FlagTrunc)
+	}}
+	return w.OpenDir(path)
 }
 
 // Once Write has returned, a power cut at any time takes nothing of the blob away. B1; proves trap 5.
@@ -264,7 +283,9 @@ func TestStrays(t *testing.T) {
 // A value that is too long, or cannot be written, leaves no file behind, and the Store goes on. Proves rule 9.
 func TestWriteFails(t *testing.T) {
 	d := simdisk.New(2, simdisk.Options{})
-	s := New(Config{FS: d, Dir: simDir, Store: storeID, Logger: slog.New(slog.DiscardHandler), MaxLen: 1 << 20})
+	c := config(t, d, simDir)
+	c.MaxLen = 1 << 20
+	s := New(c)
 	ptr := write(t, s, 1, 1<<20)
 	ops := d.Ops()
 	if _, err := s.Write(2, make([]byte, 1<<20+1)); !errors.Is(err, ErrTooLarge) || d.Ops() != ops {
@@ -333,9 +354,12 @@ type lostFS struct {
 	buf *[]byte
 }
 
-func (fs lostFS) Open(name string, flag vfs.Flag) (vfs.File, error) {
-	f, err := fs.Disk.Open(name, flag)
-	return lostFile{f, fs.buf}, err
+func (fs lostFS) OpenDir(path string) (vfs.Dir, error) {
+	w := &simdisk.Wrap{FS: fs.Disk, File: func(d vfs.Dir, name string, flag vfs.Flag) (vfs.File, error) {
+		f, err := d.Open(name, flag)
+		return lostFile{f, fs.buf}, err
+	}}
+	return w.OpenDir(path)
 }
 
 // Memory that the kernel may still read is not freed.

@@ -83,7 +83,11 @@ func (s *Store) open(id format.BlobID) (vfs.Map, vfs.File, error) {
 	if l != nil && l.view != nil {
 		return l.view, l.file, nil
 	}
-	f, err := s.c.FS.Open(s.name(id), vfs.FlagRead)
+	dir, err := s.dir()
+	if err != nil {
+		return nil, nil, err
+	}
+	f, err := dir.Open(id.String(), vfs.FlagRead)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -2,8 +2,14 @@ package blob
 
 // The declarations below are for tests of the engine. No other code uses them.
 
-// Dir returns the path of the directory that holds the blobs.
-func (s *Store) Dir() string { return s.c.Dir }
+// Names returns the names in the directory of the blobs. If there is none yet the error wraps fs.ErrNotExist.
+func (s *Store) Names() ([]string, error) {
+	dir, err := s.dir()
+	if err != nil {
+		return nil, err
+	}
+	return dir.ReadDir()
+}
 
 // SetMaxLen changes the length in bytes of the longest blob. Nothing else may use the Store meanwhile.
 func (s *Store) SetMaxLen(n int) { s.c.MaxLen = n }

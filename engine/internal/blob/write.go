@@ -24,10 +24,11 @@ func (s *Store) Write(id format.BlobID, contents []byte) (format.BlobPtr, error)
 		return format.BlobPtr{}, fmt.Errorf("write blob %v: %w", id, err)
 	}
 	ptr := format.MakeBlobPtr(id, contents)
-	if err := s.createDir(); err != nil {
+	dir, err := s.makeDir()
+	if err != nil {
 		return format.BlobPtr{}, fmt.Errorf("write blob %v: %w", id, err)
 	}
-	if err := s.writeFile(ptr, contents); err != nil {
+	if err := s.writeFile(dir, ptr, contents); err != nil {
 		return format.BlobPtr{}, errors.Join(fmt.Errorf("write blob %v: %w", id, err), s.remove(id))
 	}
 	s.Adopt(ptr)
@@ -42,21 +43,9 @@ func (s *Store) CheckLen(n int) error {
 	return nil
 }
 
-// createDir creates the directory, durably.
-func (s *Store) createDir() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.created {
-		return nil
-	}
-	err := s.c.FS.MkdirAll(s.c.Dir)
-	s.created = err == nil
-	return err
-}
-
 // writeFile writes the file of a blob, syncs it, and then its directory.
-func (s *Store) writeFile(ptr format.BlobPtr, contents []byte) error {
-	f, err := s.c.FS.Open(s.name(ptr.ID), vfs.FlagWrite|vfs.FlagCreate|vfs.FlagTrunc)
+func (s *Store) writeFile(dir vfs.Dir, ptr format.BlobPtr, contents []byte) error {
+	f, err := dir.Open(ptr.ID.String(), vfs.FlagWrite|vfs.FlagCreate|vfs.FlagTrunc)
 	if err != nil {
 		return err
 	}
@@ -77,7 +66,7 @@ func (s *Store) writeFile(ptr format.BlobPtr, contents []byte) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return s.c.FS.SyncDir(s.c.Dir)
+	return dir.Sync()
 }
 
 // writeLong writes header and contents through a Device, past the page cache if that works: it is several times as

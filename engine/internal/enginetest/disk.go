@@ -25,14 +25,22 @@ const (
 
 // LogEnd reads where the log of a store ends, without opening the store. It returns false if there is no store.
 func LogEnd(fsys vfs.FS, dir string) (engine.LSN, bool, error) {
-	sb, err := logstore.ReadSuper(fsys, dir)
+	d, err := fsys.OpenDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, false, nil
 	}
 	if err != nil {
 		return 0, false, err
 	}
-	log, err := fsys.Open(filepath.Join(dir, LogName), vfs.FlagRead)
+	defer d.Close()
+	sb, err := logstore.ReadSuper(d)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	log, err := d.Open(LogName, vfs.FlagRead)
 	if err != nil {
 		return 0, false, err
 	}
@@ -48,13 +56,21 @@ func LogEnd(fsys vfs.FS, dir string) (engine.LSN, bool, error) {
 // Files returns the contents of all files of the store in /store, by name, without its blobs.
 func Files(t testing.TB, fsys vfs.FS) map[string]string {
 	t.Helper()
-	names, err := fsys.ReadDir("/store")
+	d, err := fsys.OpenDir("/store")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	names, err := d.ReadDir()
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := map[string]string{}
 	for _, n := range names {
-		f, err := fsys.Open(filepath.Join("/store", n), vfs.FlagRead)
+		if n == BlobDir {
+			continue
+		}
+		f, err := d.Open(n, vfs.FlagRead)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,10 +103,29 @@ func TreeFiles(t testing.TB, dir string) map[string]string {
 	return m
 }
 
+// ReadDir returns the names in a directory.
+func ReadDir(fsys vfs.FS, path string) ([]string, error) {
+	d, err := fsys.OpenDir(path)
+	if err != nil {
+		return nil, err
+	}
+	names, err := d.ReadDir()
+	return names, errors.Join(err, d.Close())
+}
+
+// SyncDir makes the entries of a directory durable.
+func SyncDir(fsys vfs.FS, path string) error {
+	d, err := fsys.OpenDir(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
 // BlobNames returns the names of the blob files of the store in dir.
 func BlobNames(t testing.TB, fsys vfs.FS, dir string) []string {
 	t.Helper()
-	names, err := fsys.ReadDir(filepath.Join(dir, BlobDir))
+	names, err := ReadDir(fsys, filepath.Join(dir, BlobDir))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
@@ -100,7 +135,7 @@ func BlobNames(t testing.TB, fsys vfs.FS, dir string) []string {
 // SnapshotFiles returns the names in dir that begin with "snapshot".
 func SnapshotFiles(t testing.TB, fsys vfs.FS, dir string) (names []string) {
 	t.Helper()
-	all, err := fsys.ReadDir(dir)
+	all, err := ReadDir(fsys, dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,18 +16,25 @@ type LyingFS struct {
 	Device    func(vfs.File, vfs.Device) vfs.Device // replaces devices; nil: none
 }
 
-// SyncDir syncs a directory, or only claims to.
-func (l LyingFS) SyncDir(dir string) error {
+// OpenDir opens a directory that lies, and whose files do.
+func (l LyingFS) OpenDir(path string) (vfs.Dir, error) {
+	w := &simdisk.Wrap{FS: l.Disk, File: l.open, Sync: l.sync}
+	return w.OpenDir(path)
+}
+
+func (l LyingFS) sync(d vfs.Dir) error {
 	if l.NoSyncDir {
 		return nil
 	}
-	return l.Disk.SyncDir(dir)
+	return d.Sync()
 }
 
-// Open opens a file that lies, too.
-func (l LyingFS) Open(name string, flag vfs.Flag) (vfs.File, error) {
-	f, err := l.Disk.Open(name, flag)
-	return lyingFile{f, l}, err
+func (l LyingFS) open(d vfs.Dir, name string, flag vfs.Flag) (vfs.File, error) {
+	f, err := d.Open(name, flag)
+	if err != nil {
+		return nil, err
+	}
+	return lyingFile{f, l}, nil
 }
 
 type lyingFile struct {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"pagecache/internal/vfs"
@@ -40,59 +39,84 @@ func (s *Store) directory(dir string) (string, error) {
 	return tmp, nil
 }
 
-// openFile makes the directory and opens and locks the log file. If the locked file has lost its name, openFile starts
-// again: a temporary store removes its files before it releases the lock. The loop ends because each turn takes another
-// such store.
+// openFile opens or makes the directory, and opens and locks the log file. If one of them was removed before the lock
+// was taken, openFile starts again: a temporary store removes its files before it releases the lock. The loop ends
+// because each turn takes another such store.
 func (s *Store) openFile() error {
 	if s.c.ReadOnly {
 		return s.openFileToRead()
 	}
 	for deadline := time.Now().Add(lockPatience); ; {
-		if _, err := s.FS.ReadDir(s.Dir); errors.Is(err, fs.ErrNotExist) {
-			s.madeDir = true
-		}
-		if err := s.FS.MkdirAll(s.Dir); err != nil {
+		err := s.lockLog(deadline)
+		removed := errors.Is(err, fs.ErrNotExist) && s.Held != nil && (s.file != nil || s.dirRemoved())
+		if !removed {
 			return err
 		}
-		f, err := s.findLog()
-		if err != nil {
-			return err
+		if s.file != nil {
+			_ = s.file.Close()
 		}
-		s.file = f
-		if err := lockFile(f, vfs.LockExclusive, deadline); err != nil || !s.removed() {
-			return err
-		}
-		if err := f.Close(); err != nil {
-			return err
-		}
-		s.file = nil
+		_ = s.Held.Close()
+		s.file, s.Held = nil, nil
 	}
+}
+
+// lockLog is one try of openFile.
+func (s *Store) lockLog(deadline time.Time) error {
+	if err := s.openDir(); err != nil {
+		return err
+	}
+	f, err := s.findLog()
+	if err != nil {
+		return err
+	}
+	s.file = f
+	if err := lockFile(f, vfs.LockExclusive, deadline); err != nil {
+		return err
+	}
+	return s.Lost()
+}
+
+// openDir opens the directory, and makes it if it is missing.
+func (s *Store) openDir() (err error) {
+	s.Held, err = s.FS.OpenDir(s.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		s.madeDir = true
+		if err = s.FS.MkdirAll(s.Dir); err == nil {
+			s.Held, err = s.FS.OpenDir(s.Dir)
+		}
+	}
+	return err
 }
 
 // openFileToRead opens the log file and takes the lock that readers share.
 func (s *Store) openFileToRead() (err error) {
-	if s.file, err = s.FS.Open(s.LogFile(), vfs.FlagRead); err != nil {
+	if s.Held, err = s.FS.OpenDir(s.Dir); err != nil {
 		return err
 	}
-	return lockFile(s.file, vfs.LockShared, time.Now().Add(lockPatience))
+	f, err := s.Held.Open(LogName, vfs.FlagRead)
+	if err != nil {
+		return err
+	}
+	s.file = f
+	return lockFile(f, vfs.LockShared, time.Now().Add(lockPatience))
 }
 
 // findLog opens the log file, or makes that of a new store. The log file is made before the superblock and removed
 // after it, so if there is a superblock alone, the log was lost.
 func (s *Store) findLog() (vfs.File, error) {
-	f, err := s.FS.Open(s.LogFile(), vfs.FlagWrite)
+	f, err := s.Held.Open(LogName, vfs.FlagWrite)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return f, err
 	}
-	super, err := s.FS.Open(filepath.Join(s.Dir, SuperName), vfs.FlagRead)
+	super, err := s.Held.Open(SuperName, vfs.FlagRead)
 	if errors.Is(err, fs.ErrNotExist) {
-		return s.FS.Open(s.LogFile(), vfs.FlagWrite|vfs.FlagCreate)
+		return s.Held.Open(LogName, vfs.FlagWrite|vfs.FlagCreate)
 	}
 	if err != nil {
 		return nil, err
 	}
 	_ = super.Close()
-	f, err = s.FS.Open(s.LogFile(), vfs.FlagWrite) // another process may just have made both
+	f, err = s.Held.Open(LogName, vfs.FlagWrite) // another process may just have made both
 	if errors.Is(err, fs.ErrNotExist) {
 		err = CorruptFile(s.LogFile(), "there is a superblock but the log is missing", nil)
 	}
@@ -112,16 +136,47 @@ func lockFile(f vfs.File, kind vfs.LockKind, deadline time.Time) error {
 	}
 }
 
-// removed reports whether the open log file has lost its name.
-func (s *Store) removed() bool {
-	f, ok := s.file.(interface{ Stat() (fs.FileInfo, error) })
-	if !ok {
-		return false // on the simulated disk
-	}
-	open, err := f.Stat()
+// Lost returns an error that wraps fs.ErrNotExist if the log file has lost its name in the held directory, because the
+// file, or the directory with it, was removed or replaced since the store was opened (rule 15).
+func (s *Store) Lost() error {
+	open, err := s.file.Identity()
 	if err != nil {
-		return false
+		return err
 	}
-	named, err := os.Lstat(s.LogFile())
-	return errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(open, named)
+	named, err := s.Held.Identify(LogName)
+	switch {
+	case err == nil && named == open:
+		return nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	case s.dirRemoved():
+		return fmt.Errorf("directory %s was removed while the store was open: %w", s.Dir, fs.ErrNotExist)
+	}
+	return fmt.Errorf("log file %s was removed or replaced while the store was open: %w", s.LogFile(), fs.ErrNotExist)
+}
+
+// dirRemoved reports whether the held directory was removed.
+func (s *Store) dirRemoved() bool {
+	_, err := s.Held.ReadDir()
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// removeFiles removes a temporary store, as far as it belongs to this opening. Unlink fails, rightly, if somebody put
+// something into the directory, or another one in its place.
+func (s *Store) removeFiles() {
+	if s.ours && s.Held != nil {
+		for _, a := range s.attached {
+			a.Remove()
+		}
+		for _, n := range []string{superTmpName, SuperName, LogName} {
+			_ = s.Held.Remove(n)
+		}
+	}
+	switch {
+	case !s.madeDir:
+	case s.Held != nil:
+		_ = s.Held.Unlink()
+	case s.ours:
+		_ = os.Remove(s.Dir) // it was made a moment ago and could not be opened
+	}
 }

@@ -28,8 +28,12 @@ func openMapped(t testing.TB, content []byte) (*os.File, vfs.Map) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := osfs.OS.Open(name, vfs.FlagRead)
+	d, err := osfs.OS.OpenDir(filepath.Dir(name))
 	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := d.Open("log", vfs.FlagRead)
+	if err := errors.Join(err, d.Close()); err != nil {
 		t.Fatal(err)
 	}
 	m, err := f.OpenMap(vfs.PatternRandom, nil)

@@ -84,7 +84,8 @@ type Attachment interface {
 // Store is an open directory with a log. Its exported fields are set by Open and Start and do not change until Close.
 // The methods are safe for concurrent use from Start on; the steps before it belong to one goroutine.
 type Store struct {
-	Dir    string
+	Dir    string  // path by which the directory was opened, for messages
+	Held   vfs.Dir // the directory; all files of the store are reached through it (rule 15)
 	FS     vfs.FS
 	Found  bool              // the store existed before this opening
 	Super  format.Superblock // as written last
@@ -151,13 +152,17 @@ type Ending struct {
 }
 
 // Close marks the store as closed cleanly, unless something is still busy or failed, the error of closing so far, is
-// not nil, and releases everything. Waits end with ctx. It returns failed joined with its own errors.
+// not nil, and releases everything. Waits end with ctx. It returns failed joined with its own errors. If the directory
+// or the log file was removed, it writes nothing, and the error wraps fs.ErrNotExist.
 func (s *Store) Close(ctx context.Context, e Ending, failed error) error {
 	s.ours = true
 	err := failed
 	if !s.closeSpace(ctx) {
 		e.Busy = true
 		err = errors.Join(err, errors.New("background file growth did not finish in time"))
+	}
+	if err == nil && !e.Busy && !s.c.Temporary {
+		err = s.Lost()
 	}
 	if err == nil && !e.Busy && !s.c.Temporary && !s.c.ReadOnly {
 		sb := s.Super
@@ -187,16 +192,8 @@ func (s *Store) Abandon() {
 
 // finish removes a temporary store and then releases everything that nothing uses any more.
 func (s *Store) finish(e Ending) {
-	if s.c.Temporary && s.ours {
-		for _, a := range s.attached {
-			a.Remove()
-		}
-		for _, n := range []string{superTmpName, SuperName, LogName} {
-			_ = s.FS.Remove(filepath.Join(s.Dir, n))
-		}
-	}
-	if s.c.Temporary && s.madeDir {
-		_ = s.FS.Remove(s.Dir) // it fails, rightly, if somebody put something there
+	if s.c.Temporary {
+		s.removeFiles()
 	}
 	// What the kernel may still be writing stays open, and so locked, until the process ends: a late write must not
 	// reach the file of another opening.
@@ -209,7 +206,7 @@ func (s *Store) finish(e Ending) {
 	s.release(e.KeepMapped)
 }
 
-// release closes what is open, the locked file last.
+// release closes what is open, the locked file and the directory last.
 func (s *Store) release(keepMapped bool) {
 	if !keepMapped {
 		for _, b := range s.bufs {
@@ -227,5 +224,8 @@ func (s *Store) release(keepMapped bool) {
 	}
 	if s.file != nil {
 		_ = s.file.Close()
+	}
+	if s.Held != nil {
+		_ = s.Held.Close()
 	}
 }

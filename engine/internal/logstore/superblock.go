@@ -24,7 +24,7 @@ func kindName(log bool) string {
 // readSuper reads the superblock, or draws the identity of a new store.
 func (s *Store) readSuper() error {
 	name := filepath.Join(s.Dir, SuperName)
-	sb, err := ReadSuper(s.FS, s.Dir)
+	sb, err := ReadSuper(s.Held)
 	if errors.Is(err, fs.ErrNotExist) {
 		if s.c.ReadOnly {
 			return err // the making of the store was cut off
@@ -63,11 +63,11 @@ func (s *Store) newSuper(name string) error {
 	return err
 }
 
-// ReadSuper reads the superblock of the store in dir, which need not be open. Errors: fs.ErrNotExist, ErrFormat,
+// ReadSuper reads the superblock of the store in d, which need not be open. Errors: fs.ErrNotExist, ErrFormat,
 // recovery.ErrCorrupt.
-func ReadSuper(fsys vfs.FS, dir string) (format.Superblock, error) {
-	name := filepath.Join(dir, SuperName)
-	b, err := readSmall(fsys, name, format.SuperblockSize)
+func ReadSuper(d vfs.Dir) (format.Superblock, error) {
+	name := filepath.Join(d.Name(), SuperName)
+	b, err := readSmall(d, SuperName, format.SuperblockSize)
 	if err != nil {
 		return format.Superblock{}, err
 	}
@@ -81,8 +81,8 @@ func ReadSuper(fsys vfs.FS, dir string) (format.Superblock, error) {
 }
 
 // readSmall reads a file of at most limit bytes. Of a longer file it returns limit+1 bytes.
-func readSmall(fsys vfs.FS, name string, limit int) ([]byte, error) {
-	f, err := fsys.Open(name, vfs.FlagRead)
+func readSmall(d vfs.Dir, name string, limit int) ([]byte, error) {
+	f, err := d.Open(name, vfs.FlagRead)
 	if err != nil {
 		return nil, err
 	}
@@ -93,15 +93,14 @@ func readSmall(fsys vfs.FS, name string, limit int) ([]byte, error) {
 	}
 	b := make([]byte, min(size, int64(limit)+1))
 	if _, err := f.ReadAt(b, 0); err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
+		return nil, fmt.Errorf("read %s: %w", f.Name(), err)
 	}
 	return b, nil
 }
 
 // writeSuper replaces the superblock, durably (trap 5).
 func (s *Store) writeSuper(sb format.Superblock) error {
-	tmp := filepath.Join(s.Dir, superTmpName)
-	f, err := s.FS.Open(tmp, vfs.FlagWrite|vfs.FlagCreate|vfs.FlagTrunc)
+	f, err := s.Held.Open(superTmpName, vfs.FlagWrite|vfs.FlagCreate|vfs.FlagTrunc)
 	if err != nil {
 		return err
 	}
@@ -113,10 +112,10 @@ func (s *Store) writeSuper(sb format.Superblock) error {
 		err = cerr
 	}
 	if err == nil {
-		err = s.FS.Rename(tmp, filepath.Join(s.Dir, SuperName))
+		err = s.Held.Rename(superTmpName, SuperName)
 	}
 	if err == nil {
-		err = s.FS.SyncDir(s.Dir)
+		err = s.Held.Sync()
 	}
 	if err != nil {
 		return markNoSpace(fmt.Errorf("write superblock: %w", err))

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"slices"
 
 	"pagecache/engine/internal/blob"
@@ -22,9 +21,8 @@ import (
 
 // Config describes the store to read.
 type Config struct {
-	Dir       string
-	Snapshots *snapshot.Store // where the identity of the store is, if the superblock is corrupt
-	FS        vfs.FS
+	Dir       vfs.Dir
+	Snapshots *snapshot.Store   // where the identity of the store is, if the superblock is corrupt
 	Blobs     blob.Config       // Store is filled in
 	Lost      func(what string) // called for everything that cannot be read
 }
@@ -62,7 +60,7 @@ func Open(c Config) (*Reader, error) {
 	return r, nil
 }
 
-// Close releases the store.
+// Close releases the store, except Config.Dir and Config.Snapshots.
 func (r *Reader) Close() {
 	if r.blobs != nil {
 		r.blobs.Close()
@@ -73,7 +71,7 @@ func (r *Reader) Close() {
 }
 
 func (r *Reader) open() (err error) {
-	if r.file, err = r.c.FS.Open(filepath.Join(r.c.Dir, logstore.LogName), vfs.FlagRead); err != nil {
+	if r.file, err = r.c.Dir.Open(logstore.LogName, vfs.FlagRead); err != nil {
 		return err
 	}
 	if err := r.file.Lock(vfs.LockShared); err != nil {
@@ -89,7 +87,7 @@ func (r *Reader) open() (err error) {
 
 // identify reads the superblock, or else takes what is needed of it from a snapshot.
 func (r *Reader) identify() error {
-	sb, err := logstore.ReadSuper(r.c.FS, r.c.Dir)
+	sb, err := logstore.ReadSuper(r.c.Dir)
 	if err == nil {
 		r.Super = sb
 		return nil
@@ -109,7 +107,7 @@ func (r *Reader) identify() error {
 }
 
 func (r *Reader) snapshotHeader(number uint64) (h format.SnapshotHeader, err error) {
-	f, err := r.c.FS.Open(r.c.Snapshots.Path(number), vfs.FlagRead)
+	f, err := r.c.Snapshots.OpenFile(number)
 	if err != nil {
 		return h, err
 	}

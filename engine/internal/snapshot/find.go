@@ -42,9 +42,13 @@ func (s *Store) Find(logAlone bool) error {
 
 // Numbers returns the numbers of the files that are named like snapshots, in rising order.
 func (s *Store) Numbers() (numbers []uint64, err error) {
-	names, err := s.c.FS.ReadDir(s.c.Dir)
+	dir, err := s.dir()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
+	}
+	var names []string
+	if err == nil {
+		names, err = dir.ReadDir()
 	}
 	for _, name := range names {
 		if n, ok := format.ParseSnapshotName(name); ok {
@@ -79,8 +83,7 @@ func (f *File) Close() error { return f.file.Close() }
 // Open opens a snapshot. A small one is verified as a whole. Errors other than those of reading wrap
 // format.ErrSnapshot.
 func (s *Store) Open(number uint64) (*File, error) {
-	name := s.Path(number)
-	f, err := s.c.FS.Open(name, vfs.FlagRead)
+	f, err := s.OpenFile(number)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +101,7 @@ func (s *Store) Open(number uint64) (*File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	both := file{f, v}
-	snap, err := recovery.OpenSnapshot(both, name, s.c.Store, s.c.SegmentSize)
+	snap, err := recovery.OpenSnapshot(both, s.Path(number), s.c.Store, s.c.SegmentSize)
 	if err == nil && snap.RestOffset() <= checkedWhole && !s.c.Unchecked {
 		err = snap.Check()
 	}

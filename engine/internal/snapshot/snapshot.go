@@ -24,8 +24,10 @@ import (
 
 // Config describes where snapshots lie and to which store they belong.
 type Config struct {
-	FS          vfs.FS
-	Dir         string
+	In          vfs.Dir      // the store's directory; must be closed after the Store
+	OwnDir      string       // absolute path of a directory of their own, made by the first Write; empty: In
+	FS          vfs.FS       // opens OwnDir
+	Lost        func() error // returns an error if the store was removed, so that no snapshot is written; may be nil
 	Store       format.StoreID
 	SegmentSize int
 	Reader      vfs.Reader
@@ -41,6 +43,7 @@ type Store struct {
 	Base *recovery.Snapshot
 
 	c    Config
+	held held
 	file vfs.File // of Base
 	view vfs.Map
 
@@ -69,19 +72,20 @@ func New(c Config) *Store {
 	return s
 }
 
-// Path returns the path of the snapshot with this number.
+// Path returns the path of the snapshot with this number, for messages.
 func (s *Store) Path(number uint64) string {
-	return filepath.Join(s.c.Dir, format.SnapshotName(number))
+	return filepath.Join(s.path(), format.SnapshotName(number))
 }
 
 // Written returns how many snapshots were written in this opening.
 func (s *Store) Written() int64 { return s.written.Load() }
 
-// Close releases the snapshot that the store was opened from.
+// Close releases the snapshot that the store was opened from, and the directory.
 func (s *Store) Close() {
 	if s.Base != nil {
 		_, _ = s.view.Close(), s.file.Close()
 	}
+	s.held.close()
 }
 
 // Remove deletes all snapshots, of a temporary store.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"pagecache/engine/internal/iobuf"
@@ -65,7 +64,7 @@ func (s *Store) Run(l Log, t Table, every int) {
 			return
 		}
 		if err != nil {
-			s.c.Logger.Warn("snapshot not written", "dir", s.c.Dir, "err", err)
+			s.c.Logger.Warn("snapshot not written", "dir", s.path(), "err", err)
 			select { // an immediate retry would fail again
 			case <-s.run.Done():
 			case <-time.After(s.Patience):
@@ -118,11 +117,11 @@ func (s *Store) write(ctx context.Context, l Log, t Table, pause time.Duration) 
 		return nil
 	}
 	number := s.number + 1
-	if err := s.c.FS.MkdirAll(s.c.Dir); err != nil {
+	dir, err := s.makeDir()
+	if err != nil {
 		return err
 	}
-	tmp := filepath.Join(s.c.Dir, tmpName)
-	f, err := s.c.FS.Open(tmp, vfs.FlagWrite|vfs.FlagCreate|vfs.FlagTrunc)
+	f, err := dir.Open(tmpName, vfs.FlagWrite|vfs.FlagCreate|vfs.FlagTrunc)
 	if err != nil {
 		return err
 	}
@@ -133,13 +132,13 @@ func (s *Store) write(ctx context.Context, l Log, t Table, pause time.Duration) 
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = s.c.FS.Rename(tmp, s.Path(number))
+		err = dir.Rename(tmpName, format.SnapshotName(number))
 	}
 	if err == nil {
-		err = s.c.FS.SyncDir(s.c.Dir)
+		err = dir.Sync()
 	}
 	if err != nil {
-		_ = s.c.FS.Remove(tmp)
+		_ = dir.Remove(tmpName)
 		return fmt.Errorf("write snapshot: %w", err)
 	}
 	s.number, s.from = number, from
@@ -151,9 +150,16 @@ func (s *Store) write(ctx context.Context, l Log, t Table, pause time.Duration) 
 // removeBelow removes the snapshots with lower numbers. The one that the store was opened from stays readable.
 func (s *Store) removeBelow(number uint64) error {
 	numbers, err := s.Numbers()
+	if err != nil || len(numbers) == 0 {
+		return err
+	}
+	dir, err := s.dir()
+	if err != nil {
+		return err
+	}
 	for _, n := range numbers {
 		if n < number {
-			err = errors.Join(err, s.c.FS.Remove(s.Path(n)))
+			err = errors.Join(err, dir.Remove(format.SnapshotName(n)))
 		}
 	}
 	return err
