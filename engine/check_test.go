@@ -227,6 +227,7 @@ func TestSalvageCorruptStore(t *testing.T) {
 		case 3:
 			what = "corrupt superblock"
 			hurt.FlipBit("/store/superblock", 20, 3)
+			hurt.FlipBit("/store/superblock", format.SuperCopySize+20, 3)
 		}
 		hurt.WriteFile("/store/log", b)
 		o := *o

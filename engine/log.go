@@ -40,15 +40,16 @@ func OpenLog(dir string, opts *Options) (*Log, error) {
 	if err = store.Distrust(); err == nil {
 		found, err = store.Recover(logstore.Base{})
 	}
-	if err == nil {
-		err = store.Start(found)
+	for _, step := range []func(*logstore.Recovered) error{store.Prepare, store.Start} {
+		if err == nil {
+			err = step(found)
+		}
 	}
 	if err != nil {
 		store.Abandon()
 		return nil, fmt.Errorf("open %s: %w", store.Dir, err)
 	}
-	l.core.calls.closed = &l.core.closed
-	l.core.store, l.recycler = store, logstore.NewRecycler(store)
+	l.core.store, l.core.calls.closed, l.recycler = store, &l.core.closed, logstore.NewRecycler(store)
 	l.first.Store(int64(store.Space.First()))
 	return l, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"path/filepath"
 	"time"
@@ -27,7 +28,8 @@ const blobDir = "blobs"
 // Open opens the page store in dir, or makes one. opts nil means the defaults. It waits up to two seconds for another
 // opening to release the store. If the directory is moved while the store is open, the store moves with it. Errors: bad
 // options (all of them named), ErrLocked, ErrCorrupt, ErrNoSpace, ErrFormat, ErrKind, ErrUnsupported, and those of the
-// operating system. After an error nothing stays open and no data was changed.
+// operating system. After an error nothing stays open and no data was changed; an opening that is refused has written
+// nothing at all.
 func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], error) {
 	if m == nil {
 		return nil, errors.New("open: no Materializer given")
@@ -89,7 +91,8 @@ func (pc *PageCache[P]) openMemory() {
 	y.policy = lru.New(y.budget, evictor[P]{pc}, lru.Options{Passive: pc.core.opts.seam.Foreground})
 }
 
-// recover finds a snapshot, reads the log, starts it, and rebuilds the page table.
+// recover finds a snapshot, reads the log, rebuilds the page table, and starts the log. It writes nothing before all
+// checks have passed.
 func (pc *PageCache[P]) recover() (err error) {
 	store, o := pc.core.store, &pc.core.opts
 	pc.blobs = blob.New(blob.Config{In: store.Held, Name: blobDir, Store: store.Super.Store,
@@ -119,17 +122,27 @@ func (pc *PageCache[P]) recover() (err error) {
 	if err != nil {
 		return err
 	}
-	if err := store.Start(found); err != nil {
+	if err := store.Prepare(found); err != nil {
 		return err
 	}
 	pc.pages.Init(store, pc.blobs, pc.snaps, &pc.txs.domain)
 	if err := pc.pages.Rebuild(found); err != nil {
 		return err
 	}
+	var strays []format.BlobID
 	if !o.ReadOnly {
-		if err := pc.blobs.RemoveStrays(); err != nil {
+		if strays, err = pc.blobs.FindStrays(); err != nil {
 			return err
 		}
+	}
+	// Everything that may refuse the opening has been checked. From here on it writes (rule 17).
+	if err := store.Start(found); err != nil {
+		return err
+	}
+	if err := pc.blobs.RemoveStrays(strays); errors.Is(err, fs.ErrPermission) {
+		store.Warn("stray blobs not removed", err) // too late to refuse the opening
+	} else if err != nil {
+		return err
 	}
 	pc.ids.Start(idgen.Config{
 		Next: found.NextID, Limit: found.IDLimit, Interval: o.IDPersistInterval, ReadOnly: o.ReadOnly,

@@ -161,22 +161,28 @@ func TestOpenRefusesBadPlaces(t *testing.T) {
 	}
 }
 
-// withVersion returns a superblock with another format version and a good checksum.
+// withVersion returns a superblock with another format version and good checksums.
 func withVersion(superblock []byte, v uint16) []byte {
 	b := slices.Clone(superblock)
 	table := crc32.MakeTable(crc32.Castagnoli)
-	binary.LittleEndian.PutUint16(b[12:], v)
-	binary.LittleEndian.PutUint32(b[8:], crc32.Update(crc32.Checksum(b[:8], table), table, b[12:]))
+	for c := range slices.Chunk(b, format.SuperCopySize) {
+		binary.LittleEndian.PutUint16(c[12:], v)
+		binary.LittleEndian.PutUint32(c[8:], crc32.Update(crc32.Checksum(c[:8], table), table, c[12:]))
+	}
 	return b
 }
+
+// version1 returns the superblock of format version 1 that the current one corresponds to: it had 80 bytes.
+func version1(superblock []byte) []byte { return withVersion(superblock[:80], 1) }
 
 // Open distinguishes a superblock of another version from a corrupt one: the error is ErrFormat and names both
 // versions. No file is changed. O8.
 func TestOpenRefusesOtherVersions(t *testing.T) {
 	d, _ := enginetest.DirtyStore(t, simdisk.New(3, simdisk.Options{}))
 	good := d.ReadDurable("/store/superblock")
-	for _, v := range []uint16{0, format.Version + 1, math.MaxUint16} {
-		d.WriteFile("/store/superblock", withVersion(good, v))
+	for v, b := range map[uint16][]byte{0: withVersion(good, 0), 1: version1(good),
+		format.Version + 1: withVersion(good, format.Version+1), math.MaxUint16: withVersion(good, math.MaxUint16)} {
+		d.WriteFile("/store/superblock", b)
 		before := fmt.Sprint(enginetest.Files(t, d))
 		_, err := engine.Open("/store", engine.Bytes{}, enginetest.SimOptions(d))
 		if !errors.Is(err, engine.ErrFormat) || errors.Is(err, engine.ErrCorrupt) ||

@@ -10,6 +10,7 @@ import (
 	"pagecache/engine"
 	"pagecache/engine/internal/enginetest"
 	"pagecache/internal/simdisk"
+	"pagecache/segments/format"
 )
 
 // Open fails if it cannot sync the log, and changes no file then. Proves rule 11.
@@ -153,7 +154,10 @@ func TestOpenWithCorruptSuperblock(t *testing.T) {
 		"truncated": {func(d *simdisk.Disk) { d.WriteFile(super, good[:40]) }, engine.ErrCorrupt},
 		"empty":     {func(d *simdisk.Disk) { d.WriteFile(super, nil) }, engine.ErrCorrupt},
 		"too long":  {func(d *simdisk.Disk) { d.WriteFile(super, make([]byte, 1<<20)) }, engine.ErrCorrupt},
-		"flipped":   {func(d *simdisk.Disk) { d.FlipBit(super, 33, 2) }, engine.ErrCorrupt},
+		"flipped in both copies": {func(d *simdisk.Disk) {
+			d.FlipBit(super, 33, 2)
+			d.FlipBit(super, format.SuperCopySize+20, 2)
+		}, engine.ErrCorrupt},
 	} {
 		d := first.Crash(1)
 		c.do(d)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/pflag"
 
@@ -115,11 +116,11 @@ func (d *dumper) keep(h format.Header) bool {
 // store writes the superblock of the store in dir, and the chosen slot or all slots.
 func (d *dumper) store(ctx context.Context, dir string, out io.Writer) error {
 	only := d.slot
-	b, err := os.ReadFile(filepath.Join(dir, "superblock"))
+	b, unreadable, err := readSuperblock(filepath.Join(dir, "superblock"))
 	if err != nil {
 		return fmt.Errorf("dump: %w", err)
 	}
-	if _, err := fmt.Fprintf(out, "superblock\n%s", format.AnnotateSuperblock(nil, b)); err != nil {
+	if _, err := fmt.Fprintf(out, "superblock\n%s%s", unreadable, format.AnnotateSuperblock(nil, b)); err != nil {
 		return err
 	}
 	super, err := format.DecodeSuperblock(b)
@@ -154,4 +155,30 @@ func (d *dumper) store(ctx context.Context, dir string, out io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// readSuperblock reads a superblock. One copy is enough for the rest of the dump: if a copy cannot be read, it is shown
+// as zeros, and note says why.
+func readSuperblock(name string) (b []byte, note string, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, "", err
+	}
+	defer f.Close()
+	b = make([]byte, format.SuperblockSize)
+	for i := 0; i*format.SuperCopySize < len(b); i++ {
+		off := i * format.SuperCopySize
+		n, err := f.ReadAt(b[off:off+format.SuperCopySize], int64(off))
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			return b[:off+n], note, nil
+		case errors.Is(err, syscall.EIO):
+			note += fmt.Sprintf("copy %d: %v\n", i, err)
+			clear(b[off : off+format.SuperCopySize])
+		default:
+			return nil, "", err
+		}
+	}
+	return b, note, nil
 }

@@ -61,6 +61,20 @@ func TestDump(t *testing.T) {
 			t.Errorf("%v: status %d, %s", c.args, status, text)
 		}
 	}
+	super, err := os.ReadFile(filepath.Join(dir, "superblock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(super[:512])
+	if err := os.WriteFile(filepath.Join(dir, "superblock"), super, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	half, status := show(dir)
+	for _, want := range []string{"copy 0: lost", "copy 1: current", "slot s0"} { // one copy is enough
+		if status != 0 || !strings.Contains(half, want) {
+			t.Errorf("status %d, no %q in\n%.2000s", status, want, half)
+		}
+	}
 	if err := os.WriteFile(filepath.Join(dir, "superblock"), []byte("rubbish"), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -44,20 +44,45 @@ func (a *annotator) note(form string, args ...any) {
 	a.dst = fmt.Appendf(a.dst, "%08x  -- "+form+"\n", append([]any{int64(a.base)}, args...)...)
 }
 
-// AnnotateSuperblock appends src, the contents of a superblock file, as annotated hex to dst. It accepts any bytes; if
-// they are no superblock it shows them as they are, with the reason.
+// rest writes all other bytes as they are, without the zeros at their end.
+func (a *annotator) rest(name string) {
+	if n := len(bytes.TrimRight(a.src, "\x00")); n > 0 {
+		a.field(n, name, "")
+	}
+	if n := len(a.src); n > 0 {
+		a.note("%d zeros", n)
+		a.skip(n)
+	}
+}
+
+// AnnotateSuperblock appends src, the contents of a superblock file, as annotated hex to dst: both copies, with their
+// states. It accepts any bytes; it shows a copy that is not intact as it is, with the reason.
 func AnnotateSuperblock(dst, src []byte) []byte {
-	a := annotator{dst: dst, src: src}
-	s, err := DecodeSuperblock(src)
+	a := annotator{dst: dst}
+	_, states, err := DecodeSuperCopies(src)
 	if err != nil {
 		a.note("%v", err)
-		a.field(len(src), "bytes", "")
-		return a.dst
+	}
+	for i, state := range states {
+		a.src, a.base = superCopy(src, i), Offset(i*SuperCopySize)
+		a.note("copy %d: %v", i, state)
+		a.superCopy()
+	}
+	return a.dst
+}
+
+// superCopy writes one copy of the superblock.
+func (a *annotator) superCopy() {
+	s, err := decodeSuperCopy(a.src)
+	if err != nil {
+		a.note("%v", err)
+		a.rest("bytes")
+		return
 	}
 	a.field(8, "magic", "%q", superMagic)
 	a.field(4, "crc", "ok")
 	a.field(2, "version", "%d", Version)
-	a.field(1, "flags", "clean=%t log=%t", s.Clean, s.Log)
+	a.field(1, "flags", "clean=%t log=%t begun=%t", s.Clean, s.Log, s.Begun)
 	a.field(1, "zero", "")
 	a.field(16, "store", "%v", s.Store)
 	a.field(4, "segment size", "%d", s.SegmentSize)
@@ -67,7 +92,14 @@ func AnnotateSuperblock(dst, src []byte) []byte {
 	a.field(8, "next id", "%d", s.NextID)
 	a.field(8, "next page", "%v", s.NextPage)
 	a.field(8, "id interval", "%d", s.IDInterval)
-	return a.dst
+	a.field(8, "sequence", "%d", s.Sequence)
+	a.field(8, "floor", "LSN %v", s.Floor)
+	a.field(8, "timeline", "%v", s.Timeline)
+	a.field(8, "parent", "%v", s.Parent)
+	a.field(8, "branch", "LSN %v", s.Branch)
+	a.field(1, "name length", "%d", len(s.Name))
+	a.field(len(s.Name), "name", "%q", s.Name)
+	a.rest("bytes")
 }
 
 // SegmentView selects the segment that AnnotateSegment shows, and the parts of it.

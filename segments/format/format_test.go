@@ -32,8 +32,9 @@ func golden(t *testing.T, name string, got []byte) {
 var testStore = StoreID{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
 
 func testSuper() Superblock {
-	return Superblock{Store: testStore, SegmentSize: 8 << 20, Generation: 3, Clean: true, End: 0x12340,
-		NextID: 5_000_000, NextPage: 77, IDInterval: 1_000_000}
+	return Superblock{Sequence: 7, Store: testStore, SegmentSize: 8 << 20, Generation: 3, Clean: true, Begun: true,
+		End: 0x12340, NextID: 5_000_000, NextPage: 77, IDInterval: 1_000_000, Floor: 0x12000,
+		Timeline: 0xfedcba9876543210, Parent: 0x0123456789abcdef, Branch: 0x12000}
 }
 
 // testSegment returns a segment with a message of every kind, and its header. If full is set, a pad fills all of the
@@ -86,7 +87,14 @@ func TestBytesMatchGoldens(t *testing.T) {
 	super := testSuper().Append(nil)
 	golden(t, "superblock.txt", AnnotateSuperblock(nil, super))
 	super[9] ^= 1
+	golden(t, "superblock-torn.txt", AnnotateSuperblock(nil, super))
+	super[SuperCopySize+9] ^= 1
 	golden(t, "superblock-corrupt.txt", AnnotateSuperblock(nil, super))
+	named := testSuper()
+	named.Sequence, named.Name = named.Sequence+1, "a name longer than a line"
+	copy(super, named.Append(nil)[:SuperCopySize])
+	copy(super[SuperCopySize:], testSuper().Append(nil))
+	golden(t, "superblock-older.txt", AnnotateSuperblock(nil, super[:SuperblockSize]))
 	seg, h := testSegment(false)
 	golden(t, "segment.txt", AnnotateSegment(nil, seg, testView(2, math.MaxInt)))
 	full, _ := testSegment(true)

@@ -25,7 +25,7 @@ import (
 const SegmentHeaderSize = 64
 
 // Version is the format version that this code writes, in segment headers and the superblock.
-const Version = 1
+const Version = 2
 
 const segmentMagic = "PCSEGMNT"
 

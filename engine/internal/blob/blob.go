@@ -4,7 +4,8 @@
 //	    reserved (trap 5).
 //	B2  A blob is removed only once the LSN at which it was retired is stable, and every reader that was inside at
 //	    that time has left (rule 4).
-//	B3  RemoveStrays removes every blob to which no message points, as a crash leaves them, and no other file.
+//	B3  FindStrays finds every blob to which no message points, as a crash leaves them, and no other file;
+//	    RemoveStrays removes them.
 //
 // A blob that Read returns is the one its pointer names, whole, or the error is a *recovery.CorruptError.
 package blob
@@ -199,20 +200,29 @@ func (s *Store) strays(live func(format.BlobID) bool, f func(format.BlobID) erro
 	return nil
 }
 
-// RemoveStrays removes the blobs that were neither adopted nor written: those that crashes have left. Files with
-// other names stay. The caller calls it when recovery has adopted all blobs, before the first Write.
-func (s *Store) RemoveStrays() error {
+// FindStrays returns the blobs that were neither adopted nor written: those that crashes have left. It changes nothing.
+// The caller calls it when recovery has adopted all blobs, before the first Write.
+func (s *Store) FindStrays() (ids []format.BlobID, err error) {
 	live := func(id format.BlobID) bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return s.live[id] != nil
 	}
-	return s.strays(live, func(id format.BlobID) error {
+	err = s.strays(live, func(id format.BlobID) error {
+		ids = append(ids, id)
+		return nil
+	})
+	return ids, err
+}
+
+// RemoveStrays removes blobs that FindStrays has found. It stops at the first that cannot be removed.
+func (s *Store) RemoveStrays(ids []format.BlobID) error {
+	for _, id := range ids {
 		if err := s.remove(id); err != nil {
 			return fmt.Errorf("remove stray blob: %w", err)
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // Strays counts the blobs in the directory for which live returns false. It changes nothing.

@@ -192,7 +192,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 			}
 			after := open(t, d.Crash(uint64(step)), simDir)
 			after.Adopt(first)
-			if err := after.RemoveStrays(); err != nil {
+			if err := removeStrays(after); err != nil {
 				t.Fatal(err)
 			}
 			wantBlobs(t, after, 1)
@@ -242,10 +242,20 @@ func TestReap(t *testing.T) {
 	}
 }
 
-// RemoveStrays removes blobs that nothing refers to, and no other file; Strays counts them. B3; proves trap 4.
+// removeStrays removes all blobs that nothing refers to.
+func removeStrays(s *Store) error {
+	ids, err := s.FindStrays()
+	if err != nil {
+		return err
+	}
+	return s.RemoveStrays(ids)
+}
+
+// FindStrays finds blobs that nothing refers to, and no other file; Strays counts them, and RemoveStrays removes them.
+// B3; proves trap 4.
 func TestStrays(t *testing.T) {
 	d := simdisk.New(1, simdisk.Options{})
-	if err := open(t, d, simDir).RemoveStrays(); err != nil {
+	if err := removeStrays(open(t, d, simDir)); err != nil {
 		t.Errorf("no directory yet: %v", err)
 	}
 	s := open(t, d, simDir)
@@ -267,11 +277,11 @@ func TestStrays(t *testing.T) {
 		}
 		return nil
 	})
-	if err := s.RemoveStrays(); !errors.Is(err, os.ErrPermission) {
+	if err := removeStrays(s); !errors.Is(err, os.ErrPermission) {
 		t.Error(err)
 	}
 	d.SetFault(nil)
-	if err := s.RemoveStrays(); err != nil {
+	if err := removeStrays(s); err != nil {
 		t.Fatal(err)
 	}
 	if got := names(t, s); len(got) != 4 || got[0] != ptr.ID.String() {

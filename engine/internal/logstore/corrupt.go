@@ -46,7 +46,8 @@ func InPage(pid format.PageID, err error) error {
 }
 
 func (s *Store) place(lsn format.LSN, ptr format.DiskPtr) recovery.Place {
-	return recovery.Place{}.WithSlot(s.SlotOf(ptr.Off)).WithOffset(ptr.Off).WithLSN(lsn)
+	off := s.onDisk(ptr.Off)
+	return recovery.Place{}.WithSlot(s.SlotOf(off)).WithOffset(off).WithLSN(lsn)
 }
 
 // SlotOf returns the slot in which a file offset lies.

@@ -110,6 +110,7 @@ func (s *Store) findLog() (vfs.File, error) {
 	}
 	super, err := s.Held.Open(SuperName, vfs.FlagRead)
 	if errors.Is(err, fs.ErrNotExist) {
+		s.madeLog = true
 		return s.Held.Open(LogName, vfs.FlagWrite|vfs.FlagCreate)
 	}
 	if err != nil {
@@ -161,12 +162,14 @@ func (s *Store) dirRemoved() bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// removeFiles removes a temporary store, as far as it belongs to this opening. Unlink fails, rightly, if somebody put
+// removeFiles removes a temporary store, or the beginning of a new one, as far as it belongs to this opening. Unlink fails, rightly, if somebody put
 // something into the directory, or another one in its place.
 func (s *Store) removeFiles() {
 	if s.ours && s.Held != nil {
-		for _, a := range s.attached {
-			a.Remove()
+		if s.c.Temporary {
+			for _, a := range s.attached {
+				a.Remove()
+			}
 		}
 		for _, n := range []string{superTmpName, SuperName, LogName} {
 			_ = s.Held.Remove(n)

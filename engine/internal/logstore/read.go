@@ -3,6 +3,7 @@ package logstore
 import (
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"time"
 
@@ -39,6 +40,9 @@ func (s *Store) Read(lsn format.LSN, ptr format.DiskPtr) (Message, error) {
 	}
 	if seg.State() == segments.StateActive {
 		buf := make([]byte, ptr.Len)
+		if s.tail.planned {
+			return s.readUnmoved(buf, lsn, ptr)
+		}
 		if s.readBuffered(buf, lsn) {
 			h, body, err := format.DecodeMessage(buf, lsn, seg.Seed())
 			return Message{Kind: h.Kind, Page: h.Page, Body: body}, s.CorruptMessage(lsn, ptr, err)
@@ -47,6 +51,28 @@ func (s *Store) Read(lsn format.LSN, ptr format.DiskPtr) (Message, error) {
 	h, body, err := readMapped(s.View, ptr, lsn, seg.Seed())
 	m := Message{Kind: h.Kind, Page: h.Page, Body: body, View: len(body) > 0 && s.View.Holds(body)}
 	return m, s.CorruptMessage(lsn, ptr, err)
+}
+
+// readUnmoved reads the message at lsn and ptr, which lies in the tail, into buf. Between Prepare and Start no io
+// buffer holds the tail, and it may still be in another slot than ptr says.
+func (s *Store) readUnmoved(buf []byte, lsn format.LSN, ptr format.DiskPtr) (Message, error) {
+	if n, err := s.file.ReadAt(buf, int64(s.onDisk(ptr.Off))); err == io.EOF {
+		clear(buf[n:])
+	} else if err != nil {
+		return Message{}, fmt.Errorf("read LSN %d: %w", lsn, err)
+	}
+	g := &s.tail.from
+	h, body, err := format.DecodeMessage(buf, lsn, format.MakeSeed(s.Super.Store, g.Generation, g.Slot))
+	return Message{Kind: h.Kind, Page: h.Page, Body: body}, s.CorruptMessage(lsn, ptr, err)
+}
+
+// onDisk returns where the byte at off is now, if Start has not moved the tail yet.
+func (s *Store) onDisk(off format.Offset) format.Offset {
+	if t := &s.tail; t.planned && s.SlotOf(off) == t.to {
+		size := s.Super.SegmentSize
+		return off - t.to.Offset(size) + t.from.Slot.Offset(size)
+	}
+	return off
 }
 
 // readMapped reads and verifies a message through the map. The body aliases the map. Errors wrap those of

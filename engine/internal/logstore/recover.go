@@ -36,8 +36,8 @@ type Recovered struct {
 	NextID, IDLimit uint64
 
 	discard []format.SegmentID // marked in use, but without valid contents
-	end     format.LSN         // where the log goes on: Scan.End, or a block boundary above it once the tail has moved
 	tail    *recovery.Segment  // the partly filled segment, if Scan.End lies inside one
+	plan                       // decided by Prepare
 }
 
 // bulkSegment is the segment size in bytes from which on segments are read past the page cache. That is twice as fast
@@ -79,10 +79,13 @@ func (s *Store) Recover(base Base) (*Recovered, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.checkLog(res, size); err != nil {
+		return nil, err
+	}
 	if res.Torn {
 		s.c.Logger.Warn("log ends in a torn tail", "dir", s.Dir, "end", res.End, "why", res.Why)
 	}
-	r := &Recovered{Scan: res, end: res.End}
+	r := &Recovered{Scan: res}
 	if !res.Torn { // else it would count the pages of a dropped batch, of which nothing is in the log from now on
 		r.NextPage = s.Super.NextPage
 	}
@@ -111,6 +114,43 @@ func (s *Store) scan(base Base, fileSize int64) (*recovery.Result, error) {
 	}
 	_ = s.file.Advise(vfs.PatternRandom)
 	return res, nil
+}
+
+// checkLog compares the log that was found with what the superblock knows of it.
+//
+// A slot belongs to the file, durably, before anything is written to it (trap 13). So if the store was not closed
+// cleanly, a file that ends inside a slot that was written to was cut short, and so was one without its first slot.
+// After a clean close it is known where the log ends, and the file may end there.
+func (s *Store) checkLog(res *recovery.Result, fileSize int64) error {
+	sb, size := &s.Super, int64(s.Super.SegmentSize)
+	last := format.SegmentID(fileSize / size)
+	at := recovery.Place{}.WithSlot(last).WithOffset(format.Offset(fileSize))
+	switch {
+	case res.MaxGeneration > sb.Generation:
+		// The generation is durable in the superblock before any header has it.
+		reason := fmt.Sprintf("generation %d is below %d, that of a segment: this is an older superblock, "+
+			"or that of another copy of the store", sb.Generation, res.MaxGeneration)
+		return CorruptFile(s.superName(), reason, nil)
+	case !sb.Clean && sb.Begun && fileSize < size:
+		return s.CorruptLog(at, "the file was cut short: it had a whole segment")
+	case !sb.Clean && fileSize%size != 0 && !slices.Contains(res.Zero, last):
+		return s.CorruptLog(at, "the file was cut short: it ends inside a segment that was written to")
+	case res.End < sb.Floor:
+		reason := fmt.Sprintf("the log ends at LSN %d, below %d, where an earlier opening found it to go on: %s",
+			res.End, sb.Floor, res.Why)
+		return s.CorruptLog(s.placeOfEnd(res), reason)
+	}
+	return nil
+}
+
+// placeOfEnd returns the place where the log ends.
+func (s *Store) placeOfEnd(res *recovery.Result) recovery.Place {
+	at := recovery.Place{}.WithLSN(res.End)
+	if n := len(res.Segments); n > 0 && int64(res.End)%int64(s.Super.SegmentSize) != 0 {
+		g := &res.Segments[n-1]
+		at = at.WithSlot(g.Slot).WithOffset(g.Slot.Offset(s.Super.SegmentSize) + format.Offset(res.End-g.Base))
+	}
+	return at
 }
 
 // fetchHeaders reads the headers of all segments into the page cache in parallel if there are many. Read a few at a

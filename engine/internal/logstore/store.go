@@ -3,16 +3,18 @@
 //
 // The life of a Store:
 //
-//	Open ──▶ Recover ──▶ Start ──▶ (in use) ──▶ Close
-//	  │         │          │
-//	  └─────────┴──────────┴──────▶ Abandon, after an error
+//	Open ──▶ Recover ──▶ Prepare ──▶ Start ──▶ (in use) ──▶ Close
+//	  │         │           │          │
+//	  └─────────┴───────────┴──────────┴──────▶ Abandon, after an error
 //
-// Open locks the directory and reads the superblock. Recover reads the log. Neither writes anything to an existing
-// store. Start begins a new generation, writes the log's tail anew where that is needed, and starts the log. Close
-// marks the store as closed cleanly; Abandon releases everything and changes nothing more on the disk.
+// Open locks the directory and reads the superblock. Recover reads the log. Prepare opens the device and decides what
+// Start will write. None of them writes anything to an existing store, and the caller makes its own checks before it
+// calls Start, so an opening that is refused has changed nothing (rule 17). Start begins a new generation, writes the
+// log's tail anew where that is needed, and starts the log. Close marks the store as closed cleanly; Abandon releases
+// everything and changes nothing more on the disk.
 //
-// Reading the code: directory.go, superblock.go, recover.go, start.go and tail.go are the way up; read.go reads
-// messages; side.go writes beside the log; recycle.go frees segments.
+// Reading the code: directory.go, superblock.go, recover.go, prepare.go, start.go and tail.go are the way up; read.go
+// reads messages; side.go writes beside the log; recycle.go frees segments.
 package logstore
 
 import (
@@ -81,27 +83,31 @@ type Attachment interface {
 	Close()
 }
 
-// Store is an open directory with a log. Its exported fields are set by Open and Start and do not change until Close.
+// Store is an open directory with a log. Its exported fields are set by Open … Start and do not change until Close.
 // The methods are safe for concurrent use from Start on; the steps before it belong to one goroutine.
 type Store struct {
 	Dir    string  // path by which the directory was opened, for messages
 	Held   vfs.Dir // the directory; all files of the store are reached through it (rule 15)
 	FS     vfs.FS
 	Found  bool              // the store existed before this opening
-	Super  format.Superblock // as written last
+	Super  format.Superblock // as Open found it, or Start or Close wrote it
 	Log    *iobuf.Log
 	Space  *segments.Space
 	View   vfs.Map    // of the log file
 	Reader vfs.Reader // reads cold blocks for the maps of all files
 
 	c        Config
+	super    superFile
+	tail     tailMove
 	file     vfs.File
 	dev      vfs.Device
 	report   vfs.DeviceReport
 	bufs     [][]byte // io buffers
 	side     side
 	attached []Attachment
-	madeDir  bool // this opening made the directory, which matters to Temporary
+	madeDir  bool // this opening made the directory
+	madeLog  bool // this opening may have made the log file
+	fresh    bool // this opening made the log file, and there is no superblock yet
 	ours     bool // the files are this opening's to remove if Temporary: the store is new, or was opened
 }
 
@@ -165,9 +171,9 @@ func (s *Store) Close(ctx context.Context, e Ending, failed error) error {
 		err = s.Lost()
 	}
 	if err == nil && !e.Busy && !s.c.Temporary && !s.c.ReadOnly {
-		sb := s.Super
+		sb := s.super.current()
 		sb.Clean, sb.End, sb.NextID, sb.NextPage = true, e.End, e.NextID, e.NextPage
-		err = s.writeSuper(sb)
+		err = s.saveSuper(sb)
 	}
 	s.finish(e)
 	return err
@@ -190,9 +196,10 @@ func (s *Store) Abandon() {
 	s.finish(Ending{Busy: busy})
 }
 
-// finish removes a temporary store and then releases everything that nothing uses any more.
+// finish removes a temporary store, or the beginning of a new one, and then releases everything that nothing uses any
+// more.
 func (s *Store) finish(e Ending) {
-	if s.c.Temporary {
+	if s.c.Temporary || s.fresh { // an opening that is refused leaves nothing behind (rule 17)
 		s.removeFiles()
 	}
 	// What the kernel may still be writing stays open, and so locked, until the process ends: a late write must not
@@ -221,6 +228,9 @@ func (s *Store) release(keepMapped bool) {
 	}
 	if s.Reader != nil {
 		_ = s.Reader.Close() // what the kernel still reads would hold the lock
+	}
+	if s.super.file != nil {
+		_ = s.super.file.Close()
 	}
 	if s.file != nil {
 		_ = s.file.Close()

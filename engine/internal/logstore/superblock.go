@@ -1,11 +1,13 @@
 package logstore
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"sync"
 	"syscall"
 
 	"pagecache/internal/vfs"
@@ -21,25 +23,41 @@ func kindName(log bool) string {
 	return "page store"
 }
 
-// readSuper reads the superblock, or draws the identity of a new store.
+// superName returns the path of the superblock.
+func (s *Store) superName() string { return filepath.Join(s.Dir, SuperName) }
+
+// readSuper opens and reads the superblock, or draws the identity of a new store.
 func (s *Store) readSuper() error {
-	name := filepath.Join(s.Dir, SuperName)
-	sb, err := ReadSuper(s.Held)
+	flag := vfs.FlagWrite
+	if s.c.ReadOnly {
+		flag = vfs.FlagRead
+	}
+	f, err := s.Held.Open(SuperName, flag)
 	if errors.Is(err, fs.ErrNotExist) {
 		if s.c.ReadOnly {
 			return err // the making of the store was cut off
 		}
-		return s.newSuper(name)
+		return s.newSuper(s.superName())
 	}
 	if err != nil {
 		return err
 	}
+	states, err := s.super.open(f)
+	if err != nil {
+		return err
+	}
+	sb := s.super.last
 	s.Found = true
 	if want := s.c.SegmentSize; want != 0 && want != sb.SegmentSize {
 		return fmt.Errorf("store has segments of %d bytes, Options.SegmentSize is %d", sb.SegmentSize, want)
 	}
 	if sb.Log != s.c.Log {
 		return fmt.Errorf("%w: this is a %s, not a %s", ErrKind, kindName(sb.Log), kindName(s.c.Log))
+	}
+	for i, state := range states {
+		if state == format.SuperCopyTorn || state == format.SuperCopyLost {
+			s.c.Logger.Warn("a copy of the superblock is not intact", "dir", s.Dir, "copy", i, "state", state)
+		}
 	}
 	s.Super = sb
 	return nil
@@ -58,69 +76,177 @@ func (s *Store) newSuper(name string) error {
 	if s.Super.SegmentSize == 0 {
 		s.Super.SegmentSize = DefaultSegmentSize
 	}
-	s.ours = true
+	s.ours, s.fresh = true, s.madeLog
 	_, err = rand.Read(s.Super.Store[:])
 	return err
 }
 
 // ReadSuper reads the superblock of the store in d, which need not be open. Errors: fs.ErrNotExist, ErrFormat,
-// recovery.ErrCorrupt.
+// recovery.ErrCorrupt, and those of the operating system if no copy can be read.
 func ReadSuper(d vfs.Dir) (format.Superblock, error) {
-	name := filepath.Join(d.Name(), SuperName)
-	b, err := readSmall(d, SuperName, format.SuperblockSize)
+	f, err := d.Open(SuperName, vfs.FlagRead)
 	if err != nil {
 		return format.Superblock{}, err
 	}
-	sb, err := format.DecodeSuperblock(b)
-	if errors.Is(err, format.ErrSuperVersion) {
-		return sb, fmt.Errorf("%s: %w: %w", name, ErrFormat, err)
-	} else if err != nil {
-		return sb, CorruptFile(name, "", err)
-	}
-	return sb, nil
+	defer f.Close()
+	sb, _, err := decodeSuper(f)
+	return sb, err
 }
 
-// readSmall reads a file of at most limit bytes. Of a longer file it returns limit+1 bytes.
-func readSmall(d vfs.Dir, name string, limit int) ([]byte, error) {
-	f, err := d.Open(name, vfs.FlagRead)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
+// decodeSuper reads the superblock from its file. A copy that cannot be read (EIO) is lost; it is an error only if the
+// other one is not intact either (rule 16).
+func decodeSuper(f vfs.File) (sb format.Superblock, states [2]format.SuperCopy, err error) {
 	size, err := f.Size()
 	if err != nil {
-		return nil, err
+		return sb, states, err
 	}
-	b := make([]byte, min(size, int64(limit)+1))
-	if _, err := f.ReadAt(b, 0); err != nil {
-		return nil, fmt.Errorf("read %s: %w", f.Name(), err)
+	b := make([]byte, min(size, format.SuperblockSize))
+	var lost error // the first copy that cannot be read
+	unreadable := 0
+	for off := 0; off < len(b); off += format.SuperCopySize {
+		part := b[off:min(off+format.SuperCopySize, len(b))]
+		_, err := f.ReadAt(part, int64(off))
+		if err != nil {
+			err = fmt.Errorf("read %d bytes of %s at offset %d: %w", len(part), f.Name(), off, err)
+		}
+		if errors.Is(err, syscall.EIO) {
+			lost, unreadable = cmp.Or(lost, err), unreadable+1
+			clear(part)
+		} else if err != nil {
+			return sb, states, err
+		}
 	}
-	return b, nil
+	sb, states, err = format.DecodeSuperCopies(b)
+	switch {
+	case errors.Is(err, format.ErrSuperVersion):
+		err = fmt.Errorf("%s: %w: %w", f.Name(), ErrFormat, err)
+	case err != nil && unreadable == len(states):
+		err = lost
+	case err != nil && unreadable > 0:
+		err = CorruptFile(f.Name(), "", fmt.Errorf("%w (%w)", err, lost))
+	case err != nil:
+		err = CorruptFile(f.Name(), "", err)
+	}
+	return sb, states, err
 }
 
-// writeSuper replaces the superblock, durably (trap 5).
-func (s *Store) writeSuper(sb format.Superblock) error {
+// superFile is the superblock of an open store. format.SuperblockSize describes how it changes.
+type superFile struct {
+	mu    sync.Mutex
+	file  vfs.File
+	last  format.Superblock // as written last
+	first int               // the copy that is written first: one that does not count, if there is one
+}
+
+// open reads the superblock from its file, which f keeps. Cached pages are not trusted (rule 11): if an earlier sync
+// has failed, they show a copy that the disk does not hold.
+func (f *superFile) open(file vfs.File) (states [2]format.SuperCopy, err error) {
+	f.file = file
+	if err := file.DropCache(0, format.SuperblockSize); err != nil {
+		return states, err
+	}
+	if f.last, states, err = decodeSuper(file); err != nil {
+		return states, err
+	}
+	f.first = 0
+	if states[1] != format.SuperCopyCurrent {
+		f.first = 1
+	}
+	return states, nil
+}
+
+// current returns the superblock as written last.
+func (f *superFile) current() format.Superblock {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.last
+}
+
+// begin records that the log file has a slot, durably.
+func (f *superFile) begin() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.last.Begun {
+		return nil
+	}
+	sb := f.last
+	sb.Begun = true
+	return f.write(sb)
+}
+
+// change replaces the superblock, durably.
+func (f *superFile) change(sb format.Superblock) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.write(sb)
+}
+
+// write writes both copies, the second once the first is durable. If that fails, the next change begins with the copy
+// about which nothing is known. mu is held.
+func (f *superFile) write(sb format.Superblock) error {
+	f.last.Sequence++ // also if the write fails: no two contents have the same number
+	sb.Sequence = f.last.Sequence
+	b := sb.Append(nil)
+	for _, i := range [...]int{f.first, 1 - f.first} {
+		f.first = i
+		off := i * format.SuperCopySize
+		_, err := f.file.WriteAt(b[off:off+format.SuperCopySize], int64(off))
+		if err == nil {
+			err = f.file.Sync()
+		}
+		if err != nil {
+			return fmt.Errorf("write superblock: %w", err)
+		}
+	}
+	f.first, f.last = 0, sb
+	return nil
+}
+
+// saveSuper makes sb the superblock, durably. That of a new store is written to a temporary file, which gets its name
+// once it is complete (trap 5); later changes are made in place and take no space (trap 36).
+func (s *Store) saveSuper(sb format.Superblock) error {
+	var err error
+	if s.super.file == nil {
+		err = s.createSuper(sb)
+	} else {
+		err = s.super.change(sb)
+	}
+	if err != nil {
+		return markNoSpace(err)
+	}
+	s.Super = s.super.current()
+	return nil
+}
+
+// createSuper makes the file of a new store's superblock. From its success on there is a store.
+func (s *Store) createSuper(sb format.Superblock) error {
+	sb.Sequence = 1
 	f, err := s.Held.Open(superTmpName, vfs.FlagWrite|vfs.FlagCreate|vfs.FlagTrunc)
+	if err == nil {
+		if err = f.Allocate(0, format.SuperblockSize); err == nil {
+			_, err = f.WriteAt(sb.Append(nil), 0)
+		}
+		if err == nil {
+			err = f.Sync()
+		}
+		err = errors.Join(err, f.Close())
+		if err == nil {
+			err = s.Held.Rename(superTmpName, SuperName)
+		}
+		if err != nil {
+			_ = s.Held.Remove(superTmpName)
+		}
+	}
+	if err == nil {
+		s.fresh = false
+		if err = s.Held.Sync(); err == nil {
+			s.super.file, err = s.Held.Open(SuperName, vfs.FlagWrite)
+		}
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("make superblock: %w", err)
 	}
-	_, err = f.WriteAt(sb.Append(nil), 0)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = s.Held.Rename(superTmpName, SuperName)
-	}
-	if err == nil {
-		err = s.Held.Sync()
-	}
-	if err != nil {
-		return markNoSpace(fmt.Errorf("write superblock: %w", err))
-	}
-	s.Super = sb
+	s.super.last = sb
 	return nil
 }
 

@@ -8,36 +8,32 @@ import (
 	"pagecache/segments/format"
 )
 
-// moveTail copies the valid part of the last segment to another slot, under this opening's generation: the body first,
-// durably, then the header that makes it count. The old slot counts until the new header is durable; from then on the
-// new slot counts and the old one holds nothing. So stable bytes are never written over (rule 1), whatever the crash
-// left behind them is never read again (trap 7), and everything that is shown is on the disk (rule 11). It returns the
-// slots of spare that it did not use.
-func (s *Store) moveTail(r *Recovered, spare []format.SegmentID) ([]format.SegmentID, error) {
-	size, block := s.Super.SegmentSize, s.dev.Block()
-	old, buf := *r.tail, s.bufs[0]
-	used := int(int64(r.Scan.End) % int64(size))
-	n := (used + block - 1) &^ (block - 1)
-	if n-used > 0 && n-used < format.HeaderSize { // too short for a pad
-		n = min(n+block, size)
-	}
+// loadTail returns the valid part of the last segment as it will be in its new slot, up to a block boundary, in an io
+// buffer. It verifies every message, and changes nothing on the disk.
+func (s *Store) loadTail(r *Recovered) ([]byte, error) {
+	old, buf := s.tail.from, s.bufs[1] // markSlots needs the first one
+	used, n := int(r.Scan.End-old.Base), int(r.end-old.Base)
 	if err := s.readTail(old, buf[:used]); err != nil {
 		return nil, err
 	}
-	slot, spare, err := s.spareSlot(spare)
-	if err != nil {
-		return nil, err
-	}
-	seed := format.MakeSeed(s.Super.Store, s.Super.Generation, slot)
+	seed := format.MakeSeed(s.Super.Store, r.tail.Generation, r.tail.Slot)
 	if err := s.reseal(buf[:used], old, seed); err != nil {
 		return nil, err
 	}
-	stable := r.Scan.End - 1
 	if n-used >= format.HeaderSize {
-		format.PutWord(buf[used:], format.PutPad(buf[used:], r.Scan.End, stable, n-used, seed))
+		format.PutWord(buf[used:], format.PutPad(buf[used:], r.Scan.End, r.Scan.End-1, n-used, seed))
 	}
+	return buf[:n], nil
+}
+
+// moveTail writes buf, from loadTail, to the slot that the tail moves to, under this opening's generation: the body
+// first, durably, then the header that makes it count. The old slot counts until the new header is durable; from then
+// on the new slot counts and the old one holds nothing. So stable bytes are never written over (rule 1), whatever the
+// crash left behind them is never read again (trap 7), and everything that is shown is on the disk (rule 11).
+func (s *Store) moveTail(r *Recovered, buf []byte) error {
+	size, block, slot := s.Super.SegmentSize, s.dev.Block(), r.tail.Slot
 	h := format.SegmentHeader{
-		State: format.SegmentStateFree, SegmentSize: size, BlockSize: block, Generation: s.Super.Generation,
+		State: format.SegmentStateFree, SegmentSize: size, BlockSize: block, Generation: r.tail.Generation,
 		Stable: r.Scan.Stable, Recycled: r.Scan.Recycled, Slot: slot,
 	}
 	off := int64(slot.Offset(size))
@@ -46,19 +42,16 @@ func (s *Store) moveTail(r *Recovered, spare []format.SegmentID) ([]format.Segme
 	// because the free header that was there may be the only one that knows how many segments were recycled, and how
 	// far the log is known to be stable.
 	h.Put(buf)
-	if err := writeTo(s.dev, buf[:n], off); err != nil {
-		return nil, err
+	if err := writeTo(s.dev, buf, off); err != nil {
+		return err
 	}
-	h.State, h.Base, h.Stable = format.SegmentStateInUse, old.Base, stable
+	h.State, h.Base, h.Stable = format.SegmentStateInUse, r.tail.Base, r.Scan.End-1
 	h.Put(buf)
 	if err := writeTo(s.dev, buf[:block], off); err != nil {
-		return nil, err
+		return err
 	}
-	r.discard = append(r.discard, old.Slot)
-	r.tail.Slot, r.tail.Generation = slot, s.Super.Generation // in Scan too, so that Apply points to the new place
-	r.end = old.Base + format.LSN(n)
 	clear(buf) // not after an error: the write may still be in flight, and the buffer is not used again
-	return spare, nil
+	return nil
 }
 
 // reseal computes the checksums of the messages in buf anew, for their new slot and generation.
@@ -85,15 +78,6 @@ func (s *Store) readTail(g recovery.Segment, buf []byte) error {
 		return nil
 	}
 	return err
-}
-
-// spareSlot takes a slot whose space is reserved: from spare, or else from the end of the file.
-func (s *Store) spareSlot(spare []format.SegmentID) (format.SegmentID, []format.SegmentID, error) {
-	if len(spare) > 0 {
-		return spare[0], spare[1:], nil
-	}
-	slot, err := s.Space.Append()
-	return slot, nil, markNoSpace(err)
 }
 
 // writeTo makes one durable write through a device that nothing else uses.

@@ -1,0 +1,259 @@
+package logstore
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"pagecache/engine/internal/iobuf"
+	"pagecache/internal/vfs"
+	"pagecache/recovery"
+	"pagecache/segments"
+	"pagecache/segments/format"
+)
+
+// zeroAfter is the age at which a segment is slow enough for the next one to be zeroed ahead: 8 MiB in that time is 80
+// MiB/s.
+const zeroAfter = 100 * time.Millisecond
+
+// plan is what Start will do.
+type plan struct {
+	super    format.Superblock
+	fileSize int64              // before Start
+	slots    int                // that the file will hold
+	moves    bool               // the tail moves to another slot
+	end      format.LSN         // where the log goes on: Scan.End, or a block boundary above it if the tail moves
+	first    []format.SegmentID // slots to be marked as free before the tail moves
+	spare    []format.SegmentID // slots that hold nothing
+}
+
+// tailMove is a plan to move the tail that has not been carried out yet: its slot in the Space and in pointers is the
+// one that it moves to. If it does not move, that is the slot where it is.
+type tailMove struct {
+	planned bool
+	from    recovery.Segment // as it is on the disk
+	to      format.SegmentID
+}
+
+// Prepare opens the device, decides what Start will write, and fills the Space. It writes nothing. Whatever may refuse
+// the opening does so here, or in the checks that the caller makes between Prepare and Start (rule 17). Meanwhile all
+// pointers to messages are those that hold after Start, and Read works.
+func (s *Store) Prepare(r *Recovered) (err error) {
+	if r.fileSize, err = s.file.Size(); err != nil {
+		return err
+	}
+	if s.c.ReadOnly {
+		s.prepareReadOnly(r)
+		return nil
+	}
+	if err := s.openDevice(); err != nil {
+		return err
+	}
+	r.spare = append(slices.Clone(r.Scan.Zero), r.Scan.Free...)
+	s.planSlots(r)
+	s.planTail(r)
+	if r.slots > segments.MaxSlots {
+		return fmt.Errorf("%w: the log has %d segments, the most there can be", ErrNoSpace, segments.MaxSlots)
+	}
+	if r.super, err = s.nextSuper(r); err != nil {
+		return err
+	}
+	o := s.spaceOptions(r)
+	o.Generation = r.super.Generation
+	o.Background, o.Zero, o.ZeroAfter, o.Opened = !s.c.Foreground, s.zero, zeroAfter, s.c.OnSegment
+	o.Reserve, o.ReservePer = s.reserved()
+	if !r.super.Begun {
+		o.File = beginning{s.file, s}
+	}
+	s.Space = segments.NewSpace(o)
+	s.adopt(r)
+	return nil
+}
+
+// prepareReadOnly takes over the log as it was found. If the store was not closed cleanly, Recover has made everything
+// that is shown durable (rule 11).
+func (s *Store) prepareReadOnly(r *Recovered) {
+	r.slots, r.end = int(r.fileSize/int64(s.Super.SegmentSize)), r.Scan.End
+	s.Space = segments.NewSpace(s.spaceOptions(r))
+	s.adopt(r)
+	s.Log = iobuf.NewReadOnly(r.end)
+}
+
+// adopt tells the Space which slots hold the log.
+func (s *Store) adopt(r *Recovered) {
+	for i, g := range r.Scan.Segments {
+		state := segments.StateInactive
+		if s.tail.planned && i == len(r.Scan.Segments)-1 {
+			state = segments.StateActive
+		}
+		s.Space.Adopt(g.Slot, g.Base, format.MakeSeed(s.Super.Store, g.Generation, g.Slot), state)
+	}
+}
+
+// beginning is the log file of a store whose log has not begun. Once the first slot is part of the file, durably, and
+// before anything is written to it, the superblock says that the log has begun. A file without a slot is an empty log
+// before, and one that was cut short from then on. Only the first segment of a store waits for this.
+type beginning struct {
+	segments.File
+	s *Store
+}
+
+// Sync implements segments.File.
+func (b beginning) Sync() error {
+	if err := b.File.Sync(); err != nil {
+		return err
+	}
+	return b.s.super.begin()
+}
+
+// openDevice allocates the io buffers and opens the device that writes from them.
+func (s *Store) openDevice() (err error) {
+	size := s.Super.SegmentSize
+	for range s.c.IOBuffers {
+		b, err := allocBuffer(size)
+		if err != nil {
+			return fmt.Errorf("allocate an io buffer of %d bytes: %w", size, err)
+		}
+		s.bufs = append(s.bufs, b)
+	}
+	o := s.c.Device
+	o.Buffers = s.bufs
+	if s.dev, s.report, err = s.file.OpenDevice(o); err != nil {
+		return fmt.Errorf("open device: %w", err)
+	}
+	if block := s.dev.Block(); size%block != 0 {
+		return fmt.Errorf("segment size of %d bytes is not a multiple of the device's block of %d bytes", size, block)
+	}
+	if s.report.Reason != "" {
+		s.c.Logger.Info("log device is not the fastest", "dir", s.Dir, "use", DeviceLine(s.report))
+	}
+	return nil
+}
+
+// nextSuper returns the superblock of this opening: a new generation and timeline, not closed cleanly. The floor is the
+// end that recovery has decided on, and not the block boundary where the log goes on: until the tail has moved, the
+// next recovery finds the same end.
+func (s *Store) nextSuper(r *Recovered) (format.Superblock, error) {
+	sb := s.Super
+	sb.Clean, sb.End, sb.NextPage = false, 0, 0
+	sb.Generation++
+	sb.NextID, sb.IDInterval = r.NextID, s.c.IDInterval
+	sb.Begun = r.slots > 0
+	sb.Floor, sb.Branch, sb.Parent = r.Scan.End, r.Scan.End, sb.Timeline
+	var b [8]byte
+	for sb.Timeline == 0 || sb.Timeline == sb.Parent {
+		if _, err := rand.Read(b[:]); err != nil {
+			return sb, err
+		}
+		sb.Timeline = format.Timeline(binary.LittleEndian.Uint64(b[:]))
+	}
+	return sb, nil
+}
+
+func (s *Store) spaceOptions(r *Recovered) segments.Options {
+	return segments.Options{File: s.file, SegmentSize: s.Super.SegmentSize, Slots: r.slots, Store: s.Super.Store,
+		Generation: s.Super.Generation, Recycled: r.Scan.Recycled}
+}
+
+// LeastGain returns how many bytes of a segment cleaning it must free when the file cannot grow. Each such segment
+// needs a flush, which costs a block; PaddingAllowance pays for more flushes.
+func (s *Store) LeastGain() int {
+	return max(s.Super.SegmentSize/64, s.dev.Block())
+}
+
+// PaddingAllowance returns how many bytes flushes may pad while such a segment is cleaned: LeastGain without a block
+// for the flush at the end, and one for a flush that has just begun. So what a segment gains is never lost to flushes.
+func (s *Store) PaddingAllowance() int { return max(0, s.LeastGain()-2*s.dev.Block()) }
+
+// reserved returns the number of slots that are kept for making room when the file cannot grow, and the number of slots
+// of the file for each of which one more is kept. The cleaner needs some to move live data into, and frees need two.
+// After scattered frees, a share of LeastGain must be dead before any segment is worth cleaning, and a quarter of the
+// gain pays for the messages that say so: enough for pages of 72 bytes and more.
+func (s *Store) reserved() (n, per int) {
+	if !s.c.Cleaned { // nothing makes room by writing, but the store must open after a crash
+		return 1, 0
+	}
+	return segments.KeptForCleaning + 2, 4 * s.Super.SegmentSize / s.LeastGain()
+}
+
+// planned returns the length of the file after Start in bytes.
+func (s *Store) planned(r *Recovered) int64 { return int64(r.slots) * int64(s.Super.SegmentSize) }
+
+// planSlots plans the length of a file that ends inside a slot. A slot that holds a part of the log will be made whole.
+// Any other one will be cut off, unless the tail moves there.
+func (s *Store) planSlots(r *Recovered) {
+	size := int64(s.Super.SegmentSize)
+	r.slots = int(r.fileSize / size)
+	if r.fileSize%size == 0 {
+		return
+	}
+	last := format.SegmentID(r.slots)
+	if slices.ContainsFunc(r.Scan.Segments, func(g recovery.Segment) bool { return g.Slot == last }) {
+		r.slots++
+		return
+	}
+	for _, ids := range []*[]format.SegmentID{&r.Scan.Zero, &r.spare, &r.discard} {
+		*ids = slices.DeleteFunc(*ids, func(id format.SegmentID) bool { return id == last })
+	}
+}
+
+// planTail decides whether the tail moves, and where to. After a clean close it stays: its end is a block boundary, and
+// nothing follows it. The messages of an open batch that was cut off still follow the end (trap 7).
+func (s *Store) planTail(r *Recovered) {
+	r.end = r.Scan.End
+	if r.tail == nil {
+		return
+	}
+	s.tail = tailMove{planned: true, from: *r.tail, to: r.tail.Slot}
+	block := s.dev.Block()
+	if s.Super.Clean && !r.Scan.Torn && int64(r.end)%int64(block) == 0 {
+		return
+	}
+	r.moves = true
+	switch {
+	case len(r.spare) > 0:
+		s.tail.to, r.spare = r.spare[0], r.spare[1:]
+	case len(r.discard) > 0:
+		// An opening that was cut off here left the tail in two slots, and there may be no room for a third.
+		r.first, r.discard = r.discard, nil
+		s.tail.to, r.spare = r.first[0], slices.Clone(r.first[1:])
+	default:
+		s.tail.to = format.SegmentID(r.slots)
+		r.slots++
+	}
+	r.discard = append(r.discard, r.tail.Slot)
+	// In Scan too, so that Apply points to the new place.
+	r.tail.Slot, r.tail.Generation = s.tail.to, s.Super.Generation+1
+	size := s.Super.SegmentSize
+	used := int(int64(r.end) % int64(size))
+	n := (used + block - 1) &^ (block - 1)
+	if n-used > 0 && n-used < format.HeaderSize { // too short for a pad
+		n = min(n+block, size)
+	}
+	r.end += format.LSN(n - used)
+}
+
+// DeviceLine describes in one line how a device writes, and why not in a faster way.
+func DeviceLine(r vfs.DeviceReport) string {
+	use := []string{"system calls", "through the page cache with RWF_DSYNC"}
+	if r.Ring {
+		use[0] = "io_uring"
+	}
+	if r.Direct {
+		use[1] = "O_DIRECT with RWF_DSYNC"
+	}
+	if r.FixedFile {
+		use = append(use, "registered file")
+	}
+	if r.FixedBuffer {
+		use = append(use, "registered buffers")
+	}
+	line := fmt.Sprintf("%s, blocks of %d", strings.Join(use, ", "), r.Block)
+	if r.Reason != "" {
+		line += " (" + r.Reason + ")"
+	}
+	return line
+}
