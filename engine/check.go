@@ -33,7 +33,8 @@ type CheckReport struct {
 func Check(dir string, opts *Options, found func(problem error)) (CheckReport, error) {
 	var o Options
 	if opts != nil {
-		o = Options{SnapshotDir: opts.SnapshotDir, Logger: opts.Logger, seam: seam.Options{FS: opts.seam.FS}}
+		o = Options{SnapshotDir: opts.SnapshotDir, Logger: opts.Logger}
+		o.seam = seam.Options{FS: opts.seam.FS, Unchecked: opts.seam.Unchecked}
 	}
 	o.ReadOnly = true
 	c := &checker{o: o, dir: dir, found: found}

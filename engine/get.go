@@ -4,13 +4,15 @@ import (
 	"iter"
 	"sync/atomic"
 
+	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/internal/vfs"
 )
 
 // Get returns the page's state and value. A page that was never allocated is KindUnallocated, a freed one KindFree;
-// neither is an error. The value is valid until the Tx ends. It may block on a read from disk. Errors: ErrTxEnded,
-// ErrClosed, ErrCorrupt if the page's bytes on disk are corrupt, and those of Decode. Safe for concurrent use.
+// neither is an error. The value is valid until the Tx ends. It may block on a read from disk, and, like all calls on a
+// page, until a page that a corrupt snapshot has lost was looked up in the log. Errors: ErrTxEnded, ErrClosed,
+// ErrCorrupt if the page's bytes on disk are corrupt, and those of Decode. Safe for concurrent use.
 func (pc *PageCache[P]) Get(tx *Tx, pid PageID) (Page[P], error) {
 	if tx != nil && tx.owner == &pc.txs && tx.s().slot.Inside() && !tx.tracker.Ended() && !pc.core.closed.Load() {
 		if s := pc.pages.Table.Get(pid); s != nil {
@@ -106,20 +108,24 @@ func (pc *PageCache[P]) Fragments(tx *Tx, pid PageID) (PagePtr[P], []P, error) {
 }
 
 // Prefetch starts reading the given pages, blobs included, into the page cache and returns without waiting. Resident
-// and missing pages are skipped. It is a hint: when too many reads are in flight, the rest is ignored. Errors:
-// ErrTxEnded, ErrClosed, and ErrCorrupt if the snapshot's record of a page is corrupt. Safe for concurrent use.
+// and missing pages are skipped, and so are those that are just being looked up in the log. It is a hint: when too many
+// reads are in flight, the rest is ignored. Errors: ErrTxEnded, ErrClosed, and ErrCorrupt if the snapshot's record of a
+// page is corrupt and the log cannot replace it. Safe for concurrent use.
 func (pc *PageCache[P]) Prefetch(tx *Tx, pids ...PageID) error {
 	var ranges []vfs.Range
 	var inBlobs []PageID
 	for _, pid := range pids {
-		pg, err := pc.finder.find(tx, "prefetch", pid)
-		if err != nil {
+		if err := pc.finder.check(tx, "prefetch", pid); err != nil {
 			return err
 		}
-		if pg.head == nil {
+		_, h, err := pc.pages.FindNow(pid)
+		if err != nil && !pagemap.IsPending(err) {
+			return describePage("prefetch", pid, err)
+		}
+		if err != nil || h == nil {
 			continue
 		}
-		if h := pg.head.TailEntry(); h.Kind() == pagestack.KindOnDisk {
+		if h = h.TailEntry(); h.Kind() == pagestack.KindOnDisk {
 			ranges = appendSealed(ranges, pc.core.store, h)
 			if hasBlob(h) && len(inBlobs) < maxBlobsAhead {
 				inBlobs = append(inBlobs, pid)
@@ -160,7 +166,7 @@ func (f *finder) prefetchBlob(v *values, pid PageID) bool {
 	if f.core.closed.Load() { // Close waits for the Txs that have not seen it
 		return false
 	}
-	_, h, err := f.pages.Find(pid)
+	_, h, err := f.pages.FindNow(pid)
 	if err != nil || h == nil {
 		return true // Get reports the error
 	}
@@ -186,6 +192,9 @@ func (pc *PageCache[P]) Pages(tx *Tx) iter.Seq2[PageID, PageKind] {
 		for pid := PageID(0); pid < pc.pages.IDs.Next() && pc.finder.check(tx, "pages", pid) == nil; pid++ {
 			_, h, err := pc.pages.Find(pid)
 			kind := kindOf(h)
+			if err != nil && pc.core.closed.Load() {
+				return
+			}
 			if err != nil {
 				kind = KindUnreadable
 			}

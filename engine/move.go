@@ -61,7 +61,7 @@ func outside(m *pagemap.Map, pid PageID, e clean.Extent) bool {
 // Cost implements clean.Pages. Errors cost nothing here; Move reports them.
 func (v *mover[P]) Cost(pid PageID, e clean.Extent) (n int64, blob bool) {
 	pc := v.pc
-	_, h, err := pc.pages.Find(pid)
+	_, h, err := pc.pages.FindNow(pid)
 	if err != nil || h == nil || !inside(h, e) {
 		return 0, false
 	}
@@ -88,7 +88,10 @@ func (v *mover[P]) Cost(pid PageID, e clean.Extent) (n int64, blob bool) {
 // old place.
 func (v *mover[P]) Move(pid PageID, e clean.Extent) (n int64, cold bool, err error) {
 	pc := v.pc
-	s, h, err := pc.pages.Find(pid)
+	s, h, err := pc.pages.FindNow(pid)
+	if pagemap.IsPending(err) {
+		return 0, false, clean.ErrUnknown
+	}
 	if err != nil || h == nil {
 		return 0, false, err
 	}
@@ -188,6 +191,9 @@ func movedTo[P any](h *head, msg pagestack.Ref, c *change[P]) *head {
 	}
 	return &e.Head
 }
+
+// Unknown implements clean.Pages.
+func (v *mover[P]) Unknown() bool { return v.pc.pages.Unknown() }
 
 // Written implements clean.Pages.
 func (v *mover[P]) Written() int64 { return v.pc.txs.written() + v.pc.mem.counts.rewritten.Load() }

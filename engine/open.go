@@ -40,9 +40,9 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 	o := opts.withDefaults()
 	pc, err := open(dir, m, o)
 	if ce := (*CorruptError)(nil); errors.As(err, &ce) {
-		// The blocks of a large snapshot are verified when they are used. One that turns out to be corrupt by then is
-		// skipped too: everything is in the log.
-		if _, isSnapshot := format.ParseSnapshotName(filepath.Base(ce.File)); isSnapshot {
+		// The blocks of a large snapshot are verified when they are used. If one turns out to be corrupt before Open
+		// returns, the snapshot is skipped too: everything is in the log.
+		if _, _, isSnapshot := format.ParseSnapshotName(filepath.Base(ce.File)); isSnapshot {
 			o.Logger.Warn("snapshot skipped", "file", ce.File, "err", err)
 			o.seam.LogAlone = true
 			pc, again := open(dir, m, o)
@@ -129,6 +129,7 @@ func (pc *PageCache[P]) recover() (err error) {
 	if err := pc.pages.Rebuild(found); err != nil {
 		return err
 	}
+	pc.snaps.Applied(found.Scan.Messages())
 	var strays []format.BlobID
 	if !o.ReadOnly {
 		if strays, err = pc.blobs.FindStrays(); err != nil {

@@ -94,11 +94,11 @@ type Options struct {
 	// FlushEvery is the longest time an unawaited write stays only in memory [500 ms]. Negative disables background
 	// flushing.
 	FlushEvery time.Duration
-	// SnapshotEvery is about the number of messages written between snapshots [1 000 000]. A lower number makes Open
-	// after a crash faster and writes more: 16 bytes for each page.
+	// SnapshotEvery is about the number of messages written between snapshots [1 000 000], counted across openings. A
+	// lower number makes Open after a crash faster and writes more: 16 bytes for each page.
 	SnapshotEvery int
-	// SnapshotDir is the directory for snapshots [the store's directory]. A store that finds no snapshot there opens
-	// from the log alone.
+	// SnapshotDir is the directory for snapshots [the store's directory]. A store that finds no snapshot of its own
+	// there opens from the log alone. Stores can share it.
 	SnapshotDir string
 	// CleanupThreshold is the live fraction below which a segment is cleaned [0.40], 0.01 … 1, once garbage exceeds 20
 	// % of live data. Above 36 %, fuller segments are cleaned too.

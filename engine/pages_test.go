@@ -380,13 +380,19 @@ func wantPages(t *testing.T, pc *engine.PageCache[[]byte], tx *engine.Tx, want [
 	}
 }
 
-// Pages yields the pages whose records lie in a corrupt block of the snapshot as KindUnreadable, and those after them
-// with their kinds. Get returns the error.
-func TestPagesInCorruptBlockAreUnreadable(t *testing.T) {
+// Pages yields the pages whose records lie in a corrupt block of the snapshot with their kinds. Only if the log is
+// corrupt too, where such a page lies, the page is KindUnreadable, and Get returns the error. Trap 29.
+func TestPagesInCorruptBlock(t *testing.T) {
+	const lost = format.EntriesPerBlock + 5
 	d := simdisk.New(5, simdisk.Options{})
 	pc := enginetest.OpenSim(t, d)
 	enginetest.AllocateMany(t, pc, 3*format.EntriesPerBlock, 10)
+	places, err := engine.Places(pc, lost)
+	if err != nil {
+		t.Fatal(err)
+	}
 	enginetest.Close(t, pc)
+	d.FlipBit("/store/log", int64(places[0].Off)+format.HeaderSize, 0)
 	name := "/store/" + enginetest.SnapshotFiles(t, d, "/store")[0]
 	d.FlipBit(name, 2*format.SnapshotBlock+100, 3) // block 0 is the header, block 2 has the second part of the pages
 	o := enginetest.WithSeam(enginetest.SimOptions(d), seam.Options{FS: d, Unchecked: true})
@@ -394,7 +400,7 @@ func TestPagesInCorruptBlockAreUnreadable(t *testing.T) {
 	enginetest.NoCheck(t, pc)
 	want := []engine.PageKind{engine.KindUnallocated, engine.KindUnallocated}
 	for pid := engine.FirstUserPage; pid < enginetest.NextPage(pc); pid++ {
-		if pid/format.EntriesPerBlock == 1 {
+		if pid == lost {
 			want = append(want, engine.KindUnreadable)
 		} else {
 			want = append(want, engine.KindMaterialized)
@@ -403,7 +409,7 @@ func TestPagesInCorruptBlockAreUnreadable(t *testing.T) {
 	tx := enginetest.Begin(t, pc)
 	defer tx.End()
 	wantPages(t, pc, tx, want)
-	if _, err := pc.Get(tx, format.EntriesPerBlock); !errors.Is(err, engine.ErrCorrupt) {
+	if _, err := pc.Get(tx, lost); !errors.Is(err, engine.ErrCorrupt) {
 		t.Errorf("Get of an unreadable page: error %v, want ErrCorrupt", err)
 	}
 }

@@ -15,8 +15,8 @@ import (
 )
 
 // Open skips a snapshot that is corrupt anywhere, missing, cut short, another store's or half written, and the store
-// has the same contents. If the blocks of a snapshot are verified only when they are used, Get returns each page's
-// value or an error that names the file. O6, O7. Proves rule 12; trap 6.
+// has the same contents. If the blocks of a snapshot are verified only when they are used, the contents are the same,
+// too. O6, O7. Proves rule 12; traps 6 and 29.
 func TestCorruptSnapshotIsSkipped(t *testing.T) {
 	d := simdisk.New(2, simdisk.Options{})
 	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, ConsolidateAfter: 4, seam: seam.Options{FS: d}}
@@ -42,6 +42,7 @@ func TestCorruptSnapshotIsSkipped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	own := h.Store
 	h.Store[3]++
 	h.Put(foreign)
 	bad["foreign"] = foreign
@@ -50,9 +51,11 @@ func TestCorruptSnapshotIsSkipped(t *testing.T) {
 		for _, unchecked := range []bool{false, true} {
 			hurt := d.Copy()
 			hurt.WriteFile(name, b)
-			hurt.WriteFile("/store/snapshot.tmp", good)
-			hurt.WriteFile("/store/snapshot.ffffffffffffffff.tmp", good)
-			hurt.WriteFile("/store/snapshot.1", good)
+			for _, other := range []string{"snapshot.tmp", "snapshot.ffffffffffffffff", "snapshot.1",
+				format.SnapshotTmpName(own), format.SnapshotName(own, 1<<63) + ".tmp",
+				format.SnapshotName(format.StoreID{}, 1<<63)} {
+				hurt.WriteFile(filepath.Join("/store", other), good)
+			}
 			o := *o
 			o.seam.FS, o.seam.Unchecked = hurt, unchecked
 			pc, err := Open("/store", Bytes{}, &o)
@@ -64,20 +67,8 @@ func TestCorruptSnapshotIsSkipped(t *testing.T) {
 			} else if !unchecked {
 				t.Fatalf("%s: the snapshot was used", what)
 			}
-			if unchecked && pc.snaps.Base != nil {
-				tx := begin(t, pc)
-				for pid := FirstUserPage; pid < pc.pages.IDs.Next(); pid++ {
-					p, err := pc.Get(tx, pid)
-					line := fmt.Sprintf("%d %v %x\n", pid, p.Kind == KindMaterialized, p.Value)
-					if err != nil && (!errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), name)) {
-						t.Fatalf("%s: page %d: %v", what, pid, err)
-					} else if err == nil && !strings.Contains("\n"+want, "\n"+line) {
-						t.Fatalf("%s: page %d is wrong", what, pid)
-					}
-				}
-				tx.End()
-			} else if contentsOf(t, pc) != want {
-				t.Fatalf("%s: the contents differ", what)
+			if contentsOf(t, pc) != want {
+				t.Fatalf("%s, unchecked %v: the contents differ", what, unchecked)
 			}
 			closeUnchecked(t, pc)
 		}

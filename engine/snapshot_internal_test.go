@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"testing"
@@ -11,6 +13,7 @@ import (
 
 	"pagecache/engine/internal/seam"
 	"pagecache/internal/simdisk"
+	"pagecache/segments/format"
 )
 
 // A store opens with the same contents from a snapshot as from the log alone, after changes before and after the
@@ -249,5 +252,106 @@ func TestCleanOpenReadsNoPages(t *testing.T) {
 	defer tx.End()
 	if p, err := pc.Get(tx, pids[777]); err != nil || len(p.Value) != 100 {
 		t.Errorf("page %d has %d bytes, want 100, error %v", pids[777], len(p.Value), err)
+	}
+}
+
+// Stores share a SnapshotDir: each opens from its own snapshot, after crashes too, and removes only its own. Files of
+// other stores and other versions stay. A store passes over another's snapshot that has its own name.
+func TestStoresShareSnapshotDir(t *testing.T) {
+	d := simdisk.New(12, simdisk.Options{})
+	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, SnapshotDir: "/snaps", seam: seam.Options{FS: d}}
+	dirs := []string{"/a", "/b"}
+	var ids [2]format.StoreID
+	old := filepath.Join(o.SnapshotDir, "snapshot.0000000000000001")
+	for round := range uint64(6) {
+		var want [2]string
+		var stores [2]*PageCache[[]byte]
+		for i, dir := range dirs {
+			stores[i] = openTest(t, dir, o)
+			ids[i] = stores[i].core.store.Super.Store
+			if base := stores[i].snaps.Base; round > 0 && (base == nil || base.Store != ids[i]) {
+				t.Fatalf("round %d: store %s did not open from its snapshot", round, dir)
+			}
+		}
+		if round == 0 {
+			d.WriteFile(old, []byte("of version 1"))
+		}
+		for i, pc := range stores {
+			busy(t, pc, 100, 10*round+uint64(i))
+			if err := pc.Snapshot(); err != nil {
+				t.Fatal(err)
+			}
+			busy(t, pc, 20, 100+10*round+uint64(i))
+			flushTest(t, pc)
+			want[i] = contentsOf(t, pc)
+		}
+		next := d.Crash(round)
+		for i, pc := range stores {
+			_ = pc.Close()
+			stores[i] = nil
+		}
+		d, o.seam.FS = next, next
+		for i, dir := range dirs {
+			pc := openTest(t, dir, o)
+			if pc.snaps.Base == nil || contentsOf(t, pc) != want[i] {
+				t.Errorf("round %d: store %s did not open from its snapshot, or its contents differ", round, dir)
+			}
+			closeTest(t, pc)
+		}
+		if names := snapshotFiles(t, d, o.SnapshotDir); len(names) != 3 || d.ReadDurable(old) == nil {
+			t.Errorf("round %d: %v, want a snapshot of each store, and the file of version 1", round, names)
+		}
+	}
+	pc := openTest(t, "/b", o)
+	own, want := pc.snaps.Base.Number, contentsOf(t, pc)
+	closeTest(t, pc)
+	for _, name := range snapshotFiles(t, d, o.SnapshotDir) {
+		if store, _, ok := format.ParseSnapshotName(name); ok && store == ids[0] {
+			d.WriteFile(filepath.Join(o.SnapshotDir, format.SnapshotName(ids[1], own+7)),
+				d.ReadDurable(filepath.Join(o.SnapshotDir, name)))
+		}
+	}
+	pc = openTest(t, "/b", o)
+	if pc.snaps.Base == nil || pc.snaps.Base.Number != own || contentsOf(t, pc) != want {
+		t.Error("another store's snapshot was used, or hid the own one")
+	}
+	closeUnchecked(t, pc)
+}
+
+// A store gets a snapshot although it is killed after few updates each time: the messages that the next Open must apply
+// stop growing. Proves N6, trap 37.
+func TestSnapshotAcrossOpenings(t *testing.T) {
+	const every, each = 300, 50
+	o := &Options{SegmentSize: 64 << 10, SnapshotEvery: every, SegmentMode: SegmentModeLinear}
+	dir := filepath.Join(t.TempDir(), "0")
+	most, fromSnapshot := int64(0), 0
+	for round := range 30 {
+		pc := openTest(t, dir, o)
+		since := pc.Stats().Snapshot.Since
+		if most = max(most, since); since >= every {
+			waitFor(t, "a snapshot", func() bool { return pc.Stats().Snapshots > 0 })
+		}
+		if pc.snaps.Base != nil {
+			fromSnapshot++
+		}
+		for i := range each {
+			allocate(t, pc, []byte{byte(round), byte(i)})
+		}
+		flushTest(t, pc)
+		killed := filepath.Join(filepath.Dir(dir), fmt.Sprint(round+1))
+		resume := pc.snaps.Pause() // so that no file vanishes while it is copied
+		if err := os.CopyFS(killed, os.DirFS(dir)); err != nil {
+			t.Fatal(err)
+		}
+		resume()
+		closeUnchecked(t, pc)
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		dir = killed
+	}
+	if fromSnapshot < 15 || most >= every+2*each {
+		const text = "%d openings from a snapshot, want at least 15; one had to apply %d messages, want less than %d"
+		t.Errorf(text, fromSnapshot, most, every+2*each)
 	}
 }

@@ -13,10 +13,19 @@ type Stats struct {
 	Generation uint64 // number of openings for writing
 	Log        LogStats
 	Space      SpaceStats
-	Snapshots  int64     // written
+	Snapshots  int64 // written
+	Snapshot   SnapshotStats
 	Pages      PageStats // zero in a standalone log
 	Cache      CacheStats
 	Txs        TxStats
+}
+
+// SnapshotStats are the state of the snapshot that the store was opened from, and of the log since the newest one. They
+// are zero in a standalone log.
+type SnapshotStats struct {
+	Since      int64 // messages in the log since the newest snapshot: the next Open has to apply them
+	Rebuilding int64 // corrupt blocks whose pages are being looked up in the log; calls on these pages wait
+	Rebuilt    int64 // corrupt blocks whose pages were looked up in the log
 }
 
 // LogStats are the counts of the log.
@@ -101,6 +110,9 @@ type TxStats struct {
 func (pc *PageCache[P]) Stats() Stats {
 	st := pc.core.stats()
 	st.Snapshots = pc.snaps.Written()
+	st.Snapshot = SnapshotStats{
+		Since: pc.snaps.Since(pc.core.store.Log), Rebuilding: pc.snaps.Rebuilding(), Rebuilt: pc.snaps.Rebuilt(),
+	}
 	n, e := &pc.mem.counts, &pc.mem.evictions
 	free := pc.pages.IDs.Spare()
 	st.Pages = PageStats{

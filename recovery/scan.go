@@ -71,6 +71,16 @@ type Result struct {
 	index []*walked // parallel to Segments; nil below from
 }
 
+// Messages returns the number of messages that Apply visits, or a few more.
+func (r *Result) Messages() (n int64) {
+	for _, w := range r.index {
+		if w != nil {
+			n += int64(len(w.entries))
+		}
+	}
+	return n
+}
+
 // Scan reads the log and decides where it ends. It returns a *CorruptError if acknowledged data is corrupt. Errors of
 // src are wrapped with the place.
 func Scan(src Source, o Options) (*Result, error) {

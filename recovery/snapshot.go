@@ -50,6 +50,9 @@ type Snapshot struct {
 	// checked is a bit set of the blocks that were verified. Every reader sets bits; a stale read costs one more
 	// check.
 	checked []atomic.Uint32
+	// replaced has the record blocks that Replace was given, by number; nil before the first. Written by Replace, with
+	// a new map each time; publishes the map and its blocks. A stale read costs a BlockError.
+	replaced atomic.Pointer[map[int64]*Block]
 }
 
 // OpenSnapshot reads the header and the lists. name is the file's name in errors. If the contents are not valid the
@@ -134,11 +137,24 @@ func (s *Snapshot) entry(first, i int64) (e format.SnapshotEntry, err error) {
 	return e, err
 }
 
-// Page returns the state of a page below NextPage. An error is a *CorruptError.
+// Page returns the state of a page below NextPage. An error is a *CorruptError. If the file alone is the reason, it
+// wraps a *BlockError.
 func (s *Snapshot) Page(pid format.PageID) (Page, error) {
+	if b := s.replacement(RecordBlock(pid)); b != nil {
+		return b.page(pid)
+	}
+	p, err := s.readPage(pid)
+	if err != nil {
+		return Page{}, s.CorruptPage(pid, &BlockError{RecordBlock(pid), err})
+	}
+	return p, nil
+}
+
+// readPage is Page by the file alone.
+func (s *Snapshot) readPage(pid format.PageID) (Page, error) {
 	e, err := s.entry(1, int64(pid))
 	if err != nil {
-		return Page{}, s.CorruptPage(pid, err)
+		return Page{}, err
 	}
 	p := Page{Kind: e.Kind, LSN: e.LSN}
 	switch e.Kind {
@@ -151,7 +167,7 @@ func (s *Snapshot) Page(pid format.PageID) (Page, error) {
 				err = fmt.Errorf("%w: reference of kind %d", format.ErrSnapshot, r.Kind)
 			}
 			if err != nil {
-				return Page{}, s.CorruptPage(pid, err)
+				return Page{}, err
 			}
 			p.Refs = append(p.Refs, Ref{r.LSN, r.Len, r.Blob})
 		}
@@ -175,8 +191,9 @@ func (s *Snapshot) corrupt(at Place, err error) error {
 		Reason: "the snapshot is corrupt; without this file the store opens from the log alone"}
 }
 
-// FreeBelow returns the highest free page id below pid, or false if there is none. It skips corrupt blocks.
-func (s *Snapshot) FreeBelow(pid format.PageID) (format.PageID, bool) {
+// FreeBelow returns the highest free page id below pid, or false if there is none. It stops at a corrupt block that may
+// have such an id, unless the block was replaced: then it returns the first id of the block and a *BlockError.
+func (s *Snapshot) FreeBelow(pid format.PageID) (format.PageID, bool, error) {
 	for pid > format.FirstUserPage {
 		block := (pid - 1) / format.EntriesPerBlock
 		if s.free[block] == 0 {
@@ -184,14 +201,32 @@ func (s *Snapshot) FreeBelow(pid format.PageID) (format.PageID, bool) {
 			continue
 		}
 		pid--
-		e, err := s.entry(1, int64(pid))
+		free, err := s.isFree(pid)
 		if err != nil {
-			pid = block * format.EntriesPerBlock
-			continue
+			return block * format.EntriesPerBlock, false, err
 		}
-		if e.Kind == format.SnapshotKindNone || e.Kind == format.SnapshotKindFree {
-			return pid, true
+		if free {
+			return pid, true, nil
 		}
 	}
-	return 0, false
+	return 0, false, nil
+}
+
+// isFree reports whether a page is known to be free. An error is a *BlockError.
+func (s *Snapshot) isFree(pid format.PageID) (bool, error) {
+	var kind format.SnapshotKind
+	if b := s.replacement(RecordBlock(pid)); b != nil {
+		p, err := b.page(pid)
+		if err != nil {
+			return false, nil
+		}
+		kind = p.Kind
+	} else {
+		e, err := s.entry(1, int64(pid))
+		if err != nil {
+			return false, &BlockError{RecordBlock(pid), err}
+		}
+		kind = e.Kind
+	}
+	return kind == format.SnapshotKindNone || kind == format.SnapshotKindFree, nil
 }

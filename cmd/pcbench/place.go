@@ -36,8 +36,7 @@ var storeFiles = []string{"log", "superblock", "superblock.tmp"}
 var blobsName = filepath.Join(storeName, "blobs")
 
 func isStoreFile(name string) bool {
-	_, snapshot := format.ParseSnapshotName(name)
-	return slices.Contains(storeFiles, name) || snapshot || name == "snapshot.tmp"
+	return slices.Contains(storeFiles, name) || format.IsSnapshotName(name)
 }
 
 func isBlob(name string) bool {

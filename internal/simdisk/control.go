@@ -115,6 +115,18 @@ func (d *Disk) FlipBit(name string, off int64, bit uint) {
 	}
 }
 
+// SetUnreadable makes every read of any of n bytes of a file from off on fail with EIO, and every view of them with
+// vfs.ErrFault. n 0 makes the whole file readable again.
+func (d *Disk) SetUnreadable(name string, off, n int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f := d.lookup(filepath.Clean(name), shown).(*inode)
+	f.unreadable = append(f.unreadable, extent{off, n})
+	if n == 0 {
+		f.unreadable = nil
+	}
+}
+
 // Copy returns a disk with the same durable contents.
 func (d *Disk) Copy() *Disk {
 	d.mu.Lock()

@@ -346,3 +346,30 @@ func TestLimits(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Bytes that were made unreadable cannot be read or viewed; those around them can.
+func TestUnreadable(t *testing.T) {
+	d, f := made(t, Options{})
+	write(t, f, fill(1, 8), 0)
+	d.SetUnreadable("/d/f", 2*sectorSize, sectorSize)
+	m, err := f.OpenMap(vfs.PatternRandom, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for s := range int64(8) {
+		b := make([]byte, sectorSize)
+		_, err := f.ReadAt(b, s*sectorSize)
+		_, viewErr := m.View(s*sectorSize, sectorSize)
+		bad := errors.Is(err, syscall.EIO) && errors.Is(viewErr, vfs.ErrFault)
+		if bad != (s == 2) || !bad && (err != nil || viewErr != nil) {
+			t.Errorf("sector %d: %v, %v", s, err, viewErr)
+		}
+	}
+	if n, err := f.ReadAt(make([]byte, 8*sectorSize), 0); n != 2*sectorSize || !errors.Is(err, syscall.EIO) {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
+	d.SetUnreadable("/d/f", 0, 0)
+	if _, err := f.ReadAt(make([]byte, 8*sectorSize), 0); err != nil {
+		t.Error(err)
+	}
+}

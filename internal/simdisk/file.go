@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"syscall"
 
@@ -32,6 +33,10 @@ func (h *file) ReadAt(p []byte, off int64) (int, error) {
 		}
 	}
 	n := int(max(0, min(int64(len(p)), h.f.now.size-off)))
+	if ok := int(h.f.readable(off, int64(n))); ok < n {
+		h.f.now.read(p[:ok], off)
+		return ok, &fs.PathError{Op: "read", Path: h.name, Err: syscall.EIO}
+	}
 	h.f.now.read(p[:n], off)
 	if n < len(p) {
 		return n, io.EOF

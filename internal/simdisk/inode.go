@@ -69,6 +69,21 @@ type inode struct {
 	durable content // on the disk
 	pending []dirty // changes that Sync would make durable, in order
 	locks   map[*file]bool
+
+	unreadable []extent
+}
+
+// extent is a part of a file in bytes.
+type extent struct{ off, n int64 }
+
+// readable returns how many of n bytes from off on can be read.
+func (f *inode) readable(off, n int64) int64 {
+	for _, x := range f.unreadable {
+		if off < x.off+x.n && off+n > x.off {
+			n = max(0, x.off-off)
+		}
+	}
+	return n
 }
 
 // dirty is a change that is not durable: bytes at off, or a new size.

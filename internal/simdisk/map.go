@@ -45,6 +45,9 @@ func (v *view) View(off int64, n int) ([]byte, error) {
 	if off < 0 || n < 0 || off+int64(n) > c.size {
 		return nil, fmt.Errorf("view %d bytes at %d of %s, which has %d: %w", n, off, v.h.name, c.size, vfs.ErrBounds)
 	}
+	if v.h.f.readable(off, int64(n)) < int64(n) {
+		return nil, fmt.Errorf("view %d bytes at %d of %s: %w", n, off, v.h.name, vfs.ErrFault)
+	}
 	i, at := int(off/chunkSize), int(off%chunkSize)
 	if at+n <= chunkSize && i < len(c.chunks) && c.chunks[i] != nil {
 		return c.chunks[i][at : at+n : at+n], nil

@@ -96,3 +96,22 @@ func TestKindVariants(t *testing.T) {
 		}
 	}
 }
+
+// The name of a snapshot says the store and the number. Nothing else is such a name (trap 6).
+func TestSnapshotNames(t *testing.T) {
+	name := SnapshotName(testStore, 0xab)
+	if store, n, ok := ParseSnapshotName(name); !ok || store != testStore || n != 0xab || !IsSnapshotName(name) {
+		t.Errorf("%q is %v, %d, %v", name, store, n, ok)
+	}
+	tmp := SnapshotTmpName(testStore)
+	if !IsSnapshotName(tmp) {
+		t.Errorf("%q is not recognized", tmp)
+	}
+	for _, other := range []string{tmp, "", "snapshot.", "snapshot.tmp", "snapshot.00000000000000ab", name + "0",
+		name[:len(name)-1], name[:len(name)-1] + "B", name[:len(name)-1] + "g", "x" + name, name + ".tmp",
+		"snapshot." + name} {
+		if _, _, ok := ParseSnapshotName(other); ok {
+			t.Errorf("%q is taken for a snapshot", other)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package format
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -56,6 +57,7 @@ const (
 //	100  4  number of blobs
 //	104  4  CRC-32C of the bytes after the reference blocks
 //	108  4  segment size in bytes
+//	112  8  timeline of the opening that wrote the snapshot; zero so far
 const snapshotMagic = "PCSNAP01"
 
 // SnapshotHeader is the first block of a snapshot.
@@ -73,6 +75,7 @@ type SnapshotHeader struct {
 	Blobs       int
 	RestCRC     uint32
 	SegmentSize int
+	Timeline    uint64 // of the opening that wrote the snapshot; zero so far
 }
 
 // SnapshotSegment is a segment that was in use.
@@ -134,6 +137,7 @@ func (h *SnapshotHeader) Put(b []byte) {
 	for i, v := range []uint32{uint32(h.Segments), uint32(h.Blobs), h.RestCRC, uint32(h.SegmentSize)} {
 		binary.LittleEndian.PutUint32(b[96+4*i:], v)
 	}
+	binary.LittleEndian.PutUint64(b[112:], h.Timeline)
 	binary.LittleEndian.PutUint32(b[8:], headerCRC(b[:SnapshotBlock]))
 }
 
@@ -159,7 +163,8 @@ func DecodeSnapshotHeader(b []byte, size int64) (SnapshotHeader, error) {
 	u32 := func(i int) uint32 { return binary.LittleEndian.Uint32(b[96+4*i:]) }
 	h := SnapshotHeader{Number: u64(0), From: LSN(u64(1)), High: LSN(u64(2)), NextPage: PageID(u64(3)), Counter: u64(4),
 		Recycled: u64(5), Refs: int64(u64(6)), Free: int64(u64(7)),
-		Segments: int(u32(0)), Blobs: int(u32(1)), RestCRC: u32(2), SegmentSize: int(u32(3))}
+		Segments: int(u32(0)), Blobs: int(u32(1)), RestCRC: u32(2), SegmentSize: int(u32(3)),
+		Timeline: binary.LittleEndian.Uint64(b[112:])}
 	copy(h.Store[:], b[16:])
 	most := size / SnapshotEntrySize
 	if h.From < 0 || h.High < NoLSN || uint64(h.NextPage) > uint64(most) || h.Refs < 0 || h.Refs > most ||
@@ -293,12 +298,39 @@ func DecodeSnapshotRest(src []byte, h *SnapshotHeader) (
 	return segs, blobs, src, nil
 }
 
-// SnapshotName returns the file name of the snapshot with the given number.
-func SnapshotName(number uint64) string { return fmt.Sprintf("snapshot.%016x", number) }
+// The name of a snapshot is snapshotPrefix, the store's id in 32 hexadecimal digits, a period, and the number in 16. So
+// stores can share a directory. Its temporary name has snapshotTmp in place of the number.
+const snapshotPrefix, snapshotTmp = "snapshot.", "tmp"
+
+// SnapshotName returns the file name of the snapshot of a store with the given number.
+func SnapshotName(store StoreID, number uint64) string {
+	return fmt.Sprintf("%s%v.%016x", snapshotPrefix, store, number)
+}
+
+// SnapshotTmpName returns the file name of a snapshot of a store while it is written.
+func SnapshotTmpName(store StoreID) string {
+	return fmt.Sprintf("%s%v.%s", snapshotPrefix, store, snapshotTmp)
+}
 
 // ParseSnapshotName is the reverse of SnapshotName. It returns false if name is not such a name (trap 6).
-func ParseSnapshotName(name string) (uint64, bool) {
-	hex, ok := strings.CutPrefix(name, "snapshot.")
-	v, err := strconv.ParseUint(hex, 16, 64)
-	return v, ok && err == nil && SnapshotName(v) == name
+func ParseSnapshotName(name string) (store StoreID, number uint64, ok bool) {
+	rest, _ := strings.CutPrefix(name, snapshotPrefix)
+	id, digits, _ := strings.Cut(rest, ".")
+	number, err := strconv.ParseUint(digits, 16, 64)
+	if err != nil || len(id) != hex.EncodedLen(len(store)) {
+		return StoreID{}, 0, false
+	}
+	if _, err := hex.Decode(store[:], []byte(id)); err != nil || SnapshotName(store, number) != name {
+		return StoreID{}, 0, false
+	}
+	return store, number, true
+}
+
+// IsSnapshotName reports whether name is that of a snapshot of any store, or a temporary name of one.
+func IsSnapshotName(name string) bool {
+	if body, ok := strings.CutSuffix(name, snapshotTmp); ok {
+		name = body + "0000000000000000"
+	}
+	_, _, ok := ParseSnapshotName(name)
+	return ok
 }

@@ -43,6 +43,9 @@ type Pages interface {
 	// Move writes the page anew if it has a message in e, and returns how many bytes it wrote to the log. cold says
 	// that it read messages of the page, from disk or the page cache.
 	Move(pid format.PageID, e Extent) (n int64, cold bool, err error)
+	// Unknown reports whether it is not known what some pages consist of. Nothing is cleaned or recycled meanwhile,
+	// and Move of such a page returns ErrUnknown.
+	Unknown() bool
 	// Written returns how many bytes of messages callers, and consolidations on their behalf, have written so far.
 	Written() int64
 	// WrittenByCallers is Written without consolidations.
@@ -214,6 +217,9 @@ func (c *Cleaner) step(calm bool) (bool, error) {
 	if err := c.recycler.Err(); err != nil {
 		return false, err
 	}
+	if c.c.Pages.Unknown() {
+		return false, nil
+	}
 	if c.c.Options.Linear {
 		return c.reap() > 0, nil
 	}
@@ -282,6 +288,9 @@ func (c *Cleaner) cleanVictim(v segments.Candidate, diskFull bool) (bool, error)
 		defer c.c.Store.Log.UnlimitPadding()
 	}
 	err := c.empty(v, diskFull)
+	if errors.Is(err, ErrUnknown) || c.c.Pages.Unknown() {
+		return false, nil // it may be chosen again
+	}
 	if err != nil && logstore.IsNoSpace(err) { // it may work later
 		return false, err
 	}
@@ -295,6 +304,9 @@ func (c *Cleaner) cleanVictim(v segments.Candidate, diskFull bool) (bool, error)
 	c.cleaned.Add(1)
 	return true, nil
 }
+
+// ErrUnknown reports that it is not known what a page consists of.
+var ErrUnknown = errors.New("the state of the page is not known yet")
 
 // errStopping reports that Stop broke off a step.
 var errStopping = errors.New("cleaning was stopped")

@@ -21,7 +21,7 @@ func (c *Cleaner) empty(v segments.Candidate, diskFull bool) (err error) {
 			err = errStopping
 			return false
 		}
-		if !diskFull && c.c.Store.Space.DiskFull() {
+		if !diskFull && c.c.Store.Space.DiskFull() || c.c.Pages.Unknown() {
 			return false
 		}
 		if listed && reads == fewReads {

@@ -4,11 +4,14 @@
 //     after every reader that could have seen the page has left (trap 2).
 //   - Ids are dense. Free ids are used again before a new one is made, the highest first. (Recently freed ids are
 //     looked at when the other free ids are used up, so they may come after lower ones.)
+//   - An id in a corrupt block of the snapshot is not handed out before the block is rebuilt: nothing is known of its
+//     page (snapshot, N5).
 //   - Opening a store costs nothing for the free ids that only its snapshot knows: they are looked up there one after
 //     another, as they are needed. The log overrides the snapshot.
 package pageids
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -35,12 +38,19 @@ type Allocator struct {
 	mu    sync.Mutex
 	free  []format.PageID // sorted; the last is handed out first
 	limbo []freed         // by epoch, the oldest first
-	// snap is the snapshot that knows more free ids, nil if there is none or all are used. Its free ids count if they
-	// are below the field below and not in overridden. Those at or above below were handed out by this Allocator.
+	// snap is the snapshot that knows more free ids, nil if there is none. Its free ids count if they are below the
+	// field below and not in overridden. Those at or above below were handed out by this Allocator, or are in skipped.
 	snap       *recovery.Snapshot
 	below      format.PageID
 	overridden map[format.PageID]bool
+	// skipped are the parts of corrupt blocks whose ids this Allocator has not handed out. Their free ids count in
+	// spare.
+	skipped []idRange
+	corrupt func(*recovery.BlockError) // set before Ready; may be nil
 }
+
+// idRange is the ids from first up to, but not including, end.
+type idRange struct{ first, end format.PageID }
 
 // freed is an id that can be handed out once every reader that entered before epoch has left.
 type freed struct {
@@ -55,6 +65,10 @@ func (a *Allocator) UseSnapshot(snap *recovery.Snapshot) {
 		a.spare.Store(snap.Free)
 	}
 }
+
+// OnCorrupt makes the Allocator call f for each corrupt block that it comes to in the snapshot. f must not block, or
+// call the Allocator. To be called before Ready.
+func (a *Allocator) OnCorrupt(f func(*recovery.BlockError)) { a.corrupt = f }
 
 // Touched overrides what the snapshot says about a page, because the log after it has newer messages of that page. k
 // is the page's kind in the snapshot. To be called once for such a page, after UseSnapshot; AddFree follows if the
@@ -139,10 +153,14 @@ func (a *Allocator) takeFree(d *epoch.Domain) (format.PageID, bool) {
 // highestInSnapshot finds the highest id that the snapshot alone knows to be free, and moves below to just above it.
 // The caller holds mu, and takes the id by setting below to it.
 func (a *Allocator) highestInSnapshot() (format.PageID, bool) {
-	for a.snap != nil { // ends: below falls with each id found
-		pid, ok := a.snap.FreeBelow(a.below)
+	for a.snap != nil { // ends: below falls with each turn
+		pid, ok, err := a.snap.FreeBelow(a.below)
+		if err != nil {
+			a.skip(pid, err)
+			continue
+		}
 		if !ok {
-			a.snap = nil
+			a.below = 0
 			break
 		}
 		if !a.overridden[pid] {
@@ -152,6 +170,36 @@ func (a *Allocator) highestInSnapshot() (format.PageID, bool) {
 		a.below = pid
 	}
 	return 0, false
+}
+
+// skip moves below to the first id of a corrupt block. The caller holds mu.
+func (a *Allocator) skip(first format.PageID, err error) {
+	a.skipped = append(a.skipped, idRange{first, min(a.below, first+format.EntriesPerBlock)})
+	a.below = first
+	if block := (*recovery.BlockError)(nil); a.corrupt != nil && errors.As(err, &block) {
+		a.corrupt(block)
+	}
+}
+
+// Resupply makes the free ids of blocks available that were corrupt and have been replaced.
+func (a *Allocator) Resupply() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.skipped = slices.DeleteFunc(a.skipped, func(r idRange) bool {
+		if !a.snap.IsReplaced(recovery.RecordBlock(r.first)) {
+			return false
+		}
+		for at := r.end; ; { // ends: at falls with each turn
+			pid, ok, err := a.snap.FreeBelow(at)
+			if err != nil || !ok || pid < r.first {
+				return true
+			}
+			if at = pid; !a.overridden[pid] {
+				a.free = append(a.free, pid)
+			}
+		}
+	})
+	slices.Sort(a.free)
 }
 
 // Give frees an id after the swap that freed its page was won. Only the goroutine that won that swap calls it.

@@ -53,7 +53,12 @@ func kindOf(free map[pid]bool, p pid) format.SnapshotKind {
 // snapshot returns a snapshot of pages 0…next-1, of which those in free are free.
 func snapshot(t *testing.T, next pid, free map[pid]bool) *recovery.Snapshot {
 	t.Helper()
-	f := new(file)
+	return snapshotIn(t, new(file), next, free)
+}
+
+// snapshotIn is snapshot with the file f.
+func snapshotIn(t *testing.T, f *file, next pid, free map[pid]bool) *recovery.Snapshot {
+	t.Helper()
 	h := format.SnapshotHeader{Number: 1, NextPage: next, SegmentSize: format.MinSegmentSize}
 	w := recovery.NewSnapshotWriter(f, h)
 	for p := range next {
@@ -312,4 +317,35 @@ func TestRaiseNext(t *testing.T) {
 	wantTaken(t, &a, &d, 10)
 	a.RaiseNext(50)
 	wantTaken(t, &a, &d, 50)
+}
+
+// Free ids in a corrupt block of the snapshot are left out until the block is replaced, and then handed out once each.
+func TestCorruptBlockIsLeftOut(t *testing.T) {
+	free := map[pid]bool{5: true, 300: true, 310: true, 320: true, 600: true}
+	f := new(file)
+	snap := snapshotIn(t, f, 700, free)
+	f.b[2*format.SnapshotBlock+100] ^= 1 // pages 255 to 509
+	var a Allocator
+	var d epoch.Domain
+	var noted []int64
+	a.OnCorrupt(func(b *recovery.BlockError) { noted = append(noted, b.Block) })
+	a.UseSnapshot(snap)
+	a.Touched(310, format.SnapshotKindFree) // it was allocated after the snapshot
+	a.Ready(700)
+	wantTaken(t, &a, &d, 600, 5, 700)
+	if a.Spare() != 2 || !slices.Equal(noted, []int64{2}) {
+		t.Errorf("spare %d, corrupt blocks %v, want 2 and block 2", a.Spare(), noted)
+	}
+	block := &recovery.Block{Number: 2, Pages: make([]recovery.Page, format.EntriesPerBlock)}
+	for i := range block.Pages {
+		block.Pages[i].Kind = kindOf(free, pid(format.EntriesPerBlock+i))
+	}
+	a.Resupply() // too early: it changes nothing
+	wantTaken(t, &a, &d, 701)
+	snap.Replace([]*recovery.Block{block})
+	a.Resupply()
+	wantTaken(t, &a, &d, 320, 300, 702)
+	if a.Spare() != 0 {
+		t.Errorf("spare %d", a.Spare())
+	}
 }

@@ -3,10 +3,12 @@
 // store is opened, and describes them to snapshots. The engine adds the values.
 //
 // Reading the code: map.go finds a page; install.go changes one; rebuild.go is recovery; snapshot.go and accounts.go
-// describe the state to snapshots and to Check.
+// describe the state to snapshots and to Check; rescan.go looks pages up in the log that a corrupt snapshot lost.
 package pagemap
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -38,22 +40,45 @@ type Map struct {
 	store   *logstore.Store
 	blobs   *blob.Store
 	base    *recovery.Snapshot // the snapshot that the store was opened from; nil: none
-	readers *epoch.Domain      // of the Txs
-	writer  epoch.Slot         // pins what the snapshot being written refers to
+	snaps   *snapshot.Store
+	readers *epoch.Domain // of the Txs
+	writer  epoch.Slot    // pins what the snapshot being written refers to
 	// rebuilding is set until Rebuild returns. References in the table are in the order of the log meanwhile.
 	rebuilding bool
 }
 
 // Init sets the parts that the map works with.
 func (m *Map) Init(s *logstore.Store, b *blob.Store, snaps *snapshot.Store, readers *epoch.Domain) {
-	m.store, m.blobs, m.base, m.readers = s, b, snaps.Base, readers
+	m.store, m.blobs, m.snaps, m.base, m.readers = s, b, snaps, snaps.Base, readers
 	readers.Register(&m.writer)
+	snaps.Serve(rescanner{m})
+	m.IDs.OnCorrupt(snaps.Note)
+}
+
+// IsPending reports whether err, of FindNow, says that the page is being looked up in the log.
+func IsPending(err error) bool {
+	var block *recovery.BlockError
+	return err != nil && errors.As(err, &block)
 }
 
 // Find returns the page's slot and its head. If the page was not touched since the opening, Find takes it in from the
-// snapshot (snapshot, N1). Slot and head are nil if there never was such a page; the head alone is nil if the page's id
-// was handed out and nothing was written.
+// snapshot (snapshot, N1); if that is corrupt there, it waits until the page was looked up in the log (snapshot, N4),
+// or until the store is closed. Slot and head are nil if there never was such a page; the head alone is nil if the
+// page's id was handed out and nothing was written.
 func (m *Map) Find(pid format.PageID) (*Slot, *Head, error) {
+	s, h, err := m.FindNow(pid)
+	if block := (*recovery.BlockError)(nil); err != nil && !m.rebuilding && errors.As(err, &block) {
+		if err := m.snaps.Await(context.Background(), block); err != nil {
+			return s, nil, err
+		}
+		return m.FindNow(pid) // the block is rebuilt
+	}
+	return s, h, err
+}
+
+// FindNow is Find that does not wait. If the snapshot is corrupt there, the page is looked up in the log in the
+// background, and IsPending of the error is true.
+func (m *Map) FindNow(pid format.PageID) (*Slot, *Head, error) {
 	s := m.Table.Get(pid)
 	if s != nil {
 		if h := s.Load(); h != nil {
@@ -64,6 +89,9 @@ func (m *Map) Find(pid format.PageID) (*Slot, *Head, error) {
 		return s, nil, nil
 	}
 	p, err := m.base.Page(pid)
+	if block := (*recovery.BlockError)(nil); err != nil && !m.rebuilding && errors.As(err, &block) {
+		m.snaps.Note(block)
+	}
 	if err != nil || p.Kind == format.SnapshotKindNone {
 		return s, nil, err
 	}
@@ -75,6 +103,10 @@ func (m *Map) Find(pid format.PageID) (*Slot, *Head, error) {
 	s.CompareAndSwap(nil, h)
 	return s, s.Load(), nil
 }
+
+// Unknown reports whether the state of some pages is being looked up in the log. Nothing is cleaned or recycled
+// meanwhile (snapshot, N5).
+func (m *Map) Unknown() bool { return m.snaps.Rebuilding() > 0 }
 
 // takeIn makes the entry of a page from its record in the snapshot.
 func (m *Map) takeIn(pid format.PageID, p recovery.Page) (*Head, error) {

@@ -93,21 +93,31 @@ func (r *Reader) identify() error {
 		return nil
 	}
 	r.c.Lost(err.Error())
-	numbers, _ := r.c.Snapshots.Numbers()
-	for _, n := range slices.Backward(numbers) {
-		h, err := r.snapshotHeader(n)
-		if err == nil {
-			r.Super = format.Superblock{
-				Store: h.Store, SegmentSize: h.SegmentSize, NextID: h.Counter, NextPage: h.NextPage,
-			}
-			return nil
+	names, _ := r.c.Snapshots.Names()
+	var newest format.SnapshotHeader
+	for _, name := range names {
+		h, headerErr := r.snapshotHeader(name)
+		if headerErr != nil {
+			continue
+		}
+		if newest.Number > 0 && newest.Store != h.Store {
+			return fmt.Errorf("no readable superblock, and snapshots of several stores: store id unknown: %w", err)
+		}
+		if h.Number > newest.Number {
+			newest = h
 		}
 	}
-	return fmt.Errorf("no readable superblock or snapshot, so store id and segment size are unknown: %w", err)
+	if newest.Number == 0 {
+		return fmt.Errorf("no readable superblock or snapshot, so store id and segment size are unknown: %w", err)
+	}
+	r.Super = format.Superblock{
+		Store: newest.Store, SegmentSize: newest.SegmentSize, NextID: newest.Counter, NextPage: newest.NextPage,
+	}
+	return nil
 }
 
-func (r *Reader) snapshotHeader(number uint64) (h format.SnapshotHeader, err error) {
-	f, err := r.c.Snapshots.OpenFile(number)
+func (r *Reader) snapshotHeader(name string) (h format.SnapshotHeader, err error) {
+	f, err := r.c.Snapshots.OpenNamed(name)
 	if err != nil {
 		return h, err
 	}

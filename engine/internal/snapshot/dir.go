@@ -64,7 +64,16 @@ func (s *Store) OpenFile(number uint64) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return dir.Open(format.SnapshotName(number), vfs.FlagRead)
+	return dir.Open(format.SnapshotName(s.c.Store, number), vfs.FlagRead)
+}
+
+// OpenNamed opens a file that Names has listed.
+func (s *Store) OpenNamed(name string) (vfs.File, error) {
+	dir, err := s.dir()
+	if err != nil {
+		return nil, err
+	}
+	return dir.Open(name, vfs.FlagRead)
 }
 
 func (h *held) close() {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"syscall"
 
 	"pagecache/internal/vfs"
 	"pagecache/mmapread"
@@ -40,23 +41,39 @@ func (s *Store) Find(logAlone bool) error {
 	return nil
 }
 
-// Numbers returns the numbers of the files that are named like snapshots, in rising order.
+// Numbers returns the numbers of the files that are named like snapshots of this store, in rising order.
 func (s *Store) Numbers() (numbers []uint64, err error) {
-	dir, err := s.dir()
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	var names []string
-	if err == nil {
-		names, err = dir.ReadDir()
-	}
-	for _, name := range names {
-		if n, ok := format.ParseSnapshotName(name); ok {
+	err = s.names(func(_ string, store format.StoreID, n uint64) {
+		if store == s.c.Store {
 			numbers = append(numbers, n)
 		}
-	}
+	})
 	slices.Sort(numbers)
 	return numbers, err
+}
+
+// Names returns the names of the files that are named like snapshots of any store, for OpenNamed.
+func (s *Store) Names() (names []string, err error) {
+	err = s.names(func(name string, _ format.StoreID, _ uint64) { names = append(names, name) })
+	return names, err
+}
+
+// names calls visit with each name in the directory that is like that of a snapshot.
+func (s *Store) names(visit func(name string, store format.StoreID, number uint64)) error {
+	dir, err := s.dir()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	names, err := dir.ReadDir()
+	for _, name := range names {
+		if store, n, ok := format.ParseSnapshotName(name); ok {
+			visit(name, store, n)
+		}
+	}
+	return err
 }
 
 // file implements recovery.SnapshotFile.
@@ -115,9 +132,12 @@ func (s *Store) Open(number uint64) (*File, error) {
 	return &File{snap, both}, nil
 }
 
-// Verify opens a snapshot and verifies every block of it.
+// Verify opens a snapshot and verifies every block of it. If the disk cannot read one, the snapshot is corrupt too.
 func (s *Store) Verify(number uint64) error {
 	f, err := s.Open(number)
+	if errors.Is(err, syscall.EIO) {
+		return fmt.Errorf("%w: %w", format.ErrSnapshot, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -6,8 +6,27 @@
 //	N2  A snapshot gets its name once everything that it refers to is stable. Older ones are removed once the name is
 //	    durable (trap 6).
 //	N3  Writing a snapshot blocks no caller of the store. If a batch stays open, the snapshot is dropped.
+//	N4  A corrupt block costs time, never data (trap 29). The pages of the block are looked up in the log, and calls
+//	    on them wait meanwhile. The next snapshot replaces the file.
+//	N5  From the moment that a block is known to be corrupt until it is rebuilt, nothing is cleaned or recycled, and
+//	    no id of the block is handed out.
+//	N6  The messages that the next opening would have to apply are counted across openings, so that every store gets a
+//	    snapshot, however briefly it is open each time (trap 37).
 //
-// find.go finds and opens a snapshot; write.go writes one.
+// Why the log is enough for N4. Each page that has a message at or above the snapshot's From is in the table: Open
+// applies those messages, and for each of them looks the page up in the snapshot, which must succeed. A page that was
+// changed since Open is in the table too, because a change begins with looking the page up. So of a page that is not in
+// the table, all messages lie below From, and none was moved since. All segments below From that hold a live message
+// are in place, and a message that replaces others comes after them. So the newest messages of the page, in the order
+// of the log, are the page.
+//
+// Why N5 may begin when a block is known to be corrupt. Until the block is rebuilt, it is not known which messages,
+// blobs and free ids its pages own. But the live bytes of the segments and the list of blobs come from the lists at the
+// end of the file, which are verified before the file is used. They count each message of the block as live. So its
+// segment was not recycled before, and a cleaning step that is under way can neither recycle it nor move the message,
+// since it cannot look the page up. The free ids come from the blocks themselves: those of a corrupt block are skipped.
+//
+// find.go finds and opens a snapshot; write.go writes one; repair.go rebuilds corrupt blocks.
 package snapshot
 
 import (
@@ -52,7 +71,14 @@ type Store struct {
 	number  uint64     // of the newest snapshot
 	from    format.LSN // where the log begins that the newest snapshot does not cover; NoLSN if that is not known
 
-	at      atomic.Int64    // messages in the log when the newest snapshot began. Written by the writer; it only grows
+	// at is the number of messages in the log when the newest snapshot began, counted from Open as Log.Messages does:
+	// negative if messages were there before (N6). Written by Applied and the writer; it only grows. A stale read
+	// delays a snapshot.
+	at atomic.Int64
+	// overdue says that a snapshot is due whatever the log holds: the one in use is corrupt. Written by rebuild and the
+	// writer; a stale read delays a snapshot.
+	overdue atomic.Bool
+	repair  repair
 	run     context.Context // ended by Stop
 	stop    context.CancelFunc
 	done    chan struct{} // closed when the background writer has ended
@@ -69,19 +95,28 @@ func New(c Config) *Store {
 		c: c, from: format.NoLSN, writing: make(chan struct{}, 1), done: make(chan struct{}), Patience: 5 * time.Second,
 	}
 	s.run, s.stop = context.WithCancel(context.Background())
+	s.repair.init()
 	return s
 }
 
 // Path returns the path of the snapshot with this number, for messages.
 func (s *Store) Path(number uint64) string {
-	return filepath.Join(s.path(), format.SnapshotName(number))
+	return filepath.Join(s.path(), format.SnapshotName(s.c.Store, number))
 }
+
+// Applied notes that Open had to apply n messages of the log. To be called before Run.
+func (s *Store) Applied(n int64) { s.at.Store(-n) }
+
+// Since returns the number of messages in l that the newest snapshot does not cover: those that the next opening would
+// have to apply.
+func (s *Store) Since(l Log) int64 { return l.Messages() - s.at.Load() }
 
 // Written returns how many snapshots were written in this opening.
 func (s *Store) Written() int64 { return s.written.Load() }
 
 // Close releases the snapshot that the store was opened from, and the directory.
 func (s *Store) Close() {
+	s.stop()
 	if s.Base != nil {
 		_, _ = s.view.Close(), s.file.Close()
 	}

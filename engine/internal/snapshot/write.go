@@ -13,7 +13,6 @@ import (
 )
 
 const (
-	tmpName = "snapshot.tmp"
 	// Writing works in slices and pauses after each: about a tenth of a processor.
 	slice, Pause = 500 * time.Microsecond, 4 * time.Millisecond
 	// tick is the time between two checks of the background writer whether a snapshot is due.
@@ -41,22 +40,24 @@ type Source interface {
 	// InUse returns the bases of the segments that were in use when the snapshot began.
 	InUse() []format.LSN
 	// Add adds pages from pid on to w, until the time is over or all pages below end are added, and returns the first
-	// page that it did not add. Everything that the pages refer to stays in place until it returns.
+	// page that it did not add. Everything that the pages refer to stays in place until it returns. A
+	// *recovery.BlockError says that a block must be rebuilt before it can go on.
 	Add(w *recovery.SnapshotWriter, pid, end format.PageID, over func() bool) (format.PageID, error)
 }
 
-// Run writes snapshots in the background, one after each every messages of the log, until Stop.
+// Run writes snapshots in the background, one after each every messages of the log, until Stop. It begins at once if
+// the opening had to apply that many.
 func (s *Store) Run(l Log, t Table, every int) {
 	defer close(s.done)
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for {
-		select {
-		case <-s.run.Done():
-			return
-		case <-ticker.C:
-		}
-		if l.Messages()-s.at.Load() < int64(every) {
+		if s.Since(l) < int64(every) && !s.overdue.Load() {
+			select {
+			case <-s.run.Done():
+				return
+			case <-ticker.C:
+			}
 			continue
 		}
 		err := s.Write(s.run, l, t, Pause)
@@ -76,21 +77,30 @@ func (s *Store) Run(l Log, t Table, every int) {
 // NoRun is called in place of Run where nothing is written in the background.
 func (s *Store) NoRun() { close(s.done) }
 
-// Stop ends the background writer, and any snapshot that is being written with pauses. It waits for the background
-// writer until ctx ends, and reports whether that has ended.
+// Stop ends the background writer, the scan of the log for corrupt blocks, and any snapshot that is being written with
+// pauses. It wakes all goroutines that wait for the scan. It waits for the background work until ctx ends, and reports
+// whether that has ended.
 func (s *Store) Stop(ctx context.Context) bool {
 	s.stop()
-	select {
-	case <-s.done:
-		return true
-	case <-ctx.Done():
-		return false
+	s.repair.mu.Lock() // no scan begins any more
+	idle := s.repair.idle
+	s.repair.mu.Unlock()
+	for _, done := range []chan struct{}{s.done, idle} {
+		if done == nil {
+			continue
+		}
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return false
+		}
 	}
+	return true
 }
 
 // Write writes a snapshot and makes it the one that the next opening starts from. If nothing was written since the
-// newest one, it does nothing. After each slice of work it rests for pause. It gives up when ctx ends, with the
-// context's error, and, unless pause is 0, at Stop, with iobuf.ErrClosed.
+// newest one, and that one is not known to be corrupt, it does nothing. After each slice of work it rests for pause. It
+// gives up when ctx ends, with the context's error, and, unless pause is 0, at Stop, with iobuf.ErrClosed.
 func (s *Store) Write(ctx context.Context, l Log, t Table, pause time.Duration) error {
 	if pause > 0 {
 		var cancel context.CancelFunc
@@ -113,7 +123,7 @@ func (s *Store) write(ctx context.Context, l Log, t Table, pause time.Duration) 
 	}
 	defer func() { <-s.writing }()
 	from, at := l.StableEnd(), l.Messages()
-	if from == s.from && from == l.Tail() {
+	if from == s.from && from == l.Tail() && !s.overdue.Load() {
 		return nil
 	}
 	number := s.number + 1
@@ -121,6 +131,7 @@ func (s *Store) write(ctx context.Context, l Log, t Table, pause time.Duration) 
 	if err != nil {
 		return err
 	}
+	tmpName := format.SnapshotTmpName(s.c.Store)
 	f, err := dir.Open(tmpName, vfs.FlagWrite|vfs.FlagCreate|vfs.FlagTrunc)
 	if err != nil {
 		return err
@@ -132,7 +143,7 @@ func (s *Store) write(ctx context.Context, l Log, t Table, pause time.Duration) 
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = dir.Rename(tmpName, format.SnapshotName(number))
+		err = dir.Rename(tmpName, format.SnapshotName(s.c.Store, number))
 	}
 	if err == nil {
 		err = dir.Sync()
@@ -143,6 +154,7 @@ func (s *Store) write(ctx context.Context, l Log, t Table, pause time.Duration) 
 	}
 	s.number, s.from = number, from
 	s.at.Store(at)
+	s.overdue.Store(false)
 	s.written.Add(1)
 	return s.removeBelow(number)
 }
@@ -159,7 +171,7 @@ func (s *Store) removeBelow(number uint64) error {
 	}
 	for _, n := range numbers {
 		if n < number {
-			err = errors.Join(err, dir.Remove(format.SnapshotName(n)))
+			err = errors.Join(err, dir.Remove(format.SnapshotName(s.c.Store, n)))
 		}
 	}
 	return err
@@ -184,6 +196,8 @@ func (w *writing) fill(f vfs.File, number uint64) error {
 		over := func() bool { return time.Since(start) >= slice }
 		if pid, err = w.source.Add(out, pid, h.NextPage, over); err == nil {
 			err = out.Err()
+		} else if block := (*recovery.BlockError)(nil); errors.As(err, &block) {
+			err = w.await(block) // then it goes on with the same page
 		}
 		if err == nil && pid < h.NextPage {
 			err = w.rest()
@@ -198,6 +212,14 @@ func (w *writing) fill(f vfs.File, number uint64) error {
 	ctx, cancel := context.WithTimeout(w.ctx, w.s.Patience)
 	defer cancel()
 	return w.log.MakeStableContext(ctx, out.High())
+}
+
+// await waits until a corrupt block is rebuilt.
+func (w *writing) await(b *recovery.BlockError) error {
+	if w.pause == 0 && w.s.run.Err() != nil {
+		return w.s.rebuildFor(w.ctx, b)
+	}
+	return w.s.Await(w.ctx, b)
 }
 
 // rest pauses after a slice.
