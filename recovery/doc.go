@@ -1,8 +1,9 @@
 // Package recovery reads a log back: which segments belong to it, where it ends, and which messages it holds. It also
 // reads and writes snapshots. It serves this module and promises no compatibility to others.
 //
-// Scan reads the file once and decides where the log ends; Apply then visits the messages in the order of the log.
-// Neither writes: the engine makes the decisions durable (it marks void slots free and moves the tail to a new slot).
+// Scan reads the file once and decides where the log ends; Apply then visits the messages in the order of the log, and
+// ByPage groups them by page for several goroutines. None of them writes: the engine makes the decisions durable (it
+// marks void slots free and moves the tail to a new slot).
 //
 //	V1  Known-stable data is never discarded silently: an invalid message at or below the highest stable LSN that any
 //	    valid header or pad carries is an error (rule 10). Above it, the first invalid message is the torn tail.

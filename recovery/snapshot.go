@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 
 	"pagecache/segments/format"
@@ -139,28 +140,33 @@ func (s *Snapshot) entry(first, i int64) (e format.SnapshotEntry, err error) {
 
 // Page returns the state of a page below NextPage. An error is a *CorruptError. If the file alone is the reason, it
 // wraps a *BlockError.
-func (s *Snapshot) Page(pid format.PageID) (Page, error) {
+func (s *Snapshot) Page(pid format.PageID) (Page, error) { return s.PageInto(pid, nil) }
+
+// PageInto is Page for a caller that provides memory: Refs is refs with the messages of the page appended.
+func (s *Snapshot) PageInto(pid format.PageID, refs []Ref) (Page, error) {
 	if b := s.replacement(RecordBlock(pid)); b != nil {
-		return b.page(pid)
+		p, err := b.page(pid)
+		p.Refs = append(refs, p.Refs...)
+		return p, err
 	}
-	p, err := s.readPage(pid)
+	p, err := s.readPage(pid, refs)
 	if err != nil {
 		return Page{}, s.CorruptPage(pid, &BlockError{RecordBlock(pid), err})
 	}
 	return p, nil
 }
 
-// readPage is Page by the file alone.
-func (s *Snapshot) readPage(pid format.PageID) (Page, error) {
+// readPage is PageInto by the file alone.
+func (s *Snapshot) readPage(pid format.PageID, refs []Ref) (Page, error) {
 	e, err := s.entry(1, int64(pid))
 	if err != nil {
 		return Page{}, err
 	}
-	p := Page{Kind: e.Kind, LSN: e.LSN}
+	p := Page{Kind: e.Kind, LSN: e.LSN, Refs: refs}
 	switch e.Kind {
 	case format.SnapshotKindNone:
 	case format.SnapshotKindPages:
-		p.Refs = make([]Ref, 0, e.Len)
+		p.Refs = slices.Grow(refs, int(e.Len))
 		for i := range int64(e.Len) {
 			r, err := s.entry(s.RefBlock(), int64(e.First)+i)
 			if err == nil && r.Kind != format.SnapshotKindPage {
@@ -172,7 +178,7 @@ func (s *Snapshot) readPage(pid format.PageID) (Page, error) {
 			p.Refs = append(p.Refs, Ref{r.LSN, r.Len, r.Blob})
 		}
 	default:
-		p.Refs = []Ref{{e.LSN, e.Len, e.Blob}}
+		p.Refs = append(refs, Ref{e.LSN, e.Len, e.Blob})
 	}
 	return p, nil
 }

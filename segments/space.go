@@ -224,6 +224,9 @@ func (s *Space) count(ptr format.DiskPtr, sign int64) {
 	s.table.at(ptr.Off).live.Add(sign * int64(format.AlignUp(int(ptr.Len))))
 }
 
+// AddLive adds n to the live bytes of a slot: n is the sum of several messages, negative if they are dead.
+func (s *Space) AddLive(id format.SegmentID, n int64) { s.table.segment(id).live.Add(n) }
+
 // Segment returns the description of a slot, which stays valid for the life of the Space.
 func (s *Space) Segment(id format.SegmentID) *Segment { return s.table.segment(id) }
 

@@ -162,8 +162,8 @@ func (s *Store) dirRemoved() bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// removeFiles removes a temporary store, or the beginning of a new one, as far as it belongs to this opening. Unlink fails, rightly, if somebody put
-// something into the directory, or another one in its place.
+// removeFiles removes a temporary store, or the beginning of a new one, as far as it belongs to this opening. Unlink
+// fails, rightly, if somebody put something into the directory, or another one in its place.
 func (s *Store) removeFiles() {
 	if s.ours && s.Held != nil {
 		if s.c.Temporary {

@@ -2,8 +2,9 @@
 // the log each consists of. It holds the page table, the free page ids and the space accounts, rebuilds them when a
 // store is opened, and describes them to snapshots. The engine adds the values.
 //
-// Reading the code: map.go finds a page; install.go changes one; rebuild.go is recovery; snapshot.go and accounts.go
-// describe the state to snapshots and to Check; rescan.go looks pages up in the log that a corrupt snapshot lost.
+// Reading the code: map.go finds a page; install.go changes one; rebuild.go is recovery, and apply.go the part of it
+// that works in parallel; snapshot.go and accounts.go describe the state to snapshots and to Check; rescan.go looks
+// pages up in the log that a corrupt snapshot lost.
 package pagemap
 
 import (
@@ -43,7 +44,7 @@ type Map struct {
 	snaps   *snapshot.Store
 	readers *epoch.Domain // of the Txs
 	writer  epoch.Slot    // pins what the snapshot being written refers to
-	// rebuilding is set until Rebuild returns. References in the table are in the order of the log meanwhile.
+	// rebuilding is set until Rebuild has applied the log, which may have newer messages of a page than the snapshot.
 	rebuilding bool
 }
 
@@ -118,7 +119,7 @@ func (m *Map) takeIn(pid format.PageID, p recovery.Page) (*Head, error) {
 		refs[i] = pagestack.Ref{LSN: r.LSN, Ptr: m.locate(r)}
 	}
 	missing := slices.ContainsFunc(refs, func(r pagestack.Ref) bool { return r.Ptr.IsZero() })
-	if missing && !m.rebuilding { // while the log is applied, the log has a newer version of the page
+	if missing && !m.rebuilding {
 		return nil, m.missingSegment(pid, p.LSN)
 	}
 	switch p.Kind {
@@ -133,11 +134,6 @@ func (m *Map) takeIn(pid format.PageID, p recovery.Page) (*Head, error) {
 			return nil, err
 		}
 		return m.reserved(recovery.Message{Kind: msg.Kind, LSN: p.LSN, Page: pid, Ptr: refs[0].Ptr, Body: msg.Body})
-	}
-	if m.rebuilding {
-		newest := refs[0]
-		slices.Reverse(refs) // the order of the log, until the page is rebuilt
-		return pagestack.NewListed(0, newest, refs), nil
 	}
 	return pagestack.NewOnDisk(0, refs), nil
 }

@@ -1,13 +1,13 @@
 package pagemap
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 
 	"pagecache/engine/internal/logstore"
-	"pagecache/engine/internal/pagestack"
 	"pagecache/recovery"
 	"pagecache/segments/format"
 )
@@ -15,19 +15,25 @@ import (
 // rebuilder fills a Map when a store is opened: the snapshot's accounts first, then the messages of the log on top. Of
 // the snapshot's pages it looks only at those that have messages in the log.
 type rebuilder struct {
-	m       *Map
-	r       *logstore.Recovered
-	next    format.PageID                      // the lowest id that was never handed out, as far as is known
-	lost    map[format.LSN]int64               // live bytes, by base, of segments that only the snapshot knows
-	orphans map[format.PageID]recovery.Message // deltas whose base was recycled, until the page is written anew
+	m     *Map
+	r     *logstore.Recovered
+	next  format.PageID        // the lowest id that was never handed out, as far as is known
+	lost  map[format.LSN]int64 // live bytes, by base, of segments that only the snapshot knows
+	index *recovery.ByPage     // the messages of the log, without those of pages 0 and 1
+
+	workers int // goroutines that apply the log
 }
 
-// Rebuild fills the map from the recovered log.
-func (m *Map) Rebuild(r *logstore.Recovered) error {
+// Rebuild fills the map from the recovered log. Errors are *recovery.CorruptError, those of reading, or several of
+// them, joined in the order of the pages.
+func (m *Map) Rebuild(r *logstore.Recovered) error { return m.rebuild(r, appliersFor(r.Scan.Len())) }
+
+// rebuild is Rebuild with the given number of goroutines.
+func (m *Map) rebuild(r *logstore.Recovered, workers int) error {
 	m.rebuilding = true
-	b := rebuilder{m: m, r: r, orphans: map[format.PageID]recovery.Message{}}
+	b := rebuilder{m: m, r: r, workers: workers}
 	b.next = max(r.NextPage, format.FirstUserPage)
-	for _, step := range []func() error{b.checkNextPage, b.countSnapshot, b.apply, b.finishPages, b.checkLost} {
+	for _, step := range []func() error{b.checkNextPage, b.countSnapshot, b.apply, b.checkLost} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -70,7 +76,7 @@ func (b *rebuilder) countSnapshot() error {
 			return snap.Corrupt(fmt.Errorf("%w: %d live bytes in a segment", format.ErrSnapshot, g.Live))
 		}
 		if id, ok := b.m.store.Space.Find(g.Base); ok {
-			b.m.store.Space.Live(format.DiskPtr{Off: id.Offset(size), Len: uint32(g.Live)})
+			b.m.store.Space.AddLive(id, g.Live)
 		} else if g.Live > 0 {
 			b.lost[g.Base] = g.Live
 		}
@@ -78,150 +84,19 @@ func (b *rebuilder) countSnapshot() error {
 	return nil
 }
 
-// apply enters the messages of the log into the table.
-//
-// Page ids are dense, and of each page that exists or existed a message is in the log, except for the last allocations
-// before a crash: ids of a dropped batch count as never handed out, and Salvage frees those of pages that it does not
-// find. So the number of messages that the log has room for bounds the ids. A hostile id must not cost memory (rule
-// 12).
-func (b *rebuilder) apply() error {
-	bound := b.next + logstore.MaxMessages(len(b.r.Scan.Segments), b.m.store.SegmentSize())
-	err := b.r.Scan.Apply(func(msg recovery.Message) error {
-		if msg.Page > bound {
-			return b.m.store.Misplaced(msg, "implausible page id")
-		}
-		return b.applyOne(msg)
+// locate is Map.locate without a lock. It also returns the slot. While a store is opened, the segments are those of the
+// recovered log.
+func (b *rebuilder) locate(r recovery.Ref) (format.DiskPtr, format.SegmentID) {
+	size := format.LSN(b.m.store.SegmentSize())
+	base, segs := r.LSN-r.LSN%size, b.r.Scan.Segments
+	i, found := slices.BinarySearchFunc(segs, base, func(g recovery.Segment, base format.LSN) int {
+		return cmp.Compare(g.Base, base)
 	})
-	if err != nil {
-		return err
+	if !found {
+		return format.DiskPtr{}, 0
 	}
-	for _, msg := range b.orphans {
-		return b.m.store.Misplaced(msg, noBase)
-	}
-	return nil
-}
-
-func (b *rebuilder) applyOne(msg recovery.Message) error {
-	s, old, err := b.m.Find(msg.Page)
-	if err != nil || old != nil && msg.LSN <= old.LSN { // the snapshot includes it
-		return err
-	}
-	if s == nil {
-		s = b.m.Table.Make(msg.Page)
-	}
-	if msg.Kind == format.KindCounter || msg.Kind == format.KindMeta {
-		h, err := b.m.reserved(msg)
-		s.Store(h)
-		return err
-	}
-	b.next = max(b.next, msg.Page+1)
-	if b.r.Scan.Recycled > 0 && b.orphaned(msg, old) {
-		return nil
-	}
-	return b.applyToPage(msg, s, old)
-}
-
-const noBase = "a delta of a page that has no base"
-
-// orphaned reports whether a message is a delta whose base was recycled. In that case the page was written anew further
-// on; orphans keeps those deltas for which the new base has not come yet. old is the page's newest state so far.
-func (b *rebuilder) orphaned(msg recovery.Message, old *Head) bool {
-	if msg.Kind.Plain() != format.KindAppend {
-		delete(b.orphans, msg.Page)
-		return false
-	}
-	if old != nil && old.Kind() == pagestack.KindOnDisk {
-		if _, already := b.orphans[msg.Page]; !already {
-			return false
-		}
-	}
-	b.orphans[msg.Page] = msg
-	return true
-}
-
-func (b *rebuilder) applyToPage(msg recovery.Message, s *Slot, old *Head) error {
-	ref := pagestack.Ref{LSN: msg.LSN, Ptr: msg.Ptr}
-	if msg.Page < format.FirstUserPage {
-		return b.m.store.Misplaced(msg, fmt.Sprintf("%v message for page %d", msg.Kind, msg.Page))
-	}
-	switch msg.Kind.Plain() {
-	case format.KindFree:
-		s.Store(pagestack.NewFree(0, msg.LSN, msg.Ptr))
-	case format.KindCompact:
-		s.Store(pagestack.NewOnDisk(0, []pagestack.Ref{ref}))
-	case format.KindAppend:
-		if old == nil || old.Kind() != pagestack.KindOnDisk {
-			return b.m.store.Misplaced(msg, noBase)
-		}
-		// Nobody else sees the list yet. It is oldest first until finishPage reverses it.
-		refs := []pagestack.Ref{{LSN: old.LSN, Ptr: old.Ptr()}}
-		if old.Listed() {
-			refs = old.Ext().Refs
-		}
-		s.Store(pagestack.NewListed(0, ref, append(refs, ref)))
-	default:
-		return b.m.store.Misplaced(msg, fmt.Sprintf("%v message in a page store", msg.Kind))
-	}
-	return nil
-}
-
-// finishPages completes every page that has messages in the log.
-func (b *rebuilder) finishPages() (err error) {
-	b.m.IDs.UseSnapshot(b.m.base)
-	b.m.Table.Each(func(pid format.PageID, s *Slot) { err = errors.Join(err, b.finishPage(pid, s)) })
-	return err
-}
-
-// finishPage accounts for the page's messages in place of those that the snapshot knows.
-func (b *rebuilder) finishPage(pid format.PageID, s *Slot) error {
-	m, h := b.m, s.Load()
-	if m.base != nil && pid < m.base.NextPage {
-		if err := b.uncount(pid); err != nil {
-			return err
-		}
-	}
-	if h.Kind() == pagestack.KindFree {
-		m.IDs.AddFree(pid)
-	}
-	if h.Listed() {
-		slices.Reverse(h.Ext().Refs)
-		defer func() { s.Store(pagestack.NewOnDisk(h.TS(), h.Ext().Refs)) }()
-	}
-	var err error
-	h.Refs(func(ref pagestack.Ref) {
-		if ref.Ptr.IsZero() {
-			err = m.missingSegment(pid, ref.LSN)
-			return
-		}
-		m.store.Space.Live(ref.Ptr)
-		if ref.Ptr.Blob {
-			ptr, blobErr := m.store.Blob(ref.LSN, ref.Ptr)
-			blobErr = logstore.InPage(pid, blobErr)
-			if blobErr == nil {
-				m.blobs.Adopt(ptr)
-			}
-			err = errors.Join(err, blobErr)
-		}
-	})
-	return err
-}
-
-// uncount takes the messages that the snapshot knows of a page out of the accounts.
-func (b *rebuilder) uncount(pid format.PageID) error {
-	m := b.m
-	p, err := m.base.Page(pid)
-	if err != nil {
-		return err
-	}
-	for _, r := range p.Refs {
-		if ptr := m.locate(r); !ptr.IsZero() {
-			m.store.Space.Dead(ptr)
-		} else {
-			b.lost[r.LSN-r.LSN%format.LSN(m.store.SegmentSize())] -= int64(format.AlignUp(int(r.Len)))
-		}
-	}
-	m.IDs.Touched(pid, p.Kind)
-	return nil
+	slot := segs[i].Slot
+	return format.DiskPtr{Off: slot.Offset(int(size)) + format.Offset(r.LSN-base), Len: r.Len, Blob: r.Blob}, slot
 }
 
 // adoptBlobs makes the blobs readable that only the snapshot knows.
@@ -249,10 +124,10 @@ func (b *rebuilder) freeIDs() {
 	}
 }
 
-// checkLost reports a segment that is missing although pages still need it.
+// checkLost reports the first segment that is missing although pages still need it.
 func (b *rebuilder) checkLost() error {
-	for base, live := range b.lost {
-		if live > 0 {
+	for _, base := range slices.Sorted(maps.Keys(b.lost)) {
+		if live := b.lost[base]; live > 0 {
 			reason := fmt.Sprintf("a segment with %d live bytes is missing", live)
 			return b.m.store.CorruptLog(recovery.Place{}.WithLSN(base), reason)
 		}

@@ -44,7 +44,7 @@ func TestOnDiskKeepsItsMessages(t *testing.T) {
 	if n, r := unsafe.Sizeof(Head{}), unsafe.Sizeof(packedRef{}); n != 24 || r != 16 {
 		t.Errorf("a head is %d bytes, a reference %d", n, r)
 	}
-	for _, n := range []int{1, 2, 3, 11, MaxDepth - 1, MaxDepth, MaxDepth + 10} {
+	for _, n := range []int{1, 2, 3, 4, 11, MaxDepth - 1, MaxDepth, MaxDepth + 11} {
 		var want, got []Ref
 		for i := n; i > 0; i-- {
 			lsn := format.LSN(i * 64)
@@ -52,6 +52,12 @@ func TestOnDiskKeepsItsMessages(t *testing.T) {
 			want = append(want, Ref{lsn, ptr})
 		}
 		h := NewOnDisk(77, want)
+		if n%2 == 0 {
+			h = NewUnfilled(77, n)
+			for i, r := range slices.Backward(want) {
+				h.Fill(i, r)
+			}
+		}
 		runtime.GC() // must not free the messages behind the head
 		h.Refs(func(r Ref) { got = append(got, r) })
 		if h.Kind() != KindOnDisk || h.TS() != 77 || h.Depth() != min(n, MaxDepth) {

@@ -21,19 +21,38 @@ const (
 // NewOnDisk returns the unpublished entry of a page with nothing resident. refs are the messages that make up the page,
 // newest first, at least one.
 func NewOnDisk(ts uint64, refs []Ref) *Head {
-	first, n := refs[0], len(refs)
-	switch {
-	case n == 1:
-		return newOnDiskSingle(ts, first)
-	case n >= MaxDepth:
-		return NewListed(ts, first, refs)
-	}
-	words := make([]uint64, headWords+refWords*(n-1)) // a type without pointers (K3)
-	h := (*Head)(unsafe.Pointer(&words[0])).init(KindOnDisk, ts, n, first)
-	for i, r := range refs[1:] {
-		*h.older(i) = packedRef{r.LSN, makePlace(KindOnDisk, 0, r.Ptr)}
+	h := NewUnfilled(ts, len(refs))
+	for i, r := range refs {
+		h.Fill(i, r)
 	}
 	return h
+}
+
+// NewUnfilled is NewOnDisk for a page in n messages, at least one, which the caller then sets with Fill, in any order.
+func NewUnfilled(ts uint64, n int) *Head {
+	var h *Head
+	switch {
+	case n == 1:
+		h = new(Head)
+	case n < MaxDepth:
+		words := make([]uint64, headWords+refWords*(n-1)) // a type without pointers (K3)
+		h = (*Head)(unsafe.Pointer(&words[0]))
+	default:
+		h = &(&chained{Ext: &Ext{Refs: make([]Ref, n)}}).Head
+	}
+	return h.init(KindOnDisk, ts, n, Ref{})
+}
+
+// Fill sets a message of an entry that NewUnfilled returned: i is the number of newer ones.
+func (h *Head) Fill(i int, r Ref) {
+	if h.Listed() {
+		h.Ext().Refs[i] = r
+	} else if i > 0 {
+		*h.older(i - 1) = packedRef{r.LSN, makePlace(KindOnDisk, 0, r.Ptr)}
+	}
+	if i == 0 {
+		h.LSN, h.place = r.LSN, makePlace(KindOnDisk, 0, r.Ptr)
+	}
 }
 
 // newOnDiskSingle is NewOnDisk for a page in one message. It allocates the head alone.
@@ -45,15 +64,7 @@ func (h *Head) older(i int) *packedRef {
 	return (*packedRef)(unsafe.Add(unsafe.Pointer(h), wordSize*(headWords+refWords*i)))
 }
 
-// NewListed is NewOnDisk for a page whose list of messages is kept as it is. While a table is being rebuilt, the list
-// may be in another order, and a zero Ref stands for a message that is missing.
-func NewListed(ts uint64, newest Ref, refs []Ref) *Head {
-	c := &chained{Ext: &Ext{Refs: refs}}
-	return c.init(KindOnDisk, ts, MaxDepth, newest)
-}
-
-// Listed reports whether an OnDisk entry has its messages in Ext. It does while a table is being rebuilt, and if there
-// are MaxDepth messages or more.
+// Listed reports whether an OnDisk entry has its messages in Ext. It does if there are MaxDepth messages or more.
 func (h *Head) Listed() bool { return h.Kind() == KindOnDisk && h.Depth() == MaxDepth }
 
 // ToOnDisk returns an unpublished OnDisk entry of the same page in the same state.
