@@ -9,6 +9,7 @@ import (
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/seam"
+	"pagecache/internal/vfs"
 	"pagecache/segments/format"
 )
 
@@ -62,7 +63,8 @@ type checker struct {
 
 // problem reports an error that is a problem of the store, and returns any other.
 func (c *checker) problem(err error) error {
-	isProblem := errors.Is(err, ErrCorrupt) || errors.Is(err, format.ErrSnapshot) || errors.Is(err, fs.ErrNotExist)
+	isProblem := errors.Is(err, ErrCorrupt) || errors.Is(err, format.ErrSnapshot) || errors.Is(err, fs.ErrNotExist) ||
+		vfs.IsUnreadable(err)
 	if !isProblem {
 		return err
 	}

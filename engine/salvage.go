@@ -10,25 +10,61 @@ import (
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/salvage"
 	"pagecache/engine/internal/snapshot"
+	"pagecache/recovery"
 	"pagecache/segments/format"
 )
 
-// A SalvageReport says what Salvage saved.
+// A SalvageReport says what Salvage saved, and what it could not.
 type SalvageReport struct {
-	Pages     int64 // pages saved, with everything that is left of them
-	Fragments int64
-	Bytes     int64 // of encoded values
-	Records   int64 // of a standalone log
-	Lost      int64 // pages of which something is known to be lost; each was reported
-	Corrupt   int64 // bytes of the log that are no message
+	Pages      int64 // pages saved, with everything that is left of them
+	Fragments  int64
+	Bytes      int64  // of encoded values
+	Records    int64  // of a standalone log
+	Lost       int64  // pages of which something is known to be lost; each is a Loss
+	Corrupt    int64  // bytes of the log that should be messages and are none
+	Unreadable int64  // bytes of the log that the disk does not return
+	Losses     []Loss // everything that is lost, in the order in which it was found
 }
 
-// Salvage copies everything readable from the corrupt store or log in dir to a new one in out, and calls lost for
-// everything that it cannot copy. A page with corrupt recent messages is restored to its last readable version; batches
-// may be partial (reported where that can be detected). Pages keep their ids, and GenerateID continues above all ids
-// that were found. Ids of pages that are lost as a whole are free in the new store, so a reference to such a page may
-// come to refer to a new one. Salvage writes nothing to dir, which must not be open. opts are those of the new store,
-// except SnapshotDir, which is the old one's; nil means the defaults, with the old store's segment size.
+// A Loss is something that Salvage could not copy. Its Kind says what it is, its Place where, as closely as that is
+// known, and its Text is a line for people. Its Err wraps syscall.EIO if the disk did not return the bytes.
+type Loss = recovery.Loss
+
+// LossKind is a kind of Loss.
+type LossKind = recovery.LossKind
+
+// The kinds of Loss.
+const (
+	// LossFile is a superblock, snapshot or segment header that is corrupt or cannot be read. By itself it costs no
+	// page and no record.
+	LossFile LossKind = recovery.LossFile
+	// LossRange is a part of the log that is corrupt, missing or cannot be read. Records that were written there are
+	// lost. Pages and roots that were changed there are lost, or as they were before; those of which that is certain
+	// are also reported one by one.
+	LossRange LossKind = recovery.LossRange
+	// LossPage is a page that is lost, or was saved as it was before its newest changes.
+	LossPage LossKind = recovery.LossPage
+	// LossBatch is a batch of which a part may be missing.
+	LossBatch LossKind = recovery.LossBatch
+	// LossRoot is a root that names a page without a value, or roots that were saved as they were before.
+	LossRoot LossKind = recovery.LossRoot
+	// LossIDs is an id counter that cannot be continued.
+	LossIDs LossKind = recovery.LossIDs
+)
+
+// Salvage copies everything readable from the corrupt store or log in dir to a new one in out, and reports everything
+// that it cannot copy: in SalvageReport.Losses, and by a call of lost, which may be nil, with the text of each. It
+// reads around blocks that the disk does not return, and needs neither superblock nor snapshots, but a snapshot tells
+// it exactly which pages lost something.
+//
+// A page with corrupt recent messages is restored to its last state that is certain to have existed; batches may be
+// partial. Without a LossPage for a page, and a LossRange after its newest message, the page is as it was last. Pages
+// keep their ids, and GenerateID continues above all ids that were found. Ids of pages that are lost as a whole are
+// free in the new store, so a reference to such a page may come to refer to a new one.
+//
+// Salvage writes nothing to dir, which must not be open. opts are those of the new store, except SnapshotDir, which is
+// the old one's; nil means the defaults, with the old store's segment size. Errors: ErrLocked, ErrFormat, ErrCorrupt if
+// nothing in the log can be verified, and those of reading and of writing the new store.
 func Salvage(dir, out string, opts *Options, lost func(what string)) (SalvageReport, error) {
 	var o Options
 	if opts != nil {
@@ -45,17 +81,18 @@ func Salvage(dir, out string, opts *Options, lost func(what string)) (SalvageRep
 	defer held.Close()
 	snaps := snapshot.New(snapshot.Config{In: held, OwnDir: o.SnapshotDir, FS: full.seam.FS})
 	defer snaps.Close()
-	src, err := salvage.Open(salvage.Config{Dir: held, Lost: lost, Snapshots: snaps,
+	s := &salvager{lost: lost}
+	src, err := salvage.Open(salvage.Config{Dir: held, Lost: s.lose, Snapshots: snaps, SegmentSize: o.SegmentSize,
 		Blobs: blob.Config{In: held, Name: blobDir, Logger: full.Logger}})
 	if err != nil {
-		return SalvageReport{}, fmt.Errorf("salvage %s: %w", dir, err)
+		return s.r, fmt.Errorf("salvage %s: %w", dir, err)
 	}
 	defer src.Close()
-	s := &salvager{src: src, lost: lost, r: SalvageReport{Corrupt: src.Corrupt}}
+	s.src, s.r.Corrupt, s.r.Unreadable = src, src.Corrupt, src.Unreadable
 	o.SnapshotDir = ""
 	orDefault(&o.SegmentSize, src.Super.SegmentSize)
 	src.ReportBatches()
-	if src.Super.Log {
+	if src.Log {
 		err = s.saveLog(out, &o)
 	} else {
 		err = s.savePages(out, &o)
@@ -70,6 +107,14 @@ type salvager struct {
 	r    SalvageReport
 }
 
+// lose reports a loss.
+func (s *salvager) lose(l Loss) {
+	s.r.Losses = append(s.r.Losses, l)
+	if s.lost != nil {
+		s.lost(l.Text)
+	}
+}
+
 func (s *salvager) saveLog(out string, o *Options) error {
 	l, err := OpenLog(out, o)
 	if err != nil {
@@ -80,10 +125,12 @@ func (s *salvager) saveLog(out string, o *Options) error {
 			continue
 		}
 		b, err := s.src.Value(m)
-		if err == nil {
-			_, _, err = l.Write(b)
-		}
 		if err != nil {
+			s.lose(Loss{Kind: LossRange, Place: Place{}.WithLSN(m.LSN), Bytes: int64(m.Ptr.Len), Err: err,
+				Text: fmt.Sprintf("record at LSN %v: %v", m.LSN, err)})
+			continue
+		}
+		if _, _, err = l.Write(b); err != nil {
 			return errors.Join(err, l.Close())
 		}
 		s.r.Records++
@@ -105,10 +152,10 @@ func (s *salvager) savePages(out string, o *Options) error {
 // fill writes the pages to the new store.
 func (s *salvager) fill(pc *PageCache[[]byte]) error {
 	found := s.src.Gather()
-	s.r.Lost += found.Lost
+	defer func() { s.r.Lost = int64(len(found.Lost)) }()
 	s.raiseIDs(pc, found.IDs)
 	for _, pid := range slices.Sorted(maps.Keys(found.Chains)) {
-		if err := s.savePage(pc, pid, found.Chains[pid]); err != nil {
+		if err := s.savePage(pc, pid, found); err != nil {
 			return err
 		}
 	}
@@ -123,7 +170,8 @@ func (s *salvager) raiseIDs(pc *PageCache[[]byte], ids uint64) {
 	interval := s.src.Super.IDInterval
 	step := 2 * max(interval, pc.core.opts.IDPersistInterval)
 	if interval > maxIDPersistInterval || ids > logstore.MaxID-step {
-		s.lost(fmt.Sprintf("next id %d, interval %d: out of bounds; ids begin anew", ids, interval))
+		const text = "next id %d, interval %d: out of bounds; ids begin anew"
+		s.lose(Loss{Kind: LossIDs, Text: fmt.Sprintf(text, ids, interval)})
 		return
 	}
 	pc.ids.Raise(ids + step)
@@ -152,7 +200,7 @@ func freeRest(pc *PageCache[[]byte], next PageID) error {
 }
 
 // savePage writes a page, fragment by fragment, up to the first that cannot be read.
-func (s *salvager) savePage(pc *PageCache[[]byte], pid PageID, chain []salvage.Message) error {
+func (s *salvager) savePage(pc *PageCache[[]byte], pid PageID, found *salvage.Pages) error {
 	tx, err := pc.Begin()
 	if err != nil {
 		return err
@@ -160,12 +208,14 @@ func (s *salvager) savePage(pc *PageCache[[]byte], pid PageID, chain []salvage.M
 	defer tx.End()
 	pc.pages.IDs.RaiseNext(pid + 1)
 	var ptr PagePtr[[]byte]
+	chain := found.Chains[pid]
 	for i, m := range chain {
 		b, err := s.src.Value(m)
 		if err != nil {
-			s.r.Lost++
+			found.Lost[pid] = true
 			const text = "page %d: fragment %d of %d, LSN %v, and all after it: %v"
-			s.lost(fmt.Sprintf(text, pid, i+1, len(chain), m.LSN, err))
+			s.lose(Loss{Kind: LossPage, Place: Place{}.WithPage(pid).WithLSN(m.LSN), Err: err,
+				Text: fmt.Sprintf(text, pid, i+1, len(chain), m.LSN, err)})
 			break
 		}
 		if i == 0 {
@@ -208,7 +258,8 @@ func (s *salvager) saveRoots(pc *PageCache[[]byte], roots map[string]PageID) err
 			return err
 		}
 		if p, err := pc.Get(tx, pid); err != nil || p.Kind != KindMaterialized {
-			s.lost(fmt.Sprintf("root %q: its page %d has no value", name, pid))
+			s.lose(Loss{Kind: LossRoot, Place: Place{}.WithPage(pid), Err: err,
+				Text: fmt.Sprintf("root %q: its page %d has no value", name, pid)})
 		}
 	}
 	return nil

@@ -133,7 +133,11 @@ func (r *Reader) fetchByCalls(fd int, ranges []Range) error {
 	return nil
 }
 
-// readByCalls reads one piece. The loop ends because each turn makes progress, is interrupted, or is the last.
+// callPatience is the time for which a system call that is interrupted, or asked to come again, is repeated without
+// progress.
+const callPatience = 5 * time.Second
+
+// readByCalls reads one piece. The loop ends because each turn makes progress, is the last, or takes from callPatience.
 func (r *Reader) readByCalls(fd int, off int64, n int) error {
 	r.mu.Lock()
 	closed := r.closed
@@ -142,19 +146,23 @@ func (r *Reader) readByCalls(fd int, off int64, n int) error {
 	if closed {
 		return errReaderClosed
 	}
+	var again time.Time // when the first call without progress failed; zero: the last one made progress
 	for off, n = sameBlocks(off, n); n > 0; {
 		// Not unix.Pread, which would report a write to the scratch memory to the race detector. Nobody reads that
 		// memory.
 		scratch := uintptr(unsafe.Pointer(unsafe.SliceData(r.scratch)))
 		got, _, errno := unix.Syscall6(unix.SYS_PREAD64, uintptr(fd), scratch, uintptr(n), uintptr(off), 0, 0)
 		switch {
-		case errno == unix.EINTR || errno == unix.EAGAIN:
+		case (errno == unix.EINTR || errno == unix.EAGAIN) && again.IsZero():
+			again = time.Now()
+		case (errno == unix.EINTR || errno == unix.EAGAIN) && time.Since(again) < callPatience:
+			time.Sleep(retryPause)
 		case errno != 0:
 			return fmt.Errorf("read %d bytes at %d: %w", n, off, errno)
 		case got == 0:
 			return nil
 		default:
-			off, n = off+int64(got), n-int(got)
+			off, n, again = off+int64(got), n-int(got), time.Time{}
 		}
 	}
 	return nil

@@ -1,6 +1,10 @@
 package mmapread
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+)
 
 // Errors of this package, found by errors.Is.
 var (
@@ -9,7 +13,7 @@ var (
 	// ErrBounds reports that a range does not lie within the file.
 	ErrBounds error = sentinel("range outside the file")
 	// ErrClosed reports that the map is closed.
-	ErrClosed = errors.New("map is closed")
+	ErrClosed = fmt.Errorf("map: %w", fs.ErrClosed)
 	// ErrUnsupported reports that this platform has no maps.
 	ErrUnsupported = errors.New("memory maps are supported on Linux only")
 )

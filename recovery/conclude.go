@@ -15,6 +15,8 @@ type stop struct {
 	place Place      // without the LSN; zero if the segment is missing
 	why   error      // why no valid message begins there
 	rest  bool       // something was written there or after it
+	// unread says that the disk does not return the bytes there.
+	unread bool
 }
 
 var errMissing = errors.New("the segment that should begin here is missing")
@@ -41,7 +43,7 @@ func (s *scanner) findStop() stop {
 		at.lsn = t.base + format.LSN(w.end)
 		if w.why != nil {
 			at.place = s.placeOf(t.id, w.end)
-			at.why, at.rest = w.why, w.rest
+			at.why, at.rest, at.unread = w.why, w.rest, w.unread
 			break
 		}
 	}
@@ -94,9 +96,13 @@ func (s *scanner) conclude() error {
 	r.End = cutBatches(s.marks(), r.Tip)
 	// If the log ends at the base of a segment, that segment may have been opened but not written to.
 	segmentBegins := s.o.End%format.LSN(s.size) == 0
+	atEnd := r.Tip == s.o.End || r.Tip == s.o.End+format.SegmentHeaderSize && segmentBegins
+	if err := s.checkUnread(at, atEnd); err != nil {
+		return err
+	}
 	d := decide(facts{
 		clean:    s.o.Clean,
-		atEnd:    r.Tip == s.o.End || r.Tip == s.o.End+format.SegmentHeaderSize && segmentBegins,
+		atEnd:    atEnd,
 		known:    r.Tip <= s.stable,
 		rest:     at.rest,
 		open:     r.End < r.Tip,

@@ -57,12 +57,21 @@ func (s *scanner) readInParallel(all []byte) error {
 	count := len(all) / format.SegmentHeaderSize
 	errs := make([]error, min(readers, (count+few-1)/few))
 	var next atomic.Int64
+	var mu sync.Mutex // on s.unread
 	var wg sync.WaitGroup
 	for i := range errs {
 		wg.Go(func() {
 			for id := int(next.Add(1)) - 1; id < count && errs[i] == nil; id = int(next.Add(1)) - 1 {
 				b := all[id*format.SegmentHeaderSize:][:format.SegmentHeaderSize]
 				errs[i] = s.readAt(s.src, b, int64(format.SegmentID(id).Offset(s.size)))
+				if s.canSkip(errs[i]) {
+					mu.Lock()
+					if s.unread == nil {
+						s.unread = map[format.SegmentID]error{}
+					}
+					s.unread[format.SegmentID(id)], errs[i] = errs[i], nil
+					mu.Unlock()
+				}
 			}
 		})
 	}
@@ -73,6 +82,10 @@ func (s *scanner) readInParallel(all []byte) error {
 // addHeader decodes the header of slot id and adds the slot to a list of the result or to s.slots.
 func (s *scanner) addHeader(buf []byte, id format.SegmentID) error {
 	r := s.res
+	if err := s.unread[id]; err != nil {
+		s.skipHeader(id, err)
+		return nil
+	}
 	h, err := format.DecodeSegmentHeader(buf, id, s.size)
 	switch {
 	case errors.Is(err, format.ErrSegmentForeign):

@@ -38,6 +38,9 @@ type Options struct {
 	File     string       // name of the file in errors
 	Workers  int          // goroutines that read segments; 0: 4, so that the disk works while messages are verified
 	Bulk     Bulk         // if set, reads whole segments
+	// Unreadable reports whether an error of reading says that the disk did not return the bytes. The log is then read
+	// without them, as far as it does not need them. If nil, no error says so.
+	Unreadable func(error) bool
 }
 
 // A Segment is a slot that holds a part of the recovered log.
@@ -54,8 +57,10 @@ type Result struct {
 	Segments []Segment          // the segments of the log, in order
 	Void     []format.SegmentID // marked in use, but discarded by an earlier recovery or by this one
 	Corrupt  []format.SegmentID // header neither zeros nor valid
-	Free     []format.SegmentID // marked free
-	Zero     []format.SegmentID // never written
+	// Unreadable has those of Corrupt whose header the disk does not return. The log does not need them.
+	Unreadable []format.SegmentID
+	Free       []format.SegmentID // marked free
+	Zero       []format.SegmentID // never written
 
 	End           format.LSN        // where the log ends, after batches were cut off
 	Tip           format.LSN        // where the valid messages end
@@ -115,6 +120,7 @@ type scanner struct {
 	chain     []int      // indexes into slots: the log according to the headers, by base
 	// firstCorrupt is the error in the header of res.Corrupt[0].
 	firstCorrupt error
+	unread       map[format.SegmentID]error // the headers that the disk does not return
 	stable       format.LSN
 	segments     []walked // parallel to slots
 	res          *Result
@@ -220,11 +226,13 @@ func (s *scanner) readBody(i int, buf []byte, gens []format.Generation) {
 		w.end = s.size // none of its messages is needed
 		return
 	}
-	if w.err = s.readAt(s.body(), buf, int64(t.id.Offset(s.size))); w.err != nil {
+	gaps, err := s.readSegment(buf, int64(t.id.Offset(s.size)))
+	if w.err = err; err != nil {
 		return
 	}
 	if t.valid {
 		w.walk(buf, t.base, s.o.From, format.MakeSeed(s.o.Store, t.gen, t.id))
+		w.blame(buf, gaps)
 		return
 	}
 	seeds := make([]format.Seed, len(gens))

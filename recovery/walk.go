@@ -22,6 +22,7 @@ type walked struct {
 	end     int        // offset of the first byte after the valid messages; the segment size if it is full
 	why     error      // why the message at end is not valid; nil if the segment is full
 	stable  format.LSN // the highest stable LSN that a pad carries, before or after end; NoLSN if none
+	unread  bool       // why says that the disk does not return the message at end
 	rest    bool       // something other than zeros follows end
 	base    format.LSN // of a probed slot: the base according to its pads; NoLSN if there are none
 	err     error      // the segment could not be read

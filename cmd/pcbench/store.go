@@ -58,7 +58,8 @@ func salvage(_ context.Context, args []string, out io.Writer) error {
 	snaps := f.String("snapshots", "", "`directory` of the snapshots of the corrupt store (default that of the store)")
 	if err := f.Parse(args); errors.Is(err, pflag.ErrHelp) {
 		_, err := fmt.Fprint(out, "pcbench salvage OPTIONS DIR OUT copies everything readable from the corrupt store\n",
-			"in DIR to a new one in OUT, and lists everything that is lost.\n\n", f.FlagUsages())
+			"in DIR to a new one in OUT, and lists everything that is lost. It reads around bad\n",
+			"blocks, and needs neither superblock nor snapshots.\n\n", f.FlagUsages())
 		return err
 	} else if err != nil {
 		return &usageError{explain(f, err)}
@@ -75,7 +76,19 @@ func salvage(_ context.Context, args []string, out io.Writer) error {
 	if r.Records > 0 {
 		contents = fmt.Sprintf("%d records", r.Records)
 	}
-	_, err = fmt.Fprintf(out, "saved %s, %d bytes; %d pages are incomplete or lost, %d bytes of the log are corrupt\n",
-		contents, r.Bytes, r.Lost, r.Corrupt)
+	ranges := 0
+	for _, l := range r.Losses {
+		if l.Kind == engine.LossRange {
+			ranges++
+		}
+	}
+	note := ""
+	if ranges > 0 {
+		note = fmt.Sprintf("; %d parts of the log are lost, and pages written there are lost or as they were before",
+			ranges)
+	}
+	_, err = fmt.Fprintf(out, "saved %s, %d bytes; %d pages are incomplete or lost; "+
+		"of the log %d bytes are corrupt and %d cannot be read%s\n",
+		contents, r.Bytes, r.Lost, r.Corrupt, r.Unreadable, note)
 	return err
 }

@@ -5,16 +5,27 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"pagecache/internal/vfs"
 )
 
-// retry calls f again for as long as a signal interrupts it.
+// retryPatience is the time for which a system call that signals interrupt is repeated.
+const retryPatience = 10 * time.Second
+
+// retry calls f again while a signal interrupts it, for retryPatience at most.
 func retry(f func() error) error {
+	var start time.Time
 	for {
-		if err := f(); err != unix.EINTR {
+		err := f()
+		if err != unix.EINTR {
+			return err
+		}
+		if start.IsZero() {
+			start = time.Now()
+		} else if time.Since(start) > retryPatience {
 			return err
 		}
 	}

@@ -115,15 +115,21 @@ func (d *Disk) FlipBit(name string, off int64, bit uint) {
 	}
 }
 
-// SetUnreadable makes every read of any of n bytes of a file from off on fail with EIO, and every view of them with
-// vfs.ErrFault. n 0 makes the whole file readable again.
+// SetUnreadable makes the sectors of a file that bytes [off, off+n) lie in unreadable, on the disk and in the cache,
+// until they are written again. n 0 makes the whole file readable again.
 func (d *Disk) SetUnreadable(name string, off, n int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f := d.lookup(filepath.Clean(name), shown).(*inode)
-	f.unreadable = append(f.unreadable, extent{off, n})
 	if n == 0 {
-		f.unreadable = nil
+		f.bad = nil
+		return
+	}
+	if f.bad == nil {
+		f.bad = map[int64]bool{}
+	}
+	for s := off / sectorSize; s*sectorSize < off+n; s++ {
+		f.bad[s] = true
 	}
 }
 

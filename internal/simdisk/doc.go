@@ -14,4 +14,6 @@
 //	    disk, until DropCache restores the old contents; the next Sync reports success. (Linux: ext4 and xfs behave
 //	    like that.)
 //	Y6  A sector is written whole or not at all.
+//	Y7  Reading a range that overlaps unreadable sectors (SetUnreadable) fails with EIO, and looking at it through a
+//	    map with vfs.ErrFault. A sector that is written can be read again.
 package simdisk

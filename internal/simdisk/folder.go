@@ -175,7 +175,7 @@ func (d *Disk) restart(seed uint64, of entriesOf, contents func(*inode) content)
 		f := n.newInode()
 		f.now = contents(found[path])
 		f.durable = f.now.clone()
-		f.unreadable = slices.Clone(found[path].unreadable)
+		f.bad = maps.Clone(found[path].bad)
 		in := n.lookup(filepath.Dir(path), shown).(*folder)
 		in.now[filepath.Base(path)], in.durable[filepath.Base(path)] = f, f
 	}

@@ -69,21 +69,7 @@ type inode struct {
 	durable content // on the disk
 	pending []dirty // changes that Sync would make durable, in order
 	locks   map[*file]bool
-
-	unreadable []extent
-}
-
-// extent is a part of a file in bytes.
-type extent struct{ off, n int64 }
-
-// readable returns how many of n bytes from off on can be read.
-func (f *inode) readable(off, n int64) int64 {
-	for _, x := range f.unreadable {
-		if off < x.off+x.n && off+n > x.off {
-			n = max(0, x.off-off)
-		}
-	}
-	return n
+	bad     map[int64]bool // numbers of the sectors that cannot be read
 }
 
 // dirty is a change that is not durable: bytes at off, or a new size.
@@ -94,7 +80,22 @@ type dirty struct {
 	tag  uint64 // of a device write, by which its completion finds it; otherwise 0
 }
 
+// readable returns how many of n bytes from off on can be read.
+func (f *inode) readable(off, n int64) int64 {
+	for s := range f.bad {
+		if s*sectorSize < off+n && (s+1)*sectorSize > off {
+			n = max(0, s*sectorSize-off)
+		}
+	}
+	return n
+}
+
 func (f *inode) put(b []byte, off int64) {
+	for s := range f.bad {
+		if off <= s*sectorSize && (s+1)*sectorSize <= off+int64(len(b)) {
+			delete(f.bad, s)
+		}
+	}
 	f.now.size = max(f.now.size, off+int64(len(b)))
 	f.now.write(b, off)
 }

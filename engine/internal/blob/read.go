@@ -16,11 +16,11 @@ import (
 // is valid until the blob is removed, which is after every reader has left that could have called Read for it, or
 // until Close.
 //
-// If the blob is missing or is not what ptr says, the error is a *recovery.CorruptError with the name of the file.
+// If the blob is missing, unreadable or not what ptr says, the error is a *recovery.CorruptError with the file's name.
 // The caller adds the place of the message that points to the blob.
 func (s *Store) Read(ptr format.BlobPtr) (contents []byte, view bool, err error) {
 	contents, view, err = s.contents(ptr)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, format.ErrBlob) || errors.Is(err, vfs.ErrFault) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, format.ErrBlob) || vfs.IsUnreadable(err) {
 		err = s.corrupt(ptr.ID, err)
 	}
 	return contents, view, err

@@ -3,8 +3,8 @@ package logstore
 import (
 	"errors"
 	"fmt"
-	"syscall"
 
+	"pagecache/internal/vfs"
 	"pagecache/recovery"
 	"pagecache/segments/format"
 )
@@ -20,13 +20,13 @@ func (s *Store) CorruptLog(at recovery.Place, reason string) error {
 	return &recovery.CorruptError{File: s.LogFile(), Place: at, Reason: reason}
 }
 
-// CorruptMessage returns the error for the message at lsn and ptr, which err describes; nil if err is nil. If memory
-// was too short to look at the message, the error is not one of corruption.
+// CorruptMessage returns the error for the message at lsn and ptr, which err describes; nil if err is nil. If the
+// operating system refused to show the message, the error is not one of corruption: it says nothing about the message.
 func (s *Store) CorruptMessage(lsn format.LSN, ptr format.DiskPtr, err error) error {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, syscall.ENOMEM) {
+	if vfs.Classify(err) == vfs.TroubleRefused {
 		return fmt.Errorf("read LSN %d at %v: %w", lsn, ptr, err)
 	}
 	return &recovery.CorruptError{File: s.LogFile(), Place: s.place(lsn, ptr), Err: err}

@@ -26,7 +26,8 @@ type Message struct {
 }
 
 // Read returns the message at ptr: a view of the mapped file, or a copy from the io buffers while its segment is there.
-// A corrupt message is a *recovery.CorruptError; so is one in a part of the file that cannot be read.
+// A corrupt message is a *recovery.CorruptError. So is one that the disk does not return; its error wraps the cause,
+// such as syscall.EIO. If the operating system refuses to show the message, the error is not one of corruption.
 func (s *Store) Read(lsn format.LSN, ptr format.DiskPtr) (Message, error) {
 	size := int64(s.Super.SegmentSize)
 	if lsn.IsZero() || lsn%format.Align != 0 || ptr.Off < 0 || int64(ptr.Off)%size != int64(lsn)%size ||
@@ -49,6 +50,9 @@ func (s *Store) Read(lsn format.LSN, ptr format.DiskPtr) (Message, error) {
 		}
 	}
 	h, body, err := readMapped(s.View, ptr, lsn, seg.Seed())
+	if s.again(err) {
+		h, body, err = s.readCopy(ptr, lsn, seg.Seed(), err)
+	}
 	m := Message{Kind: h.Kind, Page: h.Page, Body: body, View: len(body) > 0 && s.View.Holds(body)}
 	return m, s.CorruptMessage(lsn, ptr, err)
 }
@@ -98,6 +102,41 @@ func readMapped(v vfs.Map, ptr format.DiskPtr, lsn format.LSN, seed format.Seed)
 	return h, body, nil
 }
 
+// again reports whether to try by a system call what the map did not show: a fault does not say why, and a file that is
+// not written may end inside a slot, whose rest counts as zeros.
+func (s *Store) again(err error) bool {
+	return err != nil && (errors.Is(err, vfs.ErrFault) || s.c.ReadOnly && errors.Is(err, vfs.ErrBounds))
+}
+
+// copyOf reads part of the file to the heap, once. Bytes beyond the end of the file are zeros, as for recovery.Scan.
+// cause is the error of the map, which an error of the system call is added to.
+func (s *Store) copyOf(off format.Offset, n int, cause error) ([]byte, error) {
+	buf := make([]byte, n) // n is limited by the size of a segment
+	got, err := s.file.ReadAt(buf, int64(off))
+	if got == 0 || err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%w: %w", cause, err)
+	}
+	clear(buf[got:])
+	return buf, nil
+}
+
+// readCopy is readMapped without the map.
+func (s *Store) readCopy(ptr format.DiskPtr, lsn format.LSN, seed format.Seed, cause error) (
+	h format.Header, body []byte, err error,
+) {
+	b, err := s.copyOf(ptr.Off, int(ptr.Len), cause)
+	if err != nil {
+		return h, nil, err
+	}
+	if h, body, err = format.DecodeMessage(b, lsn, seed); err == nil && h.Len != int(ptr.Len) {
+		err = errPointer
+	}
+	if err != nil {
+		return h, nil, fmt.Errorf("%w: %w", cause, err)
+	}
+	return h, body, nil
+}
+
 // touch makes the processor fetch all cache lines of a message at once. Decoding and summing would fetch one after
 // another, which takes half as long again for 1 KiB of memory that is in no cache.
 //
@@ -132,28 +171,49 @@ func (s *Store) readBuffered(buf []byte, lsn format.LSN) bool {
 	return false
 }
 
-// ReadHeader reads the header of the message that begins at lsn and off and checks its bounds, but not its checksum.
+// ReadHeader reads the header of the message that begins at lsn and off and checks its bounds. It verifies the checksum
+// of a pad, which covers the header only; the checksum of any other message covers its body, so Read verifies it.
 func (s *Store) ReadHeader(lsn format.LSN, off format.Offset) (format.Header, error) {
 	size := int64(s.Super.SegmentSize)
 	room := int(size - int64(off)%size)
+	seg := s.Space.At(off)
+	seed := seg.Seed()
 	var buf [format.HeaderSize]byte
-	if s.Space.At(off).State() == segments.StateActive && s.Log.Read(buf[:], lsn) {
-		return format.DecodeHeader(buf[:], room, lsn)
+	if seg.State() == segments.StateActive && s.Log.Read(buf[:], lsn) {
+		return decodeHeader(buf[:], room, lsn, seed)
 	}
 	var h format.Header
 	err := mmapread.Guard(func() error {
 		b, err := s.View.View(int64(off), format.HeaderSize)
 		if err == nil {
-			h, err = format.DecodeHeader(b, room, lsn)
+			h, err = decodeHeader(b, room, lsn, seed)
 		}
 		return err
 	})
+	if s.again(err) {
+		var b []byte
+		if b, err = s.copyOf(off, format.HeaderSize, err); err == nil {
+			h, err = decodeHeader(b, room, lsn, seed)
+		}
+	}
 	return h, s.CorruptMessage(lsn, format.DiskPtr{Off: off, Len: format.HeaderSize}, err)
+}
+
+// decodeHeader decodes the header at the beginning of b, and verifies it if it is a pad's.
+func decodeHeader(b []byte, room int, lsn format.LSN, seed format.Seed) (format.Header, error) {
+	h, err := format.DecodeHeader(b, room, lsn)
+	if err == nil && h.Kind == format.KindPad {
+		sum := [format.HeaderSize]byte(b)
+		if format.PutCRC(sum[:], format.MakeWord(h.Kind, h.Len), seed); sum != [format.HeaderSize]byte(b) {
+			err = format.ErrCRC
+		}
+	}
+	return h, err
 }
 
 // Next reads the message at lsn, which must be a message boundary or the beginning of a segment. It returns the
 // message's LSN and place, and the boundary after it. For a pad, and where a segment has no room for a message, the
-// message is zero.
+// message is zero. The length that leads to the boundary is verified: with an error there is no boundary (trap 32).
 func (s *Store) Next(lsn format.LSN) (m Message, at format.LSN, ptr format.DiskPtr, next format.LSN, err error) {
 	size := format.LSN(s.Super.SegmentSize)
 	if lsn%size == 0 {
@@ -175,7 +235,10 @@ func (s *Store) Next(lsn format.LSN) (m Message, at format.LSN, ptr format.DiskP
 	if ptr.Len = uint32(h.Len); h.Kind != format.KindPad {
 		m, err = s.Read(lsn, ptr)
 	}
-	return m, lsn, ptr, lsn + format.LSN(format.AlignUp(h.Len)), err
+	if err != nil {
+		return Message{}, lsn, ptr, lsn, err
+	}
+	return m, lsn, ptr, lsn + format.LSN(format.AlignUp(h.Len)), nil
 }
 
 // ReadSegment reads a whole slot into buf, and so into the page cache.

@@ -90,6 +90,12 @@ func (s *Store) Recover(base Base) (*Recovered, error) {
 		r.NextPage = s.Super.NextPage
 	}
 	r.discard = append(slices.Clone(res.Void), res.Corrupt...)
+	if len(res.Unreadable) > 0 { // writing to them may fail, and stop the log
+		s.c.Logger.Warn("slots that cannot be read are left out of use", "dir", s.Dir, "slots", res.Unreadable)
+		r.discard = slices.DeleteFunc(r.discard, func(id format.SegmentID) bool {
+			return slices.Contains(res.Unreadable, id)
+		})
+	}
 	if int64(res.End)%int64(s.Super.SegmentSize) != 0 {
 		r.tail = &r.Scan.Segments[len(r.Scan.Segments)-1]
 	}
@@ -100,7 +106,8 @@ func (s *Store) Recover(base Base) (*Recovered, error) {
 func (s *Store) scan(base Base, fileSize int64) (*recovery.Result, error) {
 	o := recovery.Options{Store: s.Super.Store, SegmentSize: s.Super.SegmentSize, Generation: s.Super.Generation,
 		Clean: s.Super.Clean, End: s.Super.End, File: s.LogFile(),
-		From: base.From, Stable: base.Stable, Counter: base.Counter, Recycled: base.Recycled, Known: base.Known}
+		From: base.From, Stable: base.Stable, Counter: base.Counter, Recycled: base.Recycled, Known: base.Known,
+		Unreadable: vfs.IsUnreadable}
 	if !s.Super.Clean && s.Super.SegmentSize >= bulkSegment { // after a clean close the page cache is worth something
 		bulk := s.file.OpenBulk()
 		defer func() { _ = bulk.Close() }()

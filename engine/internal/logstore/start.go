@@ -93,7 +93,7 @@ func (s *Store) startLog(r *Recovered) (err error) {
 		c.Slot, c.Seed = r.tail.Slot, format.MakeSeed(s.Super.Store, r.tail.Generation, r.tail.Slot)
 		c.Fill = func(mem []byte) error {
 			_, err := s.file.ReadAt(mem, off)
-			return err
+			return s.CorruptMessage(r.tail.Base, format.DiskPtr{Off: format.Offset(off), Len: uint32(len(mem))}, err)
 		}
 	} else if r.tail != nil { // a pad fills the segment
 		s.Space.SealSegment(r.tail.Slot, r.tail.Base, nil)

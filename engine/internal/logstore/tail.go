@@ -73,11 +73,12 @@ func (s *Store) reseal(buf []byte, old recovery.Segment, seed format.Seed) error
 // readTail reads the valid part of the tail. Bytes beyond the end of the file stay zero: they are part of a pad, or the
 // caller's decoding reports them.
 func (s *Store) readTail(g recovery.Segment, buf []byte) error {
-	_, err := s.file.ReadAt(buf, int64(g.Slot.Offset(s.Super.SegmentSize)))
+	off := g.Slot.Offset(s.Super.SegmentSize)
+	_, err := s.file.ReadAt(buf, int64(off))
 	if err == io.EOF {
 		return nil
 	}
-	return err
+	return s.CorruptMessage(g.Base, format.DiskPtr{Off: off, Len: uint32(len(buf))}, err)
 }
 
 // writeTo makes one durable write through a device that nothing else uses.

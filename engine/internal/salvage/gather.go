@@ -1,8 +1,12 @@
 package salvage
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 
+	"pagecache/recovery"
 	"pagecache/segments/format"
 )
 
@@ -10,83 +14,251 @@ import (
 type Pages struct {
 	Chains map[format.PageID][]Message // the messages of each page that is left, oldest first
 	Roots  map[string]format.PageID
-	IDs    uint64        // the highest id known to have been handed out
-	Next   format.PageID // the lowest page id above all that were found
-	Lost   int64         // pages of which something is known to be lost; each was reported
+	IDs    uint64                 // the highest id known to have been handed out
+	Next   format.PageID          // the lowest page id above all that were found
+	Lost   map[format.PageID]bool // pages of which something is known to be lost; each was reported
 }
 
-// ReportBatches reports the batches whose end is missing.
-func (r *Reader) ReportBatches() {
-	open := map[format.LSN]bool{}
-	for _, m := range r.Messages {
-		switch m.Kind {
-		case format.KindBatchBegin:
-			open[m.LSN] = true
-		case format.KindBatchEnd:
-			if b, err := r.Value(m); err == nil {
-				if e, err := format.DecodeManifest(b, m.LSN); err == nil {
-					delete(open, e.Begin)
-				}
-			}
-		}
-	}
-	for lsn := range open {
-		r.c.Lost(fmt.Sprintf("the end of the batch that begins at LSN %v: the batch may be there in part", lsn))
-	}
+// A state is what is known of a page while its messages are applied in order.
+type state struct {
+	chain []Message  // oldest first; nil: the page does not exist
+	last  format.LSN // nothing of the page is missing up to here
+	// since is the LSN of the message from which on the state is not known, and why says why; 0: it is known.
+	since format.LSN
+	why   string
+	left  int // messages from since on that were left out
+
+	record *recovery.Page // the page in the snapshot, until it was used
+	proof  format.LSN     // the snapshot knows the page up to here
 }
 
-// Gather derives the state of the pages from the messages. A page whose newest messages are corrupt is as it was before
-// them.
+// gatherer applies messages to pages.
+type gatherer struct {
+	r           *Reader
+	p           *Pages
+	pages       map[format.PageID]*state
+	implausible map[format.PageID]bool
+	rootsAt     format.LSN
+}
+
+// Gather derives the state of the pages from the messages, and from the snapshot as far as there is one. A page whose
+// newest messages are lost is as it was before them, and is reported.
 func (r *Reader) Gather() *Pages {
-	p := &Pages{Chains: map[format.PageID][]Message{}, IDs: r.Super.NextID, Next: format.FirstUserPage}
-	orphans, implausible := map[format.PageID]int{}, map[format.PageID]bool{}
-	for _, m := range r.Messages {
-		k := m.Kind.Plain()
-		switch k {
-		case format.KindMeta:
-			if roots, err := format.DecodeMeta(m.Body); err == nil {
-				p.Roots = roots
-			}
-			continue
-		case format.KindCounter:
-			if c, err := format.DecodeCounter(m.Body); err == nil {
-				p.IDs = max(p.IDs, c)
-			}
-			continue
-		case format.KindCompact, format.KindAppend, format.KindFree:
-		default:
-			continue
+	g := &gatherer{r: r, pages: map[format.PageID]*state{}, implausible: map[format.PageID]bool{},
+		p: &Pages{Chains: map[format.PageID][]Message{}, IDs: r.Super.NextID, Next: format.FirstUserPage,
+			Lost: map[format.PageID]bool{}}}
+	g.readSnapshot()
+	suspects := r.suspects
+	for i := range r.Messages {
+		m := &r.Messages[i]
+		for ; len(suspects) > 0 && suspects[0].LSN < m.LSN; suspects = suspects[1:] {
+			g.suspect(&suspects[0])
 		}
-		if m.Page < format.FirstUserPage || m.Page >= r.most { // rule 12
-			implausible[m.Page] = true
-			continue
-		}
-		p.Next = max(p.Next, m.Page+1)
-		if k == format.KindAppend && len(p.Chains[m.Page]) == 0 {
-			orphans[m.Page]++
-			continue
-		}
-		p.add(m, k)
-		delete(orphans, m.Page)
+		g.apply(m)
 	}
-	p.Lost = int64(len(orphans) + len(implausible))
-	for pid, n := range orphans {
-		r.c.Lost(fmt.Sprintf("page %d: the base of its last %d deltas is missing", pid, n))
+	for i := range suspects {
+		g.suspect(&suspects[i])
 	}
-	for pid := range implausible {
-		r.c.Lost(fmt.Sprintf("page %d: implausible page id", pid))
+	for _, pid := range slices.Sorted(maps.Keys(g.pages)) {
+		g.finish(pid, g.pages[pid])
 	}
-	return p
+	for _, pid := range slices.Sorted(maps.Keys(g.implausible)) {
+		g.lose(pid, 0, "implausible page id")
+	}
+	g.checkRoots()
+	return g.p
 }
 
-// add applies a message to its page.
-func (p *Pages) add(m Message, k format.Kind) {
-	switch k {
-	case format.KindAppend:
-		p.Chains[m.Page] = append(p.Chains[m.Page], m)
-	case format.KindCompact:
-		p.Chains[m.Page] = []Message{m}
-	default:
-		delete(p.Chains, m.Page)
+// readSnapshot notes what the snapshot says about each page.
+func (g *gatherer) readSnapshot() {
+	snap := g.r.snap
+	if snap == nil {
+		return
 	}
+	g.p.IDs = max(g.p.IDs, snap.Counter)
+	corrupt := false
+	for pid := format.PageID(0); pid < min(snap.NextPage, g.r.most); pid++ {
+		p, err := snap.Page(pid)
+		if err != nil {
+			if !corrupt {
+				g.r.lose(recovery.Loss{Kind: recovery.LossFile, Text: err.Error(), Err: err})
+			}
+			corrupt = true
+			continue
+		}
+		st := &state{record: &p, proof: p.LSN}
+		if p.Kind == format.SnapshotKindNone {
+			st.proof = snap.From - 1
+		}
+		g.pages[pid] = st
+		if pid >= format.FirstUserPage {
+			g.p.Next = max(g.p.Next, pid+1)
+		}
+	}
+}
+
+// state returns the state of a page before a message at lsn, or nil if the id is implausible.
+func (g *gatherer) state(pid format.PageID, lsn format.LSN) *state {
+	if pid < format.FirstUserPage || pid >= g.r.most { // rule 12
+		g.implausible[pid] = true
+		return nil
+	}
+	g.p.Next = max(g.p.Next, pid+1)
+	st := g.pages[pid]
+	if st == nil {
+		st = &state{}
+		g.pages[pid] = st
+	}
+	if st.record != nil && lsn > st.proof {
+		g.settle(st)
+	}
+	return st
+}
+
+// settle replaces the state of a page by the one that the snapshot says it has. As far as its messages are lost, the
+// page stays as it was before.
+func (g *gatherer) settle(st *state) {
+	refs := st.record.Refs
+	kind := st.record.Kind
+	st.record = nil
+	if kind == format.SnapshotKindNone || kind == format.SnapshotKindFree {
+		*st = state{last: st.proof, proof: st.proof}
+		return
+	}
+	var chain []Message
+	for i, ref := range slices.Backward(refs) {
+		m, ok := g.r.find(ref.LSN)
+		if !ok {
+			if i < len(refs)-1 { // its base is there
+				st.chain = chain
+			} else {
+				st.chain = slices.DeleteFunc(st.chain, func(m Message) bool { return m.LSN > ref.LSN })
+			}
+			st.fail(ref.LSN, fmt.Sprintf("fragment %d of %d is lost", len(refs)-i, len(refs)))
+			st.left = i + 1
+			return
+		}
+		chain = append(chain, m)
+	}
+	*st = state{chain: chain, last: st.proof, proof: st.proof}
+}
+
+// fail notes that the state of the page is not known from lsn on.
+func (st *state) fail(lsn format.LSN, why string) { st.since, st.why, st.left = lsn, why, 0 }
+
+// find returns the message at an LSN.
+func (r *Reader) find(lsn format.LSN) (Message, bool) {
+	i, ok := slices.BinarySearchFunc(r.Messages, lsn, func(m Message, lsn format.LSN) int {
+		return cmp.Compare(m.LSN, lsn)
+	})
+	if !ok {
+		return Message{}, false
+	}
+	return r.Messages[i], true
+}
+
+// apply applies a message.
+func (g *gatherer) apply(m *Message) {
+	switch m.Kind.Plain() {
+	case format.KindMeta:
+		if roots, err := format.DecodeMeta(m.Body); err == nil {
+			g.p.Roots, g.rootsAt = roots, m.LSN
+		}
+	case format.KindCounter:
+		if c, err := format.DecodeCounter(m.Body); err == nil {
+			g.p.IDs = max(g.p.IDs, c)
+		}
+	case format.KindCompact, format.KindFree:
+		if st := g.state(m.Page, m.LSN); st != nil {
+			*st = state{last: m.LSN, record: st.record, proof: st.proof}
+			if m.Kind.Plain() == format.KindCompact {
+				st.chain = []Message{*m}
+			}
+		}
+	case format.KindAppend:
+		if st := g.state(m.Page, m.LSN); st != nil {
+			g.applyDelta(st, m)
+		}
+	}
+}
+
+// applyDelta adds a delta to its page, unless another one may be missing before it.
+func (g *gatherer) applyDelta(st *state, m *Message) {
+	switch {
+	case st.since != 0:
+	case len(st.chain) == 0:
+		st.fail(m.LSN, "the base of its deltas is missing")
+	case g.r.lostBetween(st.last, m.LSN):
+		st.fail(m.LSN, "a part of the log that is lost may have held a change of it")
+	}
+	if st.since != 0 {
+		st.left++
+		return
+	}
+	st.chain, st.last = append(st.chain, *m), m.LSN
+}
+
+// suspect applies a corrupt message that seems to have been one of its page. The id may be what is corrupt, so it does
+// not count for Pages.Next.
+func (g *gatherer) suspect(m *Message) {
+	if m.Page < format.FirstUserPage || m.Page >= g.r.most {
+		return
+	}
+	st := g.pages[m.Page]
+	if st == nil {
+		st = &state{}
+		g.pages[m.Page] = st
+	}
+	if m.LSN <= st.proof {
+		return
+	}
+	if st.record != nil {
+		g.settle(st)
+	}
+	if st.since == 0 {
+		st.fail(m.LSN, fmt.Sprintf("its message at LSN %v is corrupt", m.LSN))
+		st.left = 1
+	}
+}
+
+// finish decides on a page after all messages, and reports what is lost of it.
+func (g *gatherer) finish(pid format.PageID, st *state) {
+	if pid < format.FirstUserPage {
+		return
+	}
+	if st.record != nil {
+		g.settle(st)
+	}
+	if len(st.chain) > 0 {
+		g.p.Chains[pid] = st.chain
+	}
+	if st.since == 0 {
+		return
+	}
+	saved := "nothing of it is saved"
+	if n := len(st.chain); n > 0 {
+		saved = fmt.Sprintf("it is saved as it was at LSN %v", st.chain[n-1].LSN)
+	}
+	g.lose(pid, st.since, fmt.Sprintf("%s; %s, without %d messages from LSN %v on", st.why, saved, st.left, st.since))
+}
+
+// lose reports a page.
+func (g *gatherer) lose(pid format.PageID, lsn format.LSN, why string) {
+	g.p.Lost[pid] = true
+	at := recovery.Place{}.WithPage(pid)
+	if lsn > 0 {
+		at = at.WithLSN(lsn)
+	}
+	g.r.lose(recovery.Loss{Kind: recovery.LossPage, Place: at, Text: fmt.Sprintf("page %d: %s", pid, why)})
+}
+
+// checkRoots reports roots that the snapshot says are newer than those that are left.
+func (g *gatherer) checkRoots() {
+	st := g.pages[format.MetaPage]
+	if st == nil || st.record == nil || st.record.Kind != format.SnapshotKindMeta || st.record.LSN <= g.rootsAt {
+		return
+	}
+	g.r.lose(recovery.Loss{Kind: recovery.LossRoot, Place: recovery.Place{}.WithLSN(st.record.LSN),
+		Text: fmt.Sprintf("roots: those that were written at LSN %v are lost; they are saved as they were at LSN %v",
+			st.record.LSN, g.rootsAt)})
 }

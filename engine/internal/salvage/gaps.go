@@ -1,0 +1,223 @@
+package salvage
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"pagecache/recovery"
+	"pagecache/segments/format"
+)
+
+// A gap is LSNs [from, to), a part of the log that is lost.
+type gap struct{ from, to format.LSN }
+
+// lostBetween reports whether a part of the log above LSN a and below LSN b is lost.
+func (r *Reader) lostBetween(a, b format.LSN) bool {
+	i, _ := slices.BinarySearchFunc(r.gaps, a, func(g gap, a format.LSN) int { return cmp.Compare(g.to, a+2) })
+	return i < len(r.gaps) && r.gaps[i].from < b
+}
+
+// lostAbove reports whether a part of the log above LSN a is lost.
+func (r *Reader) lostAbove(a format.LSN) bool {
+	return len(r.gaps) > 0 && r.gaps[len(r.gaps)-1].to > a+1
+}
+
+// assemble makes the log of its parts, and reports everything that is missing. blank are the slots in which nothing was
+// found.
+func (r *Reader) assemble(parts []part, blank, heads []head) {
+	recycled := countRecycled(heads)
+	intact := slices.DeleteFunc(slices.Clone(parts), func(p part) bool { return p.header != nil })
+	all := choose(parts)
+	if sure := choose(intact); r.missing(sure) == recycled {
+		// Every segment is there that was not recycled, so the other slots were free, unless they hold the end of the
+		// log.
+		last := format.LSN(-1)
+		if len(sure) > 0 {
+			last = sure[len(sure)-1].base
+		}
+		all = slices.DeleteFunc(all, func(p part) bool { return p.header != nil && p.base < last })
+	}
+	r.reportHeaders(parts, all, blank)
+	r.findGaps(all, recycled, blank)
+	for i := range all {
+		r.Messages = append(r.Messages, all[i].messages...) // parts are in order
+		r.suspects = append(r.suspects, all[i].suspects...)
+	}
+	if r.trusted {
+		r.Log = r.Super.Log
+	} else {
+		r.Log = slices.ContainsFunc(r.Messages, func(m Message) bool { return m.Kind == format.KindData })
+	}
+}
+
+// missing returns the number of segments that are not among parts, below the last of them.
+func (r *Reader) missing(parts []part) uint64 {
+	if len(parts) == 0 {
+		return 0
+	}
+	return uint64(parts[len(parts)-1].base)/uint64(r.Super.SegmentSize) + 1 - uint64(len(parts))
+}
+
+// countRecycled returns the number of segments that were recycled over the life of the store, as the intact headers
+// say.
+func countRecycled(heads []head) (n uint64) {
+	marked := uint64(0) // slots that the highest count does not include
+	for i := range heads {
+		h := &heads[i].h
+		if heads[i].err != nil {
+			continue
+		}
+		if h.Recycled > n {
+			n, marked = h.Recycled, 0
+		}
+		if h.State == format.SegmentStateRecycled && h.Recycled == n {
+			marked++
+		}
+	}
+	return n + marked
+}
+
+// reportHeaders reports the headers that are not valid.
+func (r *Reader) reportHeaders(parts, used []part, blank []head) {
+	report := func(slot format.SegmentID, err error, what string) {
+		off := slot.Offset(r.Super.SegmentSize)
+		r.lose(recovery.Loss{Kind: recovery.LossFile, Place: recovery.Place{}.WithSlot(slot).WithOffset(off), Err: err,
+			Text: fmt.Sprintf("slot %v, offset %v: its header: %v; %s", slot, off, err, what)})
+	}
+	counts := map[format.SegmentID]bool{}
+	for i := range used {
+		p := &used[i]
+		counts[p.slot] = true
+		if p.header != nil {
+			report(p.slot, p.header, fmt.Sprintf("its messages, LSN %v … %v, count as part of the log; "+
+				"if the slot was free, pages may be as they were earlier", p.base, p.base+format.LSN(p.end)-1))
+		}
+	}
+	for i := range parts {
+		if p := &parts[i]; p.header != nil && !counts[p.slot] {
+			report(p.slot, p.header, "its messages are left over from an earlier use of the slot")
+		}
+	}
+	for i := range blank {
+		report(blank[i].slot, blank[i].err, "no message is found in it")
+	}
+}
+
+// findGaps finds and reports the parts of the log that are lost.
+func (r *Reader) findGaps(parts []part, recycled uint64, blank []head) {
+	size := format.LSN(r.Super.SegmentSize)
+	missing := r.missing(parts)
+	next := format.LSN(0)
+	for i := range parts {
+		p := &parts[i]
+		if p.base > next && missing != recycled {
+			r.loseRange(gap{next, p.base}, recovery.Place{}, fmt.Sprintf("segments are missing: "+
+				"of the log's segments %d are missing, and %d were recycled", missing, recycled))
+		}
+		for _, h := range p.holes {
+			r.loseHole(p, h)
+		}
+		next = p.base + size
+		if i < len(parts)-1 && p.end < int(size) {
+			r.loseHole(p, span{from: p.end, to: int(size)})
+		}
+	}
+	r.findEnd(parts, blank)
+}
+
+// findEnd finds out whether something is lost at the end of the log.
+func (r *Reader) findEnd(parts []part, blank []head) {
+	size := r.Super.SegmentSize
+	end := format.LSN(0)
+	if len(parts) > 0 {
+		p := &parts[len(parts)-1]
+		end = p.base + format.LSN(p.end)
+		tail := span{from: p.end, to: size}
+		unread := slices.ContainsFunc(p.bad, func(b span) bool { return b.to > p.end && b.from < size })
+		closed := r.trusted && r.Super.Clean && r.known < end
+		switch stop := r.known + 1; {
+		case p.end == size || p.end == firstMessage && r.known < p.base:
+		case stop > end:
+			tail.to = int(min(stop-p.base, format.LSN(size)))
+			r.loseHole(p, tail)
+			end = p.base + format.LSN(tail.to)
+		case unread && !closed, p.tried && !closed:
+			r.loseHole(p, tail)
+			end = p.base + format.LSN(size)
+		}
+	}
+	if r.known >= end {
+		r.loseRange(gap{end, r.known + 1}, recovery.Place{}, "the log was stable beyond the last message that is left")
+		return
+	}
+	if closed := r.trusted && r.Super.Clean; len(blank) > 0 && !closed && int64(end)%int64(size) == 0 {
+		at := recovery.Place{}.WithSlot(blank[0].slot).WithOffset(blank[0].slot.Offset(size))
+		r.loseRange(gap{end, end + format.LSN(len(blank)*size)}, at, "slots in which nothing is found may have held it")
+	}
+}
+
+// loseHole reports a hole in a part of the log.
+func (r *Reader) loseHole(p *part, h span) {
+	off := p.slot.Offset(r.Super.SegmentSize) + format.Offset(h.from)
+	unread := 0
+	for _, b := range p.bad {
+		if n := min(b.to, h.to) - max(b.from, h.from); n > 0 {
+			unread += n
+			h.err = b.err
+		}
+	}
+	r.Unreadable += int64(unread)
+	r.Corrupt += int64(h.to - h.from - unread)
+	what := fmt.Sprintf("%d corrupt bytes", h.to-h.from)
+	if unread > 0 {
+		what = fmt.Sprintf("%d bytes, of which %d cannot be read (%v)", h.to-h.from, unread, h.err)
+	}
+	g := gap{p.base + format.LSN(h.from), p.base + format.LSN(h.to)}
+	r.gaps = append(r.gaps, g)
+	at := recovery.Place{}.WithSlot(p.slot).WithOffset(off).WithLSN(g.from)
+	r.lose(recovery.Loss{Kind: recovery.LossRange, Place: at, Bytes: int64(h.to - h.from), Err: h.err,
+		Text: fmt.Sprintf("slot %v, offset %v: %s, LSN %v … %v; %s", p.slot, off, what, g.from, g.to-1, older)})
+}
+
+const older = "pages that were changed there are lost, or as they were before"
+
+// loseRange reports a part of the log that is not in the file.
+func (r *Reader) loseRange(g gap, at recovery.Place, why string) {
+	r.gaps = append(r.gaps, g)
+	r.lose(recovery.Loss{Kind: recovery.LossRange, Place: at.WithLSN(g.from), Bytes: int64(g.to - g.from),
+		Text: fmt.Sprintf("LSN %v … %v: %s; %s", g.from, g.to-1, why, older)})
+}
+
+// ReportBatches reports the batches of which a part may be missing.
+func (r *Reader) ReportBatches() {
+	open := map[format.LSN]bool{}
+	lose := func(begin format.LSN, what string) {
+		r.lose(recovery.Loss{Kind: recovery.LossBatch, Place: recovery.Place{}.WithLSN(begin),
+			Text: fmt.Sprintf("the batch that begins at LSN %v may be there in part: %s", begin, what)})
+	}
+	for _, m := range r.Messages {
+		switch m.Kind {
+		case format.KindBatchBegin:
+			open[m.LSN] = true
+		case format.KindBatchEnd:
+			e, err := format.DecodeManifest(m.Body, m.LSN)
+			if err != nil {
+				continue
+			}
+			delete(open, e.Begin)
+			if r.lostBetween(e.Begin-1, m.LSN) {
+				lose(e.Begin, "a part of the log before its end is lost")
+			}
+		}
+	}
+	for _, lsn := range slices.Sorted(maps.Keys(open)) {
+		switch {
+		case r.lostAbove(lsn):
+			lose(lsn, "its end is missing, and a part of the log behind it is lost")
+		case lsn > r.known: // else its end was in a segment that was recycled
+			lose(lsn, "it was open when the store was used last")
+		}
+	}
+}
