@@ -126,7 +126,7 @@ func TestDiskFullOfGarbage(t *testing.T) {
 	d := simdisk.New(3, simdisk.Options{})
 	o := enginetest.SimOptions(d)
 	pc := enginetest.Open(t, "/store", o)
-	pids := enginetest.AllocateMany(t, pc, 240, 2500)
+	pids := enginetest.AllocateMany(t, pc, 240, 1900)
 	enginetest.Flush(t, pc)
 	d.SetCapacity(60 * 16 << 10)
 	refused := 0
@@ -136,7 +136,7 @@ func TestDiskFullOfGarbage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _, err = pc.Replace(tx, pids[i*7%len(pids)], p.Ptr, make([]byte, 2500))
+		_, _, err = pc.Replace(tx, pids[i*7%len(pids)], p.Ptr, make([]byte, 1900))
 		tx.End()
 		if err != nil && !errors.Is(err, engine.ErrNoSpace) {
 			t.Fatal(err)
@@ -229,7 +229,7 @@ func TestCleaningCorruptSegment(t *testing.T) {
 		d := simdisk.New(3, simdisk.Options{})
 		o := enginetest.WithSeam(enginetest.SimOptions(d), seam.Options{Eager: true, FS: d})
 		pc := enginetest.Open(t, "/store", o)
-		pids := enginetest.AllocateMany(t, pc, 40, 1500)
+		pids := enginetest.AllocateMany(t, pc, 40, 1400)
 		enginetest.Flush(t, pc)
 		if again {
 			enginetest.Close(t, pc)
@@ -275,7 +275,7 @@ func TestCleaningCorruptSegment(t *testing.T) {
 		}
 		tx = enginetest.Begin(t, pc)
 		p, err = pc.Get(tx, pids[2])
-		good := err == nil && bytes.Equal(p.Value, bytes.Repeat([]byte{'a' + 2}, 1500))
+		good := err == nil && bytes.Equal(p.Value, bytes.Repeat([]byte{'a' + 2}, 1400))
 		if again != errors.Is(err, engine.ErrCorrupt) || !again && !good {
 			t.Errorf("reopened %v: page with the flipped bit: %s, error %v", again, enginetest.Brief(p.Value), err)
 		}
@@ -381,16 +381,16 @@ func TestDiscardedSlotKeepsKnownStable(t *testing.T) {
 		}
 	}
 	for range 5 { // segments 0 … 4 stay live
-		alloc(8128)
+		alloc(4096)
 		alloc(8192)
 	}
-	x := alloc(8128) // segment 5
+	x := alloc(4096) // segment 5
 	until(5*size + 8192)
 	d.Hang(true)
 	y := alloc(8192)
 	free(x) // opens segment 6; its header says that the first half of 5 is stable
 	free(y)
-	alloc(8128 - 48)
+	alloc(4096 - 48)
 	d.Hang(false)
 	until(6*size + 8192)
 	if _, err := pc.AttemptGC(); err != nil || engine.CleanerOf(pc).Stats().Draining != 1 {
@@ -405,8 +405,8 @@ func TestDiscardedSlotKeepsKnownStable(t *testing.T) {
 	}
 	d.Hang(true)
 	before := d.ReadDurable("/store/log")
-	alloc(size - 64 - 104) // fills segment 7
-	alloc(8128)            // opens segment 8 in the slot of 5
+	alloc(size - format.SegmentStart - 104) // fills segment 7
+	alloc(4096)                             // opens segment 8 in the slot of 5
 	d.Hang(false)
 	until(8*size + 8192)
 	img := d.ReadDurable("/store/log")

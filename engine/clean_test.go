@@ -128,7 +128,7 @@ func TestSpaceIsBounded(t *testing.T) {
 			pc = enginetest.Open(t, "/store", o)
 		}
 	}
-	if s := pc.Stats(); s.Space.Segments > 24 { // 100 KB of live data fill 7 segments
+	if s := pc.Stats(); s.Space.Segments > 31 { // 100 KB of live data fill 9 segments
 		t.Errorf("%d segments for %d live bytes, %d recycled", s.Space.Segments, s.Space.LiveBytes, s.Space.Recycled)
 	}
 	enginetest.Close(t, pc)

@@ -13,6 +13,7 @@ import (
 	"pagecache/engine/internal/enginetest"
 	"pagecache/engine/internal/seam"
 	"pagecache/internal/simdisk"
+	"pagecache/segments/format"
 )
 
 // yielding lets other goroutines run when a page is decoded, as a read from disk does.
@@ -80,7 +81,7 @@ func newCrowd(t *testing.T, f crowdConfig) *crowd {
 	}
 	c := &crowd{PageCache: enginetest.OpenWith(t, "/store", f.materializer, o), t: t, d: d, done: make(chan struct{})}
 	d.SetCapacity(int64(f.segments*f.segment + 8<<10))
-	for n := f.segments * f.live / 100 * f.segment / (f.size + 24); len(c.pids) < n; {
+	for n := f.segments * f.live / 100 * (f.segment - format.SegmentStart) / (f.size + 24); len(c.pids) < n; {
 		pid, err := c.allocate(f.size)
 		if errors.Is(err, engine.ErrNoSpace) {
 			break

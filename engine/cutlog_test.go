@@ -127,7 +127,8 @@ func TestLogNeverEndsBelowItsFloor(t *testing.T) {
 		o.ReadOnly = readOnly
 		_, err = engine.Open("/store", engine.Bytes{}, o)
 		ce := (*engine.CorruptError)(nil)
-		if !errors.As(err, &ce) || ce.File != logFile || !strings.Contains(err.Error(), fmt.Sprintf("below %d", end)) {
+		if want := fmt.Sprintf("known durable: LSN %d", end-1); !errors.As(err, &ce) || ce.File != logFile ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("ReadOnly %v: error %v, want a CorruptError with the floor %d", readOnly, err, end)
 		}
 		if ce != nil {

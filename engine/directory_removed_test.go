@@ -117,7 +117,7 @@ func TestRemovedDuringSnapshot(t *testing.T) {
 	inBoth(t, func(t *testing.T, h house) {
 		w := &simdisk.Wrap{FS: h.fs, File: func(d vfs.Dir, name string, flag vfs.Flag) (vfs.File, error) {
 			f, err := d.Open(name, flag)
-			if name == "snapshot.tmp" {
+			if strings.HasPrefix(name, "snapshot.") && strings.HasSuffix(name, ".tmp") {
 				h.remove("data")
 			}
 			return f, err

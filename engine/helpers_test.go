@@ -221,11 +221,13 @@ func busy(t testing.TB, pc *PageCache[[]byte], n int, seed uint64) {
 	}
 }
 
-// cleanAll calls AttemptGC until it makes no progress, and returns how many segments were recycled.
+// cleanAll calls AttemptGC until it makes no progress, and returns how many segments were recycled. It gives up after
+// 1000 calls, as enginetest.CleanAll does.
 func cleanAll(t testing.TB, pc *PageCache[[]byte]) int64 {
 	t.Helper()
 	before := pc.cleaner.Stats().Recycled
-	for did, err := true, error(nil); did; {
+	for did, n := true, 0; did && n < 1000; n++ {
+		var err error
 		if did, err = pc.AttemptGC(); err != nil {
 			t.Fatal(err)
 		}

@@ -314,7 +314,7 @@ func (l *Log) Records(from LSN) iter.Seq2[Record, error] {
 		// Message boundaries are known only at the beginning of a segment.
 		for pos := max(from, l.FirstLSN()) / size * size; ; {
 			if pos%size == 0 {
-				pos += format.SegmentHeaderSize
+				pos += format.SegmentStart
 			}
 			if pos >= end {
 				return

@@ -10,6 +10,7 @@ import (
 	"pagecache/engine"
 	"pagecache/engine/internal/enginetest"
 	"pagecache/internal/simdisk"
+	"pagecache/segments/format"
 )
 
 // A read-only log that ends right behind a segment's header, because the first message of the segment was torn, has the
@@ -23,18 +24,18 @@ func TestLogEndsBehindSegmentHeader(t *testing.T) {
 			enginetest.NoCheck(t, l)
 			want := 0
 			if slot == 1 {
-				for range 11 {
+				for range 8 {
 					mustWrite(t, l, 1400)
 				}
-				mustWrite(t, l, segment-64-24-11*1424-24) // to the end of the first segment
-				want = 12
+				mustWrite(t, l, segment-format.SegmentStart-8*1424-24) // to the end of the first segment
+				want = 9
 			}
 			mustWrite(t, l, 5)
 			if _, err := l.Flush(); err != nil {
 				t.Fatal(err)
 			}
 			after := d.Crash(1)
-			after.FlipBit("/store/log", slot*segment+64+26, 1)
+			after.FlipBit("/store/log", slot*segment+format.SegmentStart+26, 1)
 			o := enginetest.SimOptions(after)
 			o.ReadOnly = true
 			r, err := engine.OpenLog("/store", o)

@@ -92,7 +92,7 @@ type Options struct {
 	// number makes reads from disk faster and writes more.
 	ConsolidateAfter int
 	// FlushEvery is the longest time an unawaited write stays only in memory [500 ms]. Negative disables background
-	// flushing.
+	// flushing, except once, some 20 ms after the last call that waited for a write.
 	FlushEvery time.Duration
 	// SnapshotEvery is about the number of messages written between snapshots [1 000 000], counted across openings. A
 	// lower number makes Open after a crash faster and writes more: 16 bytes for each page.

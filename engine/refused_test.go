@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"pagecache/engine"
 	"pagecache/engine/internal/enginetest"
 	"pagecache/engine/internal/seam"
@@ -78,7 +80,7 @@ func changeLog(t *testing.T, d *simdisk.Disk, change func(h format.Header, msg [
 			continue
 		}
 		seed := format.MakeSeed(sb.Store, h.Generation, id)
-		for pos := format.SegmentHeaderSize; len(seg)-pos >= format.HeaderSize; {
+		for pos := format.SegmentStart; len(seg)-pos >= format.HeaderSize; {
 			m, _, err := format.DecodeMessage(seg[pos:], h.Base+format.LSN(pos), seed)
 			if err != nil {
 				break
@@ -149,7 +151,7 @@ func misplaced(name string, kind, to format.Kind, page format.PageID) refusal {
 			if h.LSN != last {
 				return h.Kind, false
 			}
-			format.PutHeader(msg, h.LSN, page)
+			format.PutHeader(msg, h.LSN, page, h.Durable())
 			return to, true
 		})
 	}}
@@ -414,8 +416,11 @@ func times(t *testing.T, dir string) (text string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		changed := st.Sys().(*syscall.Stat_t).Ctim
-		text += fmt.Sprintln(e.Name(), st.Size(), st.ModTime().UnixNano(), time.Unix(changed.Unix()).UnixNano())
+		var sys unix.Stat_t
+		if err := unix.Stat(filepath.Join(dir, e.Name()), &sys); err != nil {
+			t.Fatal(err)
+		}
+		text += fmt.Sprintln(e.Name(), st.Size(), st.ModTime().UnixNano(), time.Unix(sys.Ctim.Unix()).UnixNano())
 	}
 	return text
 }

@@ -221,7 +221,7 @@ func TestSnapshotWithWrongKinds(t *testing.T) {
 		closeUnchecked(t, pc)
 	}
 	for pid := range right {
-		_, err := open(pid, false, func(e *format.SnapshotEntry) { e.LSN = gone + format.SegmentHeaderSize })
+		_, err := open(pid, false, func(e *format.SnapshotEntry) { e.LSN = gone + format.SegmentStart })
 		if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "missing") {
 			t.Errorf("page %d in no segment: error %v, want ErrCorrupt", pid, err)
 		}

@@ -124,7 +124,7 @@ func TestLogStats(t *testing.T) {
 	}
 	n, err := l.Flush()
 	s := l.Stats()
-	if err != nil || s.Log.BytesWritten < 30_000 || s.Space.SegmentsInUse != 2 || engine.LSN(n) > s.Log.StableLSN+1 ||
+	if err != nil || s.Log.BytesWritten < 30_000 || s.Space.SegmentsInUse != 3 || engine.LSN(n) > s.Log.StableLSN+1 ||
 		s.Log.StableLSN != l.StableLSN() || s.Pages.InUse != 0 || s.Txs.Open != 0 {
 		t.Errorf("Flush: %d bytes, error %v; %+v", n, err, s)
 	}

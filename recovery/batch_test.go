@@ -131,6 +131,28 @@ func TestStableOpenBatchIsAnError(t *testing.T) {
 	wantCorrupt(t, b.file, b.options(), stableOpenBatch)
 }
 
+// The messages of an open batch may be durable. They are cut off all the same. Proves V8.
+func TestDurableOpenBatchIsCut(t *testing.T) {
+	b := newBuilder().open(0, 0, format.SegmentStateInUse)
+	b.pages(2, 100)
+	x := b.begin()
+	b.known(x - 1)
+	b.pages(2, 100)
+	b.durable = b.lsn()
+	b.block()
+	end := b.lsn()
+	b.stable = x - 1
+	b.pages(1, 100)
+	for _, clean := range []bool{false, true} {
+		o := b.options()
+		o.Clean, o.End = clean, b.lsn()
+		r := b.scanned(t, o, x)
+		if !r.Torn || r.Tip != b.lsn() || r.Durable != end || r.Stable != x-1 {
+			t.Errorf("clean %v: %+v", clean, r)
+		}
+	}
+}
+
 // cutByFixpoint computes cutBatches by its definition: the earliest beginning without an end, then the earliest
 // beginning of a batch that this cut splits, until nothing changes.
 func cutByFixpoint(marks []mark, tip format.LSN) format.LSN {

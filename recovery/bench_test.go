@@ -21,16 +21,17 @@ func BenchmarkScan(b *testing.B) {
 				h.Put(seg)
 				seed := format.MakeSeed(testStore, 1, h.Slot)
 				n := format.HeaderSize + c.value
-				pos := format.SegmentHeaderSize
+				pos := format.SegmentStart
 				for ; len(seg)-pos >= n; pos += format.AlignUp(n) {
 					w := format.MakeWord(format.KindAppend, n)
-					format.PutHeader(seg[pos:], h.Base+format.LSN(pos), 2)
+					format.PutHeader(seg[pos:], h.Base+format.LSN(pos), 2, h.Base)
 					format.PutCRC(seg[pos:], w, seed)
 					format.PutWord(seg[pos:], w)
 					messages++
 				}
 				if left := len(seg) - pos; left >= format.HeaderSize {
-					format.PutWord(seg[pos:], format.PutPad(seg[pos:], h.Base+format.LSN(pos), h.Base, left, seed))
+					k := format.Known{Durable: h.Base, Stable: h.Base - 1}
+					format.PutWord(seg[pos:], format.PutPad(seg[pos:], h.Base+format.LSN(pos), k, left, seed))
 				}
 			}
 			o := Options{Store: testStore, SegmentSize: c.segment, Generation: 1}

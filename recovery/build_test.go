@@ -22,13 +22,14 @@ var _ io.ReaderAt = file(nil)
 
 // builder writes a log by hand.
 type builder struct {
-	file   file
-	gen    format.Generation
-	slot   format.SegmentID
-	base   format.LSN
-	pos    int // in the segment
-	stable format.LSN
-	want   []Message // what Apply must return
+	file    file
+	gen     format.Generation
+	slot    format.SegmentID
+	base    format.LSN
+	pos     int        // in the segment
+	stable  format.LSN // carried by headers and pads
+	durable format.LSN // the durable end, carried by messages
+	want    []Message  // what Apply must return
 }
 
 func newBuilder() *builder { return &builder{gen: 1, stable: format.NoLSN} }
@@ -38,7 +39,7 @@ func (b *builder) open(slot int, base format.LSN, state format.SegmentState) *bu
 	if need := (slot + 1) * testSize; len(b.file) < need {
 		b.file = append(b.file, make([]byte, need-len(b.file))...)
 	}
-	b.slot, b.base, b.pos = format.SegmentID(slot), base, format.SegmentHeaderSize
+	b.slot, b.base, b.pos = format.SegmentID(slot), base, format.SegmentStart
 	b.header(state)
 	return b
 }
@@ -53,8 +54,10 @@ func (b *builder) lsn() format.LSN       { return b.base + format.LSN(b.pos) }
 func (b *builder) seed() format.Seed     { return format.MakeSeed(testStore, b.gen, b.slot) }
 func (b *builder) left() int             { return testSize - b.pos }
 func (b *builder) wrote(n int)           { b.pos += format.AlignUp(n) }
-func (b *builder) known(l format.LSN)    { b.stable = l }
 func (b *builder) offset() format.Offset { return format.Offset(b.at(b.pos)) }
+
+// known makes everything up to l stable, and so durable.
+func (b *builder) known(l format.LSN) { b.stable, b.durable = l, l+1 }
 
 // put writes a message.
 func (b *builder) put(k format.Kind, page format.PageID, body []byte) format.LSN {
@@ -62,7 +65,7 @@ func (b *builder) put(k format.Kind, page format.PageID, body []byte) format.LSN
 	n := format.HeaderSize + len(body)
 	msg := b.file[b.at(b.pos):]
 	w := format.MakeWord(k, n)
-	format.PutHeader(msg, lsn, page)
+	format.PutHeader(msg, lsn, page, b.durable)
 	copy(msg[format.HeaderSize:], body)
 	format.PutCRC(msg, w, b.seed())
 	format.PutWord(msg, w)
@@ -78,10 +81,10 @@ func (b *builder) put(k format.Kind, page format.PageID, body []byte) format.LSN
 	return lsn
 }
 
-// pad writes a pad of n bytes that carries the stable LSN.
+// pad writes a pad of n bytes that carries the durable end and the stable LSN.
 func (b *builder) pad(n int) {
 	msg := b.file[b.at(b.pos):]
-	format.PutWord(msg, format.PutPad(msg, b.lsn(), b.stable, n, b.seed()))
+	format.PutWord(msg, format.PutPad(msg, b.lsn(), format.Known{Durable: b.durable, Stable: b.stable}, n, b.seed()))
 	b.wrote(n)
 }
 

@@ -87,23 +87,23 @@ func (s *scanner) lostSlot(base format.LSN) (format.SegmentID, error) {
 func (s *scanner) conclude() error {
 	r := s.res
 	at := s.findStop()
-	r.Tip, r.End, r.Stable = at.lsn, at.lsn, s.stable
+	r.Tip, r.End, r.Stable, r.Durable = at.lsn, at.lsn, s.stable, s.known()
 	s.missing += s.missingBelow()
-	if r.Tip > s.stable && s.missing+s.o.Recycled != r.Recycled {
+	if r.Tip >= r.Durable && s.missing+s.o.Recycled != r.Recycled {
 		recycled := int64(r.Recycled) - int64(s.o.Recycled)
 		return s.corrupt(s.lost(), fmt.Sprintf("segments missing: %d, recycled: %d", s.missing, recycled))
 	}
 	r.End = cutBatches(s.marks(), r.Tip)
 	// If the log ends at the base of a segment, that segment may have been opened but not written to.
 	segmentBegins := s.o.End%format.LSN(s.size) == 0
-	atEnd := r.Tip == s.o.End || r.Tip == s.o.End+format.SegmentHeaderSize && segmentBegins
+	atEnd := r.Tip == s.o.End || r.Tip == s.o.End+format.SegmentStart && segmentBegins
 	if err := s.checkUnread(at, atEnd); err != nil {
 		return err
 	}
 	d := decide(facts{
 		clean:    s.o.Clean,
 		atEnd:    atEnd,
-		known:    r.Tip <= s.stable,
+		known:    r.Tip < r.Durable,
 		rest:     at.rest,
 		open:     r.End < r.Tip,
 		cutKnown: r.End <= s.stable,
@@ -169,6 +169,9 @@ func (s *scanner) corrupt(at stop, label string) error {
 	var known []string
 	if s.stable >= 0 {
 		known = append(known, fmt.Sprintf("known stable: LSN %v", s.stable))
+	}
+	if end := s.known(); end > s.stable+1 {
+		known = append(known, fmt.Sprintf("known durable: LSN %v", end-1))
 	}
 	if s.o.Clean {
 		known = append(known, fmt.Sprintf("clean end: LSN %v", s.o.End))

@@ -6,10 +6,10 @@ import "strconv"
 type facts struct {
 	clean    bool // the superblock says that the store was closed cleanly
 	atEnd    bool // the valid messages end where the superblock says (used only if clean)
-	known    bool // the place lies at or below the known-stable LSN
+	known    bool // the place lies below the known-durable end
 	rest     bool // something was written at or after the place
 	open     bool // batches without an end are cut off
-	cutKnown bool // the cut lies at or below the known-stable LSN (used only if open)
+	cutKnown bool // the cut lies at or below the known-stable LSN (used only if open): a batch may be durable and open
 }
 
 // verdict is the decision on a log.
@@ -56,25 +56,25 @@ type row struct {
 // The labels of table.
 const (
 	notAtCleanEnd    = "the store was closed cleanly, but the log does not end where it says"
-	stableBeyondEnd  = "the log was known to be stable beyond its clean end"
+	durableBeyondEnd = "the log was known to be durable beyond its clean end"
 	stableOpenBatch  = "a batch without an end lies below the known-stable LSN"
 	cleanOpenBatch   = "closed cleanly with a batch open; the batch is discarded"
 	cleanEnd         = "closed cleanly"
-	endsBelowStable  = "the valid messages end at or below the known-stable LSN"
+	endsBelowDurable = "the valid messages end below the known-durable end"
 	openBatch        = "a batch was open; it is discarded"
 	tornTail         = "torn tail; it is discarded"
 	endOfTheMessages = "nothing follows the last message"
 )
 
-// table is rule 10. For all facts, exactly one row matches.
+// table is rules 10 and 13. For all facts, exactly one row matches.
 var table = [...]row{
 	// clean atEnd known rest  open  cutKnown
 	{yes, no, either, either, either, either, verdictCorrupt, notAtCleanEnd},
-	{yes, yes, yes, either, either, either, verdictCorrupt, stableBeyondEnd},
+	{yes, yes, yes, either, either, either, verdictCorrupt, durableBeyondEnd},
 	{yes, yes, no, either, yes, yes, verdictCorrupt, stableOpenBatch},
 	{yes, yes, no, either, yes, no, verdictTorn, cleanOpenBatch},
 	{yes, yes, no, either, no, either, verdictEnd, cleanEnd},
-	{no, either, yes, either, either, either, verdictCorrupt, endsBelowStable},
+	{no, either, yes, either, either, either, verdictCorrupt, endsBelowDurable},
 	{no, either, no, either, yes, yes, verdictCorrupt, stableOpenBatch},
 	{no, either, no, either, yes, no, verdictTorn, openBatch},
 	{no, either, no, yes, no, either, verdictTorn, tornTail},

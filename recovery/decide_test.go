@@ -2,7 +2,8 @@ package recovery
 
 import "testing"
 
-// Exactly one row of the table matches each combination of facts. Proves V1, rule 10.
+// Exactly one row of the table matches each combination of facts, no known-durable data is discarded, and a batch is
+// discarded only if it was never stable. Proves V1 and V8, rules 10 and 13.
 func TestDecisionTable(t *testing.T) {
 	used := make([]int, len(table))
 	for bits := range 1 << 6 {
@@ -20,7 +21,13 @@ func TestDecisionTable(t *testing.T) {
 		}
 		got := decide(f).verdict
 		if f.known && got != verdictCorrupt {
-			t.Errorf("%+v: stable data is discarded", f)
+			t.Errorf("%+v: durable data is discarded", f)
+		}
+		if f.open && f.cutKnown && got != verdictCorrupt {
+			t.Errorf("%+v: a stable batch is discarded", f)
+		}
+		if !f.clean && !f.known && got == verdictCorrupt && !(f.open && f.cutKnown) {
+			t.Errorf("%+v: a torn tail is taken for corruption", f)
 		}
 		if f.clean && !f.atEnd && got != verdictCorrupt {
 			t.Errorf("%+v: a clean log has no torn tail", f)

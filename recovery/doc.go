@@ -5,8 +5,9 @@
 // ByPage groups them by page for several goroutines. None of them writes: the engine makes the decisions durable (it
 // marks void slots free and moves the tail to a new slot).
 //
-//	V1  Known-stable data is never discarded silently: an invalid message at or below the highest stable LSN that any
-//	    valid header or pad carries is an error (rule 10). Above it, the first invalid message is the torn tail.
+//	V1  Known-durable data is never discarded silently (rules 10 and 13): an invalid message that begins below the
+//	    known-durable end is an error. Above it, the first invalid message is the torn tail. The known-durable end is
+//	    the highest durable end that any valid message carries, wherever it lies, or the end of the known-stable data.
 //	V2  A batch is whole or absent (trap 1).
 //	V3  Data that an earlier recovery discarded never comes back: a segment of a lower generation than one before it
 //	    is void (trap 7).
@@ -14,9 +15,14 @@
 //	V5  All data that a snapshot refers to was stable before the snapshot got its name.
 //	V6  Each block of a snapshot is verified before the first entry of it is used.
 //	V7  The log alone is enough: a corrupt snapshot costs time, not data.
+//	V8  Durable is not stable: the messages of an open batch may be durable, and are cut off. So only the stable LSN,
+//	    in headers and pads, shows that a batch was complete, and that a missing segment was recycled.
+//	V9  A durable end that a message carries counts unless a later opening may have discarded the message: not in a
+//	    segment that is void (V3), and not in a slot without a header if the message's generation is older than the
+//	    newest of the log. The stable LSN in the header of the tail that the opening moved proves what it has kept.
 //
 // A segment missing below the known-stable LSN has been recycled (rule 4): nothing in it was current. A segment
 // missing above it ends the log.
 //
-// The decisions of rule 10 are a table, in decide.go.
+// The decisions of rules 10 and 13 are a table, in decide.go.
 package recovery

@@ -12,9 +12,9 @@ import (
 // are reached), and scans. Proves V4, rule 12.
 func FuzzScan(f *testing.F) {
 	f.Add([]byte{}, false, int64(0))
-	f.Add([]byte{0, 0, 70, 1, 0, 1, 32, 9}, true, int64(0))
+	f.Add([]byte{0, 16, 6, 1, 0, 17, 32, 9}, true, int64(0)) // offset 4096 is the first message
 	f.Add([]byte{1, 0, 24, 255, 2, 0, 40, 127}, false, int64(testSize))
-	f.Add([]byte{0, 0, 64, 0, 0, 0, 65, 255, 0, 0, 66, 255}, false, int64(100))
+	f.Add([]byte{0, 16, 0, 0, 0, 16, 1, 255, 0, 16, 2, 255}, false, int64(100))
 	f.Fuzz(func(t *testing.T, edits []byte, clean bool, lsn int64) {
 		b := threeSegments()
 		b.open(3, 0, format.SegmentStateFree)
@@ -49,7 +49,7 @@ func FuzzScan(f *testing.F) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		if r.End > r.Tip || !clean && r.Stable >= r.End && r.End < r.Tip {
+		if r.End > r.Tip || r.Durable > r.Tip || !clean && r.Stable >= r.End && r.End < r.Tip {
 			t.Fatalf("%+v", r)
 		}
 	})
@@ -66,7 +66,7 @@ func repair(f file, slot int) {
 	}
 	h.Put(seg)
 	seed := format.MakeSeed(testStore, h.Generation, h.Slot)
-	for pos := format.SegmentHeaderSize; len(seg)-pos >= format.HeaderSize; {
+	for pos := format.SegmentStart; len(seg)-pos >= format.HeaderSize; {
 		w := format.Word(binary.LittleEndian.Uint32(seg[pos:]))
 		if w.Len() < format.HeaderSize || w.Len() > len(seg)-pos {
 			return

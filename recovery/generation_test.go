@@ -65,13 +65,13 @@ func TestTailMovedWithoutHeaderIsIgnored(t *testing.T) {
 	b.stable = format.NoLSN
 	b.open(1, 0, format.SegmentStateInUse)
 	b.pages(3, 500)
-	b.known(900)
+	b.known(5000)
 	b.block()
 	b.pages(3, 500)
 	b.want = want
 	clear(b.file[testSize : testSize+64])
 	r := b.scanned(t, b.options(), end)
-	if !slices.Equal(r.Zero, []format.SegmentID{1}) || r.Stable != 900 {
+	if !slices.Equal(r.Zero, []format.SegmentID{1}) || r.Stable != 5000 {
 		t.Errorf("%+v", r)
 	}
 	b.file[testSize+9] = 1
@@ -79,4 +79,50 @@ func TestTailMovedWithoutHeaderIsIgnored(t *testing.T) {
 	if !slices.Equal(r.Corrupt, []format.SegmentID{1}) {
 		t.Errorf("%+v", r)
 	}
+}
+
+// A durable end that a message of a discarded batch carries says nothing about the log that goes on instead: neither in
+// a segment that is void, nor in a slot that has lost its header. In a slot of the newest generation it counts. Proves
+// V9.
+func TestDurableEndOfDiscardedMessagesIsVoid(t *testing.T) {
+	b := newBuilder().open(0, 0, format.SegmentStateInUse)
+	b.pages(2, 100)
+	b.known(b.lsn() - 1)
+	cut := b.begin()
+	b.pages(2, 100)
+	b.durable = b.lsn()
+	b.pad(b.left())
+	b.durable = testSize
+	b.stable = cut - 1
+	b.open(1, testSize, format.SegmentStateInUse)
+	b.pages(2, 100)
+	b.durable = b.lsn()
+	b.pages(2, 100)
+	b.scanned(t, b.options(), cut) // the batch is cut off; its messages carry ends far above
+
+	// The tail moves to slot 2, and the log goes on there.
+	b.gen, b.want = 2, nil
+	b.known(cut - 1)
+	b.open(2, 0, format.SegmentStateInUse)
+	b.pages(2, 100)
+	if b.lsn() != cut {
+		t.Fatal("the copy is not as long as the original")
+	}
+	b.block()
+	b.pages(1, 10)
+	last := b.lsn()
+	b.pages(1, 10)
+	end := b.lsn()
+	r := b.scanned(t, b.options(), end)
+	if !slices.Equal(r.Void, []format.SegmentID{0, 1}) && !slices.Equal(r.Void, []format.SegmentID{1, 0}) {
+		t.Errorf("void %v", r.Void)
+	}
+	b.file[last+2*testSize+26] ^= 1 // torn
+	b.want = upTo(b.want, last)
+	b.scanned(t, b.options(), last)
+	b.file[testSize+9] ^= 1 // the header of slot 1 is lost
+	b.scanned(t, b.options(), last)
+	b.file[2*testSize+9] ^= 1 // that of slot 2 is lost, too: its messages say that this log was durable
+	b.file[9] ^= 1
+	wantCorrupt(t, b.file, b.options(), endsBelowDurable)
 }

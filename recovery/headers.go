@@ -31,7 +31,7 @@ func (s *scanner) readHeaders() error {
 	if count >= math.MaxUint32 {
 		return fmt.Errorf("scan %s: file too large: %d bytes exceed the segment limit", s.o.File, s.fileSize)
 	}
-	s.stable = format.NoLSN
+	s.stable, s.durable = format.NoLSN, s.o.Floor
 	if s.o.From > 0 {
 		s.stable = max(s.o.From-1, s.o.Stable)
 	}
@@ -88,6 +88,8 @@ func (s *scanner) addHeader(buf []byte, id format.SegmentID) error {
 	}
 	h, err := format.DecodeSegmentHeader(buf, id, s.size)
 	switch {
+	case errors.Is(err, format.ErrSegmentVersion):
+		return fmt.Errorf("%s, %v: %w", s.o.File, s.placeOf(id, 0), err)
 	case errors.Is(err, format.ErrSegmentForeign):
 		return &CorruptError{File: s.o.File, Place: s.placeOf(id, 0), Err: err,
 			Reason: "segment belongs to another kind of store"}
@@ -136,7 +138,6 @@ func (s *scanner) findChain() error {
 		}
 		return cmp.Or(cmp.Compare(a.base, b.base), cmp.Compare(b.gen, a.gen), cmp.Compare(a.id, b.id))
 	})
-	var highest format.Generation
 	next := s.firstBase
 	for i := range s.slots {
 		t := &s.slots[i]
@@ -148,12 +149,14 @@ func (s *scanner) findChain() error {
 				return &CorruptError{File: s.o.File, Place: s.placeOf(t.id, 0).WithLSN(t.base),
 					Reason: fmt.Sprintf("slot %d holds the same segment", s.slots[i-1].id)}
 			}
-			continue // an older copy
+			t.void = true // an older copy
+			continue
 		}
-		if t.gen < highest {
-			continue // part of a discarded tail
+		if t.gen < s.newest {
+			t.void = true // part of a discarded tail
+			continue
 		}
-		highest = t.gen
+		s.newest = t.gen
 		if t.base < s.firstBase {
 			s.chain = append(s.chain, i)
 		} else if t.base >= next {

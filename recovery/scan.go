@@ -29,6 +29,7 @@ type Options struct {
 	Generation  format.Generation // of the last opening, from the superblock
 	Clean       bool              // the superblock says that the store was closed cleanly
 	End         format.LSN        // end of the log according to the superblock, if Clean
+	Floor       format.LSN        // an end of the log that an earlier opening decided on: no end below it is accepted
 	// From a snapshot, if there is one:
 	From     format.LSN   // Apply omits the messages below
 	Stable   format.LSN   // the log was stable up to this LSN
@@ -65,6 +66,7 @@ type Result struct {
 	End           format.LSN        // where the log ends, after batches were cut off
 	Tip           format.LSN        // where the valid messages end
 	Stable        format.LSN        // the highest LSN known to have been stable; NoLSN if none
+	Durable       format.LSN        // the end of what is known to have been durable; above Stable
 	MaxGeneration format.Generation // the highest in superblock and headers
 	Counter       uint64            // the highest id counter below Tip, even if End cuts it off; 0 if none
 	Torn          bool              // something was discarded
@@ -90,7 +92,7 @@ func (r *Result) Messages() (n int64) {
 // src are wrapped with the place.
 func Scan(src Source, o Options) (*Result, error) {
 	if o.SegmentSize < format.MinSegmentSize || o.SegmentSize > format.MaxSegmentSize ||
-		o.SegmentSize%format.Align != 0 || o.From < 0 || o.End < 0 {
+		o.SegmentSize%format.Align != 0 || o.From < 0 || o.End < 0 || o.Floor < 0 {
 		return nil, fmt.Errorf("scan %s: invalid options: segment size %d, from LSN %d, end LSN %d",
 			o.File, o.SegmentSize, o.From, o.End)
 	}
@@ -112,17 +114,19 @@ type scanner struct {
 	fileSize  int64 // bytes
 	firstBase format.LSN
 
-	firstHole format.LSN // where the first hole below the known-stable LSN begins
-	lastHole  format.LSN // where the last such hole ends; 0 if there is none
-	missing   uint64     // segments in such holes
-	uncounted uint64     // slots marked as recycled since the highest count was written
-	slots     []slot     // the slots that hold, or may have held, a part of the log
-	chain     []int      // indexes into slots: the log according to the headers, by base
+	firstHole format.LSN        // where the first hole below the known-stable LSN begins
+	lastHole  format.LSN        // where the last such hole ends; 0 if there is none
+	missing   uint64            // segments in such holes
+	uncounted uint64            // slots marked as recycled since the highest count was written
+	slots     []slot            // the slots that hold, or may have held, a part of the log
+	newest    format.Generation // the highest of the chain
+	chain     []int             // indexes into slots: the log according to the headers, by base
 	// firstCorrupt is the error in the header of res.Corrupt[0].
 	firstCorrupt error
 	unread       map[format.SegmentID]error // the headers that the disk does not return
-	stable       format.LSN
-	segments     []walked // parallel to slots
+	stable       format.LSN                 // the known-stable LSN
+	durable      format.LSN                 // the known-durable end, except that stable may be higher; see known
+	segments     []walked                   // parallel to slots
 	res          *Result
 }
 
@@ -134,6 +138,7 @@ type slot struct {
 	gen     format.Generation
 	base    format.LSN
 	claim   format.LSN // the header's stable LSN
+	void    bool       // valid, but an earlier recovery has discarded it
 }
 
 // readAt reads buf at off. It fills the part past the end of the file with zeros.
@@ -198,9 +203,15 @@ func (s *scanner) readBodies() error {
 			return err
 		}
 		s.stable = max(s.stable, s.segments[i].stable)
+		if !s.slots[i].void {
+			s.durable = max(s.durable, s.segments[i].durable)
+		}
 	}
 	return nil
 }
+
+// known returns the known-durable end.
+func (s *scanner) known() format.LSN { return max(s.durable, s.stable+1) }
 
 // buffer returns a buffer for a segment. The caller calls free.
 func (s *scanner) buffer() (buf []byte, free func(), err error) {
@@ -235,9 +246,9 @@ func (s *scanner) readBody(i int, buf []byte, gens []format.Generation) {
 		w.blame(buf, gaps)
 		return
 	}
-	seeds := make([]format.Seed, len(gens))
+	trials := make([]trial, len(gens))
 	for j, g := range gens {
-		seeds[j] = format.MakeSeed(s.o.Store, g, t.id)
+		trials[j] = trial{format.MakeSeed(s.o.Store, g, t.id), g < s.newest}
 	}
-	w.probe(buf, seeds)
+	w.probe(buf, trials)
 }

@@ -1,8 +1,10 @@
 package recovery
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"slices"
 	"strings"
 	"testing"
@@ -79,8 +81,8 @@ func TestApplyReturnsEveryKind(t *testing.T) {
 	if r.Torn || r.Tip != r.End || len(r.Segments) != 1 || r.Segments[0].Used != b.pos || r.Counter != 77 {
 		t.Errorf("%+v", r)
 	}
-	if r.Stable != format.NoLSN {
-		t.Errorf("stable %v, but the only pad carries NoLSN", r.Stable)
+	if r.Stable != format.NoLSN || r.Durable != b.durable {
+		t.Errorf("stable %v, but the only pad carries NoLSN; durable below %v", r.Stable, r.Durable)
 	}
 	errVisit := errors.New("enough")
 	if err := r.Apply(func(Message) error { return errVisit }); err != errVisit {
@@ -129,7 +131,7 @@ func TestSegmentsAreOrderedByBase(t *testing.T) {
 	b = newBuilder().open(0, 0, format.SegmentStateInUse)
 	b.fill()
 	b.open(1, testSize, format.SegmentStateInUse)
-	for _, end := range []format.LSN{testSize, testSize + format.SegmentHeaderSize} {
+	for _, end := range []format.LSN{testSize, testSize + format.SegmentStart} {
 		b.scanned(t, Options{Store: testStore, SegmentSize: testSize, Clean: true, End: end}, b.lsn())
 	}
 }
@@ -150,9 +152,10 @@ func TestMissingOrCorruptMiddleIsAnError(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	b = threeSegments()
-	b.file[2*testSize+100] ^= 1
-	c = wantCorrupt(t, b.file, b.options(), endsBelowStable)
-	if c.Place != (Place{}).WithSlot(2).WithOffset(2*testSize+64).WithLSN(64) || !errors.Is(c, format.ErrCRC) {
+	b.file[2*testSize+format.SegmentStart+36] ^= 1
+	c = wantCorrupt(t, b.file, b.options(), endsBelowDurable)
+	first := (Place{}).WithSlot(2).WithOffset(2*testSize + format.SegmentStart).WithLSN(format.SegmentStart)
+	if c.Place != first || !errors.Is(c, format.ErrCRC) {
 		t.Errorf("%+v", c)
 	}
 }
@@ -175,7 +178,7 @@ func TestSlotWithCorruptHeaderIsProbed(t *testing.T) {
 		o.Generation = gens[1] + 2
 		intact := slices.Clone(b.file)
 		b.file[testSize+30] ^= 4
-		c := wantCorrupt(t, b.file, o, endsBelowStable)
+		c := wantCorrupt(t, b.file, o, endsBelowDurable)
 		if slot, known := c.Place.Slot(); slot != 1 || !known {
 			t.Errorf("generations %v: %+v", gens, c)
 		}
@@ -201,7 +204,7 @@ func TestMissingSegmentIsReportedWithItsOwnHeader(t *testing.T) {
 	format.SegmentHeader{State: format.SegmentStateInUse, SegmentSize: testSize, BlockSize: 512, Generation: 1,
 		Base: testSize, Slot: 7}.Put(header)
 	_, want := format.DecodeSegmentHeader(header, 2, testSize)
-	c := wantCorrupt(t, b.file, b.options(), endsBelowStable)
+	c := wantCorrupt(t, b.file, b.options(), endsBelowDurable)
 	place := Place{}.WithSlot(2).WithOffset(2 * testSize).WithLSN(testSize)
 	if c.Place != place || fmt.Sprint(c.Err) != fmt.Sprint(want) {
 		t.Errorf("%v, want %v", c, want)
@@ -230,8 +233,9 @@ func TestSegmentOfAnotherSizeIsAnError(t *testing.T) {
 	}
 }
 
-// The stable LSN in a pad of a later segment shows that an invalid message is not the torn tail. Proves V1.
-func TestPadOfLaterSegmentShowsStable(t *testing.T) {
+// The durable end in a message of a later segment, of any kind, shows that an invalid message is not the torn tail. A
+// valid message there that does not carry it proves nothing: several writes are in flight at once. Proves V1, rule 13.
+func TestMessageOfLaterSegmentShowsDurable(t *testing.T) {
 	b := newBuilder().open(0, 0, format.SegmentStateInUse)
 	b.pages(3, 500)
 	at := b.offset()
@@ -244,17 +248,91 @@ func TestPadOfLaterSegmentShowsStable(t *testing.T) {
 	whole := slices.Clone(b.file)
 	b.file[at+30] ^= 1
 	b.scanned(t, b.options(), format.LSN(at)) // a later segment with NoLSN proves nothing
-	copy(b.file, whole)
-	b.known(known)
-	b.block()
-	b.file[at+30] ^= 1
-	wantCorrupt(t, b.file, b.options(), endsBelowStable)
+	pos := b.pos
+	for name, prove := range map[string]func(){
+		"pad":     func() { b.known(known); b.pad(format.HeaderSize) },
+		"stable":  func() { b.stable = known; b.pad(format.HeaderSize + 8) },
+		"message": func() { b.known(known); b.pages(1, 10) },
+		"aborted": func() { b.known(known); b.put(format.KindFailed, 2, nil) },
+	} {
+		copy(b.file, whole)
+		clear(b.file[b.at(pos):])
+		b.known(format.NoLSN)
+		b.pos = pos
+		prove()
+		b.file[at+30] ^= 1
+		if c := wantCorrupt(t, b.file, b.options(), endsBelowDurable); c.Place.lsn != format.LSN(at) {
+			t.Errorf("%s: %v", name, c)
+		}
+	}
 }
 
+// Every message of a log whose messages were acknowledged one by one is proven by the next one; the last is not,
+// unless a mark follows. Proves V1, rule 13, trap 25.
+func TestNextMessageProves(t *testing.T) {
+	const n = 20
+	for _, marked := range []bool{false, true} {
+		b := newBuilder().open(0, 0, format.SegmentStateInUse)
+		var at []format.LSN
+		for range n {
+			at = append(at, b.lsn())
+			b.pages(1, 200)
+			b.durable = b.lsn()
+		}
+		if marked {
+			b.pad(512)
+		}
+		for i, lsn := range at {
+			// In the word, the checksum, the LSN, the page, the distance, and the body.
+			for _, off := range []format.LSN{0, 3, 5, 8, 16, 20, 23, 24, 100} {
+				b.file[lsn+off] ^= 4
+				if i < n-1 || marked {
+					c := wantCorrupt(t, b.file, b.options(), endsBelowDurable)
+					if got, known := c.Place.LSN(); got != lsn || !known {
+						t.Errorf("message %d: %v", i, c)
+					}
+				} else {
+					b.scanned(t, b.options(), lsn)
+				}
+				b.file[lsn+off] ^= 4
+			}
+		}
+	}
+}
+
+// An end that an earlier opening decided on is a floor: the log does not end below it.
+func TestLogDoesNotEndBelowFloor(t *testing.T) {
+	b := newBuilder().open(0, 0, format.SegmentStateInUse)
+	b.pages(3, 100)
+	o := b.options()
+	o.Floor = b.lsn()
+	b.scanned(t, o, b.lsn())
+	b.file[b.lsn()-10] ^= 1
+	wantCorrupt(t, b.file, o, endsBelowDurable)
+	wantCorrupt(t, nil, o, endsBelowDurable) // cut to nothing
+}
+
+// A segment of another format version is not corrupt. The error names both versions.
+func TestSegmentOfAnotherVersionIsAnError(t *testing.T) {
+	b := threeSegments()
+	b.file[12] = 1
+	binary.LittleEndian.PutUint32(b.file[8:], crc32.Update(crc32.Checksum(b.file[:8], castagnoli), castagnoli,
+		b.file[12:format.SegmentHeaderSize]))
+	_, err := Scan(b.file, b.options())
+	if !errors.Is(err, format.ErrSegmentVersion) || errors.Is(err, ErrCorrupt) ||
+		!strings.Contains(err.Error(), fmt.Sprintf("version 1, this program knows %d", format.Version)) {
+		t.Error(err)
+	}
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
 func TestFromOmitsMessagesBelow(t *testing.T) {
+	const start = format.SegmentStart
 	b := threeSegments()
 	all := b.want
-	for _, from := range []format.LSN{0, 64, 1088, testSize, testSize + 64, testSize + 2088, 2 * testSize, b.lsn()} {
+	for _, from := range []format.LSN{0, start, start + 1024, testSize, testSize + start, testSize + start + 2024,
+		2 * testSize, b.lsn()} {
 		o := b.options()
 		o.From = from
 		b.want = slices.DeleteFunc(slices.Clone(all), func(m Message) bool { return m.LSN < from })

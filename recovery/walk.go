@@ -2,7 +2,6 @@ package recovery
 
 import (
 	"encoding/binary"
-	"fmt"
 
 	"pagecache/segments/format"
 )
@@ -21,10 +20,11 @@ type walked struct {
 	bodies  []byte     // of the counter and meta messages among entries, concatenated
 	end     int        // offset of the first byte after the valid messages; the segment size if it is full
 	why     error      // why the message at end is not valid; nil if the segment is full
+	durable format.LSN // the highest durable end that a message carries, before or after end; 0 if none
 	stable  format.LSN // the highest stable LSN that a pad carries, before or after end; NoLSN if none
 	unread  bool       // why says that the disk does not return the message at end
 	rest    bool       // something other than zeros follows end
-	base    format.LSN // of a probed slot: the base according to its pads; NoLSN if there are none
+	base    format.LSN // of a probed slot: the base according to its messages; NoLSN if there are none
 	err     error      // the segment could not be read
 }
 
@@ -35,16 +35,17 @@ func keepsBody(k format.Kind) bool { return k == format.KindCounter || k == form
 // is the whole segment.
 func (w *walked) walk(seg []byte, base, from format.LSN, seed format.Seed) {
 	w.base, w.stable = base, format.NoLSN
-	pos := format.SegmentHeaderSize
+	pos := format.SegmentStart
 	for len(seg)-pos >= format.HeaderSize {
 		lsn := base + format.LSN(pos)
 		h, body, err := format.DecodeMessage(seg[pos:], lsn, seed)
 		if err == nil {
+			w.durable = max(w.durable, h.Durable())
 			err = w.index(h, body, pos, from)
 		}
 		if err != nil {
 			w.end, w.why = pos, err
-			w.search(seg[pos:], pos, len(seg), []format.Seed{seed})
+			w.search(seg, pos, []trial{{seed: seed}})
 			return
 		}
 		pos += format.AlignUp(h.Len)
@@ -56,7 +57,7 @@ func (w *walked) walk(seg []byte, base, from format.LSN, seed format.Seed) {
 func (w *walked) index(h format.Header, body []byte, pos int, from format.LSN) error {
 	switch h.Kind {
 	case format.KindPad:
-		w.stable = max(w.stable, h.PadStable())
+		w.stable = max(w.stable, format.PadStable(body))
 		return nil
 	case format.KindFailed:
 		return nil
@@ -77,9 +78,6 @@ func (w *walked) index(h format.Header, body []byte, pos int, from format.LSN) e
 			return err
 		}
 	}
-	if h.Page > format.MaxPageID {
-		return fmt.Errorf("invalid page id %d: the highest is %d", h.Page, format.MaxPageID)
-	}
 	if h.LSN < from {
 		return nil
 	}
@@ -90,36 +88,69 @@ func (w *walked) index(h format.Header, body []byte, pos int, from format.LSN) e
 	return nil
 }
 
-// probe searches a slot without a valid header for pads that verify with one of the seeds.
-func (w *walked) probe(seg []byte, seeds []format.Seed) {
-	w.base, w.stable = format.NoLSN, format.NoLSN
-	w.search(seg[format.SegmentHeaderSize:], format.SegmentHeaderSize, len(seg), seeds)
+// trial is a generation that may have written to a slot.
+type trial struct {
+	seed format.Seed
+	void bool // a later generation may have discarded its messages, so the durable ends that they carry are void
 }
 
-// search tries every offset at which a message could begin. It raises stable to the highest LSN that a pad carries
-// which verifies with one of the seeds, and sets rest if anything but zeros is found. tail is the segment from offset
-// pos on; size is the segment size.
-func (w *walked) search(tail []byte, pos, size int, seeds []format.Seed) {
-	const padKind = uint32(format.KindPad)
-	for ; len(tail) >= 8; tail, pos = tail[8:], pos+8 {
-		first := binary.LittleEndian.Uint64(tail)
+// probe searches a slot without a valid header for messages of one of the trials.
+func (w *walked) probe(seg []byte, trials []trial) {
+	w.base, w.stable = format.NoLSN, format.NoLSN
+	w.search(seg, format.SegmentStart, trials)
+}
+
+// searchEffort is the limit on the bytes that search verifies for each byte of a segment. It is more than any segment
+// needs that this program wrote, and limits the time that hostile bytes cost.
+const searchEffort = 2 * maxProbeGenerations
+
+// search tries every offset from from on at which a message could begin. It raises durable and stable to the highest
+// that is carried by a message of one of the trials, and sets rest if anything but zeros is found. It goes backwards:
+// later messages carry higher ends, so that few of those before them need to be verified.
+func (w *walked) search(seg []byte, from int, trials []trial) {
+	highest := format.NoLSN // of the verified messages
+	effort := searchEffort * len(seg)
+	for pos := (len(seg) - 8) &^ 7; pos >= from; pos -= 8 {
+		first := binary.LittleEndian.Uint64(seg[pos:])
 		if first == 0 {
 			continue
 		}
 		w.rest = true
-		if uint32(first)>>24 != padKind || len(tail) < format.HeaderSize {
+		if !format.Kind(uint32(first)>>24).Valid() || len(seg)-pos < format.HeaderSize {
 			continue
 		}
-		lsn := int64(binary.LittleEndian.Uint64(tail[8:]))
-		if lsn < 0 || lsn%int64(size) != int64(pos) {
+		lsn := format.LSN(binary.LittleEndian.Uint64(seg[pos+8:]))
+		if lsn < 0 || lsn%format.LSN(len(seg)) != format.LSN(pos) {
 			continue
 		}
-		for _, seed := range seeds {
-			if h, _, err := format.DecodeMessage(tail, format.LSN(lsn), seed); err == nil {
-				w.stable = max(w.stable, h.PadStable())
-				w.base = format.LSN(lsn - int64(pos))
-				break
+		h, err := format.DecodeHeader(seg[pos:], len(seg)-pos, lsn)
+		if err != nil || !w.worthVerifying(h, seg[pos:]) {
+			continue
+		}
+		for _, t := range trials {
+			if effort -= h.Len; effort < 0 {
+				return
 			}
+			_, body, err := format.DecodeMessage(seg[pos:], lsn, t.seed)
+			if err != nil {
+				continue
+			}
+			if !t.void {
+				w.durable = max(w.durable, h.Durable())
+			}
+			if h.Kind == format.KindPad {
+				w.stable = max(w.stable, format.PadStable(body))
+			}
+			if lsn > highest {
+				highest, w.base = lsn, lsn-format.LSN(pos)
+			}
+			break
 		}
 	}
+}
+
+// worthVerifying reports whether a message at the beginning of src, if it is valid, proves more than is known.
+func (w *walked) worthVerifying(h format.Header, src []byte) bool {
+	return h.Durable() > w.durable || w.base == format.NoLSN ||
+		h.Kind == format.KindPad && format.PadStable(src[format.HeaderSize:h.Len]) > w.stable
 }

@@ -123,7 +123,8 @@ func TestDumpFilters(t *testing.T) {
 		return strings.Count(text, " word ")
 	}
 	for args, want := range map[string]int{"--page=3": 2, "--page=3,4 --kind=append": 2, "--kind=compact": 3,
-		"--headers": 0, "--lsn=64..95": 1, "--lsn=..96": 2, "--lsn=1000000..": 0, "--kind=append --lsn=0x60..": 3} {
+		"--headers": 0, "--lsn=4096..4127": 1, "--lsn=..4128": 2, "--lsn=1000000..": 0,
+		"--kind=append --lsn=0x1020..": 3} {
 		if n := count(strings.Fields(args)...); n != want {
 			t.Errorf("%s: %d messages, want %d", args, n, want)
 		}

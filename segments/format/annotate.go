@@ -138,15 +138,16 @@ func AnnotateSegment(dst, seg []byte, v SegmentView) []byte {
 	a.field(4, "slot", "%v", h.Slot)
 	a.field(4, "zero", "")
 	if h.State == SegmentStateInUse {
+		a.skip(SegmentStart - SegmentHeaderSize)
 		a.messages(h, v.Store)
 	}
 	return a.dst
 }
 
-// messages writes the messages of a segment. a.src begins after the segment's header.
+// messages writes the messages of a segment. a.src begins at the first of them.
 func (a *annotator) messages(h SegmentHeader, store StoreID) {
 	seed := MakeSeed(store, h.Generation, h.Slot)
-	pos := SegmentHeaderSize
+	pos := SegmentStart
 	for len(a.src) >= HeaderSize {
 		m, body, err := DecodeMessage(a.src, h.Base+LSN(pos), seed)
 		if err != nil {
@@ -171,16 +172,15 @@ func (a *annotator) message(m Header, body []byte) {
 	a.field(4, "word", "%v, %d bytes", m.Kind, m.Len)
 	a.field(4, "crc", "ok")
 	a.field(8, "lsn", "%v", m.LSN)
-	if m.Kind == KindPad {
-		a.field(8, "stable", "LSN %v", m.PadStable())
+	if end := m.Durable(); end == NoLSN {
+		a.field(8, "page", "%v, durable end not known", m.Page)
 	} else {
-		a.field(8, "page", "%v", m.Page)
+		a.field(8, "page", "%v, durable below LSN %v", m.Page, end)
 	}
 	switch shown := min(len(body), a.body); {
 	case len(body) == 0:
 	case m.Kind == KindPad:
-		a.note("%d bytes of filler", len(body))
-		a.skip(len(body))
+		a.pad(body)
 	default:
 		a.field(shown, "body", "%s", describeBody(m, body))
 		if rest := len(body) - shown; rest > 0 {
@@ -190,6 +190,19 @@ func (a *annotator) message(m Header, body []byte) {
 	}
 	if n := AlignUp(m.Len) - m.Len; n > 0 {
 		a.field(n, "align", "")
+	}
+}
+
+// pad writes the body of a pad.
+func (a *annotator) pad(body []byte) {
+	filler := len(body)
+	if filler >= padStableSize {
+		a.field(padStableSize, "stable", "LSN %v", PadStable(body))
+		filler -= padStableSize
+	}
+	if filler > 0 {
+		a.note("%d bytes of filler", filler)
+		a.skip(filler)
 	}
 }
 

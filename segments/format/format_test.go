@@ -45,15 +45,17 @@ func testSegment(full bool) ([]byte, SegmentHeader) {
 	seg := make([]byte, MinSegmentSize)
 	h.Put(seg)
 	seed := MakeSeed(testStore, h.Generation, h.Slot)
-	pos := SegmentHeaderSize
+	pos := SegmentStart
+	durable := NoLSN // known to the first message
 	put := func(k Kind, page PageID, body []byte) {
 		msg := seg[pos:]
 		w := MakeWord(k, HeaderSize+len(body))
-		PutHeader(msg, h.Base+LSN(pos), page)
+		PutHeader(msg, h.Base+LSN(pos), page, durable)
 		copy(msg[HeaderSize:], body)
 		PutCRC(msg, w, seed)
 		PutWord(msg, w)
 		pos += AlignUp(w.Len())
+		durable = h.Base
 	}
 	put(KindFailed, 9, []byte("gone"))
 	begin := h.Base + LSN(pos)
@@ -69,11 +71,13 @@ func testSegment(full bool) ([]byte, SegmentHeader) {
 	put(KindData, 0, []byte("a record"))
 	put(KindAppendZstd, 5, []byte{4, 0, 0, 0, 'z', 's', 't', 'd'})
 	put(KindCompactZstd, 5, []byte{4, 0, 0, 0, 'z', 's', 't', 'd'})
-	end := 4096
+	PutWord(seg[pos:], PutPad(seg[pos:], h.Base+LSN(pos), Known{h.Base, h.Base - 1}, HeaderSize, seed))
+	pos += HeaderSize
+	end := SegmentStart + 4096
 	if full {
 		end = MinSegmentSize - 16
 	}
-	PutWord(seg[pos:], PutPad(seg[pos:], h.Base+LSN(pos), h.Base-1, end-pos, seed))
+	PutWord(seg[pos:], PutPad(seg[pos:], h.Base+LSN(pos), Known{h.Base + LSN(pos), h.Base - 1}, end-pos, seed))
 	return seg, h
 }
 
@@ -99,7 +103,7 @@ func TestBytesMatchGoldens(t *testing.T) {
 	golden(t, "segment.txt", AnnotateSegment(nil, seg, testView(2, math.MaxInt)))
 	full, _ := testSegment(true)
 	golden(t, "segment-full.txt", AnnotateSegment(nil, full, testView(2, 8)))
-	seg[SegmentHeaderSize+HeaderSize] ^= 1
+	seg[SegmentStart+HeaderSize] ^= 1
 	golden(t, "segment-torn.txt", AnnotateSegment(nil, seg, testView(2, 8)))
 	golden(t, "segment-misplaced.txt", AnnotateSegment(nil, seg, testView(3, 8)))
 	h.State = SegmentStateFree

@@ -2,6 +2,7 @@ package format
 
 import (
 	"bytes"
+	"encoding/binary"
 	"testing"
 )
 
@@ -11,7 +12,7 @@ import (
 func FuzzMessage(f *testing.F) {
 	seg, h := testSegment(false)
 	seed := MakeSeed(testStore, h.Generation, h.Slot)
-	for pos := SegmentHeaderSize; pos < 800; pos += 8 {
+	for pos := SegmentStart; pos < SegmentStart+800; pos += 8 {
 		f.Add(seg[pos:pos+100], int64(h.Base)+int64(pos), uint32(seed))
 	}
 	f.Fuzz(func(t *testing.T, b []byte, lsn int64, seed uint32) {
@@ -22,7 +23,8 @@ func FuzzMessage(f *testing.F) {
 		// With the right LSN and checksum, the checks after those are reached.
 		b = bytes.Clone(b)
 		w := MakeWord(Kind(b[3]), min(int(b[0])|int(b[1])<<8, len(b)))
-		PutHeader(b, LSN(lsn), PageID(b[16]))
+		durable := LSN(binary.LittleEndian.Uint64(b[16:]))
+		PutHeader(b, LSN(lsn), PageID(b[16]), durable)
 		if w.Len() >= HeaderSize {
 			PutCRC(b, w, Seed(seed))
 		}
@@ -31,8 +33,12 @@ func FuzzMessage(f *testing.F) {
 		if ok := w.Kind().Valid() && w.Len() >= HeaderSize; ok != (err == nil) {
 			t.Fatalf("word %x: %v", w, err)
 		}
-		if err == nil && (m.Len != HeaderSize+len(body) || m.Len > len(b) || m.LSN != LSN(lsn)) {
+		if err == nil && (m.Len != HeaderSize+len(body) || m.Len > len(b) || m.LSN != LSN(lsn) || m.Page > MaxPageID) {
 			t.Fatalf("%+v", m)
+		}
+		got := m.Durable()
+		if err == nil && lsn >= 0 && got != NoLSN && (got > durable || got > m.LSN || durable-got >= Align) {
+			t.Fatalf("durable end %v became %v", durable, got)
 		}
 	})
 }
@@ -60,7 +66,7 @@ func FuzzSegmentHeader(f *testing.F) {
 func FuzzSegment(f *testing.F) {
 	seg, _ := testSegment(false)
 	f.Add(seg, uint32(2))
-	seg[SegmentHeaderSize+HeaderSize] ^= 1
+	seg[SegmentStart+HeaderSize] ^= 1
 	f.Add(seg, uint32(2))
 	f.Add(seg[:10], uint32(2))
 	f.Fuzz(func(t *testing.T, b []byte, slot uint32) {

@@ -216,7 +216,10 @@ func TestSegmentHeaderRejectsCorruption(t *testing.T) {
 	h.Put(b)
 	b[12] = Version + 1
 	binary.LittleEndian.PutUint32(b[8:], segmentCRC(b))
-	check("newer version", ErrSegmentForeign, h.Slot, h.SegmentSize)
+	check("newer version", ErrSegmentVersion, h.Slot, h.SegmentSize)
+	b[12] = Version - 1
+	binary.LittleEndian.PutUint32(b[8:], segmentCRC(b))
+	check("older version", ErrSegmentVersion, h.Slot, h.SegmentSize)
 	clear(b)
 	check("zeros", ErrSegmentZero, h.Slot, h.SegmentSize)
 	if _, err := DecodeSegmentHeader(b[:63], h.Slot, h.SegmentSize); !errors.Is(err, ErrSegmentCorrupt) {

@@ -19,7 +19,7 @@ func TestStringsAndLimitsOfIDs(t *testing.T) {
 		StoreID{0xab}.String():            "ab000000000000000000000000000000",
 		KindMeta.String():                 "meta",
 		kindLast.String():                 "compact-zstd",
-		(kindLast + 1).String():           "kind(15)",
+		(KindMark + 1).String():           "kind(24)",
 		Kind(200).String():                "kind(200)",
 		SegmentStateFree.String():         "free",
 		SegmentState(0).String():          "state(0)",

@@ -14,7 +14,7 @@ type Kind uint8
 const (
 	KindInvalid     Kind = 0  // never written; a zero length word is "no message"
 	KindFailed      Kind = 1  // an aborted reservation; the checksum covers the body, which means nothing
-	KindPad         Kind = 2  // filler up to a block boundary or the segment's end; the page id is the known-stable LSN
+	KindPad         Kind = 2  // filler up to a block boundary or the segment's end; see PutPad
 	KindBatchBegin  Kind = 3  // opens a batch; no body
 	KindBatchEnd    Kind = 4  // closes a batch; the body is a Manifest
 	KindFree        Kind = 5  // frees a page; no body
@@ -30,8 +30,22 @@ const (
 	kindLast             = KindCompactZstd
 )
 
+// The kinds that version 2 reserves. They have a number and a name; this code neither writes nor accepts them.
+const (
+	KindGroup     Kind = 15 // the first part of a message group, whose messages take effect together
+	KindGroupPart Kind = 16 // a further part of a message group
+	KindRecord    Kind = 17 // a record of a standalone log with its stream and sequence number
+	KindNote      Kind = 18 // a small named value of a standalone log
+	KindTruncate  Kind = 19 // records above a sequence number do not count any more
+	KindRoot      Kind = 20 // one name and its root page
+	KindIndex     Kind = 21 // index of the records in a sealed segment of a standalone log
+	KindLeave     Kind = 22 // segments that leave the set of segments in use
+	KindMark      Kind = 23 // a message that only carries the durable end; for now a pad serves as one
+)
+
 var kindNames = [...]string{"invalid", "failed", "pad", "batch-begin", "batch-end", "free", "counter", "meta",
-	"append", "append-blob", "compact", "compact-blob", "data", "append-zstd", "compact-zstd"}
+	"append", "append-blob", "compact", "compact-blob", "data", "append-zstd", "compact-zstd",
+	"group", "group-part", "record", "note", "truncate", "root", "index", "leave", "mark"}
 
 // Plain returns KindAppend or KindCompact for their blob and zstd variants, and any other k as it is.
 func (k Kind) Plain() Kind {
@@ -75,17 +89,27 @@ func (k Kind) Valid() bool { return k > KindInvalid && k <= kindLast }
 //
 //	 0        3 4        7 8                  15 16                 23 24
 //	┌──────────┬──────────┬─────────────────────┬─────────────────────┬───────────┐
-//	│ word     │ CRC-32C  │ LSN                 │ page id             │ body …    │
+//	│ word     │ CRC-32C  │ LSN                 │ page id, distance   │ body …    │
 //	└──────────┴──────────┴─────────────────────┴─────────────────────┴───────────┘
 //
 // The word (see Word) is stored last: a zero word means "not committed yet". The checksum covers the word, then bytes
-// 8 to the end of the body (of a pad: to the end of the header only), and starts from the segment's Seed. The next
-// message begins at the next multiple of Align. A rest of a segment that is shorter than HeaderSize holds no message.
+// 8 to the end of the body (of a pad: to byte 31 at most), and starts from the segment's Seed. The next message begins
+// at the next multiple of Align. A rest of a segment that is shorter than HeaderSize holds no message.
+//
+// Bytes 16…23 are one number:
+//
+//	bits 63…36  D: the durable end that was known when the message was committed is LSN − 8·D; all ones: not known
+//	bits 35…0   page id
+//
+// So every message proves how far the log was durable before it (rule 13).
 const (
 	HeaderSize    = 24
 	Align         = 8
 	wordKindShift = 24
 	wordLenMask   = 1<<wordKindShift - 1
+	distanceShift = 36
+	noDistance    = 1<<(64-distanceShift) - 1
+	padStableSize = 8 // the body of a pad begins with the stable LSN, if it is that long
 )
 
 // Word is the length word of a message.
@@ -109,28 +133,43 @@ func (w Word) Len() int { return int(w & wordLenMask) }
 func AlignUp(n int) int { return (n + Align - 1) &^ (Align - 1) }
 
 // MaxBody returns the longest body, in bytes, that fits a segment of the given size.
-func MaxBody(segmentSize int) int { return segmentSize - SegmentHeaderSize - HeaderSize }
+func MaxBody(segmentSize int) int { return segmentSize - SegmentStart - HeaderSize }
 
 // Header is a decoded message header.
 type Header struct {
-	Kind Kind
-	Len  int // header included, not rounded up
-	CRC  uint32
-	LSN  LSN
-	Page PageID
+	Kind     Kind
+	Len      int // header included, not rounded up
+	CRC      uint32
+	distance uint32 // see Durable
+	LSN      LSN
+	Page     PageID
 }
 
 // BodyLen returns the length of the body in bytes.
 func (h Header) BodyLen() int { return h.Len - HeaderSize }
 
-// PutHeader writes a message's header to dst, except for the length word and the checksum.
-func PutHeader(dst []byte, lsn LSN, page PageID) {
+// Durable returns the durable end that was known when the message was committed: every byte of the log below was
+// durable. It is NoLSN if the message does not carry it.
+func (h Header) Durable() LSN {
+	if h.distance == noDistance {
+		return NoLSN
+	}
+	return max(NoLSN, h.LSN-LSN(h.distance)*Align)
+}
+
+// PutHeader writes a message's header to dst, except for the length word and the checksum. durable is the durable end
+// known to the caller, at most lsn. The message does not carry it if it is NoLSN or lies 2 GiB or more below lsn.
+func PutHeader(dst []byte, lsn LSN, page PageID, durable LSN) {
+	distance := uint64(lsn-durable+Align-1) / Align // rounded up: a lower end is always true
+	if durable < 0 || distance > noDistance {
+		distance = noDistance
+	}
 	binary.LittleEndian.PutUint64(dst[8:], uint64(lsn))
-	binary.LittleEndian.PutUint64(dst[16:], uint64(page))
+	binary.LittleEndian.PutUint64(dst[16:], distance<<distanceShift|uint64(page&MaxPageID))
 }
 
 // MessagePage returns the page id of the message at the beginning of src, which holds at least the header.
-func MessagePage(src []byte) PageID { return PageID(binary.LittleEndian.Uint64(src[16:])) }
+func MessagePage(src []byte) PageID { return PageID(binary.LittleEndian.Uint64(src[16:])) & MaxPageID }
 
 // PutCRC writes the checksum of the message at the beginning of msg. Its header, except for the word, and its body
 // are in place.
@@ -142,21 +181,57 @@ func PutCRC(msg []byte, w Word, seed Seed) {
 // instead.
 func PutWord(msg []byte, w Word) { binary.LittleEndian.PutUint32(msg, uint32(w)) }
 
-// PutPad writes a pad message of the given length in bytes to dst, except for its word, which it returns.
-func PutPad(dst []byte, lsn, stable LSN, length int, seed Seed) Word {
+// Known is what a log knows of its own ends.
+type Known struct {
+	Durable LSN // the first byte that is not durable
+	Stable  LSN // the last byte that is stable, NoLSN if there is none
+}
+
+// PutPad writes a pad message of the given length in bytes to dst, except for its word, which it returns. The pad
+// carries k.Stable if it has at least 8 bytes of body. The rest of the body means nothing.
+func PutPad(dst []byte, lsn LSN, k Known, length int, seed Seed) Word {
 	w := MakeWord(KindPad, length)
-	PutHeader(dst, lsn, PageID(uint64(stable)))
+	PutHeader(dst, lsn, 0, k.Durable)
+	if length >= HeaderSize+padStableSize {
+		binary.LittleEndian.PutUint64(dst[HeaderSize:], uint64(k.Stable))
+	}
 	PutCRC(dst, w, seed)
 	return w
 }
 
-// PadStable returns the known-stable LSN that a pad carries.
-func (h Header) PadStable() LSN { return LSN(uint64(h.Page)) }
+// PadStable returns the stable LSN that a pad with this body carries: every message at or below it was stable. It is
+// NoLSN if the pad carries none.
+func PadStable(body []byte) LSN {
+	if len(body) < padStableSize {
+		return NoLSN
+	}
+	return max(NoLSN, LSN(binary.LittleEndian.Uint64(body)))
+}
+
+// padSummed returns the end of the bytes that the checksum of a pad of the given length covers.
+func padSummed(length int) int {
+	if length >= HeaderSize+padStableSize {
+		return HeaderSize + padStableSize
+	}
+	return HeaderSize
+}
+
+// PadSummed is the most bytes at the beginning of a pad that its checksum covers.
+const PadSummed = HeaderSize + padStableSize
+
+// VerifyPad returns ErrCRC if the checksum of the pad with header h at the beginning of b is wrong. b has at least the
+// first PadSummed bytes of the pad, or all of it.
+func VerifyPad(b []byte, h Header, seed Seed) error {
+	if messageCRC(b, MakeWord(h.Kind, h.Len), seed) != h.CRC {
+		return ErrCRC
+	}
+	return nil
+}
 
 func messageCRC(msg []byte, w Word, seed Seed) uint32 {
 	end := w.Len()
 	if w.Kind() == KindPad {
-		end = HeaderSize
+		end = padSummed(end)
 	}
 	return crc32.Update(wordCRC(uint32(seed), uint32(w)), castagnoli, msg[8:end])
 }
@@ -199,8 +274,10 @@ func DecodeHeader(src []byte, room int, want LSN) (Header, error) {
 	if w == 0 {
 		return Header{}, ErrNoMessage
 	}
+	last := binary.LittleEndian.Uint64(src[16:])
 	h := Header{Kind: w.Kind(), Len: w.Len(), CRC: binary.LittleEndian.Uint32(src[4:]),
-		LSN: LSN(binary.LittleEndian.Uint64(src[8:])), Page: PageID(binary.LittleEndian.Uint64(src[16:]))}
+		distance: uint32(last >> distanceShift), LSN: LSN(binary.LittleEndian.Uint64(src[8:])),
+		Page: PageID(last) & MaxPageID}
 	switch {
 	case !h.Kind.Valid():
 		return h, ErrKind

@@ -22,7 +22,7 @@ func TestChecksumsAreCRC32C(t *testing.T) {
 		t.Errorf("seed %x, want %x", seed, want)
 	}
 	msg := make([]byte, 100)
-	PutHeader(msg, 4096, 7)
+	PutHeader(msg, 4096, 7, 0)
 	copy(msg[HeaderSize:], "body")
 	w := MakeWord(KindAppend, 28)
 	PutCRC(msg, w, seed)
@@ -44,7 +44,7 @@ func TestMessageRejectsCorruption(t *testing.T) {
 	seg, h := testSegment(false)
 	seed := MakeSeed(testStore, h.Generation, h.Slot)
 	kinds := 0
-	for pos := SegmentHeaderSize; ; {
+	for pos := SegmentStart; ; {
 		m, body, err := DecodeMessage(seg[pos:], h.Base+LSN(pos), seed)
 		if errors.Is(err, ErrNoMessage) {
 			break
@@ -53,9 +53,9 @@ func TestMessageRejectsCorruption(t *testing.T) {
 			t.Fatalf("at %d: %v", pos, err)
 		}
 		kinds |= 1 << m.Kind
-		flips := HeaderSize
-		if m.Kind != KindPad {
-			flips = m.Len
+		flips := m.Len
+		if m.Kind == KindPad {
+			flips = min(m.Len, HeaderSize+padStableSize)
 		}
 		for i := range flips * 8 {
 			seg[pos+i/8] ^= 1 << (i % 8)
@@ -75,8 +75,8 @@ func TestMessageRejectsCorruption(t *testing.T) {
 				t.Errorf("%v verifies with another seed: %v", m.Kind, err)
 			}
 		}
-		if m.Kind == KindPad && m.PadStable() != h.Base-1 {
-			t.Errorf("pad carries %v", m.PadStable())
+		if stable := PadStable(body); m.Kind == KindPad && len(body) > 0 && stable != h.Base-1 {
+			t.Errorf("pad of %d bytes carries %v", m.Len, stable)
 		}
 		pos += AlignUp(m.Len)
 	}
@@ -88,7 +88,8 @@ func TestMessageRejectsCorruption(t *testing.T) {
 		want error
 	}{
 		{0, ErrNoMessage}, {MakeWord(KindInvalid, 24), ErrKind}, {MakeWord(kindLast+1, 24), ErrKind},
-		{MakeWord(255, 24), ErrKind}, {MakeWord(KindAppend, 23), ErrLength}, {MakeWord(KindAppend, 0), ErrLength},
+		{MakeWord(255, 24), ErrKind}, {MakeWord(KindGroup, 24), ErrKind}, {MakeWord(KindMark, 24), ErrKind},
+		{MakeWord(KindAppend, 23), ErrLength}, {MakeWord(KindAppend, 0), ErrLength},
 		{MakeWord(KindAppend, 101), ErrLength}, {MakeWord(KindAppend, 1<<24-1), ErrLength},
 		{MakeWord(KindAppend, 100), ErrLSN},
 	} {
@@ -96,6 +97,61 @@ func TestMessageRejectsCorruption(t *testing.T) {
 		PutWord(b, c.w)
 		if _, err := DecodeHeader(b, len(b), 4096); !errors.Is(err, c.want) {
 			t.Errorf("word %x: %v, want %v", c.w, err, c.want)
+		}
+	}
+}
+
+// A message carries any page id and the durable end that was known when it was committed, but for one that lies 2 GiB
+// or more below it, and none above it. It never carries an end that is too high. Proves F2, rule 13.
+func TestMessageCarriesDurableEnd(t *testing.T) {
+	const far = LSN(noDistance) * Align
+	for _, c := range []struct{ lsn, durable, want LSN }{
+		{4096, 0, 0}, {4096, 4096, 4096}, {4096, NoLSN, NoLSN}, {4096, math.MinInt64, NoLSN}, {4096, 4104, NoLSN},
+		{4096, math.MaxInt64, NoLSN}, {1 << 40, 1<<40 - 8, 1<<40 - 8}, {1 << 40, 1<<40 - 7, 1<<40 - 8},
+		{1 << 40, 1<<40 - far, NoLSN}, {1 << 40, 1<<40 - far + 8, 1<<40 - far + 8}, {1 << 40, 0, NoLSN},
+		{math.MaxInt64 &^ 7, math.MaxInt64 &^ 7, math.MaxInt64 &^ 7}, {far, 0, NoLSN}, {far - 8, 0, 0},
+	} {
+		for _, page := range []PageID{0, 7, MaxPageID} {
+			msg := make([]byte, HeaderSize)
+			w := MakeWord(KindAppend, HeaderSize)
+			PutHeader(msg, c.lsn, page, c.durable)
+			PutCRC(msg, w, 1)
+			PutWord(msg, w)
+			h, _, err := DecodeMessage(msg, c.lsn, 1)
+			if err != nil || h.Durable() != c.want || h.Page != page || MessagePage(msg) != page {
+				t.Errorf("%+v, page %v: durable %v, page %v, %v", c, page, h.Durable(), h.Page, err)
+			}
+		}
+	}
+	msg := make([]byte, HeaderSize)
+	PutHeader(msg, 8, 0, 0)
+	PutWord(msg, MakeWord(KindAppend, HeaderSize))
+	msg[21] = 0xff // a distance above the LSN
+	if h, err := DecodeHeader(msg, HeaderSize, 8); err != nil || h.Durable() != NoLSN {
+		t.Errorf("%v, %v", h.Durable(), err)
+	}
+	for _, k := range []Known{{0, NoLSN}, {8000, 7000}} {
+		for _, n := range []int{24, 31, 32, 40, 4096} {
+			b := make([]byte, 4096)
+			PutWord(b, PutPad(b, 8192, k, n, 1))
+			h, body, err := DecodeMessage(b, 8192, 1)
+			want := k.Stable
+			if n < 32 {
+				want = NoLSN
+			}
+			if err != nil || h.Durable() != k.Durable || PadStable(body) != want || h.Page != 0 {
+				t.Errorf("%+v in a pad of %d bytes: %v, %v, %v", k, n, h.Durable(), PadStable(body), err)
+			}
+		}
+	}
+}
+
+// The kinds that are reserved have names, and no others do.
+func TestReservedKindsHaveNames(t *testing.T) {
+	for k := range Kind(255) {
+		named := !strings.HasPrefix(k.String(), "kind(")
+		if named != (k <= KindMark) || k.Valid() != (k > 0 && k <= kindLast) {
+			t.Errorf("%v: valid %v", k, k.Valid())
 		}
 	}
 }

@@ -19,7 +19,7 @@ func SeedOf(msg []byte, want LSN) (Header, Seed, error) {
 	w := MakeWord(h.Kind, h.Len)
 	n := 4 + h.Len - 8 // bytes that the checksum covers: the word, and those from byte 8 on
 	if h.Kind == KindPad {
-		n = 4 + HeaderSize - 8
+		n = 4 + padSummed(h.Len) - 8
 	}
 	return h, Seed(unshift(h.CRC^messageCRC(msg, w, 0), n)), nil
 }

@@ -25,9 +25,9 @@ func TestSeedOfMessage(t *testing.T) {
 		}
 		w := MakeWord(KindCompact, len(msg))
 		if rng.IntN(4) == 0 {
-			w = PutPad(msg, lsn, 5, len(msg), seed)
+			w = PutPad(msg, lsn, Known{lsn - 8, 5}, len(msg), seed)
 		} else {
-			PutHeader(msg, lsn, 17)
+			PutHeader(msg, lsn, 17, lsn-8)
 			PutCRC(msg, w, seed)
 		}
 		PutWord(msg, w)

@@ -7,7 +7,12 @@ import (
 	"hash/crc32"
 )
 
-// SegmentHeaderSize is the length of the header at the beginning of a segment, in bytes:
+// SegmentStart is the offset of the first message in a segment, in bytes. The segment's header has the bytes before it
+// to itself, so that no write of a header touches a block of messages, unless blocks are longer than that.
+const SegmentStart = 4096
+
+// SegmentHeaderSize is the length of the header at the beginning of a segment, in bytes. The bytes from there to
+// SegmentStart are written as zeros and mean nothing.
 //
 //	 0  8  magic "PCSEGMNT"
 //	 8  4  CRC-32C of bytes 0…7 and 12…63
@@ -98,12 +103,13 @@ func segmentCRC(b []byte) uint32 {
 var (
 	ErrSegmentZero    = errors.New("segment header is all zeros (never written)")
 	ErrSegmentCorrupt = errors.New("corrupt segment header")
-	ErrSegmentForeign = errors.New("segment of another format version or segment size")
+	ErrSegmentVersion = errors.New("segment of another format version")
+	ErrSegmentForeign = errors.New("segment of another segment size")
 )
 
 // DecodeSegmentHeader decodes and verifies the header of the given slot. Its errors: ErrSegmentZero if the slot was
-// never written; one that wraps ErrSegmentForeign if the header is intact but of another format version or segment
-// size; else one that wraps ErrSegmentCorrupt.
+// never written; one that wraps ErrSegmentVersion or ErrSegmentForeign if the header is intact but of another format
+// version or segment size; else one that wraps ErrSegmentCorrupt.
 func DecodeSegmentHeader(src []byte, slot SegmentID, segmentSize int) (SegmentHeader, error) {
 	if len(src) < SegmentHeaderSize {
 		return SegmentHeader{}, fmt.Errorf("%w: %d bytes", ErrSegmentCorrupt, len(src))
@@ -127,7 +133,7 @@ func DecodeSegmentHeader(src []byte, slot SegmentID, segmentSize int) (SegmentHe
 	}
 	switch v := binary.LittleEndian.Uint16(src[12:]); {
 	case v != Version:
-		return h, fmt.Errorf("%w: version %d, this program knows %d", ErrSegmentForeign, v, Version)
+		return h, fmt.Errorf("%w: version %d, this program knows %d", ErrSegmentVersion, v, Version)
 	case h.State < SegmentStateInUse || h.State > SegmentStateRecycled:
 		return h, fmt.Errorf("%w: state %d", ErrSegmentCorrupt, h.State)
 	case h.SegmentSize != segmentSize:

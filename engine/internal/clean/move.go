@@ -69,7 +69,7 @@ func (c *Cleaner) readPages(v segments.Candidate) (pages segments.PageList, err 
 		return nil, err
 	}
 	from, seed, buf := c.extent(v).From, c.c.Store.Space.Segment(v.ID).Seed(), c.buf
-	for pos := format.SegmentHeaderSize; len(buf)-pos >= format.HeaderSize; {
+	for pos := format.SegmentStart; len(buf)-pos >= format.HeaderSize; {
 		lsn := v.Base + format.LSN(pos)
 		h, _, err := format.DecodeMessage(buf[pos:], lsn, seed)
 		if err != nil {

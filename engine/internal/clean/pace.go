@@ -9,10 +9,7 @@ const spareSegments = 8
 // behind decides whether writers wait for the cleaner: there is more garbage than there should ever be, and the cleaner
 // could clean it. Nobody waits for segments that Txs or batches hold back.
 func (c *Cleaner) behind() bool {
-	used, live := c.c.Store.Space.Usage()
-	size := int64(c.c.Store.SegmentSize())
-	u := usage{used, live, int64(c.c.Options.IOBuffers+spareSegments+c.recycler.Waiting()) * size, size}
-	return u.above(behindSlack, fewSegments+2) && !c.spent.Load()
+	return c.usage(spareSegments).above(behindSlack, fewSegments+2) && !c.spent.Load()
 }
 
 // Pace delays a writer, for some milliseconds at most, while the cleaner is behind.

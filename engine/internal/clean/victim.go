@@ -21,11 +21,20 @@ const (
 	fitTries = 16
 )
 
-// usage is the state of the space that the choice of a victim depends on. All fields are bytes.
+// usage is the state of the space that the choice of a victim depends on. All fields are bytes, without those of the
+// segments' headers.
 type usage struct {
 	used, live  int64
 	uncleanable int64 // of used: segments that cleaning cannot free now
-	segment     int64 // length of a segment
+	segment     int64 // what a segment holds
+}
+
+// usage returns the present state. Cleaning cannot free the io buffers, the segments that wait to be recycled, and
+// spare more.
+func (c *Cleaner) usage(spare int) usage {
+	_, used, live := c.c.Store.Space.Totals()
+	holds := int64(c.c.Store.SegmentHolds())
+	return usage{int64(used) * holds, live, int64(c.c.Options.IOBuffers+spare+c.recycler.Waiting()) * holds, holds}
 }
 
 // slack returns the garbage that cleaning could free.
@@ -99,8 +108,8 @@ func (c *Cleaner) candidates(skip ...skipped) []segments.Candidate {
 
 // victim chooses the segment that is most worth cleaning, if room is needed.
 func (c *Cleaner) victim(calm, diskFull bool) (v segments.Candidate, ok bool) {
-	used, live := c.c.Store.Space.Usage()
-	c.budget.refill(used, live, c.c.Pages.Written())
+	u := c.usage(2)
+	c.budget.refill(u.used, u.live, c.c.Pages.Written())
 	c.spent.Store(c.budget.left <= 0)
 	if c.budget.left <= 0 && !c.c.Options.Eager {
 		return v, false
@@ -108,9 +117,8 @@ func (c *Cleaner) victim(calm, diskFull bool) (v segments.Candidate, ok bool) {
 	if diskFull {
 		return c.victimOnFullDisk()
 	}
-	size := int64(c.c.Store.SegmentSize())
 	p := policy{c.c.Options.Threshold, float64(c.c.Options.Skew) / 100, c.c.Options.Eager}
-	limit, need := p.limit(usage{used, live, int64(c.c.Options.IOBuffers+2+c.recycler.Waiting()) * size, size}, calm)
+	limit, need := p.limit(u, calm)
 	if !need {
 		return v, false
 	}
@@ -123,7 +131,7 @@ func (c *Cleaner) victim(calm, diskFull bool) (v segments.Candidate, ok bool) {
 		if c.stuck.has(v) {
 			return -1
 		}
-		return p.score(v, size, limit, oldest)
+		return p.score(v, u.segment, limit, oldest)
 	})
 }
 
@@ -134,7 +142,7 @@ func (c *Cleaner) victimOnFullDisk() (v segments.Candidate, ok bool) {
 	if c.recycler.Waiting() > 0 {
 		return v, false
 	}
-	limit := int64(c.c.Store.SegmentSize() - c.c.Store.LeastGain())
+	limit := int64(c.c.Store.SegmentHolds() - c.c.Store.LeastGain())
 	for range fitTries {
 		if c.stopping() {
 			return v, false

@@ -14,6 +14,7 @@ import (
 	"pagecache/internal/simdisk"
 	"pagecache/internal/vfs"
 	"pagecache/recovery"
+	"pagecache/segments/format"
 )
 
 // The names of a store's files in its directory.
@@ -33,24 +34,43 @@ func LogEnd(fsys vfs.FS, dir string) (engine.LSN, bool, error) {
 		return 0, false, err
 	}
 	defer d.Close()
-	sb, err := logstore.ReadSuper(d)
-	if errors.Is(err, fs.ErrNotExist) {
+	if _, err := logstore.ReadSuper(d); errors.Is(err, fs.ErrNotExist) {
 		return 0, false, nil
 	}
-	if err != nil {
-		return 0, false, err
-	}
-	log, err := d.Open(LogName, vfs.FlagRead)
-	if err != nil {
-		return 0, false, err
-	}
-	defer log.Close()
-	res, err := recovery.Scan(log, recovery.Options{Store: sb.Store, SegmentSize: sb.SegmentSize,
-		Generation: sb.Generation, Clean: sb.Clean, End: sb.End, File: LogName})
+	res, err := scanLog(d)
 	if err != nil {
 		return 0, true, err
 	}
 	return res.End, true, nil
+}
+
+// ScanLog reads the log of a store without opening the store, and without snapshots.
+func ScanLog(fsys vfs.FS, dir string) (*recovery.Result, error) {
+	d, err := fsys.OpenDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return scanLog(d)
+}
+
+func scanLog(d vfs.Dir) (*recovery.Result, error) {
+	sb, err := logstore.ReadSuper(d)
+	if err != nil {
+		return nil, err
+	}
+	log, err := d.Open(LogName, vfs.FlagRead)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	return recovery.Scan(log, ScanOptions(sb))
+}
+
+// ScanOptions returns the options for a scan of the log of the store with this superblock.
+func ScanOptions(sb format.Superblock) recovery.Options {
+	return recovery.Options{Store: sb.Store, SegmentSize: sb.SegmentSize, Generation: sb.Generation, Clean: sb.Clean,
+		End: sb.End, Floor: sb.Floor, File: LogName}
 }
 
 // Files returns the contents of all files of the store in /store, by name, without its blobs.

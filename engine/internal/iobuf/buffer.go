@@ -50,7 +50,7 @@ type buffer struct {
 
 // progress is the place up to which the leader has walked a buffer, and that up to which it has written it.
 type progress struct {
-	walked    int // all messages below are committed; a message boundary
+	walked    int // all messages below are committed; a message boundary, SegmentStart at first
 	boundary  int // the last message boundary at or below the last block boundary at or below walked
 	submitted int // the bytes below were given to the device; a block boundary
 	covered   int // the message boundary that becomes durable with the bytes that were submitted
@@ -153,38 +153,61 @@ func (b *buffer) sealed() bool { return b.tail.Load() > uint64(len(b.mem)) }
 // returns the length of the pad in bytes. The loop ends because each failed compare-and-swap means that a writer moved
 // the tail on by at least HeaderSize: padTail gives up once the tail has left the block that contains from, since the
 // messages before it then need no pad.
-func (b *buffer) padTail(from, block int, stable format.LSN) int {
+func (b *buffer) padTail(from, block int, k format.Known) int {
 	for {
 		t := b.tail.Load()
-		off := int(t)
-		if t > uint64(len(b.mem)) || off%block == 0 || off&^(block-1) > from {
+		if off := int(t); t > uint64(len(b.mem)) || off%block == 0 || off&^(block-1) > from {
 			return 0
 		}
-		end := (off + block - 1) &^ (block - 1)
-		if end-off < format.HeaderSize {
-			end += block
+		if _, n, swapped := b.tryPad(t, block, k); swapped {
+			return n
 		}
-		full := end > len(b.mem) // fewer than HeaderSize bytes are left in the segment
-		next := uint64(end)
-		if full {
-			next = uint64(len(b.mem)) + 1
-		}
-		invariants.Jitter()
-		swapped := b.tail.CompareAndSwap(t, next)
-		invariants.Sometimes("iobuf: a writer moves the tail before the pad", !swapped)
-		switch {
-		case !swapped:
-			continue
-		case full:
-			return 0
-		}
-		b.pad(off, end, stable)
-		return end - off
 	}
 }
 
+// mark is padTail that pads a whole block if the tail is on a boundary, and returns the pad's LSN. If the segment has
+// no room for the pad, mark seals the buffer and returns a length of 0. The loop ends because each failed
+// compare-and-swap brings the tail nearer to the end.
+func (b *buffer) mark(block int, k format.Known) (lsn format.LSN, n int) {
+	for {
+		t := b.tail.Load()
+		if t >= uint64(len(b.mem)) {
+			b.sealTail()
+			return 0, 0
+		}
+		if lsn, n, swapped := b.tryPad(t, block, k); swapped {
+			return lsn, n
+		}
+	}
+}
+
+// tryPad moves the tail from t, inside the segment, to a block boundary above it and commits a pad message in between.
+// It seals the buffer instead, and returns a length of 0, if fewer than HeaderSize bytes are left in the segment.
+// swapped is false if the tail is not at t any more.
+func (b *buffer) tryPad(t uint64, block int, k format.Known) (lsn format.LSN, n int, swapped bool) {
+	off := int(t)
+	end := off&^(block-1) + block
+	if end-off < format.HeaderSize {
+		end += block
+	}
+	full := end > len(b.mem)
+	next := uint64(end)
+	if full {
+		next = uint64(len(b.mem)) + 1
+	}
+	invariants.Jitter()
+	swapped = b.tail.CompareAndSwap(t, next)
+	invariants.Sometimes("iobuf: a writer moves the tail before the pad", !swapped)
+	if !swapped || full {
+		return 0, 0, swapped
+	}
+	lsn = format.LSN(b.base.Load() + int64(off)) // before the commit, after which the buffer may be retired
+	b.pad(off, end, k)
+	return lsn, end - off, true
+}
+
 // pad commits a pad message over [off, end), which the caller has reserved.
-func (b *buffer) pad(off, end int, stable format.LSN) {
-	w := format.PutPad(b.mem[off:], format.LSN(b.base.Load()+int64(off)), stable, end-off, b.seed)
+func (b *buffer) pad(off, end int, k format.Known) {
+	w := format.PutPad(b.mem[off:], format.LSN(b.base.Load()+int64(off)), k, end-off, b.seed)
 	b.commit(off, w)
 }

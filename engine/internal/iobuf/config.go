@@ -48,6 +48,7 @@ type Config struct {
 	Store      format.StoreID
 	Generation format.Generation
 	FlushEvery time.Duration // interval of background flushes; 0: none
+	MarkAfter  time.Duration // from the last acknowledgement to the mark that proves it; 0: no marks
 	Chunk      int           // bytes to be written although no goroutine waits for them; 0: 1 MiB
 	ListPages  bool          // make the lists of pages for SealSegment
 

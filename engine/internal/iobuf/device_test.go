@@ -152,7 +152,7 @@ const testGeneration = 7
 type setup struct {
 	segment, buffers, block, slots int
 	seed                           uint64
-	flushEvery                     time.Duration
+	flushEvery, markAfter          time.Duration
 	delay                          time.Duration // of the device
 }
 
@@ -168,6 +168,7 @@ func newRig(t testing.TB, c setup) *rig {
 	}
 	l, err := New(Config{
 		Device: d, Space: s, Buffers: bufs, Generation: testGeneration, Chunk: segment / 4, FlushEvery: c.flushEvery,
+		MarkAfter: c.markAfter,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -223,6 +224,21 @@ type found struct {
 	body []byte
 }
 
+// proven returns the highest durable end that a message on the device carries, or else a header's.
+func (r *rig) proven() (end format.LSN) {
+	r.dev.mu.Lock()
+	defer r.dev.mu.Unlock()
+	r.space.mu.Lock()
+	defer r.space.mu.Unlock()
+	for _, m := range r.messages(r.DurableEnd()) {
+		end = max(end, m.h.Durable())
+		if m.h.Kind == format.KindPad {
+			end = max(end, format.PadStable(m.body)+1)
+		}
+	}
+	return end
+}
+
 // messages decodes the messages that the device holds below end, and fails the test at the first that does not decode.
 func (r *rig) messages(end format.LSN) map[format.LSN]found {
 	out := map[format.LSN]found{}
@@ -237,7 +253,7 @@ func (r *rig) messages(end format.LSN) map[format.LSN]found {
 			r.t.Fatalf("segment at %d: %+v %v", base, hd, err)
 		}
 		seed := format.MakeSeed(format.StoreID{}, testGeneration, slot)
-		for pos := format.SegmentHeaderSize; r.seg-pos >= format.HeaderSize && base+format.LSN(pos) < end; {
+		for pos := format.SegmentStart; r.seg-pos >= format.HeaderSize && base+format.LSN(pos) < end; {
 			h, body, err := format.DecodeMessage(seg[pos:], base+format.LSN(pos), seed)
 			if err != nil {
 				r.t.Fatalf("message at LSN %d (below %d): %v", base+format.LSN(pos), end, err)

@@ -15,6 +15,9 @@
 //	    reservation open (trap 11).
 //	L7  While the cleaner makes room on a full disk, the padding of half-filled blocks is limited (LimitPadding):
 //	    otherwise flushes would use up what a cleaned segment gains.
+//	L8  What was acknowledged is proven by the log itself (rule 13): every message carries the durable end that was
+//	    known when it was committed, and an idle log writes a mark that carries the last one (mark.go). A durable end
+//	    is carried only after the device has completed every write below it, so recovery may rely on it.
 //
 // A reservation is one atomic add on the tail of the active buffer, as in Aeron's term buffers. A writer commits its
 // message by storing the length word last. One goroutine at a time, the leader, walks the committed prefix and drives

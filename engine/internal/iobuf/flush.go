@@ -40,10 +40,13 @@ func (ld *leader) gather(queue []*buffer, want format.LSN) {
 		committed := want >= base+format.LSN(p.boundary) && want < base+format.LSN(p.walked)
 		if committed && len(ld.pending) < commitDepth && p.walked < len(b.mem) && l.mayPad() {
 			// The message at want is committed, but its last block is not full.
-			n := b.padTail(p.walked, l.block, l.StableLSN())
+			n := b.padTail(p.walked, l.block, l.known())
 			l.padding.Add(int64(-n))
 			ld.padded += n
 			l.messages.Add(b.walk(l.block))
+		}
+		if inHeader := want >= base && want < base+format.SegmentStart; p.walked == format.SegmentStart && !inHeader {
+			return // the header is written with the first message
 		}
 		for len(ld.pending) < cap(ld.pending) {
 			n := p.walked&^(l.block-1) - p.submitted
@@ -155,6 +158,7 @@ func (ld *leader) advanceLocked() {
 			continue
 		}
 		s.durable = max(s.durable, w.end)
+		l.durableEnd.Store(int64(s.durable))
 		if w.to == len(w.b.mem) {
 			ld.full = append(ld.full, w.b)
 		}

@@ -2,8 +2,8 @@ package iobuf
 
 import "time"
 
-// flusher leads when no other goroutine does: for full chunks, every so often, and when the lead is handed to it. It
-// ends after Close.
+// flusher leads when no other goroutine does: for full chunks, every so often, for marks, and when the lead is handed
+// to it. It ends after Close.
 func (l *Log) flusher(every time.Duration) {
 	defer close(l.done)
 	var tick <-chan time.Time
@@ -12,11 +12,22 @@ func (l *Log) flusher(every time.Duration) {
 		defer t.Stop()
 		tick = t.C
 	}
+	due := time.NewTimer(time.Hour)
+	due.Stop()
 	for {
 		select {
 		case <-l.quit:
+			due.Stop()
 			l.drain()
 			return
+		case <-l.arm:
+			due.Reset(l.markAfter)
+		case <-due.C:
+			if now, later := l.markDue(); now {
+				l.mark()
+			} else if later {
+				due.Reset(l.markAfter)
+			}
 		case <-l.handoff:
 			l.leader.lead(nil)
 		case <-l.kick:

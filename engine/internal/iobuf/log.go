@@ -22,6 +22,7 @@ type Log struct {
 	block       int // bytes
 	chunk       int // bytes
 	listPages   bool
+	markAfter   time.Duration
 	bufs        []*buffer // nil in a read-only log
 	began       time.Time // when New was called: a clock that nobody sets
 
@@ -34,6 +35,16 @@ type Log struct {
 	// stable is the LSN of the first byte that is not stable. Written by settleLocked; publishes nothing. It only
 	// rises. A stale read is a lower LSN, below which everything is stable too.
 	stable atomic.Int64
+	// durableEnd is state.durable. Written by advanceLocked; publishes nothing: the bytes below are on disk. It only
+	// rises. A stale read is a lower end, below which everything is durable too.
+	durableEnd atomic.Int64
+	// proven is the durable end that the last mark carries; at first, the end of the log when it was opened. Written by
+	// the flusher; publishes nothing. It only rises. A stale read costs a needless mark.
+	proven atomic.Int64
+	// markArmed reports that the flusher will write a mark (see mark.go). Written under state.mu; publishes nothing. A
+	// stale false costs a look under state.mu. A stale true costs nothing: the mark takes the durable end only after
+	// markDue has cleared markArmed, so it covers everything that was acknowledged until then.
+	markArmed atomic.Bool
 	// stopped is set once, by stopLocked, after state.err: the log has failed or closed. A reader that sees it finds
 	// the error in state.err. A stale false costs nothing: the next wait or reservation fails.
 	stopped atomic.Bool
@@ -60,6 +71,7 @@ type Log struct {
 
 	// Channels, made by New.
 	kick    chan struct{} // wakes the flusher: there is a chunk to write, or a leader is needed. Room for one
+	arm     chan struct{} // makes the flusher begin to wait for the moment of a mark. Room for one
 	handoff chan struct{} // makes the flusher the leader (see leader). Room for one
 	quit    chan struct{} // closed by Close: the flusher drains the device and ends
 	done    chan struct{} // closed by the flusher when it ends
@@ -89,6 +101,7 @@ type state struct {
 	durable format.LSN // the first byte that is not durable
 	wanted  format.LSN // the highest LSN that a goroutine wants durable; NoLSN before the first
 	leading bool       // a goroutine is the leader, or will be: see leader
+	acked   bool       // something was acknowledged since markArmed was set, or since markDue looked last
 	stats   Stats      // all but StableEnd
 }
 
@@ -107,12 +120,12 @@ func New(c Config) (*Log, error) {
 	}
 	l := &Log{
 		dev: c.Device, space: c.Space, store: c.Store, generation: c.Generation, segmentSize: size, block: block,
-		chunk: max(block, min(chunk, size/2)&^(block-1)), listPages: c.ListPages,
-		kick: make(chan struct{}, 1), handoff: make(chan struct{}, 1),
+		chunk: max(block, min(chunk, size/2)&^(block-1)), listPages: c.ListPages, markAfter: c.MarkAfter,
+		kick: make(chan struct{}, 1), arm: make(chan struct{}, 1), handoff: make(chan struct{}, 1),
 		quit: make(chan struct{}), done: make(chan struct{}), began: time.Now(),
 	}
 	l.state.init(c.End)
-	l.stable.Store(int64(c.End))
+	l.setEnds(c.End)
 	l.UnlimitPadding()
 	l.leader.init(l, c.Device.Depth())
 	for _, m := range c.Buffers {
@@ -136,10 +149,17 @@ func NewReadOnly(end format.LSN) *Log {
 	l := &Log{}
 	l.state.init(end)
 	l.state.err, l.state.closed = ErrReadOnly, true
-	l.stable.Store(int64(end))
+	l.setEnds(end)
 	l.stopped.Store(true)
 	l.drained.Store(true)
 	return l
+}
+
+// setEnds begins a log that ends at end, all of it stable and proven.
+func (l *Log) setEnds(end format.LSN) {
+	l.stable.Store(int64(end))
+	l.durableEnd.Store(int64(end))
+	l.proven.Store(int64(end))
 }
 
 func (s *state) init(end format.LSN) {
@@ -176,10 +196,11 @@ func (l *Log) StableEnd() format.LSN { return format.LSN(l.stable.Load()) }
 func (l *Log) StableLSN() format.LSN { return format.LSN(l.stable.Load() - 1) }
 
 // DurableEnd returns the LSN of the first byte that is not durable. It is above StableEnd while a batch is open.
-func (l *Log) DurableEnd() format.LSN {
-	l.state.mu.Lock()
-	defer l.state.mu.Unlock()
-	return l.state.durable
+func (l *Log) DurableEnd() format.LSN { return format.LSN(l.durableEnd.Load()) }
+
+// known returns the ends of the log, for the messages that carry them.
+func (l *Log) known() format.Known {
+	return format.Known{Durable: l.DurableEnd(), Stable: l.StableLSN()}
 }
 
 // Messages returns about how many messages were written since the log was opened.

@@ -199,7 +199,7 @@ func TestReadFindsMessageOrSegmentIsSealed(t *testing.T) {
 // flusher.)
 func TestWritersWithoutFreeBuffersProgress(t *testing.T) {
 	for seed := range uint64(8) {
-		r := newRig(t, setup{seed: seed, delay: 20 * time.Microsecond, flushEvery: 50 * time.Microsecond})
+		r := newRig(t, setup{slots: 600, seed: seed, delay: 20 * time.Microsecond, flushEvery: 50 * time.Microsecond})
 		var wg sync.WaitGroup
 		for w := range uint64(4) {
 			wg.Go(func() {
@@ -235,7 +235,7 @@ func TestWaiterWithDeadlineReturnsWhileDeviceHangs(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 	defer cancel()
 	err = r.MakeStableContext(ctx, lsn)
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "LSN 64 is not stable yet") {
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "LSN 4096 is not stable yet") {
 		t.Errorf("the device hangs, and MakeStableContext returns %v", err)
 	}
 	r.untilWaiting(0)

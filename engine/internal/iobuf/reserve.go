@@ -47,7 +47,7 @@ func (l *Log) reserve(kind format.Kind, page format.PageID, n int, u segments.Ur
 		return Reservation{}, l.Err()
 	}
 	size := format.HeaderSize + n
-	if n < 0 || size > l.segmentSize-format.SegmentHeaderSize {
+	if n < 0 || size > l.segmentSize-format.SegmentStart {
 		limit := format.MaxBody(l.segmentSize)
 		return Reservation{}, fmt.Errorf("%w: body of %d bytes, limit %d", ErrTooLarge, n, limit)
 	}
@@ -77,7 +77,7 @@ func (l *Log) reserve(kind format.Kind, page format.PageID, n int, u segments.Ur
 			invariants.Sometimes("iobuf: a reservation begins beyond the end of its buffer", off > end)
 			if off <= end && end-off >= format.HeaderSize {
 				// Only one goroutine crosses the end; it owns the rest of the segment.
-				b.pad(int(off), int(end), l.StableLSN())
+				b.pad(int(off), int(end), l.known())
 				l.kickFlusher()
 			}
 		}
@@ -119,7 +119,7 @@ func (r *Reservation) finish(k format.Kind) {
 	r.b = nil
 	w := format.MakeWord(k, r.size)
 	msg := b.mem[r.off : r.off+r.size]
-	format.PutHeader(msg, format.LSN(b.base.Load()+int64(r.off)), r.page)
+	format.PutHeader(msg, format.LSN(b.base.Load()+int64(r.off)), r.page, l.DurableEnd())
 	format.PutCRC(msg, w, b.seed)
 	b.commit(r.off, w)
 	// After the commit the leader may retire the buffer at any time, so nothing below touches it.

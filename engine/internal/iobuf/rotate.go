@@ -34,12 +34,39 @@ func (l *Log) spaceError(err error) error {
 func (l *Log) rotate(u segments.Urgency) error {
 	l.rotation.mu.Lock()
 	defer l.rotation.mu.Unlock()
-	b := l.active.Load()
-	opened := b != nil && !b.sealed()
+	opened := l.hasActive()
 	invariants.Sometimes("iobuf: another writer opens the next segment", opened)
 	if opened {
 		return nil
 	}
+	return l.openNext(u)
+}
+
+// hasActive reports whether there is an active buffer that is not sealed.
+func (l *Log) hasActive() bool {
+	b := l.active.Load()
+	return b != nil && !b.sealed()
+}
+
+// tryRotate is rotate for the flusher, which must not wait for a buffer, since it may be the one that frees it. It
+// returns false if it could not open the next segment now.
+func (l *Log) tryRotate() bool {
+	if !l.rotation.mu.TryLock() {
+		return false
+	}
+	defer l.rotation.mu.Unlock()
+	if l.hasActive() {
+		return true
+	}
+	l.state.mu.Lock()
+	waits := len(l.state.free) == 0 // nobody else takes a buffer while rotation.mu is held
+	l.state.mu.Unlock()
+	return !waits && l.openNext(segments.UrgencyOrdinary) == nil
+}
+
+// openNext opens the next segment. It waits for a free buffer. The caller holds rotation.mu, and the active buffer, if
+// there is one, is sealed.
+func (l *Log) openNext(u segments.Urgency) error {
 	b, err := l.takeFree()
 	if err != nil {
 		return err
@@ -56,9 +83,10 @@ func (l *Log) rotate(u segments.Urgency) error {
 		State: format.SegmentStateInUse, SegmentSize: l.segmentSize, BlockSize: l.block, Generation: l.generation,
 		Base: base, Stable: l.StableLSN(), Recycled: l.space.Recycled(), Slot: slot,
 	}.Put(b.mem)
-	b.progress = progress{walked: format.SegmentHeaderSize, pages: b.progress.pages[:0], listed: l.listPages}
+	b.progress = progress{walked: format.SegmentStart, boundary: format.SegmentStart &^ (l.block - 1),
+		pages: b.progress.pages[:0], listed: l.listPages}
 	l.rotation.next += format.LSN(l.segmentSize)
-	l.open(b, base, format.SegmentHeaderSize)
+	l.open(b, base, format.SegmentStart)
 	l.kickFlusher()
 	return nil
 }

@@ -79,6 +79,7 @@ func (l *Log) Flush() error { return l.FlushContext(context.Background()) }
 func (l *Log) FlushContext(ctx context.Context) error {
 	tail := l.Tail()
 	if l.active.Load() == nil || tail <= l.StableEnd() {
+		l.acknowledge(tail - 1)
 		if err := l.Err(); err != ErrReadOnly {
 			return err
 		}
@@ -90,12 +91,16 @@ func (l *Log) FlushContext(ctx context.Context) error {
 // wait waits until lsn has reached the level, or ctx ends.
 func (l *Log) wait(ctx context.Context, lsn format.LSN, level waitLevel) error {
 	if level == waitStable && l.StableEnd() > lsn {
+		l.acknowledge(lsn)
 		return nil
 	}
 	lsn = min(lsn, l.Tail()-1)
 	s := &l.state
 	s.mu.Lock()
 	if l.reachedLocked(lsn, level) {
+		if l.unproven(lsn) {
+			l.acknowledgedLocked()
+		}
 		s.mu.Unlock()
 		return nil
 	}
@@ -179,6 +184,7 @@ func (l *Log) settleLocked() {
 		l.stable.Store(int64(end))
 		s.batches = slices.DeleteFunc(s.batches, func(b *span) bool { return b.end != 0 && b.end <= end })
 	}
+	waiting := len(s.waiters)
 	s.waiters = slices.DeleteFunc(s.waiters, func(w *waiter) bool {
 		if !l.reachedLocked(w.lsn, w.level) {
 			return false
@@ -186,4 +192,7 @@ func (l *Log) settleLocked() {
 		w.wake(wakeDone)
 		return true
 	})
+	if len(s.waiters) < waiting {
+		l.acknowledgedLocked()
+	}
 }

@@ -28,7 +28,7 @@ func TestTailIsReserved(t *testing.T) {
 						tail := r.Tail()
 						// Read after the tail: at most a message more was reserved, at the beginning of the next
 						// segment.
-						if most := reserved.Load() + 2*format.SegmentHeaderSize + 2*size + 512; int64(tail) > most {
+						if most := reserved.Load() + format.SegmentStart + 2*size + 512; int64(tail) > most {
 							t.Errorf("tail %d, and at most %d was reserved", tail, most)
 							stop.Store(true)
 						}

@@ -1,11 +1,10 @@
 package logstore
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"syscall"
 
+	"pagecache/internal/vfs"
 	"pagecache/segments"
 	"pagecache/segments/format"
 )
@@ -31,7 +30,7 @@ func (s *Store) ReadPart(base format.LSN, buf []byte) (Part, error) {
 	}
 	seg := s.Space.Segment(id)
 	p := Part{Found: true, ID: id, Seed: seg.Seed(), Bytes: buf}
-	const header = format.SegmentHeaderSize // no message begins there, and Read takes messages
+	const header = format.SegmentStart // no message begins there, and Read takes messages
 	if seg.State() != segments.StateActive || len(buf) <= header || !s.Log.Read(buf[header:], base+header) {
 		var err error
 		if p.Err, err = s.readAround(buf, int64(id.Offset(s.Super.SegmentSize))); err != nil {
@@ -52,7 +51,7 @@ func (s *Store) readAround(buf []byte, off int64) (unread, err error) {
 		clear(buf[n:])
 		return nil, nil
 	}
-	if !isUnreadable(err) {
+	if !vfs.IsUnreadable(err) {
 		return nil, err
 	}
 	for at := 0; at < len(buf); at += readBlock {
@@ -62,7 +61,7 @@ func (s *Store) readAround(buf []byte, off int64) (unread, err error) {
 		case err == nil:
 		case err == io.EOF:
 			clear(b[n:])
-		case isUnreadable(err):
+		case vfs.IsUnreadable(err):
 			clear(b)
 			if unread == nil {
 				unread = err
@@ -72,9 +71,4 @@ func (s *Store) readAround(buf []byte, off int64) (unread, err error) {
 		}
 	}
 	return unread, nil
-}
-
-// isUnreadable reports whether err says that the disk cannot read a block.
-func isUnreadable(err error) bool {
-	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.ENODATA) || errors.Is(err, syscall.EBADMSG)
 }

@@ -178,13 +178,20 @@ func (s *Store) ReadHeader(lsn format.LSN, off format.Offset) (format.Header, er
 	room := int(size - int64(off)%size)
 	seg := s.Space.At(off)
 	seed := seg.Seed()
-	var buf [format.HeaderSize]byte
-	if seg.State() == segments.StateActive && s.Log.Read(buf[:], lsn) {
-		return decodeHeader(buf[:], room, lsn, seed)
+	var buf [format.PadSummed]byte
+	if b := buf[:format.HeaderSize]; seg.State() == segments.StateActive && s.Log.Read(b, lsn) {
+		h, err := format.DecodeHeader(b, room, lsn)
+		if err != nil || h.Kind != format.KindPad {
+			return h, err
+		}
+		if s.Log.Read(buf[:min(h.Len, format.PadSummed)], lsn) {
+			return h, format.VerifyPad(buf[:], h, seed)
+		}
 	}
+	n := min(format.PadSummed, room)
 	var h format.Header
 	err := mmapread.Guard(func() error {
-		b, err := s.View.View(int64(off), format.HeaderSize)
+		b, err := s.View.View(int64(off), n)
 		if err == nil {
 			h, err = decodeHeader(b, room, lsn, seed)
 		}
@@ -192,7 +199,7 @@ func (s *Store) ReadHeader(lsn format.LSN, off format.Offset) (format.Header, er
 	})
 	if s.again(err) {
 		var b []byte
-		if b, err = s.copyOf(off, format.HeaderSize, err); err == nil {
+		if b, err = s.copyOf(off, n, err); err == nil {
 			h, err = decodeHeader(b, room, lsn, seed)
 		}
 	}
@@ -203,10 +210,7 @@ func (s *Store) ReadHeader(lsn format.LSN, off format.Offset) (format.Header, er
 func decodeHeader(b []byte, room int, lsn format.LSN, seed format.Seed) (format.Header, error) {
 	h, err := format.DecodeHeader(b, room, lsn)
 	if err == nil && h.Kind == format.KindPad {
-		sum := [format.HeaderSize]byte(b)
-		if format.PutCRC(sum[:], format.MakeWord(h.Kind, h.Len), seed); sum != [format.HeaderSize]byte(b) {
-			err = format.ErrCRC
-		}
+		err = format.VerifyPad(b, h, seed)
 	}
 	return h, err
 }
@@ -217,7 +221,7 @@ func decodeHeader(b []byte, room int, lsn format.LSN, seed format.Seed) (format.
 func (s *Store) Next(lsn format.LSN) (m Message, at format.LSN, ptr format.DiskPtr, next format.LSN, err error) {
 	size := format.LSN(s.Super.SegmentSize)
 	if lsn%size == 0 {
-		lsn += format.SegmentHeaderSize
+		lsn += format.SegmentStart
 	}
 	base := lsn - lsn%size
 	if size-lsn%size < format.HeaderSize {

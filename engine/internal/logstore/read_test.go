@@ -60,7 +60,7 @@ func noise(n int) []byte {
 // putMessage encodes a message of page 7 and returns the pointer to it, at offset 0.
 func putMessage(b []byte, lsn format.LSN, body []byte, seed format.Seed) format.DiskPtr {
 	w := format.MakeWord(format.KindAppend, format.HeaderSize+len(body))
-	format.PutHeader(b, lsn, 7)
+	format.PutHeader(b, lsn, 7, 0)
 	copy(b[format.HeaderSize:], body)
 	format.PutCRC(b, w, seed)
 	format.PutWord(b, w)

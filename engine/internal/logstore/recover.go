@@ -1,6 +1,7 @@
 package logstore
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -105,7 +106,7 @@ func (s *Store) Recover(base Base) (*Recovered, error) {
 // scan reads the segments and decides where the log ends.
 func (s *Store) scan(base Base, fileSize int64) (*recovery.Result, error) {
 	o := recovery.Options{Store: s.Super.Store, SegmentSize: s.Super.SegmentSize, Generation: s.Super.Generation,
-		Clean: s.Super.Clean, End: s.Super.End, File: s.LogFile(),
+		Clean: s.Super.Clean, End: s.Super.End, Floor: s.Super.Floor, File: s.LogFile(),
 		From: base.From, Stable: base.Stable, Counter: base.Counter, Recycled: base.Recycled, Known: base.Known,
 		Unreadable: vfs.IsUnreadable}
 	if !s.Super.Clean && s.Super.SegmentSize >= bulkSegment { // after a clean close the page cache is worth something
@@ -116,6 +117,9 @@ func (s *Store) scan(base Base, fileSize int64) (*recovery.Result, error) {
 	s.fetchHeaders(fileSize)
 	_ = s.file.Advise(vfs.PatternSequential) // a hint, like the one below
 	res, err := recovery.Scan(s.file, o)
+	if errors.Is(err, format.ErrSegmentVersion) {
+		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -97,9 +97,9 @@ func (r *Recycler) Recycle(unseen func(Drained) bool) (n int, err error) {
 }
 
 // replacedBelow reports whether everything that replaced the segment's contents lies below stable, the stable end. The
-// first block of the next segment must lie there too, so that a scan finds where the log goes on.
+// first message of the next segment must lie there too, so that a scan finds where the log goes on.
 func (s *Store) replacedBelow(stable format.LSN, d Drained) bool {
-	return stable >= d.LSN && stable > d.Base+format.LSN(s.Super.SegmentSize)+format.SegmentHeaderSize
+	return stable >= d.LSN && stable > d.Base+format.LSN(s.Super.SegmentSize)+format.SegmentStart
 }
 
 // recycleSlots makes the slots of Draining segments free, durably.
@@ -148,7 +148,7 @@ func (s *Store) Below(lsn, first format.LSN) []segments.Candidate {
 	size, stable := format.LSN(s.Super.SegmentSize), s.Log.StableEnd()
 	var found []segments.Candidate
 	s.Space.Inactive(func(v segments.Candidate) {
-		if end := v.Base + size; v.Base < first || end <= lsn && stable > end+format.SegmentHeaderSize {
+		if end := v.Base + size; v.Base < first || end <= lsn && stable > end+format.SegmentStart {
 			found = append(found, v)
 		}
 	})

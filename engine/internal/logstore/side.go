@@ -3,7 +3,6 @@ package logstore
 import (
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 
 	"pagecache/internal/vfs"
@@ -80,8 +79,8 @@ func (s *Store) zero(off, n int64, quit <-chan struct{}) error {
 }
 
 // markSlots durably writes the headers of slots that hold nothing, so that no later scan takes their contents for the
-// log (rule 4d). The rest of each header's block is written as it was: a write that is torn by sectors leaves the
-// segment whole or the slot free. buf has room for a block of dev for each slot, and is zero before and after.
+// log (rule 4d). A header has a block of its own, so a torn write of it hurts no message (trap 33). buf has room for a
+// block of dev for each slot, and is zero before and after.
 func (s *Store) markSlots(dev vfs.Device, buf []byte, slots []format.SegmentID, h format.SegmentHeader) error {
 	block := dev.Block()
 	buf = buf[:block*len(slots)]
@@ -95,10 +94,7 @@ func (s *Store) markSlots(dev vfs.Device, buf []byte, slots []format.SegmentID, 
 	writes := make([]vfs.Write, len(slots))
 	for i, slot := range slots {
 		b, off := buf[i*block:(i+1)*block], int64(slot.Offset(s.Super.SegmentSize))
-		if _, err := s.file.ReadAt(b, off); err != nil && err != io.EOF { // EOF: the slot was cut short
-			return fmt.Errorf("mark %v free: %w", slot, err)
-		}
-		// The bytes just read must not stay cached: they would hide those that are written next (rule 2).
+		// The scan has read the slot. Its bytes must not stay cached: they would hide those written next (rule 2).
 		if err := s.file.DropCache(off, int64(s.Super.SegmentSize)); err != nil {
 			return fmt.Errorf("mark %v free: %w", slot, err)
 		}

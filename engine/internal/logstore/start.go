@@ -2,11 +2,15 @@ package logstore
 
 import (
 	"fmt"
+	"time"
 
 	"pagecache/engine/internal/iobuf"
 	"pagecache/internal/invariants"
 	"pagecache/segments/format"
 )
+
+// markAfter is the time from the last acknowledgement to the mark that proves it (rule 13).
+const markAfter = 20 * time.Millisecond
 
 // Start carries out what Prepare has planned: it begins a new generation, moves the tail, frees the slots without valid
 // contents and starts the log. It is the first to write. Before that, it may still refuse the opening: if a message of
@@ -25,12 +29,12 @@ func (s *Store) Start(r *Recovered) error {
 	if err := s.growFile(r); err != nil {
 		return err
 	}
+	if err := s.cutFile(r); err != nil {
+		return err
+	}
 	// The generation is durable before the first write of this opening to the log (format.Generation), and so is the
 	// end of the state of being closed cleanly.
 	if err := s.saveSuper(r.super); err != nil {
-		return err
-	}
-	if err := s.cutFile(r); err != nil {
 		return err
 	}
 	if err := s.markDiscarded(r, r.first); err != nil {
@@ -86,7 +90,10 @@ func (s *Store) markDiscarded(r *Recovered, slots []format.SegmentID) error {
 func (s *Store) startLog(r *Recovered) (err error) {
 	c := iobuf.Config{
 		Device: s.dev, Space: s.Space, Buffers: s.bufs, Store: s.Super.Store, Generation: s.Super.Generation,
-		FlushEvery: s.c.FlushEvery, End: r.end, ListPages: s.c.Cleaned,
+		FlushEvery: s.c.FlushEvery, MarkAfter: markAfter, End: r.end, ListPages: s.c.Cleaned,
+	}
+	if s.c.Foreground {
+		c.MarkAfter = 0
 	}
 	if int64(r.end)%int64(s.Super.SegmentSize) != 0 {
 		off := int64(r.tail.Slot.Offset(s.Super.SegmentSize))

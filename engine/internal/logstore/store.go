@@ -69,7 +69,7 @@ type Config struct {
 	Cleaned     bool          // segments will be cleaned and recycled
 	Temporary   bool          // remove the store when it is released
 	ReadOnly    bool          // write nothing
-	Foreground  bool          // no background growth, so that a simulated disk sees one order of operations
+	Foreground  bool          // no background growth, no marks: a simulated disk sees one order of operations
 
 	// OnSegment is called after each new segment. It must not block.
 	OnSegment func()
@@ -133,6 +133,9 @@ func Open(dir string, c Config) (*Store, error) {
 
 // SegmentSize returns the length of a segment in bytes.
 func (s *Store) SegmentSize() int { return s.Super.SegmentSize }
+
+// SegmentHolds returns how many bytes of messages a segment holds.
+func (s *Store) SegmentHolds() int { return s.Super.SegmentSize - format.SegmentStart }
 
 // Block returns the smallest unit of writing in bytes.
 func (s *Store) Block() int { return s.dev.Block() }

@@ -42,6 +42,11 @@ func (s *Store) readSuper() error {
 	if err != nil {
 		return err
 	}
+	if !s.c.ReadOnly {
+		if err := errors.Join(f.Sync(), s.Held.Sync()); err != nil {
+			return errors.Join(err, f.Close())
+		}
+	}
 	states, err := s.super.open(f)
 	if err != nil {
 		return err
@@ -109,7 +114,7 @@ func decodeSuper(f vfs.File) (sb format.Superblock, states [2]format.SuperCopy, 
 		if err != nil {
 			err = fmt.Errorf("read %d bytes of %s at offset %d: %w", len(part), f.Name(), off, err)
 		}
-		if errors.Is(err, syscall.EIO) {
+		if err != nil && vfs.IsUnreadable(err) {
 			lost, unreadable = cmp.Or(lost, err), unreadable+1
 			clear(part)
 		} else if err != nil {

@@ -20,8 +20,9 @@ func (s *Store) loadTail(r *Recovered) ([]byte, error) {
 	if err := s.reseal(buf[:used], old, seed); err != nil {
 		return nil, err
 	}
+	k := format.Known{Durable: r.Scan.End, Stable: r.Scan.End - 1}
 	if n-used >= format.HeaderSize {
-		format.PutWord(buf[used:], format.PutPad(buf[used:], r.Scan.End, r.Scan.End-1, n-used, seed))
+		format.PutWord(buf[used:], format.PutPad(buf[used:], r.Scan.End, k, n-used, seed))
 	}
 	return buf[:n], nil
 }
@@ -29,7 +30,8 @@ func (s *Store) loadTail(r *Recovered) ([]byte, error) {
 // moveTail writes buf, from loadTail, to the slot that the tail moves to, under this opening's generation: the body
 // first, durably, then the header that makes it count. The old slot counts until the new header is durable; from then
 // on the new slot counts and the old one holds nothing. So stable bytes are never written over (rule 1), whatever the
-// crash left behind them is never read again (trap 7), and everything that is shown is on the disk (rule 11).
+// crash left behind them is never read again (trap 7), and everything that is shown is on the disk (rule 11). The
+// messages keep the durable ends that they carry.
 func (s *Store) moveTail(r *Recovered, buf []byte) error {
 	size, block, slot := s.Super.SegmentSize, s.dev.Block(), r.tail.Slot
 	h := format.SegmentHeader{
@@ -37,17 +39,17 @@ func (s *Store) moveTail(r *Recovered, buf []byte) error {
 		Stable: r.Scan.Stable, Recycled: r.Scan.Recycled, Slot: slot,
 	}
 	off := int64(slot.Offset(size))
-	// The first write carries a header that says free. When the right header is written below, the rest of its block
-	// does not change, so a write that is torn by sectors leaves a free slot or a whole one. It carries a header at all
-	// because the free header that was there may be the only one that knows how many segments were recycled, and how
-	// far the log is known to be stable.
+	// The header that was there stays until the messages are durable: it may be the only one that knows how many
+	// segments were recycled. It lies in blocks of its own, unless these are longer than format.SegmentStart; then the
+	// first write replaces it by another that says free.
 	h.Put(buf)
-	if err := writeTo(s.dev, buf, off); err != nil {
+	first := format.SegmentStart &^ (block - 1)
+	if err := writeTo(s.dev, buf[min(first, len(buf)):], off+int64(first)); err != nil {
 		return err
 	}
 	h.State, h.Base, h.Stable = format.SegmentStateInUse, r.tail.Base, r.Scan.End-1
 	h.Put(buf)
-	if err := writeTo(s.dev, buf[:block], off); err != nil {
+	if err := writeTo(s.dev, buf[:max(block, first)], off); err != nil {
 		return err
 	}
 	clear(buf) // not after an error: the write may still be in flight, and the buffer is not used again
@@ -57,7 +59,7 @@ func (s *Store) moveTail(r *Recovered, buf []byte) error {
 // reseal computes the checksums of the messages in buf anew, for their new slot and generation.
 func (s *Store) reseal(buf []byte, old recovery.Segment, seed format.Seed) error {
 	oldSeed := format.MakeSeed(s.Super.Store, old.Generation, old.Slot)
-	for pos := format.SegmentHeaderSize; len(buf)-pos >= format.HeaderSize; {
+	for pos := format.SegmentStart; len(buf)-pos >= format.HeaderSize; {
 		lsn := old.Base + format.LSN(pos)
 		h, _, err := format.DecodeMessage(buf[pos:], lsn, oldSeed)
 		if err != nil {
@@ -70,18 +72,21 @@ func (s *Store) reseal(buf []byte, old recovery.Segment, seed format.Seed) error
 	return nil
 }
 
-// readTail reads the valid part of the tail. Bytes beyond the end of the file stay zero: they are part of a pad, or the
-// caller's decoding reports them.
+// readTail reads the messages of the tail to their place in buf. Bytes beyond the end of the file stay zero: they are
+// part of a pad, or the caller's decoding reports them.
 func (s *Store) readTail(g recovery.Segment, buf []byte) error {
 	off := g.Slot.Offset(s.Super.SegmentSize)
-	_, err := s.file.ReadAt(buf, int64(off))
+	_, err := s.file.ReadAt(buf[format.SegmentStart:], int64(off)+format.SegmentStart)
 	if err == io.EOF {
 		return nil
 	}
 	return s.CorruptMessage(g.Base, format.DiskPtr{Off: off, Len: uint32(len(buf))}, err)
 }
 
-// writeTo makes one durable write through a device that nothing else uses.
+// writeTo makes one durable write through a device that nothing else uses. It does nothing if b is empty.
 func writeTo(dev vfs.Device, b []byte, off int64) error {
+	if len(b) == 0 {
+		return nil
+	}
 	return vfs.WriteAll(dev, []vfs.Write{{Off: off, Buf: b}})
 }

@@ -93,6 +93,12 @@ func (m *Map) FindNow(pid format.PageID) (*Slot, *Head, error) {
 	if block := (*recovery.BlockError)(nil); err != nil && !m.rebuilding && errors.As(err, &block) {
 		m.snaps.Note(block)
 	}
+	// It may have been taken in meanwhile. A block that was rebuilt since then says nothing of such pages.
+	if s := m.Table.Get(pid); s != nil {
+		if h := s.Load(); h != nil {
+			return s, h, nil
+		}
+	}
 	if err != nil || p.Kind == format.SnapshotKindNone {
 		return s, nil, err
 	}
@@ -113,6 +119,9 @@ func (m *Map) Unknown() bool { return m.snaps.Rebuilding() > 0 }
 func (m *Map) takeIn(pid format.PageID, p recovery.Page) (*Head, error) {
 	if err := snapshot.CheckKind(pid, p.Kind); err != nil {
 		return nil, m.base.CorruptPage(pid, err)
+	}
+	if len(p.Refs) == 0 {
+		return nil, m.base.CorruptPage(pid, fmt.Errorf("%w: page without messages", format.ErrSnapshot))
 	}
 	refs := make([]pagestack.Ref, len(p.Refs))
 	for i, r := range p.Refs {

@@ -84,7 +84,7 @@ func (r *rescan) read(ctx context.Context) error {
 // walk applies the messages of a segment. Behind one that is not valid it goes on with the next that is.
 func (r *rescan) walk(part logstore.Part, base format.LSN) {
 	b := part.Bytes
-	for pos := format.SegmentHeaderSize; len(b)-pos >= format.HeaderSize; {
+	for pos := format.SegmentStart; len(b)-pos >= format.HeaderSize; {
 		h, _, err := format.DecodeMessage(b[pos:], base+format.LSN(pos), part.Seed)
 		if err == nil {
 			r.apply(h)

@@ -62,6 +62,11 @@ func (s *source) add(w *recovery.SnapshotWriter, pid format.PageID) error {
 	if h == nil {
 		return s.addUntouched(w, pid)
 	}
+	return s.addTouched(w, pid, h)
+}
+
+// addTouched adds a page with head h.
+func (s *source) addTouched(w *recovery.SnapshotWriter, pid format.PageID, h *Head) error {
 	p := recovery.Page{Kind: format.SnapshotKindPage, LSN: h.LSN}
 	switch h.Kind() {
 	case pagestack.KindFree:
@@ -99,6 +104,12 @@ func (s *source) addUntouched(w *recovery.SnapshotWriter, pid format.PageID) err
 		return nil
 	}
 	p, err := base.Page(pid)
+	// It may have been taken in meanwhile. A block that was rebuilt since then says nothing of such pages.
+	if slot := s.m.Table.Get(pid); slot != nil {
+		if h := slot.Load(); h != nil {
+			return s.addTouched(w, pid, h)
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -138,7 +138,7 @@ func (r *Reader) findEnd(parts []part, blank []head) {
 		unread := slices.ContainsFunc(p.bad, func(b span) bool { return b.to > p.end && b.from < size })
 		closed := r.trusted && r.Super.Clean && r.known < end
 		switch stop := r.known + 1; {
-		case p.end == size || p.end == firstMessage && r.known < p.base:
+		case p.end == size || p.end == firstMessage && r.known < p.base && !unread && !p.tried:
 		case stop > end:
 			tail.to = int(min(stop-p.base, format.LSN(size)))
 			r.loseHole(p, tail)

@@ -12,7 +12,7 @@ import (
 )
 
 // firstMessage is the offset of the first message in a segment.
-const firstMessage = format.SegmentHeaderSize
+const firstMessage = format.SegmentStart
 
 // maxGenerations is the number of openings back from which the messages of a slot with a corrupt header may date.
 const maxGenerations = 1000
@@ -142,6 +142,9 @@ func (r *Reader) findKey(heads []head, ids []identity, seg []byte) error {
 			r.known = max(r.known, heads[i].h.Stable)
 		}
 	}
+	if r.trusted {
+		r.known = max(r.known, r.Super.Floor-1)
+	}
 	if r.trusted && r.Super.Clean {
 		r.known = max(r.known, r.Super.End-1)
 	}
@@ -242,9 +245,10 @@ func (p *part) suspect(h format.Header, err error) {
 }
 
 func (p *part) add(h format.Header, body []byte, size, pos int, seed format.Seed) {
+	p.stable = max(p.stable, h.Durable()-1)
 	switch h.Kind {
 	case format.KindPad:
-		p.stable = max(p.stable, h.PadStable())
+		p.stable = max(p.stable, format.PadStable(body))
 		return
 	case format.KindFailed:
 		return

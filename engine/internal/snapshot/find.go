@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"syscall"
 
 	"pagecache/internal/vfs"
 	"pagecache/mmapread"
@@ -135,7 +134,7 @@ func (s *Store) Open(number uint64) (*File, error) {
 // Verify opens a snapshot and verifies every block of it. If the disk cannot read one, the snapshot is corrupt too.
 func (s *Store) Verify(number uint64) error {
 	f, err := s.Open(number)
-	if errors.Is(err, syscall.EIO) {
+	if err != nil && vfs.IsUnreadable(err) {
 		return fmt.Errorf("%w: %w", format.ErrSnapshot, err)
 	}
 	if err != nil {
