@@ -50,6 +50,14 @@ func (c *change[P]) meets(pid PageID, h *head) bool {
 	return true
 }
 
+// bodyLen returns the length in bytes of the body of the message.
+func (c *change[P]) bodyLen() int {
+	if c.kind == format.KindAppend {
+		return format.PrevSize + len(c.payload.body)
+	}
+	return len(c.payload.body)
+}
+
 // entry makes the entry for the message msg on top of h, unpublished.
 func (c *change[P]) entry(h *head, msg pagestack.Ref) *head {
 	if c.make != nil {
@@ -91,7 +99,7 @@ func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error
 				return h, false, err
 			}
 		}
-		r, err := pc.reserve(pg.id, c)
+		r, err := pc.reserve(pg.id, h, c)
 		if err != nil {
 			pc.values.discard(&c.payload)
 			return nil, false, err
@@ -110,18 +118,27 @@ func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error
 	}
 }
 
-// reserve reserves the message of a change and writes its body.
-func (pc *PageCache[P]) reserve(pid PageID, c *change[P]) (r iobuf.Reservation, err error) {
-	kind, n := c.payload.kind(c.kind), len(c.payload.body)
+// reserve reserves the message of a change of the page with head h, and writes its body.
+//
+// A delta names the newest message of h (rule 14). That is exact: the compare-and-swap that installs the delta succeeds
+// only if h is still the head, and no other call writes deltas. An entry with the same messages, made by an eviction or
+// by a reader, has the same LSN. If one has replaced h, the change starts again.
+func (pc *PageCache[P]) reserve(pid PageID, h *head, c *change[P]) (r iobuf.Reservation, err error) {
+	kind, n := c.payload.kind(c.kind), c.bodyLen()
 	if c.urgent {
 		r, err = pc.core.store.Log.ReserveUrgent(kind, pid, n)
 	} else {
 		r, err = pc.core.store.Log.Reserve(kind, pid, n)
 	}
-	if err == nil {
-		copy(r.Body(), c.payload.body)
+	if err != nil {
+		return r, err
 	}
-	return r, err
+	body := r.Body()
+	if c.kind == format.KindAppend {
+		body = format.PutPrev(body, h.LSN)
+	}
+	copy(body, c.payload.body)
+	return r, nil
 }
 
 // consolidate rewrites the page as one message, in the same state (rule 6). It returns nil if the head has moved from

@@ -80,6 +80,11 @@ func (c *checker) log() error {
 	}
 	defer l.Close()
 	c.r.Segments = l.Stats().Space.SegmentsInUse
+	for _, bad := range l.core.store.BadIndexes {
+		if err := c.problem(bad); err != nil {
+			return err
+		}
+	}
 	for r, err := range l.Records(0) {
 		if err != nil {
 			return c.problem(err)
@@ -124,7 +129,7 @@ func (c *checker) page(pc *PageCache[[]byte], pid PageID, live map[format.BlobID
 		return c.problem(err)
 	}
 	c.r.Pages++
-	h.Refs(func(r pagestack.Ref) {
+	h.Links(func(r pagestack.Ref, older LSN) {
 		c.r.Fragments++
 		if r.Ptr.Blob {
 			c.r.Blobs++
@@ -132,7 +137,7 @@ func (c *checker) page(pc *PageCache[[]byte], pid PageID, live map[format.BlobID
 				live[ptr.ID] = true
 			}
 		}
-		b, _, e := pc.values.encoded(pid, r)
+		b, _, e := pc.values.encoded(pid, r, older)
 		c.r.Bytes += int64(len(b))
 		err = errors.Join(err, c.problem(e))
 	})
@@ -152,13 +157,13 @@ func (c *checker) accounts(pc *PageCache[[]byte], source string) error {
 // snapshots verifies every snapshot, and compares the store as opened from the newest good one with truth, page by
 // page.
 func (c *checker) snapshots(truth *PageCache[[]byte]) error {
-	numbers, err := truth.snaps.Numbers()
+	ids, err := truth.snaps.IDs()
 	if err != nil {
 		return err
 	}
-	for _, n := range numbers {
-		if err := truth.snaps.Verify(n); err != nil {
-			if err := c.problem(fmt.Errorf("%s: %w", truth.snaps.Path(n), err)); err != nil {
+	for _, id := range ids {
+		if err := truth.snaps.Verify(id); err != nil {
+			if err := c.problem(fmt.Errorf("%s: %w", truth.snaps.Path(id), err)); err != nil {
 				return err
 			}
 		}
@@ -171,7 +176,7 @@ func (c *checker) snapshots(truth *PageCache[[]byte]) error {
 	if pc.snaps.Base == nil {
 		return nil
 	}
-	c.r.Snapshot = pc.snaps.Path(pc.snaps.Base.Number)
+	c.r.Snapshot = pc.snaps.Path(pc.snaps.Base.ID())
 	for pid := PageID(0); pid < max(pc.pages.IDs.Next(), truth.pages.IDs.Next()); pid++ {
 		if err := c.problem(comparePage(pid, pc, truth)); err != nil {
 			return err

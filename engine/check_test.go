@@ -82,13 +82,14 @@ func TestCheck(t *testing.T) {
 func TestCheckAndSalvageLog(t *testing.T) {
 	d := simdisk.New(2, simdisk.Options{})
 	l := enginetest.OpenLog(t, "/store", enginetest.SimOptions(d))
+	var lsns []engine.LSN
 	var ptrs []engine.DiskPtr
 	for i := range 100 {
-		_, ptr, err := l.Write(bytes.Repeat([]byte{byte(i)}, 500))
+		lsn, ptr, err := l.Write(bytes.Repeat([]byte{byte(i)}, 500))
 		if err != nil {
 			t.Fatal(err)
 		}
-		ptrs = append(ptrs, ptr)
+		lsns, ptrs = append(lsns, lsn), append(ptrs, ptr)
 	}
 	enginetest.Close(t, l)
 	o := enginetest.SimOptions(d)
@@ -100,8 +101,13 @@ func TestCheckAndSalvageLog(t *testing.T) {
 	if r, err := engine.Check("/store", o, func(error) { problems++ }); err != nil || r.Problems != 1 || problems != 1 {
 		t.Errorf("log with a corrupt record: report %+v, error %v", r, err)
 	}
-	if _, err := engine.OpenLog("/store", o); !errors.Is(err, engine.ErrCorrupt) {
-		t.Errorf("OpenLog with a corrupt record: error %v, want ErrCorrupt", err)
+	l = enginetest.OpenLog(t, "/store", o) // its index is intact
+	enginetest.NoCheck(t, l)
+	if _, err := l.Read(lsns[10], ptrs[10]); !errors.Is(err, engine.ErrCorrupt) {
+		t.Errorf("read the corrupt record: error %v, want ErrCorrupt", err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
 	}
 	var lost []string
 	r, err := engine.Salvage("/store", "/saved", o, func(what string) { lost = append(lost, what) })

@@ -199,7 +199,7 @@ func TestCleaningStopsAfterWriteError(t *testing.T) {
 	pids := enginetest.AllocateMany(t, pc, 10, 1000)
 	enginetest.Churn(t, pc, pids, 8)
 	d.SetFault(func(o simdisk.Op) error {
-		if o.Kind == simdisk.OpDeviceWrite {
+		if o.Kind == simdisk.OpDeviceWrite && o.Len == 4096 && o.Off%(16<<10) == 0 { // of a header alone
 			return syscall.EIO
 		}
 		return nil

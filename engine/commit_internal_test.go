@@ -37,7 +37,7 @@ func TestReadersWaitForCommit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := pc.reserve(pid, &change[[]byte]{kind: format.KindCompact, payload: p})
+		r, err := pc.reserve(pid, nil, &change[[]byte]{kind: format.KindCompact, payload: p})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -37,6 +37,7 @@ type crashRun struct {
 	o       engine.Options
 	seam    seam.Options
 	limited bool // the disk has a capacity
+	deep    bool // the disk crashes in most openings
 	trace   func(format string, args ...any)
 	crashes int
 	counts  *crashCounts
@@ -134,7 +135,7 @@ func (r *crashRun) reopen() (*engine.PageCache[[]byte], error) {
 		if err := r.h.Cut(end); err != nil {
 			return nil, err
 		}
-		if depth < attempts && r.rng.IntN(2) == 0 {
+		if depth < attempts && (r.rng.IntN(2) == 0 || r.deep) {
 			r.disk.CrashAfter(1 + r.rng.IntN(20))
 		}
 		pc, err := r.open(r.rng.IntN(4) == 0) // O6

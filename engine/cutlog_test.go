@@ -103,7 +103,8 @@ func TestLogNeverEndsBelowItsFloor(t *testing.T) {
 		t.Fatal(err)
 	}
 	sb, err := format.DecodeSuperblock(killed.ReadDurable(superFile))
-	drawn := sb.Timeline != 0 && sb.Parent != 0 && sb.Timeline != sb.Parent
+	l := sb.Lineage()
+	drawn := len(l) == 2 && l[0].Timeline != l[1].Timeline
 	if err != nil || sb.Floor != end || sb.Branch != end || !drawn {
 		t.Fatalf("superblock %+v, error %v, want the floor %d", sb, err, end)
 	}

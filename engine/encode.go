@@ -11,7 +11,8 @@ import (
 	"pagecache/segments/format"
 )
 
-// payload is a value on its way into the log: the body of its message, and how the body holds the value.
+// payload is a value on its way into the log: the body of its message, of a delta without the format.Prev, and how the
+// body holds the value.
 type payload struct {
 	body []byte
 	form form

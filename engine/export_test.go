@@ -91,6 +91,20 @@ func Places(pc *PageCache[[]byte], pid PageID) (places []DiskPtr, err error) {
 	return places, err
 }
 
+// BlobsOf returns the ids of the blobs that a page's current messages refer to, newest first.
+func BlobsOf(pc *PageCache[[]byte], pid PageID) (ids []format.BlobID, err error) {
+	_, head, err := pc.pages.Find(pid)
+	if head != nil {
+		head.Refs(func(r pagestack.Ref) {
+			if r.Ptr.Blob {
+				ptr, e := pc.core.store.Blob(r.LSN, r.Ptr)
+				ids, err = append(ids, ptr.ID), errors.Join(err, e)
+			}
+		})
+	}
+	return ids, err
+}
+
 // Evict evicts a page as a sweep of the clock does.
 func Evict(pc *PageCache[[]byte], tx *Tx, pid PageID) { pc.mem.evict(tx, pid, true) }
 

@@ -42,7 +42,7 @@ func (pc *PageCache[P]) materialize(pid PageID, h *head) (*entry[P], error) {
 func (pc *PageCache[P]) merged(pid PageID, h *head) (value P, view bool, err error) {
 	if h.Kind() == pagestack.KindOnDisk && h.Depth() == 1 {
 		pc.values.fetchBlocks(h)
-		return pc.fetch(pid, pagestack.Ref{LSN: h.LSN, Ptr: h.Ptr()})
+		return pc.fetch(pid, pagestack.Ref{LSN: h.LSN, Ptr: h.Ptr()}, 0)
 	}
 	buf, _ := pc.frags.Get().(*[]P)
 	if buf == nil {
@@ -80,22 +80,23 @@ func (pc *PageCache[P]) appendFragments(dst []P, pid PageID, h *head) (_ []P, vi
 		return append(dst, e.Frag), e.Ext == pc.mem.mapped, nil
 	}
 	pc.values.fetchBlocks(h)
-	h.Refs(func(r pagestack.Ref) {
+	h.Links(func(r pagestack.Ref, older LSN) {
 		if err != nil {
 			return
 		}
 		var f P
 		var v bool
-		if f, v, err = pc.fetch(pid, r); err == nil {
+		if f, v, err = pc.fetch(pid, r, older); err == nil {
 			dst, view = append(dst, f), view || v
 		}
 	})
 	return dst, view, err
 }
 
-// fetch reads and decodes one fragment. view says that it may be a view of the disk.
-func (pc *PageCache[P]) fetch(pid PageID, r pagestack.Ref) (frag P, view bool, err error) {
-	body, view, err := pc.values.encoded(pid, r)
+// fetch reads and decodes one fragment; older is the LSN of the page's message before it, 0 if there is none. view says
+// that it may be a view of the disk.
+func (pc *PageCache[P]) fetch(pid PageID, r pagestack.Ref, older LSN) (frag P, view bool, err error) {
+	body, view, err := pc.values.encoded(pid, r, older)
 	if err == nil && view && pc.core.opts.CopyOnRead {
 		view = false
 		err = pc.values.guard(true, pid, func() error {
@@ -118,9 +119,12 @@ func (pc *PageCache[P]) fetch(pid PageID, r pagestack.Ref) (frag P, view bool, e
 }
 
 // encoded returns the encoded fragment of a message: a view of the log or of a blob, or memory of its own if the
-// fragment was compressed, lies in an io buffer, or cannot be mapped.
-func (v *values) encoded(pid PageID, r pagestack.Ref) (b []byte, view bool, err error) {
+// fragment was compressed, lies in an io buffer, or cannot be mapped. older is that of fetch.
+func (v *values) encoded(pid PageID, r pagestack.Ref, older LSN) (b []byte, view bool, err error) {
 	m, err := v.store.Read(r.LSN, r.Ptr)
+	if err == nil {
+		err = v.store.CorruptMessage(r.LSN, r.Ptr, checkLink(&m, r.LSN, older))
+	}
 	if err != nil {
 		return nil, false, logstore.InPage(pid, err)
 	}
@@ -142,6 +146,20 @@ func (v *values) encoded(pid PageID, r pagestack.Ref) (b []byte, view bool, err 
 		return b, false, logstore.InPage(pid, v.store.CorruptMessage(r.LSN, r.Ptr, err))
 	}
 	return m.Body, m.View, nil
+}
+
+// checkLink returns an error if the message at lsn cannot be the one that follows the message at LSN older in its page,
+// or the oldest one if older is 0 (rule 14).
+func checkLink(m *logstore.Message, lsn, older LSN) error {
+	switch {
+	case older == 0 && m.Kind.Plain() != format.KindCompact:
+		return fmt.Errorf("a message of kind %v, where the page has its base", m.Kind)
+	case older != 0 && !m.Kind.Delta():
+		return fmt.Errorf("a message of kind %v, where the page has a delta", m.Kind)
+	case older != 0 && m.Prev != format.PrevOf(older):
+		return errors.New(m.Prev.Mismatch(lsn))
+	}
+	return nil
 }
 
 // inMessage names the message and the page in an error of corruption.

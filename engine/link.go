@@ -41,7 +41,7 @@ func (pc *PageCache[P]) write(tx *Tx, pid PageID, frag P, c change[P]) (PagePtr[
 	if err != nil {
 		return PagePtr[P]{}, false, describePage(verb(c.kind), pid, err)
 	}
-	tx.wrote(len(c.payload.body))
+	tx.wrote(c.bodyLen())
 	pc.cleaner.Pace() // it delays the caller while the cleaner is behind
 	h, won, err := pc.apply(tx, pg, &c)
 	if err != nil {
@@ -110,30 +110,16 @@ func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
 	}
 	tx.wrote(len(c.payload.body))
 	pc.cleaner.Pace() // it delays the caller while the cleaner is behind
-	pid, err := pc.pages.IDs.Take(&pc.txs.domain)
+	pg, err := pc.finder.take()
 	if err != nil {
 		pc.values.discard(&c.payload)
-		return 0, PagePtr[P]{}, fmt.Errorf("allocate: %w", err)
-	}
-	h, err := pc.create(tx, pid, &c)
-	if err != nil {
-		pc.pages.IDs.GiveBack(pid)
 		return 0, PagePtr[P]{}, describe("allocate", err)
 	}
-	pc.mem.reclaim(tx, pid)
-	return pid, ptrTo[P](pid, h), nil
-}
-
-// create applies a change to a page that was never allocated or is free. The caller owns the page's id.
-func (pc *PageCache[P]) create(tx *Tx, pid PageID, c *change[P]) (*head, error) {
-	s, _, err := pc.pages.Find(pid)
+	h, _, err := pc.apply(tx, pg, &c)
 	if err != nil {
-		pc.values.discard(&c.payload)
-		return nil, err
+		pc.pages.IDs.GiveBack(pg.id)
+		return 0, PagePtr[P]{}, describe("allocate", err)
 	}
-	if s == nil {
-		s = pc.pages.Table.Make(pid)
-	}
-	h, _, err := pc.apply(tx, page{id: pid, slot: s}, c)
-	return h, err
+	pc.mem.reclaim(tx, pg.id)
+	return pg.id, ptrTo[P](pg.id, h), nil
 }

@@ -187,8 +187,8 @@ func (l *Log) Stats() Stats {
 	return st
 }
 
-// Read returns the record at lsn and ptr, as Write or Complete returned them. It is valid until Close or until the
-// record is dropped, and must not be modified. A ReadOnly log ends at the stable LSN; reading beyond it is an error.
+// Read returns the record at lsn and ptr, as Write or Complete returned them, in this opening or an earlier one. It is
+// valid until Close or until the record is dropped, and must not be modified. A ReadOnly log ends at the stable LSN; reading beyond it is an error.
 // Errors: ErrCorrupt, ErrDropped, ErrClosed.
 func (l *Log) Read(lsn LSN, ptr DiskPtr) ([]byte, error) {
 	call, err := l.core.enter()
@@ -202,7 +202,7 @@ func (l *Log) Read(lsn LSN, ptr DiskPtr) ([]byte, error) {
 	if end := l.core.store.Log.StableEnd(); l.core.opts.ReadOnly && lsn >= end {
 		return nil, fmt.Errorf("read LSN %d: the log ends at LSN %d", lsn, end)
 	}
-	m, err := l.core.store.Read(lsn, ptr)
+	m, err := l.core.store.Read(lsn, l.core.store.Locate(lsn, ptr))
 	if err != nil {
 		return nil, err
 	}
@@ -238,7 +238,7 @@ func (l *Log) DropBelow(lsn LSN) error {
 	}
 	defer call.End()
 	store := l.core.store
-	if _, err := l.recycler.Recycle(func(logstore.Drained) bool { return true }); err != nil {
+	if err := l.recycler.All(func(logstore.Drained) bool { return true }); err != nil {
 		return describe("drop", err)
 	}
 	_, err = store.Shrink()

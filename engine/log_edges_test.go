@@ -27,7 +27,8 @@ func TestLogEndsBehindSegmentHeader(t *testing.T) {
 				for range 8 {
 					mustWrite(t, l, 1400)
 				}
-				mustWrite(t, l, segment-format.SegmentStart-8*1424-24) // to the end of the first segment
+				// To the index at the end of the first segment.
+				mustWrite(t, l, segment-format.SegmentStart-8*1424-24-format.IndexRoom(9))
 				want = 9
 			}
 			mustWrite(t, l, 5)

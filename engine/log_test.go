@@ -224,7 +224,7 @@ func TestFailedWriteBatchLeavesSingleRecords(t *testing.T) {
 	if lsns, err := l.WriteBatch(nil); lsns != nil || err != nil {
 		t.Errorf("an empty batch: LSNs %v, %v", lsns, err)
 	}
-	most := format.MaxBody(16 << 10)
+	most := format.MaxBody(16<<10) - format.IndexRoom(1)
 	lsns, err := l.WriteBatch([][]byte{[]byte("one"), make([]byte, most+1), []byte("three")})
 	if len(lsns) != 1 || !errors.Is(err, engine.ErrTooLarge) || !strings.Contains(err.Error(), fmt.Sprint(most)) {
 		t.Errorf("a batch with a record that is too large: LSNs %v, %v", lsns, err)

@@ -12,12 +12,13 @@ import (
 // Meta is the map from names to root pages, page 0. It is the caller's copy.
 type Meta map[string]PageID
 
-// Meta returns all names and root pages. Errors: ErrTxEnded, ErrClosed. Safe for concurrent use.
+// Meta returns all names and root pages. Errors: ErrTxEnded, ErrClosed, ErrCorrupt. Safe for concurrent use.
 func (pc *PageCache[P]) Meta(tx *Tx) (Meta, error) {
-	if err := pc.finder.check(tx, "read roots on", format.MetaPage); err != nil {
+	pg, err := pc.finder.find(tx, "read roots on", format.MetaPage)
+	if err != nil {
 		return nil, err
 	}
-	m := rootsOf(pc.pages.Table.Make(format.MetaPage).Load())
+	m := rootsOf(pg.head)
 	c := make(Meta, len(m))
 	maps.Copy(c, m)
 	return c, nil
@@ -31,12 +32,14 @@ func rootsOf(h *head) map[string]PageID {
 	return h.Ext().Meta
 }
 
-// Root returns the root page of that name. Errors: ErrRootNotFound, ErrTxEnded, ErrClosed. Safe for concurrent use.
+// Root returns the root page of that name. Errors: ErrRootNotFound, ErrTxEnded, ErrClosed, ErrCorrupt. Safe for
+// concurrent use.
 func (pc *PageCache[P]) Root(tx *Tx, name string) (PageID, error) {
-	if err := pc.finder.check(tx, "read roots on", format.MetaPage); err != nil {
+	pg, err := pc.finder.find(tx, "read roots on", format.MetaPage)
+	if err != nil {
 		return 0, err
 	}
-	pid, ok := rootsOf(pc.pages.Table.Make(format.MetaPage).Load())[name]
+	pid, ok := rootsOf(pg.head)[name]
 	if !ok {
 		return 0, fmt.Errorf("root %q: %w", name, ErrRootNotFound)
 	}
@@ -49,8 +52,8 @@ func (pc *PageCache[P]) Root(tx *Tx, name string) (PageID, error) {
 // be one that a page can have; otherwise ErrPageRange. Page 0 itself cannot be a root. Other errors are those of Link.
 // Safe for concurrent use.
 func (pc *PageCache[P]) CASRoot(tx *Tx, name string, old, new PageID) (PageID, bool, error) {
-	if err := pc.finder.check(tx, "change a root on", format.MetaPage); err != nil {
-		return 0, false, err
+	if _, err := pc.finder.find(tx, "change a root on", format.MetaPage); err != nil {
+		return 0, false, err // roots that cannot be read are not replaced
 	}
 	if pc.core.opts.ReadOnly {
 		return 0, false, fmt.Errorf("change root %q: %w", name, ErrReadOnly)

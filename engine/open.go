@@ -42,7 +42,7 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 	if ce := (*CorruptError)(nil); errors.As(err, &ce) {
 		// The blocks of a large snapshot are verified when they are used. If one turns out to be corrupt before Open
 		// returns, the snapshot is skipped too: everything is in the log.
-		if _, _, isSnapshot := format.ParseSnapshotName(filepath.Base(ce.File)); isSnapshot {
+		if _, isSnapshot := format.ParseSnapshotName(filepath.Base(ce.File)); isSnapshot {
 			o.Logger.Warn("snapshot skipped", "file", ce.File, "err", err)
 			o.seam.LogAlone = true
 			pc, again := open(dir, m, o)
@@ -96,7 +96,7 @@ func (pc *PageCache[P]) openMemory() {
 func (pc *PageCache[P]) recover() (err error) {
 	store, o := pc.core.store, &pc.core.opts
 	pc.blobs = blob.New(blob.Config{In: store.Held, Name: blobDir, Store: store.Super.Store,
-		Device: o.device(), Reader: store.Reader, Logger: o.Logger})
+		Timeline: store.Timeline, Device: o.device(), Reader: store.Reader, Logger: o.Logger})
 	store.Attach(pc.blobs)
 	pc.values = values{store: store, blobs: pc.blobs, ids: &pc.ids, cold: &pc.mem.counts.cold}
 	pc.values.inline = store.SegmentSize() / 4
@@ -118,7 +118,11 @@ func (pc *PageCache[P]) recover() (err error) {
 	if err := pc.snaps.Find(o.seam.LogAlone); err != nil {
 		return err
 	}
-	found, err := store.Recover(baseOf(pc.snaps))
+	base, err := baseOf(pc.snaps)
+	if err != nil {
+		return err
+	}
+	found, err := store.Recover(base)
 	if err != nil {
 		return err
 	}
@@ -156,7 +160,8 @@ func (pc *PageCache[P]) recover() (err error) {
 func openSnapshots(store *logstore.Store, o *Options) (*snapshot.Store, error) {
 	c := snapshot.Config{
 		In: store.Held, FS: store.FS, Lost: store.Lost, Store: store.Super.Store, SegmentSize: store.SegmentSize(),
-		Reader: store.Reader, Logger: o.Logger, Clean: store.Super.Clean, Unchecked: o.seam.Unchecked,
+		Lineage: store.Super.Lineage(), Timeline: store.Timeline, Reader: store.Reader, Logger: o.Logger,
+		Clean: store.Super.Clean, Unchecked: o.seam.Unchecked,
 	}
 	if o.SnapshotDir != "" {
 		abs, err := store.FS.Abs(o.SnapshotDir)
@@ -169,16 +174,16 @@ func openSnapshots(store *logstore.Store, o *Options) (*snapshot.Store, error) {
 }
 
 // baseOf returns what the snapshot that the store opens from says about the log.
-func baseOf(snaps *snapshot.Store) (b logstore.Base) {
-	snap := snaps.Base
-	if snap == nil {
-		return b
+func baseOf(snaps *snapshot.Store) (b logstore.Base, err error) {
+	if snap := snaps.Base; snap != nil {
+		b = logstore.Base{From: snap.From, Stable: snap.High, Counter: snap.Counter,
+			Recycled: snap.Recycled, Left: snap.Left, Timeline: snap.Timeline}
+		for _, g := range snap.Segments {
+			b.Known = append(b.Known, g.Base)
+		}
 	}
-	b = logstore.Base{From: snap.From, Stable: snap.High, Counter: snap.Counter, Recycled: snap.Recycled}
-	for _, g := range snap.Segments {
-		b.Known = append(b.Known, g.Base)
-	}
-	return b
+	b.Others, err = snaps.Timelines()
+	return b, err
 }
 
 // startBackground starts the cleaner and the snapshot writer.

@@ -50,6 +50,7 @@
 package engine
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -145,6 +146,35 @@ func (f *finder) writable(tx *Tx, doing string, pid PageID) (page, error) {
 		return page{}, describePage(doing, pid, ErrReserved)
 	}
 	return f.lookup(doing, pid)
+}
+
+// take takes the id of a page that was never allocated or is free, and looks it up. An id whose page is lost, because
+// both the snapshot and the log are corrupt, is passed over and not handed out in this opening. The loop ends, since
+// each turn uses an id up, and no id above those of the snapshot is lost.
+func (f *finder) take() (page, error) {
+	for {
+		pid, err := f.pages.IDs.Take(&f.txs.domain)
+		if err != nil {
+			return page{}, err
+		}
+		pg, err := f.unused(pid)
+		if errors.Is(err, ErrCorrupt) {
+			continue
+		}
+		if err != nil {
+			f.pages.IDs.GiveBack(pid)
+		}
+		return pg, err
+	}
+}
+
+// unused looks up a page that was never allocated or is free. The caller owns the page's id.
+func (f *finder) unused(pid PageID) (page, error) {
+	s, _, err := f.pages.Find(pid)
+	if err == nil && s == nil {
+		s = f.pages.Table.Make(pid)
+	}
+	return page{id: pid, slot: s}, err
 }
 
 // values writes and reads the encoded values of a store: as messages of the log, compressed or not, and in blobs.

@@ -57,7 +57,7 @@ func TestRecycledHeaderProvesStability(t *testing.T) {
 			t.Fatal(err)
 		}
 		h, err := format.DecodeSegmentHeader(head, format.SegmentID(slot), segment)
-		if err != nil || h.State != format.SegmentStateRecycled {
+		if err != nil || h.State != format.SegmentStateFree {
 			continue
 		}
 		recycled++

@@ -239,7 +239,12 @@ func saveBase(pc *PageCache[[]byte], tx *Tx, pid PageID, b []byte) (PagePtr[[]by
 	if err != nil {
 		return PagePtr[[]byte]{}, err
 	}
-	h, err := pc.create(tx, pid, &change[[]byte]{kind: format.KindCompact, payload: p, frag: b, on: ifOwned})
+	pg, err := pc.finder.unused(pid)
+	if err != nil {
+		pc.values.discard(&p)
+		return PagePtr[[]byte]{}, err
+	}
+	h, _, err := pc.apply(tx, pg, &change[[]byte]{kind: format.KindCompact, payload: p, frag: b, on: ifOwned})
 	if err != nil {
 		return PagePtr[[]byte]{}, err
 	}

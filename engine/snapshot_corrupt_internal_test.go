@@ -42,7 +42,10 @@ func TestCorruptSnapshotIsSkipped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := h.Store
+	own := h.ID()
+	later, other, copied := own, own, own // the names of snapshots that would be newer
+	later.Number, other.Number, copied.Number = 1<<63, 1<<63, 1<<63
+	other.Store, copied.Timeline = format.StoreID{}, own.Timeline+1
 	h.Store[3]++
 	h.Put(foreign)
 	bad["foreign"] = foreign
@@ -51,10 +54,9 @@ func TestCorruptSnapshotIsSkipped(t *testing.T) {
 		for _, unchecked := range []bool{false, true} {
 			hurt := d.Copy()
 			hurt.WriteFile(name, b)
-			for _, other := range []string{"snapshot.tmp", "snapshot.ffffffffffffffff", "snapshot.1",
-				format.SnapshotTmpName(own), format.SnapshotName(own, 1<<63) + ".tmp",
-				format.SnapshotName(format.StoreID{}, 1<<63)} {
-				hurt.WriteFile(filepath.Join("/store", other), good)
+			for _, name := range []string{"snapshot.tmp", "snapshot.ffffffffffffffff", "snapshot.1",
+				own.TmpName(), later.Name() + ".tmp", other.Name(), copied.Name()} {
+				hurt.WriteFile(filepath.Join("/store", name), good)
 			}
 			o := *o
 			o.seam.FS, o.seam.Unchecked = hurt, unchecked

@@ -303,16 +303,16 @@ func TestStoresShareSnapshotDir(t *testing.T) {
 		}
 	}
 	pc := openTest(t, "/b", o)
-	own, want := pc.snaps.Base.Number, contentsOf(t, pc)
+	own, want := pc.snaps.Base.ID(), contentsOf(t, pc)
 	closeTest(t, pc)
 	for _, name := range snapshotFiles(t, d, o.SnapshotDir) {
-		if store, _, ok := format.ParseSnapshotName(name); ok && store == ids[0] {
-			d.WriteFile(filepath.Join(o.SnapshotDir, format.SnapshotName(ids[1], own+7)),
-				d.ReadDurable(filepath.Join(o.SnapshotDir, name)))
+		if id, ok := format.ParseSnapshotName(name); ok && id.Store == ids[0] {
+			hidden := format.SnapshotID{Store: own.Store, Timeline: own.Timeline, Number: own.Number + 7}
+			d.WriteFile(filepath.Join(o.SnapshotDir, hidden.Name()), d.ReadDurable(filepath.Join(o.SnapshotDir, name)))
 		}
 	}
 	pc = openTest(t, "/b", o)
-	if pc.snaps.Base == nil || pc.snaps.Base.Number != own || contentsOf(t, pc) != want {
+	if pc.snaps.Base == nil || pc.snaps.Base.ID() != own || contentsOf(t, pc) != want {
 		t.Error("another store's snapshot was used, or hid the own one")
 	}
 	closeUnchecked(t, pc)

@@ -183,11 +183,11 @@ func alterPage(t testing.TB, pc *PageCache[[]byte], want map[PageID]string, pid 
 // wholeSnapshot fails the test unless the newest snapshot is whole and there is no other.
 func wholeSnapshot(t *testing.T, pc *PageCache[[]byte]) {
 	t.Helper()
-	numbers, err := pc.snaps.Numbers()
-	if err != nil || len(numbers) != 1 {
-		t.Fatalf("snapshots %v, error %v", numbers, err)
+	ids, err := pc.snaps.IDs()
+	if err != nil || len(ids) != 1 {
+		t.Fatalf("snapshots %v, error %v", ids, err)
 	}
-	if err := pc.snaps.Verify(numbers[0]); err != nil {
+	if err := pc.snaps.Verify(ids[0]); err != nil {
 		t.Error(err)
 	}
 }
@@ -745,7 +745,7 @@ func TestPageAboveSnapshotIsNotTakenForFree(t *testing.T) {
 		t.Fatalf("page %d has LSN %d, error %v, want one from %d on", pid, p.LSN, err, base.From)
 	}
 	number := recovery.RecordBlock(pid)
-	next.SetUnreadable(pc.snaps.Path(base.Number), number*format.SnapshotBlock, format.SnapshotBlock)
+	next.SetUnreadable(pc.snaps.Path(base.ID()), number*format.SnapshotBlock, format.SnapshotBlock)
 	for first, _ := base.PagesOf(number); pc.Stats().Snapshot.Rebuilt == 0; first++ {
 		get1(t, pc, first)
 	}

@@ -11,6 +11,7 @@ type Message struct {
 	Kind format.Kind
 	LSN  format.LSN
 	Page format.PageID
+	Prev format.Prev // of a delta
 	Ptr  format.DiskPtr
 	Body []byte // of KindCounter and KindMeta, otherwise nil; valid during the call
 }
@@ -31,7 +32,7 @@ func (r *Result) ApplyBelow(end format.PageID, visit func(Message) error) error 
 				n := e.word.Len() - format.HeaderSize
 				body, bodies = bodies[:n:n], bodies[n:]
 			}
-			if e.page >= end {
+			if e.page() >= end {
 				continue
 			}
 			m := r.message(i, e)
@@ -58,17 +59,18 @@ func (r *Result) entries(i int) []entry {
 	if room >= format.LSN(r.size) {
 		return entries
 	}
-	return entries[:sort.Search(len(entries), func(n int) bool { return format.LSN(entries[n].pos) >= room })]
+	return entries[:sort.Search(len(entries), func(n int) bool { return format.LSN(entries[n].pos()) >= room })]
 }
 
 // message returns the message that e is the index of, in segment i, without its body.
 func (r *Result) message(i int, e entry) Message {
-	lsn := r.Segments[i].Base + format.LSN(e.pos)
-	return Message{Kind: e.word.Kind(), LSN: lsn, Page: e.page, Ptr: r.pointer(i, e.pos, e.word)}
+	lsn := r.Segments[i].Base + format.LSN(e.pos())
+	ptr := r.pointer(i, e.pos(), e.word)
+	return Message{Kind: e.word.Kind(), LSN: lsn, Page: e.page(), Prev: e.prev, Ptr: ptr}
 }
 
 // pointer returns the place of the message at offset pos of segment i.
-func (r *Result) pointer(i int, pos uint32, w format.Word) format.DiskPtr {
+func (r *Result) pointer(i, pos int, w format.Word) format.DiskPtr {
 	off := r.Segments[i].Slot.Offset(r.size) + format.Offset(pos)
 	return format.DiskPtr{Off: off, Len: uint32(w.Len()), Blob: w.Kind().Blob()}
 }

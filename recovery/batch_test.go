@@ -89,8 +89,7 @@ func TestBatchIsWholeOrAbsent(t *testing.T) {
 			if c.name == "the end torn" {
 				return
 			}
-			o := b.options()
-			o.Clean, o.End = true, b.lsn()
+			o := b.clean(b.lsn())
 			b.scanned(t, o, end)
 		})
 	}
@@ -144,8 +143,8 @@ func TestDurableOpenBatchIsCut(t *testing.T) {
 	b.stable = x - 1
 	b.pages(1, 100)
 	for _, clean := range []bool{false, true} {
-		o := b.options()
-		o.Clean, o.End = clean, b.lsn()
+		o := b.clean(b.lsn())
+		o.Clean = clean
 		r := b.scanned(t, o, x)
 		if !r.Torn || r.Tip != b.lsn() || r.Durable != end || r.Stable != x-1 {
 			t.Errorf("clean %v: %+v", clean, r)

@@ -13,11 +13,14 @@ func BenchmarkScan(b *testing.B) {
 	} {
 		b.Run(fmt.Sprintf("segment=%d/segments=%d/value=%d", c.segment, c.segments, c.value), func(b *testing.B) {
 			f := make(file, c.segment*c.segments)
-			messages := 0
+			messages, joined := 0, format.Identity(0)
 			for i := range c.segments {
 				seg := f[i*c.segment:][:c.segment]
 				h := format.SegmentHeader{State: format.SegmentStateInUse, SegmentSize: c.segment, BlockSize: 512,
-					Generation: 1, Base: format.LSN(i * c.segment), Stable: format.NoLSN, Slot: format.SegmentID(i)}
+					Generation: 1, Base: format.LSN(i * c.segment), Stable: format.NoLSN, Slot: format.SegmentID(i),
+					Store: testStore, Timeline: testTimeline}
+				joined += h.Identity()
+				h.Ledger.Joined = joined
 				h.Put(seg)
 				seed := format.MakeSeed(testStore, 1, h.Slot)
 				n := format.HeaderSize + c.value
@@ -34,7 +37,8 @@ func BenchmarkScan(b *testing.B) {
 					format.PutWord(seg[pos:], format.PutPad(seg[pos:], h.Base+format.LSN(pos), k, left, seed))
 				}
 			}
-			o := Options{Store: testStore, SegmentSize: c.segment, Generation: 1}
+			o := Options{Store: testStore, SegmentSize: c.segment, Generation: 1,
+				Lineage: format.Lineage{{Timeline: testTimeline}}}
 			b.SetBytes(int64(len(f)))
 			b.ReportAllocs()
 			for b.Loop() {

@@ -71,8 +71,8 @@ func (b *Block) page(pid format.PageID) (Page, error) {
 // in rising order: those that are corrupt, and those with a page whose references lie in a corrupt block. It stops
 // early, with an incomplete result, once stop returns true.
 func (s *Snapshot) CorruptBlocks(stop func() bool) []int64 {
-	corrupt := map[int64]bool{} // of all blocks
-	buf := make([]byte, walkPiece)
+	corrupt := map[int64]bool{}                                              // of all blocks
+	buf := make([]byte, min(walkPiece, s.RestOffset()-format.SnapshotBlock)) // most snapshots are small
 	for off := int64(format.SnapshotBlock); off < s.RestOffset() && !stop(); off += int64(len(buf)) {
 		buf = buf[:min(int64(len(buf)), s.RestOffset()-off)]
 		unread := readFull(s.file, buf, off) != nil // some block of the piece

@@ -30,9 +30,19 @@ type builder struct {
 	stable  format.LSN // carried by headers and pads
 	durable format.LSN // the durable end, carried by messages
 	want    []Message  // what Apply must return
+
+	lineage format.Lineage // newest first; the first is the timeline of the headers
+	set     map[format.LSN]format.SegmentHeader
+	gone    format.Identity // sum of the segments that left the set
+	leaves  uint64
 }
 
-func newBuilder() *builder { return &builder{gen: 1, stable: format.NoLSN} }
+const testTimeline format.Timeline = 0x7e57
+
+func newBuilder() *builder {
+	return &builder{gen: 1, stable: format.NoLSN, set: map[format.LSN]format.SegmentHeader{},
+		lineage: format.Lineage{{Timeline: testTimeline}}}
+}
 
 // open begins a segment in a slot.
 func (b *builder) open(slot int, base format.LSN, state format.SegmentState) *builder {
@@ -44,9 +54,90 @@ func (b *builder) open(slot int, base format.LSN, state format.SegmentState) *bu
 	return b
 }
 
+// header writes the header of the current segment. If the segment is in use, it joins the set of the log's segments in
+// place of those that its opening discards.
 func (b *builder) header(state format.SegmentState) {
-	format.SegmentHeader{State: state, SegmentSize: testSize, BlockSize: 512, Generation: b.gen, Base: b.base,
-		Stable: b.stable, Slot: b.slot}.Put(b.file[b.at(0):])
+	h := format.SegmentHeader{State: state, SegmentSize: testSize, BlockSize: 512, Generation: b.gen, Base: b.base,
+		Stable: b.stable, Slot: b.slot, Store: testStore, Timeline: b.lineage[0].Timeline}
+	if state == format.SegmentStateInUse {
+		for base, other := range b.set {
+			if base == b.base || base > b.base && other.Generation < b.gen {
+				delete(b.set, base)
+			}
+		}
+		b.set[b.base] = h
+	}
+	h.Ledger = format.Ledger{Joined: b.joined(b.base + 1), Left: b.gone, Recycled: b.leaves}
+	h.Put(b.file[b.at(0):])
+}
+
+// joined returns what all segments add up to that have joined below an LSN.
+func (b *builder) joined(below format.LSN) format.Identity {
+	sum := b.gone
+	for base, h := range b.set {
+		if base < below {
+			sum += h.Identity()
+		}
+	}
+	return sum
+}
+
+// recycle lets segments leave, by a message if there is room for one, and marks their slots as free; but after a crash
+// that only the first n marks survive.
+func (b *builder) recycle(n int, bases ...format.LSN) {
+	l := format.Leave{Stable: b.stable}
+	left := make([]format.SegmentHeader, len(bases))
+	for i, base := range bases {
+		h := b.set[base]
+		delete(b.set, base)
+		l.Segments = append(l.Segments, h.Identity())
+		b.gone, b.leaves = b.gone+h.Identity(), b.leaves+1
+		left[i] = h
+	}
+	l.Left, l.Recycled = b.gone, b.leaves
+	if body := make([]byte, format.LeaveSize(len(bases))); b.left() >= format.HeaderSize+len(body) {
+		l.Put(body)
+		b.put(format.KindLeave, 0, body)
+	}
+	for _, h := range left[:n] {
+		h.State, h.Stable, h.Ledger = format.SegmentStateFree, b.stable, format.Ledger{Left: b.gone, Recycled: b.leaves}
+		h.Timeline, h.Generation = b.lineage[0].Timeline, b.gen
+		h.Put(b.file[int(h.Slot)*testSize:])
+	}
+}
+
+// branch begins a new opening at an LSN, with a generation and the given timeline.
+func (b *builder) branch(at format.LSN, t format.Timeline) {
+	b.gen++
+	b.lineage = append(format.Lineage{{Timeline: t, Branch: at}}, b.lineage...)
+}
+
+// goOn is an opening in a new timeline: it moves the tail to a slot, marks the old one, and writes n more segments to
+// the slots from there on.
+func (b *builder) goOn(t format.Timeline, slot, n int) {
+	end, old := b.lsn(), int(b.slot)
+	b.branch(end, t)
+	b.known(end - 1)
+	b.open(slot, end-end%testSize, format.SegmentStateInUse)
+	for b.lsn() < end {
+		b.pages(1, min(500, int(end-b.lsn())-format.HeaderSize))
+	}
+	b.mark(old)
+	for i := range n {
+		b.fill()
+		b.open(slot+1+i, b.base+testSize, format.SegmentStateInUse)
+		b.pages(2, 100*(i+1))
+	}
+	b.block()
+	b.pages(1, 50)
+}
+
+// mark marks a slot as free, and does not leave the current segment.
+func (b *builder) mark(slot int) {
+	current := *b
+	b.slot, b.base = format.SegmentID(slot), 0
+	b.header(format.SegmentStateFree)
+	b.slot, b.base = current.slot, current.base
 }
 
 func (b *builder) at(pos int) int        { return int(b.slot)*testSize + pos }
@@ -69,9 +160,11 @@ func (b *builder) put(k format.Kind, page format.PageID, body []byte) format.LSN
 	copy(msg[format.HeaderSize:], body)
 	format.PutCRC(msg, w, b.seed())
 	format.PutWord(msg, w)
-	if k != format.KindFailed && k != format.KindBatchBegin && k != format.KindBatchEnd {
+	if k != format.KindFailed && k != format.KindBatchBegin && k != format.KindBatchEnd &&
+		k != format.KindLeave {
 		ptr := format.DiskPtr{Off: b.offset(), Len: uint32(n), Blob: k.Blob()}
 		m := Message{Kind: k, LSN: lsn, Page: page, Ptr: ptr}
+		m.Prev, _, _ = format.CutPrev(k, body)
 		if keepsBody(k) {
 			m.Body = body
 		}
@@ -126,7 +219,14 @@ func (b *builder) counter(v uint64) format.LSN {
 }
 
 func (b *builder) options() Options {
-	return Options{Store: testStore, SegmentSize: testSize, Generation: b.gen, File: "log"}
+	return Options{Store: testStore, SegmentSize: testSize, Generation: b.gen, File: "log", Lineage: b.lineage}
+}
+
+// clean returns the options for a log that was closed cleanly at an LSN.
+func (b *builder) clean(end format.LSN) Options {
+	o := b.options()
+	o.Clean, o.End, o.Joined = true, end, b.joined(end)
+	return o
 }
 
 func collect(t testing.TB, r *Result) []Message {
@@ -157,7 +257,8 @@ func equal(a, b []Message) bool {
 	}
 	for i := range a {
 		x, y := a[i], b[i]
-		if x.Kind != y.Kind || x.LSN != y.LSN || x.Page != y.Page || x.Ptr != y.Ptr || !bytes.Equal(x.Body, y.Body) {
+		if x.Kind != y.Kind || x.LSN != y.LSN || x.Page != y.Page || x.Prev != y.Prev || x.Ptr != y.Ptr ||
+			!bytes.Equal(x.Body, y.Body) {
 			return false
 		}
 	}

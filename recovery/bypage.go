@@ -41,17 +41,42 @@ func effectOf(k format.Kind) Effect {
 
 // PageMessage is a message in a ByPage. The zero PageMessage is none.
 type PageMessage struct {
-	segment uint32 // index in Result.Segments
-	pos     uint32 // offset in the segment
-	word    format.Word
-	page    uint32 // the page id less the lowest of the group
+	place uint64
+	word  format.Word
+	prev  format.Prev
 }
+
+// The place of a PageMessage:
+//
+//	bits 63…41  index of the segment in Result.Segments
+//	bits 40…20  offset in the segment / format.Align
+//	bits 19…0   the page id less the lowest of the group
+const (
+	posBits      = 21 // format.MaxSegmentSize / format.Align is 1<<posBits
+	posShift     = groupBits
+	segmentShift = posShift + posBits
+	// MaxSegments is the largest number of segments in a log.
+	MaxSegments = 1 << (64 - segmentShift)
+)
+
+func makePageMessage(segment int, e entry, page format.PageID) PageMessage {
+	place := uint64(segment)<<segmentShift | uint64(e.pos()/format.Align)<<posShift | uint64(page)
+	return PageMessage{place, e.word, e.prev}
+}
+
+func (m PageMessage) segment() int { return int(m.place >> segmentShift) }
+
+// pos returns the offset in the segment.
+func (m PageMessage) pos() int { return int(m.place>>posShift&(1<<posBits-1)) * format.Align }
 
 // Effect returns the message's effect on its page.
 func (m PageMessage) Effect() Effect { return effectOf(m.word.Kind()) }
 
 // Page returns the id of the message's page, less the lowest of its group.
-func (m PageMessage) Page() int { return int(m.page) }
+func (m PageMessage) Page() int { return int(m.place & (1<<groupBits - 1)) }
+
+// Prev returns the name of the message that a delta was appended to.
+func (m PageMessage) Prev() format.Prev { return m.prev }
 
 // IsZero reports whether m is no message.
 func (m PageMessage) IsZero() bool { return m.word == 0 }
@@ -130,21 +155,20 @@ func (p *ByPage) Group(g int) (format.PageID, []PageMessage) {
 
 // LSN returns the LSN of a message.
 func (p *ByPage) LSN(m PageMessage) format.LSN {
-	return p.r.Segments[m.segment].Base + format.LSN(m.pos)
+	return p.r.Segments[m.segment()].Base + format.LSN(m.pos())
 }
 
 // Slot returns the slot in which a message lies.
-func (p *ByPage) Slot(m PageMessage) format.SegmentID { return p.r.Segments[m.segment].Slot }
+func (p *ByPage) Slot(m PageMessage) format.SegmentID { return p.r.Segments[m.segment()].Slot }
 
 // Ptr returns the place of a message.
 func (p *ByPage) Ptr(m PageMessage) format.DiskPtr {
-	return p.r.pointer(int(m.segment), m.pos, m.word)
+	return p.r.pointer(m.segment(), m.pos(), m.word)
 }
 
 // Message returns a message of the group with the lowest page id first, without a body.
 func (p *ByPage) Message(first format.PageID, m PageMessage) Message {
-	e := entry{page: first + format.PageID(m.page), pos: m.pos, word: m.word}
-	return p.r.message(int(m.segment), e)
+	return p.r.message(m.segment(), makeEntry(first+format.PageID(m.Page()), m.pos(), m.word, m.prev))
 }
 
 // portion is a run of segments, whose messages one goroutine adds to a ByPage.
@@ -189,11 +213,11 @@ func each(portions []portion, do func(*portion)) {
 func (a *portion) survey() {
 	for i := a.begin; i < a.end; i++ {
 		for _, e := range a.p.r.entries(i) {
-			switch {
-			case e.page < a.first:
-			case e.page <= a.last:
+			switch page := e.page(); {
+			case page < a.first:
+			case page <= a.last:
 				a.n++
-				a.highest = max(a.highest, e.page)
+				a.highest = max(a.highest, page)
 			case a.beyond == nil:
 				m := a.p.r.message(i, e)
 				a.beyond = &m
@@ -207,8 +231,8 @@ func (a *portion) count() {
 	a.next = make([]int, a.p.Last>>a.p.shift+1)
 	for i := a.begin; i < a.end; i++ {
 		for _, e := range a.p.r.entries(i) {
-			if e.page >= a.first && e.page <= a.last {
-				a.next[e.page>>a.p.shift]++
+			if page := e.page(); page >= a.first && page <= a.last {
+				a.next[page>>a.p.shift]++
 			}
 		}
 	}
@@ -219,9 +243,9 @@ func (a *portion) distribute() {
 	inGroup := format.PageID(1)<<a.p.shift - 1
 	for i := a.begin; i < a.end; i++ {
 		for _, e := range a.p.r.entries(i) {
-			if e.page >= a.first && e.page <= a.last {
-				at := &a.next[e.page>>a.p.shift]
-				a.p.messages[*at] = PageMessage{uint32(i), e.pos, e.word, uint32(e.page & inGroup)}
+			if page := e.page(); page >= a.first && page <= a.last {
+				at := &a.next[page>>a.p.shift]
+				a.p.messages[*at] = makePageMessage(i, e, page&inGroup)
 				*at++
 			}
 		}

@@ -25,7 +25,9 @@ func TestByPage(t *testing.T) {
 				if rng.IntN(100) == 0 {
 					pid += 1 << 30
 				}
-				b.put(kinds[rng.IntN(len(kinds))], pid, make([]byte, rng.IntN(60)))
+				body := make([]byte, format.PrevSize+rng.IntN(60))
+				format.PutPrev(body, format.LSN(rng.Uint64N(1<<40)))
+				b.put(kinds[rng.IntN(len(kinds))], pid, body)
 			}
 			if i < segs-1 {
 				b.fill()
@@ -67,7 +69,7 @@ func TestByPage(t *testing.T) {
 						got[m.Page] = append(got[m.Page], m)
 						slot := format.SegmentID(int64(m.Ptr.Off) / testSize)
 						if m.LSN != p.LSN(x) || m.Ptr != p.Ptr(x) || slot != p.Slot(x) ||
-							x.Effect() != effectOf(m.Kind) ||
+							x.Effect() != effectOf(m.Kind) || x.Prev() != m.Prev ||
 							m.Page != lowest+format.PageID(x.Page()) || x.Page() >= size || m.LSN <= before {
 							t.Fatalf("group %d from page %d: page %d, slot %v, effect %d, LSN %d after %d, is %+v", g,
 								lowest, x.Page(), p.Slot(x), x.Effect(), p.LSN(x), before, m)

@@ -25,6 +25,7 @@ var errMissing = errors.New("the segment that should begin here is missing")
 // known-stable LSN has been recycled: nothing in it was current.
 func (s *scanner) findStop() stop {
 	at := stop{lsn: s.firstBase}
+	s.firstHole, s.lastHole = 0, 0
 	for _, i := range s.chain {
 		t, w := &s.slots[i], &s.segments[i]
 		if t.base < s.firstBase {
@@ -34,7 +35,6 @@ func (s *scanner) findStop() stop {
 			if t.base-1 > s.stable {
 				break
 			}
-			s.missing += uint64((t.base - at.lsn) / format.LSN(s.size))
 			if s.lastHole == 0 {
 				s.firstHole = at.lsn
 			}
@@ -86,17 +86,22 @@ func (s *scanner) lostSlot(base format.LSN) (format.SegmentID, error) {
 // conclude decides where the log ends and completes the result.
 func (s *scanner) conclude() error {
 	r := s.res
+	s.forgiveIndexes()
 	at := s.findStop()
 	r.Tip, r.End, r.Stable, r.Durable = at.lsn, at.lsn, s.stable, s.known()
-	s.missing += s.missingBelow()
-	if r.Tip >= r.Durable && s.missing+s.o.Recycled != r.Recycled {
-		recycled := int64(r.Recycled) - int64(s.o.Recycled)
-		return s.corrupt(s.lost(), fmt.Sprintf("segments missing: %d, recycled: %d", s.missing, recycled))
-	}
 	r.End = cutBatches(s.marks(), r.Tip)
+	s.dropLeft()
 	// If the log ends at the base of a segment, that segment may have been opened but not written to.
 	segmentBegins := s.o.End%format.LSN(s.size) == 0
 	atEnd := r.Tip == s.o.End || r.Tip == s.o.End+format.SegmentStart && segmentBegins
+	if err := s.checkTimelines(); err != nil {
+		return err
+	}
+	if r.Tip >= r.Durable { // else that is the more exact error
+		if err := s.checkSet(s.o.Clean && atEnd); err != nil {
+			return err
+		}
+	}
 	if err := s.checkUnread(at, atEnd); err != nil {
 		return err
 	}
@@ -116,23 +121,6 @@ func (s *scanner) conclude() error {
 	s.fillSegments()
 	s.fillCounter()
 	return nil
-}
-
-// missingBelow returns how many of the segments in Options.Known are not in the file.
-func (s *scanner) missingBelow() (n uint64) {
-	if len(s.o.Known) == 0 {
-		return 0
-	}
-	present := make(map[format.LSN]bool, len(s.chain))
-	for _, i := range s.chain {
-		present[s.slots[i].base] = true
-	}
-	for _, base := range s.o.Known {
-		if base < s.firstBase && !present[base] {
-			n++
-		}
-	}
-	return n
 }
 
 // lost returns the place of a segment that is missing although it was not recycled, as far as that can be determined.
@@ -196,12 +184,13 @@ func (s *scanner) fillSegments() {
 			break
 		}
 		used[i] = true
-		r.Segments = append(r.Segments, Segment{Slot: t.id, Base: t.base, Generation: t.gen, Stable: t.claim,
-			Used: int(min(format.LSN(w.end), r.End-t.base))})
+		r.Segments = append(r.Segments, Segment{Slot: t.id, Base: t.base, Generation: t.gen,
+			Timeline: t.header.Timeline, Identity: t.identity, Stable: t.header.Stable,
+			Used: int(min(format.LSN(w.end), r.End-t.base)), Unread: t.unread})
 		r.index = append(r.index, w)
 	}
 	for i := range s.slots {
-		if s.slots[i].valid && !used[i] {
+		if s.slots[i].valid && !used[i] && !s.slots[i].gone {
 			r.Void = append(r.Void, s.slots[i].id)
 		}
 	}

@@ -14,6 +14,7 @@ func FuzzScan(f *testing.F) {
 	f.Add([]byte{}, false, int64(0))
 	f.Add([]byte{0, 16, 6, 1, 0, 17, 32, 9}, true, int64(0)) // offset 4096 is the first message
 	f.Add([]byte{1, 0, 24, 255, 2, 0, 40, 127}, false, int64(testSize))
+	f.Add([]byte{1, 0, 80, 1, 2, 0, 88, 3, 3, 0, 14, 3, 0, 0, 48, 1}, false, int64(0)) // timelines and ledgers
 	f.Add([]byte{0, 16, 0, 0, 0, 16, 1, 255, 0, 16, 2, 255}, false, int64(100))
 	f.Fuzz(func(t *testing.T, edits []byte, clean bool, lsn int64) {
 		b := threeSegments()
@@ -30,7 +31,7 @@ func FuzzScan(f *testing.F) {
 		if !clean {
 			o.End = 0
 		} else {
-			o.From = 0
+			o.From, o.Joined = 0, b.joined(o.End)
 		}
 		r, err := Scan(b.file, o)
 		if err != nil {
@@ -63,6 +64,13 @@ func repair(f file, slot int) {
 		Generation: format.Generation(binary.LittleEndian.Uint64(seg[24:])),
 		Base:       format.LSN(binary.LittleEndian.Uint64(seg[32:])),
 		Stable:     format.LSN(binary.LittleEndian.Uint64(seg[40:])),
+		Store:      format.StoreID(seg[64:80]),
+		Timeline:   format.Timeline(binary.LittleEndian.Uint64(seg[80:])),
+		Ledger: format.Ledger{
+			Joined:   format.Identity(binary.LittleEndian.Uint64(seg[88:])),
+			Left:     format.Identity(binary.LittleEndian.Uint64(seg[96:])),
+			Recycled: binary.LittleEndian.Uint64(seg[48:]),
+		},
 	}
 	h.Put(seg)
 	seed := format.MakeSeed(testStore, h.Generation, h.Slot)

@@ -69,7 +69,7 @@ func TestTailMovedWithoutHeaderIsIgnored(t *testing.T) {
 	b.block()
 	b.pages(3, 500)
 	b.want = want
-	clear(b.file[testSize : testSize+64])
+	clear(b.file[testSize : testSize+format.SegmentHeaderSize])
 	r := b.scanned(t, b.options(), end)
 	if !slices.Equal(r.Zero, []format.SegmentID{1}) || r.Stable != 5000 {
 		t.Errorf("%+v", r)

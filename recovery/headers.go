@@ -36,6 +36,7 @@ func (s *scanner) readHeaders() error {
 		s.stable = max(s.o.From-1, s.o.Stable)
 	}
 	s.res.MaxGeneration = s.o.Generation
+	s.left(s.o.Left, s.o.Recycled)
 	all := make([]byte, count*format.SegmentHeaderSize) // small beside the file
 	if err := s.readInParallel(all); err != nil {
 		return err
@@ -46,7 +47,9 @@ func (s *scanner) readHeaders() error {
 		}
 		all = all[format.SegmentHeaderSize:]
 	}
-	s.res.Recycled += s.uncounted
+	if err := s.adoptUnread(); err != nil {
+		return err
+	}
 	return s.findChain()
 }
 
@@ -82,9 +85,8 @@ func (s *scanner) readInParallel(all []byte) error {
 // addHeader decodes the header of slot id and adds the slot to a list of the result or to s.slots.
 func (s *scanner) addHeader(buf []byte, id format.SegmentID) error {
 	r := s.res
-	if err := s.unread[id]; err != nil {
-		s.skipHeader(id, err)
-		return nil
+	if s.unread[id] != nil {
+		return nil // adoptUnread decides
 	}
 	h, err := format.DecodeSegmentHeader(buf, id, s.size)
 	switch {
@@ -109,20 +111,35 @@ func (s *scanner) addHeader(buf []byte, id format.SegmentID) error {
 		}
 		return nil
 	}
-	r.MaxGeneration = max(r.MaxGeneration, h.Generation)
-	s.stable = max(s.stable, h.Stable)
-	if h.Recycled > r.Recycled {
-		r.Recycled, s.uncounted = h.Recycled, 0
+	if h.Store != s.o.Store { // it is never taken for a free or void one: its slot has lost its contents
+		return &CorruptError{File: s.o.File, Place: s.placeOf(id, 0),
+			Reason: fmt.Sprintf("segment belongs to another store, %v; this one is %v", h.Store, s.o.Store)}
 	}
-	if h.State == format.SegmentStateRecycled && h.Recycled == r.Recycled {
-		s.uncounted++
-	}
+	s.enter(h)
 	if h.State != format.SegmentStateInUse {
 		r.Free = append(r.Free, id)
 		return nil
 	}
-	s.slots = append(s.slots, slot{id: id, valid: true, gen: h.Generation, base: h.Base, claim: h.Stable})
+	r.Timelines[h.Timeline] = true
+	s.slots = append(s.slots, slot{id: id, valid: true, header: h, gen: h.Generation, base: h.Base,
+		identity: h.Identity()})
 	return nil
+}
+
+// enter notes what a valid header says beyond its own slot.
+func (s *scanner) enter(h format.SegmentHeader) {
+	r := s.res
+	r.MaxGeneration = max(r.MaxGeneration, h.Generation)
+	s.stable = max(s.stable, h.Stable)
+	s.writers[writer{h.Timeline, h.Generation}] = true
+	s.left(h.Ledger.Left, h.Ledger.Recycled)
+}
+
+// left notes what all segments add up to that had left the log at some time, and their number. The highest counts.
+func (s *scanner) left(sum format.Identity, recycled uint64) {
+	if r := s.res; recycled > r.Recycled {
+		r.Recycled, r.Left = recycled, sum
+	}
 }
 
 // findChain sorts the slots by base and selects those that form the log according to their headers. Of several slots

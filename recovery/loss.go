@@ -5,8 +5,8 @@ type LossKind int
 
 // The kinds of loss.
 const (
-	// LossFile is a superblock, snapshot or segment header that is corrupt or cannot be read. By itself it costs no
-	// page and no record.
+	// LossFile is a superblock, a snapshot, or the header or index of a segment, that is corrupt or cannot be read. By
+	// itself it costs no page and no record.
 	LossFile LossKind = iota + 1
 	// LossRange is a part of the log that is corrupt, missing or cannot be read. The records that were written there
 	// are lost. Pages and roots that were changed there are as they were before, or are lost; those of which that is

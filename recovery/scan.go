@@ -30,15 +30,22 @@ type Options struct {
 	Clean       bool              // the superblock says that the store was closed cleanly
 	End         format.LSN        // end of the log according to the superblock, if Clean
 	Floor       format.LSN        // an end of the log that an earlier opening decided on: no end below it is accepted
+	Joined      format.Identity   // Ledger.Joined of the segments below End according to the superblock, if Clean
+	Lineage     format.Lineage    // the store's timelines, from the superblock
+	Listed      format.LSN        // from here on, Lineage is complete
+	// Log says that this is a standalone log: its sealed segments end with an index, and their records are not read
+	// where that can be relied on. The messages are not indexed, so Apply and ByPage visit none.
+	Log bool
 	// From a snapshot, if there is one:
 	From     format.LSN   // Apply omits the messages below
 	Stable   format.LSN   // the log was stable up to this LSN
 	Counter  uint64       // the highest id counter below From
-	Known    []format.LSN // bases of the segments wholly below From that were in use when Recycled was counted
-	Recycled uint64       // segments recycled until then whose base was below From
-	File     string       // name of the file in errors
-	Workers  int          // goroutines that read segments; 0: 4, so that the disk works while messages are verified
-	Bulk     Bulk         // if set, reads whole segments
+	Known    []format.LSN // bases of the segments that were in use: for slots whose header cannot be read
+	Recycled uint64       // segments that had left the log, and the sum of their identities
+	Left     format.Identity
+	File     string // name of the file in errors
+	Workers  int    // goroutines that read segments; 0: 4, so that the disk works while messages are verified
+	Bulk     Bulk   // if set, reads whole segments
 	// Unreadable reports whether an error of reading says that the disk did not return the bytes. The log is then read
 	// without them, as far as it does not need them. If nil, no error says so.
 	Unreadable func(error) bool
@@ -49,14 +56,18 @@ type Segment struct {
 	Slot       format.SegmentID
 	Base       format.LSN
 	Generation format.Generation
+	Timeline   format.Timeline // in the header
+	Identity   format.Identity
 	Stable     format.LSN // the stable LSN in the header
 	Used       int        // bytes of the log, header included; less than the segment size only in the last segment
+	Unread     bool       // the disk does not return the header
 }
 
 // A Result is the log that Scan found. It belongs to one goroutine at a time.
 type Result struct {
 	Segments []Segment          // the segments of the log, in order
 	Void     []format.SegmentID // marked in use, but discarded by an earlier recovery or by this one
+	Gone     []format.SegmentID // marked in use, but their segments have left the log
 	Corrupt  []format.SegmentID // header neither zeros nor valid
 	// Unreadable has those of Corrupt whose header the disk does not return. The log does not need them.
 	Unreadable []format.SegmentID
@@ -71,7 +82,14 @@ type Result struct {
 	Counter       uint64            // the highest id counter below Tip, even if End cuts it off; 0 if none
 	Torn          bool              // something was discarded
 	Recycled      uint64            // segments recycled since the store was created
+	Left          format.Identity   // sum of their identities
 	Why           string            // why the log ends at End
+	Indexed       int               // segments of a standalone log of which only the index was read
+	// BadIndexes has an error for each sealed segment of a standalone log whose index is corrupt or cannot be read. All
+	// its records were read and are intact.
+	BadIndexes []*CorruptError
+	// Timelines are those in the headers of slots in use, void ones included.
+	Timelines map[format.Timeline]bool
 
 	from  format.LSN
 	size  int
@@ -96,7 +114,8 @@ func Scan(src Source, o Options) (*Result, error) {
 		return nil, fmt.Errorf("scan %s: invalid options: segment size %d, from LSN %d, end LSN %d",
 			o.File, o.SegmentSize, o.From, o.End)
 	}
-	s := scanner{src: src, o: o, size: o.SegmentSize, res: &Result{from: o.From, size: o.SegmentSize}}
+	s := scanner{src: src, o: o, size: o.SegmentSize, writers: map[writer]bool{},
+		res: &Result{from: o.From, size: o.SegmentSize, Timelines: map[format.Timeline]bool{}}}
 	s.firstBase = o.From - o.From%format.LSN(s.size)
 	for _, step := range []func() error{s.readHeaders, s.readBodies, s.conclude} {
 		if err := step(); err != nil {
@@ -114,31 +133,44 @@ type scanner struct {
 	fileSize  int64 // bytes
 	firstBase format.LSN
 
-	firstHole format.LSN        // where the first hole below the known-stable LSN begins
-	lastHole  format.LSN        // where the last such hole ends; 0 if there is none
-	missing   uint64            // segments in such holes
-	uncounted uint64            // slots marked as recycled since the highest count was written
-	slots     []slot            // the slots that hold, or may have held, a part of the log
-	newest    format.Generation // the highest of the chain
-	chain     []int             // indexes into slots: the log according to the headers, by base
+	firstHole format.LSN               // where the first hole below the known-stable LSN begins
+	lastHole  format.LSN               // where the last such hole ends; 0 if there is none
+	cutLeft   format.Ledger            // what has left by messages below Tip, as far as it is set
+	cutGone   map[format.Identity]bool // those segments of the messages
+	writers   map[writer]bool          // of the headers of all slots
+	slots     []slot                   // the slots that hold, or may have held, a part of the log
+	newest    format.Generation        // the highest of the chain
+	chain     []int                    // indexes into slots: the log according to the headers, by base
 	// firstCorrupt is the error in the header of res.Corrupt[0].
 	firstCorrupt error
 	unread       map[format.SegmentID]error // the headers that the disk does not return
 	stable       format.LSN                 // the known-stable LSN
 	durable      format.LSN                 // the known-durable end, except that stable may be higher; see known
 	segments     []walked                   // parallel to slots
-	res          *Result
+	// proven is the end of the part of a standalone log that is known to be durable while its segments are read.
+	proven  format.LSN
+	buffers sync.Mutex // held while a reader takes a buffer
+	res     *Result
 }
 
 // slot is a slot that is in use, or whose header is not valid.
 type slot struct {
-	id      format.SegmentID
-	valid   bool  // the header is valid, and its state is "in use"
-	invalid error // the error in the header; nil if valid
-	gen     format.Generation
-	base    format.LSN
-	claim   format.LSN // the header's stable LSN
-	void    bool       // valid, but an earlier recovery has discarded it
+	id       format.SegmentID
+	valid    bool                 // the header is valid, and its state is "in use"
+	unread   bool                 // valid, but only as adoptUnread has found out: the disk does not return the header
+	invalid  error                // the error in the header; nil if valid
+	header   format.SegmentHeader // if valid; if unread, Base and Generation alone
+	gen      format.Generation    // of header
+	base     format.LSN           // of header
+	identity format.Identity      // if valid; that of an unread one is found by checkSet
+	void     bool                 // valid, but an earlier recovery has discarded it
+	gone     bool                 // valid, but its segment has left the log
+}
+
+// writer is an opening that wrote a header.
+type writer struct {
+	timeline format.Timeline
+	gen      format.Generation
 }
 
 // readAt reads buf at off. It fills the part past the end of the file with zeros.
@@ -159,7 +191,7 @@ const (
 	manyBytes    = 1 << 20
 )
 
-// readBodies walks or probes every slot of s.slots.
+// readBodies walks or probes every slot of s.slots, except for sealed segments of which the index is enough.
 func (s *scanner) readBodies() error {
 	s.segments = make([]walked, len(s.slots))
 	gens := s.probeGenerations()
@@ -170,34 +202,23 @@ func (s *scanner) readBodies() error {
 	if workers = min(workers, len(s.slots)); len(s.slots) < manySegments || len(s.slots)*s.size < manyBytes {
 		workers = min(workers, 1)
 	}
-	bufs := make([][]byte, workers)
-	for i := range bufs {
-		buf, free, err := s.buffer()
-		if err != nil {
+	readers := make([]reader, workers)
+	for i := range readers {
+		readers[i] = reader{s: s, gens: gens, free: func() {}}
+		defer func() { readers[i].free() }()
+		if s.o.Log {
+			continue // most of its segments need no buffer
+		}
+		if _, err := readers[i].buffer(); err != nil {
 			return err
 		}
-		defer free()
-		bufs[i] = buf
 	}
-	var next atomic.Int64
-	work := func(buf []byte) {
-		var entries []entry // reused, so that each segment's index is allocated once, with its final size
-		for i := int(next.Add(1)) - 1; i < len(s.slots); i = int(next.Add(1)) - 1 {
-			w := &s.segments[i]
-			w.entries = entries[:0]
-			s.readBody(i, buf, gens)
-			entries, w.entries = w.entries, append([]entry(nil), w.entries...)
-		}
+	if s.o.Log && workers > 0 {
+		// Which slots have to be read as a whole is known once the newest segments are read. Slots that are to be probed
+		// need not wait for that.
+		s.inParallel(readers[1:], func(i int) bool { return !s.slots[i].valid }, func() { s.readNewest(&readers[0]) })
 	}
-	if workers == 1 {
-		work(bufs[0])
-	} else {
-		var wg sync.WaitGroup
-		for _, buf := range bufs {
-			wg.Go(func() { work(buf) })
-		}
-		wg.Wait()
-	}
+	s.inParallel(readers, func(i int) bool { return !s.segments[i].read }, func() {})
 	for i := range s.segments {
 		if err := s.segments[i].err; err != nil {
 			return err
@@ -210,16 +231,32 @@ func (s *scanner) readBodies() error {
 	return nil
 }
 
+// inParallel reads the slots for which want returns true, with each of the readers in a goroutine, and calls beside
+// meanwhile. A single reader works in the calling goroutine.
+func (s *scanner) inParallel(readers []reader, want func(i int) bool, beside func()) {
+	var next atomic.Int64
+	work := func(r *reader) {
+		for i := int(next.Add(1)) - 1; i < len(s.slots); i = int(next.Add(1)) - 1 {
+			if want(i) {
+				r.read(i)
+			}
+		}
+	}
+	if len(readers) == 1 {
+		beside()
+		work(&readers[0])
+		return
+	}
+	var wg sync.WaitGroup
+	for i := range readers {
+		wg.Go(func() { work(&readers[i]) })
+	}
+	beside()
+	wg.Wait()
+}
+
 // known returns the known-durable end.
 func (s *scanner) known() format.LSN { return max(s.durable, s.stable+1) }
-
-// buffer returns a buffer for a segment. The caller calls free.
-func (s *scanner) buffer() (buf []byte, free func(), err error) {
-	if s.o.Bulk != nil {
-		return s.o.Bulk.Buffer(s.size)
-	}
-	return make([]byte, s.size), func() {}, nil
-}
 
 // body returns the reader for whole segments.
 func (s *scanner) body() io.ReaderAt {
@@ -229,12 +266,50 @@ func (s *scanner) body() io.ReaderAt {
 	return s.src
 }
 
-// readBody walks or probes slot i of s.slots, with buf for the segment.
-func (s *scanner) readBody(i int, buf []byte, gens []format.Generation) {
+// reader is the memory of a goroutine that reads segments.
+type reader struct {
+	s       *scanner
+	gens    []format.Generation
+	buf     []byte // a segment; nil before the first
+	free    func() // releases buf
+	entries []entry
+	index   []byte // an index, or its end
+}
+
+// buffer returns the buffer for a segment.
+func (r *reader) buffer() (buf []byte, err error) {
+	if r.buf != nil {
+		return r.buf, nil
+	}
+	r.s.buffers.Lock()
+	defer r.s.buffers.Unlock()
+	if bulk := r.s.o.Bulk; bulk != nil {
+		buf, free, err := bulk.Buffer(r.s.size)
+		if err != nil {
+			return nil, err
+		}
+		r.buf, r.free = buf, free
+		return buf, nil
+	}
+	r.buf = make([]byte, r.s.size)
+	return r.buf, nil
+}
+
+// read walks or probes slot i of s.slots, or reads its index.
+func (r *reader) read(i int) {
+	s := r.s
 	t, w := &s.slots[i], &s.segments[i]
-	w.stable = format.NoLSN
+	w.read, w.stable = true, format.NoLSN
 	if t.valid && t.base < s.firstBase {
 		w.end = s.size // none of its messages is needed
+		return
+	}
+	if s.provenWhole(t) && r.readIndex(t, w) {
+		return
+	}
+	buf, err := r.buffer()
+	if err != nil {
+		w.err = err
 		return
 	}
 	gaps, err := s.readSegment(buf, int64(t.id.Offset(s.size)))
@@ -242,12 +317,18 @@ func (s *scanner) readBody(i int, buf []byte, gens []format.Generation) {
 		return
 	}
 	if t.valid {
-		w.walk(buf, t.base, s.o.From, format.MakeSeed(s.o.Store, t.gen, t.id))
+		seed := format.MakeSeed(s.o.Store, t.gen, t.id)
+		w.entries, w.log = r.entries[:0], s.o.Log
+		w.walk(buf, t.base, s.o.From, seed)
+		// The memory is used again, so that each segment's index is allocated once, with its final size.
+		r.entries, w.entries = w.entries, append([]entry(nil), w.entries...)
 		w.blame(buf, gaps)
+		end, lsn := buf[s.size-format.IndexTrailerSize:], t.base+format.LSN(w.end)
+		w.badIndex = s.o.Log && w.why != nil && format.IndexBegins(buf[w.end:], end, lsn, s.size, seed)
 		return
 	}
-	trials := make([]trial, len(gens))
-	for j, g := range gens {
+	trials := make([]trial, len(r.gens))
+	for j, g := range r.gens {
 		trials[j] = trial{format.MakeSeed(s.o.Store, g, t.id), g < s.newest}
 	}
 	w.probe(buf, trials)

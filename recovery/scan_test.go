@@ -60,8 +60,8 @@ func TestInvalidOptionsAreErrors(t *testing.T) {
 // kinds puts a message of every kind.
 func (b *builder) kinds() {
 	b.put(format.KindCompact, 2, []byte("whole"))
-	b.put(format.KindAppend, 2, nil)
-	b.put(format.KindAppendBlob, 3, []byte("blob"))
+	b.put(format.KindAppend, 2, []byte("prev"))
+	b.put(format.KindAppendBlob, 3, []byte("prev and blob"))
 	b.put(format.KindCompactBlob, 4, []byte("blob"))
 	b.put(format.KindFree, 4, nil)
 	b.put(format.KindFailed, 5, []byte("aborted"))
@@ -88,12 +88,26 @@ func TestApplyReturnsEveryKind(t *testing.T) {
 	if err := r.Apply(func(Message) error { return errVisit }); err != errVisit {
 		t.Errorf("Apply changed the visitor's error: %v", err)
 	}
-	o := b.options()
-	o.Clean, o.End = true, b.lsn()
+	o := b.clean(b.lsn())
 	b.scanned(t, o, b.lsn())
 	for _, d := range []format.LSN{-8, 8, testSize} {
 		o.End = b.lsn() + d
 		wantCorrupt(t, b.file, o, notAtCleanEnd)
+	}
+}
+
+// A delta that is too short to name its message is not valid, whatever its checksum says. Proves V4, rule 12.
+func TestDeltaWithoutItsMessageIsInvalid(t *testing.T) {
+	for _, k := range []format.Kind{format.KindAppend, format.KindAppendBlob, format.KindAppendZstd} {
+		for n := range format.PrevSize + 1 {
+			b := newBuilder().open(0, 0, format.SegmentStateInUse)
+			b.put(format.KindCompact, 2, []byte("whole"))
+			end := b.put(k, 2, make([]byte, n))
+			if n == format.PrevSize {
+				end = b.lsn()
+			}
+			b.scanned(t, b.options(), end)
+		}
 	}
 }
 
@@ -125,14 +139,14 @@ func TestSegmentsAreOrderedByBase(t *testing.T) {
 		b.open(1, testSize, format.SegmentStateInUse)
 		b.pages(2, 10)
 		b.scanned(t, b.options(), b.lsn())
-		b.scanned(t, Options{Store: testStore, SegmentSize: testSize, Clean: true, End: b.lsn()}, b.lsn())
+		b.scanned(t, b.clean(b.lsn()), b.lsn())
 	}
 	// A segment was opened, but not written to.
 	b = newBuilder().open(0, 0, format.SegmentStateInUse)
 	b.fill()
 	b.open(1, testSize, format.SegmentStateInUse)
 	for _, end := range []format.LSN{testSize, testSize + format.SegmentStart} {
-		b.scanned(t, Options{Store: testStore, SegmentSize: testSize, Clean: true, End: end}, b.lsn())
+		b.scanned(t, b.clean(end), b.lsn())
 	}
 }
 
@@ -202,7 +216,7 @@ func TestMissingSegmentIsReportedWithItsOwnHeader(t *testing.T) {
 	b.file[testSize] = 1 // slot 1
 	header := b.file[2*testSize:]
 	format.SegmentHeader{State: format.SegmentStateInUse, SegmentSize: testSize, BlockSize: 512, Generation: 1,
-		Base: testSize, Slot: 7}.Put(header)
+		Base: testSize, Slot: 7, Store: testStore}.Put(header)
 	_, want := format.DecodeSegmentHeader(header, 2, testSize)
 	c := wantCorrupt(t, b.file, b.options(), endsBelowDurable)
 	place := Place{}.WithSlot(2).WithOffset(2 * testSize).WithLSN(testSize)
@@ -211,13 +225,20 @@ func TestMissingSegmentIsReportedWithItsOwnHeader(t *testing.T) {
 	}
 }
 
-// A segment below From is missing, but none was recycled. Its LSN is not known: the error names none.
-func TestMissingSegmentBelowFromHasNoPlace(t *testing.T) {
+// A segment below From is missing, but none was recycled. The error names the slot where it was, and its LSN. If two
+// are missing, it names none. Proves rule 14.
+func TestMissingSegmentBelowFromIsNamed(t *testing.T) {
 	b := threeSegments()
 	clear(b.file[2*testSize:]) // base 0
 	o := b.options()
-	o.From, o.Known = testSize, []format.LSN{0}
-	c := wantCorrupt(t, b.file, o, "segments missing: 1, recycled: 0")
+	o.From = testSize
+	c := wantCorrupt(t, b.file, o, "segments missing: 1, recycled: 0; the segment that was in this slot is lost")
+	if c.Place != (Place{}).WithSlot(2).WithOffset(2*testSize).WithLSN(0) || !errors.Is(c, format.ErrSegmentZero) {
+		t.Errorf("%v", c)
+	}
+	clear(b.file[:testSize]) // base 1
+	o.From = 2 * testSize
+	c = wantCorrupt(t, b.file, o, "segments missing: 2, recycled: 0")
 	if c.Place != (Place{}) || c.Err != nil {
 		t.Errorf("%v", c)
 	}
@@ -341,15 +362,22 @@ func TestFromOmitsMessagesBelow(t *testing.T) {
 			t.Errorf("from %v: %d segments", from, len(r.Segments))
 		}
 	}
-	// Holes below From are allowed, holes above are not. An end below From is an error.
+	// Holes are those of recycled segments only, below From, too. An end below From is an error.
+	whole, end := slices.Clone(b.file), b.lsn()
 	b.open(2, 0, format.SegmentStateFree)
 	o := b.options()
-	o.From = testSize
-	if r, err := Scan(b.file, o); err != nil || len(r.Segments) != 2 {
-		t.Errorf("%+v, %v", r, err)
+	for _, from := range []format.LSN{testSize - 100, testSize, testSize + 100, end} {
+		o.From = from
+		wantCorrupt(t, b.file, o, "missing")
 	}
-	o.From = testSize - 100
-	wantCorrupt(t, b.file, o, "missing")
+	copy(b.file, whole)
+	b.recycle(1, 0)
+	for _, from := range []format.LSN{0, testSize - 100, testSize, 2 * testSize} {
+		o.From = from
+		if r, err := Scan(b.file, o); err != nil || len(r.Segments) != 2 || r.End != end {
+			t.Errorf("from %v: %+v, %v", from, r, err)
+		}
+	}
 	o.From = 3*testSize + 100
 	wantCorrupt(t, b.file, o, "missing")
 }

@@ -98,7 +98,7 @@ func readFull(f io.ReaderAt, b []byte, off int64) error {
 
 // Check verifies every block. It reads the whole file.
 func (s *Snapshot) Check() error {
-	buf := make([]byte, walkPiece)
+	buf := make([]byte, min(walkPiece, s.RestOffset()-format.SnapshotBlock)) // most snapshots are small
 	for off := int64(format.SnapshotBlock); off < s.RestOffset(); off += int64(len(buf)) {
 		buf = buf[:min(int64(len(buf)), s.RestOffset()-off)]
 		if err := readFull(s.file, buf, off); err != nil {

@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -20,6 +21,7 @@ type SnapshotWriter struct {
 	blobs   []format.SnapshotBlob
 	free    []byte // number of free ids in each record block
 	next    format.PageID
+	err     error // of Add
 }
 
 // blockWriter collects entries in blocks and writes many blocks at once.
@@ -56,8 +58,8 @@ func (w *blockWriter) flush() {
 	w.buf = w.buf[:0]
 }
 
-// NewSnapshotWriter returns a writer to an empty file. It uses these fields of h: Store, Number, From, NextPage,
-// Counter, Recycled and SegmentSize.
+// NewSnapshotWriter returns a writer to an empty file. It uses these fields of h: Store, Timeline, Number, From,
+// NextPage, Counter, Recycled, Left and SegmentSize.
 func NewSnapshotWriter(f io.WriterAt, h format.SnapshotHeader) *SnapshotWriter {
 	h.High = format.NoLSN
 	w := &SnapshotWriter{h: h, f: f, size: format.LSN(h.SegmentSize), live: map[format.LSN]int64{}}
@@ -67,10 +69,14 @@ func NewSnapshotWriter(f io.WriterAt, h format.SnapshotHeader) *SnapshotWriter {
 	return w
 }
 
-// Add adds the next page. The caller adds all pages below NextPage, in the order of their ids.
+// Add adds the next page. The caller adds all pages below NextPage, in the order of their ids. A page that exists, or
+// is free, has at least one message; otherwise Err and Finish return an error.
 func (w *SnapshotWriter) Add(p Page) {
 	pid := w.next
 	w.next++
+	if len(p.Refs) == 0 && p.Kind != format.SnapshotKindNone && w.err == nil {
+		w.err = fmt.Errorf("add page %d to snapshot: %w", pid, errNoRefs)
+	}
 	e := format.SnapshotEntry{Kind: p.Kind, LSN: p.LSN}
 	if len(p.Refs) == 1 {
 		e.Len, e.Blob = p.Refs[0].Len, p.Refs[0].Blob
@@ -97,8 +103,11 @@ func (w *SnapshotWriter) AddBlob(id format.BlobID, n int64) {
 	w.blobs = append(w.blobs, format.SnapshotBlob{Page: w.next - 1, ID: id, Len: n})
 }
 
-// Err returns the first write error, or nil.
-func (w *SnapshotWriter) Err() error { return cmp.Or(w.records.err, w.refs.err) }
+// errNoRefs reports a page that consists of no message.
+var errNoRefs = errors.New("page without messages")
+
+// Err returns an error of Add, or else the first write error, or nil.
+func (w *SnapshotWriter) Err() error { return cmp.Or(w.err, w.records.err, w.refs.err) }
 
 // High returns the LSN of the newest message of all pages added. The log must be stable beyond it before the snapshot
 // gets its name (V5).
@@ -107,6 +116,9 @@ func (w *SnapshotWriter) High() format.LSN { return w.h.High }
 // Finish writes the buffered blocks, the lists and, last, the header. inUse are the bases of the segments that were in
 // use when Recycled was counted.
 func (w *SnapshotWriter) Finish(inUse []format.LSN) error {
+	if w.err != nil {
+		return w.err
+	}
 	if w.next != w.h.NextPage {
 		return fmt.Errorf("finish snapshot: %d of %d pages were added", w.next, w.h.NextPage)
 	}

@@ -40,7 +40,7 @@ func TestEveryUnreadableSector(t *testing.T) {
 	for _, clean := range []bool{false, true} {
 		o := unreadableOptions(b)
 		if o.Clean = clean; clean {
-			o.End = end
+			o.End, o.Joined = end, b.joined(end)
 		}
 		whole, refused := 0, 0
 		for at := int64(0); at < int64(len(b.file)); at += 512 {

@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"pagecache/segments/format"
@@ -8,15 +9,26 @@ import (
 
 // entry is a message in the index. It takes 16 bytes: the index of a million messages takes 16 MB.
 type entry struct {
-	page format.PageID
-	pos  uint32 // offset in the segment
-	word format.Word
+	place uint64 // bits 35…0 the page id, bits 63…36 the offset in the segment
+	word  format.Word
+	prev  format.Prev // of a delta
 }
+
+const entryPosShift = 36 // the bits of a page id
+
+func makeEntry(page format.PageID, pos int, w format.Word, prev format.Prev) entry {
+	return entry{uint64(pos)<<entryPosShift | uint64(page), w, prev}
+}
+
+func (e entry) page() format.PageID { return format.PageID(e.place) & format.MaxPageID }
+
+func (e entry) pos() int { return int(e.place >> entryPosShift) }
 
 // walked is the contents of a segment, as far as they are valid.
 type walked struct {
 	entries []entry    // the messages for Apply
 	marks   []mark     // batch markers
+	leaves  []leave    // segments that leave
 	bodies  []byte     // of the counter and meta messages among entries, concatenated
 	end     int        // offset of the first byte after the valid messages; the segment size if it is full
 	why     error      // why the message at end is not valid; nil if the segment is full
@@ -26,13 +38,25 @@ type walked struct {
 	rest    bool       // something other than zeros follows end
 	base    format.LSN // of a probed slot: the base according to its messages; NoLSN if there are none
 	err     error      // the segment could not be read
+
+	read     bool // by readNewest, so that no other goroutine reads it again
+	log      bool // of a standalone log
+	indexed  bool // only its index was read
+	badIndex bool // what begins at end is an index: no record is missing
+}
+
+// leave is a message by which segments leave.
+type leave struct {
+	lsn format.LSN
+	format.Leave
 }
 
 // keepsBody reports whether the index keeps a copy of the bodies of messages of kind k.
 func keepsBody(k format.Kind) bool { return k == format.KindCounter || k == format.KindMeta }
 
 // walk verifies the messages of a segment up to the first invalid one, and indexes those at and above LSN from. seg
-// is the whole segment.
+// is the whole segment. If a message below from is not valid, walk goes on at from, which is a message boundary: the
+// messages below are not needed now. They are verified when they are read, as those of the segments below.
 func (w *walked) walk(seg []byte, base, from format.LSN, seed format.Seed) {
 	w.base, w.stable = base, format.NoLSN
 	pos := format.SegmentStart
@@ -42,6 +66,13 @@ func (w *walked) walk(seg []byte, base, from format.LSN, seed format.Seed) {
 		if err == nil {
 			w.durable = max(w.durable, h.Durable())
 			err = w.index(h, body, pos, from)
+			if err == nil && h.Kind == format.KindIndex {
+				err = w.checkIndex(h, body, len(seg), seed)
+			}
+		}
+		if err != nil && lsn < from {
+			pos = int(from - base)
+			continue
 		}
 		if err != nil {
 			w.end, w.why = pos, err
@@ -61,6 +92,11 @@ func (w *walked) index(h format.Header, body []byte, pos int, from format.LSN) e
 		return nil
 	case format.KindFailed:
 		return nil
+	case format.KindIndex:
+		if !w.log { // a page store has none
+			return format.ErrKind
+		}
+		return nil
 	case format.KindBatchBegin, format.KindBatchEnd:
 		var m format.Manifest
 		if h.Kind == format.KindBatchEnd {
@@ -73,19 +109,35 @@ func (w *walked) index(h format.Header, body []byte, pos int, from format.LSN) e
 			w.marks = append(w.marks, mark{h.LSN, m.Begin})
 		}
 		return nil
+	case format.KindLeave:
+		l, err := format.DecodeLeave(body, h.LSN)
+		if err == nil {
+			w.leaves, w.stable = append(w.leaves, leave{h.LSN, l}), max(w.stable, l.Stable)
+		}
+		return err
 	case format.KindCounter:
 		if _, err := format.DecodeCounter(body); err != nil {
 			return err
 		}
 	}
-	if h.LSN < from {
-		return nil
+	prev, _, err := format.CutPrev(h.Kind, body)
+	if err != nil || h.LSN < from || w.log {
+		return err
 	}
-	w.entries = append(w.entries, entry{h.Page, uint32(pos), format.MakeWord(h.Kind, h.Len)})
+	w.entries = append(w.entries, makeEntry(h.Page, pos, format.MakeWord(h.Kind, h.Len), prev))
 	if keepsBody(h.Kind) {
 		w.bodies = append(w.bodies, body...)
 	}
 	return nil
+}
+
+// checkIndex checks an index with a valid checksum.
+func (w *walked) checkIndex(h format.Header, body []byte, segmentSize int, seed format.Seed) error {
+	v, err := format.DecodeIndex(body, h, segmentSize, seed)
+	if err == nil {
+		w.stable = max(w.stable, v.Stable)
+	}
+	return err
 }
 
 // trial is a generation that may have written to a slot.
@@ -104,6 +156,9 @@ func (w *walked) probe(seg []byte, trials []trial) {
 // needs that this program wrote, and limits the time that hostile bytes cost.
 const searchEffort = 2 * maxProbeGenerations
 
+// zeros is compared with the bytes of a segment.
+var zeros [4096]byte
+
 // search tries every offset from from on at which a message could begin. It raises durable and stable to the highest
 // that is carried by a message of one of the trials, and sets rest if anything but zeros is found. It goes backwards:
 // later messages carry higher ends, so that few of those before them need to be verified.
@@ -113,6 +168,11 @@ func (w *walked) search(seg []byte, from int, trials []trial) {
 	for pos := (len(seg) - 8) &^ 7; pos >= from; pos -= 8 {
 		first := binary.LittleEndian.Uint64(seg[pos:])
 		if first == 0 {
+			// Most of a segment that was not filled is zeros. Each block is compared once.
+			begin := pos + 8 - len(zeros)
+			if begin%len(zeros) == 0 && begin >= from && bytes.Equal(seg[begin:pos+8], zeros[:]) {
+				pos = begin
+			}
 			continue
 		}
 		w.rest = true

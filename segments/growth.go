@@ -62,7 +62,7 @@ type growth struct {
 // larger.
 func (g *growth) stride() int {
 	n := max(g.table.slots/16, min(g.table.slots/4, smallAhead/g.table.segmentSize))
-	if g.table.recycled > 0 {
+	if g.table.ledger.Recycled > 0 {
 		n = g.table.slots / 64
 	}
 	return max(2, min(n, maxAhead/g.table.segmentSize))

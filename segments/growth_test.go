@@ -63,9 +63,7 @@ func recycle(t *testing.T, s *Space, base format.LSN) {
 	if !s.Drain(id) {
 		t.Fatalf("slot %v is not drained", id)
 	}
-	if err := s.Recycle([]format.SegmentID{id}, func(uint64) error { return nil }); err != nil {
-		t.Fatal(err)
-	}
+	s.Recycle([]format.SegmentID{id})
 }
 
 // An I/O error while the file grows, in the background too, is returned for the next segment and for all later ones; a

@@ -2,6 +2,8 @@ package segments
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"pagecache/segments/format"
 )
@@ -39,20 +41,43 @@ func (s *Space) Inactive(visit func(Candidate)) {
 // Drain makes an Inactive segment without live bytes Draining, and returns false for any other.
 func (s *Space) Drain(id format.SegmentID) bool { return s.table.segment(id).drain() }
 
-// Recycle makes the slots of Draining segments Free. It calls mark, which writes the headers of the slots durably with
-// the given count of recycled segments, before any of them can be used again (rule 4d). If mark fails the slots stay
-// Draining, and the caller must not recycle any more: the count on the disk is unknown. One call runs at a time.
-func (s *Space) Recycle(ids []format.SegmentID, mark func(recycled uint64) error) error {
-	for _, id := range ids {
-		if g := s.table.segment(id); g.State() != StateDraining || g.Live() != 0 {
-			return fmt.Errorf("recycle slot %v: it is %v with %d live bytes", id, g.State(), g.Live())
+// Leaving returns what the message says by which Draining segments leave. Nothing changes yet.
+func (s *Space) Leaving(ids []format.SegmentID) (format.Leave, error) {
+	l := format.Leave{Segments: make([]format.Identity, len(ids))}
+	for i, id := range ids {
+		g := s.table.segment(id)
+		if g.State() != StateDraining || g.Live() != 0 {
+			return l, fmt.Errorf("recycle slot %v: it is %v with %d live bytes", id, g.State(), g.Live())
 		}
+		l.Segments[i] = g.identity // constant while the slot is Draining
+		l.Left += l.Segments[i]
 	}
-	if err := mark(s.Recycled()); err != nil {
-		return err
-	}
+	ledger := s.Ledger()
+	l.Left += ledger.Left
+	l.Recycled = ledger.Recycled + uint64(len(ids))
+	return l, nil
+}
+
+// BeginLeave notes the LSN of the message by which segments leave, before the message is complete: until their slots
+// are marked as free, a scan of the log must find it (see Census).
+func (s *Space) BeginLeave(at format.LSN) {
+	s.mu.Lock()
+	s.table.leaving = at
+	s.mu.Unlock()
+}
+
+// Leave takes segments out of the ledger. The message l is durable: from now on, all headers may say so.
+func (s *Space) Leave(l format.Leave) {
+	s.mu.Lock()
+	s.table.ledger.Left, s.table.ledger.Recycled = l.Left, l.Recycled
+	s.mu.Unlock()
+}
+
+// Recycle makes the slots of segments that have left Free. Their headers say so, durably (rule 4d).
+func (s *Space) Recycle(ids []format.SegmentID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.table.leaving = 0
 	s.table.recycle(ids)
 	for _, id := range ids {
 		s.free.put(id, true)
@@ -61,14 +86,11 @@ func (s *Space) Recycle(ids []format.SegmentID, mark func(recycled uint64) error
 		s.growth.diskFull.Store(false)
 	}
 	s.changed.Broadcast()
-	return nil
 }
 
-// Shrink removes free slots at the end of the file, all but keep of them, if enough can be removed. It calls mark
-// first, which writes a free header with the given count of recycled segments, durably, to a slot that stays: the
-// headers in the removed slots may be the only ones with that count. Shrink reports whether the file has become
-// shorter. No slot is handed out meanwhile.
-func (s *Space) Shrink(keep int, mark func(slot format.SegmentID, recycled uint64) error) (bool, error) {
+// Shrink removes free slots at the end of the file, all but keep of them, if enough can be removed. It reports whether
+// the file has become shorter. No slot is handed out meanwhile.
+func (s *Space) Shrink(keep int) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// With fewer free slots than these the file would grow again at once.
@@ -77,11 +99,6 @@ func (s *Space) Shrink(keep int, mark func(slot format.SegmentID, recycled uint6
 	if drop < max(minShrink, s.table.slots/16) || s.atWork() || s.growth.broken != nil {
 		return false, nil
 	}
-	marked := s.free.next()
-	if err := mark(marked, s.table.recycled); err != nil {
-		return false, err
-	}
-	s.free.written[marked] = true // zeroing would destroy the header
 	s.free.dropHighest(drop)
 	s.table.slots -= drop
 	if err := s.options.File.Truncate(int64(s.table.slots) * int64(s.table.segmentSize)); err != nil {
@@ -91,11 +108,24 @@ func (s *Space) Shrink(keep int, mark func(slot format.SegmentID, recycled uint6
 	return true, nil
 }
 
-// Recycled returns the number of segments that have been recycled over the life of the store.
-func (s *Space) Recycled() uint64 {
+// Ledger returns the ledger of the set of segments: those that are not Free.
+func (s *Space) Ledger() format.Ledger {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.table.recycled
+	return s.table.ledger
+}
+
+// JoinedBelow returns what Ledger.Joined is without the segments from LSN end on.
+func (s *Space) JoinedBelow(end format.LSN) format.Identity {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	joined := s.table.ledger.Joined
+	for base := s.table.newest; base >= end; base -= format.LSN(s.table.segmentSize) {
+		if id, ok := s.table.index[base]; ok {
+			joined -= s.table.segment(id).identity
+		}
+	}
+	return joined
 }
 
 // Usage returns the bytes of all slots that are not Free, and the live bytes in them.
@@ -117,17 +147,21 @@ func (s *Space) Totals() (slots, used int, live int64) {
 
 // First returns the lowest base from which on segments follow one another without a gap up to the newest, 0 if there
 // is no segment. Segments below it are left over from a DropBelow of a standalone log that a crash interrupted;
-// nothing else makes gaps in such a log, and recovery has counted them as recycled.
+// nothing else makes gaps in such a log, and recovery knows that what is missing was recycled.
 func (s *Space) First() format.LSN {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.table.first()
 }
 
-// Census returns the bases of the segments that are not Free, and the number of segments recycled over the life of the
-// store except those that began at or above the segment of from.
-func (s *Space) Census(from format.LSN) (bases []format.LSN, recycled uint64) {
+// Census returns the bases of the segments that are not Free, and their ledger, for a snapshot that the log completes
+// from LSN from on. It returns a lower LSN if the log must be read from there to find the message by which segments
+// leave whose slots are not marked as free yet.
+func (s *Space) Census(from format.LSN) ([]format.LSN, format.Ledger, format.LSN) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.table.census(from)
+	if at := s.table.leaving; at > 0 {
+		from = min(from, at)
+	}
+	return slices.Collect(maps.Keys(s.table.index)), s.table.ledger, from
 }

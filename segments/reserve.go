@@ -12,7 +12,8 @@ import "strconv"
 //	class     writes                                    free slots that are kept from it
 //	ordinary  values that callers write                 the whole reserve
 //	freeing   frees, notes of ids                       KeptForCleaning
-//	cleaning  moves by the cleaner, ends of batches     1: the last slot
+//	cleaning  moves by the cleaner, ends of batches,    1: the last slot
+//	          segments that leave the log
 //	opening   the tail of the log, by Open after a      none: Open takes a slot that recovery found free,
 //	          crash; it has no Urgency                  or Space.Append
 //

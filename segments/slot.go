@@ -43,6 +43,9 @@ type Segment struct {
 	// pages is the list of the segment's pages, nil if there is none. The seal transition sets it, before the state;
 	// the recycle transition clears it. A stale nil makes the cleaner read the segment.
 	pages atomic.Pointer[PageList]
+	// identity is that of the segment, and means nothing in a free slot. Guarded by Space.mu; constant while the slot
+	// is Draining.
+	identity format.Identity
 }
 
 // State returns the slot's state.

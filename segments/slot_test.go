@@ -27,8 +27,13 @@ func TestSlotTransitions(t *testing.T) {
 	s := NewSpace(Options{File: new(growFile), SegmentSize: testSize})
 	recycled := func(want bool) {
 		t.Helper()
-		if err := s.Recycle(slots(1), func(uint64) error { return nil }); (err == nil) != want {
-			t.Fatalf("recycle: %v", err)
+		l, err := s.Leaving(slots(1))
+		if (err == nil) != want {
+			t.Fatalf("leave: %v", err)
+		}
+		if want {
+			s.Leave(l)
+			s.Recycle(slots(1))
 		}
 	}
 	g := s.Segment(0)
@@ -55,7 +60,7 @@ func TestSlotTransitions(t *testing.T) {
 		t.Fatalf("a drained slot is %v", g.State())
 	}
 	recycled(true)
-	if _, ok := s.Find(0); ok || g.State() != StateFree || g.Base() != format.NoLSN || s.Recycled() != 1 {
+	if _, ok := s.Find(0); ok || g.State() != StateFree || g.Base() != format.NoLSN || s.Ledger().Recycled != 1 {
 		t.Fatalf("a recycled slot is %v, base %v", g.State(), g.Base())
 	}
 }

@@ -26,11 +26,14 @@ type Options struct {
 	Slots       int // number of slots that the file holds
 	Store       format.StoreID
 	Generation  format.Generation
+	Timeline    format.Timeline
 
 	// Background lets the file grow ahead of need, in a goroutine of its own.
 	Background bool
-	// Recycled is the number of segments that were recycled before the store was opened.
+	// Recycled is the number of segments that were recycled before the store was opened, and Left the sum of their
+	// identities.
 	Recycled uint64
+	Left     format.Identity
 	// Reserve is the number of free slots that are kept for writes that make room, and one more for each ReservePer
 	// slots of the file if ReservePer is positive. See Urgency.
 	Reserve, ReservePer int
@@ -73,7 +76,8 @@ func NewSpace(o Options) *Space {
 	s := &Space{options: o, quit: make(chan struct{}), reserve: reserve{base: o.Reserve, per: o.ReservePer}}
 	s.changed.L = &s.mu
 	t := &s.table
-	t.segmentSize, t.slots, t.recycled, t.newest = o.SegmentSize, o.Slots, o.Recycled, format.NoLSN
+	t.segmentSize, t.slots, t.newest = o.SegmentSize, o.Slots, format.NoLSN
+	t.ledger = format.Ledger{Joined: o.Left, Left: o.Left, Recycled: o.Recycled}
 	t.index = map[format.LSN]format.SegmentID{}
 	s.free.written = map[format.SegmentID]bool{}
 	s.growth = growth{file: o.File, changed: &s.changed, table: &s.table, free: &s.free}
@@ -84,11 +88,19 @@ func NewSpace(o Options) *Space {
 	return s
 }
 
-// Adopt records that recovery found a segment in a slot. state is StateActive if the log goes on in it, else
-// StateInactive.
-func (s *Space) Adopt(id format.SegmentID, base format.LSN, seed format.Seed, state State) {
-	s.table.segment(id).adopt(base, seed, state)
-	s.table.enter(id, base)
+// A Found segment is one that recovery found in a slot.
+type Found struct {
+	Slot     format.SegmentID
+	Base     format.LSN
+	Seed     format.Seed
+	Identity format.Identity
+	State    State // StateActive if the log goes on in it, else StateInactive
+}
+
+// Adopt records that recovery found a segment in a slot.
+func (s *Space) Adopt(f Found) {
+	s.table.segment(f.Slot).adopt(f.Base, f.Seed, f.State)
+	s.table.enter(f.Slot, f.Base, f.Identity)
 }
 
 // Append adds one slot at the end of the file and returns it. The slot belongs to the caller. Errors: as for
@@ -122,8 +134,9 @@ func (s *Space) OpenSegment(base format.LSN, u Urgency) (id format.SegmentID, le
 	least = s.reserve.leastUrgency(s.free.len(), s.table.slots)
 	id = s.free.take()
 	s.zeroer.opened++
-	s.table.segment(id).open(base, format.MakeSeed(s.options.Store, s.options.Generation, id))
-	s.table.enter(id, base)
+	o := &s.options
+	s.table.segment(id).open(base, format.MakeSeed(o.Store, o.Generation, id))
+	s.table.enter(id, base, format.MakeIdentity(o.Store, o.Timeline, o.Generation, id, base))
 	if s.options.Background && s.table.used > 1 {
 		s.workAhead()
 	}

@@ -26,11 +26,14 @@ type slotTable struct {
 	// publishes a zeroed chunk. A stale nil costs the loser of the swap an allocation.
 	chunks [maxChunks]atomic.Pointer[[chunkSize]Segment]
 
-	slots    int                             // slots that the file holds
-	used     int                             // slots that are not Free
-	index    map[format.LSN]format.SegmentID // slots that are not Free, by base
-	newest   format.LSN                      // base of the segment that was opened last, NoLSN if there is none
-	recycled uint64                          // segments recycled over the life of the store
+	slots  int                             // slots that the file holds
+	used   int                             // slots that are not Free
+	index  map[format.LSN]format.SegmentID // slots that are not Free, by base
+	newest format.LSN                      // base of the segment that was opened last, NoLSN if there is none
+	ledger format.Ledger                   // of the slots that are not Free, less those that leave
+	// leaving is the LSN of the message by which segments leave whose slots are not marked as free yet; 0 if there is
+	// none.
+	leaving format.LSN
 }
 
 // segment returns the description of a slot.
@@ -49,8 +52,10 @@ func (t *slotTable) at(off format.Offset) *Segment {
 	return t.segment(format.SegmentID(int64(off) / int64(t.segmentSize)))
 }
 
-// enter adds a slot that has left StateFree to the index.
-func (t *slotTable) enter(id format.SegmentID, base format.LSN) {
+// enter adds a slot that has left StateFree to the index and to the ledger.
+func (t *slotTable) enter(id format.SegmentID, base format.LSN, identity format.Identity) {
+	t.segment(id).identity = identity
+	t.ledger.Joined += identity
 	t.index[base] = id
 	t.used++
 	t.newest = max(t.newest, base)
@@ -63,7 +68,6 @@ func (t *slotTable) recycle(ids []format.SegmentID) {
 		delete(t.index, g.Base())
 		g.recycle()
 	}
-	t.recycled += uint64(len(ids))
 	t.used -= len(ids)
 }
 
@@ -78,23 +82,4 @@ func (t *slotTable) first() format.LSN {
 		}
 		first -= size
 	}
-}
-
-// census returns the bases of all segments, and the number of segments recycled over the life of the store except those
-// with a base at or above the segment of from.
-func (t *slotTable) census(from format.LSN) (bases []format.LSN, recycled uint64) {
-	size := format.LSN(t.segmentSize)
-	first := from - from%size
-	later := format.LSN(0) // segments in the table with a base of at least first
-	for base := range t.index {
-		bases = append(bases, base)
-		if base >= first {
-			later++
-		}
-	}
-	if t.newest < first {
-		return bases, t.recycled
-	}
-	// Bases are consecutive, so the segments from first on that are not in the table were recycled.
-	return bases, t.recycled - uint64((t.newest-first)/size+1-later)
 }

@@ -23,7 +23,7 @@ func TestFirstIsAboveTheLastGap(t *testing.T) {
 	} {
 		s := NewSpace(Options{File: &growFile{}, SegmentSize: testSize, Slots: len(c.bases)})
 		for slot, base := range c.bases {
-			s.Adopt(format.SegmentID(slot), base*testSize, 0, StateInactive)
+			s.Adopt(Found{Slot: format.SegmentID(slot), Base: base * testSize, State: StateInactive})
 		}
 		if got := s.First(); got != c.want*testSize {
 			t.Errorf("%v: first is %v, want %v", c.bases, got/testSize, c.want)

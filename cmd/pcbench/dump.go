@@ -76,8 +76,8 @@ func (d *dumper) choose(pages []uint, kinds []string, lsns string) error {
 			d.kinds = map[string]bool{}
 		}
 		known := false
-		for kind := format.Kind(1); kind.Valid(); kind++ {
-			known = known || kind.String() == k
+		for kind := range format.KindMark {
+			known = known || kind.Valid() && kind.String() == k
 		}
 		if !known {
 			return fmt.Errorf("--kind=%s: no such kind of message", k)

@@ -69,7 +69,7 @@ func (d *Disk) Crash(seed uint64) *Disk {
 	d.crashLocked()
 	rng := rand.New(rand.NewPCG(seed, 0xc4a5))
 	entries := d.survivors(rng.IntN(len(d.pending) + 1))
-	return d.restart(seed, entries, func(f *inode) content { return f.crash(rng) })
+	return d.restart(seed, entries, func(f *inode) content { return f.crash(rng, d.opts.Garbage) })
 }
 
 // ReadDurable returns the contents of a file after a crash in which no pending change survives; nil if the file would
@@ -115,6 +115,41 @@ func (d *Disk) FlipBit(name string, off int64, bit uint) {
 	}
 }
 
+// Alter overwrites bytes of a file, on the disk and in the cache, and returns a function that puts back what was there.
+// Nothing may write to the file in between.
+func (d *Disk) Alter(name string, off int64, b []byte) (undo func()) {
+	old := d.swapBytes(name, off, b, b)
+	return func() { d.swapBytes(name, off, old[0], old[1]) }
+}
+
+// swapBytes writes now and durable to the two contents of a file, and returns the bytes that were there.
+func (d *Disk) swapBytes(name string, off int64, now, durable []byte) (old [2][]byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f := d.lookup(filepath.Clean(name), shown).(*inode)
+	for i, c := range []*content{&f.now, &f.durable} {
+		b := [][]byte{now, durable}[i]
+		old[i] = c.read(make([]byte, len(b)), off)
+		c.write(b, off)
+	}
+	return old
+}
+
+// Cut makes a file end at size, on the disk and in the cache, and returns a function that puts back what was there.
+// Nothing may write to the file in between.
+func (d *Disk) Cut(name string, size int64) (undo func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f := d.lookup(filepath.Clean(name), shown).(*inode)
+	now, durable := f.now.size, f.durable.size
+	f.now.size, f.durable.size = min(now, size), min(durable, size)
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		f.now.size, f.durable.size = now, durable
+	}
+}
+
 // SetUnreadable makes the sectors of a file that bytes [off, off+n) lie in unreadable, on the disk and in the cache,
 // until they are written again. n 0 makes the whole file readable again.
 func (d *Disk) SetUnreadable(name string, off, n int64) {
@@ -131,6 +166,25 @@ func (d *Disk) SetUnreadable(name string, off, n int64) {
 	for s := off / sectorSize; s*sectorSize < off+n; s++ {
 		f.bad[s] = true
 	}
+}
+
+// LeaveGarbage makes crashes leave garbage in torn sectors, as Options.Garbage does.
+func (d *Disk) LeaveGarbage() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.opts.Garbage = true
+}
+
+// LoseWrites makes the disk acknowledge writes to bytes [off, off+n) of a file and not make them, in any Device and by
+// WriteAt, after the next made ones. The bytes of such a write outside of the range are written. It lasts until the
+// next LoseWrites of this file, or a crash. lost returns how many writes were lost.
+func (d *Disk) LoseWrites(name string, off, n int64, made int) (lost func() int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f := d.lookup(filepath.Clean(name), shown).(*inode)
+	l := &lostRange{off: off, end: off + n, made: made}
+	f.lost = l
+	return func() int { return int(l.lost.Load()) }
 }
 
 // Copy returns a disk with the same durable contents.

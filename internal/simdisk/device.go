@@ -49,8 +49,7 @@ func (v *device) Do(writes []vfs.Write, need int, dst []vfs.Completion) ([]vfs.C
 		if err != ErrLose {
 			d.tags++
 			x.tag = d.tags
-			f.put(w.Buf, w.Off)
-			f.pending = append(f.pending, dirty{off: w.Off, data: slices.Clone(w.Buf), tag: x.tag})
+			f.write(w.Buf, w.Off, x.tag)
 		}
 		v.flight = append(v.flight, x)
 		if last {
@@ -81,14 +80,18 @@ func (v *device) Do(writes []vfs.Write, need int, dst []vfs.Completion) ([]vfs.C
 
 // complete ends a write. A failed one stays pending: it may have reached the disk or not.
 func (v *device) complete(x inFlight, f *inode) vfs.Completion {
+	f.differs = f.differs || len(f.pending) > 1 // the order of changes that overlap may be another one in f.durable
 	c := vfs.Completion{Tag: x.w.Tag}
 	if x.err != nil && x.err != ErrLose {
 		c.Err = x.err
 		return c
 	}
-	if i := slices.IndexFunc(f.pending, func(p dirty) bool { return x.tag != 0 && p.tag == x.tag }); i >= 0 {
-		f.durable.settle(f.pending[i])
-		f.pending = slices.Delete(f.pending, i, i+1)
-	}
+	f.pending = slices.DeleteFunc(f.pending, func(p dirty) bool {
+		done := x.tag != 0 && p.tag == x.tag
+		if done {
+			f.durable.settle(p)
+		}
+		return done
+	})
 	return c
 }

@@ -56,6 +56,7 @@ type Options struct {
 	Capacity           int64 // limit on the bytes of all files together; 0: none
 	NoRing, NoDirect   bool  // devices work without, and opening fails with ModeOn
 	ForgetOnFailedSync bool  // Y5
+	Garbage            bool  // Y8
 }
 
 // Disk is a simulated disk. It implements vfs.FS. Safe for concurrent use.

@@ -16,4 +16,6 @@
 //	Y6  A sector is written whole or not at all.
 //	Y7  Reading a range that overlaps unreadable sectors (SetUnreadable) fails with EIO, and looking at it through a
 //	    map with vfs.ErrFault. A sector that is written can be read again.
+//	Y8  With Garbage, Y6 does not hold: each sector of a write that was not made durable may hold anything after a
+//	    crash. Sectors that no such write covers keep their bytes.
 package simdisk

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"slices"
 	"syscall"
 
 	"pagecache/internal/vfs"
@@ -56,8 +55,7 @@ func (h *file) WriteAt(p []byte, off int64) (int, error) {
 	if err != nil && !last {
 		return 0, err
 	}
-	h.f.put(p, off)
-	h.f.pending = append(h.f.pending, dirty{off: off, data: slices.Clone(p)})
+	h.f.write(p, off, 0)
 	return len(p), err
 }
 
@@ -121,7 +119,7 @@ func (h *file) Sync() error {
 	defer h.d.mu.Unlock()
 	if _, err := h.d.op(Op{Kind: OpSync, Name: h.name}); err != nil {
 		if h.d.opts.ForgetOnFailedSync {
-			h.f.pending = nil
+			h.f.pending, h.f.differs = nil, true
 		}
 		return err
 	}
@@ -154,6 +152,9 @@ func (h *file) DropCache(int64, int64) error {
 	defer h.d.mu.Unlock()
 	if h.d.crashed.Load() {
 		return ErrCrashed
+	}
+	if len(h.f.pending) == 0 && !h.f.differs {
+		return nil
 	}
 	c := h.f.durable.clone()
 	for _, p := range h.f.pending {

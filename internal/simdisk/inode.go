@@ -3,6 +3,7 @@ package simdisk
 import (
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 )
 
 const (
@@ -70,6 +71,15 @@ type inode struct {
 	pending []dirty // changes that Sync would make durable, in order
 	locks   map[*file]bool
 	bad     map[int64]bool // numbers of the sectors that cannot be read
+	differs bool           // now may differ from durable even if nothing is pending
+	lost    *lostRange     // whose writes are lost; nil: none are
+}
+
+// lostRange is a range of a file whose writes are acknowledged and not made.
+type lostRange struct {
+	off, end int64
+	made     int          // writes that are still made
+	lost     atomic.Int64 // writes that were lost
 }
 
 // dirty is a change that is not durable: bytes at off, or a new size.
@@ -100,6 +110,30 @@ func (f *inode) put(b []byte, off int64) {
 	f.now.write(b, off)
 }
 
+// write shows a write and makes it pending, as far as it reaches the disk: writes to f.lost do not.
+func (f *inode) write(b []byte, off int64, tag uint64) {
+	end := off + int64(len(b))
+	part := func(from, to int64) {
+		if from < to {
+			f.put(b[from-off:to-off], from)
+			f.pending = append(f.pending, dirty{off: from, data: slices.Clone(b[from-off : to-off]), tag: tag})
+		}
+	}
+	l := f.lost
+	if l == nil || end <= l.off || off >= l.end {
+		part(off, end)
+		return
+	}
+	if l.made > 0 {
+		l.made--
+		part(off, end)
+		return
+	}
+	l.lost.Add(1)
+	part(off, l.off)
+	part(l.end, end)
+}
+
 func (f *inode) resize(size int64) {
 	if size < f.now.size {
 		f.now.cut(size)
@@ -121,8 +155,8 @@ func (c *content) settle(p dirty) {
 	c.write(p.data, p.off)
 }
 
-// crash returns the contents after a crash: Y1.
-func (f *inode) crash(rng *rand.Rand) content {
+// crash returns the contents after a crash: Y1, and Y8 if garbage is set.
+func (f *inode) crash(rng *rand.Rand, garbage bool) content {
 	c := f.durable.clone()
 	for _, p := range f.pending {
 		switch k := rng.IntN(4); {
@@ -139,6 +173,35 @@ func (f *inode) crash(rng *rand.Rand) content {
 				c.settle(dirty{off: p.off, data: p.data[:min(n, len(p.data))]})
 			}
 		}
+		if garbage && p.data != nil && rng.IntN(2) == 0 {
+			c.spoil(p, rng)
+		}
 	}
 	return c
+}
+
+// spoil puts garbage into some of the sectors that a write covers: into one, a few or nearly all.
+func (c *content) spoil(p dirty, rng *rand.Rand) {
+	sectors := (len(p.data) + sectorSize - 1) / sectorSize
+	one, share := rng.IntN(sectors), rng.IntN(3)
+	for i := range sectors {
+		if i == one && share < 2 || share > 0 && rng.IntN(2*share) > 0 {
+			off := i * sectorSize
+			b := slices.Clone(p.data[off:min(off+sectorSize, len(p.data))])
+			switch rng.IntN(4) {
+			case 0:
+				clear(b)
+			case 1: // new at first, then old
+				n := rng.IntN(len(b))
+				c.read(b[n:], p.off+int64(off+n))
+			case 2: // nearly right
+				b[rng.IntN(len(b))] ^= 1 << rng.IntN(8)
+			default:
+				for j := range b {
+					b[j] = byte(rng.Uint32())
+				}
+			}
+			c.settle(dirty{off: p.off + int64(off), data: b})
+		}
+	}
 }

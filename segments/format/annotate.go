@@ -95,10 +95,18 @@ func (a *annotator) superCopy() {
 	a.field(8, "sequence", "%d", s.Sequence)
 	a.field(8, "floor", "LSN %v", s.Floor)
 	a.field(8, "timeline", "%v", s.Timeline)
-	a.field(8, "parent", "%v", s.Parent)
+	a.field(8, "joined", "%v", s.Joined)
 	a.field(8, "branch", "LSN %v", s.Branch)
 	a.field(1, "name length", "%d", len(s.Name))
 	a.field(len(s.Name), "name", "%q", s.Name)
+	a.skip(MaxFormatName - len(s.Name))
+	used := 0
+	for ; used < MaxAncestors && s.Ancestors[used].Timeline != 0; used++ {
+		a.field(8, "ancestor", "%v", s.Ancestors[used].Timeline)
+		a.field(8, "branch", "LSN %v", s.Ancestors[used].Branch)
+	}
+	a.skip((MaxAncestors - used) * ancestorSize)
+	a.field(8, "listed", "from LSN %v on", s.Listed)
 	a.rest("bytes")
 }
 
@@ -134,9 +142,14 @@ func AnnotateSegment(dst, seg []byte, v SegmentView) []byte {
 	a.field(8, "generation", "%d", h.Generation)
 	a.field(8, "base", "LSN %v", h.Base)
 	a.field(8, "stable", "LSN %v", h.Stable)
-	a.field(8, "recycled", "%d", h.Recycled)
+	a.field(8, "recycled", "%d", h.Ledger.Recycled)
 	a.field(4, "slot", "%v", h.Slot)
 	a.field(4, "zero", "")
+	a.field(16, "store", "%v", h.Store)
+	a.field(8, "timeline", "%v", h.Timeline)
+	a.field(8, "joined", "%v", h.Ledger.Joined)
+	a.field(8, "left", "%v", h.Ledger.Left)
+	a.field(24, "zero", "")
 	if h.State == SegmentStateInUse {
 		a.skip(SegmentStart - SegmentHeaderSize)
 		a.messages(h, v.Store)
@@ -177,6 +190,10 @@ func (a *annotator) message(m Header, body []byte) {
 	} else {
 		a.field(8, "page", "%v, durable below LSN %v", m.Page, end)
 	}
+	if prev, rest, err := CutPrev(m.Kind, body); err == nil && m.Kind.Delta() {
+		a.field(PrevSize, "previous", "LSN %v", prev.Below(m.LSN))
+		body = rest
+	}
 	switch shown := min(len(body), a.body); {
 	case len(body) == 0:
 	case m.Kind == KindPad:
@@ -206,7 +223,7 @@ func (a *annotator) pad(body []byte) {
 	}
 }
 
-// describeBody returns the meaning of a body, or its length for kinds with user data.
+// describeBody returns the meaning of a body, of a delta without its Prev, or its length for kinds with user data.
 func describeBody(m Header, body []byte) string {
 	switch m.Kind {
 	case KindAppendBlob, KindCompactBlob:
@@ -219,6 +236,12 @@ func describeBody(m Header, body []byte) string {
 		if len(body) >= 4 {
 			return fmt.Sprintf("%d bytes, uncompressed %d", len(body), binary.LittleEndian.Uint32(body))
 		}
+	case KindLeave:
+		l, err := DecodeLeave(body, m.LSN)
+		if err != nil {
+			return err.Error()
+		}
+		return fmt.Sprintf("%d leave, %d in all, left %v, stable LSN %v", len(l.Segments), l.Recycled, l.Left, l.Stable)
 	case KindBatchEnd:
 		b, err := DecodeManifest(body, m.LSN)
 		if err != nil {
@@ -237,6 +260,12 @@ func describeBody(m Header, body []byte) string {
 			return err.Error()
 		}
 		return fmt.Sprintf("%d names", len(names))
+	case KindIndex:
+		if t := body[max(0, len(body)-IndexTrailerSize):]; len(t) == IndexTrailerSize {
+			entries, begins := binary.LittleEndian.Uint32(t[8:]), binary.LittleEndian.Uint32(t[12:])
+			return fmt.Sprintf("%d entries, %d ends of batches, stable LSN %v", entries, begins,
+				LSN(binary.LittleEndian.Uint64(t)))
+		}
 	}
 	return fmt.Sprintf("%d bytes", len(body))
 }

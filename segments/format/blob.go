@@ -31,7 +31,8 @@ const MaxBlob = 4 << 30
 //	16 16  store id
 //	32  8  blob id
 //	40  8  length of the contents in bytes
-//	48 16  zero
+//	48  8  timeline of the opening that wrote the blob
+//	56  8  zero
 //	64  …  contents
 const BlobHeaderSize = 64
 
@@ -80,13 +81,14 @@ func DecodeBlobPtr(body []byte) (BlobPtr, error) {
 }
 
 // AppendHeader appends the header of the blob's file to dst and returns the extended slice.
-func (p BlobPtr) AppendHeader(dst []byte, store StoreID) []byte {
+func (p BlobPtr) AppendHeader(dst []byte, store StoreID, t Timeline) []byte {
 	var b [BlobHeaderSize]byte
 	copy(b[:], blobMagic)
 	binary.LittleEndian.PutUint32(b[12:], p.CRC)
 	copy(b[16:], store[:])
 	binary.LittleEndian.PutUint64(b[32:], uint64(p.ID))
 	binary.LittleEndian.PutUint64(b[40:], uint64(p.Len))
+	binary.LittleEndian.PutUint64(b[48:], uint64(t))
 	binary.LittleEndian.PutUint32(b[8:], headerCRC(b[:]))
 	return append(dst, b[:]...)
 }
@@ -94,14 +96,17 @@ func (p BlobPtr) AppendHeader(dst []byte, store StoreID) []byte {
 // ErrBlob reports that a blob does not match its pointer.
 var ErrBlob = errors.New("corrupt blob")
 
-// CheckHeader returns nil if src is the header of the file of the blob that p points to, else an error that wraps
-// ErrBlob.
+// CheckHeader returns nil if src is the header of the file of the blob that p points to, of any timeline, else an error
+// that wraps ErrBlob.
 func (p BlobPtr) CheckHeader(src []byte, store StoreID) error {
-	if string(src) != string(p.AppendHeader(nil, store)) {
+	if len(src) != BlobHeaderSize || string(src) != string(p.AppendHeader(nil, store, blobTimeline(src))) {
 		return fmt.Errorf("%w: header is not that of blob %v with %d bytes", ErrBlob, p.ID, p.Len)
 	}
 	return nil
 }
+
+// blobTimeline returns the timeline in the header of a blob's file.
+func blobTimeline(header []byte) Timeline { return Timeline(binary.LittleEndian.Uint64(header[48:])) }
 
 // CheckContents returns nil if contents have the length and checksum in p, else an error that wraps ErrBlob.
 func (p BlobPtr) CheckContents(contents []byte) error {

@@ -34,14 +34,17 @@ var testStore = StoreID{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
 func testSuper() Superblock {
 	return Superblock{Sequence: 7, Store: testStore, SegmentSize: 8 << 20, Generation: 3, Clean: true, Begun: true,
 		End: 0x12340, NextID: 5_000_000, NextPage: 77, IDInterval: 1_000_000, Floor: 0x12000,
-		Timeline: 0xfedcba9876543210, Parent: 0x0123456789abcdef, Branch: 0x12000}
+		Timeline: 0xfedcba9876543210, Branch: 0x12000, Joined: 0x1122334455667788, Listed: 0x4000,
+		Ancestors: [MaxAncestors]Ancestor{{0x0123456789abcdef, 0x8000}, {0x42, 0x4000}}}
 }
 
 // testSegment returns a segment with a message of every kind, and its header. If full is set, a pad fills all of the
 // segment, else the first block.
 func testSegment(full bool) ([]byte, SegmentHeader) {
 	h := SegmentHeader{State: SegmentStateInUse, SegmentSize: MinSegmentSize, BlockSize: 4096, Generation: 3,
-		Base: 5 * MinSegmentSize, Stable: 5*MinSegmentSize - 1, Slot: 2}
+		Base: 5 * MinSegmentSize, Stable: 5*MinSegmentSize - 1, Slot: 2,
+		Store: testStore, Timeline: 0xfedcba9876543210,
+		Ledger: Ledger{Joined: 0x8877665544332211, Left: 0x42, Recycled: 1}}
 	seg := make([]byte, MinSegmentSize)
 	h.Put(seg)
 	seed := MakeSeed(testStore, h.Generation, h.Slot)
@@ -60,16 +63,22 @@ func testSegment(full bool) ([]byte, SegmentHeader) {
 	put(KindFailed, 9, []byte("gone"))
 	begin := h.Base + LSN(pos)
 	put(KindBatchBegin, 0, nil)
+	delta := func(prev LSN, rest []byte) []byte {
+		body := make([]byte, PrevSize+len(rest))
+		copy(PutPrev(body, prev), rest)
+		return body
+	}
+	whole := h.Base + LSN(pos)
 	put(KindCompact, 2, []byte("a whole page"))
-	put(KindAppend, 2, []byte("a delta, longer than a line of hex is"))
-	put(KindAppendBlob, 3, MakeBlobPtr(7, []byte("contents")).Append(nil))
+	put(KindAppend, 2, delta(whole, []byte("a delta, longer than a line of hex is")))
+	put(KindAppendBlob, 3, delta(5000, MakeBlobPtr(7, []byte("contents")).Append(nil)))
 	put(KindCompactBlob, 4, MakeBlobPtr(8, nil).Append(nil))
 	put(KindFree, 4, nil)
 	put(KindBatchEnd, 0, Manifest{Begin: begin}.Append(nil))
 	put(KindCounter, CounterPage, AppendCounter(nil, 1_000_000))
 	put(KindMeta, MetaPage, AppendMeta(nil, map[string]PageID{"roots": 2, "": 300}))
 	put(KindData, 0, []byte("a record"))
-	put(KindAppendZstd, 5, []byte{4, 0, 0, 0, 'z', 's', 't', 'd'})
+	put(KindAppendZstd, 5, delta(begin, []byte{4, 0, 0, 0, 'z', 's', 't', 'd'}))
 	put(KindCompactZstd, 5, []byte{4, 0, 0, 0, 'z', 's', 't', 'd'})
 	PutWord(seg[pos:], PutPad(seg[pos:], h.Base+LSN(pos), Known{h.Base, h.Base - 1}, HeaderSize, seed))
 	pos += HeaderSize

@@ -36,6 +36,11 @@ func FuzzMessage(f *testing.F) {
 		if err == nil && (m.Len != HeaderSize+len(body) || m.Len > len(b) || m.LSN != LSN(lsn) || m.Page > MaxPageID) {
 			t.Fatalf("%+v", m)
 		}
+		if prev, rest, cut := CutPrev(m.Kind, body); err == nil && cut == nil && m.Kind.Delta() {
+			if at := prev.Below(m.LSN); len(rest) != len(body)-PrevSize || at != NoLSN && PrevOf(at) != prev {
+				t.Fatalf("%v of %d bytes at LSN %d: %d bytes follow LSN %d", m.Kind, len(body), lsn, len(rest), at)
+			}
+		}
 		got := m.Durable()
 		if err == nil && lsn >= 0 && got != NoLSN && (got > durable || got > m.LSN || durable-got >= Align) {
 			t.Fatalf("durable end %v became %v", durable, got)

@@ -16,8 +16,9 @@ import (
 func TestSuperblockRejectsCorruption(t *testing.T) {
 	for _, s := range []Superblock{testSuper(), {SegmentSize: MinSegmentSize}, {SegmentSize: MaxSegmentSize, Log: true,
 		End: math.MaxInt64, NextPage: MaxPageID + 1, NextID: math.MaxUint64, Generation: math.MaxUint64,
-		Sequence: math.MaxInt64, Floor: math.MaxInt64, Timeline: math.MaxUint64, Parent: math.MaxUint64,
-		Branch: math.MaxInt64, Name: strings.Repeat("n", MaxFormatName)}} {
+		Sequence: math.MaxInt64, Floor: math.MaxInt64, Timeline: math.MaxUint64, Joined: math.MaxUint64,
+		Branch: math.MaxInt64, Listed: math.MaxInt64, Name: strings.Repeat("n", MaxFormatName),
+		Ancestors: [MaxAncestors]Ancestor{MaxAncestors - 1: {math.MaxUint64, math.MaxInt64}}}} {
 		b := s.Append([]byte("x"))[1:]
 		got, err := DecodeSuperblock(b)
 		if err != nil || got != s || len(b) != SuperblockSize {
@@ -42,6 +43,8 @@ func TestSuperblockRejectsCorruption(t *testing.T) {
 	for _, s := range []Superblock{{}, {SegmentSize: MinSegmentSize - 8}, {SegmentSize: MaxSegmentSize + 8},
 		{SegmentSize: MinSegmentSize + 4}, {SegmentSize: MinSegmentSize, End: -1},
 		{SegmentSize: MinSegmentSize, Floor: -1}, {SegmentSize: MinSegmentSize, Branch: -1},
+		{SegmentSize: MinSegmentSize, Listed: -1},
+		{SegmentSize: MinSegmentSize, Ancestors: [MaxAncestors]Ancestor{MaxAncestors - 1: {1, -1}}},
 		{SegmentSize: MinSegmentSize, Sequence: math.MaxInt64 + 1},
 		{SegmentSize: MinSegmentSize, NextPage: MaxPageID + 2}} {
 		if _, err := DecodeSuperblock(s.Append(nil)); !errors.Is(err, ErrSuperCorrupt) {
@@ -222,7 +225,8 @@ func TestSegmentHeaderRejectsCorruption(t *testing.T) {
 	check("older version", ErrSegmentVersion, h.Slot, h.SegmentSize)
 	clear(b)
 	check("zeros", ErrSegmentZero, h.Slot, h.SegmentSize)
-	if _, err := DecodeSegmentHeader(b[:63], h.Slot, h.SegmentSize); !errors.Is(err, ErrSegmentCorrupt) {
+	b = b[:SegmentHeaderSize-1]
+	if _, err := DecodeSegmentHeader(b, h.Slot, h.SegmentSize); !errors.Is(err, ErrSegmentCorrupt) {
 		t.Errorf("short: %v", err)
 	}
 }

@@ -59,7 +59,7 @@ func TestBlobPtrMatchesItsBlobOnly(t *testing.T) {
 			t.Errorf("%q: %v", b, err)
 		}
 	}
-	h := p.AppendHeader(nil, testStore)
+	h := p.AppendHeader(nil, testStore, 7)
 	if err := p.CheckHeader(h, testStore); len(h) != BlobHeaderSize || err != nil {
 		t.Errorf("%d bytes, %v", len(h), err)
 	}
@@ -69,6 +69,15 @@ func TestBlobPtrMatchesItsBlobOnly(t *testing.T) {
 			t.Errorf("bit %d: %v", i, err)
 		}
 		h[i/8] ^= 1 << (i % 8)
+	}
+	if err := p.CheckHeader(p.AppendHeader(nil, testStore, 8), testStore); err != nil {
+		t.Errorf("of another timeline: %v", err)
+	}
+	foreign := p.AppendHeader(nil, StoreID{}, 7)
+	for what, b := range map[string][]byte{"short": h[:BlobHeaderSize-1], "of another store": foreign} {
+		if err := p.CheckHeader(b, testStore); !errors.Is(err, ErrBlob) {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 	long := BlobPtr{ID: 1, Len: MaxBlob + 1}
 	for _, b := range [][]byte{nil, h, long.Append(nil), BlobPtr{Len: -1}.Append(nil), append(p.Append(nil)[:23], 1)} {
@@ -97,21 +106,25 @@ func TestKindVariants(t *testing.T) {
 	}
 }
 
-// The name of a snapshot says the store and the number. Nothing else is such a name (trap 6).
+// The name of a snapshot says the store, the timeline and the number. Nothing else is such a name (traps 6 and 50).
 func TestSnapshotNames(t *testing.T) {
-	name := SnapshotName(testStore, 0xab)
-	if store, n, ok := ParseSnapshotName(name); !ok || store != testStore || n != 0xab || !IsSnapshotName(name) {
-		t.Errorf("%q is %v, %d, %v", name, store, n, ok)
+	want := SnapshotID{testStore, 0xcd, 0xab}
+	name, tmp := want.Name(), want.TmpName()
+	if id, ok := ParseSnapshotName(name); !ok || id != want || !IsSnapshotName(name) {
+		t.Errorf("%q is %v, %v", name, id, ok)
 	}
-	tmp := SnapshotTmpName(testStore)
-	if !IsSnapshotName(tmp) {
-		t.Errorf("%q is not recognized", tmp)
+	if id, ok := ParseSnapshotTmpName(tmp); !ok || id != (SnapshotID{testStore, 0xcd, 0}) || !IsSnapshotName(tmp) {
+		t.Errorf("%q is %v, %v", tmp, id, ok)
 	}
+	noTimeline := snapshotPrefix + testStore.String() + ".00000000000000ab"
 	for _, other := range []string{tmp, "", "snapshot.", "snapshot.tmp", "snapshot.00000000000000ab", name + "0",
 		name[:len(name)-1], name[:len(name)-1] + "B", name[:len(name)-1] + "g", "x" + name, name + ".tmp",
-		"snapshot." + name} {
-		if _, _, ok := ParseSnapshotName(other); ok {
+		"snapshot." + name, noTimeline} {
+		if _, ok := ParseSnapshotName(other); ok {
 			t.Errorf("%q is taken for a snapshot", other)
+		}
+		if _, ok := ParseSnapshotTmpName(other); ok != (other == tmp) {
+			t.Errorf("%q is taken for a temporary snapshot: %v", other, ok)
 		}
 	}
 }

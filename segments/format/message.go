@@ -20,14 +20,17 @@ const (
 	KindFree        Kind = 5  // frees a page; no body
 	KindCounter     Kind = 6  // id counter (page 1); the body is 8 bytes
 	KindMeta        Kind = 7  // name → root page map (page 0); the body is the whole map
-	KindAppend      Kind = 8  // a delta of a page, inline
-	KindAppendBlob  Kind = 9  // a delta of a page, in a blob file; the body is a BlobPtr
+	KindAppend      Kind = 8  // a delta of a page, inline; the body of a delta begins with a Prev
+	KindAppendBlob  Kind = 9  // a delta of a page, in a blob file; the body is a Prev and a BlobPtr
 	KindCompact     Kind = 10 // a whole page, inline
 	KindCompactBlob Kind = 11 // a whole page, in a blob file; the body is a BlobPtr
 	KindData        Kind = 12 // a record of a standalone log
 	KindAppendZstd  Kind = 13 // a delta of a page, compressed; see Kind.Zstd
 	KindCompactZstd Kind = 14 // a whole page, compressed
 	kindLast             = KindCompactZstd
+
+	KindLeave Kind = 22 // segments leave the set of segments in use; see Leave
+	KindIndex Kind = 21 // index of a sealed segment of a standalone log; see Index
 )
 
 // The kinds that version 2 reserves. They have a number and a name; this code neither writes nor accepts them.
@@ -38,8 +41,6 @@ const (
 	KindNote      Kind = 18 // a small named value of a standalone log
 	KindTruncate  Kind = 19 // records above a sequence number do not count any more
 	KindRoot      Kind = 20 // one name and its root page
-	KindIndex     Kind = 21 // index of the records in a sealed segment of a standalone log
-	KindLeave     Kind = 22 // segments that leave the set of segments in use
 	KindMark      Kind = 23 // a message that only carries the durable end; for now a pad serves as one
 )
 
@@ -58,14 +59,17 @@ func (k Kind) Plain() Kind {
 	return k
 }
 
-// Blob reports whether the body of a message of kind k is a BlobPtr.
+// Delta reports whether a message of kind k is a delta.
+func (k Kind) Delta() bool { return k == KindAppend || k == KindAppendBlob || k == KindAppendZstd }
+
+// Blob reports whether the body of a message of kind k is a BlobPtr, in a delta behind the Prev.
 func (k Kind) Blob() bool { return k == KindAppendBlob || k == KindCompactBlob }
 
 // OfPage reports whether a message of kind k is part of its page's state.
 func (k Kind) OfPage() bool { return k >= KindFree && k <= KindCompactBlob || k.Zstd() }
 
 // Zstd reports whether the body of a message of kind k is compressed: the length of the value in bytes (4 bytes), then
-// one zstd frame.
+// one zstd frame, in a delta behind the Prev.
 func (k Kind) Zstd() bool { return k == KindAppendZstd || k == KindCompactZstd }
 
 // BlobKind returns the variant of k, KindAppend or KindCompact, with the value in a blob.
@@ -83,7 +87,9 @@ func (k Kind) String() string {
 }
 
 // Valid reports whether k is a kind that this version writes.
-func (k Kind) Valid() bool { return k > KindInvalid && k <= kindLast }
+func (k Kind) Valid() bool {
+	return k > KindInvalid && k <= kindLast || k == KindIndex || k == KindLeave
+}
 
 // The layout of a message on disk:
 //
@@ -300,6 +306,47 @@ func DecodeMessage(src []byte, want LSN, seed Seed) (Header, []byte, error) {
 		return h, nil, ErrCRC
 	}
 	return h, src[HeaderSize:h.Len:h.Len], nil
+}
+
+// SearchEffort is the number of bytes, for each byte of a segment, that a search for the messages behind a place that
+// is not valid should verify at most. Bytes of this program need less; it limits the time that hostile ones cost (rule
+// 12).
+const SearchEffort = 16
+
+// NextMessage returns the offset in src of the first valid message, len(src) if there is none. lsn is the LSN of src,
+// which begins where a message may. NextMessage subtracts the bytes that it verifies from effort, and finds nothing
+// more once that is used up.
+func NextMessage(src []byte, lsn LSN, seed Seed, effort *int) int {
+	for pos := 0; len(src)-pos >= HeaderSize && *effort > 0; pos += Align {
+		h, err := DecodeHeader(src[pos:], len(src)-pos, lsn+LSN(pos))
+		if err != nil {
+			continue
+		}
+		*effort -= h.Len
+		if messageCRC(src[pos:], MakeWord(h.Kind, h.Len), seed) == h.CRC {
+			return pos
+		}
+	}
+	return len(src)
+}
+
+// FlippedBit reports whether one flipped bit in the body is all that is wrong with the message at the beginning of msg,
+// which has a valid header h and the wrong checksum. So the header is right: two flipped bits never look like one.
+func FlippedBit(msg []byte, h Header, seed Seed) bool {
+	end := h.Len
+	if h.Kind == KindPad {
+		end = padSummed(end)
+	}
+	wrong := messageCRC(msg, MakeWord(h.Kind, h.Len), seed) ^ h.CRC
+	// The change that the last bit makes in the checksum. That of each bit before it is shifted once more.
+	diff := uint32(crc32.Castagnoli)
+	for range 8 * (end - HeaderSize) {
+		if diff == wrong {
+			return true
+		}
+		diff = diff>>1 ^ -(diff&1)&crc32.Castagnoli
+	}
+	return false
 }
 
 // Manifest is the body of a KindBatchEnd message; it names the batch that the message closes.

@@ -14,20 +14,25 @@ const SegmentStart = 4096
 // SegmentHeaderSize is the length of the header at the beginning of a segment, in bytes. The bytes from there to
 // SegmentStart are written as zeros and mean nothing.
 //
-//	 0  8  magic "PCSEGMNT"
-//	 8  4  CRC-32C of bytes 0…7 and 12…63
-//	12  2  format version (Version)
-//	14  1  state (SegmentState)
-//	15  1  zero
-//	16  4  segment size in bytes
-//	20  4  block size in bytes at the time of writing
-//	24  8  generation
-//	32  8  base: the LSN of the segment's first byte, a multiple of the segment size
-//	40  8  the stable LSN known when the header was written
-//	48  8  segments recycled over the life of the store when the header was written; see SegmentStateRecycled
-//	56  4  slot: the segment's own index in the file
-//	60  4  zero
-const SegmentHeaderSize = 64
+//	  0  8  magic "PCSEGMNT"
+//	  8  4  CRC-32C of bytes 0…7 and 12…127
+//	 12  2  format version (Version)
+//	 14  1  state (SegmentState)
+//	 15  1  zero
+//	 16  4  segment size in bytes
+//	 20  4  block size in bytes at the time of writing
+//	 24  8  generation
+//	 32  8  base: the LSN of the segment's first byte, a multiple of the segment size
+//	 40  8  the stable LSN known when the header was written
+//	 48  8  segments that had left the log (Ledger)
+//	 56  4  slot: the segment's own index in the file
+//	 60  4  zero
+//	 64 16  store id
+//	 80  8  timeline of the opening that wrote the header
+//	 88  8  sum of the identities of all segments that had joined the log, this one included (Ledger)
+//	 96  8  sum of the identities of all segments that had left it
+//	104 24  zero
+const SegmentHeaderSize = 128
 
 // Version is the format version that this code writes, in segment headers and the superblock.
 const Version = 2
@@ -47,10 +52,6 @@ type SegmentState uint8
 const (
 	SegmentStateInUse SegmentState = 1 // the slot holds a part of the log
 	SegmentStateFree  SegmentState = 2 // the slot holds nothing; the bytes after the header mean nothing
-	// SegmentStateRecycled is the state of a free slot that held a part of the log without live data. Several slots
-	// are marked at once, with the same count of recycled segments, which includes none of them. Those slots are to
-	// be added to the count unless some header has a higher one.
-	SegmentStateRecycled SegmentState = 3
 )
 
 // String returns the state's name.
@@ -60,8 +61,6 @@ func (s SegmentState) String() string {
 		return "in use"
 	case SegmentStateFree:
 		return "free"
-	case SegmentStateRecycled:
-		return "recycled"
 	}
 	return fmt.Sprintf("state(%d)", uint8(s))
 }
@@ -74,8 +73,15 @@ type SegmentHeader struct {
 	Generation  Generation
 	Base        LSN
 	Stable      LSN
-	Recycled    uint64 // tells missing segments from recycled ones
 	Slot        SegmentID
+	Store       StoreID
+	Timeline    Timeline // of the opening that wrote the header
+	Ledger      Ledger   // tells the set of segments; of a segment in use, it includes the segment
+}
+
+// Identity returns the identity of the segment that the header describes.
+func (h *SegmentHeader) Identity() Identity {
+	return MakeIdentity(h.Store, h.Timeline, h.Generation, h.Slot, h.Base)
 }
 
 // Put encodes h into the first SegmentHeaderSize bytes of dst.
@@ -90,8 +96,12 @@ func (h SegmentHeader) Put(dst []byte) {
 	binary.LittleEndian.PutUint64(dst[24:], uint64(h.Generation))
 	binary.LittleEndian.PutUint64(dst[32:], uint64(h.Base))
 	binary.LittleEndian.PutUint64(dst[40:], uint64(h.Stable))
-	binary.LittleEndian.PutUint64(dst[48:], h.Recycled)
+	binary.LittleEndian.PutUint64(dst[48:], h.Ledger.Recycled)
 	binary.LittleEndian.PutUint32(dst[56:], uint32(h.Slot))
+	copy(dst[64:], h.Store[:])
+	binary.LittleEndian.PutUint64(dst[80:], uint64(h.Timeline))
+	binary.LittleEndian.PutUint64(dst[88:], uint64(h.Ledger.Joined))
+	binary.LittleEndian.PutUint64(dst[96:], uint64(h.Ledger.Left))
 	binary.LittleEndian.PutUint32(dst[8:], segmentCRC(dst))
 }
 
@@ -128,13 +138,19 @@ func DecodeSegmentHeader(src []byte, slot SegmentID, segmentSize int) (SegmentHe
 		Generation:  Generation(binary.LittleEndian.Uint64(src[24:])),
 		Base:        LSN(binary.LittleEndian.Uint64(src[32:])),
 		Stable:      LSN(binary.LittleEndian.Uint64(src[40:])),
-		Recycled:    binary.LittleEndian.Uint64(src[48:]),
 		Slot:        SegmentID(binary.LittleEndian.Uint32(src[56:])),
+		Timeline:    Timeline(binary.LittleEndian.Uint64(src[80:])),
+		Ledger: Ledger{
+			Joined:   Identity(binary.LittleEndian.Uint64(src[88:])),
+			Left:     Identity(binary.LittleEndian.Uint64(src[96:])),
+			Recycled: binary.LittleEndian.Uint64(src[48:]),
+		},
 	}
+	copy(h.Store[:], src[64:])
 	switch v := binary.LittleEndian.Uint16(src[12:]); {
 	case v != Version:
 		return h, fmt.Errorf("%w: version %d, this program knows %d", ErrSegmentVersion, v, Version)
-	case h.State < SegmentStateInUse || h.State > SegmentStateRecycled:
+	case h.State < SegmentStateInUse || h.State > SegmentStateFree:
 		return h, fmt.Errorf("%w: state %d", ErrSegmentCorrupt, h.State)
 	case h.SegmentSize != segmentSize:
 		return h, fmt.Errorf("%w: segment size %d, want %d", ErrSegmentForeign, h.SegmentSize, segmentSize)

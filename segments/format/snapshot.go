@@ -50,14 +50,15 @@ const (
 //	 48  8  LSN up to which the log must be present
 //	 56  8  first page id without a record
 //	 64  8  highest noted id
-//	 72  8  segments recycled when the list of segments was made
+//	 72  8  segments that had left the log
 //	 80  8  number of references
 //	 88  8  number of free page ids
 //	 96  4  number of segments
 //	100  4  number of blobs
 //	104  4  CRC-32C of the bytes after the reference blocks
 //	108  4  segment size in bytes
-//	112  8  timeline of the opening that wrote the snapshot; zero so far
+//	112  8  timeline of the opening that wrote the snapshot
+//	120  8  sum of the identities of the segments that had left
 const snapshotMagic = "PCSNAP01"
 
 // SnapshotHeader is the first block of a snapshot.
@@ -68,15 +69,19 @@ type SnapshotHeader struct {
 	High        LSN    // LSN of the newest message in the snapshot; the log was stable beyond it
 	NextPage    PageID // the first id without a record
 	Counter     uint64 // the highest noted id
-	Recycled    uint64 // segments recycled when the segments were listed, except those with a base at or above From
+	Recycled    uint64 // segments that had left the log
 	Refs        int64
 	Free        int64 // number of free ids below NextPage
 	Segments    int
 	Blobs       int
 	RestCRC     uint32
 	SegmentSize int
-	Timeline    uint64 // of the opening that wrote the snapshot; zero so far
+	Timeline    Timeline // of the opening that wrote the snapshot
+	Left        Identity // sum of the identities of the segments that had left
 }
+
+// ID returns the id of the snapshot.
+func (h *SnapshotHeader) ID() SnapshotID { return SnapshotID{h.Store, h.Timeline, h.Number} }
 
 // SnapshotSegment is a segment that was in use.
 //
@@ -137,7 +142,8 @@ func (h *SnapshotHeader) Put(b []byte) {
 	for i, v := range []uint32{uint32(h.Segments), uint32(h.Blobs), h.RestCRC, uint32(h.SegmentSize)} {
 		binary.LittleEndian.PutUint32(b[96+4*i:], v)
 	}
-	binary.LittleEndian.PutUint64(b[112:], h.Timeline)
+	binary.LittleEndian.PutUint64(b[112:], uint64(h.Timeline))
+	binary.LittleEndian.PutUint64(b[120:], uint64(h.Left))
 	binary.LittleEndian.PutUint32(b[8:], headerCRC(b[:SnapshotBlock]))
 }
 
@@ -164,7 +170,7 @@ func DecodeSnapshotHeader(b []byte, size int64) (SnapshotHeader, error) {
 	h := SnapshotHeader{Number: u64(0), From: LSN(u64(1)), High: LSN(u64(2)), NextPage: PageID(u64(3)), Counter: u64(4),
 		Recycled: u64(5), Refs: int64(u64(6)), Free: int64(u64(7)),
 		Segments: int(u32(0)), Blobs: int(u32(1)), RestCRC: u32(2), SegmentSize: int(u32(3)),
-		Timeline: binary.LittleEndian.Uint64(b[112:])}
+		Timeline: Timeline(binary.LittleEndian.Uint64(b[112:])), Left: Identity(binary.LittleEndian.Uint64(b[120:]))}
 	copy(h.Store[:], b[16:])
 	most := size / SnapshotEntrySize
 	if h.From < 0 || h.High < NoLSN || uint64(h.NextPage) > uint64(most) || h.Refs < 0 || h.Refs > most ||
@@ -298,39 +304,56 @@ func DecodeSnapshotRest(src []byte, h *SnapshotHeader) (
 	return segs, blobs, src, nil
 }
 
-// The name of a snapshot is snapshotPrefix, the store's id in 32 hexadecimal digits, a period, and the number in 16. So
-// stores can share a directory. Its temporary name has snapshotTmp in place of the number.
+// SnapshotID names a snapshot. The name of its file is snapshotPrefix, then the store's id in 32 hexadecimal digits,
+// the timeline in 16 and the number in 16, with periods between them. So stores, and copies of a store, can share a
+// directory. The temporary name has snapshotTmp in place of the number.
+type SnapshotID struct {
+	Store    StoreID
+	Timeline Timeline // of the opening that wrote it
+	Number   uint64
+}
+
 const snapshotPrefix, snapshotTmp = "snapshot.", "tmp"
 
-// SnapshotName returns the file name of the snapshot of a store with the given number.
-func SnapshotName(store StoreID, number uint64) string {
-	return fmt.Sprintf("%s%v.%016x", snapshotPrefix, store, number)
+// Name returns the name of the snapshot's file.
+func (id SnapshotID) Name() string { return fmt.Sprintf("%s%016x", id.prefix(), id.Number) }
+
+// TmpName returns the name of the file while it is written. It does not depend on the number.
+func (id SnapshotID) TmpName() string { return id.prefix() + snapshotTmp }
+
+func (id SnapshotID) prefix() string {
+	return fmt.Sprintf("%s%v.%016x.", snapshotPrefix, id.Store, uint64(id.Timeline))
 }
 
-// SnapshotTmpName returns the file name of a snapshot of a store while it is written.
-func SnapshotTmpName(store StoreID) string {
-	return fmt.Sprintf("%s%v.%s", snapshotPrefix, store, snapshotTmp)
-}
-
-// ParseSnapshotName is the reverse of SnapshotName. It returns false if name is not such a name (trap 6).
-func ParseSnapshotName(name string) (store StoreID, number uint64, ok bool) {
+// ParseSnapshotName is the reverse of Name. It returns false if name is not such a name (trap 6).
+func ParseSnapshotName(name string) (id SnapshotID, ok bool) {
 	rest, _ := strings.CutPrefix(name, snapshotPrefix)
-	id, digits, _ := strings.Cut(rest, ".")
-	number, err := strconv.ParseUint(digits, 16, 64)
-	if err != nil || len(id) != hex.EncodedLen(len(store)) {
-		return StoreID{}, 0, false
+	parts := strings.Split(rest, ".")
+	if len(parts) != 3 || len(parts[0]) != hex.EncodedLen(len(id.Store)) {
+		return SnapshotID{}, false
 	}
-	if _, err := hex.Decode(store[:], []byte(id)); err != nil || SnapshotName(store, number) != name {
-		return StoreID{}, 0, false
+	_, err := hex.Decode(id.Store[:], []byte(parts[0]))
+	t, errT := strconv.ParseUint(parts[1], 16, 64)
+	n, errN := strconv.ParseUint(parts[2], 16, 64)
+	id.Timeline, id.Number = Timeline(t), n
+	if err != nil || errT != nil || errN != nil || id.Name() != name {
+		return SnapshotID{}, false
 	}
-	return store, number, true
+	return id, true
+}
+
+// ParseSnapshotTmpName is the reverse of TmpName. The number is 0. It returns false if name is not such a name.
+func ParseSnapshotTmpName(name string) (id SnapshotID, ok bool) {
+	body, ok := strings.CutSuffix(name, snapshotTmp)
+	if !ok {
+		return SnapshotID{}, false
+	}
+	return ParseSnapshotName(body + "0000000000000000")
 }
 
 // IsSnapshotName reports whether name is that of a snapshot of any store, or a temporary name of one.
 func IsSnapshotName(name string) bool {
-	if body, ok := strings.CutSuffix(name, snapshotTmp); ok {
-		name = body + "0000000000000000"
-	}
-	_, _, ok := ParseSnapshotName(name)
-	return ok
+	_, ok := ParseSnapshotName(name)
+	_, tmp := ParseSnapshotTmpName(name)
+	return ok || tmp
 }

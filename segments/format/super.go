@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
-	"strconv"
 )
 
 // StoreID identifies a store. It is drawn at random when the store is created.
@@ -15,13 +14,6 @@ type StoreID [16]byte
 
 // String returns the id in hexadecimal.
 func (s StoreID) String() string { return hex.EncodeToString(s[:]) }
-
-// Timeline identifies what one opening for writing adds to a store. It is drawn at random, so that a copy of a store
-// and its original go on in different timelines. 0 stands for none.
-type Timeline uint64
-
-// String returns the timeline in hexadecimal.
-func (t Timeline) String() string { return "0x" + strconv.FormatUint(uint64(t), 16) }
 
 // SuperblockSize is the length of the file "superblock" in bytes. It holds two copies of the superblock, each in a
 // block of its own. The file is allocated when the store is created; from then on it is written in place, so a change
@@ -43,11 +35,13 @@ func (t Timeline) String() string { return "0x" + strconv.FormatUint(uint64(t), 
 //	 80    8  sequence number of the change
 //	 88    8  floor: where the last opening found that the log ends
 //	 96    8  timeline of the last opening
-//	104    8  timeline that it continues; 0: none
+//	104    8  sum of the identities of all segments that ever joined the log (Ledger), if closed cleanly
 //	112    8  branch: LSN from which on the log belongs to the timeline
 //	120    1  length of the format's name in bytes
 //	121  255  name of the format of the pages
-//	376 3720  zero
+//	376 1024  ancestors (Ancestor), newest first; unused entries are zero
+//	1400   8  LSN from which on all timelines are listed
+//	1408 2688 zero
 //
 // Magic, checksum and version are at the same place in every version from 2 on.
 //
@@ -85,8 +79,9 @@ const MaxFormatName = 255
 const (
 	superMagic  = "PCSUPERB"
 	superCopies = 2
-	// superFields is the length of the fields of a copy in bytes.
-	superFields = 376
+	// superNameEnd is the offset of the first byte after the name; superAncestors and superListed are those of fields.
+	superNameEnd, superAncestors = 376, 376
+	superListed                  = superAncestors + MaxAncestors*ancestorSize
 	// superSize1 is the length of the superblock of version 1 in bytes. It had one copy.
 	superSize1 = 80
 )
@@ -106,9 +101,13 @@ type Superblock struct {
 	IDInterval  uint64 // IDPersistInterval of the last opening
 	Floor       LSN    // where the last opening found that the log ends: it never ends below
 	Timeline    Timeline
-	Parent      Timeline // the timeline that Timeline continues
 	Branch      LSN      // from here on the log belongs to Timeline
+	Joined      Identity // Ledger.Joined of the segments below End, if closed cleanly
 	Name        string   // of the format of the pages, at most MaxFormatName bytes; empty: none is set
+	// Ancestors are the timelines before Timeline that still own something, newest first. If there were too many, the
+	// oldest are not listed: they own nothing at or above Listed.
+	Ancestors [MaxAncestors]Ancestor
+	Listed    LSN
 }
 
 // Append appends the encoding of s to dst, both copies, and returns the extended slice.
@@ -127,9 +126,14 @@ func (s Superblock) Append(dst []byte) []byte {
 	binary.LittleEndian.PutUint64(b[80:], s.Sequence)
 	binary.LittleEndian.PutUint64(b[88:], uint64(s.Floor))
 	binary.LittleEndian.PutUint64(b[96:], uint64(s.Timeline))
-	binary.LittleEndian.PutUint64(b[104:], uint64(s.Parent))
+	binary.LittleEndian.PutUint64(b[104:], uint64(s.Joined))
 	binary.LittleEndian.PutUint64(b[112:], uint64(s.Branch))
-	b[120] = byte(copy(b[121:superFields], s.Name))
+	b[120] = byte(copy(b[121:superNameEnd], s.Name))
+	for i, a := range s.Ancestors {
+		binary.LittleEndian.PutUint64(b[superAncestors+i*ancestorSize:], uint64(a.Timeline))
+		binary.LittleEndian.PutUint64(b[superAncestors+i*ancestorSize+8:], uint64(a.Branch))
+	}
+	binary.LittleEndian.PutUint64(b[superListed:], uint64(s.Listed))
 	binary.LittleEndian.PutUint32(b[8:], superCRC(b[:]))
 	for range superCopies {
 		dst = append(dst, b[:]...)
@@ -279,14 +283,21 @@ func decodeSuperCopy(src []byte) (Superblock, error) {
 		IDInterval:  binary.LittleEndian.Uint64(src[72:]),
 		Floor:       LSN(binary.LittleEndian.Uint64(src[88:])),
 		Timeline:    Timeline(binary.LittleEndian.Uint64(src[96:])),
-		Parent:      Timeline(binary.LittleEndian.Uint64(src[104:])),
+		Joined:      Identity(binary.LittleEndian.Uint64(src[104:])),
 		Branch:      LSN(binary.LittleEndian.Uint64(src[112:])),
 		Name:        string(src[121 : 121+int(src[120])]),
+		Listed:      LSN(binary.LittleEndian.Uint64(src[superListed:])),
 	}
 	copy(s.Store[:], src[16:])
+	valid := s.Listed >= 0
+	for i := range s.Ancestors {
+		a := src[superAncestors+i*ancestorSize:]
+		s.Ancestors[i] = Ancestor{Timeline(binary.LittleEndian.Uint64(a)), LSN(binary.LittleEndian.Uint64(a[8:]))}
+		valid = valid && s.Ancestors[i].Branch >= 0
+	}
 	if s.SegmentSize < MinSegmentSize || s.SegmentSize > MaxSegmentSize || s.SegmentSize%Align != 0 ||
 		s.End < 0 || s.Floor < 0 || s.Branch < 0 || s.NextPage > MaxPageID+1 || src[14] > superFlags ||
-		s.Sequence > math.MaxInt64 { // the next one must be higher
+		s.Sequence > math.MaxInt64 || !valid { // the next sequence number must be higher
 		return Superblock{}, errors.New("a field is out of range")
 	}
 	return s, nil

@@ -32,13 +32,15 @@ const maxMaps = 256
 
 // Config is what a Store needs. The zero values of Device, Reader and MaxLen can be used.
 type Config struct {
-	In     vfs.Dir           // the store's directory; must be closed after the Store
-	Name   string            // of the directory in it that holds the blobs, and nothing else; made by the first Write
-	Store  format.StoreID    // in the header of each file
-	Device vfs.DeviceOptions // how long blobs are written; Depth and Buffers are not used
-	Reader vfs.Reader        // of FS; must be closed after the Store
-	Logger *slog.Logger
-	MaxLen int // length in bytes of the longest blob; 0: format.MaxBlob
+	In    vfs.Dir        // the store's directory; must be closed after the Store
+	Name  string         // of the directory in it that holds the blobs, and nothing else; made by the first Write
+	Store format.StoreID // in the header of each file
+	// Timeline is that of this opening, in the header of each file that it writes.
+	Timeline format.Timeline
+	Device   vfs.DeviceOptions // how long blobs are written; Depth and Buffers are not used
+	Reader   vfs.Reader        // of FS; must be closed after the Store
+	Logger   *slog.Logger
+	MaxLen   int // length in bytes of the longest blob; 0: format.MaxBlob
 }
 
 // A Store holds the blobs of one store of pages. Safe for concurrent use, except where a method says otherwise.

@@ -50,7 +50,7 @@ func (s *Store) writeFile(dir vfs.Dir, ptr format.BlobPtr, contents []byte) erro
 		return err
 	}
 	err = f.Allocate(0, format.BlobHeaderSize+ptr.Len) // a full disk is found out before anything is written
-	header := ptr.AppendHeader(nil, s.c.Store)
+	header := ptr.AppendHeader(nil, s.c.Store, s.c.Timeline)
 	switch {
 	case err != nil:
 	case len(contents) >= longBlob:

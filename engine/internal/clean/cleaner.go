@@ -223,43 +223,40 @@ func (c *Cleaner) step(calm bool) (bool, error) {
 	if c.c.Options.Linear {
 		return c.reap() > 0, nil
 	}
-	if err := c.flushEarly(); err != nil {
-		return false, err
+	if c.c.Store.Space.DiskFull() { // those who would otherwise flush the log may be waiting for room
+		if err := c.recycler.Flush(); err != nil {
+			return false, err
+		}
 	}
-	oldest := c.c.Readers.Oldest()
-	n, err := c.recycler.Recycle(func(d logstore.Drained) bool { return d.Epoch <= oldest }) // C1
-	if err != nil {
-		return false, err
-	}
-	n += c.reap()
-	if c.drain() > 0 || n > 0 {
-		return true, nil
+	n := c.reap() + c.drain()
+	oldest := c.c.Readers.Oldest()                                                             // after drain
+	did, err := c.recycler.Recycle(func(d logstore.Drained) bool { return d.Epoch <= oldest }) // C1
+	if err != nil || did || n > 0 {
+		return err == nil, err
 	}
 	diskFull := c.c.Store.Space.DiskFull()
 	victim, ok := c.victim(calm, diskFull)
 	if !ok {
+		if did, err := c.recycler.Finish(); did || err != nil {
+			return did, err
+		}
 		return c.c.Store.Shrink()
 	}
-	return c.cleanVictim(victim, diskFull)
+	did, err = c.cleanVictim(victim, diskFull)
+	if err != nil && logstore.IsNoSpace(err) { // the segments that are leaving make room
+		if did, err := c.recycler.Finish(); did || err != nil {
+			return did, err
+		}
+	}
+	return did, err
 }
 
 func (c *Cleaner) reap() int {
 	return c.c.Blobs.Reap(c.c.Store.Log.StableEnd(), c.c.Readers.Oldest())
 }
 
-// flushEarly makes the data that replaced the contents of Draining segments durable when the file cannot grow: the
-// writers that would otherwise do so may be waiting for room.
-func (c *Cleaner) flushEarly() error {
-	lsn, ok := c.recycler.Newest()
-	if !ok || !c.c.Store.Space.DiskFull() {
-		return nil
-	}
-	return c.c.Store.Log.MakeDurable(lsn - 1)
-}
-
-// drain finds the segments in which nothing is live any more, and returns how many. The data that replaced their
-// contents was reserved before the end of the log noted here, and readers that may still look at them entered before
-// the epoch noted here.
+// drain finds the segments in which nothing is live any more, and returns how many. Readers that may still look at them
+// entered before the epoch noted here.
 func (c *Cleaner) drain() int {
 	var found []logstore.Drained
 	c.c.Store.Space.Inactive(func(v segments.Candidate) {
@@ -272,9 +269,9 @@ func (c *Cleaner) drain() int {
 	if len(found) == 0 {
 		return 0
 	}
-	lsn, epoch := c.c.Store.Log.Tail(), c.c.Readers.Retire()
+	epoch := c.c.Readers.Retire()
 	for i := range found {
-		found[i].LSN, found[i].Epoch = lsn, epoch
+		found[i].Epoch = epoch
 	}
 	c.recycler.Add(found...)
 	return len(found)

@@ -70,7 +70,8 @@ func scanLog(d vfs.Dir) (*recovery.Result, error) {
 // ScanOptions returns the options for a scan of the log of the store with this superblock.
 func ScanOptions(sb format.Superblock) recovery.Options {
 	return recovery.Options{Store: sb.Store, SegmentSize: sb.SegmentSize, Generation: sb.Generation, Clean: sb.Clean,
-		End: sb.End, Floor: sb.Floor, File: LogName}
+		End: sb.End, Floor: sb.Floor, Joined: sb.Joined, Lineage: sb.Lineage(), Listed: sb.Listed, Log: sb.Log,
+		File: LogName}
 }
 
 // Files returns the contents of all files of the store in /store, by name, without its blobs.

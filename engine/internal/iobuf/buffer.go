@@ -14,17 +14,19 @@ import (
 //
 //	          open               overflow or sealTail           retire
 //	  Free ───────────▶ Active ───────────────────────▶ Sealed ─────────▶ Free
-//	base = NoLSN      tail ≤ cap                        tail > cap       base = NoLSN
+//	base = NoLSN      not full                           full            base = NoLSN
 //
 // Free: all bytes are zero, and no other field is valid. Active: writers reserve places in it. Sealed: no writer
-// reserves any more; the leader retires the buffer once every byte is durable.
+// reserves any more; the leader retires the buffer once every byte is durable. A segment that ends with an index
+// (index.go) is completed by the leader before that.
 type buffer struct {
-	mem []byte // len(mem) is the segment size; outside the Go heap except under the race detector
+	mem     []byte // len(mem) is the segment size; outside the Go heap except under the race detector
+	indexed bool   // its segments end with an index; set by newBuffer
 
-	// tail is the offset of the next reservation; above len(mem) there is none. Written by every reserving goroutine
-	// (Add), by open (Store), and by padTail and sealTail (CompareAndSwap). The store in open publishes base, slot,
-	// seed and the segment header to the goroutines whose Add returns a place inside. While Active it only grows. A
-	// stale read costs a turn of the caller's loop.
+	// tail is the tailWord of the segment. Written by every reserving goroutine (Add), by open (Store), and by padTail
+	// and sealTail (CompareAndSwap). The store in open publishes base, slot, seed and the segment header to the
+	// goroutines whose Add returns a place inside. While Active it only grows. A stale read costs a turn of the
+	// caller's loop.
 	tail atomic.Uint64
 	_    [48]byte
 
@@ -40,6 +42,11 @@ type buffer struct {
 	// Written by rotate and resume before open; lowered by checkRoom (CompareAndSwap, so that the answer counts for the
 	// segment that was asked about). Publishes nothing. A stale read costs a question.
 	least atomic.Uint64
+
+	// sealedAt is the offset behind the last message of a sealed segment that ends with an index; 0 until it is sealed.
+	// Written once for each segment, by the goroutine that seals it, and set to 0 by openNext, before open; publishes
+	// nothing. The leader completes the segment once everything below is committed. A stale 0 costs a turn of its loop.
+	sealedAt atomic.Int64
 
 	// read is held shared to copy committed bytes out, exclusively to change base.
 	read sync.RWMutex
@@ -58,16 +65,56 @@ type progress struct {
 	// segment, as small messages make it, is not worth its memory.
 	pages  segments.PageList
 	listed bool
+	index  format.Index // of the messages below walked, if the segment ends with one
+	known  bool         // index lists all of them
 }
 
 // listShare is the part of a segment's length, one over listShare, that bounds the number of entries in its page list.
 const listShare = 128
 
-func newBuffer(mem []byte) *buffer {
-	b := &buffer{mem: mem}
+func newBuffer(mem []byte, indexed bool) *buffer {
+	b := &buffer{mem: mem, indexed: indexed}
 	b.base.Store(int64(format.NoLSN))
-	b.tail.Store(uint64(len(mem)) + 1)
+	b.tail.Store(uint64(makeTail(len(mem)+1, 0)))
 	return b
+}
+
+// tailWord says which part of a segment is reserved.
+//
+//	bits 63…43  the room that the index needs for what was reserved, in units (see format.IndexUnits); 0 without an index
+//	bits 42…0   offset of the next reservation, unless the buffer is full
+//
+// A writer that finds no place has added its length all the same. The offset has room for 2^19 such writers that hold
+// the longest message; each of them has looked before.
+type tailWord uint64
+
+const tailUnitsShift = 43
+
+// makeTail packs an offset and units.
+func makeTail(off, units int) tailWord { return tailWord(units)<<tailUnitsShift | tailWord(off) }
+
+// off returns the offset of the next reservation.
+func (t tailWord) off() int { return int(t & (1<<tailUnitsShift - 1)) }
+
+// units returns the units of the index.
+func (t tailWord) units() int { return int(t >> tailUnitsShift) }
+
+// full reports whether a buffer with this tail is sealed: its messages, and the index that they need, would end above
+// its end.
+func (b *buffer) full(t tailWord) bool {
+	end := t.off()
+	if b.indexed {
+		end += format.IndexRoom(t.units())
+	}
+	return end > len(b.mem)
+}
+
+// reserved returns the offset below which everything is reserved: all of a sealed segment.
+func (b *buffer) reserved() int {
+	if t := tailWord(b.tail.Load()); !b.full(t) {
+		return t.off()
+	}
+	return len(b.mem)
 }
 
 const urgencyBits = 2
@@ -120,6 +167,9 @@ func (b *buffer) walk(block int) (n int64) {
 			p.pages = p.pages.Append(format.MessagePage(b.mem[pos:]))
 			p.listed = len(p.pages) <= len(b.mem)/listShare
 		}
+		if p.known {
+			p.index.Add(w.Kind(), pos, b.mem[pos:])
+		}
 		pos = end
 		n++
 	}
@@ -135,19 +185,20 @@ func (b *buffer) walk(block int) (n int64) {
 }
 
 // sealTail seals a buffer in which fewer than HeaderSize bytes are left. The loop ends because tail only grows while
-// the buffer is in the queue, and one step takes it above len(mem).
+// the buffer is in the queue, and one step makes it full.
 func (b *buffer) sealTail() {
 	for {
-		t := b.tail.Load()
-		invariants.Sometimes("iobuf: the rest of a segment has no room for a header", t <= uint64(len(b.mem)))
-		if t > uint64(len(b.mem)) || b.tail.CompareAndSwap(t, uint64(len(b.mem))+1) {
+		t := tailWord(b.tail.Load())
+		full := b.full(t)
+		invariants.Sometimes("iobuf: the rest of a segment has no room for a header", !full)
+		if full || b.tail.CompareAndSwap(uint64(t), uint64(makeTail(len(b.mem)+1, t.units()))) {
 			return
 		}
 	}
 }
 
 // sealed reports whether no goroutine can reserve in the buffer any more.
-func (b *buffer) sealed() bool { return b.tail.Load() > uint64(len(b.mem)) }
+func (b *buffer) sealed() bool { return b.full(tailWord(b.tail.Load())) }
 
 // padTail brings the tail to a block boundary with a pad message, so that everything reserved so far can be flushed. It
 // returns the length of the pad in bytes. The loop ends because each failed compare-and-swap means that a writer moved
@@ -155,8 +206,8 @@ func (b *buffer) sealed() bool { return b.tail.Load() > uint64(len(b.mem)) }
 // messages before it then need no pad.
 func (b *buffer) padTail(from, block int, k format.Known) int {
 	for {
-		t := b.tail.Load()
-		if off := int(t); t > uint64(len(b.mem)) || off%block == 0 || off&^(block-1) > from {
+		t := tailWord(b.tail.Load())
+		if off := t.off(); b.full(t) || off%block == 0 || off&^(block-1) > from {
 			return 0
 		}
 		if _, n, swapped := b.tryPad(t, block, k); swapped {
@@ -170,8 +221,8 @@ func (b *buffer) padTail(from, block int, k format.Known) int {
 // compare-and-swap brings the tail nearer to the end.
 func (b *buffer) mark(block int, k format.Known) (lsn format.LSN, n int) {
 	for {
-		t := b.tail.Load()
-		if t >= uint64(len(b.mem)) {
+		t := tailWord(b.tail.Load())
+		if t.off() == len(b.mem) || b.full(t) {
 			b.sealTail()
 			return 0, 0
 		}
@@ -182,22 +233,25 @@ func (b *buffer) mark(block int, k format.Known) (lsn format.LSN, n int) {
 }
 
 // tryPad moves the tail from t, inside the segment, to a block boundary above it and commits a pad message in between.
-// It seals the buffer instead, and returns a length of 0, if fewer than HeaderSize bytes are left in the segment.
-// swapped is false if the tail is not at t any more.
-func (b *buffer) tryPad(t uint64, block int, k format.Known) (lsn format.LSN, n int, swapped bool) {
-	off := int(t)
+// It seals the buffer instead, and returns a length of 0, if fewer than HeaderSize bytes are left in the segment, or
+// the pad would leave no room for the index. swapped is false if the tail is not at t any more.
+func (b *buffer) tryPad(t tailWord, block int, k format.Known) (lsn format.LSN, n int, swapped bool) {
+	off := t.off()
 	end := off&^(block-1) + block
 	if end-off < format.HeaderSize {
 		end += block
 	}
-	full := end > len(b.mem)
-	next := uint64(end)
+	next := makeTail(end, t.units())
+	full := b.full(next)
 	if full {
-		next = uint64(len(b.mem)) + 1
+		next = makeTail(len(b.mem)+1, t.units())
 	}
 	invariants.Jitter()
-	swapped = b.tail.CompareAndSwap(t, next)
+	swapped = b.tail.CompareAndSwap(uint64(t), uint64(next))
 	invariants.Sometimes("iobuf: a writer moves the tail before the pad", !swapped)
+	if swapped && full && b.indexed {
+		b.sealedAt.Store(int64(off))
+	}
 	if !swapped || full {
 		return 0, 0, swapped
 	}

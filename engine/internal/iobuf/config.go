@@ -36,8 +36,8 @@ type Space interface {
 	// SealSegment reports that every byte of the segment is durable, just before its buffer is reused. pages lists the
 	// segment's pages; nil if they are too many or lists are not wanted.
 	SealSegment(slot format.SegmentID, base format.LSN, pages segments.PageList)
-	// Recycled returns the number of segments recycled so far, for segment headers.
-	Recycled() uint64
+	// Ledger returns the ledger of the segments, for segment headers. It includes those that OpenSegment has opened.
+	Ledger() format.Ledger
 }
 
 // Config is the configuration of a Log.
@@ -47,10 +47,12 @@ type Config struct {
 	Buffers    [][]byte // io buffers, each of the segment size, page aligned, all zero; at least 2
 	Store      format.StoreID
 	Generation format.Generation
+	Timeline   format.Timeline
 	FlushEvery time.Duration // interval of background flushes; 0: none
 	MarkAfter  time.Duration // from the last acknowledgement to the mark that proves it; 0: no marks
 	Chunk      int           // bytes to be written although no goroutine waits for them; 0: 1 MiB
 	ListPages  bool          // make the lists of pages for SealSegment
+	Index      bool          // end each sealed segment with an index of its records: for a standalone log
 
 	// The end of the log so far: everything below End is stable. Unless End is a multiple of the segment size, Slot and
 	// Seed are those of the partly filled segment, and Fill reads its first bytes, up to End, into a buffer.

@@ -130,7 +130,7 @@ func (s *memSpace) Room(u segments.Urgency) error {
 	return s.room(u)
 }
 
-func (s *memSpace) Recycled() uint64 { return 0 }
+func (s *memSpace) Ledger() format.Ledger { return format.Ledger{} }
 
 func (s *memSpace) SealSegment(slot format.SegmentID, base format.LSN, _ segments.PageList) {
 	s.mu.Lock()
@@ -154,6 +154,7 @@ type setup struct {
 	seed                           uint64
 	flushEvery, markAfter          time.Duration
 	delay                          time.Duration // of the device
+	index                          bool
 }
 
 func newRig(t testing.TB, c setup) *rig {
@@ -168,7 +169,7 @@ func newRig(t testing.TB, c setup) *rig {
 	}
 	l, err := New(Config{
 		Device: d, Space: s, Buffers: bufs, Generation: testGeneration, Chunk: segment / 4, FlushEvery: c.flushEvery,
-		MarkAfter: c.markAfter,
+		MarkAfter: c.markAfter, Index: c.index,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,9 @@
 //	L8  What was acknowledged is proven by the log itself (rule 13): every message carries the durable end that was
 //	    known when it was committed, and an idle log writes a mark that carries the last one (mark.go). A durable end
 //	    is carried only after the device has completed every write below it, so recovery may rely on it.
+//	L9  A sealed segment of a standalone log ends with an index of all its records and batch markers (index.go). No
+//	    reservation takes the room that the index of those before it needs, and a record and the room for its entry are
+//	    reserved by one atomic add. A log without indexes does nothing for this.
 //
 // A reservation is one atomic add on the tail of the active buffer, as in Aeron's term buffers. A writer commits its
 // message by storing the length word last. One goroutine at a time, the leader, walks the committed prefix and drives

@@ -36,14 +36,14 @@ func (ld *leader) gather(queue []*buffer, want format.LSN) {
 	for _, b := range queue {
 		p := &b.progress
 		base := format.LSN(b.base.Load())
-		l.messages.Add(b.walk(l.block))
+		l.walk(b)
 		committed := want >= base+format.LSN(p.boundary) && want < base+format.LSN(p.walked)
 		if committed && len(ld.pending) < commitDepth && p.walked < len(b.mem) && l.mayPad() {
 			// The message at want is committed, but its last block is not full.
 			n := b.padTail(p.walked, l.block, l.known())
 			l.padding.Add(int64(-n))
 			ld.padded += n
-			l.messages.Add(b.walk(l.block))
+			l.walk(b)
 		}
 		if inHeader := want >= base && want < base+format.SegmentStart; p.walked == format.SegmentStart && !inHeader {
 			return // the header is written with the first message

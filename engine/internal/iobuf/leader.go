@@ -196,7 +196,7 @@ func (l *Log) resignLocked() {
 func (l *Log) hasChunkLocked() bool {
 	n := 0
 	for _, b := range l.state.queue {
-		n += int(min(b.tail.Load(), uint64(l.segmentSize))) - b.progress.submitted
+		n += b.reserved() - b.progress.submitted
 	}
 	return n >= l.chunk
 }

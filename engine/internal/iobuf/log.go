@@ -18,10 +18,13 @@ type Log struct {
 	space       Space
 	store       format.StoreID
 	generation  format.Generation
+	timeline    format.Timeline
 	segmentSize int
 	block       int // bytes
 	chunk       int // bytes
 	listPages   bool
+	indexed     bool // sealed segments end with an index
+	maxBody     int  // of a message, bytes
 	markAfter   time.Duration
 	bufs        []*buffer // nil in a read-only log
 	began       time.Time // when New was called: a clock that nobody sets
@@ -119,8 +122,10 @@ func New(c Config) (*Log, error) {
 		chunk = 1 << 20
 	}
 	l := &Log{
-		dev: c.Device, space: c.Space, store: c.Store, generation: c.Generation, segmentSize: size, block: block,
+		dev: c.Device, space: c.Space, store: c.Store, generation: c.Generation, timeline: c.Timeline,
+		segmentSize: size, block: block,
 		chunk: max(block, min(chunk, size/2)&^(block-1)), listPages: c.ListPages, markAfter: c.MarkAfter,
+		indexed: c.Index, maxBody: maxBody(size, c.Index),
 		kick: make(chan struct{}, 1), arm: make(chan struct{}, 1), handoff: make(chan struct{}, 1),
 		quit: make(chan struct{}), done: make(chan struct{}), began: time.Now(),
 	}
@@ -129,7 +134,7 @@ func New(c Config) (*Log, error) {
 	l.UnlimitPadding()
 	l.leader.init(l, c.Device.Depth())
 	for _, m := range c.Buffers {
-		b := newBuffer(m)
+		b := newBuffer(m, c.Index)
 		l.bufs = append(l.bufs, b)
 		l.state.free = append(l.state.free, b)
 	}
@@ -182,9 +187,13 @@ func (l *Log) resume(c Config, used int) error {
 	b.slot, b.seed = c.Slot, c.Seed
 	// The leader does not walk the contents, so it cannot list their pages.
 	b.progress = progress{walked: used, boundary: used, submitted: used, covered: used, listed: false}
+	tail := makeTail(used, 0)
+	if b.indexed {
+		tail = b.indexAgain(l.rotation.next, used)
+	}
 	// The slot may be one that is reserved for urgent writers: all others ask for room.
 	b.least.Store(leastOf(l.rotation.next, segments.UrgencyCleaning))
-	l.open(b, l.rotation.next, used)
+	l.open(b, l.rotation.next, tail)
 	l.rotation.next += format.LSN(l.segmentSize)
 	return nil
 }

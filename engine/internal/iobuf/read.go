@@ -11,9 +11,9 @@ func (l *Log) Tail() format.LSN {
 	if b := l.active.Load(); b != nil {
 		base := b.base.Load()
 		invariants.Jitter()
-		tail := b.tail.Load()
-		if tail <= uint64(l.segmentSize) && b.base.Load() == base && base >= 0 {
-			return format.LSN(base) + format.LSN(tail)
+		tail := tailWord(b.tail.Load())
+		if !b.full(tail) && b.base.Load() == base && base >= 0 {
+			return format.LSN(base) + format.LSN(tail.off())
 		}
 	}
 	// The active buffer is full, or is being opened for another segment, which open does under mu.
@@ -28,7 +28,7 @@ func (l *Log) Tail() format.LSN {
 	if base < 0 {
 		return l.state.durable
 	}
-	return format.LSN(base) + format.LSN(min(b.tail.Load(), uint64(l.segmentSize)))
+	return format.LSN(base) + format.LSN(b.reserved())
 }
 
 // Read copies len(dst) bytes at lsn, where a message begins, out of the io buffers. It copies zeros if the message is

@@ -47,12 +47,14 @@ func (l *Log) reserve(kind format.Kind, page format.PageID, n int, u segments.Ur
 		return Reservation{}, l.Err()
 	}
 	size := format.HeaderSize + n
-	if n < 0 || size > l.segmentSize-format.SegmentStart {
-		limit := format.MaxBody(l.segmentSize)
+	limit, units := l.maxBody, 0
+	if l.indexed {
+		units = format.IndexUnits(kind)
+	}
+	if n < 0 || n > limit {
 		return Reservation{}, fmt.Errorf("%w: body of %d bytes, limit %d", ErrTooLarge, n, limit)
 	}
-	need := uint64(format.AlignUp(size))
-	end := uint64(l.segmentSize)
+	need := makeTail(format.AlignUp(size), units)
 	for {
 		if l.stopped.Load() {
 			return Reservation{}, l.Err()
@@ -66,25 +68,39 @@ func (l *Log) reserve(kind format.Kind, page format.PageID, n int, u segments.Ur
 				}
 			}
 		}
-		if b != nil && b.tail.Load() <= end { // looking first bounds how far failed adds can push the tail
-			off := b.tail.Add(need) - need
-			if off+need <= end {
+		if b != nil && !b.sealed() { // looking first bounds how far failed adds can push the tail
+			after := tailWord(b.tail.Add(uint64(need)))
+			before := after - need
+			if !b.full(after) {
 				return Reservation{
 					tracker: invariants.Track("iobuf.Reservation", &l.stopped),
-					l:       l, b: b, off: int(off), size: size, page: page, kind: kind,
+					l:       l, b: b, off: before.off(), size: size, page: page, kind: kind,
 				}, nil
 			}
-			invariants.Sometimes("iobuf: a reservation begins beyond the end of its buffer", off > end)
-			if off <= end && end-off >= format.HeaderSize {
-				// Only one goroutine crosses the end; it owns the rest of the segment.
-				b.pad(int(off), int(end), l.known())
-				l.kickFlusher()
+			crosses := !b.full(before)
+			invariants.Sometimes("iobuf: a reservation begins beyond the end of its buffer", !crosses)
+			if crosses {
+				l.sealRest(b, before.off())
 			}
 		}
 		if err := l.rotate(u); err != nil {
 			return Reservation{}, err
 		}
 	}
+}
+
+// sealRest ends the segment in b, in which everything from off on is free. Only one goroutine crosses the end of a
+// segment, or the place that its index needs, and owns the rest.
+func (l *Log) sealRest(b *buffer, off int) {
+	switch {
+	case b.indexed:
+		b.sealedAt.Store(int64(off)) // the leader writes the rest, once everything before it is committed
+	case len(b.mem)-off >= format.HeaderSize:
+		b.pad(off, len(b.mem), l.known())
+	default:
+		return
+	}
+	l.kickFlusher()
 }
 
 // Body returns the place of the message's body: n bytes, all zero.

@@ -81,20 +81,20 @@ func (l *Log) openNext(u segments.Urgency) error {
 	b.slot, b.seed = slot, format.MakeSeed(l.store, l.generation, slot)
 	format.SegmentHeader{
 		State: format.SegmentStateInUse, SegmentSize: l.segmentSize, BlockSize: l.block, Generation: l.generation,
-		Base: base, Stable: l.StableLSN(), Recycled: l.space.Recycled(), Slot: slot,
+		Base: base, Stable: l.StableLSN(), Slot: slot, Store: l.store, Timeline: l.timeline, Ledger: l.space.Ledger(),
 	}.Put(b.mem)
 	b.progress = progress{walked: format.SegmentStart, boundary: format.SegmentStart &^ (l.block - 1),
-		pages: b.progress.pages[:0], listed: l.listPages}
+		pages: b.progress.pages[:0], listed: l.listPages, index: b.progress.index.Reset(), known: b.indexed}
+	b.sealedAt.Store(0)
 	l.rotation.next += format.LSN(l.segmentSize)
-	l.open(b, base, format.SegmentStart)
+	l.open(b, base, makeTail(format.SegmentStart, 0))
 	l.kickFlusher()
 	return nil
 }
 
-// open makes b the active buffer, with the first reservation at offset used. It holds state.mu throughout: b may be the
-// active buffer already, retired, and its new base with its old tail would look as if the whole segment were reserved
-// (Tail).
-func (l *Log) open(b *buffer, base format.LSN, used int) {
+// open makes b the active buffer, with the given tail. It holds state.mu throughout: b may be the active buffer already,
+// retired, and its new base with its old tail would look as if the whole segment were reserved (Tail).
+func (l *Log) open(b *buffer, base format.LSN, tail tailWord) {
 	l.state.mu.Lock()
 	defer l.state.mu.Unlock()
 	b.read.Lock()
@@ -102,7 +102,7 @@ func (l *Log) open(b *buffer, base format.LSN, used int) {
 	b.read.Unlock()
 	l.state.queue = append(l.state.queue, b)
 	invariants.Jitter()
-	b.tail.Store(uint64(used)) // after the base, which reservations use from here on
+	b.tail.Store(uint64(tail)) // after the base, which reservations use from here on
 	l.active.Store(b)
 }
 

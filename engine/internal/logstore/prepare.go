@@ -1,8 +1,6 @@
 package logstore
 
 import (
-	"crypto/rand"
-	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,14 +22,14 @@ type plan struct {
 	super    format.Superblock
 	fileSize int64              // before Start
 	slots    int                // that the file will hold
-	moves    bool               // the tail moves to another slot
+	moves    bool               // there is a tail: it moves to another slot
 	end      format.LSN         // where the log goes on: Scan.End, or a block boundary above it if the tail moves
 	first    []format.SegmentID // slots to be marked as free before the tail moves
 	spare    []format.SegmentID // slots that hold nothing
 }
 
 // tailMove is a plan to move the tail that has not been carried out yet: its slot in the Space and in pointers is the
-// one that it moves to. If it does not move, that is the slot where it is.
+// one that it moves to.
 type tailMove struct {
 	planned bool
 	from    recovery.Segment // as it is on the disk
@@ -52,17 +50,17 @@ func (s *Store) Prepare(r *Recovered) (err error) {
 	if err := s.openDevice(); err != nil {
 		return err
 	}
-	r.spare = append(slices.Clone(r.Scan.Zero), r.Scan.Free...)
+	// Once the tail has moved, the messages by which segments have left may be cut off, so their slots are marked before.
+	r.first = slices.Clone(r.Scan.Gone)
+	r.spare = slices.Concat(r.Scan.Zero, r.Scan.Free, r.first)
 	s.planSlots(r)
 	s.planTail(r)
 	if r.slots > segments.MaxSlots {
 		return fmt.Errorf("%w: the log has %d segments, the most there can be", ErrNoSpace, segments.MaxSlots)
 	}
-	if r.super, err = s.nextSuper(r); err != nil {
-		return err
-	}
+	r.super = s.nextSuper(r)
 	o := s.spaceOptions(r)
-	o.Generation = r.super.Generation
+	o.Generation, o.Timeline = r.super.Generation, s.Timeline
 	o.Background, o.Zero, o.ZeroAfter, o.Opened = !s.c.Foreground, s.zero, zeroAfter, s.c.OnSegment
 	o.Reserve, o.ReservePer = s.reserved()
 	if !r.super.Begun {
@@ -89,7 +87,10 @@ func (s *Store) adopt(r *Recovered) {
 		if s.tail.planned && i == len(r.Scan.Segments)-1 {
 			state = segments.StateActive
 		}
-		s.Space.Adopt(g.Slot, g.Base, format.MakeSeed(s.Super.Store, g.Generation, g.Slot), state)
+		s.Space.Adopt(segments.Found{
+			Slot: g.Slot, Base: g.Base, Seed: format.MakeSeed(s.Super.Store, g.Generation, g.Slot),
+			Identity: g.Identity, State: state,
+		})
 	}
 }
 
@@ -136,30 +137,27 @@ func (s *Store) openDevice() (err error) {
 // nextSuper returns the superblock of this opening: a new generation and timeline, not closed cleanly. The floor is the
 // end that recovery has decided on, and not the block boundary where the log goes on: until the tail has moved, the
 // next recovery finds the same end.
-func (s *Store) nextSuper(r *Recovered) (format.Superblock, error) {
+func (s *Store) nextSuper(r *Recovered) format.Superblock {
 	sb := s.Super
-	sb.Clean, sb.End, sb.NextPage = false, 0, 0
+	sb.Clean, sb.End, sb.NextPage, sb.Joined = false, 0, 0, 0
 	sb.Generation++
 	sb.NextID, sb.IDInterval = r.NextID, s.c.IDInterval
 	sb.Begun = r.slots > 0
-	sb.Floor, sb.Branch, sb.Parent = r.Scan.End, r.Scan.End, sb.Timeline
-	var b [8]byte
-	for sb.Timeline == 0 || sb.Timeline == sb.Parent {
-		if _, err := rand.Read(b[:]); err != nil {
-			return sb, err
-		}
-		sb.Timeline = format.Timeline(binary.LittleEndian.Uint64(b[:]))
-	}
-	return sb, nil
+	sb.Floor = r.Scan.End
+	sb.Descend(s.Timeline, r.Scan.End, r.base.Timeline, func(t format.Timeline) bool {
+		return r.Scan.Timelines[t] || slices.Contains(r.base.Others, t)
+	})
+	return sb
 }
 
 func (s *Store) spaceOptions(r *Recovered) segments.Options {
 	return segments.Options{File: s.file, SegmentSize: s.Super.SegmentSize, Slots: r.slots, Store: s.Super.Store,
-		Generation: s.Super.Generation, Recycled: r.Scan.Recycled}
+		Generation: s.Super.Generation, Recycled: r.Scan.Recycled, Left: r.Scan.Left}
 }
 
 // LeastGain returns how many bytes of a segment cleaning it must free when the file cannot grow. Each such segment
-// needs a flush, which costs a block; PaddingAllowance pays for more flushes.
+// needs a flush, which costs a block; PaddingAllowance pays for more flushes. The message by which a segment leaves
+// shares the flush of the next one.
 func (s *Store) LeastGain() int {
 	return max(s.Super.SegmentSize/64, s.dev.Block())
 }
@@ -173,8 +171,8 @@ func (s *Store) PaddingAllowance() int { return max(0, s.LeastGain()-2*s.dev.Blo
 // After scattered frees, a share of LeastGain must be dead before any segment is worth cleaning, and a quarter of the
 // gain pays for the messages that say so: enough for pages of 72 bytes and more.
 func (s *Store) reserved() (n, per int) {
-	if !s.c.Cleaned { // nothing makes room by writing, but the store must open after a crash
-		return 1, 0
+	if !s.c.Cleaned { // one to open after a crash, and one for the messages by which segments leave
+		return 2, 0
 	}
 	return segments.KeptForCleaning + 2, 4 * s.Super.SegmentSize / s.LeastGain()
 }
@@ -195,39 +193,41 @@ func (s *Store) planSlots(r *Recovered) {
 		r.slots++
 		return
 	}
-	for _, ids := range []*[]format.SegmentID{&r.Scan.Zero, &r.spare, &r.discard} {
+	for _, ids := range []*[]format.SegmentID{&r.Scan.Zero, &r.spare, &r.first, &r.discard} {
 		*ids = slices.DeleteFunc(*ids, func(id format.SegmentID) bool { return id == last })
 	}
 }
 
-// planTail decides whether the tail moves, and where to. After a clean close it stays: its end is a block boundary, and
-// nothing follows it. The messages of an open batch that was cut off still follow the end (trap 7).
+// planTail decides where the tail moves to. It moves after a clean close, too: a copy of the store would go on in the
+// same segment, and only the header tells the two apart (rule 14). A header that is written again where it is may be
+// torn, and would take stable messages with it.
 func (s *Store) planTail(r *Recovered) {
 	r.end = r.Scan.End
 	if r.tail == nil {
 		return
 	}
-	s.tail = tailMove{planned: true, from: *r.tail, to: r.tail.Slot}
-	block := s.dev.Block()
-	if s.Super.Clean && !r.Scan.Torn && int64(r.end)%int64(block) == 0 {
-		return
-	}
+	s.tail = tailMove{planned: true, from: *r.tail}
+	r.tail.Timeline = s.Timeline // in Scan too, so that Apply points to the new place
+	defer func() {
+		r.tail.Identity = format.MakeIdentity(s.Super.Store, s.Timeline, r.tail.Generation, r.tail.Slot, r.tail.Base)
+	}()
 	r.moves = true
 	switch {
 	case len(r.spare) > 0:
 		s.tail.to, r.spare = r.spare[0], r.spare[1:]
 	case len(r.discard) > 0:
 		// An opening that was cut off here left the tail in two slots, and there may be no room for a third.
-		r.first, r.discard = r.discard, nil
-		s.tail.to, r.spare = r.first[0], slices.Clone(r.first[1:])
+		s.tail.to, r.spare = r.discard[0], slices.Clone(r.discard[1:])
+		r.first, r.discard = append(r.first, r.discard...), nil
 	default:
 		s.tail.to = format.SegmentID(r.slots)
 		r.slots++
 	}
-	r.discard = append(r.discard, r.tail.Slot)
-	// In Scan too, so that Apply points to the new place.
-	r.tail.Slot, r.tail.Generation = s.tail.to, s.Super.Generation+1
-	size := s.Super.SegmentSize
+	if !r.tail.Unread { // else to write the header may fail; the header of the new slot is what counts
+		r.discard = append(r.discard, r.tail.Slot)
+	}
+	r.tail.Slot, r.tail.Generation, r.tail.Unread = s.tail.to, s.Super.Generation+1, false
+	size, block := s.Super.SegmentSize, s.dev.Block()
 	used := int(int64(r.end) % int64(size))
 	n := (used + block - 1) &^ (block - 1)
 	if n-used > 0 && n-used < format.HeaderSize { // too short for a pad

@@ -21,8 +21,9 @@ var errPointer = errors.New("message does not fit the pointer to it")
 type Message struct {
 	Kind format.Kind
 	Page format.PageID
-	Body []byte
-	View bool // Body lies in the mapped file; else it is a copy
+	Prev format.Prev // of a delta
+	Body []byte      // of a delta without the Prev
+	View bool        // Body lies in the mapped file; else it is a copy
 }
 
 // Read returns the message at ptr: a view of the mapped file, or a copy from the io buffers while its segment is there.
@@ -46,15 +47,54 @@ func (s *Store) Read(lsn format.LSN, ptr format.DiskPtr) (Message, error) {
 		}
 		if s.readBuffered(buf, lsn) {
 			h, body, err := format.DecodeMessage(buf, lsn, seg.Seed())
-			return Message{Kind: h.Kind, Page: h.Page, Body: body}, s.CorruptMessage(lsn, ptr, err)
+			m, err := makeMessage(h, body, err)
+			if err != nil {
+				err = s.causeOf(err, ptr)
+			}
+			return m, s.CorruptMessage(lsn, ptr, err)
 		}
 	}
 	h, body, err := readMapped(s.View, ptr, lsn, seg.Seed())
 	if s.again(err) {
 		h, body, err = s.readCopy(ptr, lsn, seg.Seed(), err)
 	}
-	m := Message{Kind: h.Kind, Page: h.Page, Body: body, View: len(body) > 0 && s.View.Holds(body)}
+	m, err := makeMessage(h, body, err)
+	m.View = len(m.Body) > 0 && s.View.Holds(m.Body)
 	return m, s.CorruptMessage(lsn, ptr, err)
+}
+
+// Locate returns where the message at lsn and ptr lies now: an opening since ptr was returned may have moved it.
+func (s *Store) Locate(lsn format.LSN, ptr format.DiskPtr) format.DiskPtr {
+	size := format.LSN(s.Super.SegmentSize)
+	base := lsn - lsn%size
+	if ptr.Off >= 0 && int64(ptr.Off)/int64(size) < segments.MaxSlots {
+		if g := s.Space.At(ptr.Off); g.State() != segments.StateFree && g.Base() == base {
+			return ptr
+		}
+	}
+	if id, found := s.Space.Find(base); found && lsn >= 0 {
+		ptr.Off = id.Offset(int(size)) + format.Offset(lsn%size)
+	}
+	return ptr
+}
+
+// makeMessage makes the Message of one that was decoded with the error err.
+func makeMessage(h format.Header, body []byte, err error) (Message, error) {
+	m := Message{Kind: h.Kind, Page: h.Page}
+	if err == nil {
+		m.Prev, m.Body, err = format.CutPrev(h.Kind, body)
+	}
+	return m, err
+}
+
+// causeOf adds to err, that of a message in an io buffer, the error of the disk, if that does not return the message:
+// an io buffer that was filled when the store was opened has zeros in its place.
+func (s *Store) causeOf(err error, ptr format.DiskPtr) error {
+	_, unread := s.file.ReadAt(make([]byte, ptr.Len), int64(ptr.Off))
+	if unread != nil && vfs.IsUnreadable(unread) {
+		return fmt.Errorf("%w: %w", unread, err)
+	}
+	return err
 }
 
 // readUnmoved reads the message at lsn and ptr, which lies in the tail, into buf. Between Prepare and Start no io
@@ -63,11 +103,12 @@ func (s *Store) readUnmoved(buf []byte, lsn format.LSN, ptr format.DiskPtr) (Mes
 	if n, err := s.file.ReadAt(buf, int64(s.onDisk(ptr.Off))); err == io.EOF {
 		clear(buf[n:])
 	} else if err != nil {
-		return Message{}, fmt.Errorf("read LSN %d: %w", lsn, err)
+		return Message{}, s.CorruptMessage(lsn, ptr, err)
 	}
 	g := &s.tail.from
 	h, body, err := format.DecodeMessage(buf, lsn, format.MakeSeed(s.Super.Store, g.Generation, g.Slot))
-	return Message{Kind: h.Kind, Page: h.Page, Body: body}, s.CorruptMessage(lsn, ptr, err)
+	m, err := makeMessage(h, body, err)
+	return m, s.CorruptMessage(lsn, ptr, err)
 }
 
 // onDisk returns where the byte at off is now, if Start has not moved the tail yet.
@@ -159,6 +200,9 @@ func (s *Store) readBuffered(buf []byte, lsn format.LSN) bool {
 		if s.Super.Log || [4]byte(buf) != [4]byte{} { // the word of a committed message is not zero
 			return true
 		}
+		if lsn < s.Log.DurableEnd() { // it was committed, and is corrupt
+			return true
+		}
 		if turn == 0 {
 			start = time.Now()
 		} else if time.Since(start) > patience {
@@ -218,6 +262,7 @@ func decodeHeader(b []byte, room int, lsn format.LSN, seed format.Seed) (format.
 // Next reads the message at lsn, which must be a message boundary or the beginning of a segment. It returns the
 // message's LSN and place, and the boundary after it. For a pad, and where a segment has no room for a message, the
 // message is zero. The length that leads to the boundary is verified: with an error there is no boundary (trap 32).
+// Next passes over the corrupt index of a sealed segment, with a warning, since nothing but the next segment follows.
 func (s *Store) Next(lsn format.LSN) (m Message, at format.LSN, ptr format.DiskPtr, next format.LSN, err error) {
 	size := format.LSN(s.Super.SegmentSize)
 	if lsn%size == 0 {
@@ -233,16 +278,37 @@ func (s *Store) Next(lsn format.LSN) (m Message, at format.LSN, ptr format.DiskP
 	}
 	ptr.Off = slot.Offset(int(size)) + format.Offset(lsn-base)
 	h, err := s.ReadHeader(lsn, ptr.Off)
-	if err != nil {
-		return m, lsn, ptr, lsn, err
-	}
-	if ptr.Len = uint32(h.Len); h.Kind != format.KindPad {
+	if ptr.Len = uint32(h.Len); err == nil && h.Kind != format.KindPad {
 		m, err = s.Read(lsn, ptr)
+	}
+	if err != nil && s.indexAt(lsn, ptr.Off) {
+		s.Warn("index of a segment is corrupt", err)
+		return Message{}, lsn, format.DiskPtr{}, base + size, nil
 	}
 	if err != nil {
 		return Message{}, lsn, ptr, lsn, err
 	}
 	return m, lsn, ptr, lsn + format.LSN(format.AlignUp(h.Len)), nil
+}
+
+// indexAt reports whether the message at lsn and off, which is corrupt or cannot be read, is the index of a sealed
+// segment of a standalone log.
+func (s *Store) indexAt(lsn format.LSN, off format.Offset) bool {
+	if !s.Super.Log || !s.IsSealed(off) {
+		return false
+	}
+	var head [format.HeaderSize]byte
+	var end [format.IndexTrailerSize]byte
+	size := s.Super.SegmentSize
+	first := s.SlotOf(off).Offset(size)
+	// What cannot be read is not needed if the other end shows what it is.
+	if _, err := s.file.ReadAt(head[:], int64(off)); err != nil {
+		clear(head[:])
+	}
+	if _, err := s.file.ReadAt(end[:], int64(first)+int64(size-len(end))); err != nil {
+		clear(end[:])
+	}
+	return format.IndexBegins(head[:], end[:], lsn, size, s.Space.At(off).Seed())
 }
 
 // ReadSegment reads a whole slot into buf, and so into the page cache.

@@ -20,11 +20,15 @@ const (
 
 // Base is the knowledge about the log that a snapshot provides. The zero Base means that there is no snapshot.
 type Base struct {
-	From     format.LSN   // messages below are known
-	Stable   format.LSN   // the log was stable up to here
-	Counter  uint64       // the highest noted id below From
-	Known    []format.LSN // bases of the segments wholly below From that were in use when Recycled was counted
-	Recycled uint64       // segments recycled by then, of those that began below From
+	From     format.LSN      // messages below are known
+	Stable   format.LSN      // the log was stable up to here
+	Counter  uint64          // the highest noted id below From
+	Known    []format.LSN    // bases of the segments that were in use
+	Recycled uint64          // segments that had left the log
+	Left     format.Identity // sum of their identities
+	Timeline format.Timeline // of the opening that wrote the snapshot
+	// Others are the timelines that own snapshots which are still to be removed. They are set without a snapshot, too.
+	Others []format.Timeline
 }
 
 // Recovered is the result of Recover: the contents of the log, and where it goes on.
@@ -38,7 +42,8 @@ type Recovered struct {
 
 	discard []format.SegmentID // marked in use, but without valid contents
 	tail    *recovery.Segment  // the partly filled segment, if Scan.End lies inside one
-	plan                       // decided by Prepare
+	base    Base
+	plan    // decided by Prepare
 }
 
 // bulkSegment is the segment size in bytes from which on segments are read past the page cache. That is twice as fast
@@ -60,6 +65,7 @@ func (s *Store) Distrust() error {
 			return fmt.Errorf("drop cached pages of the log: %w", err)
 		}
 	}
+	const _ = uint(recovery.MaxSegments - segments.MaxSlots) // at least 0: the scan has an index for every slot
 	if slots := (size-1)/int64(s.Super.SegmentSize) + 1; slots > segments.MaxSlots {
 		reason := fmt.Sprintf("file too large: its %d bytes exceed the limit of %d segments", size, segments.MaxSlots)
 		return CorruptFile(s.LogFile(), reason, nil)
@@ -86,7 +92,11 @@ func (s *Store) Recover(base Base) (*Recovered, error) {
 	if res.Torn {
 		s.c.Logger.Warn("log ends in a torn tail", "dir", s.Dir, "end", res.End, "why", res.Why)
 	}
-	r := &Recovered{Scan: res}
+	for _, err := range res.BadIndexes {
+		s.Warn("index of a segment is corrupt; its records were read instead", err)
+		s.BadIndexes = append(s.BadIndexes, err)
+	}
+	r := &Recovered{Scan: res, base: base}
 	if !res.Torn { // else it would count the pages of a dropped batch, of which nothing is in the log from now on
 		r.NextPage = s.Super.NextPage
 	}
@@ -107,8 +117,9 @@ func (s *Store) Recover(base Base) (*Recovered, error) {
 func (s *Store) scan(base Base, fileSize int64) (*recovery.Result, error) {
 	o := recovery.Options{Store: s.Super.Store, SegmentSize: s.Super.SegmentSize, Generation: s.Super.Generation,
 		Clean: s.Super.Clean, End: s.Super.End, Floor: s.Super.Floor, File: s.LogFile(),
-		From: base.From, Stable: base.Stable, Counter: base.Counter, Recycled: base.Recycled, Known: base.Known,
-		Unreadable: vfs.IsUnreadable}
+		Joined: s.Super.Joined, Lineage: s.Super.Lineage(), Listed: s.Super.Listed,
+		From: base.From, Stable: base.Stable, Counter: base.Counter, Known: base.Known, Recycled: base.Recycled,
+		Left: base.Left, Log: s.Super.Log, Unreadable: vfs.IsUnreadable}
 	if !s.Super.Clean && s.Super.SegmentSize >= bulkSegment { // after a clean close the page cache is worth something
 		bulk := s.file.OpenBulk()
 		defer func() { _ = bulk.Close() }()

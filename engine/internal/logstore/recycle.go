@@ -24,18 +24,28 @@ const recycleAtOnce = sideDepth
 type Drained struct {
 	ID    format.SegmentID
 	Base  format.LSN
-	LSN   format.LSN // once the log is stable below it, so is everything that replaced the segment's contents
-	Epoch uint64     // once no reader entered before it, nobody sees the segment's contents
+	Epoch uint64 // once no reader entered before it, nobody sees the segment's contents
 }
 
 // Recycler holds the Draining segments of a store and makes their slots free. Its methods are called by one goroutine
 // at a time; Waiting and Recycled by any.
+//
+//	        Add           leave              the message is stable, free
+//	in use ─────▶ drained ─────▶ leaving ──────────────────────────────▶ free
 type Recycler struct {
 	s        *Store
 	drained  []Drained
+	leaving  leaving      // of the first segments that leave, until their slots are free
 	failed   error        // why nothing is recycled any more
 	waiting  atomic.Int64 // len(drained)
 	recycled atomic.Int64 // segments, in this opening
+}
+
+// leaving is a message by which segments leave.
+type leaving struct {
+	ids     []format.SegmentID // nil: there is none
+	at      format.LSN
+	message format.Leave
 }
 
 // NewRecycler returns the recycler of s.
@@ -50,65 +60,126 @@ func (r *Recycler) Waiting() int { return int(r.waiting.Load()) }
 // Recycled returns how many segments were recycled in this opening.
 func (r *Recycler) Recycled() int64 { return r.recycled.Load() }
 
-// Newest returns the LSN of the segment added last; false if none waits.
-func (r *Recycler) Newest() (format.LSN, bool) {
-	if n := len(r.drained); n > 0 {
-		return r.drained[n-1].LSN, true
-	}
-	return 0, false
-}
-
 // Add adds segments that have just begun to drain.
 func (r *Recycler) Add(ds ...Drained) {
 	r.drained = append(r.drained, ds...)
 	r.waiting.Store(int64(len(r.drained)))
 }
 
-// Recycle durably frees the slots of all segments whose contents no crash needs any more, and for which unseen says
-// that no reader does, and returns their number. After ErrLater it may be tried again. Any other error stops recycling
-// for good: the count of recycled segments on the disk is not known.
+// Recycle lets segments leave that hold nothing, and for which unseen says that no reader looks at them, and frees the
+// slots of those that have left. It reports whether it did anything.
 //
-// The recycled headers carry the stable end that decides here, since a later scan accepts that segments are missing
-// only below the highest stable end that it finds.
-func (r *Recycler) Recycle(unseen func(Drained) bool) (n int, err error) {
-	if r.failed != nil {
-		return 0, r.failed
+// The log itself says that segments leave. Once that message is stable, so is everything that replaced their contents,
+// since it lies before. Then no crash can bring the segments back, and whatever their slots hold means nothing: their
+// headers may be torn. These are marked, so that the log need not say it for ever. Recycle does not wait for the message
+// to become stable. It shares a flush with the data that was moved, because each flush costs a block.
+//
+// After ErrLater, or lack of space, Recycle may be tried again. Any other error stops recycling for good.
+func (r *Recycler) Recycle(unseen func(Drained) bool) (did bool, err error) {
+	if did, err = r.free(); err != nil || r.leaving.ids != nil {
+		return did, err
 	}
 	stable := r.s.Log.StableEnd()
 	var ids []format.SegmentID
 	for _, d := range r.drained {
-		if r.s.replacedBelow(stable, d) && unseen(d) {
+		if len(ids) < recycleAtOnce && r.s.isFollowed(d.Base, stable) && unseen(d) {
 			ids = append(ids, d.ID)
 		}
 	}
-	for some := range slices.Chunk(ids, recycleAtOnce) {
-		if err := r.s.recycleSlots(some, stable-1); err != nil {
-			if !errors.Is(err, ErrLater) {
-				r.failed = err
-			}
-			return n, err
-		}
-		n += len(some)
-		r.recycled.Add(int64(len(some)))
-		r.drained = slices.DeleteFunc(r.drained, func(d Drained) bool { return slices.Contains(some, d.ID) })
-		r.waiting.Store(int64(len(r.drained)))
+	if len(ids) == 0 {
+		return did, nil
 	}
-	return n, nil
+	return true, r.note(r.leave(ids, stable-1))
 }
 
-// replacedBelow reports whether everything that replaced the segment's contents lies below stable, the stable end. The
-// first message of the next segment must lie there too, so that a scan finds where the log goes on.
-func (s *Store) replacedBelow(stable format.LSN, d Drained) bool {
-	return stable >= d.LSN && stable > d.Base+format.LSN(s.Super.SegmentSize)+format.SegmentStart
+// Flush makes the message durable by which segments leave, if there is one. It does not wait for batches.
+func (r *Recycler) Flush() error {
+	if r.leaving.ids == nil || r.failed != nil {
+		return r.failed
+	}
+	return r.note(r.s.Log.MakeDurable(r.leaving.at))
 }
 
-// recycleSlots makes the slots of Draining segments free, durably.
-func (s *Store) recycleSlots(ids []format.SegmentID, stable format.LSN) error {
-	size := int64(s.Super.SegmentSize)
+// Finish frees the slots of the segments that are leaving, unless a batch is open, and reports whether it did.
+func (r *Recycler) Finish() (bool, error) {
+	if err := r.Flush(); err != nil {
+		return false, err
+	}
+	return r.free()
+}
+
+// All frees the slots of all segments that Recycle would free.
+func (r *Recycler) All(unseen func(Drained) bool) error {
+	for {
+		did, err := r.Recycle(unseen)
+		if err != nil {
+			return err
+		}
+		finished, err := r.Finish()
+		if err != nil || !did && !finished {
+			return err
+		}
+	}
+}
+
+// note remembers err, an error of recycling, if it stops recycling for good.
+func (r *Recycler) note(err error) error {
+	if err != nil && !errors.Is(err, ErrLater) && !IsNoSpace(err) {
+		r.failed = err
+	}
+	return err
+}
+
+// isFollowed reports whether the first message behind the segment with the given base lies below stable, the stable end,
+// so that a scan finds where the log goes on.
+func (s *Store) isFollowed(base, stable format.LSN) bool {
+	return stable > base+format.LSN(s.Super.SegmentSize)+format.SegmentStart
+}
+
+// leave writes the message by which segments leave. stable is the stable LSN: a later scan accepts that segments are
+// missing only below the highest stable LSN that it finds.
+func (r *Recycler) leave(ids []format.SegmentID, stable format.LSN) error {
+	s := r.s
 	// A read ahead may outlast the Tx that started it. It must not read the bytes that are written next.
 	if err := s.Reader.Settle(settleLimit); err != nil {
 		return fmt.Errorf("%w: %w", ErrLater, err)
 	}
+	l, err := s.Space.Leaving(ids)
+	if err != nil {
+		return err
+	}
+	l.Stable = stable
+	m, err := s.Log.ReserveUrgent(format.KindLeave, 0, format.LeaveSize(len(ids)))
+	if err != nil {
+		return markNoSpace(err)
+	}
+	r.leaving = leaving{ids, m.LSN(), l}
+	l.Put(m.Body())
+	s.Space.BeginLeave(m.LSN())
+	m.Complete()
+	return nil
+}
+
+// free makes the slots free of segments that leave, if the message that says so is stable, and reports whether it did.
+func (r *Recycler) free() (bool, error) {
+	ids := r.leaving.ids
+	if ids == nil || r.failed != nil || r.s.Log.StableEnd() <= r.leaving.at {
+		return false, r.failed
+	}
+	r.s.Space.Leave(r.leaving.message)
+	if err := r.s.freeSlots(ids, r.leaving.message.Stable); err != nil {
+		return false, r.note(err)
+	}
+	r.leaving = leaving{}
+	r.recycled.Add(int64(len(ids)))
+	r.drained = slices.DeleteFunc(r.drained, func(d Drained) bool { return slices.Contains(ids, d.ID) })
+	r.waiting.Store(int64(len(r.drained)))
+	return true, nil
+}
+
+// freeSlots marks slots whose segments have left as free, durably, and makes them so.
+func (s *Store) freeSlots(ids []format.SegmentID, stable format.LSN) error {
+	size := int64(s.Super.SegmentSize)
 	for _, id := range ids {
 		// The cached old contents must not hide those that are written next (rule 2).
 		off := int64(id.Offset(int(size)))
@@ -121,24 +192,20 @@ func (s *Store) recycleSlots(ids []format.SegmentID, stable format.LSN) error {
 			}
 		}
 	}
-	return s.Space.Recycle(ids, func(recycled uint64) error {
-		return s.beside(func(dev vfs.Device, zeros []byte) error {
-			h := format.SegmentHeader{State: format.SegmentStateRecycled, Stable: stable, Recycled: recycled}
-			return s.markSlots(dev, zeros, ids, h)
-		})
+	err := s.beside(func(dev vfs.Device, zeros []byte) error {
+		return s.markSlots(dev, zeros, ids, s.freeHeader(stable, s.Space.Ledger()))
 	})
+	if err == nil {
+		s.Space.Recycle(ids)
+	}
+	return err
 }
 
 // Shrink truncates the file if its end has been free for long enough to be more than the next segments need. It reports
 // whether it did.
 func (s *Store) Shrink() (bool, error) {
 	_, used, _ := s.Space.Totals()
-	return s.Space.Shrink(s.c.IOBuffers+used/16, func(slot format.SegmentID, recycled uint64) error {
-		return s.beside(func(dev vfs.Device, zeros []byte) error {
-			h := format.SegmentHeader{State: format.SegmentStateFree, Stable: s.Log.StableLSN(), Recycled: recycled}
-			return s.markSlots(dev, zeros, []format.SegmentID{slot}, h)
-		})
-	})
+	return s.Space.Shrink(s.c.IOBuffers + used/16)
 }
 
 // Below returns, in the order of the log, the stable segments that lie wholly below lsn, and those below first, which a

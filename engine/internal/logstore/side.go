@@ -78,6 +78,11 @@ func (s *Store) zero(off, n int64, quit <-chan struct{}) error {
 	return nil
 }
 
+// freeHeader returns the header of a slot that holds nothing, as far as it is the same for several slots.
+func (s *Store) freeHeader(stable format.LSN, l format.Ledger) format.SegmentHeader {
+	return format.SegmentHeader{State: format.SegmentStateFree, Stable: stable, Timeline: s.Timeline, Ledger: l}
+}
+
 // markSlots durably writes the headers of slots that hold nothing, so that no later scan takes their contents for the
 // log (rule 4d). A header has a block of its own, so a torn write of it hurts no message (trap 33). buf has room for a
 // block of dev for each slot, and is zero before and after.
@@ -91,6 +96,7 @@ func (s *Store) markSlots(dev vfs.Device, buf []byte, slots []format.SegmentID, 
 		}
 	}()
 	h.SegmentSize, h.BlockSize, h.Generation = s.Super.SegmentSize, block, s.Super.Generation
+	h.Store = s.Super.Store
 	writes := make([]vfs.Write, len(slots))
 	for i, slot := range slots {
 		b, off := buf[i*block:(i+1)*block], int64(slot.Offset(s.Super.SegmentSize))

@@ -19,66 +19,63 @@ func (s *Store) Start(r *Recovered) error {
 	if s.c.ReadOnly {
 		return nil
 	}
-	var tail []byte
-	if r.moves {
-		var err error
-		if tail, err = s.loadTail(r); err != nil {
-			return fmt.Errorf("read the log's tail: %w", err)
-		}
+	tail, err := s.loadTail(r)
+	if err != nil {
+		return fmt.Errorf("read the log's tail: %w", err)
 	}
-	if err := s.growFile(r); err != nil {
+	if err := s.fitFile(r); err != nil {
 		return err
 	}
-	if err := s.cutFile(r); err != nil {
-		return err
-	}
+	before := s.Super.Timeline
 	// The generation is durable before the first write of this opening to the log (format.Generation), and so is the
 	// end of the state of being closed cleanly.
 	if err := s.saveSuper(r.super); err != nil {
 		return err
 	}
-	if err := s.markDiscarded(r, r.first); err != nil {
+	// The tail's header is the first to show the new timeline: once any header does, the tail is this opening's, and a
+	// later opening accepts no older one.
+	if err := s.markDiscarded(r, r.first, before); err != nil {
 		return err
 	}
 	if r.moves {
-		if err := s.moveTail(r, tail); err != nil {
+		if err := s.moveTail(r, tail, before); err != nil {
 			return fmt.Errorf("write the log's tail anew: %w", err)
 		}
 	}
-	if err := s.markDiscarded(r, r.discard); err != nil {
+	if err := s.markDiscarded(r, r.discard, s.Timeline); err != nil {
 		return err
 	}
 	s.Space.Ready(append(r.spare, r.discard...), r.Scan.Zero)
-	return s.startLog(r)
+	return s.startLog(r, tail)
 }
 
-// growFile makes the file as long as it was planned, durably (trap 13).
-func (s *Store) growFile(r *Recovered) error {
+// fitFile makes the file as long as it was planned, durably (trap 13): it makes slots, or removes a partial one, as a
+// crash during growth leaves it. The length must be durable before the superblock says that the store is in use, since
+// from then on a file that ends inside a slot was cut short. An opening that was killed here may have left a length
+// that is not durable. If the store was not closed cleanly, Distrust has synced the file; if it was, it is synced
+// before the tail moves. Otherwise a clean opening syncs nothing.
+func (s *Store) fitFile(r *Recovered) error {
 	from, to := r.fileSize-r.fileSize%int64(s.Super.SegmentSize), s.planned(r)
-	if r.fileSize >= to {
+	switch {
+	case r.fileSize < to:
+		if err := s.file.Allocate(from, to-from); err != nil {
+			return markNoSpace(err)
+		}
+	case r.fileSize > to:
+		if err := s.file.Truncate(to); err != nil {
+			return err
+		}
+	case !s.Super.Clean || !r.moves:
 		return nil
-	}
-	if err := s.file.Allocate(from, to-from); err != nil {
-		return markNoSpace(err)
 	}
 	return s.file.Sync()
 }
 
-// cutFile removes a partial slot, as a crash during growth leaves it.
-func (s *Store) cutFile(r *Recovered) error {
-	if r.fileSize <= s.planned(r) {
-		return nil
-	}
-	if err := s.file.Truncate(s.planned(r)); err != nil {
-		return err
-	}
-	return s.file.Sync()
-}
-
-// markDiscarded durably frees slots without valid contents.
-func (s *Store) markDiscarded(r *Recovered, slots []format.SegmentID) error {
+// markDiscarded durably frees slots without valid contents. Their headers show timeline t.
+func (s *Store) markDiscarded(r *Recovered, slots []format.SegmentID, t format.Timeline) error {
 	for _, slot := range slots {
-		h := format.SegmentHeader{State: format.SegmentStateFree, Stable: r.Scan.Stable, Recycled: r.Scan.Recycled}
+		h := s.freeHeader(r.Scan.Stable, s.Space.Ledger())
+		h.Timeline = t
 		if err := s.markSlots(s.dev, s.bufs[0], []format.SegmentID{slot}, h); err != nil {
 			return err
 		}
@@ -86,23 +83,27 @@ func (s *Store) markDiscarded(r *Recovered, slots []format.SegmentID) error {
 	return nil
 }
 
-// startLog starts the log at its end.
-func (s *Store) startLog(r *Recovered) (err error) {
+// startLog starts the log at its end. tail is what loadTail has returned.
+func (s *Store) startLog(r *Recovered, tail []byte) (err error) {
 	c := iobuf.Config{
 		Device: s.dev, Space: s.Space, Buffers: s.bufs, Store: s.Super.Store, Generation: s.Super.Generation,
-		FlushEvery: s.c.FlushEvery, MarkAfter: markAfter, End: r.end, ListPages: s.c.Cleaned,
+		Timeline: s.Timeline, FlushEvery: s.c.FlushEvery, MarkAfter: markAfter, End: r.end, ListPages: s.c.Cleaned,
+		Index: s.Super.Log,
 	}
 	if s.c.Foreground {
 		c.MarkAfter = 0
 	}
 	if int64(r.end)%int64(s.Super.SegmentSize) != 0 {
-		off := int64(r.tail.Slot.Offset(s.Super.SegmentSize))
 		c.Slot, c.Seed = r.tail.Slot, format.MakeSeed(s.Super.Store, r.tail.Generation, r.tail.Slot)
 		c.Fill = func(mem []byte) error {
-			_, err := s.file.ReadAt(mem, off)
-			return s.CorruptMessage(r.tail.Base, format.DiskPtr{Off: format.Offset(off), Len: uint32(len(mem))}, err)
+			if &mem[0] != &tail[0] {
+				copy(mem, tail)
+				clear(tail) // a free io buffer is all zero
+			}
+			return nil
 		}
 	} else if r.tail != nil { // a pad fills the segment
+		clear(tail)
 		s.Space.SealSegment(r.tail.Slot, r.tail.Base, nil)
 	}
 	if invariants.Enabled {

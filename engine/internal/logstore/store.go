@@ -86,15 +86,19 @@ type Attachment interface {
 // Store is an open directory with a log. Its exported fields are set by Open … Start and do not change until Close.
 // The methods are safe for concurrent use from Start on; the steps before it belong to one goroutine.
 type Store struct {
-	Dir    string  // path by which the directory was opened, for messages
-	Held   vfs.Dir // the directory; all files of the store are reached through it (rule 15)
-	FS     vfs.FS
-	Found  bool              // the store existed before this opening
-	Super  format.Superblock // as Open found it, or Start or Close wrote it
-	Log    *iobuf.Log
-	Space  *segments.Space
-	View   vfs.Map    // of the log file
-	Reader vfs.Reader // reads cold blocks for the maps of all files
+	Dir   string  // path by which the directory was opened, for messages
+	Held  vfs.Dir // the directory; all files of the store are reached through it (rule 15)
+	FS    vfs.FS
+	Found bool              // the store existed before this opening
+	Super format.Superblock // as Open found it, or Start or Close wrote it
+	// Timeline is that of this opening, drawn at random; 0 if it is read only.
+	Timeline format.Timeline
+	Log      *iobuf.Log
+	Space    *segments.Space
+	View     vfs.Map    // of the log file
+	Reader   vfs.Reader // reads cold blocks for the maps of all files
+	// BadIndexes has an error for each segment of a standalone log whose index Recover found to be corrupt.
+	BadIndexes []error
 
 	c        Config
 	super    superFile
@@ -123,6 +127,9 @@ func Open(dir string, c Config) (*Store, error) {
 	}
 	if err = s.openFile(); err == nil {
 		err = s.readSuper()
+	}
+	if err == nil && !c.ReadOnly {
+		err = s.drawTimeline()
 	}
 	if err != nil {
 		s.finish(Ending{})
@@ -176,6 +183,7 @@ func (s *Store) Close(ctx context.Context, e Ending, failed error) error {
 	if err == nil && !e.Busy && !s.c.Temporary && !s.c.ReadOnly {
 		sb := s.super.current()
 		sb.Clean, sb.End, sb.NextID, sb.NextPage = true, e.End, e.NextID, e.NextPage
+		sb.Joined = s.Space.JoinedBelow(e.End)
 		err = s.saveSuper(sb)
 	}
 	s.finish(e)

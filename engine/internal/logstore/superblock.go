@@ -3,6 +3,7 @@ package logstore
 import (
 	"cmp"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -84,6 +85,18 @@ func (s *Store) newSuper(name string) error {
 	s.ours, s.fresh = true, s.madeLog
 	_, err = rand.Read(s.Super.Store[:])
 	return err
+}
+
+// drawTimeline draws the timeline of this opening.
+func (s *Store) drawTimeline() error {
+	var b [8]byte
+	for s.Timeline == 0 || s.Timeline == s.Super.Timeline {
+		if _, err := rand.Read(b[:]); err != nil {
+			return err
+		}
+		s.Timeline = format.Timeline(binary.LittleEndian.Uint64(b[:]))
+	}
+	return nil
 }
 
 // ReadSuper reads the superblock of the store in d, which need not be open. Errors: fs.ErrNotExist, ErrFormat,

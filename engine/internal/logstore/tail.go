@@ -1,24 +1,33 @@
 package logstore
 
 import (
-	"io"
+	"errors"
 
 	"pagecache/internal/vfs"
 	"pagecache/recovery"
 	"pagecache/segments/format"
 )
 
-// loadTail returns the valid part of the last segment as it will be in its new slot, up to a block boundary, in an io
-// buffer. It verifies every message, and changes nothing on the disk.
+// loadTail returns the valid part of the last segment, up to a block boundary, in an io buffer: as it is, or, if it
+// moves, as it will be in its new slot. It verifies every message, except below the snapshot's From: a message that is
+// corrupt or cannot be read there is corrupt in the new slot too, and all others are served. loadTail returns nil if
+// the log goes on in a new segment. It changes nothing on the disk.
 func (s *Store) loadTail(r *Recovered) ([]byte, error) {
+	if r.tail == nil {
+		return nil, nil
+	}
 	old, buf := s.tail.from, s.bufs[1] // markSlots needs the first one
 	used, n := int(r.Scan.End-old.Base), int(r.end-old.Base)
-	if err := s.readTail(old, buf[:used]); err != nil {
+	unread, err := s.readTail(old, buf[:used])
+	if err != nil {
 		return nil, err
 	}
+	if unread == nil && !r.moves {
+		return buf[:n], nil
+	}
 	seed := format.MakeSeed(s.Super.Store, r.tail.Generation, r.tail.Slot)
-	if err := s.reseal(buf[:used], old, seed); err != nil {
-		return nil, err
+	if err := s.reseal(buf[:used], old, seed, r.base.From); err != nil {
+		return nil, errors.Join(err, unread)
 	}
 	k := format.Known{Durable: r.Scan.End, Stable: r.Scan.End - 1}
 	if n-used >= format.HeaderSize {
@@ -31,37 +40,46 @@ func (s *Store) loadTail(r *Recovered) ([]byte, error) {
 // first, durably, then the header that makes it count. The old slot counts until the new header is durable; from then
 // on the new slot counts and the old one holds nothing. So stable bytes are never written over (rule 1), whatever the
 // crash left behind them is never read again (trap 7), and everything that is shown is on the disk (rule 11). The
-// messages keep the durable ends that they carry.
-func (s *Store) moveTail(r *Recovered, buf []byte) error {
+// messages keep the durable ends that they carry. A header that is written before shows timeline before.
+func (s *Store) moveTail(r *Recovered, buf []byte, before format.Timeline) error {
 	size, block, slot := s.Super.SegmentSize, s.dev.Block(), r.tail.Slot
-	h := format.SegmentHeader{
-		State: format.SegmentStateFree, SegmentSize: size, BlockSize: block, Generation: r.tail.Generation,
-		Stable: r.Scan.Stable, Recycled: r.Scan.Recycled, Slot: slot,
-	}
 	off := int64(slot.Offset(size))
-	// The header that was there stays until the messages are durable: it may be the only one that knows how many
-	// segments were recycled. It lies in blocks of its own, unless these are longer than format.SegmentStart; then the
-	// first write replaces it by another that says free.
+	h := s.tailHeader(r)
+	h.State, h.Base, h.Stable, h.Timeline = format.SegmentStateFree, 0, r.Scan.Stable, before
+	// The slot has no header that counts until the messages are durable. If blocks are longer than format.SegmentStart,
+	// the first write replaces the header by another that says free.
 	h.Put(buf)
 	first := format.SegmentStart &^ (block - 1)
 	if err := writeTo(s.dev, buf[min(first, len(buf)):], off+int64(first)); err != nil {
 		return err
 	}
-	h.State, h.Base, h.Stable = format.SegmentStateInUse, r.tail.Base, r.Scan.End-1
-	h.Put(buf)
-	if err := writeTo(s.dev, buf[:max(block, first)], off); err != nil {
-		return err
-	}
-	clear(buf) // not after an error: the write may still be in flight, and the buffer is not used again
-	return nil
+	s.tailHeader(r).Put(buf)
+	return writeTo(s.dev, buf[:max(block, first)], off)
 }
 
-// reseal computes the checksums of the messages in buf anew, for their new slot and generation.
-func (s *Store) reseal(buf []byte, old recovery.Segment, seed format.Seed) error {
+// tailHeader returns the header of the tail as this opening writes it.
+func (s *Store) tailHeader(r *Recovered) format.SegmentHeader {
+	return format.SegmentHeader{
+		State: format.SegmentStateInUse, SegmentSize: s.Super.SegmentSize, BlockSize: s.dev.Block(),
+		Generation: r.tail.Generation, Base: r.tail.Base, Stable: r.Scan.End - 1, Slot: r.tail.Slot,
+		Store: s.Super.Store, Timeline: r.tail.Timeline, Ledger: s.Space.Ledger(),
+	}
+}
+
+// reseal computes the checksums of the messages in buf anew, for their new slot and generation. Bytes below from that
+// are no message stay as they are, and are none in the new slot either: no page shows an older state in their place.
+func (s *Store) reseal(buf []byte, old recovery.Segment, seed format.Seed, from format.LSN) error {
 	oldSeed := format.MakeSeed(s.Super.Store, old.Generation, old.Slot)
+	effort := format.SearchEffort * len(buf)
 	for pos := format.SegmentStart; len(buf)-pos >= format.HeaderSize; {
 		lsn := old.Base + format.LSN(pos)
 		h, _, err := format.DecodeMessage(buf[pos:], lsn, oldSeed)
+		if err != nil && lsn < from {
+			end := int(min(from-old.Base, format.LSN(len(buf))))
+			pos += format.Align
+			pos += format.NextMessage(buf[pos:end], lsn+format.Align, oldSeed, &effort)
+			continue
+		}
 		if err != nil {
 			ptr := format.DiskPtr{Off: old.Slot.Offset(s.Super.SegmentSize) + format.Offset(pos), Len: uint32(h.Len)}
 			return s.CorruptMessage(lsn, ptr, err)
@@ -73,14 +91,15 @@ func (s *Store) reseal(buf []byte, old recovery.Segment, seed format.Seed) error
 }
 
 // readTail reads the messages of the tail to their place in buf. Bytes beyond the end of the file stay zero: they are
-// part of a pad, or the caller's decoding reports them.
-func (s *Store) readTail(g recovery.Segment, buf []byte) error {
+// part of a pad, or the caller's decoding reports them. So do those that the disk does not return; unread is the error
+// of the first.
+func (s *Store) readTail(g recovery.Segment, buf []byte) (unread, err error) {
 	off := g.Slot.Offset(s.Super.SegmentSize)
-	_, err := s.file.ReadAt(buf[format.SegmentStart:], int64(off)+format.SegmentStart)
-	if err == io.EOF {
-		return nil
+	unread, err = s.readAround(buf[format.SegmentStart:], int64(off)+format.SegmentStart)
+	if unread != nil {
+		s.Warn("a part of the log's tail cannot be read", unread)
 	}
-	return s.CorruptMessage(g.Base, format.DiskPtr{Off: off, Len: uint32(len(buf))}, err)
+	return unread, s.CorruptMessage(g.Base, format.DiskPtr{Off: off, Len: uint32(len(buf))}, err)
 }
 
 // writeTo makes one durable write through a device that nothing else uses. It does nothing if b is empty.

@@ -30,8 +30,8 @@ func appliersFor(n int) int { return min(runtime.GOMAXPROCS(0), mostAppliers, 1+
 //
 // The messages are grouped by page, and several goroutines apply groups of pages, each for itself. A goroutine first
 // looks at the messages of its group in the order of the log. It counts those that make up each page, which a base
-// starts anew, and checks that each delta has a base. Then it enters these messages, the newest first, into entries
-// that have the right size from the start.
+// starts anew, and checks that each delta has a base and was appended to the page's message before it (rule 14). Then
+// it enters these messages, the newest first, into entries that have the right size from the start.
 //
 // Page ids are dense, and of each page that exists or existed a message is in the log, except for the last allocations
 // before a crash: ids of a dropped batch count as never handed out, and Salvage frees those of pages that it does not
@@ -71,7 +71,7 @@ func (b *rebuilder) apply() error {
 }
 
 // merge takes over what the appliers have found out. Of the messages that cannot be where they are, it reports the
-// first in the order of the log, deltas without a base last: their pages may have been written anew.
+// first in the order of the log, orphans last: their pages may have been written anew.
 func (b *rebuilder) merge(appliers []applier) error {
 	all := &appliers[0]
 	for i := range appliers[1:] {
@@ -153,7 +153,7 @@ type applier struct {
 
 	live     tally
 	failed   firstError // a message that cannot be where it is, or a corrupt snapshot
-	orphan   firstError // a delta whose base was recycled, of a page that was not written anew
+	orphan   firstError // a delta that lacks a message before it, of a page that was not written anew
 	problems []problem
 	blobs    []pageBlob
 	lost     []recovery.Ref // messages that the snapshot refers to, in segments that are not there any more
@@ -170,7 +170,8 @@ type pageState struct {
 	inBase bool                 // its id has a record in the snapshot
 	asIn   bool                 // its oldest messages are those that the snapshot refers to
 	rare   bool                 // it refers to blobs, or to messages that are missing
-	orphan recovery.PageMessage // the first delta whose base was recycled since the last base or free
+	orphan recovery.PageMessage // the first delta since the last base or free that lacks a message before it
+	prev   format.Prev          // of its newest message, which the next delta must name
 	since  format.LSN           // of its newest message according to the snapshot; 0 if no other message is included
 	first  int                  // index in applier.refs of its messages according to the snapshot
 	refs   int                  // number of these
@@ -197,6 +198,10 @@ func (a *applier) applyGroup(first format.PageID, msgs []recovery.PageMessage) {
 }
 
 // countGroup finds out which messages make up each page. It returns false if it has noted an error.
+//
+// A delta is an orphan if the page has no base, or the message before it is not the one that the delta was appended to.
+// That is legal if a message of the page is missing because its segment was recycled: everything in the segment was
+// replaced by then, so the page was written anew further on (rule 4b). Otherwise the log is corrupt.
 func (a *applier) countGroup(first format.PageID, msgs []recovery.PageMessage) bool {
 	for _, msg := range msgs {
 		i := a.index[msg.Page()]
@@ -209,9 +214,9 @@ func (a *applier) countGroup(first format.PageID, msgs []recovery.PageMessage) b
 				return false
 			}
 		}
-		p := &a.pages[i-1]
+		p, lsn := &a.pages[i-1], a.b.index.LSN(msg)
 		if p.since > 0 {
-			if a.b.index.LSN(msg) <= p.since {
+			if lsn <= p.since {
 				continue // the snapshot includes it
 			}
 			p.since = 0 // it includes no later one either
@@ -219,22 +224,22 @@ func (a *applier) countGroup(first format.PageID, msgs []recovery.PageMessage) b
 		switch effect := msg.Effect(); {
 		case effect == recovery.EffectBase || effect == recovery.EffectFree:
 			p.effect, p.asIn, p.orphan, p.count = effect, false, recovery.PageMessage{}, 1
-		case effect == recovery.EffectDelta && p.effect == recovery.EffectBase:
+		case effect == recovery.EffectDelta && p.effect == recovery.EffectBase && p.prev == msg.Prev():
 			p.count++
 		case effect == recovery.EffectDelta && a.b.r.Scan.Recycled > 0:
-			// Its base was recycled. In that case the page was written anew further on.
 			if p.orphan.IsZero() {
 				p.orphan = msg
 			}
 		default:
-			a.failed.add(a.b.index.LSN(msg), a.misplaced(p.id, msg))
+			a.failed.add(lsn, a.misplaced(p, msg))
 			return false
 		}
+		p.prev = format.PrevOf(lsn)
 	}
 	whole := true
 	for i := range a.pages {
 		if p := &a.pages[i]; !p.orphan.IsZero() {
-			a.orphan.add(a.b.index.LSN(p.orphan), a.misplaced(p.id, p.orphan))
+			a.orphan.add(a.b.index.LSN(p.orphan), a.misplaced(p, p.orphan))
 			whole = false
 		}
 	}
@@ -243,9 +248,13 @@ func (a *applier) countGroup(first format.PageID, msgs []recovery.PageMessage) b
 
 const noBase = "a delta of a page that has no base"
 
-// misplaced returns the error for a message that has no base, or that belongs to no page.
-func (a *applier) misplaced(pid format.PageID, msg recovery.PageMessage) error {
-	m := a.b.index.Message(pid-format.PageID(msg.Page()), msg)
+// misplaced returns the error for an orphan, or for a message that belongs to no page. p.effect is still as it was when
+// the orphan was found.
+func (a *applier) misplaced(p *pageState, msg recovery.PageMessage) error {
+	m := a.b.index.Message(p.id-format.PageID(msg.Page()), msg)
+	if msg.Effect() == recovery.EffectDelta && p.effect == recovery.EffectBase {
+		return a.b.m.store.Misplaced(m, m.Prev.Mismatch(m.LSN))
+	}
 	if msg.Effect() == recovery.EffectDelta {
 		return a.b.m.store.Misplaced(m, noBase)
 	}
@@ -271,8 +280,12 @@ func (a *applier) look(p *pageState) error {
 	if err := snapshot.CheckKind(p.id, s.Kind); err != nil {
 		return base.CorruptPage(p.id, err)
 	}
+	if p.refs == 0 && s.Kind != format.SnapshotKindNone {
+		return base.CorruptPage(p.id, errNoMessages)
+	}
 	if p.refs > 0 {
 		p.since, p.asIn, p.effect = s.Refs[p.first].LSN, true, recovery.EffectBase
+		p.prev = format.PrevOf(p.since)
 	}
 	if s.Kind == format.SnapshotKindFree {
 		p.effect = recovery.EffectFree
@@ -411,7 +424,10 @@ func (a *applier) applyReserved() {
 
 func (a *applier) applyToReserved(msg recovery.Message) error {
 	m := a.b.m
-	s, old, err := m.Find(msg.Page)
+	s, old, err := m.FindNow(msg.Page)
+	if m.isLost(msg.Page, err) { // it lies below the snapshot's From, and this message replaces it
+		err = nil
+	}
 	if err != nil || old != nil && msg.LSN <= old.LSN { // the snapshot includes it
 		return err
 	}

@@ -43,6 +43,7 @@ func openUnbuilt(t testing.TB, d *simdisk.Disk, segmentSize int) *opened {
 	o.blobs = blob.New(blob.Config{In: store.Held, Name: "blobs", Store: store.Super.Store, Reader: store.Reader,
 		Logger: log})
 	o.snaps = snapshot.New(snapshot.Config{In: store.Held, FS: d, Store: store.Super.Store,
+		Lineage: store.Super.Lineage(), Timeline: store.Timeline,
 		SegmentSize: store.SegmentSize(), Reader: store.Reader, Logger: log, Clean: store.Super.Clean})
 	store.Attach(o.blobs)
 	store.Attach(o.snaps)
@@ -69,7 +70,8 @@ func openUnbuilt(t testing.TB, d *simdisk.Disk, segmentSize int) *opened {
 // base returns what the snapshot says about the log, as the engine does.
 func (o *opened) base() (b logstore.Base) {
 	if snap := o.snaps.Base; snap != nil {
-		b = logstore.Base{From: snap.From, Stable: snap.High, Counter: snap.Counter, Recycled: snap.Recycled}
+		b = logstore.Base{From: snap.From, Stable: snap.High, Counter: snap.Counter,
+			Recycled: snap.Recycled, Left: snap.Left, Timeline: snap.Timeline}
 		for _, g := range snap.Segments {
 			b.Known = append(b.Known, g.Base)
 		}
@@ -114,8 +116,22 @@ func (f *forge) open() {
 	}
 }
 
-// write writes a message.
+// write writes a message. A delta is appended to the page's newest message.
 func (f *forge) write(k format.Kind, pid format.PageID, body []byte) {
+	var prev format.LSN
+	if n := len(f.pages[pid]); n > 0 {
+		prev = f.pages[pid][n-1].ref.LSN
+	}
+	f.writeAfter(prev, k, pid, body)
+}
+
+// writeAfter writes a message. A delta names the message at LSN prev.
+func (f *forge) writeAfter(prev format.LSN, k format.Kind, pid format.PageID, body []byte) {
+	if k.Delta() {
+		rest := body
+		body = make([]byte, format.PrevSize+len(rest))
+		copy(format.PutPrev(body, prev), rest)
+	}
 	r, err := f.o.store.Log.Reserve(k, pid, len(body))
 	if err != nil {
 		f.t.Fatal(err)
@@ -184,7 +200,7 @@ func (f *forge) change(pages int) {
 // harm writes a message that no store writes.
 func (f *forge) harm() {
 	pid := format.PageID(f.rng.IntN(30))
-	switch f.rng.IntN(7) {
+	switch f.rng.IntN(9) {
 	case 0:
 		f.write(format.KindAppend, f.next+pid, nil) // no base
 	case 1:
@@ -200,6 +216,10 @@ func (f *forge) harm() {
 	case 6:
 		f.write(format.KindFree, pid, nil)
 		f.write(format.KindAppend, pid, nil)
+	case 7, 8: // the message that it was appended to is missing, unless there are few
+		if msgs := f.pages[pid]; len(msgs) > 0 && pid >= format.FirstUserPage {
+			f.writeAfter(msgs[f.rng.IntN(len(msgs))].ref.LSN, format.KindAppendZstd, pid, nil)
+		}
 	}
 }
 
@@ -225,7 +245,8 @@ func (f *forge) turnBatch() {
 	}
 }
 
-// recycle recycles segments that no page needs and, if harmful, some that pages need.
+// recycle recycles some of the segments that no page needs and, if harmful, some that pages need. A delta in a segment
+// that is left has lost its base then.
 func (f *forge) recycle(harmful bool) {
 	if f.batch != nil {
 		f.turnBatch()
@@ -242,11 +263,15 @@ func (f *forge) recycle(harmful bool) {
 	rec := logstore.NewRecycler(f.o.store)
 	stable := f.o.store.Log.StableEnd()
 	for _, c := range f.o.store.Below(stable, 0) {
-		if (!needed[c.Base] || harmful && f.rng.IntN(4) == 0) && f.o.store.Space.Drain(c.ID) {
-			rec.Add(logstore.Drained{ID: c.ID, Base: c.Base, LSN: stable})
+		recycled := f.rng.IntN(2) == 0
+		if needed[c.Base] {
+			recycled = harmful && f.rng.IntN(4) == 0
+		}
+		if recycled && f.o.store.Space.Drain(c.ID) {
+			rec.Add(logstore.Drained{ID: c.ID, Base: c.Base})
 		}
 	}
-	if _, err := rec.Recycle(func(logstore.Drained) bool { return true }); err != nil {
+	if err := rec.All(func(logstore.Drained) bool { return true }); err != nil {
 		f.t.Fatal(err)
 	}
 }
@@ -276,9 +301,10 @@ func (f *forge) BeginSnapshot(from format.LSN) snapshot.Source {
 		from -= min(from, format.LSN(f.rng.IntN(3*format.MinSegmentSize))) &^ (format.Align - 1)
 	}
 	s := &forgedSource{f: f}
-	var recycled uint64
-	s.inUse, recycled = f.o.store.Space.Census(from)
-	s.header = format.SnapshotHeader{Store: f.o.store.Super.Store, From: from, Recycled: recycled, NextPage: f.next,
+	var ledger format.Ledger
+	s.inUse, ledger, from = f.o.store.Space.Census(from)
+	s.header = format.SnapshotHeader{Store: f.o.store.Super.Store, From: from, Recycled: ledger.Recycled,
+		Left: ledger.Left, NextPage: f.next,
 		SegmentSize: f.o.store.SegmentSize()}
 	return s
 }

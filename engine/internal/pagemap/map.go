@@ -44,8 +44,12 @@ type Map struct {
 	snaps   *snapshot.Store
 	readers *epoch.Domain // of the Txs
 	writer  epoch.Slot    // pins what the snapshot being written refers to
-	// rebuilding is set until Rebuild has applied the log, which may have newer messages of a page than the snapshot.
-	rebuilding bool
+	// rebuilding is set during Rebuild, which fails if it needs a corrupt block of the snapshot: nothing is looked up
+	// in the log in the background. applying is set until Rebuild has applied the log, which may have newer messages of
+	// a page than the snapshot.
+	rebuilding, applying bool
+
+	beforeBase func(format.PageID) // see BeforeBase; nil outside of tests
 }
 
 // Init sets the parts that the map works with.
@@ -60,6 +64,17 @@ func (m *Map) Init(s *logstore.Store, b *blob.Store, snaps *snapshot.Store, read
 func IsPending(err error) bool {
 	var block *recovery.BlockError
 	return err != nil && errors.As(err, &block)
+}
+
+// isLost reports whether err, of FindNow, says that the message of page 0 is corrupt, or cannot be read: then calls on
+// roots fail, and all pages are served. It does not count as lost if its whole segment is missing, or the snapshot is
+// corrupt.
+func (m *Map) isLost(pid format.PageID, err error) bool {
+	if err == nil || pid != format.MetaPage || IsPending(err) || errors.Is(err, format.ErrSnapshot) {
+		return false
+	}
+	p, _ := m.base.Page(pid)
+	return errors.Is(err, recovery.ErrCorrupt) && len(p.Refs) > 0 && !m.locate(p.Refs[0]).IsZero()
 }
 
 // Find returns the page's slot and its head. If the page was not touched since the opening, Find takes it in from the
@@ -89,7 +104,7 @@ func (m *Map) FindNow(pid format.PageID) (*Slot, *Head, error) {
 	if m.base == nil || pid >= m.base.NextPage {
 		return s, nil, nil
 	}
-	p, err := m.base.Page(pid)
+	p, err := m.inBase(pid)
 	if block := (*recovery.BlockError)(nil); err != nil && !m.rebuilding && errors.As(err, &block) {
 		m.snaps.Note(block)
 	}
@@ -111,9 +126,20 @@ func (m *Map) FindNow(pid format.PageID) (*Slot, *Head, error) {
 	return s, s.Load(), nil
 }
 
+// inBase returns what the snapshot of the opening says about a page.
+func (m *Map) inBase(pid format.PageID) (recovery.Page, error) {
+	if m.beforeBase != nil {
+		m.beforeBase(pid)
+	}
+	return m.base.Page(pid)
+}
+
 // Unknown reports whether the state of some pages is being looked up in the log. Nothing is cleaned or recycled
 // meanwhile (snapshot, N5).
 func (m *Map) Unknown() bool { return m.snaps.Rebuilding() > 0 }
+
+// errNoMessages reports a record of a page that consists of no message.
+var errNoMessages = fmt.Errorf("%w: page without messages", format.ErrSnapshot)
 
 // takeIn makes the entry of a page from its record in the snapshot.
 func (m *Map) takeIn(pid format.PageID, p recovery.Page) (*Head, error) {
@@ -121,14 +147,14 @@ func (m *Map) takeIn(pid format.PageID, p recovery.Page) (*Head, error) {
 		return nil, m.base.CorruptPage(pid, err)
 	}
 	if len(p.Refs) == 0 {
-		return nil, m.base.CorruptPage(pid, fmt.Errorf("%w: page without messages", format.ErrSnapshot))
+		return nil, m.base.CorruptPage(pid, errNoMessages)
 	}
 	refs := make([]pagestack.Ref, len(p.Refs))
 	for i, r := range p.Refs {
 		refs[i] = pagestack.Ref{LSN: r.LSN, Ptr: m.locate(r)}
 	}
 	missing := slices.ContainsFunc(refs, func(r pagestack.Ref) bool { return r.Ptr.IsZero() })
-	if missing && !m.rebuilding {
+	if missing && !m.applying {
 		return nil, m.missingSegment(pid, p.LSN)
 	}
 	switch p.Kind {
@@ -139,8 +165,12 @@ func (m *Map) takeIn(pid format.PageID, p recovery.Page) (*Head, error) {
 			return nil, nil
 		}
 		msg, err := m.store.Read(p.LSN, refs[0].Ptr)
+		if err != nil && pid == format.CounterPage && errors.Is(err, recovery.ErrCorrupt) {
+			m.store.Warn("the note of ids is corrupt; the snapshot has the counter too", err)
+			return NewReserved(pagestack.KindCounter, 0, &pagestack.Ext{Counter: m.base.Counter}, refs[0]), nil
+		}
 		if err != nil {
-			return nil, err
+			return nil, logstore.InPage(pid, err)
 		}
 		return m.reserved(recovery.Message{Kind: msg.Kind, LSN: p.LSN, Page: pid, Ptr: refs[0].Ptr, Body: msg.Body})
 	}

@@ -30,7 +30,7 @@ func (m *Map) Rebuild(r *logstore.Recovered) error { return m.rebuild(r, applier
 
 // rebuild is Rebuild with the given number of goroutines.
 func (m *Map) rebuild(r *logstore.Recovered, workers int) error {
-	m.rebuilding = true
+	m.rebuilding, m.applying = true, true
 	b := rebuilder{m: m, r: r, workers: workers}
 	b.next = max(r.NextPage, format.FirstUserPage)
 	for _, step := range []func() error{b.checkNextPage, b.countSnapshot, b.apply, b.checkLost} {
@@ -38,14 +38,17 @@ func (m *Map) rebuild(r *logstore.Recovered, workers int) error {
 			return err
 		}
 	}
+	m.applying = false
 	b.adoptBlobs()
 	b.freeIDs()
-	m.rebuilding = false
 	for _, pid := range []format.PageID{format.MetaPage, format.CounterPage} {
-		if _, _, err := m.Find(pid); err != nil {
+		if _, _, err := m.FindNow(pid); m.isLost(pid, err) {
+			m.store.Warn("the roots cannot be read", err)
+		} else if err != nil {
 			return err
 		}
 	}
+	m.rebuilding = false
 	m.IDs.Ready(b.next)
 	return nil
 }

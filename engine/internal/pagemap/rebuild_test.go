@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"pagecache/engine/internal/logstore"
@@ -21,13 +22,19 @@ import (
 type simple struct {
 	o       *opened
 	pages   map[format.PageID]*simplePage
-	orphans map[format.PageID]recovery.Message
+	orphans map[format.PageID]orphan
 	live    map[format.SegmentID]int64
 	lost    map[format.LSN]int64
 	blobs   map[format.BlobID]int64 // lengths
 	next    format.PageID
-	// seen counts orphans only in logs without errors.
-	seen struct{ snapshots, included, orphans, superseded, errors int }
+	// seen counts orphans and unlinked only in logs without errors.
+	seen struct{ snapshots, included, orphans, unlinked, superseded, errors, refused int }
+}
+
+// orphan is a delta that lacks a message before it.
+type orphan struct {
+	recovery.Message
+	why string
 }
 
 // simplePage is a page in memory.
@@ -68,11 +75,9 @@ func (s *simple) rebuild() error {
 	if err != nil {
 		return err
 	}
-	orphans := slices.SortedFunc(maps.Values(s.orphans), func(x, y recovery.Message) int {
-		return cmp.Compare(x.LSN, y.LSN)
-	})
+	orphans := slices.SortedFunc(maps.Values(s.orphans), func(x, y orphan) int { return cmp.Compare(x.LSN, y.LSN) })
 	if len(orphans) > 0 {
-		return store.Misplaced(orphans[0], noBase)
+		return store.Misplaced(orphans[0].Message, orphans[0].why)
 	}
 	for _, pid := range slices.Sorted(maps.Keys(s.pages)) {
 		err = errors.Join(err, s.finish(pid, s.pages[pid]))
@@ -167,17 +172,25 @@ func (s *simple) apply(msg recovery.Message) error {
 	case format.KindCompact:
 		s.pages[msg.Page] = &simplePage{kind: pagestack.KindOnDisk, refs: []pagestack.Ref{ref}}
 	case format.KindAppend:
-		if p == nil || p.kind != pagestack.KindOnDisk {
-			if s.o.found.Scan.Recycled == 0 {
-				return s.o.store.Misplaced(msg, noBase)
-			}
-			if _, already := s.orphans[msg.Page]; !already {
-				s.orphans[msg.Page] = msg
-				s.seen.orphans++
-			}
+		if _, already := s.orphans[msg.Page]; already {
 			return nil
 		}
-		p.refs = append(p.refs, ref)
+		why := ""
+		switch {
+		case p == nil || p.kind != pagestack.KindOnDisk:
+			why = noBase
+			s.seen.orphans++
+		case msg.Prev != format.PrevOf(p.lsn()):
+			why = msg.Prev.Mismatch(msg.LSN)
+			s.seen.unlinked++
+		default:
+			p.refs = append(p.refs, ref)
+			return nil
+		}
+		if s.o.found.Scan.Recycled == 0 {
+			return s.o.store.Misplaced(msg, why)
+		}
+		s.orphans[msg.Page] = orphan{msg, why}
 		return nil
 	default:
 		return s.o.store.Misplaced(msg, fmt.Sprintf("%v message in a page store", msg.Kind))
@@ -292,7 +305,8 @@ func (s *simple) differ(t *testing.T) {
 
 // Rebuild with any number of goroutines makes what the messages make one after the other: the same entries, accounts,
 // free ids and blobs, or the same error. The logs have frees, ids that are used again, blobs, batches, recycled
-// segments, moved tails, and snapshots of which the log repeats a part. Proves K1 and rules 7 and 12.
+// segments, moved tails, deltas whose message is missing, and snapshots of which the log repeats a part. Proves K1 and
+// rules 7, 12 and 14.
 func TestRebuildInParallel(t *testing.T) {
 	seeds := uint64(150)
 	if testing.Short() {
@@ -309,25 +323,30 @@ func TestRebuildInParallel(t *testing.T) {
 				defer o.store.Abandon()
 				s := &simple{o: o, pages: map[format.PageID]*simplePage{}, live: map[format.SegmentID]int64{},
 					lost: map[format.LSN]int64{}, blobs: map[format.BlobID]int64{},
-					orphans: map[format.PageID]recovery.Message{}}
+					orphans: map[format.PageID]orphan{}}
 				want, got := s.rebuild(), o.m.rebuild(o.found, workers)
 				if fmt.Sprint(want) != fmt.Sprint(got) {
 					t.Errorf("Rebuild returns:\n%v\nwant:\n%v", got, want)
 				} else if want == nil {
 					s.differ(t)
 				} else {
-					s.seen.orphans = 0
+					if s.seen.unlinked > 0 && strings.Contains(want.Error(), "appended") {
+						sum.seen.refused++
+					}
+					s.seen.orphans, s.seen.unlinked = 0, 0
 					sum.seen.errors++
 				}
 				sum.seen.snapshots += s.seen.snapshots
 				sum.seen.included += s.seen.included
 				sum.seen.orphans += s.seen.orphans
+				sum.seen.unlinked += s.seen.unlinked
 				sum.seen.superseded += s.seen.superseded
 			})
 		}
 	}
 	t.Logf("%+v", sum.seen)
-	if n := sum.seen; min(n.snapshots, n.included, n.orphans, n.superseded, n.errors) == 0 {
+	n := sum.seen
+	if min(n.snapshots, n.included, n.orphans, n.unlinked, n.superseded, n.errors, n.refused) == 0 {
 		t.Errorf("the logs do not have everything: %+v", n)
 	}
 }

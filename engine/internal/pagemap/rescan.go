@@ -24,7 +24,8 @@ type rescan struct {
 type chain struct {
 	kind   format.SnapshotKind
 	refs   []recovery.Ref // oldest first
-	orphan format.LSN     // of the newest delta whose base was not found; 0: the chain is complete
+	orphan format.LSN     // of the first delta since the last base that lacks a message before it; 0: there is none
+	why    string         // what is wrong with the orphan
 }
 
 // gap is a part of the log that cannot be read and may hold messages that count.
@@ -60,7 +61,7 @@ func (s rescanner) Supply() { s.m.IDs.Resupply() }
 func (r *rescan) read(ctx context.Context) error {
 	store, from := r.m.store, r.m.base.From
 	size := format.LSN(store.SegmentSize())
-	bases, _ := store.Space.Census(from)
+	bases, _, _ := store.Space.Census(0)
 	slices.Sort(bases)
 	buf := make([]byte, size)
 	for _, base := range bases {
@@ -74,38 +75,43 @@ func (r *rescan) read(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if part.Found {
-			r.walk(part, base)
+		if !part.Found {
+			continue
+		}
+		if err := r.walk(ctx, part, base); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// walk applies the messages of a segment. Behind one that is not valid it goes on with the next that is.
-func (r *rescan) walk(part logstore.Part, base format.LSN) {
+// walk applies the messages of a segment. Behind one that is not valid it goes on with the next that is. It stops with
+// an error when ctx ends.
+func (r *rescan) walk(ctx context.Context, part logstore.Part, base format.LSN) error {
+	const look = 1 << 10 // messages between two looks at ctx
 	b := part.Bytes
-	for pos := format.SegmentStart; len(b)-pos >= format.HeaderSize; {
-		h, _, err := format.DecodeMessage(b[pos:], base+format.LSN(pos), part.Seed)
+	effort := format.SearchEffort * len(b)
+	for pos, n := format.SegmentStart, 1; len(b)-pos >= format.HeaderSize; n++ {
+		h, body, err := format.DecodeMessage(b[pos:], base+format.LSN(pos), part.Seed)
+		if err != nil || n%look == 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
 		if err == nil {
-			r.apply(h)
+			r.apply(h, body)
 			pos += format.AlignUp(h.Len)
 			continue
 		}
 		end := pos + format.Align
-		for ; len(b)-end >= format.HeaderSize; end += format.Align {
-			if _, _, err := format.DecodeMessage(b[end:], base+format.LSN(end), part.Seed); err == nil {
-				break
-			}
-		}
-		if len(b)-end < format.HeaderSize {
-			end = len(b)
-		}
+		end += format.NextMessage(b[end:], base+format.LSN(end), part.Seed, &effort)
 		if part.Err != nil {
 			err = part.Err
 		}
 		r.addGap(part, base, gap{begin: base + format.LSN(pos), err: err}, end-pos)
 		pos = end
 	}
+	return nil
 }
 
 // addGap adds a gap of n bytes, unless nothing in the segment was live.
@@ -121,12 +127,8 @@ func (r *rescan) addGap(part logstore.Part, base format.LSN, g gap, n int) {
 }
 
 // owner returns the page of the message at the beginning of b, which is not valid, if the n bytes up to the next valid
-// message are this one message, and its page is beyond doubt:
-//
-//   - If one flipped bit in the header is the whole error, the header without it says the page. No second flip would
-//     make the checksum match.
-//   - Otherwise the error is in the body, or larger than a bit. A header with the right LSN, that ends the message
-//     where the next one begins, is taken for whole if it names a page that can exist.
+// message are this one message, and one flipped bit is all that is wrong with it. So the page is beyond doubt: no
+// second flip would make the checksum match. A header alone proves nothing, since it may be corrupt too.
 //
 // Messages that are not part of a page's state count as those of page 0, which is never looked up here.
 func (r *rescan) owner(b []byte, n int, lsn format.LSN, seed format.Seed) (format.PageID, bool) {
@@ -134,28 +136,34 @@ func (r *rescan) owner(b []byte, n int, lsn format.LSN, seed format.Seed) (forma
 		rest := n - format.AlignUp(h.Len)
 		return rest == 0 || len(b) == n && rest > 0 && rest < format.HeaderSize
 	}
-	for bit := range format.HeaderSize * 8 {
-		b[bit/8] ^= 1 << (bit % 8)
-		h, _, err := format.DecodeMessage(b, lsn, seed)
-		b[bit/8] ^= 1 << (bit % 8)
-		if err != nil || !fits(h) {
-			continue
-		}
+	ownerOf := func(h format.Header) (format.PageID, bool) {
 		if !h.Kind.OfPage() {
 			return format.MetaPage, true
 		}
 		return h.Page, true
 	}
-	h, err := format.DecodeHeader(b, len(b), lsn)
-	if err != nil || !fits(h) || !h.Kind.OfPage() {
-		return 0, false
+	if h, err := format.DecodeHeader(b, len(b), lsn); err == nil && fits(h) && format.FlippedBit(b, h, seed) {
+		return ownerOf(h)
 	}
-	return h.Page, h.Page >= format.FirstUserPage && h.Page < r.m.base.NextPage
+	for bit := range format.HeaderSize * 8 {
+		b[bit/8] ^= 1 << (bit % 8)
+		h, err := format.DecodeHeader(b, len(b), lsn)
+		if err == nil && fits(h) { // else to verify it might take long
+			_, _, err = format.DecodeMessage(b, lsn, seed)
+		} else {
+			err = format.ErrLength
+		}
+		b[bit/8] ^= 1 << (bit % 8)
+		if err == nil {
+			return ownerOf(h)
+		}
+	}
+	return 0, false
 }
 
-// apply applies a message to its page, if that is wanted. Deltas whose base was recycled are passed over until the page
-// was written anew, as when a store is opened.
-func (r *rescan) apply(h format.Header) {
+// apply applies a message to its page, if that is wanted. Deltas that lack a message before them, because it was
+// recycled, are passed over until the page was written anew, as when a store is opened.
+func (r *rescan) apply(h format.Header, body []byte) {
 	if !h.Kind.OfPage() {
 		return
 	}
@@ -171,10 +179,22 @@ func (r *rescan) apply(h format.Header) {
 	case format.KindFree:
 		*c = chain{kind: format.SnapshotKindFree, refs: append(c.refs[:0], ref)}
 	case format.KindAppend:
-		if c.kind != format.SnapshotKindPage {
-			*c = chain{orphan: h.LSN}
-			return
-		}
+		c.add(ref, body)
+	}
+}
+
+// add adds a delta with the given body.
+func (c *chain) add(ref recovery.Ref, body []byte) {
+	prev, _, err := format.CutPrev(format.KindAppend, body)
+	switch {
+	case c.orphan > 0:
+	case c.kind != format.SnapshotKindPage:
+		*c = chain{orphan: ref.LSN, why: noBase}
+	case err != nil:
+		*c = chain{orphan: ref.LSN, why: err.Error()}
+	case prev != format.PrevOf(c.refs[len(c.refs)-1].LSN):
+		*c = chain{orphan: ref.LSN, why: prev.Mismatch(ref.LSN)}
+	default:
 		c.refs = append(c.refs, ref)
 	}
 }
@@ -225,17 +245,18 @@ func (c *chain) page() recovery.Page {
 }
 
 // lost returns an error if the page may have lost a message: if a gap of which it is the owner, or whose owner is not
-// known, follows its base. No guess is taken for the page.
+// known, follows its newest message. Below that one, no message of a chain is missing (rule 14). No guess is taken for
+// the page.
 func (r *rescan) lost(pid format.PageID, c *chain) error {
 	if pid < format.FirstUserPage { // always in the table
 		return nil
 	}
-	base := format.LSN(0)
+	newest := format.LSN(0)
 	if len(c.refs) > 0 {
-		base = c.refs[0].LSN
+		newest = c.refs[len(c.refs)-1].LSN
 	}
 	for _, g := range r.gaps {
-		if base > g.begin || g.owned && g.owner != pid {
+		if newest > g.begin || g.owned && g.owner != pid {
 			continue
 		}
 		reason := "the snapshot is corrupt, and this part of the log, which the page needs, too"
@@ -245,7 +266,7 @@ func (r *rescan) lost(pid format.PageID, c *chain) error {
 		return &recovery.CorruptError{File: r.m.store.LogFile(), Place: g.at.WithPage(pid), Reason: reason, Err: g.err}
 	}
 	if c.orphan > 0 {
-		return r.m.store.CorruptLog(recovery.Place{}.WithLSN(c.orphan).WithPage(pid), noBase)
+		return r.m.store.CorruptLog(recovery.Place{}.WithLSN(c.orphan).WithPage(pid), c.why)
 	}
 	return nil
 }

@@ -1,6 +1,8 @@
 package pagemap
 
 import (
+	"errors"
+
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/snapshot"
@@ -18,9 +20,10 @@ type source struct {
 
 // BeginSnapshot implements snapshot.Table.
 func (m *Map) BeginSnapshot(from format.LSN) snapshot.Source {
-	inUse, recycled := m.store.Space.Census(from)
+	inUse, ledger, from := m.store.Space.Census(from)
 	s := &source{m: m, inUse: inUse, blobs: map[format.PageID][]format.SnapshotBlob{}}
-	s.header = format.SnapshotHeader{Store: m.store.Super.Store, From: from, Recycled: recycled,
+	s.header = format.SnapshotHeader{Store: m.store.Super.Store, From: from,
+		Recycled: ledger.Recycled, Left: ledger.Left,
 		NextPage: min(m.IDs.Next(), format.MaxPageID+1), SegmentSize: m.store.SegmentSize()}
 	if h := m.Table.Make(format.CounterPage).Load(); h != nil {
 		s.header.Counter = h.Ext().Counter
@@ -82,8 +85,9 @@ func (s *source) addTouched(w *recovery.SnapshotWriter, pid format.PageID, h *He
 		p.Refs = append(p.Refs, recovery.Ref{LSN: r.LSN, Len: r.Ptr.Len, Blob: r.Ptr.Blob})
 		if r.Ptr.Blob && err == nil {
 			var ptr format.BlobPtr
-			ptr, err = s.m.store.Blob(r.LSN, r.Ptr)
-			err = logstore.InPage(pid, err)
+			if ptr, err = s.m.store.Blob(r.LSN, r.Ptr); err != nil {
+				ptr, err = s.blobInBase(pid, r.LSN, logstore.InPage(pid, err))
+			}
 			blobs = append(blobs, ptr)
 		}
 	})
@@ -97,13 +101,36 @@ func (s *source) addTouched(w *recovery.SnapshotWriter, pid format.PageID, h *He
 	return nil
 }
 
+// blobInBase returns the blob that the message of a page at lsn points to, by the snapshot of the opening. If that does
+// not say it, blobInBase returns err, which says why the message cannot be read.
+func (s *source) blobInBase(pid format.PageID, lsn format.LSN, err error) (format.BlobPtr, error) {
+	if len(s.blobs[pid]) == 0 || !errors.Is(err, recovery.ErrCorrupt) {
+		return format.BlobPtr{}, err
+	}
+	p, baseErr := s.m.base.Page(pid)
+	if baseErr != nil {
+		return format.BlobPtr{}, err
+	}
+	left := s.blobs[pid] // in the order of the messages that point to them
+	for _, r := range p.Refs {
+		switch {
+		case !r.Blob:
+		case len(left) > 0 && r.LSN == lsn:
+			return format.BlobPtr{ID: left[0].ID, Len: left[0].Len}, nil
+		case len(left) > 0:
+			left = left[1:]
+		}
+	}
+	return format.BlobPtr{}, err
+}
+
 func (s *source) addUntouched(w *recovery.SnapshotWriter, pid format.PageID) error {
 	base := s.m.base
 	if base == nil || pid >= base.NextPage {
 		w.Add(recovery.Page{})
 		return nil
 	}
-	p, err := base.Page(pid)
+	p, err := s.m.inBase(pid)
 	// It may have been taken in meanwhile. A block that was rebuilt since then says nothing of such pages.
 	if slot := s.m.Table.Get(pid); slot != nil {
 		if h := slot.Load(); h != nil {

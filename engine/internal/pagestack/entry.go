@@ -163,6 +163,21 @@ func (h *Head) TailEntry() *Head {
 	return h
 }
 
+// Links calls visit with every message that makes up the page with the head h, newest first, and with the LSN of the
+// next older one; 0 for the oldest.
+func (h *Head) Links(visit func(r Ref, older format.LSN)) {
+	var newer Ref
+	h.Refs(func(r Ref) {
+		if newer.LSN > 0 {
+			visit(newer, r.LSN)
+		}
+		newer = r
+	})
+	if newer.LSN > 0 {
+		visit(newer, 0)
+	}
+}
+
 // Refs calls visit with every message that makes up the page with the head h, newest first. A nil head has none.
 func (h *Head) Refs(visit func(Ref)) {
 	for ; h != nil && h.Kind() == KindDelta; h = h.Next() {

@@ -70,6 +70,9 @@ func TestOnDiskKeepsItsMessages(t *testing.T) {
 			t.Errorf("%d messages: listed %v", n, h.Listed())
 		}
 	}
+	if NewUnfilled(77, 0) != nil || NewOnDisk(77, nil) != nil {
+		t.Error("an entry of no message was made")
+	}
 	if h := NewFree(5, 64, ptrAt(64, 24)); h.Kind() != KindFree || h.TS() != 5 || h.Depth() != 1 || h.Ext() != nil {
 		t.Errorf("a free page: %v %d %d", h.Kind(), h.TS(), h.Depth())
 	}

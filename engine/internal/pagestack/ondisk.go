@@ -19,7 +19,7 @@ const (
 )
 
 // NewOnDisk returns the unpublished entry of a page with nothing resident. refs are the messages that make up the page,
-// newest first, at least one.
+// newest first. It returns nil if there are none: there is no such page.
 func NewOnDisk(ts uint64, refs []Ref) *Head {
 	h := NewUnfilled(ts, len(refs))
 	for i, r := range refs {
@@ -28,10 +28,13 @@ func NewOnDisk(ts uint64, refs []Ref) *Head {
 	return h
 }
 
-// NewUnfilled is NewOnDisk for a page in n messages, at least one, which the caller then sets with Fill, in any order.
+// NewUnfilled is NewOnDisk for a page in n messages, which the caller then sets with Fill, in any order. It returns nil
+// if n is less than one: there is no such page.
 func NewUnfilled(ts uint64, n int) *Head {
 	var h *Head
 	switch {
+	case n < 1:
+		return nil
 	case n == 1:
 		h = new(Head)
 	case n < MaxDepth:

@@ -27,10 +27,11 @@ func (r *Reader) lostAbove(a format.LSN) bool {
 // assemble makes the log of its parts, and reports everything that is missing. blank are the slots in which nothing was
 // found.
 func (r *Reader) assemble(parts []part, blank, heads []head) {
-	recycled := countRecycled(heads)
+	l, gone := r.ledger(parts, heads)
+	parts = slices.DeleteFunc(parts, func(p part) bool { return p.header == nil && gone[p.head.Identity()] })
 	intact := slices.DeleteFunc(slices.Clone(parts), func(p part) bool { return p.header != nil })
 	all := choose(parts)
-	if sure := choose(intact); r.missing(sure) == recycled {
+	if sure := choose(intact); isWhole(sure, l) {
 		// Every segment is there that was not recycled, so the other slots were free, unless they hold the end of the
 		// log.
 		last := format.LSN(-1)
@@ -40,7 +41,7 @@ func (r *Reader) assemble(parts []part, blank, heads []head) {
 		all = slices.DeleteFunc(all, func(p part) bool { return p.header != nil && p.base < last })
 	}
 	r.reportHeaders(parts, all, blank)
-	r.findGaps(all, recycled, blank)
+	r.findGaps(all, l, blank)
 	for i := range all {
 		r.Messages = append(r.Messages, all[i].messages...) // parts are in order
 		r.suspects = append(r.suspects, all[i].suspects...)
@@ -60,23 +61,44 @@ func (r *Reader) missing(parts []part) uint64 {
 	return uint64(parts[len(parts)-1].base)/uint64(r.Super.SegmentSize) + 1 - uint64(len(parts))
 }
 
-// countRecycled returns the number of segments that were recycled over the life of the store, as the intact headers
-// say.
-func countRecycled(heads []head) (n uint64) {
-	marked := uint64(0) // slots that the highest count does not include
-	for i := range heads {
-		h := &heads[i].h
-		if heads[i].err != nil {
-			continue
-		}
-		if h.Recycled > n {
-			n, marked = h.Recycled, 0
-		}
-		if h.State == format.SegmentStateRecycled && h.Recycled == n {
-			marked++
+// ledger returns what is known of the segments that have left the log: their number and the sum of their identities.
+// gone has those whose slots may still have headers that say otherwise.
+func (r *Reader) ledger(parts []part, heads []head) (l format.Ledger, gone map[format.Identity]bool) {
+	left := func(recycled uint64, sum format.Identity) {
+		if recycled > l.Recycled {
+			l.Recycled, l.Left = recycled, sum
 		}
 	}
-	return n + marked
+	if s := r.snap; s != nil {
+		left(s.Recycled, s.Left)
+	}
+	for i := range heads {
+		if h := &heads[i]; h.err == nil {
+			left(h.h.Ledger.Recycled, h.h.Ledger.Left)
+		}
+	}
+	gone = map[format.Identity]bool{}
+	for i := range parts {
+		for _, v := range parts[i].leaves {
+			left(v.Recycled, v.Left)
+			for _, id := range v.Segments {
+				gone[id] = true
+			}
+		}
+	}
+	return l, gone
+}
+
+// isWhole reports whether parts, all with intact headers, are all segments of the log up to the last of them (rule 14).
+func isWhole(parts []part, l format.Ledger) bool {
+	sum := l.Left
+	for i := range parts {
+		if parts[i].header != nil {
+			return false
+		}
+		sum += parts[i].head.Identity()
+	}
+	return len(parts) > 0 && sum == parts[len(parts)-1].head.Ledger.Joined
 }
 
 // reportHeaders reports the headers that are not valid.
@@ -106,18 +128,25 @@ func (r *Reader) reportHeaders(parts, used []part, blank []head) {
 }
 
 // findGaps finds and reports the parts of the log that are lost.
-func (r *Reader) findGaps(parts []part, recycled uint64, blank []head) {
+func (r *Reader) findGaps(parts []part, l format.Ledger, blank []head) {
 	size := format.LSN(r.Super.SegmentSize)
 	missing := r.missing(parts)
+	lost := missing != l.Recycled
+	if !slices.ContainsFunc(parts, func(p part) bool { return p.header != nil }) {
+		lost = !isWhole(parts, l)
+	}
 	next := format.LSN(0)
 	for i := range parts {
 		p := &parts[i]
-		if p.base > next && missing != recycled {
+		if p.base > next && lost {
 			r.loseRange(gap{next, p.base}, recovery.Place{}, fmt.Sprintf("segments are missing: "+
-				"of the log's segments %d are missing, and %d were recycled", missing, recycled))
+				"of the log's segments %d are missing, and %d were recycled", missing, l.Recycled))
 		}
 		for _, h := range p.holes {
 			r.loseHole(p, h)
+		}
+		if p.index > 0 {
+			r.loseIndex(p)
 		}
 		next = p.base + size
 		if i < len(parts)-1 && p.end < int(size) {
@@ -152,6 +181,11 @@ func (r *Reader) findEnd(parts []part, blank []head) {
 		r.loseRange(gap{end, r.known + 1}, recovery.Place{}, "the log was stable beyond the last message that is left")
 		return
 	}
+	if r.trusted && r.Super.Begun && !r.Super.Clean && r.size < int64(size) {
+		at := recovery.Place{}.WithSlot(0).WithOffset(format.Offset(r.size))
+		r.loseRange(gap{end, format.LSN(size)}, at, "the file was cut short: it had a whole segment")
+		return
+	}
 	if closed := r.trusted && r.Super.Clean; len(blank) > 0 && !closed && int64(end)%int64(size) == 0 {
 		at := recovery.Place{}.WithSlot(blank[0].slot).WithOffset(blank[0].slot.Offset(size))
 		r.loseRange(gap{end, end + format.LSN(len(blank)*size)}, at, "slots in which nothing is found may have held it")
@@ -179,6 +213,16 @@ func (r *Reader) loseHole(p *part, h span) {
 	at := recovery.Place{}.WithSlot(p.slot).WithOffset(off).WithLSN(g.from)
 	r.lose(recovery.Loss{Kind: recovery.LossRange, Place: at, Bytes: int64(h.to - h.from), Err: h.err,
 		Text: fmt.Sprintf("slot %v, offset %v: %s, LSN %v … %v; %s", p.slot, off, what, g.from, g.to-1, older)})
+}
+
+// loseIndex reports the corrupt index of a segment.
+func (r *Reader) loseIndex(p *part) {
+	off, lsn := p.slot.Offset(r.Super.SegmentSize)+format.Offset(p.index), p.base+format.LSN(p.index)
+	for _, b := range p.bad {
+		r.Unreadable += int64(max(0, b.to-max(b.from, p.index)))
+	}
+	r.lose(recovery.Loss{Kind: recovery.LossFile, Place: recovery.Place{}.WithSlot(p.slot).WithOffset(off).WithLSN(lsn),
+		Text: fmt.Sprintf("slot %v, offset %v: the index of the segment is corrupt, which costs no record", p.slot, off)})
 }
 
 const older = "pages that were changed there are lost, or as they were before"

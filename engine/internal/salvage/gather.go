@@ -21,8 +21,7 @@ type Pages struct {
 
 // A state is what is known of a page while its messages are applied in order.
 type state struct {
-	chain []Message  // oldest first; nil: the page does not exist
-	last  format.LSN // nothing of the page is missing up to here
+	chain []Message // oldest first; nil: the page does not exist
 	// since is the LSN of the message from which on the state is not known, and why says why; 0: it is known.
 	since format.LSN
 	why   string
@@ -110,37 +109,52 @@ func (g *gatherer) state(pid format.PageID, lsn format.LSN) *state {
 		g.pages[pid] = st
 	}
 	if st.record != nil && lsn > st.proof {
-		g.settle(st)
+		g.settle(pid, st)
 	}
 	return st
 }
 
 // settle replaces the state of a page by the one that the snapshot says it has. As far as its messages are lost, the
 // page stays as it was before.
-func (g *gatherer) settle(st *state) {
+func (g *gatherer) settle(pid format.PageID, st *state) {
 	refs := st.record.Refs
 	kind := st.record.Kind
 	st.record = nil
 	if kind == format.SnapshotKindNone || kind == format.SnapshotKindFree {
-		*st = state{last: st.proof, proof: st.proof}
+		*st = state{proof: st.proof}
 		return
 	}
 	var chain []Message
 	for i, ref := range slices.Backward(refs) {
 		m, ok := g.r.find(ref.LSN)
+		why := "is lost"
+		ok = ok && isFragment(m, pid, i == len(refs)-1)
+		if ok && !m.follows(chain) {
+			ok, why = false, "was not appended to the one before it"
+		}
 		if !ok {
 			if i < len(refs)-1 { // its base is there
 				st.chain = chain
 			} else {
 				st.chain = slices.DeleteFunc(st.chain, func(m Message) bool { return m.LSN > ref.LSN })
 			}
-			st.fail(ref.LSN, fmt.Sprintf("fragment %d of %d is lost", len(refs)-i, len(refs)))
+			st.fail(ref.LSN, fmt.Sprintf("fragment %d of %d %s", len(refs)-i, len(refs), why))
 			st.left = i + 1
 			return
 		}
 		chain = append(chain, m)
 	}
-	*st = state{chain: chain, last: st.proof, proof: st.proof}
+	*st = state{chain: chain, proof: st.proof}
+}
+
+// isFragment reports whether a message is one that the page can consist of: its base, or a delta. The message at an LSN
+// that the snapshot names may be another one, if snapshot and log do not belong together.
+func isFragment(m Message, pid format.PageID, base bool) bool {
+	want := format.KindAppend
+	if base {
+		want = format.KindCompact
+	}
+	return m.Page == pid && m.Kind.Plain() == want
 }
 
 // fail notes that the state of the page is not known from lsn on.
@@ -170,7 +184,7 @@ func (g *gatherer) apply(m *Message) {
 		}
 	case format.KindCompact, format.KindFree:
 		if st := g.state(m.Page, m.LSN); st != nil {
-			*st = state{last: m.LSN, record: st.record, proof: st.proof}
+			*st = state{record: st.record, proof: st.proof}
 			if m.Kind.Plain() == format.KindCompact {
 				st.chain = []Message{*m}
 			}
@@ -182,20 +196,28 @@ func (g *gatherer) apply(m *Message) {
 	}
 }
 
-// applyDelta adds a delta to its page, unless another one may be missing before it.
+// follows reports whether m may be the next message of a page with the messages chain (rule 14).
+func (m *Message) follows(chain []Message) bool {
+	if n := len(chain); n > 0 {
+		return m.Kind.Delta() && m.Prev == format.PrevOf(chain[n-1].LSN)
+	}
+	return !m.Kind.Delta()
+}
+
+// applyDelta adds a delta to its page, unless a message is missing before it.
 func (g *gatherer) applyDelta(st *state, m *Message) {
 	switch {
 	case st.since != 0:
 	case len(st.chain) == 0:
 		st.fail(m.LSN, "the base of its deltas is missing")
-	case g.r.lostBetween(st.last, m.LSN):
-		st.fail(m.LSN, "a part of the log that is lost may have held a change of it")
+	case !m.follows(st.chain):
+		st.fail(m.LSN, fmt.Sprintf("its message at LSN %v is lost", m.Prev.Below(m.LSN)))
 	}
 	if st.since != 0 {
 		st.left++
 		return
 	}
-	st.chain, st.last = append(st.chain, *m), m.LSN
+	st.chain = append(st.chain, *m)
 }
 
 // suspect applies a corrupt message that seems to have been one of its page. The id may be what is corrupt, so it does
@@ -213,7 +235,7 @@ func (g *gatherer) suspect(m *Message) {
 		return
 	}
 	if st.record != nil {
-		g.settle(st)
+		g.settle(m.Page, st)
 	}
 	if st.since == 0 {
 		st.fail(m.LSN, fmt.Sprintf("its message at LSN %v is corrupt", m.LSN))
@@ -227,7 +249,7 @@ func (g *gatherer) finish(pid format.PageID, st *state) {
 		return
 	}
 	if st.record != nil {
-		g.settle(st)
+		g.settle(pid, st)
 	}
 	if len(st.chain) > 0 {
 		g.p.Chains[pid] = st.chain

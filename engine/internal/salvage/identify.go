@@ -33,13 +33,18 @@ func (r *Reader) identify() (ids []identity, err error) {
 	default:
 		r.lose(recovery.Loss{Kind: recovery.LossFile, Text: err.Error(), Err: err})
 	}
+	h, found, err := r.firstHeader()
+	if err != nil {
+		return nil, err
+	}
+	if found {
+		ids = addID(ids, h.Store, fmt.Sprintf("header of slot %v", h.Slot))
+	}
 	var snapSize int
 	ids, snapSize = r.addIDs(ids)
-	size, err := r.segmentSize()
+	size := h.SegmentSize
 	switch {
-	case err != nil:
-		return nil, err
-	case size > 0:
+	case found:
 	case r.trusted:
 		size = r.Super.SegmentSize
 	case snapSize > 0:
@@ -66,17 +71,20 @@ func (r *Reader) distrust(why string) {
 	r.Super = format.Superblock{SegmentSize: r.Super.SegmentSize}
 }
 
+// addID adds a store id unless it is there.
+func addID(ids []identity, id format.StoreID, where string) []identity {
+	if slices.ContainsFunc(ids, func(i identity) bool { return i.id == id }) {
+		return ids
+	}
+	return append(ids, identity{id, where})
+}
+
 // maxBlobs is the number of blobs that are asked for a store id.
 const maxBlobs = 16
 
 // addIDs adds the store ids that snapshots and blobs name. It returns the segment size that the newest snapshot names,
 // 0 if there is none.
 func (r *Reader) addIDs(ids []identity) (_ []identity, segmentSize int) {
-	add := func(id format.StoreID, where string) {
-		if !slices.ContainsFunc(ids, func(i identity) bool { return i.id == id }) {
-			ids = append(ids, identity{id, where})
-		}
-	}
 	b := make([]byte, format.SnapshotBlock)
 	names, _ := r.c.Snapshots.Names() // without snapshots the log has to do
 	for _, name := range slices.Backward(names) {
@@ -89,7 +97,7 @@ func (r *Reader) addIDs(ids []identity) (_ []identity, segmentSize int) {
 			continue
 		}
 		if h, err := format.DecodeSnapshotHeader(b, size); err == nil {
-			add(h.Store, name)
+			ids = addID(ids, h.Store, name)
 			if segmentSize == 0 {
 				segmentSize = h.SegmentSize
 			}
@@ -113,7 +121,7 @@ func (r *Reader) addIDs(ids []identity) (_ []identity, segmentSize int) {
 			continue
 		}
 		if id, ok := format.BlobStore(b); ok {
-			add(id, "blob "+name)
+			ids = addID(ids, id, "blob "+name)
 		}
 	}
 	return ids, segmentSize
@@ -128,31 +136,31 @@ func readStart(f vfs.File, b []byte) (int64, error) {
 	return f.Size()
 }
 
-// segmentSize returns the size of segments according to the first intact header, 0 if there is none. It looks where the
-// superblock says that headers are, and then everywhere.
-func (r *Reader) segmentSize() (int, error) {
+// firstHeader returns the first intact segment header, or false if there is none. It looks where the superblock says
+// that headers are, and then everywhere. The header tells the segment size and the store id (rule 16).
+func (r *Reader) firstHeader() (h format.SegmentHeader, found bool, err error) {
 	buf := make([]byte, 64*block)
 	if n := r.Super.SegmentSize; n > 0 {
 		for off := int64(0); off < r.size; off += int64(n) {
 			if _, err := r.readBytes(buf[:block], off); err != nil {
-				return 0, err
+				return h, false, err
 			}
 			if h, ok := format.FindSegmentHeader(buf, format.Offset(off)); ok {
-				return h.SegmentSize, nil
+				return h, true, nil
 			}
 		}
 	}
 	for off := int64(0); off < r.size; off += int64(len(buf)) {
 		if _, err := r.readBytes(buf, off); err != nil {
-			return 0, err
+			return h, false, err
 		}
 		for at := 0; at < len(buf); at += block {
 			if h, ok := format.FindSegmentHeader(buf[at:], format.Offset(off+int64(at))); ok {
-				return h.SegmentSize, nil
+				return h, true, nil
 			}
 		}
 	}
-	return 0, nil
+	return h, false, nil
 }
 
 // A ballot finds the key of a log: the one under which a message verifies, of those that are known, or else the one on

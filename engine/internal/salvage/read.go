@@ -5,9 +5,9 @@
 //     messages in it, and a corrupt message costs itself.
 //   - Neither superblock nor snapshot is needed: any intact segment header gives the segment size, and the messages
 //     themselves give what their checksums start from.
-//   - Everything that may be lost is reported. A page gets no delta that may be out of place: if a part of the log is
-//     lost between two messages of a page, and no snapshot tells that nothing of the page was in it, the page is saved
-//     as it was before that part.
+//   - Everything that may be lost is reported. A page gets no delta that is out of place: each delta names the message
+//     that it was appended to. If that is not the page's message before it, the page is saved as it was before (rule
+//     14).
 //
 // Reading the code: identify.go finds out whose log it is; slots.go reads the slots; gaps.go finds what is missing;
 // gather.go derives the pages.
@@ -184,6 +184,9 @@ func (r *Reader) Value(m Message) ([]byte, error) {
 		return nil, bad[0].err
 	}
 	_, body, err := format.DecodeMessage(b, m.LSN, m.seed)
+	if err == nil {
+		_, body, err = format.CutPrev(m.Kind, body)
+	}
 	switch {
 	case err != nil:
 		return nil, err

@@ -31,14 +31,17 @@ type part struct {
 	slot     format.SegmentID
 	base     format.LSN
 	gen      format.Generation
-	header   error // why the header of the slot is not valid; nil if it is
+	head     format.SegmentHeader // if it is valid
+	header   error                // why the header of the slot is not valid; nil if it is
 	messages []Message
 	suspects []Message // see Reader.suspects
 	holes    []span    // without messages, between messages
 	end      int       // where the last message ends
 	tried    bool      // a message that is not intact begins at end
 	bad      []span    // bytes that the disk does not return
+	index    int       // where a corrupt index begins; 0: there is none
 	stable   format.LSN
+	leaves   []format.Leave
 }
 
 // readLog reads every slot and finds the messages and what is missing.
@@ -109,7 +112,10 @@ func (r *Reader) readHeads() ([]head, error) {
 	return heads, nil
 }
 
-var errZeroed = fmt.Errorf("%w: zeros", format.ErrSegmentCorrupt)
+var (
+	errZeroed = fmt.Errorf("%w: zeros", format.ErrSegmentCorrupt)
+	errStore  = errors.New("segment of another store")
+)
 
 // findKey finds out what the checksums start from. Without any message in a segment whose header is intact, it takes
 // what the superblock, or else a snapshot or a blob says.
@@ -137,6 +143,9 @@ func (r *Reader) findKey(heads []head, ids []identity, seg []byte) error {
 		return r.noKey(ids)
 	}
 	for i := range heads {
+		if heads[i].err == nil && heads[i].h.Store != r.Super.Store && r.Super.Store != (format.StoreID{}) {
+			heads[i].err = errStore
+		}
 		if heads[i].err == nil {
 			r.Super.Generation = max(r.Super.Generation, heads[i].h.Generation)
 			r.known = max(r.known, heads[i].h.Stable)
@@ -153,7 +162,8 @@ func (r *Reader) findKey(heads []head, ids []identity, seg []byte) error {
 
 // part finds the messages in a slot. It returns false if the header is not valid and there are none.
 func (r *Reader) part(seg []byte, h *head, bad []span) (part, bool) {
-	p := part{slot: h.slot, base: h.h.Base, gen: h.h.Generation, header: h.err, bad: bad, stable: format.NoLSN}
+	p := part{slot: h.slot, base: h.h.Base, gen: h.h.Generation, head: h.h, header: h.err, bad: bad}
+	p.stable = format.NoLSN
 	if h.err != nil {
 		var ok bool
 		if p.base, p.gen, ok = r.search(seg, h.slot); !ok {
@@ -215,6 +225,11 @@ func (p *part) walk(seg []byte, seed format.Seed) {
 	for len(seg)-pos >= format.HeaderSize {
 		lsn := p.base + format.LSN(pos)
 		h, body, err := format.DecodeMessage(seg[pos:], lsn, seed)
+		if err != nil && start < 0 && format.IndexBegins(seg[pos:], seg[len(seg)-format.IndexTrailerSize:], lsn,
+			len(seg), seed) {
+			p.index = pos
+			break
+		}
 		if err != nil {
 			if start < 0 {
 				start = pos
@@ -250,11 +265,17 @@ func (p *part) add(h format.Header, body []byte, size, pos int, seed format.Seed
 	case format.KindPad:
 		p.stable = max(p.stable, format.PadStable(body))
 		return
-	case format.KindFailed:
+	case format.KindFailed, format.KindIndex:
+		return
+	case format.KindLeave:
+		if l, err := format.DecodeLeave(body, h.LSN); err == nil {
+			p.leaves, p.stable = append(p.leaves, l), max(p.stable, l.Stable)
+		}
 		return
 	}
 	ptr := format.DiskPtr{Off: p.slot.Offset(size) + format.Offset(pos), Len: uint32(h.Len), Blob: h.Kind.Blob()}
 	m := recovery.Message{Kind: h.Kind, LSN: h.LSN, Page: h.Page, Ptr: ptr}
+	m.Prev, _, _ = format.CutPrev(h.Kind, body) // no message follows one that is not named
 	if h.Kind == format.KindMeta || h.Kind == format.KindCounter || h.Kind == format.KindBatchEnd {
 		m.Body = slices.Clone(body)
 	}

@@ -3,7 +3,6 @@ package salvage
 import (
 	"fmt"
 	"io"
-	"path/filepath"
 	"slices"
 
 	"pagecache/internal/vfs"
@@ -39,9 +38,9 @@ func (f *snapFile) Guard(g func() error) error { return g() }
 func (r *Reader) openSnapshot() {
 	names, err := r.c.Snapshots.Names()
 	if err != nil {
-		r.loseFile(filepath.Dir(r.c.Snapshots.Path(0)), err)
+		r.loseFile(r.c.Snapshots.Dir(), err)
 	}
-	for _, name := range slices.Backward(names) { // within a store in the order of their numbers
+	for _, name := range slices.Backward(names) {
 		f, err := r.c.Snapshots.OpenNamed(name)
 		if err != nil {
 			r.loseFile(name, err)
@@ -61,7 +60,8 @@ func (r *Reader) openSnapshot() {
 	}
 }
 
-// ownSnapshot opens a snapshot. It returns nil if it belongs to another store.
+// ownSnapshot opens a snapshot. It returns nil if it belongs to another store, or, as far as the superblock tells, to a
+// copy of this one (rule 14).
 func (r *Reader) ownSnapshot(f *snapFile, name string) (*recovery.Snapshot, error) {
 	size, err := f.Size()
 	if err != nil {
@@ -76,6 +76,9 @@ func (r *Reader) ownSnapshot(f *snapFile, name string) (*recovery.Snapshot, erro
 		return nil, err
 	}
 	if format.KeyOf(h.Store) != r.key {
+		return nil, nil
+	}
+	if _, end, known := r.Super.Lineage().Span(h.Timeline); r.trusted && (!known || h.High >= end && !h.High.IsZero()) {
 		return nil, nil
 	}
 	return recovery.OpenSnapshot(f, name, h.Store, r.Super.SegmentSize)

@@ -59,12 +59,12 @@ func (s *Store) makeDir() (vfs.Dir, error) {
 }
 
 // OpenFile opens the file of a snapshot. It does not look into it.
-func (s *Store) OpenFile(number uint64) (vfs.File, error) {
+func (s *Store) OpenFile(id format.SnapshotID) (vfs.File, error) {
 	dir, err := s.dir()
 	if err != nil {
 		return nil, err
 	}
-	return dir.Open(format.SnapshotName(s.c.Store, number), vfs.FlagRead)
+	return dir.Open(id.Name(), vfs.FlagRead)
 }
 
 // OpenNamed opens a file that Names has listed.

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,62 +18,102 @@ import (
 // verified when it is first used.
 const checkedWhole = 16 << 20
 
+// errCopy reports a snapshot that a copy of the store has written.
+var errCopy = errors.New("snapshot of another copy of the store")
+
 // Find opens the newest snapshot that is intact. It logs and skips corrupt ones: the log alone is enough. With logAlone
 // it opens none, and only finds the number of the newest.
 func (s *Store) Find(logAlone bool) error {
-	numbers, err := s.Numbers()
+	ids, err := s.IDs()
 	if err != nil {
 		return err
 	}
-	for _, number := range slices.Backward(numbers) {
-		s.number = max(s.number, number)
+	for _, id := range slices.Backward(ids) {
+		s.number = max(s.number, id.Number)
 		if logAlone {
 			continue
 		}
-		f, err := s.Open(number)
+		f, err := s.Open(id)
 		if err == nil {
 			s.Base, s.file, s.view = f.Snapshot, f.file.File, f.file.Map
 			s.from = s.Base.From
 			return nil
 		}
-		s.c.Logger.Warn("snapshot skipped", "file", s.Path(number), "err", err)
+		s.c.Logger.Warn("snapshot skipped", "file", s.Path(id), "err", err)
 	}
 	return nil
 }
 
-// Numbers returns the numbers of the files that are named like snapshots of this store, in rising order.
-func (s *Store) Numbers() (numbers []uint64, err error) {
-	err = s.names(func(_ string, store format.StoreID, n uint64) {
-		if store == s.c.Store {
-			numbers = append(numbers, n)
+// IDs returns the ids of the files that are named like snapshots of this store and its timelines, in rising order of
+// their numbers.
+func (s *Store) IDs() (ids []format.SnapshotID, err error) {
+	names, err := s.names()
+	for _, name := range names {
+		if id, ok := format.ParseSnapshotName(name); ok && s.knows(id) {
+			ids = append(ids, id)
 		}
-	})
-	slices.Sort(numbers)
-	return numbers, err
+	}
+	slices.SortFunc(ids, byNumber)
+	return ids, err
 }
 
-// Names returns the names of the files that are named like snapshots of any store, for OpenNamed.
-func (s *Store) Names() (names []string, err error) {
-	err = s.names(func(name string, _ format.StoreID, _ uint64) { names = append(names, name) })
+func byNumber(a, b format.SnapshotID) int { return cmp.Compare(a.Number, b.Number) }
+
+// Timelines returns the timelines of this store of which there are files, unfinished ones included.
+func (s *Store) Timelines() (timelines []format.Timeline, err error) {
+	names, err := s.names()
+	for _, name := range names {
+		id, ok := format.ParseSnapshotName(name)
+		if !ok {
+			id, ok = format.ParseSnapshotTmpName(name)
+		}
+		if ok && s.knows(id) {
+			timelines = append(timelines, id.Timeline)
+		}
+	}
+	return timelines, err
+}
+
+// knows reports whether a snapshot has the id of this store and one of its timelines.
+func (s *Store) knows(id format.SnapshotID) bool {
+	_, _, known := s.c.Lineage.Span(id.Timeline)
+	return id.Store == s.c.Store && (known || id.Timeline == s.c.Timeline)
+}
+
+// isOwn reports whether the store, and not a copy of it, wrote the snapshot with this header, whose timeline it knows.
+func (s *Store) isOwn(h *format.SnapshotHeader) bool {
+	_, end, known := s.c.Lineage.Span(h.Timeline)
+	return !known || h.High.IsZero() || h.High < end
+}
+
+// Names returns the names of the files that are named like snapshots of any store, for OpenNamed, in rising order of
+// their numbers.
+func (s *Store) Names() ([]string, error) {
+	names, err := s.names()
+	var ids []format.SnapshotID
+	for _, name := range names {
+		if id, ok := format.ParseSnapshotName(name); ok {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortStableFunc(ids, byNumber)
+	names = names[:0]
+	for _, id := range ids {
+		names = append(names, id.Name())
+	}
 	return names, err
 }
 
-// names calls visit with each name in the directory that is like that of a snapshot.
-func (s *Store) names(visit func(name string, store format.StoreID, number uint64)) error {
+// names returns the names in the directory.
+func (s *Store) names() ([]string, error) {
 	dir, err := s.dir()
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	names, err := dir.ReadDir()
-	for _, name := range names {
-		if store, n, ok := format.ParseSnapshotName(name); ok {
-			visit(name, store, n)
-		}
-	}
-	return err
+	return dir.ReadDir()
 }
 
 // file implements recovery.SnapshotFile.
@@ -98,8 +139,8 @@ func (f *File) Close() error { return f.file.Close() }
 
 // Open opens a snapshot. A small one is verified as a whole. Errors other than those of reading wrap
 // format.ErrSnapshot.
-func (s *Store) Open(number uint64) (*File, error) {
-	f, err := s.OpenFile(number)
+func (s *Store) Open(id format.SnapshotID) (*File, error) {
+	f, err := s.OpenFile(id)
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +158,10 @@ func (s *Store) Open(number uint64) (*File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	both := file{f, v}
-	snap, err := recovery.OpenSnapshot(both, s.Path(number), s.c.Store, s.c.SegmentSize)
+	snap, err := recovery.OpenSnapshot(both, s.Path(id), s.c.Store, s.c.SegmentSize)
+	if err == nil {
+		err = s.checkHeader(&snap.SnapshotHeader, id)
+	}
 	if err == nil && snap.RestOffset() <= checkedWhole && !s.c.Unchecked {
 		err = snap.Check()
 	}
@@ -131,9 +175,24 @@ func (s *Store) Open(number uint64) (*File, error) {
 	return &File{snap, both}, nil
 }
 
-// Verify opens a snapshot and verifies every block of it. If the disk cannot read one, the snapshot is corrupt too.
-func (s *Store) Verify(number uint64) error {
-	f, err := s.Open(number)
+// checkHeader verifies that the header is the one of the snapshot with this id, and that the snapshot is the store's.
+func (s *Store) checkHeader(h *format.SnapshotHeader, id format.SnapshotID) error {
+	switch {
+	case h.Timeline != id.Timeline:
+		return fmt.Errorf("%w: its timeline is %v, its name says %v", format.ErrSnapshot, h.Timeline, id.Timeline)
+	case !s.isOwn(h):
+		return fmt.Errorf("%w: %w: LSN %v is not of its timeline here", format.ErrSnapshot, errCopy, h.High)
+	}
+	return nil
+}
+
+// Verify opens a snapshot and verifies every block of it. If the disk cannot read one, the snapshot is corrupt too. One
+// that a copy of the store has written is not looked at.
+func (s *Store) Verify(id format.SnapshotID) error {
+	f, err := s.Open(id)
+	if errors.Is(err, errCopy) {
+		return nil
+	}
 	if err != nil && vfs.IsUnreadable(err) {
 		return fmt.Errorf("%w: %w", format.ErrSnapshot, err)
 	}

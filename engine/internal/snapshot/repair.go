@@ -27,7 +27,7 @@ type Pages interface {
 //	        want            serve           rebuild
 //	good ─────────▶ wanted ───────▶ served ─────────▶ rebuilt
 //	                  ▲                │
-//	                  │ want           │ an error
+//	                  │ want, retry    │ an error
 //	                  └──── corrupt ◀──┘
 type repair struct {
 	pages Pages // set before Base is read for a page
@@ -40,6 +40,8 @@ type repair struct {
 	next    *scan          // that serves wanted
 	idle    chan struct{}  // closed when the goroutine that scans has ended; nil before the first
 	running bool           // that goroutine was started and has not found wanted empty
+	failed  int            // scans in a row that have failed
+	again   *time.Timer    // calls retry; nil before the first failure
 
 	// left is len(corrupt). Written under mu; publishes nothing. The cleaner reads it before and during each step. A
 	// stale zero lets it go on with one page, which is safe (N5).
@@ -73,9 +75,14 @@ func (s *Store) Rebuilt() int64 { return s.repair.rebuilt.Load() }
 // and does not wait.
 func (s *Store) Note(b *recovery.BlockError) { s.want(b) }
 
+// mostRetries is the number of times that a failed scan is repeated although no call needs its pages. After the first
+// failure the next try waits for Patience, and after each more for twice as long as before. Nothing is cleaned until a
+// scan succeeds (N5).
+const mostRetries = 8
+
 // Await is Note that waits until the block is rebuilt, until ctx ends, or until Stop; then the error is
 // iobuf.ErrClosed. An error of reading the log is returned to every goroutine that waits for the block; a later call
-// tries again.
+// tries again at once.
 func (s *Store) Await(ctx context.Context, b *recovery.BlockError) error {
 	scan := s.want(b)
 	select {
@@ -106,11 +113,43 @@ func (s *Store) want(b *recovery.BlockError) *scan {
 	}
 	r.corrupt[b.Block], r.wanted[b.Block] = true, true
 	r.left.Store(int64(len(r.corrupt)))
-	if !r.running && s.run.Err() == nil {
+	s.scanLocked()
+	return r.next
+}
+
+// scanLocked starts the goroutine that scans, if it does not run and Stop was not called. repair.mu is held.
+func (s *Store) scanLocked() {
+	if r := &s.repair; !r.running && s.run.Err() == nil {
 		r.running, r.idle = true, make(chan struct{})
 		go s.serveAll(r.idle)
 	}
-	return r.next
+}
+
+// retry wants all blocks that are corrupt and that no scan serves.
+func (s *Store) retry() {
+	r := &s.repair
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for n := range r.corrupt {
+		if !r.served[n] {
+			r.wanted[n] = true
+		}
+	}
+	if len(r.wanted) > 0 {
+		s.scanLocked()
+	}
+}
+
+// retryLaterLocked calls retry later, unless the last scans have failed too often, or Stop was called. repair.mu is
+// held.
+func (s *Store) retryLaterLocked() {
+	r := &s.repair
+	if r.again != nil {
+		r.again.Stop()
+	}
+	if r.failed++; r.failed <= mostRetries && s.run.Err() == nil {
+		r.again = time.AfterFunc(s.Patience<<(r.failed-1), s.retry)
+	}
 }
 
 // serveAll scans the log until no block is wanted, and then closes idle.
@@ -135,7 +174,11 @@ func (s *Store) serve(ctx context.Context) bool {
 	r.mu.Unlock()
 	r.now.err = s.rebuild(ctx, numbers)
 	r.mu.Lock()
-	r.served = nil
+	if r.served = nil; r.now.err == nil {
+		r.failed = 0
+	} else {
+		s.retryLaterLocked()
+	}
 	r.mu.Unlock()
 	close(r.now.done)
 	return true
@@ -143,7 +186,7 @@ func (s *Store) serve(ctx context.Context) bool {
 
 // rebuild rebuilds the blocks with these numbers, and all others that turn out to be corrupt, with one scan of the log.
 func (s *Store) rebuild(ctx context.Context, numbers []int64) error {
-	r, start, file := &s.repair, time.Now(), s.Path(s.Base.Number)
+	r, start, file := &s.repair, time.Now(), s.Path(s.Base.ID())
 	// The scan before may have found out that they are corrupt, and rebuilt them.
 	if numbers = slices.DeleteFunc(numbers, s.Base.IsReplaced); len(numbers) == 0 {
 		return nil

@@ -12,6 +12,9 @@
 //	    no id of the block is handed out.
 //	N6  The messages that the next opening would have to apply are counted across openings, so that every store gets a
 //	    snapshot, however briefly it is open each time (trap 37).
+//	N7  A snapshot is used, replaced or removed only if the store, and not a copy of it, has written it (rule 14, trap
+//	    50): its timeline is one of the store's, and the newest message in it lies in the part of the log that belongs
+//	    to that timeline or to one before it.
 //
 // Why the log is enough for N4. Each page that has a message at or above the snapshot's From is in the table: Open
 // applies those messages, and for each of them looks the page up in the snapshot, which must succeed. A page that was
@@ -32,6 +35,7 @@ package snapshot
 import (
 	"context"
 	"log/slog"
+	"math"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -48,6 +52,8 @@ type Config struct {
 	FS          vfs.FS       // opens OwnDir
 	Lost        func() error // returns an error if the store was removed, so that no snapshot is written; may be nil
 	Store       format.StoreID
+	Lineage     format.Lineage  // the timelines of the store before this opening, newest first
+	Timeline    format.Timeline // of this opening
 	SegmentSize int
 	Reader      vfs.Reader
 	Logger      *slog.Logger
@@ -68,7 +74,7 @@ type Store struct {
 
 	// writing has room for one: the writer of a snapshot, who owns the fields down to from.
 	writing chan struct{}
-	number  uint64     // of the newest snapshot
+	number  uint64     // of the newest snapshot of the store's timelines
 	from    format.LSN // where the log begins that the newest snapshot does not cover; NoLSN if that is not known
 
 	// at is the number of messages in the log when the newest snapshot began, counted from Open as Log.Messages does:
@@ -99,9 +105,15 @@ func New(c Config) *Store {
 	return s
 }
 
-// Path returns the path of the snapshot with this number, for messages.
-func (s *Store) Path(number uint64) string {
-	return filepath.Join(s.path(), format.SnapshotName(s.c.Store, number))
+// Path returns the path of a snapshot, for messages.
+func (s *Store) Path(id format.SnapshotID) string { return filepath.Join(s.path(), id.Name()) }
+
+// Dir returns the path of the directory, for messages.
+func (s *Store) Dir() string { return s.path() }
+
+// id returns the id of a snapshot of this opening.
+func (s *Store) id(number uint64) format.SnapshotID {
+	return format.SnapshotID{Store: s.c.Store, Timeline: s.c.Timeline, Number: number}
 }
 
 // Applied notes that Open had to apply n messages of the log. To be called before Run.
@@ -124,4 +136,4 @@ func (s *Store) Close() {
 }
 
 // Remove deletes all snapshots, of a temporary store.
-func (s *Store) Remove() { _ = s.removeBelow(^uint64(0)) }
+func (s *Store) Remove() { _ = s.removeBelow(math.MaxUint64) }

@@ -35,7 +35,7 @@ type Table interface {
 
 // A Source is the page table as one snapshot shows it.
 type Source interface {
-	// Header describes the table. Number is not set.
+	// Header describes the table. Number and Timeline are not set.
 	Header() format.SnapshotHeader
 	// InUse returns the bases of the segments that were in use when the snapshot began.
 	InUse() []format.LSN
@@ -84,6 +84,9 @@ func (s *Store) Stop(ctx context.Context) bool {
 	s.stop()
 	s.repair.mu.Lock() // no scan begins any more
 	idle := s.repair.idle
+	if s.repair.again != nil {
+		s.repair.again.Stop()
+	}
 	s.repair.mu.Unlock()
 	for _, done := range []chan struct{}{s.done, idle} {
 		if done == nil {
@@ -126,24 +129,24 @@ func (s *Store) write(ctx context.Context, l Log, t Table, pause time.Duration) 
 	if from == s.from && from == l.Tail() && !s.overdue.Load() {
 		return nil
 	}
-	number := s.number + 1
+	id := s.id(s.number + 1)
 	dir, err := s.makeDir()
 	if err != nil {
 		return err
 	}
-	tmpName := format.SnapshotTmpName(s.c.Store)
+	tmpName := id.TmpName()
 	f, err := dir.Open(tmpName, vfs.FlagWrite|vfs.FlagCreate|vfs.FlagTrunc)
 	if err != nil {
 		return err
 	}
 	w := writing{s: s, ctx: ctx, log: l, source: t.BeginSnapshot(from), pause: pause}
-	err = w.fill(f, number)
+	err = w.fill(f, id)
 	if err == nil {
 		err = f.Sync()
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = dir.Rename(tmpName, format.SnapshotName(s.c.Store, number))
+		err = dir.Rename(tmpName, id.Name())
 	}
 	if err == nil {
 		err = dir.Sync()
@@ -152,29 +155,51 @@ func (s *Store) write(ctx context.Context, l Log, t Table, pause time.Duration) 
 		_ = dir.Remove(tmpName)
 		return fmt.Errorf("write snapshot: %w", err)
 	}
-	s.number, s.from = number, from
+	s.number, s.from = id.Number, from
 	s.at.Store(at)
 	s.overdue.Store(false)
 	s.written.Add(1)
-	return s.removeBelow(number)
+	return s.removeBelow(id.Number)
 }
 
-// removeBelow removes the snapshots with lower numbers. The one that the store was opened from stays readable.
+// removeBelow removes the store's snapshots with lower numbers, and what earlier openings left of unfinished ones. The
+// one that the store was opened from stays readable.
 func (s *Store) removeBelow(number uint64) error {
-	numbers, err := s.Numbers()
-	if err != nil || len(numbers) == 0 {
+	names, err := s.names()
+	if err != nil || len(names) == 0 {
 		return err
 	}
 	dir, err := s.dir()
 	if err != nil {
 		return err
 	}
-	for _, n := range numbers {
-		if n < number {
-			err = errors.Join(err, dir.Remove(format.SnapshotName(s.c.Store, n)))
+	for _, name := range names {
+		id, ok := format.ParseSnapshotName(name)
+		ok = ok && s.knows(id) && id.Number < number && !s.isCopy(id)
+		if tmp, isTmp := format.ParseSnapshotTmpName(name); isTmp {
+			ok = s.knows(tmp) && tmp.Timeline != s.c.Timeline
+		}
+		if ok {
+			err = errors.Join(err, dir.Remove(name))
 		}
 	}
 	return err
+}
+
+// isCopy reports whether a file, whose name is one that this store gives, is known to be a copy's.
+func (s *Store) isCopy(id format.SnapshotID) bool {
+	f, err := s.OpenFile(id)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	size, err := f.Size()
+	b := make([]byte, format.SnapshotBlock)
+	if n, _ := f.ReadAt(b, 0); err != nil || n < len(b) {
+		return false
+	}
+	h, err := format.DecodeSnapshotHeader(b, size)
+	return err == nil && !s.isOwn(&h)
 }
 
 // writing is one snapshot being written.
@@ -187,9 +212,9 @@ type writing struct {
 }
 
 // fill writes the contents of the table, slice by slice, and waits until everything that it refers to is stable.
-func (w *writing) fill(f vfs.File, number uint64) error {
+func (w *writing) fill(f vfs.File, id format.SnapshotID) error {
 	h := w.source.Header()
-	h.Number = number
+	h.Number, h.Timeline = id.Number, id.Timeline
 	out := recovery.NewSnapshotWriter(f, h)
 	for pid := format.PageID(0); pid < h.NextPage; {
 		start, err := time.Now(), error(nil)
