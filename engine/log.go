@@ -25,8 +25,8 @@ type Log struct {
 }
 
 // OpenLog opens the standalone log in dir, or makes one. Its segments are kept in order whatever opts.SegmentMode says.
-// The disk must hold at least three segments: a full one, the active one (a full segment can only be dropped after
-// another has begun), and one reserved for recovery at the next opening. Errors are those of Open.
+// The disk must hold at least four segments: a full one, the active one (a full segment can only be dropped after
+// another has begun), one to note that a segment is dropped, and one for the next opening. Errors are those of Open.
 func OpenLog(dir string, opts *Options) (*Log, error) {
 	if err := opts.Validate(); err != nil {
 		return nil, err
@@ -188,8 +188,8 @@ func (l *Log) Stats() Stats {
 }
 
 // Read returns the record at lsn and ptr, as Write or Complete returned them, in this opening or an earlier one. It is
-// valid until Close or until the record is dropped, and must not be modified. A ReadOnly log ends at the stable LSN; reading beyond it is an error.
-// Errors: ErrCorrupt, ErrDropped, ErrClosed.
+// valid until Close or until the record is dropped, and must not be modified. A ReadOnly log ends at the stable LSN;
+// reading beyond it is an error. Errors: ErrCorrupt, ErrDropped, ErrClosed.
 func (l *Log) Read(lsn LSN, ptr DiskPtr) ([]byte, error) {
 	call, err := l.core.enter()
 	if err != nil {
@@ -218,7 +218,8 @@ func (l *Log) FirstLSN() LSN { return LSN(l.first.Load()) }
 // DropBelow discards every whole, stable segment whose records all lie below lsn and frees its space. Larger values of
 // lsn are clamped to the end of the log. LSNs are not renumbered; FirstLSN reports how far the log was truncated. Data
 // previously returned for dropped records is invalid. After a crash or error the next opening may report a lower
-// FirstLSN. Errors: ErrReadOnly, ErrClosed, ErrFailed, and those of writing, which are sticky for DropBelow only.
+// FirstLSN. While a batch or a Reservation is open, the space may be freed by a later call only. Errors: ErrReadOnly,
+// ErrClosed, ErrNoSpace, ErrFailed, and those of writing headers, which are sticky for DropBelow only.
 func (l *Log) DropBelow(lsn LSN) error {
 	if l.core.opts.ReadOnly {
 		return describe("drop", ErrReadOnly)
@@ -237,11 +238,10 @@ func (l *Log) DropBelow(lsn LSN) error {
 		return describe("drop", err)
 	}
 	defer call.End()
-	store := l.core.store
-	if err := l.recycler.All(func(logstore.Drained) bool { return true }); err != nil {
-		return describe("drop", err)
+	busy := func() bool { return l.open.Load() > 0 } // the reservation may be the caller's
+	if err = l.recycler.All(busy); err == nil {
+		_, err = l.core.store.Shrink()
 	}
-	_, err = store.Shrink()
 	return describe("drop", err)
 }
 

@@ -71,7 +71,7 @@ func mustWrite(t *testing.T, l *engine.Log, n int) {
 func TestDropBelowOnFailingTruncate(t *testing.T) {
 	d := simdisk.New(1, simdisk.Options{})
 	l := enginetest.OpenLog(t, "/store", enginetest.SimOptions(d))
-	for range 400 {
+	for range 440 {
 		mustWrite(t, l, 4000)
 	}
 	if _, err := l.Flush(); err != nil {

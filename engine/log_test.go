@@ -384,11 +384,21 @@ func TestLogOnFullAndFailedDisk(t *testing.T) {
 	if _, _, err = l.Write(make([]byte, 5000)); err != nil {
 		t.Errorf("write with space again: %v", err)
 	}
+	for first := false; !first; { // the next record begins the second block, and all before it is durable
+		lsn, _, err := l.Write(make([]byte, 100))
+		if _, errFlush := l.Flush(); err != nil || errFlush != nil {
+			t.Fatal(err, errFlush)
+		}
+		first = lsn%(16<<10) == format.SegmentStart
+	}
+	d.FailFrom(simdisk.OpDeviceWrite, 1, syscall.EIO)
+	if _, _, err := l.Write(make([]byte, 5000)); err != nil { // less than the flusher writes by itself
+		t.Fatal(err)
+	}
 	r, err := l.Reserve(10)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.FailFrom(simdisk.OpDeviceWrite, 1, syscall.EIO)
 	errs := map[string]error{}
 	_, errs["MakeStable"] = l.MakeStable(r.LSN())
 	_, errs["Flush"] = l.Flush()

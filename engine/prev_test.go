@@ -47,6 +47,7 @@ func TestDeltasNameTheMessageBefore(t *testing.T) {
 			t.Fatal(err)
 		}
 		enginetest.Flush(t, pc)
+		countLinks(t, d.Copy(), kinds)
 		enginetest.CleanAll(t, pc)
 		enginetest.Busy(t, pc, 200, opening+100)
 		enginetest.Flush(t, pc)

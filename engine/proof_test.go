@@ -154,6 +154,7 @@ func TestIdleStoreProvesEverything(t *testing.T) {
 				tx.End()
 				enginetest.Flush(t, pc)
 				untilProven(t, dir, pc.StableLSN()+1)
+				time.Sleep(100 * time.Millisecond) // the file may show the mark before the write of it has ended
 				before := pc.Stats().Log
 				time.Sleep(100 * time.Millisecond)
 				if after := pc.Stats().Log; after.BytesWritten != before.BytesWritten {

@@ -18,14 +18,18 @@ import (
 var (
 	putbackSeeds = flag.Int("putback.seeds", 2, "the number of stores whose parts are put back")
 	putbackSeed  = flag.Uint64("putback.seed", 0, "if not 0, the only seed of a store whose parts are put back")
-	putbackPairs = flag.Int("putback.pairs", 700,
+	putbackPairs = flag.Int("putback.pairs", 400,
 		"the number of pairs of parts that are put back into each store; 0: all pairs")
 )
 
 // sweepStores calls test with stores of several seeds, page stores and standalone logs, in the state of a clean close
 // and in that of a kill a moment before.
 func sweepStores(t *testing.T, test func(t *testing.T, seed uint64, isLog bool)) {
-	for seed := uint64(1); seed <= uint64(*putbackSeeds); seed++ {
+	seeds := uint64(*putbackSeeds)
+	if testing.Short() {
+		seeds = min(seeds, 1)
+	}
+	for seed := uint64(1); seed <= seeds; seed++ {
 		if *putbackSeed != 0 && *putbackSeed != seed {
 			continue
 		}
@@ -201,6 +205,9 @@ func singlesAndPairs(changes []enginetest.Change, n int, seed uint64) (sets [][]
 			sets = append(sets, pair)
 		}
 	}
+	if testing.Short() && n > 0 {
+		n = min(n, 50)
+	}
 	if n == 0 {
 		for i := range changes {
 			for k := range i {
@@ -222,7 +229,7 @@ func singlesAndPairs(changes []enginetest.Change, n int, seed uint64) (sets [][]
 func TestOldPartsPutBack(t *testing.T) {
 	sweepStores(t, func(t *testing.T, seed uint64, isLog bool) {
 		s := newPast(seed, isLog)
-		if err := s.grow(4, 7); err != nil {
+		if err := s.grow(5, 12); err != nil {
 			t.Fatal(err)
 		}
 		if s.recycled == 0 {
@@ -235,6 +242,25 @@ func TestOldPartsPutBack(t *testing.T) {
 				changes := im.Changes(earlier, s.names, crashSegment)
 				j.all(t, singlesAndPairs(changes, *putbackPairs, seed))
 			})
+		}
+	})
+}
+
+// The judge notices that the last change that was acknowledged is missing, after a clean close and after a kill.
+func TestJudgeFindsMissingChange(t *testing.T) {
+	sweepStores(t, func(t *testing.T, seed uint64, isLog bool) {
+		s := newPast(seed, isLog)
+		if err := s.grow(2, 5); err != nil {
+			t.Fatal(err)
+		}
+		judges := []*judge{newJudge(t, s, s.closed), newJudge(t, s, s.killed)}
+		s.past.Keep(&enginetest.History{Effects: []enginetest.Effect{
+			{LSN: s.past.Last() + 1, Page: engine.FirstUserPage, Val: []byte("planted")},
+		}}, enginetest.Unlimited)
+		for _, j := range judges {
+			if v, err := j.judge(); !errors.As(err, new(enginetest.Violation)) {
+				t.Errorf("verdict %d, error %v", v, err)
+			}
 		}
 	})
 }

@@ -217,6 +217,9 @@ func refusals() []refusal {
 				}
 			}
 			d.WriteFile(logFile, log[:used<<14])
+			changeSuper(t, d, func(sb *format.Superblock) { // as if the store had done so
+				sb.Extent = format.Extent{Slots: uint32(used), Shrinks: sb.Extent.Shrinks + 1}
+			})
 		}},
 	}
 	for _, r := range slices.Clone(all) { // a clean store is refused for the same reasons, unless it needs no repair

@@ -152,7 +152,7 @@ func cutInFreeSlot(t *testing.T) (*simdisk.Disk, engine.PageID) {
 	b := d.ReadDurable(logFile)
 	last := len(b)/sb.SegmentSize - 1
 	format.SegmentHeader{State: format.SegmentStateFree, SegmentSize: sb.SegmentSize, BlockSize: 4096,
-		Generation: sb.Generation, Slot: format.SegmentID(last)}.Put(b[last*sb.SegmentSize:])
+		Generation: sb.Generation, Slot: format.SegmentID(last), Store: sb.Store}.Put(b[last*sb.SegmentSize:])
 	d.WriteFile(logFile, b[:len(b)-5000])
 	return d, pid
 }
@@ -277,7 +277,8 @@ func TestKilledOpeningsThenPowerCut(t *testing.T) {
 // Whichever error says that the disk does not return a copy of the superblock, the other copy is used. Proves rule 16.
 func TestUnreadableCopyOfSuperblock(t *testing.T) {
 	dirty, pid := enginetest.DirtyStore(t, simdisk.New(1, simdisk.Options{}))
-	for _, cause := range []error{syscall.EIO, syscall.ENODATA, syscall.EUCLEAN, syscall.EBADMSG} {
+	const uncleanLinux = syscall.Errno(117) // EUCLEAN, which package syscall does not name on other systems
+	for _, cause := range []error{syscall.EIO, syscall.ENODATA, uncleanLinux, syscall.EBADMSG} {
 		d := dirty.Copy()
 		d.SetFault(func(o simdisk.Op) error {
 			if o.Kind == simdisk.OpRead && o.Name == superFile && o.Off == 0 {

@@ -48,7 +48,7 @@ func TestEveryBitOfAStore(t *testing.T) {
 			if testing.Short() || enginetest.Raced {
 				step = 41
 			}
-			counts := flipBits(t, s, sweptBits(t, s), step)
+			counts := flipBits(t, s, sweptBits(t, s, s.Files), step)
 			if counts[enginetest.OutcomeWhole] == 0 || counts[enginetest.OutcomeRefused] == 0 ||
 				!s.Clean && counts[enginetest.OutcomeCut] == 0 || s.Clean && counts[enginetest.OutcomeCut] > 0 {
 				t.Errorf("outcomes %v, which proves little", counts)
@@ -66,9 +66,9 @@ func TestEveryBitOfASnapshot(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			s.Blocks = true
-			bits := slices.DeleteFunc(sweptBits(t, s), func(b sweptBit) bool {
-				return !strings.Contains(b.name, "/snapshot.")
-			})
+			bits := sweptBits(t, s, slices.DeleteFunc(slices.Clone(s.Files), func(name string) bool {
+				return !strings.Contains(name, "/snapshot.")
+			}))
 			step := 1
 			if testing.Short() || enginetest.Raced {
 				step = 41

@@ -25,8 +25,9 @@ func sweptStores(t testing.TB) map[string]*enginetest.Specimen {
 
 // sweptOptions returns the options of a small store with everything in it.
 func sweptOptions(d *simdisk.Disk) *engine.Options {
-	return enginetest.WithSeam(&engine.Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, ConsolidateAfter: 6,
-		IDPersistInterval: 50, Compression: engine.CompressionZstd, CompressionLevel: 1}, seam.Options{FS: d, Eager: true})
+	o := &engine.Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, ConsolidateAfter: 6,
+		IDPersistInterval: 50, Compression: engine.CompressionZstd, CompressionLevel: 1}
+	return enginetest.WithSeam(o, seam.Options{FS: d, Eager: true})
 }
 
 // pageMaker writes a page store and its history.
@@ -230,7 +231,7 @@ func sweptPages(t testing.TB, clean bool) *enginetest.Specimen {
 	} else {
 		m.kill()
 	}
-	s := enginetest.SpecimenOf(t, m.disk, *sweptOptions(m.disk), clean, m.h)
+	s := enginetest.SpecimenOf(t, m.disk, *sweptOptions(m.disk), m.h)
 	checkSwept(t, s, before)
 	return s
 }
@@ -271,8 +272,9 @@ func checkSwept(t testing.TB, s *enginetest.Specimen, before engine.LSN) {
 	if s.Log {
 		want = append(want, format.KindData, format.KindFailed)
 	} else {
-		want = append(want, format.KindFree, format.KindCounter, format.KindMeta, format.KindAppend, format.KindAppendBlob,
-			format.KindCompact, format.KindCompactBlob, format.KindAppendZstd, format.KindCompactZstd)
+		want = append(want, format.KindFree, format.KindCounter, format.KindMeta, format.KindAppend,
+			format.KindAppendBlob, format.KindCompact, format.KindCompactBlob, format.KindAppendZstd,
+			format.KindCompactZstd)
 	}
 	for _, k := range want {
 		if kinds[k] == 0 {
@@ -344,7 +346,7 @@ func sweptLog(t testing.TB, clean bool) *enginetest.Specimen {
 	} else {
 		enginetest.NoCheck(t, l)
 	}
-	s := enginetest.SpecimenOfLog(t, next, *o, clean, kept)
+	s := enginetest.SpecimenOfLog(t, next, *o, kept)
 	checkSwept(t, s, before)
 	return s
 }

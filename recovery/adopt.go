@@ -37,7 +37,8 @@ func (s *scanner) adoptUnread() error {
 			if adopted = found && wanted[base]; adopted {
 				delete(wanted, base)
 				h := format.SegmentHeader{Base: base, Generation: gen, Slot: id, Store: s.o.Store, Stable: format.NoLSN}
-				s.slots = append(s.slots, slot{id: id, valid: true, unread: true, header: h, gen: gen, base: base})
+				t := slot{id: id, valid: true, unread: true, invalid: s.unread[id], header: h, gen: gen, base: base}
+				s.slots = append(s.slots, t)
 			}
 		}
 		if adopted {
@@ -66,8 +67,8 @@ func (s *scanner) wanted() map[format.LSN]bool {
 	return wanted
 }
 
-// identify finds out which segment a slot holds: of those that its messages belong to, the one with the highest base,
-// and of these the one of the highest generation. seg has room for the slot.
+// identify finds out which segment a slot holds: of those that its messages belong to, one of the highest generation,
+// and of these the one with the highest base. seg has room for the slot.
 func (s *scanner) identify(id format.SegmentID, seg []byte) (
 	base format.LSN, gen format.Generation, found bool, err error,
 ) {
@@ -97,7 +98,7 @@ func (s *scanner) identify(id format.SegmentID, seg []byte) (
 		if !ours {
 			continue
 		}
-		if b := lsn - format.LSN(pos); !found || b > base || b == base && g > gen {
+		if b := lsn - format.LSN(pos); !found || g > gen || g == gen && b > base {
 			base, gen, found = b, g, true
 		}
 		pos += format.AlignUp(h.Len) - format.Align

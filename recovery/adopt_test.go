@@ -117,3 +117,28 @@ func TestUnreadableHeaderIsNamedByDigest(t *testing.T) {
 		}
 	}
 }
+
+// The header cannot be read of a slot whose segment has left since the snapshot, which lists it. The set is whole
+// without it, and the slot is left out of use. Proves rules 14 and 16.
+func TestUnreadableHeaderOfSegmentThatLeft(t *testing.T) {
+	for _, marks := range []int{0, 1} {
+		b := fiveSegments()
+		b.block()
+		from := b.lsn()
+		o := covered(b, from)
+		o.Clean = false
+		b.recycle(marks, testSize)
+		b.block()
+		o.Lineage = b.options().Lineage
+		src := holey{b.file, testSize, testSize + 512}
+		r, err := Scan(src, o)
+		if err != nil {
+			t.Fatalf("%d marks: %v", marks, err)
+		}
+		left := slices.Equal(r.Unreadable, []format.SegmentID{1}) && len(r.Gone) == 0
+		if r.End != b.lsn() || len(r.Segments) != 4 || !left {
+			t.Errorf("%d marks: the log ends at %v, %d segments, unreadable %v, gone %v", marks, r.End, len(r.Segments),
+				r.Unreadable, r.Gone)
+		}
+	}
+}

@@ -20,9 +20,9 @@
 //	V9  A durable end that a message carries counts unless a later opening may have discarded the message: not in a
 //	    segment that is void (V3), and not in a slot without a header if the message's generation is older than the
 //	    newest of the log. The stable LSN in the header of the tail that the opening moved proves what it has kept.
-//	V10 The index of a sealed segment takes the place of its messages only if the segment is known, from elsewhere, to
-//	    have been durable as a whole. If nothing but the index is corrupt, the messages are read and the index is
-//	    reported. In both cases the log does not end there.
+//	V10 The index of a sealed segment takes the place of its messages only if the superblock or a later segment shows
+//	    that the segment was durable as a whole. If nothing but the index is corrupt, the messages are read and the
+//	    index is reported. In both cases the log does not end there.
 //	V11 The segments that begin below the end of the messages are those that have joined the log and have not left it,
 //	    by their digest, and belong to the timelines of the store (rule 14). So none is old, foreign or lost.
 //

@@ -133,6 +133,9 @@ func (s *scanner) enter(h format.SegmentHeader) {
 	s.stable = max(s.stable, h.Stable)
 	s.writers[writer{h.Timeline, h.Generation}] = true
 	s.left(h.Ledger.Left, h.Ledger.Recycled)
+	if h.Ledger.Shrinks == s.o.Shrinks {
+		r.Slots = max(r.Slots, h.Ledger.Slots)
+	}
 }
 
 // left notes what all segments add up to that had left the log at some time, and their number. The highest counts.

@@ -9,9 +9,29 @@ import (
 // A sealed segment of a standalone log ends with an index. Recovery reads the index instead of the segment, and leaves
 // it to readers to verify the records (V10). That an index is valid proves only that its own blocks were written, since
 // several writes are in flight at once: other blocks of the segment may be missing. So an index is relied on only in a
-// segment that ends at or below an end of the log that is known to be durable from elsewhere: from the superblock, or
-// from a later segment. Later segments are read first, and a few of them are enough, because each message carries the
+// segment that ends at or below an end of the log that is known to be durable from another place: the superblock, or a
+// later segment. Later segments are read first, and a few of them are enough, because each message carries the
 // durable end that was known when it was committed.
+
+// readLog is readBodies for a standalone log. While the newest segments are read, the other readers probe the slots
+// without a valid header, and read indexes, of which few will turn out to be of no use.
+func (s *scanner) readLog(readers []reader) {
+	s.indexes = make([]walked, len(s.slots))
+	ahead := func(r *reader, i int) {
+		switch t := &s.slots[i]; {
+		case !t.valid:
+			r.read(i)
+		case !t.void:
+			r.indexOf(i)
+		}
+	}
+	s.inParallel(readers[1:], ahead, func() { s.readNewest(&readers[0]) })
+	s.inParallel(readers, func(r *reader, i int) {
+		if !s.segments[i].read {
+			r.read(i)
+		}
+	}, func() {})
+}
 
 // readNewest reads the newest segments of a standalone log, until those before are proven to be durable as a whole.
 func (s *scanner) readNewest(r *reader) {
@@ -28,7 +48,8 @@ func (s *scanner) readNewest(r *reader) {
 	}
 }
 
-// provenWhole reports whether a slot holds a segment of a standalone log that is proven to have been durable as a whole.
+// provenWhole reports whether a slot holds a segment of a standalone log that is proven to have been durable as a
+// whole.
 func (s *scanner) provenWhole(t *slot) bool {
 	return s.o.Log && t.valid && !t.void && t.base+format.LSN(s.size) <= s.proven
 }
@@ -36,8 +57,20 @@ func (s *scanner) provenWhole(t *slot) bool {
 // indexPiece is the number of bytes at the end of a segment that are read to find its index.
 const indexPiece = 4096
 
-// readIndex reads the index of a segment into w. It returns false if there is none, or it is not valid or cannot be
+// indexOf returns what the index of slot i of s.slots says, or nil if there is none, or it is not valid or cannot be
 // read: then the segment has to be walked.
+func (r *reader) indexOf(i int) *walked {
+	x := &r.s.indexes[i]
+	if !x.read {
+		x.read, x.indexed = true, r.readIndex(&r.s.slots[i], x)
+	}
+	if !x.indexed {
+		return nil
+	}
+	return x
+}
+
+// readIndex reads the index of a segment into w.
 func (r *reader) readIndex(t *slot, w *walked) bool {
 	s := r.s
 	seed := format.MakeSeed(s.o.Store, t.gen, t.id)
@@ -66,40 +99,41 @@ func (r *reader) readIndex(t *slot, w *walked) bool {
 	for lsn, begin := range v.Markers() {
 		w.marks = append(w.marks, mark{lsn, begin})
 	}
-	w.base, w.end, w.durable, w.stable, w.indexed = t.base, s.size, h.Durable(), v.Stable, true
+	w.base, w.end, w.durable, w.stable = t.base, s.size, h.Durable(), v.Stable
 	for off := range v.Leaves() {
-		if !r.readLeave(t, w, off) {
-			w.marks, w.leaves, w.indexed = nil, nil, false
-			return false
-		}
+		r.readLeave(t, w, off) // if that fails, checkSet refuses the log, should it need to know
 	}
 	return true
 }
 
-// readLeave reads the message at an offset of a segment, by which segments leave.
-func (r *reader) readLeave(t *slot, w *walked, off int) bool {
+// readLeave reads the message at an offset of a segment, by which segments leave, if it is intact.
+func (r *reader) readLeave(t *slot, w *walked, off int) {
 	s, lsn := r.s, t.base+format.LSN(off)
 	b := make([]byte, min(format.HeaderSize+format.LeaveSize(format.MaxLeave), s.size-off))
 	if err := s.readAt(s.src, b, int64(t.id.Offset(s.size))+int64(off)); err != nil {
-		return false
+		return
 	}
 	h, body, err := format.DecodeMessage(b, lsn, format.MakeSeed(s.o.Store, t.gen, t.id))
 	if err != nil || h.Kind != format.KindLeave {
-		return false
+		return
 	}
-	l, err := format.DecodeLeave(body, lsn)
-	if err != nil {
-		return false
+	if l, err := format.DecodeLeave(body, lsn); err == nil {
+		w.leaves, w.stable = append(w.leaves, leave{lsn, l}), max(w.stable, l.Stable)
 	}
-	w.leaves, w.stable = append(w.leaves, leave{lsn, l}), max(w.stable, l.Stable)
-	return true
 }
 
-// readEnd reads the last n bytes of a segment.
+// readEnd reads the last n bytes of a segment, or a few more.
 func (r *reader) readEnd(t *slot, n int) ([]byte, bool) {
-	r.index = slices.Grow(r.index[:0], n)[:n]
+	n = min((n+indexPiece-1)&^(indexPiece-1), r.s.size)
+	if r.s.o.Bulk == nil {
+		r.index = slices.Grow(r.index[:0], n)[:n]
+	} else if buf, err := r.buffer(); err == nil {
+		r.index = buf[:n]
+	} else {
+		return nil, false
+	}
 	off := int64(t.id.Offset(r.s.size)) + int64(r.s.size-n)
-	return r.index, r.s.readAt(r.s.src, r.index, off) == nil
+	return r.index, r.s.readAt(r.s.body(), r.index, off) == nil
 }
 
 // forgiveIndexes lets the log go on where nothing but the index of a segment is corrupt, and notes it in the result. A
@@ -114,8 +148,9 @@ func (s *scanner) forgiveIndexes() {
 		if !w.badIndex || !s.provenWhole(t) {
 			continue
 		}
-		s.res.BadIndexes = append(s.res.BadIndexes, &CorruptError{File: s.o.File, Err: w.why,
-			Place: s.placeOf(t.id, w.end).WithLSN(t.base + format.LSN(w.end)), Reason: "index of the segment is corrupt"})
+		at := s.placeOf(t.id, w.end).WithLSN(t.base + format.LSN(w.end))
+		s.res.BadIndexes = append(s.res.BadIndexes, &CorruptError{File: s.o.File, Place: at, Err: w.why,
+			Reason: "index of the segment is corrupt"})
 		w.end, w.why, w.unread = s.size, nil, false
 	}
 }

@@ -46,7 +46,7 @@ const (
 )
 
 // sealedLog returns a standalone log of sealed segments, with batches, and a last segment. Each index is longer than a
-// sector. What is carried shows that all sealed segments but the last were durable.
+// sector. The messages show that all sealed segments but the last were durable.
 func sealedLog() *builder {
 	b := newBuilder()
 	for i := range sealedSegments {
@@ -85,8 +85,9 @@ func (c *counting) ReadAt(p []byte, off int64) (int, error) {
 	return c.file.ReadAt(p, off)
 }
 
-// A standalone log that was closed cleanly is opened by its indexes and its last segment. After a kill the segments that
-// are not proven to be durable as a whole are read too. Corrupt records in the others are left to readers. Proves V10.
+// A standalone log that was closed cleanly is opened by its indexes and its last segment. After a kill the segments
+// that are not proven to be durable as a whole are read too. Corrupt records in the others are left to readers. Proves
+// V10.
 func TestIndexesReplaceSegments(t *testing.T) {
 	b := sealedLog()
 	end := b.lsn()

@@ -33,6 +33,7 @@ type Options struct {
 	Joined      format.Identity   // Ledger.Joined of the segments below End according to the superblock, if Clean
 	Lineage     format.Lineage    // the store's timelines, from the superblock
 	Listed      format.LSN        // from here on, Lineage is complete
+	Shrinks     uint32            // how often the file was made shorter, from the superblock
 	// Log says that this is a standalone log: its sealed segments end with an index, and their records are not read
 	// where that can be relied on. The messages are not indexed, so Apply and ByPage visit none.
 	Log bool
@@ -88,6 +89,8 @@ type Result struct {
 	// BadIndexes has an error for each sealed segment of a standalone log whose index is corrupt or cannot be read. All
 	// its records were read and are intact.
 	BadIndexes []*CorruptError
+	// Slots is the number of slots that the file must have, according to the headers of Options.Shrinks.
+	Slots uint32
 	// Timelines are those in the headers of slots in use, void ones included.
 	Timelines map[format.Timeline]bool
 
@@ -149,6 +152,7 @@ type scanner struct {
 	segments     []walked                   // parallel to slots
 	// proven is the end of the part of a standalone log that is known to be durable while its segments are read.
 	proven  format.LSN
+	indexes []walked   // of a standalone log, parallel to slots: what indexes say; see readLog
 	buffers sync.Mutex // held while a reader takes a buffer
 	res     *Result
 }
@@ -214,11 +218,10 @@ func (s *scanner) readBodies() error {
 		}
 	}
 	if s.o.Log && workers > 0 {
-		// Which slots have to be read as a whole is known once the newest segments are read. Slots that are to be probed
-		// need not wait for that.
-		s.inParallel(readers[1:], func(i int) bool { return !s.slots[i].valid }, func() { s.readNewest(&readers[0]) })
+		s.readLog(readers)
+	} else {
+		s.inParallel(readers, (*reader).read, func() {})
 	}
-	s.inParallel(readers, func(i int) bool { return !s.segments[i].read }, func() {})
 	for i := range s.segments {
 		if err := s.segments[i].err; err != nil {
 			return err
@@ -231,15 +234,14 @@ func (s *scanner) readBodies() error {
 	return nil
 }
 
-// inParallel reads the slots for which want returns true, with each of the readers in a goroutine, and calls beside
-// meanwhile. A single reader works in the calling goroutine.
-func (s *scanner) inParallel(readers []reader, want func(i int) bool, beside func()) {
-	var next atomic.Int64
+// inParallel calls read for each slot, with each of the readers in a goroutine, and calls beside meanwhile. Slots
+// without a valid header come first: they take longest. A single reader works in the calling goroutine.
+func (s *scanner) inParallel(readers []reader, read func(r *reader, i int), beside func()) {
+	var left atomic.Int64
+	left.Store(int64(len(s.slots)))
 	work := func(r *reader) {
-		for i := int(next.Add(1)) - 1; i < len(s.slots); i = int(next.Add(1)) - 1 {
-			if want(i) {
-				r.read(i)
-			}
+		for i := int(left.Add(-1)); i >= 0; i = int(left.Add(-1)) {
+			read(r, i)
 		}
 	}
 	if len(readers) == 1 {
@@ -273,7 +275,7 @@ type reader struct {
 	buf     []byte // a segment; nil before the first
 	free    func() // releases buf
 	entries []entry
-	index   []byte // an index, or its end
+	index   []byte // an index, or its end; without Bulk, memory that is used again
 }
 
 // buffer returns the buffer for a segment.
@@ -304,8 +306,11 @@ func (r *reader) read(i int) {
 		w.end = s.size // none of its messages is needed
 		return
 	}
-	if s.provenWhole(t) && r.readIndex(t, w) {
-		return
+	if s.provenWhole(t) {
+		if x := r.indexOf(i); x != nil {
+			*w = *x
+			return
+		}
 	}
 	buf, err := r.buffer()
 	if err != nil {

@@ -49,7 +49,10 @@ func (s *scanner) checkSet(clean bool) error {
 		at.lsn, at.why = last, cmp.Or(at.why, errMissing)
 		return s.corrupt(at, "the last segment is missing")
 	}
-	if diff := joined - s.cutLeft.Left - sum; !s.nameUnread(unread, diff, known) {
+	diff := joined - s.cutLeft.Left - sum
+	if known && diff == 0 && len(unread) > 0 {
+		s.dropUnread(unread)
+	} else if !s.nameUnread(unread, diff, known) {
 		text := fmt.Sprintf("the segments are not those of the log; segments missing: %d, recycled: %d",
 			s.missing(below), s.cutLeft.Recycled)
 		at, why := s.culprit(below, diff)
@@ -96,6 +99,21 @@ func (s *scanner) dropLeft() {
 		}
 		return t.gone
 	})
+}
+
+// dropUnread removes slots from the chain whose headers cannot be read and whose segments have left: the set is whole
+// without them.
+func (s *scanner) dropUnread(unread []*slot) {
+	s.chain = slices.DeleteFunc(s.chain, func(i int) bool { return slices.Contains(unread, &s.slots[i]) })
+	r := s.res
+	for _, t := range unread {
+		t.valid, t.unread = false, false
+		s.unread[t.id] = t.invalid
+		if len(r.Corrupt) == 0 {
+			s.firstCorrupt = t.invalid
+		}
+		r.Corrupt, r.Unreadable = append(r.Corrupt, t.id), append(r.Unreadable, t.id)
+	}
 }
 
 // nameUnread finds the identities of the segments whose headers cannot be read: together they are diff, if that is

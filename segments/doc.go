@@ -7,7 +7,7 @@
 //	G2  A message is counted live before its reservation completes (rule 7).
 //	G3  An I/O error while the file grows is permanent; lack of room is not (rules 8 and 9).
 //	G4  In the ledger, Joined − Left is the digest of the segments that are not Free (rule 14). A segment joins before
-//	    its header is made, and leaves once its slot is marked, durably.
+//	    its header is made, and leaves once the message that says so is stable.
 //
 // A Space composes the parts, one in each file:
 //

@@ -88,9 +88,10 @@ func (s *Space) Recycle(ids []format.SegmentID) {
 	s.changed.Broadcast()
 }
 
-// Shrink removes free slots at the end of the file, all but keep of them, if enough can be removed. It reports whether
-// the file has become shorter. No slot is handed out meanwhile.
-func (s *Space) Shrink(keep int) (bool, error) {
+// Shrink removes free slots at the end of the file, all but keep of them, if enough can be removed. It calls note
+// first, which makes the new extent of the file durable: a shorter file would be taken for one that was cut. It reports
+// whether the file has become shorter. No slot is handed out meanwhile.
+func (s *Space) Shrink(keep int, note func(format.Extent) error) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// With fewer free slots than these the file would grow again at once.
@@ -99,8 +100,13 @@ func (s *Space) Shrink(keep int) (bool, error) {
 	if drop < max(minShrink, s.table.slots/16) || s.atWork() || s.growth.broken != nil {
 		return false, nil
 	}
+	e := format.Extent{Slots: uint32(s.table.slots - drop), Shrinks: s.table.ledger.Shrinks + 1}
+	if err := note(e); err != nil {
+		return false, err
+	}
 	s.free.dropHighest(drop)
 	s.table.slots -= drop
+	s.table.ledger.Shrinks = e.Shrinks
 	if err := s.options.File.Truncate(int64(s.table.slots) * int64(s.table.segmentSize)); err != nil {
 		// The file is longer than necessary, which is harmless.
 		return false, fmt.Errorf("truncate log by %d slots: %w", drop, err)
@@ -108,11 +114,13 @@ func (s *Space) Shrink(keep int) (bool, error) {
 	return true, nil
 }
 
-// Ledger returns the ledger of the set of segments: those that are not Free.
+// Ledger returns the ledger of the set of segments: those that are not Free, less those that have left.
 func (s *Space) Ledger() format.Ledger {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.table.ledger
+	l := s.table.ledger
+	l.Slots = uint32(s.table.slots)
+	return l
 }
 
 // JoinedBelow returns what Ledger.Joined is without the segments from LSN end on.

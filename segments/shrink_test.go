@@ -15,7 +15,7 @@ func TestShrinkLeavesReserve(t *testing.T) {
 	for _, id := range slots(20) {
 		s.Ready([]format.SegmentID{id}, nil)
 	}
-	if did, err := s.Shrink(2); !did || err != nil {
+	if did, err := s.Shrink(2, func(format.Extent) error { return nil }); !did || err != nil {
 		t.Fatal(did, err)
 	}
 	f.allocate = []error{syscall.ENOSPC, syscall.ENOSPC}

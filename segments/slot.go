@@ -46,6 +46,8 @@ type Segment struct {
 	// identity is that of the segment, and means nothing in a free slot. Guarded by Space.mu; constant while the slot
 	// is Draining.
 	identity format.Identity
+	// keep says that the slot never drains. Written before the slot leaves StateFree.
+	keep bool
 }
 
 // State returns the slot's state.
@@ -93,7 +95,7 @@ func (s *Segment) seal(base format.LSN, pages PageList) bool {
 
 // drain is the transition Inactive → Draining of a segment without live bytes. It returns false if it was not made.
 func (s *Segment) drain() bool {
-	return s.Live() == 0 && s.state.CompareAndSwap(uint32(StateInactive), uint32(StateDraining))
+	return s.Live() == 0 && !s.keep && s.state.CompareAndSwap(uint32(StateInactive), uint32(StateDraining))
 }
 
 // recycle is the transition Draining → Free. Space.mu is held.

@@ -34,6 +34,8 @@ type Options struct {
 	// identities.
 	Recycled uint64
 	Left     format.Identity
+	// Shrinks is the number of times that the file was made shorter before the store was opened.
+	Shrinks uint32
 	// Reserve is the number of free slots that are kept for writes that make room, and one more for each ReservePer
 	// slots of the file if ReservePer is positive. See Urgency.
 	Reserve, ReservePer int
@@ -78,6 +80,7 @@ func NewSpace(o Options) *Space {
 	t := &s.table
 	t.segmentSize, t.slots, t.newest = o.SegmentSize, o.Slots, format.NoLSN
 	t.ledger = format.Ledger{Joined: o.Left, Left: o.Left, Recycled: o.Recycled}
+	t.ledger.Shrinks = o.Shrinks
 	t.index = map[format.LSN]format.SegmentID{}
 	s.free.written = map[format.SegmentID]bool{}
 	s.growth = growth{file: o.File, changed: &s.changed, table: &s.table, free: &s.free}
@@ -95,11 +98,14 @@ type Found struct {
 	Seed     format.Seed
 	Identity format.Identity
 	State    State // StateActive if the log goes on in it, else StateInactive
+	Unread   bool  // the disk does not return its header, and may not take a new one: the slot is never used again
 }
 
 // Adopt records that recovery found a segment in a slot.
 func (s *Space) Adopt(f Found) {
-	s.table.segment(f.Slot).adopt(f.Base, f.Seed, f.State)
+	g := s.table.segment(f.Slot)
+	g.keep = f.Unread
+	g.adopt(f.Base, f.Seed, f.State)
 	s.table.enter(f.Slot, f.Base, f.Identity)
 }
 

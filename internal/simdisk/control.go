@@ -175,18 +175,6 @@ func (d *Disk) LeaveGarbage() {
 	d.opts.Garbage = true
 }
 
-// LoseWrites makes the disk acknowledge writes to bytes [off, off+n) of a file and not make them, in any Device and by
-// WriteAt, after the next made ones. The bytes of such a write outside of the range are written. It lasts until the
-// next LoseWrites of this file, or a crash. lost returns how many writes were lost.
-func (d *Disk) LoseWrites(name string, off, n int64, made int) (lost func() int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	f := d.lookup(filepath.Clean(name), shown).(*inode)
-	l := &lostRange{off: off, end: off + n, made: made}
-	f.lost = l
-	return func() int { return int(l.lost.Load()) }
-}
-
 // Copy returns a disk with the same durable contents.
 func (d *Disk) Copy() *Disk {
 	d.mu.Lock()

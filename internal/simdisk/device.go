@@ -49,7 +49,8 @@ func (v *device) Do(writes []vfs.Write, need int, dst []vfs.Completion) ([]vfs.C
 		if err != ErrLose {
 			d.tags++
 			x.tag = d.tags
-			f.write(w.Buf, w.Off, x.tag)
+			f.put(w.Buf, w.Off)
+			f.pending = append(f.pending, dirty{off: w.Off, data: slices.Clone(w.Buf), tag: x.tag})
 		}
 		v.flight = append(v.flight, x)
 		if last {
@@ -86,12 +87,9 @@ func (v *device) complete(x inFlight, f *inode) vfs.Completion {
 		c.Err = x.err
 		return c
 	}
-	f.pending = slices.DeleteFunc(f.pending, func(p dirty) bool {
-		done := x.tag != 0 && p.tag == x.tag
-		if done {
-			f.durable.settle(p)
-		}
-		return done
-	})
+	if i := slices.IndexFunc(f.pending, func(p dirty) bool { return x.tag != 0 && p.tag == x.tag }); i >= 0 {
+		f.durable.settle(f.pending[i])
+		f.pending = slices.Delete(f.pending, i, i+1)
+	}
 	return c
 }

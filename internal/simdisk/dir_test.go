@@ -279,7 +279,8 @@ func TestDirConcurrentUse(t *testing.T) {
 		var wg sync.WaitGroup
 		var names []string
 		for g := range 4 {
-			names = append(names, fmt.Sprint("new", g))
+			renamed := fmt.Sprint("new", g)
+			names = append(names, renamed)
 			wg.Go(func() {
 				for range 50 {
 					name := fmt.Sprint(g)
@@ -290,7 +291,7 @@ func TestDirConcurrentUse(t *testing.T) {
 					}
 					all, err := d.ReadDir()
 					_, idErr := d.Identify(name)
-					if err := errors.Join(err, idErr, file.Close(), d.Sync(), d.Rename(name, names[g])); err != nil ||
+					if err := errors.Join(err, idErr, file.Close(), d.Sync(), d.Rename(name, renamed)); err != nil ||
 						!slices.Contains(all, name) {
 						t.Errorf("%s is not in %v, error %v", name, all, err)
 					}

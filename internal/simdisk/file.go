@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"syscall"
 
 	"pagecache/internal/vfs"
@@ -55,7 +56,8 @@ func (h *file) WriteAt(p []byte, off int64) (int, error) {
 	if err != nil && !last {
 		return 0, err
 	}
-	h.f.write(p, off, 0)
+	h.f.put(p, off)
+	h.f.pending = append(h.f.pending, dirty{off: off, data: slices.Clone(p)})
 	return len(p), err
 }
 

@@ -3,7 +3,6 @@ package simdisk
 import (
 	"math/rand/v2"
 	"slices"
-	"sync/atomic"
 )
 
 const (
@@ -72,14 +71,6 @@ type inode struct {
 	locks   map[*file]bool
 	bad     map[int64]bool // numbers of the sectors that cannot be read
 	differs bool           // now may differ from durable even if nothing is pending
-	lost    *lostRange     // whose writes are lost; nil: none are
-}
-
-// lostRange is a range of a file whose writes are acknowledged and not made.
-type lostRange struct {
-	off, end int64
-	made     int          // writes that are still made
-	lost     atomic.Int64 // writes that were lost
 }
 
 // dirty is a change that is not durable: bytes at off, or a new size.
@@ -108,30 +99,6 @@ func (f *inode) put(b []byte, off int64) {
 	}
 	f.now.size = max(f.now.size, off+int64(len(b)))
 	f.now.write(b, off)
-}
-
-// write shows a write and makes it pending, as far as it reaches the disk: writes to f.lost do not.
-func (f *inode) write(b []byte, off int64, tag uint64) {
-	end := off + int64(len(b))
-	part := func(from, to int64) {
-		if from < to {
-			f.put(b[from-off:to-off], from)
-			f.pending = append(f.pending, dirty{off: from, data: slices.Clone(b[from-off : to-off]), tag: tag})
-		}
-	}
-	l := f.lost
-	if l == nil || end <= l.off || off >= l.end {
-		part(off, end)
-		return
-	}
-	if l.made > 0 {
-		l.made--
-		part(off, end)
-		return
-	}
-	l.lost.Add(1)
-	part(off, l.off)
-	part(l.end, end)
 }
 
 func (f *inode) resize(size int64) {

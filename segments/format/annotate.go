@@ -107,6 +107,8 @@ func (a *annotator) superCopy() {
 	}
 	a.skip((MaxAncestors - used) * ancestorSize)
 	a.field(8, "listed", "from LSN %v on", s.Listed)
+	a.field(4, "slots", "%d", s.Extent.Slots)
+	a.field(4, "shrinks", "%d", s.Extent.Shrinks)
 	a.rest("bytes")
 }
 
@@ -149,7 +151,9 @@ func AnnotateSegment(dst, seg []byte, v SegmentView) []byte {
 	a.field(8, "timeline", "%v", h.Timeline)
 	a.field(8, "joined", "%v", h.Ledger.Joined)
 	a.field(8, "left", "%v", h.Ledger.Left)
-	a.field(24, "zero", "")
+	a.field(4, "slots", "%d", h.Ledger.Slots)
+	a.field(4, "shrinks", "%d", h.Ledger.Shrinks)
+	a.field(16, "zero", "")
 	if h.State == SegmentStateInUse {
 		a.skip(SegmentStart - SegmentHeaderSize)
 		a.messages(h, v.Store)

@@ -3,6 +3,7 @@ package format
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"testing"
 )
 
@@ -159,6 +160,30 @@ func FuzzSnapshotHeader(f *testing.F) {
 		e.Put(copied)
 		if got, err := GetSnapshotEntry(copied, &h); err != nil || got != e {
 			t.Fatalf("%+v: %+v, %v", e, got, err)
+		}
+	})
+}
+
+// A list of segments that leave is rejected, or encodes to the same bytes again. Proves F1, rule 12.
+func FuzzLeave(f *testing.F) {
+	l := Leave{Recycled: 7, Left: 99, Stable: 5000, Segments: []Identity{1, 2, 3}}
+	b := make([]byte, LeaveSize(len(l.Segments)))
+	l.Put(b)
+	f.Add(b)
+	f.Add(b[:LeaveSize(1)])
+	f.Add(b[:len(b)-1])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		l, err := DecodeLeave(b, 1<<40)
+		if err != nil {
+			if !errors.Is(err, ErrLeave) {
+				t.Fatal(err)
+			}
+			return
+		}
+		again := make([]byte, LeaveSize(len(l.Segments)))
+		l.Put(again)
+		if !bytes.Equal(again, b) || l.Stable < 0 || len(l.Segments) > MaxLeave {
+			t.Fatalf("%x is encoded as %x", b, again)
 		}
 	})
 }

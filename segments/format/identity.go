@@ -37,4 +37,11 @@ type Ledger struct {
 	Joined   Identity // sum of the identities of all segments that ever joined
 	Left     Identity // sum of the identities of all segments that ever left
 	Recycled uint64   // number of segments that ever left
+	Extent            // of the file
+}
+
+// Extent is the length of the log file. It tells a file that was cut between slots from one that shrank.
+type Extent struct {
+	Slots   uint32 // slots that belong to the file, durably
+	Shrinks uint32 // how often the file had been made shorter before
 }

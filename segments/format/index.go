@@ -80,8 +80,8 @@ type Index struct {
 // Reset returns an empty Index that uses the memory of x.
 func (x *Index) Reset() Index { return Index{entries: x.entries[:0], begins: x.begins[:0]} }
 
-// Add adds the message of kind k at offset off of the segment, which begins at msg. Messages that an index does not list
-// are left out.
+// Add adds the message of kind k at offset off of the segment, which begins at msg. Messages that an index does not
+// list are left out.
 func (x *Index) Add(k Kind, off int, msg []byte) {
 	switch k {
 	case KindData:

@@ -31,7 +31,9 @@ const SegmentStart = 4096
 //	 80  8  timeline of the opening that wrote the header
 //	 88  8  sum of the identities of all segments that had joined the log, this one included (Ledger)
 //	 96  8  sum of the identities of all segments that had left it
-//	104 24  zero
+//	104  4  slots that the file had (Extent)
+//	108  4  how often the file had been made shorter before
+//	112 16  zero
 const SegmentHeaderSize = 128
 
 // Version is the format version that this code writes, in segment headers and the superblock.
@@ -102,6 +104,8 @@ func (h SegmentHeader) Put(dst []byte) {
 	binary.LittleEndian.PutUint64(dst[80:], uint64(h.Timeline))
 	binary.LittleEndian.PutUint64(dst[88:], uint64(h.Ledger.Joined))
 	binary.LittleEndian.PutUint64(dst[96:], uint64(h.Ledger.Left))
+	binary.LittleEndian.PutUint32(dst[104:], h.Ledger.Slots)
+	binary.LittleEndian.PutUint32(dst[108:], h.Ledger.Shrinks)
 	binary.LittleEndian.PutUint32(dst[8:], segmentCRC(dst))
 }
 
@@ -144,6 +148,7 @@ func DecodeSegmentHeader(src []byte, slot SegmentID, segmentSize int) (SegmentHe
 			Joined:   Identity(binary.LittleEndian.Uint64(src[88:])),
 			Left:     Identity(binary.LittleEndian.Uint64(src[96:])),
 			Recycled: binary.LittleEndian.Uint64(src[48:]),
+			Extent:   Extent{binary.LittleEndian.Uint32(src[104:]), binary.LittleEndian.Uint32(src[108:])},
 		},
 	}
 	copy(h.Store[:], src[64:])

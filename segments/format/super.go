@@ -41,7 +41,9 @@ func (s StoreID) String() string { return hex.EncodeToString(s[:]) }
 //	121  255  name of the format of the pages
 //	376 1024  ancestors (Ancestor), newest first; unused entries are zero
 //	1400   8  LSN from which on all timelines are listed
-//	1408 2688 zero
+//	1408   4  slots that the log file had (Extent)
+//	1412   4  how often it had been made shorter before
+//	1416 2680 zero
 //
 // Magic, checksum and version are at the same place in every version from 2 on.
 //
@@ -82,6 +84,7 @@ const (
 	// superNameEnd is the offset of the first byte after the name; superAncestors and superListed are those of fields.
 	superNameEnd, superAncestors = 376, 376
 	superListed                  = superAncestors + MaxAncestors*ancestorSize
+	superExtent                  = superListed + 8
 	// superSize1 is the length of the superblock of version 1 in bytes. It had one copy.
 	superSize1 = 80
 )
@@ -108,6 +111,7 @@ type Superblock struct {
 	// oldest are not listed: they own nothing at or above Listed.
 	Ancestors [MaxAncestors]Ancestor
 	Listed    LSN
+	Extent    Extent // of the log file, at least
 }
 
 // Append appends the encoding of s to dst, both copies, and returns the extended slice.
@@ -134,6 +138,8 @@ func (s Superblock) Append(dst []byte) []byte {
 		binary.LittleEndian.PutUint64(b[superAncestors+i*ancestorSize+8:], uint64(a.Branch))
 	}
 	binary.LittleEndian.PutUint64(b[superListed:], uint64(s.Listed))
+	binary.LittleEndian.PutUint32(b[superExtent:], s.Extent.Slots)
+	binary.LittleEndian.PutUint32(b[superExtent+4:], s.Extent.Shrinks)
 	binary.LittleEndian.PutUint32(b[8:], superCRC(b[:]))
 	for range superCopies {
 		dst = append(dst, b[:]...)
@@ -287,6 +293,10 @@ func decodeSuperCopy(src []byte) (Superblock, error) {
 		Branch:      LSN(binary.LittleEndian.Uint64(src[112:])),
 		Name:        string(src[121 : 121+int(src[120])]),
 		Listed:      LSN(binary.LittleEndian.Uint64(src[superListed:])),
+		Extent: Extent{
+			Slots:   binary.LittleEndian.Uint32(src[superExtent:]),
+			Shrinks: binary.LittleEndian.Uint32(src[superExtent+4:]),
+		},
 	}
 	copy(s.Store[:], src[16:])
 	valid := s.Listed >= 0

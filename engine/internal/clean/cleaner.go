@@ -223,7 +223,7 @@ func (c *Cleaner) step(calm bool) (bool, error) {
 	if c.c.Options.Linear {
 		return c.reap() > 0, nil
 	}
-	if c.c.Store.Space.DiskFull() { // those who would otherwise flush the log may be waiting for room
+	if c.c.Store.Space.DiskFull() { // the callers that would otherwise flush the log may be waiting for room
 		if err := c.recycler.Flush(); err != nil {
 			return false, err
 		}

@@ -11,6 +11,16 @@ import (
 // is read-only, Check, one for writing, and one after that. It returns the outcome of the first. The store must be
 // usable once it was opened for writing (O4, O5); an opening that is refused writes nothing (O8).
 func (s *Specimen) Agree(hurt func(*simdisk.Disk)) (Outcome, error) {
+	return s.agree(hurt, (*Pieces).Equal)
+}
+
+// AgreeRoughly is Agree for sectors that the disk does not return. The openings need not read around a bad sector in
+// pieces of the same size, so one may report pages or records as lost that another one shows.
+func (s *Specimen) AgreeRoughly(hurt func(*simdisk.Disk)) (Outcome, error) {
+	return s.agree(hurt, (*Pieces).agrees)
+}
+
+func (s *Specimen) agree(hurt func(*simdisk.Disk), same func(p, q *Pieces) bool) (Outcome, error) {
 	d := s.Disk.Copy()
 	hurt(d)
 	wrote := false
@@ -34,9 +44,9 @@ func (s *Specimen) Agree(hurt func(*simdisk.Disk)) (Outcome, error) {
 		return outcome, err
 	}
 	if s.Log {
-		err = s.logAgrees(d, refused, &p)
+		err = s.logAgrees(d, refused, &p, same)
 	} else {
-		err = s.pagesAgree(d, refused, &p)
+		err = s.pagesAgree(d, refused, &p, same)
 	}
 	if err == nil && refused != nil && wrote {
 		err = Violated("an opening that was refused has written")
@@ -83,15 +93,15 @@ func sameRefusal(readOnly, writable error) error {
 }
 
 // pagesAgree opens the page store for writing, compares it with p, changes it, and opens it again.
-func (s *Specimen) pagesAgree(d *simdisk.Disk, refused error, p *Pieces) error {
+func (s *Specimen) pagesAgree(d *simdisk.Disk, refused error, p *Pieces, same func(p, q *Pieces) bool) error {
 	pc, err := engine.Open("/store", engine.Bytes{}, s.options(d, false))
 	if err := sameRefusal(refused, err); err != nil || refused != nil {
 		return err
 	}
 	var q Pieces
 	err = q.addPages(pc, s.last)
-	if err == nil && !q.Equal(p) {
-		err = Violated("for writing it shows other contents than read-only: %v; %v, %v", q.partOf(p, false), q.errs, p.errs)
+	if err == nil && !same(&q, p) {
+		err = differs(&q, p)
 	}
 	var added engine.PageID
 	if err == nil {
@@ -101,7 +111,7 @@ func (s *Specimen) pagesAgree(d *simdisk.Disk, refused error, p *Pieces) error {
 		return err
 	}
 	want := q.replace(int(added-engine.FirstUserPage), uint64(engine.KindMaterialized), []byte(addedValue))
-	return s.lookAgain(d, want)
+	return s.lookAgain(d, want, same)
 }
 
 const addedValue = "added to a corrupt store"
@@ -126,16 +136,22 @@ func (s *Specimen) addPage(pc *engine.PageCache[[]byte]) (engine.PageID, error) 
 	return pid, err
 }
 
+// differs returns the error for an opening for writing that shows q after a read-only one that has shown p.
+func differs(q, p *Pieces) error {
+	const text = "for writing it shows other contents than read-only: %v; %v, %v"
+	return Violated(text, q.partOf(p, false), q.errs, p.errs)
+}
+
 // logAgrees opens the log for writing, compares it with p, writes a record, and opens it again.
-func (s *Specimen) logAgrees(d *simdisk.Disk, refused error, p *Pieces) error {
+func (s *Specimen) logAgrees(d *simdisk.Disk, refused error, p *Pieces, same func(p, q *Pieces) bool) error {
 	l, err := engine.OpenLog("/store", s.options(d, false))
 	if err := sameRefusal(refused, err); err != nil || refused != nil {
 		return err
 	}
 	var q Pieces
 	q.addRecords(l)
-	if !q.Equal(p) {
-		err = Violated("for writing it shows other contents than read-only: %v; %v, %v", q.partOf(p, false), q.errs, p.errs)
+	if !same(&q, p) {
+		err = differs(&q, p)
 	}
 	for r, e := range l.Records(0) {
 		if e == nil && err == nil {
@@ -152,17 +168,17 @@ func (s *Specimen) logAgrees(d *simdisk.Disk, refused error, p *Pieces) error {
 	if len(q.errs) == 0 { // else the iterator ends before the new record
 		q.add(uint64(lsn), []byte(addedValue))
 	}
-	return s.lookAgain(d, &q)
+	return s.lookAgain(d, &q, same)
 }
 
 // lookAgain compares the store, which was closed cleanly, with want.
-func (s *Specimen) lookAgain(d *simdisk.Disk, want *Pieces) error {
+func (s *Specimen) lookAgain(d *simdisk.Disk, want *Pieces, same func(p, q *Pieces) bool) error {
 	var p Pieces
 	refused, err := s.look(d, &p)
 	if err == nil && refused != nil {
 		err = Violated("refused after it was opened for writing and closed: %v", refused)
 	}
-	if err == nil && !p.Equal(want) {
+	if err == nil && !same(&p, want) {
 		err = Violated("other contents after it was closed: %v; %v, %v", p.partOf(want, false), p.errs, want.errs)
 	}
 	return err

@@ -14,7 +14,7 @@ type FileRange struct {
 	From, To int64
 }
 
-// Filler returns the parts of the intact log that should mean nothing: what follows the segment headers in their block,
+// Filler returns the parts of the intact log that should mean nothing: the rest of the blocks of segment headers,
 // the filler of pads, and the slots that hold nothing. The tail of the last segment is not among them: a recovery looks
 // for messages there.
 func (s *Specimen) Filler(t testing.TB) (ranges []FileRange) {

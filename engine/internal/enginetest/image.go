@@ -167,9 +167,9 @@ func Disjoint(changes []Change) bool {
 
 // Proof is what the parts of a store show of how far its log was durable (rule 13). No opening may show less.
 type Proof struct {
-	Durable  engine.LSN // a message carries this durable end; a batch may be open below
+	Durable  engine.LSN // a message, or a clean close, states this durable end; a batch may be open below
 	Stable   engine.LSN // a header or a pad states this end, at which no batch is open
-	Super    engine.LSN // the superblock states it
+	Super    engine.LSN // the superblock states it as the floor
 	Snapshot engine.LSN // a snapshot states it
 }
 
@@ -206,8 +206,8 @@ func (f *Proof) addSuper(b []byte, sequence uint64) {
 		return
 	}
 	f.Super = max(f.Super, s.Floor)
-	if s.Clean && s.Sequence == sequence {
-		f.Super = max(f.Super, s.End)
+	if s.Clean && s.Sequence == sequence { // a batch may have been open
+		f.Durable = max(f.Durable, s.End)
 	}
 }
 

@@ -6,7 +6,9 @@
 //
 // Reading the code: open.go opens, checks and closes stores; use.go has short calls for pages; disk.go works on the
 // files of a store; lying.go has file systems with faults; model.go is the model and the history of a store, and
-// driver.go does random things to a store and its model.
+// driver.go does random things to a store and its model. specimen.go describes a store that sweep.go corrupts in every
+// place; pieces.go has what it shows then, agree.go compares the ways of opening it, and filler.go finds what means
+// nothing in it.
 package enginetest
 
 import (

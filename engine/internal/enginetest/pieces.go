@@ -53,6 +53,16 @@ func (p *Pieces) Equal(q *Pieces) bool {
 		slices.Equal(slices.Sorted(maps.Keys(p.errs)), slices.Sorted(maps.Keys(q.errs)))
 }
 
+// agrees reports whether p has the same pieces as q, of those that neither has an error for.
+func (p *Pieces) agrees(q *Pieces) bool {
+	for i := range min(len(p.ends), len(q.ends)) {
+		if p.errs[i] == nil && q.errs[i] == nil && !bytes.Equal(p.piece(i), q.piece(i)) {
+			return false
+		}
+	}
+	return len(p.ends) == len(q.ends) || len(p.errs)+len(q.errs) > 0
+}
+
 // partOf returns an error unless all pieces that p has are those of whole. If tail is set, all pieces of whole from the
 // first error on may be missing in p.
 func (p *Pieces) partOf(whole *Pieces, tail bool) error {

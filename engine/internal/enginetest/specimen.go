@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"pagecache/engine"
+	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/seam"
 	"pagecache/internal/simdisk"
 	"pagecache/internal/vfs"
@@ -39,9 +40,9 @@ type Specimen struct {
 }
 
 // SpecimenOf returns the page store on a disk, whose changes are those of h.
-func SpecimenOf(t testing.TB, d *simdisk.Disk, o engine.Options, clean bool, h *History) *Specimen {
+func SpecimenOf(t testing.TB, d *simdisk.Disk, o engine.Options, h *History) *Specimen {
 	t.Helper()
-	s := newSpecimen(t, d, o, clean)
+	s := newSpecimen(t, d, o)
 	s.NextID, s.last = h.NextID, engine.FirstUserPage+3
 	for pid := range h.Now.Pages {
 		s.last = max(s.last, pid+3)
@@ -68,9 +69,9 @@ type LogRecord struct {
 }
 
 // SpecimenOfLog returns the standalone log on a disk, which has these records.
-func SpecimenOfLog(t testing.TB, d *simdisk.Disk, o engine.Options, clean bool, records []LogRecord) *Specimen {
+func SpecimenOfLog(t testing.TB, d *simdisk.Disk, o engine.Options, records []LogRecord) *Specimen {
 	t.Helper()
-	s := newSpecimen(t, d, o, clean)
+	s := newSpecimen(t, d, o)
 	s.Log = true
 	for i := range len(records) + 1 {
 		if i < len(records) && (records[i].LSN < s.Proven || records[i].Batch) {
@@ -85,9 +86,9 @@ func SpecimenOfLog(t testing.TB, d *simdisk.Disk, o engine.Options, clean bool, 
 	return s
 }
 
-func newSpecimen(t testing.TB, d *simdisk.Disk, o engine.Options, clean bool) *Specimen {
+func newSpecimen(t testing.TB, d *simdisk.Disk, o engine.Options) *Specimen {
 	t.Helper()
-	s := &Specimen{Disk: d, Opts: o, Clean: clean, lookup: map[string]bool{}}
+	s := &Specimen{Disk: d, Opts: o, lookup: map[string]bool{}}
 	for name := range Files(t, d.Copy()) {
 		s.Files = append(s.Files, filepath.Join("/store", name))
 	}
@@ -98,8 +99,16 @@ func newSpecimen(t testing.TB, d *simdisk.Disk, o engine.Options, clean bool) *S
 	for _, name := range s.Files {
 		s.Size += int64(len(d.ReadDurable(name)))
 	}
-	s.Proven = Unlimited
-	if !clean {
+	held, err := d.Copy().OpenDir("/store")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sb, err := logstore.ReadSuper(held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Clean, s.Proven = sb.Clean, Unlimited
+	if !s.Clean {
 		res, err := ScanLog(d.Copy(), "/store")
 		if err != nil {
 			t.Fatal(err)
@@ -161,6 +170,15 @@ const (
 	OutcomeUnlawful = outcomes        // it shows something wrong, or the error is not one that reports corruption
 )
 
+// String returns the name of the outcome.
+func (o Outcome) String() string {
+	names := [...]string{"whole", "cut", "partial", "refused", "unlawful"}
+	if o < 0 || int(o) >= len(names) {
+		return "invalid outcome"
+	}
+	return names[o]
+}
+
 // judge returns the outcome. The error is a Violation if the store shows what it must not show (O1, O7).
 func (s *Specimen) judge(refused error, p *Pieces) (Outcome, error) {
 	if refused != nil {
@@ -198,7 +216,9 @@ func Placed(err error) error {
 	ce := (*engine.CorruptError)(nil)
 	switch {
 	case errors.Is(err, engine.ErrCorrupt) && errors.As(err, &ce):
-		if ce.File == "" || filepath.Base(ce.File) == LogName && ce.Place.String() == "" {
+		// If several segments are missing, the file is the place.
+		missing := strings.Contains(ce.Reason, "missing")
+		if ce.File == "" || filepath.Base(ce.File) == LogName && ce.Place.String() == "" && !missing {
 			return Violated("an error without a place: %v", err)
 		}
 		return nil

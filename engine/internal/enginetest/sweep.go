@@ -5,10 +5,12 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode"
 
 	"pagecache/internal/simdisk"
 )
@@ -25,15 +27,16 @@ const agreeing = 32 << 20
 
 // A Sweep corrupts a Specimen in many ways, on all processors.
 type Sweep struct {
-	s        *Specimen
-	mu       sync.RWMutex // held for reading by all workers, so that one of them can be alone
-	workers  []*Worker
-	limit    uint64        // bytes that an opening may allocate (O7)
-	usual    uint64        // bytes that an opening of the intact store allocates
-	expects  atomic.Uint64 // bytes that all steps so far should have allocated together, and more
-	next     atomic.Int64
-	repeated atomic.Int64 // steps that were repeated alone
-	stopped  atomic.Bool
+	s         *Specimen
+	mu        sync.RWMutex // held for reading by all workers, so that one of them can be alone
+	workers   []*Worker
+	limit     uint64        // bytes that an opening may allocate (O7)
+	usual     uint64        // bytes that an opening of the intact store allocates
+	expects   atomic.Uint64 // bytes that all steps so far should have allocated together, and more
+	next      atomic.Int64
+	collected atomic.Uint64 // the bytes that were allocated before the last collection of garbage
+	repeated  atomic.Int64  // steps that were repeated alone
+	stopped   atomic.Bool
 }
 
 // A Worker is a goroutine of a Sweep. It has a copy of the store that is always put back.
@@ -46,13 +49,16 @@ type Worker struct {
 	sample []metrics.Sample
 	at     atomic.Int64 // the number of the step that it is at; negative: of none
 	limit  uint64       // of this step
+	// slowest is the time that the step with number slow has taken, which is the longest.
+	slowest time.Duration
+	slow    int
 }
 
 // Run calls step with all numbers below n, each once, on all processors. It reports the errors of the first steps that
 // fail, panics, and steps that hang; name describes a step. It returns how many steps had each Outcome.
 func (s *Specimen) Run(t testing.TB, n int, name func(int) string, step func(*Worker, int) error) (sum [outcomes]int) {
 	t.Helper()
-	defer debug.SetGCPercent(debug.SetGCPercent(2000)) // the memory in use is small, and each step allocates much
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // see collect
 	w := &Sweep{s: s}
 	intact := w.worker()
 	w.limit = 1 << 40
@@ -81,26 +87,42 @@ func (s *Specimen) Run(t testing.TB, n int, name func(int) string, step func(*Wo
 	t.Logf("%d steps in %v, %v each; %d bytes allocated by each, %d steps measured alone", n, time.Since(start),
 		time.Since(start)/time.Duration(n), w.usual, w.repeated.Load())
 	for _, k := range w.workers {
+		t.Logf("the slowest: %s, in %v", name(k.slow), k.slowest)
 		for i, c := range k.Outcomes {
 			sum[i] += c
 		}
 	}
-	const shown = 12
-	total := len(failures)
-	for range min(total, shown) {
-		t.Error(<-failures)
-	}
-	if total > shown {
-		t.Errorf("%d failures in all", total)
-	}
+	close(failures)
+	report(t, failures)
 	return sum
+}
+
+// report reports failures, of those that differ in numbers only the first.
+func report(t testing.TB, failures chan string) {
+	t.Helper()
+	counts, first := map[string]int{}, map[string]string{}
+	for f := range failures {
+		kind := strings.Map(func(r rune) rune {
+			if unicode.Is(unicode.ASCII_Hex_Digit, r) {
+				return -1
+			}
+			return r
+		}, f)
+		if counts[kind]++; counts[kind] == 1 {
+			first[kind] = f
+		}
+	}
+	for kind, n := range counts {
+		t.Errorf("%s (and %d more)", first[kind], n-1)
+	}
 }
 
 func (w *Sweep) worker() *Worker {
 	k := &Worker{Disk: w.s.Disk.Copy(), w: w, sample: []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}}
 	k.Disk.SetFault(func(o simdisk.Op) error {
 		if changes(o.Kind) {
-			return Violated("an opening that is read-only has written: %v %d bytes at %d of %s", o.Kind, o.Len, o.Off, o.Name)
+			const text = "an opening that is read-only has written: %v %d bytes at %d of %s"
+			return Violated(text, o.Kind, o.Len, o.Off, o.Name)
 		}
 		return nil
 	})
@@ -137,7 +159,12 @@ func (w *Sweep) wait(t testing.TB, done chan struct{}, name func(int) string) {
 func (k *Worker) work(n int, step func(*Worker, int) error, name func(int) string, failures chan string) {
 	for i := int(k.w.next.Add(1)) - 1; i < n && !k.w.stopped.Load(); i = int(k.w.next.Add(1)) - 1 {
 		k.at.Store(int64(i))
+		start := time.Now()
 		err := k.measured(func() error { return step(k, i) })
+		if d := time.Since(start); d > k.slowest {
+			k.slowest, k.slow = d, i
+		}
+		k.collect()
 		if err != nil {
 			failures <- fmt.Sprintf("%s: %v", name(i), err)
 		}
@@ -145,8 +172,8 @@ func (k *Worker) work(n int, step func(*Worker, int) error, name func(int) strin
 	k.at.Store(-1)
 }
 
-// measured calls f and returns an error if it panics, or allocates more than the limit. What other workers allocate
-// meanwhile is not known, so f is called again, alone, if the sum is higher than expected.
+// measured calls f and returns an error if it panics, or allocates more than the limit. The memory that other
+// workers allocate meanwhile counts too, so f is called again, alone, if the sum is higher than expected.
 func (k *Worker) measured(f func() error) error {
 	w := k.w
 	w.mu.RLock()
@@ -185,6 +212,17 @@ func (k *Worker) alone(f func() error) (uint64, error) {
 	return after.TotalAlloc - before.TotalAlloc, err
 }
 
+// collect collects garbage after every 128 MiB. If the collector decided when, the heap would grow without bound: a
+// sync.Pool that was used keeps its store until the second collection after that, so the stores of all steps since the
+// last collection count as memory in use.
+func (k *Worker) collect() {
+	const every = 128 << 20
+	now, last := k.allocated(), k.w.collected.Load()
+	if now-last > every && k.w.collected.CompareAndSwap(last, now) {
+		runtime.GC()
+	}
+}
+
 func (k *Worker) allocated() uint64 {
 	metrics.Read(k.sample)
 	return k.sample[0].Value.Uint64()
@@ -214,9 +252,16 @@ func (k *Worker) Shows() error {
 }
 
 // Agree is Specimen.Agree, and counts the outcome.
-func (k *Worker) Agree(hurt func(*simdisk.Disk)) error {
+func (k *Worker) Agree(hurt func(*simdisk.Disk)) error { return k.agree(k.w.s.Agree, hurt) }
+
+// AgreeRoughly is Specimen.AgreeRoughly, and counts the outcome.
+func (k *Worker) AgreeRoughly(hurt func(*simdisk.Disk)) error {
+	return k.agree(k.w.s.AgreeRoughly, hurt)
+}
+
+func (k *Worker) agree(agree func(func(*simdisk.Disk)) (Outcome, error), hurt func(*simdisk.Disk)) error {
 	k.limit = agreeing
-	outcome, err := k.w.s.Agree(hurt)
+	outcome, err := agree(hurt)
 	if err == nil {
 		k.Outcomes[outcome]++
 	}

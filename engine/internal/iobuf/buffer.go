@@ -43,9 +43,10 @@ type buffer struct {
 	// segment that was asked about). Publishes nothing. A stale read costs a question.
 	least atomic.Uint64
 
-	// sealedAt is the offset behind the last message of a sealed segment that ends with an index; 0 until it is sealed.
-	// Written once for each segment, by the goroutine that seals it, and set to 0 by openNext, before open; publishes
-	// nothing. The leader completes the segment once everything below is committed. A stale 0 costs a turn of its loop.
+	// sealedAt is the offset behind the last message of a sealed segment that ends with an index; 0 until it is
+	// sealed. Written once for each segment, by the goroutine that seals it, and set to 0 by openNext, before open;
+	// publishes nothing. The leader completes the segment once everything below is committed. A stale 0 costs a turn
+	// of its loop.
 	sealedAt atomic.Int64
 
 	// read is held shared to copy committed bytes out, exclusively to change base.
@@ -81,7 +82,8 @@ func newBuffer(mem []byte, indexed bool) *buffer {
 
 // tailWord says which part of a segment is reserved.
 //
-//	bits 63…43  the room that the index needs for what was reserved, in units (see format.IndexUnits); 0 without an index
+//	bits 63…43  the room that the index needs for what was reserved, in units (see format.IndexUnits); 0 if there is
+//	            no index
 //	bits 42…0   offset of the next reservation, unless the buffer is full
 //
 // A writer that finds no place has added its length all the same. The offset has room for 2^19 such writers that hold

@@ -19,7 +19,7 @@
 //	    known when it was committed, and an idle log writes a mark that carries the last one (mark.go). A durable end
 //	    is carried only after the device has completed every write below it, so recovery may rely on it.
 //	L9  A sealed segment of a standalone log ends with an index of all its records and batch markers (index.go). No
-//	    reservation takes the room that the index of those before it needs, and a record and the room for its entry are
+//	    reservation takes the room that the index of those before it needs: a record, and the room for its entry, are
 //	    reserved by one atomic add. A log without indexes does nothing for this.
 //
 // A reservation is one atomic add on the tail of the active buffer, as in Aeron's term buffers. A writer commits its

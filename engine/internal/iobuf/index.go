@@ -4,11 +4,11 @@ import (
 	"pagecache/segments/format"
 )
 
-// A sealed segment of a standalone log ends with an index of its messages (Config.Index, L9). The room for it grows with
-// each reservation: the units in the tail word say how much of it is needed, so that one atomic add reserves both. The
-// writer that would leave too little room seals the segment. The leader lists the messages as it walks over them, in
-// order, and once it has walked over the last one it completes the segment: a pad, if the index does not need all of
-// the rest, then the index.
+// A sealed segment of a standalone log ends with an index of its messages (Config.Index, L9). The room for it grows
+// with each reservation: the units in the tail word say how much of it is needed, so that one atomic add reserves both.
+// The writer that would leave too little room seals the segment. The leader lists the messages as it walks over them,
+// in order, and once it has walked over the last one it completes the segment: a pad, if the index does not need all
+// of the rest, then the index.
 //
 //	┌────────┬───────────────────────────────┬───────┬───────────┐
 //	│ header │ messages …                    │ pad   │ index     │

@@ -158,8 +158,8 @@ func testIndexes(t *testing.T, block int, seed uint64) {
 	}
 }
 
-// The index takes the room that its entries need, to the byte: a segment is full with the record that leaves no room for
-// another of the same length. A body that leaves no room for its own entry is too large. Proves L9.
+// The index takes the room that its entries need, to the byte: a segment is full with the record that leaves no room
+// for another of the same length. A body that leaves no room for its own entry is too large. Proves L9.
 func TestRoomForIndex(t *testing.T) {
 	for _, n := range []int{0, 1, 8, 100, 3000, 6000} {
 		r := newRig(t, setup{seed: 1, index: true})

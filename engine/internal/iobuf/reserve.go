@@ -69,6 +69,7 @@ func (l *Log) reserve(kind format.Kind, page format.PageID, n int, u segments.Ur
 			}
 		}
 		if b != nil && !b.sealed() { // looking first bounds how far failed adds can push the tail
+			invariants.Jitter()
 			after := tailWord(b.tail.Add(uint64(need)))
 			before := after - need
 			if !b.full(after) {

@@ -92,8 +92,8 @@ func (l *Log) openNext(u segments.Urgency) error {
 	return nil
 }
 
-// open makes b the active buffer, with the given tail. It holds state.mu throughout: b may be the active buffer already,
-// retired, and its new base with its old tail would look as if the whole segment were reserved (Tail).
+// open makes b the active buffer, with the given tail. It holds state.mu throughout: b may be the active buffer
+// already, retired, and its new base with its old tail would look as if the whole segment were reserved (Tail).
 func (l *Log) open(b *buffer, base format.LSN, tail tailWord) {
 	l.state.mu.Lock()
 	defer l.state.mu.Unlock()

@@ -47,10 +47,10 @@ func (s *Store) Prepare(r *Recovered) (err error) {
 		s.prepareReadOnly(r)
 		return nil
 	}
-	if err := s.openDevice(); err != nil {
+	if err := s.awaitDevice(); err != nil {
 		return err
 	}
-	// Once the tail has moved, the messages by which segments have left may be cut off, so their slots are marked before.
+	// Once the tail has moved, the messages by which segments left may be cut off, so their slots are marked before.
 	r.first = slices.Clone(r.Scan.Gone)
 	r.spare = slices.Concat(r.Scan.Zero, r.Scan.Free, r.first)
 	s.planSlots(r)
@@ -60,7 +60,7 @@ func (s *Store) Prepare(r *Recovered) (err error) {
 	}
 	r.super = s.nextSuper(r)
 	o := s.spaceOptions(r)
-	o.Generation, o.Timeline = r.super.Generation, s.Timeline
+	o.Generation, o.Timeline, o.Shrinks = r.super.Generation, s.Timeline, r.super.Extent.Shrinks
 	o.Background, o.Zero, o.ZeroAfter, o.Opened = !s.c.Foreground, s.zero, zeroAfter, s.c.OnSegment
 	o.Reserve, o.ReservePer = s.reserved()
 	if !r.super.Begun {
@@ -89,7 +89,7 @@ func (s *Store) adopt(r *Recovered) {
 		}
 		s.Space.Adopt(segments.Found{
 			Slot: g.Slot, Base: g.Base, Seed: format.MakeSeed(s.Super.Store, g.Generation, g.Slot),
-			Identity: g.Identity, State: state,
+			Identity: g.Identity, State: state, Unread: g.Unread,
 		})
 	}
 }
@@ -108,6 +108,27 @@ func (b beginning) Sync() error {
 		return err
 	}
 	return b.s.super.begin()
+}
+
+// beginDevice begins to open the device of a standalone log, while Distrust and Recover wait for the disk: they need a
+// few segments of a log, and making the io buffers known to the kernel takes as long. It writes nothing.
+func (s *Store) beginDevice() {
+	if !s.Super.Log || s.c.ReadOnly || s.c.Foreground {
+		return
+	}
+	opening := make(chan error, 1)
+	s.opening = opening
+	go func() { opening <- s.openDevice() }()
+}
+
+// awaitDevice returns once the device is open, or has failed to open. It begins to open it unless beginDevice did.
+func (s *Store) awaitDevice() error {
+	if s.opening == nil {
+		return s.openDevice()
+	}
+	opening := s.opening
+	s.opening = nil
+	return <-opening
 }
 
 // openDevice allocates the io buffers and opens the device that writes from them.
@@ -144,6 +165,10 @@ func (s *Store) nextSuper(r *Recovered) format.Superblock {
 	sb.NextID, sb.IDInterval = r.NextID, s.c.IDInterval
 	sb.Begun = r.slots > 0
 	sb.Floor = r.Scan.End
+	if slots := uint32(r.slots); slots < max(sb.Extent.Slots, r.Scan.Slots) { // cut after a clean close
+		sb.Extent.Shrinks++
+	}
+	sb.Extent.Slots = uint32(r.slots)
 	sb.Descend(s.Timeline, r.Scan.End, r.base.Timeline, func(t format.Timeline) bool {
 		return r.Scan.Timelines[t] || slices.Contains(r.base.Others, t)
 	})
@@ -152,7 +177,8 @@ func (s *Store) nextSuper(r *Recovered) format.Superblock {
 
 func (s *Store) spaceOptions(r *Recovered) segments.Options {
 	return segments.Options{File: s.file, SegmentSize: s.Super.SegmentSize, Slots: r.slots, Store: s.Super.Store,
-		Generation: s.Super.Generation, Recycled: r.Scan.Recycled, Left: r.Scan.Left}
+		Generation: s.Super.Generation, Recycled: r.Scan.Recycled, Left: r.Scan.Left,
+		Shrinks: s.Super.Extent.Shrinks}
 }
 
 // LeastGain returns how many bytes of a segment cleaning it must free when the file cannot grow. Each such segment

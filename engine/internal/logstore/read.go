@@ -67,12 +67,13 @@ func (s *Store) Read(lsn format.LSN, ptr format.DiskPtr) (Message, error) {
 func (s *Store) Locate(lsn format.LSN, ptr format.DiskPtr) format.DiskPtr {
 	size := format.LSN(s.Super.SegmentSize)
 	base := lsn - lsn%size
-	if ptr.Off >= 0 && int64(ptr.Off)/int64(size) < segments.MaxSlots {
-		if g := s.Space.At(ptr.Off); g.State() != segments.StateFree && g.Base() == base {
-			return ptr
-		}
+	if lsn < 0 || ptr.Off < 0 || int64(ptr.Off)/int64(size) >= segments.MaxSlots {
+		return ptr // invalid
 	}
-	if id, found := s.Space.Find(base); found && lsn >= 0 {
+	if g := s.Space.At(ptr.Off); g.State() != segments.StateFree && g.Base() == base {
+		return ptr
+	}
+	if id, found := s.Space.Find(base); found && format.LSN(ptr.Off)%size == lsn%size {
 		ptr.Off = id.Offset(int(size)) + format.Offset(lsn%size)
 	}
 	return ptr
@@ -301,7 +302,7 @@ func (s *Store) indexAt(lsn format.LSN, off format.Offset) bool {
 	var end [format.IndexTrailerSize]byte
 	size := s.Super.SegmentSize
 	first := s.SlotOf(off).Offset(size)
-	// What cannot be read is not needed if the other end shows what it is.
+	// An end that cannot be read is not needed if the other one shows that this is an index.
 	if _, err := s.file.ReadAt(head[:], int64(off)); err != nil {
 		clear(head[:])
 	}

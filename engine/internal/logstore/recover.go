@@ -57,6 +57,7 @@ func (s *Store) Distrust() error {
 	if err != nil {
 		return err
 	}
+	s.beginDevice()
 	if !s.Super.Clean && size > 0 {
 		if err := s.file.Sync(); err != nil {
 			return fmt.Errorf("sync log before reading it: %w", err)
@@ -117,7 +118,7 @@ func (s *Store) Recover(base Base) (*Recovered, error) {
 func (s *Store) scan(base Base, fileSize int64) (*recovery.Result, error) {
 	o := recovery.Options{Store: s.Super.Store, SegmentSize: s.Super.SegmentSize, Generation: s.Super.Generation,
 		Clean: s.Super.Clean, End: s.Super.End, Floor: s.Super.Floor, File: s.LogFile(),
-		Joined: s.Super.Joined, Lineage: s.Super.Lineage(), Listed: s.Super.Listed,
+		Joined: s.Super.Joined, Lineage: s.Super.Lineage(), Listed: s.Super.Listed, Shrinks: s.Super.Extent.Shrinks,
 		From: base.From, Stable: base.Stable, Counter: base.Counter, Known: base.Known, Recycled: base.Recycled,
 		Left: base.Left, Log: s.Super.Log, Unreadable: vfs.IsUnreadable}
 	if !s.Super.Clean && s.Super.SegmentSize >= bulkSegment { // after a clean close the page cache is worth something
@@ -155,6 +156,10 @@ func (s *Store) checkLog(res *recovery.Result, fileSize int64) error {
 		return CorruptFile(s.superName(), reason, nil)
 	case !sb.Clean && sb.Begun && fileSize < size:
 		return s.CorruptLog(at, "the file was cut short: it had a whole segment")
+	case !sb.Clean && fileSize/size < int64(max(sb.Extent.Slots, res.Slots)):
+		reason := fmt.Sprintf("the file was cut short: it has %d whole segments, and had %d", fileSize/size,
+			max(sb.Extent.Slots, res.Slots))
+		return s.CorruptLog(at, reason)
 	case !sb.Clean && fileSize%size != 0 && !slices.Contains(res.Zero, last):
 		return s.CorruptLog(at, "the file was cut short: it ends inside a segment that was written to")
 	case res.End < sb.Floor:

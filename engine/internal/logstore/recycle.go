@@ -71,8 +71,8 @@ func (r *Recycler) Add(ds ...Drained) {
 //
 // The log itself says that segments leave. Once that message is stable, so is everything that replaced their contents,
 // since it lies before. Then no crash can bring the segments back, and whatever their slots hold means nothing: their
-// headers may be torn. These are marked, so that the log need not say it for ever. Recycle does not wait for the message
-// to become stable. It shares a flush with the data that was moved, because each flush costs a block.
+// headers may be torn. These are marked, so that the log need not say it for ever. Recycle does not wait for the
+// message to become stable. It shares a flush with the data that was moved, because each flush costs a block.
 //
 // After ErrLater, or lack of space, Recycle may be tried again. Any other error stops recycling for good.
 func (r *Recycler) Recycle(unseen func(Drained) bool) (did bool, err error) {
@@ -108,11 +108,13 @@ func (r *Recycler) Finish() (bool, error) {
 	return r.free()
 }
 
-// All frees the slots of all segments that Recycle would free.
-func (r *Recycler) All(unseen func(Drained) bool) error {
+// All frees the slots of all segments that were added, of which no reader looks at any. While busy returns true, it
+// does not wait for the log to become durable, and what is left stays for the next call. A batch that is open leaves
+// some, too.
+func (r *Recycler) All(busy func() bool) error {
 	for {
-		did, err := r.Recycle(unseen)
-		if err != nil {
+		did, err := r.Recycle(func(Drained) bool { return true })
+		if err != nil || busy() {
 			return err
 		}
 		finished, err := r.Finish()
@@ -130,8 +132,8 @@ func (r *Recycler) note(err error) error {
 	return err
 }
 
-// isFollowed reports whether the first message behind the segment with the given base lies below stable, the stable end,
-// so that a scan finds where the log goes on.
+// isFollowed reports whether the first message behind the segment with the given base lies below stable, the stable
+// end, so that a scan finds where the log goes on.
 func (s *Store) isFollowed(base, stable format.LSN) bool {
 	return stable > base+format.LSN(s.Super.SegmentSize)+format.SegmentStart
 }
@@ -205,7 +207,7 @@ func (s *Store) freeSlots(ids []format.SegmentID, stable format.LSN) error {
 // whether it did.
 func (s *Store) Shrink() (bool, error) {
 	_, used, _ := s.Space.Totals()
-	return s.Space.Shrink(s.c.IOBuffers + used/16)
+	return s.Space.Shrink(s.c.IOBuffers+used/16, s.super.shrink)
 }
 
 // Below returns, in the order of the log, the stable segments that lie wholly below lsn, and those below first, which a

@@ -105,6 +105,7 @@ type Store struct {
 	tail     tailMove
 	file     vfs.File
 	dev      vfs.Device
+	opening  <-chan error // nil unless a goroutine opens dev; see beginDevice
 	report   vfs.DeviceReport
 	bufs     [][]byte // io buffers
 	side     side
@@ -210,6 +211,9 @@ func (s *Store) Abandon() {
 // finish removes a temporary store, or the beginning of a new one, and then releases everything that nothing uses any
 // more.
 func (s *Store) finish(e Ending) {
+	if s.opening != nil {
+		_ = s.awaitDevice() // the opening has failed already
+	}
 	if s.c.Temporary || s.fresh { // an opening that is refused leaves nothing behind (rule 17)
 		s.removeFiles()
 	}

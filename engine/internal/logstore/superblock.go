@@ -192,6 +192,15 @@ func (f *superFile) begin() error {
 	return f.write(sb)
 }
 
+// shrink records that the log file is about to be made shorter, durably.
+func (f *superFile) shrink(e format.Extent) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	sb := f.last
+	sb.Extent = e
+	return f.write(sb)
+}
+
 // change replaces the superblock, durably.
 func (f *superFile) change(sb format.Superblock) error {
 	f.mu.Lock()

@@ -308,12 +308,12 @@ func (s *simple) differ(t *testing.T) {
 // segments, moved tails, deltas whose message is missing, and snapshots of which the log repeats a part. Proves K1 and
 // rules 7, 12 and 14.
 func TestRebuildInParallel(t *testing.T) {
-	seeds := uint64(150)
-	if testing.Short() {
-		seeds = 30
-	}
+	const seeds, rare = 150, 67 // the log of rare is one of the few with deltas whose message is missing
 	var sum simple
-	for seed := range seeds {
+	for seed := range uint64(seeds) {
+		if testing.Short() && seed >= 30 && seed != rare {
+			continue
+		}
 		f := newForge(t, seed)
 		f.life(300+f.rng.IntN(3000), 20+f.rng.IntN(600), seed%3 == 0)
 		for _, workers := range []int{1, 2, 8} {

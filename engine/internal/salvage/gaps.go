@@ -62,7 +62,9 @@ func (r *Reader) missing(parts []part) uint64 {
 }
 
 // ledger returns what is known of the segments that have left the log: their number and the sum of their identities.
-// gone has those whose slots may still have headers that say otherwise.
+// gone has those whose slots may still have headers that say otherwise. A message by which segments leave counts only
+// if a header or the snapshot knows of it: it may lie behind a hole, or in a part that was discarded, and have had no
+// effect. Until it has, the segments are still there.
 func (r *Reader) ledger(parts []part, heads []head) (l format.Ledger, gone map[format.Identity]bool) {
 	left := func(recycled uint64, sum format.Identity) {
 		if recycled > l.Recycled {
@@ -80,9 +82,8 @@ func (r *Reader) ledger(parts []part, heads []head) (l format.Ledger, gone map[f
 	gone = map[format.Identity]bool{}
 	for i := range parts {
 		for _, v := range parts[i].leaves {
-			left(v.Recycled, v.Left)
 			for _, id := range v.Segments {
-				gone[id] = true
+				gone[id] = gone[id] || v.Recycled <= l.Recycled
 			}
 		}
 	}
@@ -221,8 +222,9 @@ func (r *Reader) loseIndex(p *part) {
 	for _, b := range p.bad {
 		r.Unreadable += int64(max(0, b.to-max(b.from, p.index)))
 	}
-	r.lose(recovery.Loss{Kind: recovery.LossFile, Place: recovery.Place{}.WithSlot(p.slot).WithOffset(off).WithLSN(lsn),
-		Text: fmt.Sprintf("slot %v, offset %v: the index of the segment is corrupt, which costs no record", p.slot, off)})
+	at := recovery.Place{}.WithSlot(p.slot).WithOffset(off).WithLSN(lsn)
+	text := fmt.Sprintf("slot %v, offset %v: the index of the segment is corrupt, which costs no record", p.slot, off)
+	r.lose(recovery.Loss{Kind: recovery.LossFile, Place: at, Text: text})
 }
 
 const older = "pages that were changed there are lost, or as they were before"

@@ -10,10 +10,14 @@ import (
 // If the message at an LSN that the snapshot names is one of another page, or is no base where the page needs one, the
 // page has lost that message: nothing else is saved in its place. Proves rule 12; trap 30.
 func TestSettleChecksMessages(t *testing.T) {
-	at := func(lsn format.LSN, k format.Kind, pid format.PageID) Message {
-		return Message{Message: recovery.Message{LSN: lsn, Kind: k, Page: pid}}
-	}
 	const base, delta = 4096, 4200
+	at := func(lsn format.LSN, k format.Kind, pid format.PageID) Message {
+		m := recovery.Message{LSN: lsn, Kind: k, Page: pid}
+		if k.Delta() {
+			m.Prev = format.PrevOf(base)
+		}
+		return Message{Message: m}
+	}
 	for name, c := range map[string]struct {
 		base, delta Message
 		saved       int
