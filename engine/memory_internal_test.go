@@ -52,8 +52,8 @@ func TestCleaningKeepsLongViews(t *testing.T) {
 		tx.End()
 	}
 	flushTest(t, pc)
-	resume()
 	before := pc.pages.Table.Get(pid).Load().Ptr()
+	resume() // from now on the cleaner may move the page before cleanAll does
 	cleanAll(t, pc)
 	if pc.pages.Table.Get(pid).Load().Ptr() == before {
 		t.Fatal("cleaning did not move the page")
