@@ -20,6 +20,7 @@
 //	V9  A durable end that a message carries counts unless a later opening may have discarded the message: not in a
 //	    segment that is void (V3), and not in a slot without a header if the message's generation is older than the
 //	    newest of the log. The stable LSN in the header of the tail that the opening moved proves what it has kept.
+//	    A slot whose header and first block are zeros was never written to, so nothing in it counts.
 //	V10 The index of a sealed segment takes the place of its messages only if the superblock or a later segment shows
 //	    that the segment was durable as a whole. If nothing but the index is corrupt, the messages are read and the
 //	    index is reported. In both cases the log does not end there.

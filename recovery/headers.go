@@ -64,9 +64,10 @@ func (s *scanner) readInParallel(all []byte) error {
 	var wg sync.WaitGroup
 	for i := range errs {
 		wg.Go(func() {
+			var m small
 			for id := int(next.Add(1)) - 1; id < count && errs[i] == nil; id = int(next.Add(1)) - 1 {
 				b := all[id*format.SegmentHeaderSize:][:format.SegmentHeaderSize]
-				errs[i] = s.readAt(s.src, b, int64(format.SegmentID(id).Offset(s.size)))
+				errs[i] = m.readAt(s, b, int64(format.SegmentID(id).Offset(s.size)))
 				if s.canSkip(errs[i]) {
 					mu.Lock()
 					if s.unread == nil {

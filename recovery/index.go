@@ -110,7 +110,7 @@ func (r *reader) readIndex(t *slot, w *walked) bool {
 func (r *reader) readLeave(t *slot, w *walked, off int) {
 	s, lsn := r.s, t.base+format.LSN(off)
 	b := make([]byte, min(format.HeaderSize+format.LeaveSize(format.MaxLeave), s.size-off))
-	if err := s.readAt(s.src, b, int64(t.id.Offset(s.size))+int64(off)); err != nil {
+	if err := r.small.readAt(s, b, int64(t.id.Offset(s.size))+int64(off)); err != nil {
 		return
 	}
 	h, body, err := format.DecodeMessage(b, lsn, format.MakeSeed(s.o.Store, t.gen, t.id))

@@ -1,11 +1,13 @@
 package recovery
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"pagecache/segments/format"
 )
@@ -15,6 +17,10 @@ type Source interface {
 	io.ReaderAt
 	Size() (int64, error)
 }
+
+// BulkAlign is the alignment in bytes, of memory and of offsets, of all that Scan reads through a Bulk, except at the
+// end of a file that ends inside a block.
+const BulkAlign = 4096
 
 // Bulk reads whole segments of the log file, into buffers of its own. Scan uses no buffer after it has called free.
 type Bulk interface {
@@ -276,6 +282,29 @@ type reader struct {
 	free    func() // releases buf
 	entries []entry
 	index   []byte // an index, or its end; without Bulk, memory that is used again
+	small   small
+}
+
+// small reads a few bytes at any place. It belongs to one goroutine.
+type small struct{ mem []byte }
+
+// readAt reads buf at off. With Bulk it reads whole blocks, as that needs.
+func (m *small) readAt(s *scanner, buf []byte, off int64) error {
+	if s.o.Bulk == nil {
+		return s.readAt(s.src, buf, off)
+	}
+	const align = BulkAlign
+	skip := int(off & (align - 1))
+	n := (skip + len(buf) + align - 1) &^ (align - 1)
+	if len(m.mem) < n {
+		mem := make([]byte, n+align)
+		m.mem = mem[-int(uintptr(unsafe.Pointer(unsafe.SliceData(mem))))&(align-1):]
+	}
+	if err := s.readAt(s.o.Bulk, m.mem[:n], off-int64(skip)); err != nil {
+		return err
+	}
+	copy(buf, m.mem[skip:])
+	return nil
 }
 
 // buffer returns the buffer for a segment.
@@ -297,6 +326,18 @@ func (r *reader) buffer() (buf []byte, err error) {
 	return r.buf, nil
 }
 
+// neverWritten reports whether a slot has zeros where its header and the start of its body would be. Nothing in it was
+// acknowledged then, since the log becomes stable in order (rule 5), so the rest is not read: it was allocated, and
+// perhaps zeroed, ahead of need. A single bad sector does not hide a segment in this way (rule 16).
+func (r *reader) neverWritten(t *slot) bool {
+	if !errors.Is(t.invalid, format.ErrSegmentZero) {
+		return false
+	}
+	b := make([]byte, min(len(zeros), r.s.size-format.SegmentStart))
+	off := int64(t.id.Offset(r.s.size)) + format.SegmentStart
+	return r.small.readAt(r.s, b, off) == nil && bytes.Equal(b, zeros[:len(b)])
+}
+
 // read walks or probes slot i of s.slots, or reads its index.
 func (r *reader) read(i int) {
 	s := r.s
@@ -311,6 +352,10 @@ func (r *reader) read(i int) {
 			*w = *x
 			return
 		}
+	}
+	if !t.valid && r.neverWritten(t) {
+		w.base = format.NoLSN
+		return
 	}
 	buf, err := r.buffer()
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"pagecache/segments/format"
@@ -380,4 +381,40 @@ func TestFromOmitsMessagesBelow(t *testing.T) {
 	}
 	o.From = 3*testSize + 100
 	wantCorrupt(t, b.file, o, "missing")
+}
+
+// sparseReads notes which bytes of a file are read.
+type sparseReads struct {
+	file
+	mu   *sync.Mutex
+	read map[int64]int
+}
+
+func (f sparseReads) ReadAt(p []byte, off int64) (int, error) {
+	f.mu.Lock()
+	f.read[off] = max(f.read[off], len(p))
+	f.mu.Unlock()
+	return f.file.ReadAt(p, off)
+}
+
+// Of a slot that was never written to, only the header and the first block are read. A slot that lost its header is
+// read, and what it proves counts. Proves V9, rule 16.
+func TestNeverWrittenSlotIsNotRead(t *testing.T) {
+	b := threeSegments()
+	for len(b.file) < 6*testSize {
+		b.file = append(b.file, 0)
+	}
+	f := sparseReads{b.file, new(sync.Mutex), map[int64]int{}}
+	if _, err := Scan(f, b.options()); err != nil {
+		t.Fatal(err)
+	}
+	for off, n := range f.read {
+		if most := int64(format.SegmentStart + 4096); off >= 3*testSize && off%testSize+int64(n) > most {
+			t.Errorf("%d bytes at offset %d of slot %d were read", n, off%testSize, off/testSize)
+		}
+	}
+	clear(b.file[2*testSize:][:format.SegmentHeaderSize])
+	if _, err := Scan(b.file, b.options()); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("header lost: error %v, want ErrCorrupt", err)
+	}
 }

@@ -59,4 +59,15 @@ func (b bulk) Buffer(n int) (buf []byte, free func(), err error) {
 	return mem[skip : skip+n : skip+n], free, nil
 }
 
+// Direct trusts statx (Linux 6.1): some file systems accept O_DIRECT and read through the page cache.
+func (b bulk) Direct() bool {
+	if b.direct == nil {
+		return false
+	}
+	var st unix.Statx_t
+	err := retry(func() error { return unix.Statx(b.f.fd, "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &st) })
+	return err == nil && st.Mask&unix.STATX_DIOALIGN != 0 && st.Dio_mem_align > 0 && st.Dio_offset_align > 0 &&
+		max(st.Dio_mem_align, st.Dio_offset_align) <= vfs.BulkAlign
+}
+
 func (b bulk) Close() error { return b.close() }

@@ -107,6 +107,12 @@ func TestBulkBypassesPageCache(t *testing.T) {
 	if n := resident(); n > 0 || b.(bulk).direct == nil {
 		t.Skipf("this file system has no O_DIRECT, or keeps everything in memory: %d pages", n)
 	}
+	var st unix.Statx_t
+	err = unix.Statx(f.(*osFile).fd, "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &st)
+	known := err == nil && st.Mask&unix.STATX_DIOALIGN != 0 && st.Dio_mem_align > 0
+	if b.Direct() != known {
+		t.Errorf("direct %v, and statx says %v", b.Direct(), known)
+	}
 	buf, free, err := b.Buffer(size)
 	if err != nil {
 		t.Fatal(err)

@@ -20,6 +20,9 @@ type bulk struct{ h *file }
 
 func (b bulk) ReadAt(p []byte, off int64) (int, error) { return b.h.ReadAt(p, off) }
 
+// Direct is vfs.Bulk.Direct. The disk's page cache is read through.
+func (bulk) Direct() bool { return false }
+
 func (bulk) Buffer(n int) ([]byte, func(), error) { return make([]byte, n), func() {}, nil }
 
 func (bulk) Close() error { return nil }

@@ -99,11 +99,17 @@ type File interface {
 	OpenBulk() Bulk
 }
 
+// BulkAlign is the alignment in bytes, of memory and of offsets, with which a Bulk reads past the page cache.
+const BulkAlign = 4096
+
 // Bulk reads large pieces of a file once, past the page cache if the file system supports that (O_DIRECT). Safe for
 // concurrent use.
 type Bulk interface {
 	// ReadAt is fastest in whole blocks, into memory from Buffer.
 	io.ReaderAt
+	// Direct reports whether ReadAt reads whole blocks into memory from Buffer, or into other memory that is as well
+	// aligned, past the page cache for certain.
+	Direct() bool
 	// Buffer returns n bytes of memory to read into. They belong to the caller until it calls free.
 	Buffer(n int) (buf []byte, free func(), err error)
 	io.Closer

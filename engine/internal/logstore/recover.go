@@ -8,7 +8,6 @@ import (
 
 	"pagecache/internal/vfs"
 	"pagecache/recovery"
-	"pagecache/segments"
 	"pagecache/segments/format"
 )
 
@@ -44,34 +43,6 @@ type Recovered struct {
 	tail    *recovery.Segment  // the partly filled segment, if Scan.End lies inside one
 	base    Base
 	plan    // decided by Prepare
-}
-
-// bulkSegment is the segment size in bytes from which on segments are read past the page cache. That is twice as fast
-// for 8 MiB, as fast for 1 MiB, and slower for less, since nothing is read ahead.
-const bulkSegment = 1 << 20
-
-// Distrust is the first step of recovery. Rule 11: after anything but a clean close, the page cache is not trusted. The
-// file is synced and its cached pages are dropped, and Start writes the tail anew before anything is shown.
-func (s *Store) Distrust() error {
-	size, err := s.file.Size()
-	if err != nil {
-		return err
-	}
-	s.beginDevice()
-	if !s.Super.Clean && size > 0 {
-		if err := s.file.Sync(); err != nil {
-			return fmt.Errorf("sync log before reading it: %w", err)
-		}
-		if err := s.file.DropCache(0, size); err != nil {
-			return fmt.Errorf("drop cached pages of the log: %w", err)
-		}
-	}
-	const _ = uint(recovery.MaxSegments - segments.MaxSlots) // at least 0: the scan has an index for every slot
-	if slots := (size-1)/int64(s.Super.SegmentSize) + 1; slots > segments.MaxSlots {
-		reason := fmt.Sprintf("file too large: its %d bytes exceed the limit of %d segments", size, segments.MaxSlots)
-		return CorruptFile(s.LogFile(), reason, nil)
-	}
-	return nil
 }
 
 // Recover reads the log, after Distrust. base is the knowledge that a snapshot provides.
@@ -121,12 +92,12 @@ func (s *Store) scan(base Base, fileSize int64) (*recovery.Result, error) {
 		Joined: s.Super.Joined, Lineage: s.Super.Lineage(), Listed: s.Super.Listed, Shrinks: s.Super.Extent.Shrinks,
 		From: base.From, Stable: base.Stable, Counter: base.Counter, Known: base.Known, Recycled: base.Recycled,
 		Left: base.Left, Log: s.Super.Log, Unreadable: vfs.IsUnreadable}
-	if !s.Super.Clean && s.Super.SegmentSize >= bulkSegment { // after a clean close the page cache is worth something
-		bulk := s.file.OpenBulk()
-		defer func() { _ = bulk.Close() }()
-		o.Bulk = bulk
+	defer s.distrust.close()
+	if s.distrust.bulk != nil {
+		o.Bulk = s.distrust.bulk
+	} else {
+		s.fetchHeaders(fileSize)
 	}
-	s.fetchHeaders(fileSize)
 	_ = s.file.Advise(vfs.PatternSequential) // a hint, like the one below
 	res, err := recovery.Scan(s.file, o)
 	if errors.Is(err, format.ErrSegmentVersion) {
@@ -136,7 +107,7 @@ func (s *Store) scan(base Base, fileSize int64) (*recovery.Result, error) {
 		return nil, err
 	}
 	_ = s.file.Advise(vfs.PatternRandom)
-	return res, nil
+	return res, s.distrust.awaitDrop()
 }
 
 // checkLog compares the log that was found with what the superblock knows of it.

@@ -102,6 +102,7 @@ type Store struct {
 
 	c        Config
 	super    superFile
+	distrust distrust
 	tail     tailMove
 	file     vfs.File
 	dev      vfs.Device
@@ -214,6 +215,7 @@ func (s *Store) finish(e Ending) {
 	if s.opening != nil {
 		_ = s.awaitDevice() // the opening has failed already
 	}
+	s.distrust.close()
 	if s.c.Temporary || s.fresh { // an opening that is refused leaves nothing behind (rule 17)
 		s.removeFiles()
 	}
