@@ -38,6 +38,7 @@ func garbageRun(seed uint64, counts *crashCounts, trace func(string, ...any)) (i
 // are recycled all the time, and most openings are cut off, up to four in a row. Every store opens, and has everything
 // that was acknowledged. Proves rules 1, 10, 11 and 16; trap 33.
 func TestCrashLeavesGarbage(t *testing.T) {
+	t.Parallel()
 	counts := new(crashCounts)
 	if *garbageSeed != 0 {
 		for range 200 { // the seed does not decide what the flusher does beside the caller

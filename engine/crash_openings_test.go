@@ -13,6 +13,7 @@ import (
 // operation, before or after a commit of their own. The page that was acknowledged before the batch stays. Blocks of
 // the device are shorter, as long, and longer than those of headers. Proves rules 10, 11 and 13.
 func TestOpeningsCrashBehindOpenBatch(t *testing.T) {
+	t.Parallel()
 	seeds := uint64(300)
 	if testing.Short() || enginetest.Raced {
 		seeds = 60

@@ -134,6 +134,7 @@ func sweepReopen(r *crashRun) error {
 // of two operations (three with -crash.deep). Short exhaustive sequences find more than long random ones. Proves rule
 // 10; traps 1, 5 and 13.
 func TestCrashSequences(t *testing.T) {
+	t.Parallel()
 	n := len(sweepOps)
 	count := n * n
 	if *crashDeep {
@@ -162,6 +163,7 @@ func TestCrashSequences(t *testing.T) {
 // The store survives a crash at every operation of a run, followed by a crash at every operation of the recovery.
 // Proves rule 11.
 func TestCrashInRecovery(t *testing.T) {
+	t.Parallel()
 	ops := []int{0, 1, 5, 7, 3, 8, 8, 2, 4, 7, 1, 6, 0, 1}
 	runs := 0
 	for at := 1; ; at++ {

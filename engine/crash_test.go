@@ -338,6 +338,7 @@ func crashSeedRun(seed uint64, plant planted, counts *crashCounts, trace func(st
 // the writes that were not durable they keep; crashes during recovery, too. Proves rules 1, 5, 10 and 11; traps 1, 5,
 // 7, 11, 12 and 13.
 func TestCrash(t *testing.T) {
+	t.Parallel()
 	counts := new(crashCounts)
 	if *crashSeed != 0 {
 		// The seed does not decide what the flusher does beside the caller, so one run of it may not fail.

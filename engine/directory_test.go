@@ -132,6 +132,7 @@ func (h house) gone(name string, err error) {
 // own pages, blobs and snapshots, is locked by its new path, and is closed cleanly. Proves rule 15, guards against trap
 // 28.
 func TestMovedStoreGoesOn(t *testing.T) {
+	t.Parallel()
 	inBoth(t, func(t *testing.T, h house) {
 		o := h.options()
 		first := h.open("data", o)

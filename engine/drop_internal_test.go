@@ -75,6 +75,7 @@ func wantSound(t *testing.T, d *simdisk.Disk) {
 // A crash at any operation of DropBelow leaves a log that is whole from FirstLSN on, also if it is opened read-only.
 // Segments leave together, so none is left below a gap. The next DropBelow drops what is left to drop.
 func TestCrashInDropBelow(t *testing.T) {
+	t.Parallel()
 	for at, hit := 1, true; hit; at++ {
 		for seed := range uint64(4) {
 			d := simdisk.New(seed, simdisk.Options{})

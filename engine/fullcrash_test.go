@@ -45,6 +45,7 @@ func (c *crowd) reopen(d *simdisk.Disk) (*engine.PageCache[[]byte], error) {
 // After a crash in the last segment that may be used, the store can be opened: there is room to move the tail of the
 // log. A crash at any operation of that Open changes nothing about it. Proves rules 1 and 9.
 func TestCrashInLastSegmentOfFullDisk(t *testing.T) {
+	t.Parallel()
 	c := newCrowd(t, crowdConfig{live: 90})
 	d := c.fillLastSegment()
 	for at := 1; ; at++ {

@@ -51,6 +51,7 @@ func reopened(t *testing.T, d *simdisk.Disk, pages map[engine.PageID]string) {
 // A store that Salvage wrote can be opened, whatever part of the log was lost: the page ids that are left are in
 // proportion to the new log. Salvage reports page ids that are implausible or reserved. Proves rule 12.
 func TestSalvageReportsImplausiblePageIDs(t *testing.T) {
+	t.Parallel()
 	const far = 1<<20 + 5000 // beyond what a small log has room for
 	for name, c := range map[string]struct {
 		ids  []engine.PageID // of the pages that are left

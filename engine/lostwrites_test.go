@@ -111,6 +111,7 @@ func (s *pastStore) judgeLost(slot *failingSlot) (verdict, error) {
 // A slot stops taking writes at a random moment: it keeps its old contents although its writes were acknowledged. The
 // store goes on, and is closed or killed. It never shows anything wrong: see judge. Proves rule 14; trap 26.
 func TestSlotStopsTakingWrites(t *testing.T) {
+	t.Parallel()
 	counts := new(lostCounts)
 	if *lostSeed != 0 {
 		if err := lostRun(*lostSeed, counts); err != nil {

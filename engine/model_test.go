@@ -54,6 +54,7 @@ var modelSets = []struct {
 // After random calls, with clean closings in between, the store holds the contents of the model, and every call has
 // returned what the model predicts. Proves rules 2, 3, 6 and 9; traps 1, 2, 9, 11 and 17.
 func TestModel(t *testing.T) {
+	t.Parallel()
 	for _, set := range modelSets {
 		t.Run(strings.ReplaceAll(set.name, " ", "_"), func(t *testing.T) {
 			first, n := uint64(1), *modelSeeds

@@ -20,6 +20,7 @@ var openersSeeds = flag.Int("openers.seeds", 300, "the number of seeds of the te
 // A ReadOnly opening and Check of a store that was crashed at any moment accept it as an opening for writing does: with
 // the same contents, and without a problem. Proves rule 10; trap 31.
 func TestOpenersAgreeOnCrashedStore(t *testing.T) {
+	t.Parallel()
 	for seed := uint64(1); seed <= uint64(*openersSeeds); seed++ {
 		r := newCrashRun(seed, planted{})
 		if r.limited {

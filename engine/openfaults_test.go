@@ -176,6 +176,7 @@ func TestOpenWithCorruptSuperblock(t *testing.T) {
 // If any bit of the log is flipped, the store either holds the right values or reports ErrCorrupt. It never panics, and
 // never returns another error. Proves rules 10 and 12.
 func TestFlippedBitIsHarmlessOrReported(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(10, simdisk.Options{Block: 512})
 	h := enginetest.NewHistory()
 	pc := enginetest.OpenSim(t, d)

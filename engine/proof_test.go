@@ -22,6 +22,7 @@ import (
 // acknowledged. The process is killed. A bit that is flipped anywhere in a commit but the last is reported with its
 // place, by Open and by Check. So is one in the last, once the store was idle for a moment. Proves rule 13, trap 25.
 func TestAcknowledgedCommitsAreProven(t *testing.T) {
+	t.Parallel()
 	const commits, block = 1000, 4096
 	for _, idle := range []bool{false, true} {
 		t.Run(fmt.Sprintf("idle=%v", idle), func(t *testing.T) {
@@ -133,6 +134,7 @@ func untilProven(t *testing.T, dir string, end engine.LSN) {
 // A moment after the last acknowledgement the log itself proves all that was acknowledged, however long the messages
 // are and however often they are flushed; then nothing more is written. Proves rule 13, trap 25.
 func TestIdleStoreProvesEverything(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{100, 1000, 4000} {
 		for _, every := range []int{1, 100, 1 << 30} {
 			t.Run(fmt.Sprintf("size=%d/every=%d", size, every), func(t *testing.T) {
@@ -169,6 +171,7 @@ func TestIdleStoreProvesEverything(t *testing.T) {
 // commit, the log is reported as corrupt, or is whole because the bit means nothing. It tries one bit in 61. Proves
 // rule 13, trap 25.
 func TestFlippedBitOfAcknowledgedDataIsReported(t *testing.T) {
+	t.Parallel()
 	step := 61
 	if testing.Short() || enginetest.Raced {
 		step = 1009

@@ -48,6 +48,7 @@ func misnamed(im enginetest.Image, others []enginetest.Image, names []string) (a
 // Each part is replaced by that of another store with the same options, at any moment of its life, alone and in pairs,
 // also under the names of this store's files and in other slots. Proves rule 14; trap 27.
 func TestPartsOfOtherStore(t *testing.T) {
+	t.Parallel()
 	sweepStores(t, func(t *testing.T, seed uint64, isLog bool) {
 		s, other := newPast(seed, isLog), newPast(seed+1000, isLog)
 		for _, s := range []*pastStore{s, other} {
@@ -81,6 +82,7 @@ func (s *pastStore) branchOff(seed uint64) *pastStore {
 // A closed store is copied, and both go on. Then each part of one is replaced by that of the other, at any moment
 // since, alone and in pairs. Proves rule 14.
 func TestPartsOfCopy(t *testing.T) {
+	t.Parallel()
 	sweepStores(t, func(t *testing.T, seed uint64, isLog bool) {
 		s := newPast(seed, isLog)
 		if err := s.grow(2, 6); err != nil {

@@ -227,6 +227,7 @@ func singlesAndPairs(changes []enginetest.Change, n int, seed uint64) (sets [][]
 // alone and in pairs, in a store that was closed and in one that was killed: all contents, or a refusal; see judge for
 // the one exception. Proves rule 14; trap 26.
 func TestOldPartsPutBack(t *testing.T) {
+	t.Parallel()
 	sweepStores(t, func(t *testing.T, seed uint64, isLog bool) {
 		s := newPast(seed, isLog)
 		if err := s.grow(5, 12); err != nil {

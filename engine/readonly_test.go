@@ -16,6 +16,7 @@ import (
 // A ReadOnly store shows everything stable, refuses every change, can be opened ReadOnly several times at once, keeps
 // writers out, and writes nothing, whether it was closed cleanly or not. O8. Proves trap 24.
 func TestReadOnlyStoreRefusesChanges(t *testing.T) {
+	t.Parallel()
 	for _, clean := range []bool{true, false} {
 		dir := t.TempDir()
 		o := &engine.Options{SegmentSize: 64 << 10}

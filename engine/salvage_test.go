@@ -357,6 +357,7 @@ func (a *aged) serves(t testing.TB, d *simdisk.Disk) (opened bool, err error) {
 // A flipped bit anywhere in any file: Salvage saves no value that a page never had, and reports all losses. A page of a
 // store with a snapshot is lost only if the bit is in one of its messages. Proves trap 30.
 func TestSalvageFlippedBits(t *testing.T) {
+	t.Parallel()
 	step := *salvageStep
 	if testing.Short() || enginetest.Raced {
 		step *= 8

@@ -69,6 +69,7 @@ func TestFailedSnapshotLeavesNothing(t *testing.T) {
 // After a clean close, Open notices lost segments, segment headers, or a lost end of the file, although it does not
 // read the log. A read notices corruption within a segment. O7. Proves rules 10 and 12.
 func TestCorruptLogBehindSnapshot(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(3, simdisk.Options{})
 	o := &engine.Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, ConsolidateAfter: 4}
 	pc := enginetest.Open(t, "/store", enginetest.WithSeam(o, seam.Options{Eager: true, FS: d}))

@@ -223,6 +223,7 @@ func commitAndCut(t *testing.T, d *simdisk.Disk, old map[engine.PageID]string) e
 // pages, and a power cut after its first commit loses neither these nor the commit. The store is new, was killed, or
 // was closed or killed with a batch open. Proves rules 10, 11 and 16.
 func TestKilledOpeningsThenPowerCut(t *testing.T) {
+	t.Parallel()
 	type start struct {
 		disk *simdisk.Disk
 		old  map[engine.PageID]string

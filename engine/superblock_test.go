@@ -159,6 +159,7 @@ func TestSuperblockCutShort(t *testing.T) {
 // its log or is refused. A superblock that says that the store was closed cleanly is never believed if the log went on.
 // Proves rules 12 and 16.
 func TestOldSuperblockPutBack(t *testing.T) {
+	t.Parallel()
 	images := newLives(t)
 	refusals, right := 0, 0
 	for i, now := range images {

@@ -213,6 +213,7 @@ func (s *large) inLog(off int64) (covered, refused bool) {
 // Open refuses, with the place. Salvage saves all pages that do not lie in the block. CI tries a sample. Proves rules
 // 10 and 16; traps 29, 30 and 34.
 func TestUnreadableBlockOfALargeStore(t *testing.T) {
+	t.Parallel()
 	for _, clean := range []bool{true, false} {
 		t.Run(fmt.Sprintf("clean=%v", clean), func(t *testing.T) {
 			s := newLarge(t, clean)
