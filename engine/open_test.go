@@ -397,6 +397,9 @@ type countedBulk struct {
 }
 
 func (b countedBulk) ReadAt(p []byte, off int64) (int, error) {
+	if len(p) < logstore.BulkSegment { // a header
+		return b.Bulk.ReadAt(p, off)
+	}
 	if _, again := b.read.at.Swap(off, true); again && !b.read.opened.Load() {
 		return 0, fmt.Errorf("read again at %d", off)
 	}

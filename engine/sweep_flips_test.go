@@ -42,7 +42,6 @@ func flipBits(t *testing.T, s *enginetest.Specimen, bits []sweptBit, step int) [
 // has the right contents, or reports the corruption with the place. Nothing is lost without an error but changes of the
 // last write in flight before a kill. O7. Proves rules 10, 12, 13 and 16; traps 25, 26, 31 and 34.
 func TestEveryBitOfAStore(t *testing.T) {
-	t.Parallel()
 	for name, s := range sweptStores(t) {
 		t.Run(name, func(t *testing.T) {
 			step := 1
@@ -61,7 +60,6 @@ func TestEveryBitOfAStore(t *testing.T) {
 // Each bit of a snapshot whose blocks are verified one by one, as those of large snapshots are: pages of corrupt blocks
 // are looked up in the log. Proves traps 6 and 29.
 func TestEveryBitOfASnapshot(t *testing.T) {
-	t.Parallel()
 	for name, s := range sweptStores(t) {
 		if s.Log {
 			continue

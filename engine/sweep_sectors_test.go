@@ -51,7 +51,6 @@ func (s sweptSector) hurt(d *simdisk.Disk) {
 // right contents, or reports the loss with the place, and all openings agree. O7. Proves rules 10, 13 and 16; traps 25,
 // 26, 30, 31 and 34.
 func TestEverySectorOfAStore(t *testing.T) {
-	t.Parallel()
 	const size = 512
 	for name, s := range sweptStores(t) {
 		t.Run(name, func(t *testing.T) {
