@@ -342,7 +342,7 @@ func (r *reader) neverWritten(t *slot) bool {
 func (r *reader) read(i int) {
 	s := r.s
 	t, w := &s.slots[i], &s.segments[i]
-	w.read, w.stable = true, format.NoLSN
+	w.read, w.log, w.stable = true, s.o.Log, format.NoLSN
 	if t.valid && t.base < s.firstBase {
 		w.end = s.size // none of its messages is needed
 		return
@@ -368,7 +368,7 @@ func (r *reader) read(i int) {
 	}
 	if t.valid {
 		seed := format.MakeSeed(s.o.Store, t.gen, t.id)
-		w.entries, w.log = r.entries[:0], s.o.Log
+		w.entries = r.entries[:0]
 		w.walk(buf, t.base, s.o.From, seed)
 		// The memory is used again, so that each segment's index is allocated once, with its final size.
 		r.entries, w.entries = w.entries, append([]entry(nil), w.entries...)

@@ -289,6 +289,40 @@ func TestMessageOfLaterSegmentShowsDurable(t *testing.T) {
 	}
 }
 
+// The stable LSN in any message that carries one proves, also behind an invalid message and in a slot without a header,
+// although the durable end that the message itself carries is older. Proves V1, rule 13.
+func TestStableLSNInAnyMessageProves(t *testing.T) {
+	for name, prove := range map[string]func(b *builder){
+		"pad":   func(b *builder) { b.pad(100) },
+		"leave": func(b *builder) { b.recycle(0, 0) },
+		"index": func(b *builder) { b.seal() },
+	} {
+		for _, headless := range []bool{false, true} {
+			b := newBuilder()
+			b.open(0, 0, format.SegmentStateInUse)
+			b.pages(1, 10)
+			b.fill()
+			b.known(format.NoLSN)
+			b.open(1, testSize, format.SegmentStateInUse)
+			b.records(1, 10)
+			at := b.lsn()
+			b.records(3, 100)
+			b.stable, b.durable = b.lsn()-1, 0
+			if headless {
+				b.open(2, 2*testSize, format.SegmentStateInUse)
+				clear(b.file[b.at(0):b.at(format.SegmentStart)])
+				b.records(1, 10)
+			}
+			prove(b)
+			b.file[testSize+int(at-testSize)+30] ^= 1
+			o := b.logOptions()
+			if c := wantCorrupt(t, b.file, o, endsBelowDurable); c.Place.lsn != at {
+				t.Errorf("%s, without a header %v: %v", name, headless, c)
+			}
+		}
+	}
+}
+
 // Every message of a log whose messages were acknowledged one by one is proven by the next one; the last is not,
 // unless a mark follows. Proves V1, rule 13, trap 25.
 func TestNextMessageProves(t *testing.T) {

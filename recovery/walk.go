@@ -33,7 +33,7 @@ type walked struct {
 	end     int        // offset of the first byte after the valid messages; the segment size if it is full
 	why     error      // why the message at end is not valid; nil if the segment is full
 	durable format.LSN // the highest durable end that a message carries, before or after end; 0 if none
-	stable  format.LSN // the highest stable LSN that a pad carries, before or after end; NoLSN if none
+	stable  format.LSN // the highest stable LSN that a message carries, before or after end; NoLSN if none
 	unread  bool       // why says that the disk does not return the message at end
 	rest    bool       // something other than zeros follows end
 	base    format.LSN // of a probed slot: the base according to its messages; NoLSN if there are none
@@ -198,9 +198,7 @@ func (w *walked) search(seg []byte, from int, trials []trial) {
 			if !t.void {
 				w.durable = max(w.durable, h.Durable())
 			}
-			if h.Kind == format.KindPad {
-				w.stable = max(w.stable, format.PadStable(body))
-			}
+			w.stable = max(w.stable, w.stableIn(h, body, len(seg), t.seed))
 			if lsn > highest {
 				highest, w.base = lsn, lsn-format.LSN(pos)
 			}
@@ -209,8 +207,26 @@ func (w *walked) search(seg []byte, from int, trials []trial) {
 	}
 }
 
-// worthVerifying reports whether a message at the beginning of src, if it is valid, proves more than is known.
+// worthVerifying reports whether a message at the beginning of src, if it is valid, may prove more than is known.
 func (w *walked) worthVerifying(h format.Header, src []byte) bool {
-	return h.Durable() > w.durable || w.base == format.NoLSN ||
+	return h.Durable() > w.durable || w.base == format.NoLSN || h.Kind == format.KindLeave ||
+		h.Kind == format.KindIndex && w.log ||
 		h.Kind == format.KindPad && format.PadStable(src[format.HeaderSize:h.Len]) > w.stable
+}
+
+// stableIn returns the stable LSN that the body of a valid message carries, and NoLSN if it carries none.
+func (w *walked) stableIn(h format.Header, body []byte, segmentSize int, seed format.Seed) format.LSN {
+	switch h.Kind {
+	case format.KindPad:
+		return format.PadStable(body)
+	case format.KindLeave:
+		if l, err := format.DecodeLeave(body, h.LSN); err == nil {
+			return l.Stable
+		}
+	case format.KindIndex:
+		if v, err := format.DecodeIndex(body, h, segmentSize, seed); err == nil && w.log {
+			return v.Stable
+		}
+	}
+	return format.NoLSN
 }
