@@ -136,14 +136,14 @@ func (s *scanner) lost() stop {
 }
 
 // marks returns the batch markers below Tip. It leaves out a beginning that is stable and lies below a recycled
-// segment: its end may have been in that segment, and no stable message belongs to an open batch.
+// segment, or below bytes that are lost: its end may have been there, and no stable message belongs to an open batch.
 func (s *scanner) marks() (marks []mark) {
 	for _, i := range s.chain {
 		if s.slots[i].base >= s.res.Tip {
 			break
 		}
 		for _, m := range s.segments[i].marks {
-			if m.begin == 0 && m.lsn < s.lastHole && m.lsn <= s.stable {
+			if m.begin == 0 && m.lsn < max(s.lastHole, s.lostBelow) && m.lsn <= s.stable {
 				continue
 			}
 			marks = append(marks, m)

@@ -136,8 +136,9 @@ func (r *reader) readEnd(t *slot, n int) ([]byte, bool) {
 	return r.index, r.s.readAt(r.s.body(), r.index, off) == nil
 }
 
-// forgiveIndexes lets the log go on where nothing but the index of a segment is corrupt, and notes it in the result. A
-// segment that is not proven to have been durable as a whole was torn there, and ends there.
+// forgiveIndexes lets the log go on where nothing but the index of a segment is corrupt, and notes it in the result. It
+// does the same where the disk does not return the end of a segment with the index in it: what was written there is an
+// error when it is read. A segment that is not proven to have been durable as a whole was torn there, and ends there.
 func (s *scanner) forgiveIndexes() {
 	s.proven = max(s.proven, s.known())
 	for _, i := range s.chain {
@@ -145,12 +146,20 @@ func (s *scanner) forgiveIndexes() {
 		if w.indexed {
 			s.res.Indexed++
 		}
-		if !w.badIndex || !s.provenWhole(t) {
+		reason := "index of the segment is corrupt"
+		switch {
+		case !s.provenWhole(t):
+			continue
+		case w.badIndex:
+		case w.toEnd && t.base+format.LSN(s.size) <= s.stable+1:
+			// Batch markers may lie there. But no batch that has begun there is open, since all of it was stable.
+			reason = "the end of the segment, with its index, cannot be read"
+			s.lostBelow = t.base + format.LSN(s.size)
+		default:
 			continue
 		}
 		at := s.placeOf(t.id, w.end).WithLSN(t.base + format.LSN(w.end))
-		s.res.BadIndexes = append(s.res.BadIndexes, &CorruptError{File: s.o.File, Place: at, Err: w.why,
-			Reason: "index of the segment is corrupt"})
+		s.res.BadIndexes = append(s.res.BadIndexes, &CorruptError{File: s.o.File, Place: at, Err: w.why, Reason: reason})
 		w.end, w.why, w.unread = s.size, nil, false
 	}
 }

@@ -92,8 +92,9 @@ type Result struct {
 	Left          format.Identity   // sum of their identities
 	Why           string            // why the log ends at End
 	Indexed       int               // segments of a standalone log of which only the index was read
-	// BadIndexes has an error for each sealed segment of a standalone log whose index is corrupt or cannot be read. All
-	// its records were read and are intact.
+	// BadIndexes has an error for each sealed segment of a standalone log whose index is corrupt or cannot be read. The
+	// records before the place were read and are intact. If all of the index lies where the disk does not return the
+	// segment's end, reading the records there fails.
 	BadIndexes []*CorruptError
 	// Slots is the number of slots that the file must have, according to the headers of Options.Shrinks.
 	Slots uint32
@@ -144,6 +145,7 @@ type scanner struct {
 
 	firstHole format.LSN               // where the first hole below the known-stable LSN begins
 	lastHole  format.LSN               // where the last such hole ends; 0 if there is none
+	lostBelow format.LSN               // where the last segment ends whose end cannot be read; 0 if there is none
 	cutLeft   format.Ledger            // what has left by messages below Tip, as far as it is set
 	cutGone   map[format.Identity]bool // those segments of the messages
 	writers   map[writer]bool          // of the headers of all slots

@@ -42,7 +42,11 @@ func (s *scanner) readSegment(buf []byte, off int64) (gaps []gap, err error) {
 				return nil, err
 			}
 			clear(piece)
-			gaps = append(gaps, gap{pos, pos + len(piece), err})
+			if n := len(gaps); n > 0 && gaps[n-1].to == pos {
+				gaps[n-1].to += len(piece)
+			} else {
+				gaps = append(gaps, gap{pos, pos + len(piece), err})
+			}
 		}
 	}
 	return gaps, nil
@@ -60,7 +64,7 @@ func (w *walked) blame(seg []byte, gaps []gap) {
 	}
 	for _, g := range gaps {
 		if g.from < w.end+need && g.to > w.end {
-			w.why, w.unread = g.err, true
+			w.why, w.unread, w.toEnd = g.err, true, g.to == len(seg)
 			return
 		}
 	}

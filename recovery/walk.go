@@ -35,6 +35,7 @@ type walked struct {
 	durable format.LSN // the highest durable end that a message carries, before or after end; 0 if none
 	stable  format.LSN // the highest stable LSN that a message carries, before or after end; NoLSN if none
 	unread  bool       // why says that the disk does not return the message at end
+	toEnd   bool       // unread, and the disk returns nothing behind it up to the segment's end
 	rest    bool       // something other than zeros follows end
 	base    format.LSN // of a probed slot: the base according to its messages; NoLSN if there are none
 	err     error      // the segment could not be read

@@ -65,7 +65,7 @@ func (s *Store) Recover(base Base) (*Recovered, error) {
 		s.c.Logger.Warn("log ends in a torn tail", "dir", s.Dir, "end", res.End, "why", res.Why)
 	}
 	for _, err := range res.BadIndexes {
-		s.Warn("index of a segment is corrupt; its records were read instead", err)
+		s.Warn("index of a segment is of no use; its records were read instead", err)
 		s.BadIndexes = append(s.BadIndexes, err)
 	}
 	r := &Recovered{Scan: res, base: base}
