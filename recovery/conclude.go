@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"pagecache/segments/format"
@@ -87,9 +89,8 @@ func (s *scanner) lostSlot(base format.LSN) (format.SegmentID, error) {
 func (s *scanner) conclude() error {
 	r := s.res
 	s.forgiveIndexes()
-	at := s.findStop()
-	r.Tip, r.End, r.Stable, r.Durable = at.lsn, at.lsn, s.stable, s.known()
-	r.End = cutBatches(s.marks(), r.Tip)
+	at := s.findEnd()
+	r.Stable, r.Durable = s.stable, s.known()
 	s.dropLeft()
 	// If the log ends at the base of a segment, that segment may have been opened but not written to.
 	segmentBegins := s.o.End%format.LSN(s.size) == 0
@@ -121,6 +122,46 @@ func (s *scanner) conclude() error {
 	s.fillSegments()
 	s.fillCounter()
 	return nil
+}
+
+// findEnd finds the end of the valid messages, and where the log ends once batches are cut off. A slot whose segment has
+// left may have lost messages beside its header, where blocks are longer than format.SegmentStart and the write that
+// marks it was torn. So the log goes on behind such a segment, unless the message by which it leaves is not in the log.
+func (s *scanner) findEnd() stop {
+	r, chain := s.res, s.chain
+	torn := s.tornMarks()
+	for {
+		s.chain = slices.DeleteFunc(slices.Clone(chain), func(i int) bool { return torn[i] > 0 })
+		at := s.findStop()
+		r.Tip = at.lsn
+		r.End = cutBatches(s.marks(), r.Tip)
+		n := len(torn)
+		maps.DeleteFunc(torn, func(_ int, leaves format.LSN) bool { return leaves >= r.End })
+		if len(torn) == n {
+			s.chain = chain
+			return at
+		}
+	}
+}
+
+// tornMarks returns the segments of the chain that end in an invalid message, as indexes into slots, each with the LSN
+// of the message by which it leaves.
+func (s *scanner) tornMarks() map[int]format.LSN {
+	torn := map[int]format.LSN{}
+	for _, i := range s.chain {
+		t := &s.slots[i]
+		if s.segments[i].why == nil || t.unread {
+			continue
+		}
+		for _, j := range s.chain {
+			for _, l := range s.segments[j].leaves {
+				if l.lsn >= t.base+format.LSN(s.size) && slices.Contains(l.Segments, t.identity) {
+					torn[i] = l.lsn
+				}
+			}
+		}
+	}
+	return torn
 }
 
 // lost returns the place of a segment that is missing although it was not recycled, as far as that can be determined.

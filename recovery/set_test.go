@@ -401,6 +401,40 @@ func TestSegmentsLeaveByMessage(t *testing.T) {
 	b.ends(t, b.options(), end, 0, 1, 2, 3, 4)
 }
 
+// The mark of a slot whose segment has left is torn where blocks are longer than a header's room: the old header is
+// there, and messages behind it are not. The log goes on all the same, unless the message by which the segment leaves
+// was lost, or is cut off with its batch. Proves rules 10 and 14; trap 33.
+func TestTornMarkInLongBlocks(t *testing.T) {
+	const s = testSize
+	for _, block := range []int{4096, 8192, s} {
+		for first := range 2 { // the first sector is old, or only the others are
+			b := fiveSegments()
+			b.recycle(0, s, 2*s)
+			after := b.lsn()
+			b.pages(1, 100)
+			for _, slot := range []int{1, 4} {
+				for i := 512 * (1 - first); i < block; i++ {
+					b.file[slot*s+i] = byte(i*7 + 3)
+				}
+				r := b.ends(t, b.options(), b.lsn(), 0, 3, 4)
+				if n := len(r.Gone); first == 0 && n != 2 {
+					t.Errorf("block %d, slot %d: gone: %v", block, slot, r.Gone)
+				}
+			}
+			if first > 0 || block <= format.SegmentStart {
+				continue
+			}
+			b.file[2*s+int(after-4*s)-1] ^= 1
+			wantCorrupt(t, b.file, b.options(), endsBelowDurable)
+		}
+	}
+	b := fiveSegments()
+	b.begin()
+	b.recycle(0, s, 2*s)
+	clear(b.file[s+format.SegmentStart : 2*s])
+	wantCorrupt(t, b.file, b.options(), endsBelowDurable)
+}
+
 // The message by which segments left lies below a snapshot: the snapshot knows that they have. Proves rule 14.
 func TestSnapshotKnowsSegmentsThatLeft(t *testing.T) {
 	const s = testSize
