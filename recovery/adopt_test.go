@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"syscall"
 	"testing"
@@ -139,6 +140,121 @@ func TestUnreadableHeaderOfSegmentThatLeft(t *testing.T) {
 		if r.End != b.lsn() || len(r.Segments) != 4 || !left {
 			t.Errorf("%d marks: the log ends at %v, %d segments, unreadable %v, gone %v", marks, r.End, len(r.Segments),
 				r.Unreadable, r.Gone)
+		}
+	}
+}
+
+// holes is a Source with several sectors that cannot be read.
+type holes struct {
+	file
+	at []int64
+}
+
+func (f holes) ReadAt(p []byte, off int64) (int, error) {
+	for _, at := range f.at {
+		if off < at+512 && off+int64(len(p)) > at {
+			return 0, fmt.Errorf("medium error at %d: %w", at, syscall.EIO)
+		}
+	}
+	return f.file.ReadAt(p, off)
+}
+
+// Two headers cannot be read. The messages show which segments the slots hold, and the digest which timelines wrote
+// them: each gets its own identity, so that the log still opens once the headers can be read again. If a third segment
+// is missing, that is noticed. Proves rules 14 and 16.
+func TestTwoUnreadableHeaders(t *testing.T) {
+	b := fiveSegments()
+	b.goOn(0xa, 5, 1)
+	b.goOn(0xb, 7, 2)
+	b.block()
+	end := b.lsn()
+	slots := map[int]format.LSN{3: 0, 1: testSize, 4: 2 * testSize, 5: 4 * testSize, 7: 5 * testSize, 8: 6 * testSize,
+		9: 7 * testSize}
+	adopted := 0
+	for one, base1 := range slots {
+		for two, base2 := range slots {
+			if one >= two {
+				continue
+			}
+			src := holes{b.file, []int64{int64(one) * testSize, int64(two) * testSize}}
+			for _, clean := range []bool{false, true} {
+				o := covered(b, end)
+				if o.Clean = clean; clean {
+					o.End, o.Joined = end, b.joined(end)
+				}
+				r, err := Scan(src, o)
+				if err != nil {
+					// The only segment of the second opening, and the newest one, which alone knows the sum.
+					if clean || one != 5 || two != 9 {
+						t.Errorf("slots %d and %d, clean %v: %v", one, two, clean, err)
+					}
+					continue
+				}
+				adopted++
+				for _, base := range []format.LSN{base1, base2} {
+					g, h := r.Segments[base/testSize], b.set[base]
+					if !g.Unread || g.Timeline != h.Timeline || g.Identity != h.Identity() {
+						t.Errorf("slots %d and %d, clean %v: %+v, want the timeline %v", one, two, clean, g, h.Timeline)
+					}
+				}
+				if one == 9 || two == 9 && !clean {
+					continue // nothing else knows the sum
+				}
+				hurt := src
+				hurt.file = slices.Clone(b.file)
+				clear(hurt.file[:testSize]) // base 3
+				if r, err := Scan(hurt, o); !errors.Is(err, ErrCorrupt) {
+					t.Errorf("slots %d and %d, clean %v, and slot 0 is lost: %+v, %v", one, two, clean, r, err)
+				}
+			}
+		}
+	}
+	if adopted < 30 {
+		t.Errorf("%d logs opened", adopted)
+	}
+}
+
+// Two headers cannot be read, and one of the segments has left since the snapshot: the other one is named, and the slot
+// of the first is left out of use. Proves rules 14 and 16.
+func TestOneOfTwoUnreadableHeadersHasLeft(t *testing.T) {
+	b := fiveSegments()
+	from := b.lsn()
+	o := covered(b, from)
+	b.recycle(0, testSize)
+	b.block()
+	for _, other := range []int{3, 4, 0} {
+		src := holes{b.file, []int64{testSize, int64(other) * testSize}}
+		r, err := Scan(src, o)
+		if err != nil || !slices.Equal(r.Unreadable, []format.SegmentID{1}) || len(r.Segments) != 4 {
+			t.Fatalf("slot %d: %+v, %v", other, r, err)
+		}
+		for _, g := range r.Segments {
+			if h := b.set[g.Base]; int(g.Slot) == other && (!g.Unread || g.Identity != h.Identity()) {
+				t.Errorf("slot %d: %+v", other, g)
+			}
+		}
+	}
+}
+
+// A slot on the superblock's list holds no part of the log, whatever is in it, and whether its header can be read or
+// not. Proves rule 14.
+func TestSlotOutOfUse(t *testing.T) {
+	b := fiveSegments()
+	old := slices.Clone(b.file)
+	b.recycle(1, testSize)
+	b.slot, b.base, b.pos = 2, 4*testSize, format.SegmentStart
+	b.fill()
+	b.open(5, 5*testSize, format.SegmentStateInUse) // its header knows that the segment has left
+	b.pages(2, 100)
+	copy(b.file[testSize:2*testSize], old[testSize:])
+	o := unreadableOptions(b)
+	wantCorrupt(t, b.file, o, "its segment had left the log")
+	o.OutOfUse = []format.SegmentID{1, 77}
+	for _, at := range []int64{testSize, 9 * testSize} {
+		r, err := Scan(holey{b.file, at, at + 512}, o)
+		if err != nil || r.End != b.lsn() || len(r.Segments) != 5 || len(r.Unreadable)+len(r.Corrupt) != 0 ||
+			!slices.Equal(r.OutOfUse, o.OutOfUse[:1]) {
+			t.Errorf("%+v, %v", r, err)
 		}
 	}
 }

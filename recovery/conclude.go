@@ -124,9 +124,10 @@ func (s *scanner) conclude() error {
 	return nil
 }
 
-// findEnd finds the end of the valid messages, and where the log ends once batches are cut off. A slot whose segment has
-// left may have lost messages beside its header, where blocks are longer than format.SegmentStart and the write that
-// marks it was torn. So the log goes on behind such a segment, unless the message by which it leaves is not in the log.
+// findEnd finds the end of the valid messages, and where the log ends once batches are cut off. A slot whose segment
+// has left may have lost messages beside its header, where blocks are longer than format.SegmentStart and the write
+// that marks it was torn. So the log goes on behind such a segment, unless the message by which it leaves is not in the
+// log.
 func (s *scanner) findEnd() stop {
 	r, chain := s.res, s.chain
 	torn := s.tornMarks()

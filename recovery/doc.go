@@ -16,7 +16,8 @@
 //	V6  Each block of a snapshot is verified before the first entry of it is used.
 //	V7  The log alone is enough: a corrupt snapshot costs time, not data.
 //	V8  Durable is not stable: the messages of an open batch may be durable, and are cut off. So only the stable LSN,
-//	    in headers, pads, leaves and indexes, shows that a batch was complete, and that a missing segment was recycled.
+//	    in headers, pads, leaves and indexes, shows that a batch was complete, and that a missing segment was
+//	    recycled.
 //	V9  A durable end that a message carries counts unless a later opening may have discarded the message: not in a
 //	    segment that is void (V3), and not in a slot without a header if the message's generation is older than the
 //	    newest of the log. The stable LSN in the header of the tail that the opening moved proves what it has kept.

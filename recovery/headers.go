@@ -86,6 +86,11 @@ func (s *scanner) readInParallel(all []byte) error {
 // addHeader decodes the header of slot id and adds the slot to a list of the result or to s.slots.
 func (s *scanner) addHeader(buf []byte, id format.SegmentID) error {
 	r := s.res
+	if slices.Contains(s.o.OutOfUse, id) {
+		r.OutOfUse = append(r.OutOfUse, id)
+		delete(s.unread, id)
+		return nil
+	}
 	if s.unread[id] != nil {
 		return nil // adoptUnread decides
 	}

@@ -137,8 +137,8 @@ func (r *reader) readEnd(t *slot, n int) ([]byte, bool) {
 }
 
 // forgiveIndexes lets the log go on where nothing but the index of a segment is corrupt, and notes it in the result. It
-// does the same where the disk does not return the end of a segment with the index in it: what was written there is an
-// error when it is read. A segment that is not proven to have been durable as a whole was torn there, and ends there.
+// does the same where the disk does not return the end of a segment with the index in it: records there are errors when
+// they are read. A segment that is not proven to have been durable as a whole was torn there, and ends there.
 func (s *scanner) forgiveIndexes() {
 	s.proven = max(s.proven, s.known())
 	for _, i := range s.chain {
@@ -159,7 +159,8 @@ func (s *scanner) forgiveIndexes() {
 			continue
 		}
 		at := s.placeOf(t.id, w.end).WithLSN(t.base + format.LSN(w.end))
-		s.res.BadIndexes = append(s.res.BadIndexes, &CorruptError{File: s.o.File, Place: at, Err: w.why, Reason: reason})
+		bad := &CorruptError{File: s.o.File, Place: at, Err: w.why, Reason: reason}
+		s.res.BadIndexes = append(s.res.BadIndexes, bad)
 		w.end, w.why, w.unread = s.size, nil, false
 	}
 }

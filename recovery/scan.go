@@ -40,6 +40,8 @@ type Options struct {
 	Lineage     format.Lineage    // the store's timelines, from the superblock
 	Listed      format.LSN        // from here on, Lineage is complete
 	Shrinks     uint32            // how often the file was made shorter, from the superblock
+	// OutOfUse are slots that hold no part of the log, whatever is in them, from the superblock.
+	OutOfUse []format.SegmentID
 	// Log says that this is a standalone log: its sealed segments end with an index, and their records are not read
 	// where that can be relied on. The messages are not indexed, so Apply and ByPage visit none.
 	Log bool
@@ -80,6 +82,7 @@ type Result struct {
 	Unreadable []format.SegmentID
 	Free       []format.SegmentID // marked free
 	Zero       []format.SegmentID // never written
+	OutOfUse   []format.SegmentID // those of Options.OutOfUse that the file has
 
 	End           format.LSN        // where the log ends, after batches were cut off
 	Tip           format.LSN        // where the valid messages end

@@ -3,6 +3,7 @@ package recovery
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 
 	"pagecache/segments/format"
@@ -50,9 +51,10 @@ func (s *scanner) checkSet(clean bool) error {
 		return s.corrupt(at, "the last segment is missing")
 	}
 	diff := joined - s.cutLeft.Left - sum
-	if known && diff == 0 && len(unread) > 0 {
+	switch {
+	case known && diff == 0:
 		s.dropUnread(unread)
-	} else if !s.nameUnread(unread, diff, known) {
+	case known && len(unread) == 0:
 		text := fmt.Sprintf("the segments are not those of the log; segments missing: %d, recycled: %d",
 			s.missing(below), s.cutLeft.Recycled)
 		at, why := s.culprit(below, diff)
@@ -60,6 +62,11 @@ func (s *scanner) checkSet(clean bool) error {
 			text += "; " + why
 		}
 		return s.corrupt(at, text)
+	default:
+		if t := s.nameUnread(unread, diff, known); t != nil {
+			at := stop{lsn: t.base, place: s.placeOf(t.id, 0), why: t.invalid}
+			return s.corrupt(at, "the header cannot be read, and nothing shows that the log's segments are all there")
+		}
 	}
 	if clean && atEnd != nil && !atEnd.unread && atEnd.header.Ledger.Joined != s.o.Joined {
 		at := stop{lsn: atEnd.base, place: s.placeOf(atEnd.id, 0)}
@@ -116,47 +123,100 @@ func (s *scanner) dropUnread(unread []*slot) {
 	}
 }
 
-// nameUnread finds the identities of the segments whose headers cannot be read: together they are diff, if that is
-// known. It returns false if that cannot be, and so if there are none and diff is not 0.
-func (s *scanner) nameUnread(unread []*slot, diff format.Identity, known bool) bool {
-	for n, t := range unread {
-		candidates := s.timelines()
-		guess := slices.IndexFunc(candidates, func(l format.Timeline) bool { return s.writers[writer{l, t.gen}] })
-		if known && len(unread) == 1 {
-			guess = slices.IndexFunc(candidates, func(l format.Timeline) bool { return t.in(l, s.o.Store) == diff })
-			if guess < 0 && t.base >= s.o.Listed {
-				return false
+// nameUnread finds the identities of the segments whose headers cannot be read, and drops those that have left. Their
+// messages show the base, the slot and the generation of each, but not the timeline. diff is the sum of those that have
+// not left, if it is known: then it proves the answer. If it is not known, the generation
+// must say which timeline it is; but not that of the last segment if the log ends inside it, which gets another
+// identity when it moves. nameUnread returns one of the segments if there is no answer.
+func (s *scanner) nameUnread(unread []*slot, diff format.Identity, known bool) *slot {
+	var left []*slot
+	named := false
+	if known {
+		left, named = s.matchUnread(unread, diff)
+	}
+	for _, t := range unread {
+		switch candidates, certain := s.writersOf(t); {
+		case named:
+		case known && (len(unread) > 1 || t.base >= s.o.Listed):
+			return t
+		case known: // its timeline is so old that it is not listed any more
+			t.identity = diff
+			continue
+		case certain:
+			t.header.Timeline = candidates[0]
+			if t.identity = t.in(candidates[0], s.o.Store); s.cutGone[t.identity] {
+				left = append(left, t)
 			}
+		case s.res.End < t.base+format.LSN(s.size):
+		default:
+			return t
 		}
-		if guess >= 0 {
-			t.header.Timeline = candidates[guess]
-		}
-		t.identity = t.in(t.header.Timeline, s.o.Store)
-		if known && n == len(unread)-1 {
-			t.identity = diff // the sums stay right, whatever was guessed
-		}
-		diff -= t.identity
 		s.res.Timelines[t.header.Timeline] = true
 	}
-	return !known || diff == 0
+	s.dropUnread(left)
+	return nil
+}
+
+// matchUnread names those of the segments that add up to diff, and returns the other ones. It returns false if there is
+// no answer, or if it is not found in some milliseconds.
+func (s *scanner) matchUnread(unread []*slot, diff format.Identity) (left []*slot, found bool) {
+	all := make([][]format.Timeline, len(unread))
+	for i, t := range unread {
+		all[i], _ = s.writersOf(t)
+	}
+	effort := culpritEffort
+	var match func(n int, rest format.Identity) bool
+	match = func(n int, rest format.Identity) bool {
+		if n == len(unread) {
+			return rest == 0
+		}
+		t := unread[n]
+		for _, l := range all[n] {
+			if effort--; effort < 0 {
+				return false
+			}
+			if id := t.in(l, s.o.Store); match(n+1, rest-id) {
+				t.header.Timeline, t.identity = l, id
+				return true
+			}
+		}
+		if !match(n+1, rest) {
+			return false
+		}
+		left = append(left, t)
+		return true
+	}
+	found = match(0, diff)
+	return left, found
+}
+
+// writersOf returns the timelines that may have written the header of slot t, as its generation shows: it is that of
+// one opening, which had one timeline. certain says that a header, or the superblock, has both.
+func (s *scanner) writersOf(t *slot) (candidates []format.Timeline, certain bool) {
+	pairs := maps.Clone(s.writers)
+	if len(s.o.Lineage) > 0 {
+		pairs[writer{s.o.Lineage[0].Timeline, s.o.Generation}] = true
+	}
+	paired := map[format.Timeline]bool{}
+	for w := range pairs {
+		if paired[w.timeline] = true; w.gen == t.gen {
+			candidates = append(candidates, w.timeline)
+		}
+	}
+	if len(candidates) > 0 {
+		return candidates, len(candidates) == 1
+	}
+	for _, a := range s.o.Lineage {
+		if !paired[a.Timeline] {
+			candidates = append(candidates, a.Timeline)
+		}
+	}
+	return candidates, false
 }
 
 // in returns the identity of the segment in slot t if timeline l has written it.
 func (t *slot) in(l format.Timeline, store format.StoreID) format.Identity {
 	return format.MakeIdentity(store, l, t.gen, t.id, t.base)
-}
-
-// timelines returns all timelines that are known, the newest that are listed first.
-func (s *scanner) timelines() (all []format.Timeline) {
-	for _, a := range s.o.Lineage {
-		all = append(all, a.Timeline)
-	}
-	for w := range s.writers {
-		if !slices.Contains(all, w.timeline) {
-			all = append(all, w.timeline)
-		}
-	}
-	return all
 }
 
 // missing returns the number of segments below the last of chain that are not in it.

@@ -109,6 +109,11 @@ func (a *annotator) superCopy() {
 	a.field(8, "listed", "from LSN %v on", s.Listed)
 	a.field(4, "slots", "%d", s.Extent.Slots)
 	a.field(4, "shrinks", "%d", s.Extent.Shrinks)
+	unused := s.OutOfUse.Slots()
+	for _, id := range unused {
+		a.field(4, "out of use", "slot %v", id)
+	}
+	a.skip((MaxSlotList - len(unused)) * 4)
 	a.rest("bytes")
 }
 

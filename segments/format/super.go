@@ -43,7 +43,8 @@ func (s StoreID) String() string { return hex.EncodeToString(s[:]) }
 //	1400   8  LSN from which on all timelines are listed
 //	1408   4  slots that the log file had (Extent)
 //	1412   4  how often it had been made shorter before
-//	1416 2680 zero
+//	1416  512 slots that are left out of use (SlotList)
+//	1928 2168 zero
 //
 // Magic, checksum and version are at the same place in every version from 2 on.
 //
@@ -85,6 +86,7 @@ const (
 	superNameEnd, superAncestors = 376, 376
 	superListed                  = superAncestors + MaxAncestors*ancestorSize
 	superExtent                  = superListed + 8
+	superOutOfUse                = superExtent + 8
 	// superSize1 is the length of the superblock of version 1 in bytes. It had one copy.
 	superSize1 = 80
 )
@@ -112,6 +114,8 @@ type Superblock struct {
 	Ancestors [MaxAncestors]Ancestor
 	Listed    LSN
 	Extent    Extent // of the log file, at least
+	// OutOfUse are slots that hold no part of the log, whatever is in them: their headers could not be written or read.
+	OutOfUse SlotList
 }
 
 // Append appends the encoding of s to dst, both copies, and returns the extended slice.
@@ -140,6 +144,7 @@ func (s Superblock) Append(dst []byte) []byte {
 	binary.LittleEndian.PutUint64(b[superListed:], uint64(s.Listed))
 	binary.LittleEndian.PutUint32(b[superExtent:], s.Extent.Slots)
 	binary.LittleEndian.PutUint32(b[superExtent+4:], s.Extent.Shrinks)
+	s.OutOfUse.put(b[superOutOfUse:])
 	binary.LittleEndian.PutUint32(b[8:], superCRC(b[:]))
 	for range superCopies {
 		dst = append(dst, b[:]...)
@@ -299,7 +304,7 @@ func decodeSuperCopy(src []byte) (Superblock, error) {
 		},
 	}
 	copy(s.Store[:], src[16:])
-	valid := s.Listed >= 0
+	valid := s.OutOfUse.decode(src[superOutOfUse:superOutOfUse+slotListSize]) && s.Listed >= 0
 	for i := range s.Ancestors {
 		a := src[superAncestors+i*ancestorSize:]
 		s.Ancestors[i] = Ancestor{Timeline(binary.LittleEndian.Uint64(a)), LSN(binary.LittleEndian.Uint64(a[8:]))}
