@@ -129,20 +129,24 @@ func TestCrashInDropBelow(t *testing.T) {
 	}
 }
 
-// If writing a header fails, the log cannot know which segments are recycled on the disk. It drops nothing more, and
-// goes on. The next opening, after a close or a crash, finds all records from its FirstLSN on, and DropBelow works.
+// If a header cannot be written, and the superblock cannot say that the slot is out of use, the log drops nothing more,
+// and goes on. The next opening, after a close or a crash, finds all records from its FirstLSN on, and DropBelow works.
 func TestFailedDropBelowLeavesTheLog(t *testing.T) {
 	for i := range 20 {
 		at := 1 + i%5
 		d := simdisk.New(uint64(i), simdisk.Options{})
 		l := openSimLog(t, d)
 		lsns := fillLog(t, l, 100, nil)
-		n := 0
+		n, bad := 0, int64(-1)
 		d.SetFault(func(o simdisk.Op) error {
 			if o.Kind == simdisk.OpDeviceWrite && o.Off%int64(l.core.store.SegmentSize()) == 0 { // of a header
 				if n++; n == at {
-					return syscall.EIO
+					bad = o.Off
 				}
+			}
+			if o.Kind == simdisk.OpDeviceWrite && o.Off == bad ||
+				o.Kind == simdisk.OpWrite && o.Name == "/store/superblock" {
+				return syscall.EIO
 			}
 			return nil
 		})
@@ -157,6 +161,7 @@ func TestFailedDropBelowLeavesTheLog(t *testing.T) {
 			wantFrom(t, l, lsns)
 		}
 		first := l.FirstLSN()
+		d.SetFault(nil)
 		next := d
 		if i%2 == 0 {
 			next = d.Crash(uint64(i))
@@ -167,7 +172,6 @@ func TestFailedDropBelowLeavesTheLog(t *testing.T) {
 		if err := l.DropBelow(0); !errors.Is(err, ErrClosed) {
 			t.Errorf("DropBelow of a closed log: %v", err)
 		}
-		d.SetFault(nil)
 		d = next
 		wantSound(t, d)
 		l = openSimLog(t, d)
@@ -182,6 +186,42 @@ func TestFailedDropBelowLeavesTheLog(t *testing.T) {
 		wantFrom(t, l, lsns)
 		closeTest(t, l)
 		wantSound(t, d)
+	}
+}
+
+// The header of a dropped segment cannot be written. Its slot is left out of use, and DropBelow goes on. So it is in
+// later openings, until the disk takes the write. Proves rule 14.
+func TestDropBelowLeavesBadSlotOut(t *testing.T) {
+	for slot := range int64(4) {
+		d := simdisk.New(1, simdisk.Options{})
+		l := openSimLog(t, d)
+		lsns := fillLog(t, l, 100, nil)
+		for opening, out := range []int{1, 1, 1, 0} {
+			d.SetFault(func(o simdisk.Op) error {
+				if o.Kind == simdisk.OpDeviceWrite && o.Off == slot*int64(l.core.store.SegmentSize()) && out > 0 {
+					return syscall.EIO
+				}
+				return nil
+			})
+			if opening > 0 {
+				l = openSimLog(t, d)
+			}
+			wantFrom(t, l, lsns)
+			if err := l.DropBelow(lsns[len(lsns)-10]); err != nil || leftovers(l) != 0 {
+				t.Fatalf("slot %d, opening %d: %d segments are left: %v", slot, opening, leftovers(l), err)
+			}
+			if n := l.Stats().Space.OutOfUse; n != out {
+				t.Fatalf("slot %d, opening %d: %d slots are out of use, want %d", slot, opening, n, out)
+			}
+			lsns = fillLog(t, l, 60, lsns)
+			wantFrom(t, l, lsns)
+			next := d.Copy() // without what was not written durably
+			closeTest(t, l)
+			if d = d.Copy(); opening%2 == int(slot)%2 {
+				d = next
+			}
+			wantSound(t, d)
+		}
 	}
 }
 

@@ -219,7 +219,7 @@ func (l *Log) FirstLSN() LSN { return LSN(l.first.Load()) }
 // lsn are clamped to the end of the log. LSNs are not renumbered; FirstLSN reports how far the log was truncated. Data
 // previously returned for dropped records is invalid. After a crash or error the next opening may report a lower
 // FirstLSN. While a batch or a Reservation is open, the space may be freed by a later call only. Errors: ErrReadOnly,
-// ErrClosed, ErrNoSpace, ErrFailed, and those of writing headers, which are sticky for DropBelow only.
+// ErrClosed, ErrNoSpace, ErrFailed, and those of freeing slots, which are sticky for DropBelow only.
 func (l *Log) DropBelow(lsn LSN) error {
 	if l.core.opts.ReadOnly {
 		return describe("drop", ErrReadOnly)

@@ -46,6 +46,7 @@ type LogStats struct {
 type SpaceStats struct {
 	Segments      int   // slots of the log file
 	SegmentsInUse int   // slots that are not free
+	OutOfUse      int   // slots that are never used, since their headers could not be written or read
 	LiveBytes     int64 // of messages that are current
 	Draining      int   // segments in which nothing is current, that cannot be recycled yet
 	Recycled      int64 // segments recycled
@@ -157,6 +158,7 @@ func (c *core) stats() Stats {
 		Flushes: l.Flushes, BufferWaits: l.BufferWaits,
 	}
 	st.Space.Segments, st.Space.SegmentsInUse, st.Space.LiveBytes = c.store.Space.Totals()
+	st.Space.OutOfUse = c.store.Space.OutOfUse()
 	return st
 }
 

@@ -88,6 +88,23 @@ func (s *Space) Recycle(ids []format.SegmentID) {
 	s.changed.Broadcast()
 }
 
+// Retire makes the slots of segments that have left Free, but never hands them out: their headers cannot be written. It
+// is known by other means, durably, that they hold nothing.
+func (s *Space) Retire(ids []format.SegmentID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.table.leaving = 0
+	s.table.recycle(ids)
+	s.table.outOfUse += len(ids)
+}
+
+// LeaveOut counts n slots as left out of use that no list of free slots has.
+func (s *Space) LeaveOut(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.table.outOfUse += n
+}
+
 // Shrink removes free slots at the end of the file, all but keep of them, if enough can be removed. It calls note
 // first, which makes the new extent of the file durable: a shorter file would be taken for one that was cut. It reports
 // whether the file has become shorter. No slot is handed out meanwhile.
@@ -151,6 +168,13 @@ func (s *Space) Totals() (slots, used int, live int64) {
 		live += s.table.segment(format.SegmentID(i)).Live()
 	}
 	return slots, used, live
+}
+
+// OutOfUse returns the number of slots that are not used, since their headers could not be written or read.
+func (s *Space) OutOfUse() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.table.outOfUse
 }
 
 // First returns the lowest base from which on segments follow one another without a gap up to the newest, 0 if there

@@ -26,11 +26,13 @@ type slotTable struct {
 	// publishes a zeroed chunk. A stale nil costs the loser of the swap an allocation.
 	chunks [maxChunks]atomic.Pointer[[chunkSize]Segment]
 
-	slots  int                             // slots that the file holds
-	used   int                             // slots that are not Free
-	index  map[format.LSN]format.SegmentID // slots that are not Free, by base
-	newest format.LSN                      // base of the segment that was opened last, NoLSN if there is none
-	ledger format.Ledger                   // of the slots that are not Free, less those that leave
+	slots int // slots that the file holds
+	used  int // slots that are not Free
+	// outOfUse is the number of Free slots that are never used.
+	outOfUse int
+	index    map[format.LSN]format.SegmentID // slots that are not Free, by base
+	newest   format.LSN                      // base of the segment that was opened last, NoLSN if there is none
+	ledger   format.Ledger                   // of the slots that are not Free, less those that leave
 	// leaving is the LSN of the message by which segments leave whose slots are not marked as free yet; 0 if there is
 	// none.
 	leaving format.LSN

@@ -76,6 +76,7 @@ func (s *Store) Prepare(r *Recovered) (err error) {
 func (s *Store) prepareReadOnly(r *Recovered) {
 	r.slots, r.end = int(r.fileSize/int64(s.Super.SegmentSize)), r.Scan.End
 	s.Space = segments.NewSpace(s.spaceOptions(r))
+	s.Space.LeaveOut(len(r.outOfUse) + len(r.unread))
 	s.adopt(r)
 	s.Log = iobuf.NewReadOnly(r.end)
 }
@@ -169,6 +170,11 @@ func (s *Store) nextSuper(r *Recovered) format.Superblock {
 		sb.Extent.Shrinks++
 	}
 	sb.Extent.Slots = uint32(r.slots)
+	// If there are too many that cannot be read, those stay as they are, which may keep a later opening from the log.
+	sb.OutOfUse, _ = format.MakeSlotList(r.outOfUse)
+	if l, ok := format.MakeSlotList(slices.Concat(r.outOfUse, r.unread)); ok {
+		sb.OutOfUse = l
+	}
 	sb.Descend(s.Timeline, r.Scan.End, r.base.Timeline, func(t format.Timeline) bool {
 		return r.Scan.Timelines[t] || slices.Contains(r.base.Others, t)
 	})
@@ -219,7 +225,7 @@ func (s *Store) planSlots(r *Recovered) {
 		r.slots++
 		return
 	}
-	for _, ids := range []*[]format.SegmentID{&r.Scan.Zero, &r.spare, &r.first, &r.discard} {
+	for _, ids := range []*[]format.SegmentID{&r.Scan.Zero, &r.spare, &r.first, &r.discard, &r.outOfUse, &r.unread} {
 		*ids = slices.DeleteFunc(*ids, func(id format.SegmentID) bool { return id == last })
 	}
 }

@@ -39,10 +39,13 @@ type Recovered struct {
 	// NextID is the next id, and IDLimit the lowest id that must not be handed out before a higher one is durable.
 	NextID, IDLimit uint64
 
-	discard []format.SegmentID // marked in use, but without valid contents
-	tail    *recovery.Segment  // the partly filled segment, if Scan.End lies inside one
-	base    Base
-	plan    // decided by Prepare
+	discard  []format.SegmentID // marked in use, but without valid contents
+	outOfUse []format.SegmentID // left out of use by an earlier opening; Start tries to mark them as free
+	unread   []format.SegmentID // left out of use by this one, since their headers cannot be read
+	failed   []format.SegmentID // the same, since their headers cannot be written
+	tail     *recovery.Segment  // the partly filled segment, if Scan.End lies inside one
+	base     Base
+	plan     // decided by Prepare
 }
 
 // Recover reads the log, after Distrust. base is the knowledge that a snapshot provides.
@@ -73,11 +76,13 @@ func (s *Store) Recover(base Base) (*Recovered, error) {
 		r.NextPage = s.Super.NextPage
 	}
 	r.discard = append(slices.Clone(res.Void), res.Corrupt...)
+	r.outOfUse = res.OutOfUse
 	if len(res.Unreadable) > 0 { // writing to them may fail, and stop the log
 		s.c.Logger.Warn("slots that cannot be read are left out of use", "dir", s.Dir, "slots", res.Unreadable)
 		r.discard = slices.DeleteFunc(r.discard, func(id format.SegmentID) bool {
 			return slices.Contains(res.Unreadable, id)
 		})
+		r.unread = res.Unreadable
 	}
 	if int64(res.End)%int64(s.Super.SegmentSize) != 0 {
 		r.tail = &r.Scan.Segments[len(r.Scan.Segments)-1]
@@ -91,7 +96,7 @@ func (s *Store) scan(base Base, fileSize int64) (*recovery.Result, error) {
 		Clean: s.Super.Clean, End: s.Super.End, Floor: s.Super.Floor, File: s.LogFile(),
 		Joined: s.Super.Joined, Lineage: s.Super.Lineage(), Listed: s.Super.Listed, Shrinks: s.Super.Extent.Shrinks,
 		From: base.From, Stable: base.Stable, Counter: base.Counter, Known: base.Known, Recycled: base.Recycled,
-		Left: base.Left, Log: s.Super.Log, Unreadable: vfs.IsUnreadable}
+		Left: base.Left, Log: s.Super.Log, Unreadable: vfs.IsUnreadable, OutOfUse: s.Super.OutOfUse.Slots()}
 	defer s.distrust.close()
 	if s.distrust.bulk != nil {
 		o.Bulk = s.distrust.bulk

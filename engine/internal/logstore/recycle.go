@@ -74,7 +74,8 @@ func (r *Recycler) Add(ds ...Drained) {
 // headers may be torn. These are marked, so that the log need not say it for ever. Recycle does not wait for the
 // message to become stable. It shares a flush with the data that was moved, because each flush costs a block.
 //
-// After ErrLater, or lack of space, Recycle may be tried again. Any other error stops recycling for good.
+// After ErrLater, or lack of space, Recycle may be tried again. Any other error stops recycling for good. A slot whose
+// header cannot be written is no error: it is left out of use.
 func (r *Recycler) Recycle(unseen func(Drained) bool) (did bool, err error) {
 	if did, err = r.free(); err != nil || r.leaving.ids != nil {
 		return did, err
@@ -169,18 +170,56 @@ func (r *Recycler) free() (bool, error) {
 		return false, r.failed
 	}
 	r.s.Space.Leave(r.leaving.message)
-	if err := r.s.freeSlots(ids, r.leaving.message.Stable); err != nil {
-		return false, r.note(err)
+	err := r.note(r.s.freeSlots(ids, r.leaving.message.Stable))
+	if err != nil && !errors.Is(err, errLeftOut) {
+		return false, err
 	}
 	r.leaving = leaving{}
 	r.recycled.Add(int64(len(ids)))
 	r.drained = slices.DeleteFunc(r.drained, func(d Drained) bool { return slices.Contains(ids, d.ID) })
 	r.waiting.Store(int64(len(r.drained)))
-	return true, nil
+	return true, err
 }
 
-// freeSlots marks slots whose segments have left as free, durably, and makes them so.
+// errLeftOut reports that slots are free although their headers cannot be written.
+var errLeftOut = errors.New("slots are left out of use")
+
+// freeSlots marks slots whose segments have left as free, durably, and makes them so. Those that the disk does not let
+// it write to are left out of use, with a warning. If the error wraps errLeftOut, all of the slots were freed or left
+// out, but no more can be.
 func (s *Store) freeSlots(ids []format.SegmentID, stable format.LSN) error {
+	err := s.tryFree(ids, stable)
+	if err == nil {
+		s.Space.Recycle(ids)
+		return nil
+	}
+	if errors.Is(err, ErrLater) || IsNoSpace(err) {
+		return err
+	}
+	// Which of them could be written is not known, unless each is written alone.
+	marked, lost, inFlight := ids[:0:0], ids[:0:0], errors.Is(err, vfs.ErrInFlight)
+	for _, id := range ids {
+		if inFlight || s.tryFree([]format.SegmentID{id}, stable) != nil {
+			lost = append(lost, id)
+		} else {
+			marked = append(marked, id)
+		}
+	}
+	if e := s.leaveOut(lost, nil); e != nil {
+		return errors.Join(err, e)
+	}
+	s.Space.Recycle(marked)
+	s.Space.Retire(lost)
+	s.c.Logger.Warn("slots are left out of use, since their headers cannot be written", "dir", s.Dir, "slots", lost,
+		"err", err)
+	if inFlight {
+		return fmt.Errorf("%w: %w", errLeftOut, err)
+	}
+	return nil
+}
+
+// tryFree marks slots whose segments have left as free, durably.
+func (s *Store) tryFree(ids []format.SegmentID, stable format.LSN) error {
 	size := int64(s.Super.SegmentSize)
 	for _, id := range ids {
 		// The cached old contents must not hide those that are written next (rule 2).
@@ -194,13 +233,9 @@ func (s *Store) freeSlots(ids []format.SegmentID, stable format.LSN) error {
 			}
 		}
 	}
-	err := s.beside(func(dev vfs.Device, zeros []byte) error {
+	return s.beside(func(dev vfs.Device, zeros []byte) error {
 		return s.markSlots(dev, zeros, ids, s.freeHeader(stable, s.Space.Ledger()))
 	})
-	if err == nil {
-		s.Space.Recycle(ids)
-	}
-	return err
 }
 
 // Shrink truncates the file if its end has been free for long enough to be more than the next segments need. It reports

@@ -1,11 +1,14 @@
 package logstore
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"pagecache/engine/internal/iobuf"
 	"pagecache/internal/invariants"
+	"pagecache/internal/vfs"
 	"pagecache/segments/format"
 )
 
@@ -34,18 +37,24 @@ func (s *Store) Start(r *Recovered) error {
 	}
 	// The tail's header is the first to show the new timeline: once any header does, the tail is this opening's, and a
 	// later opening accepts no older one.
-	if err := s.markDiscarded(r, r.first, before); err != nil {
+	if err := s.markDiscarded(r, &r.first, before); err != nil {
 		return err
 	}
 	if r.moves {
 		if err := s.moveTail(r, tail, before); err != nil {
-			return fmt.Errorf("write the log's tail anew: %w", err)
+			return fmt.Errorf("write the log's tail anew: %w", s.avoid(r.tail.Slot, err))
 		}
 	}
-	if err := s.markDiscarded(r, r.discard, s.Timeline); err != nil {
+	for _, slots := range []*[]format.SegmentID{&r.discard, &r.outOfUse} {
+		if err := s.markDiscarded(r, slots, s.Timeline); err != nil {
+			return err
+		}
+	}
+	if err := s.leaveOut(r.failed, r.outOfUse); err != nil {
 		return err
 	}
-	s.Space.Ready(append(r.spare, r.discard...), r.Scan.Zero)
+	s.Space.LeaveOut(len(r.unread) + len(r.failed))
+	s.Space.Ready(slices.Concat(r.spare, r.discard, r.outOfUse), r.Scan.Zero)
 	return s.startLog(r, tail)
 }
 
@@ -71,14 +80,50 @@ func (s *Store) fitFile(r *Recovered) error {
 	return s.file.Sync()
 }
 
-// markDiscarded durably frees slots without valid contents. Their headers show timeline t.
-func (s *Store) markDiscarded(r *Recovered, slots []format.SegmentID, t format.Timeline) error {
-	for _, slot := range slots {
+// markDiscarded durably frees slots without valid contents. Their headers show timeline t. It removes those from the
+// list that the disk does not let it write to, and notes them in r.failed.
+func (s *Store) markDiscarded(r *Recovered, slots *[]format.SegmentID, t format.Timeline) error {
+	marked := (*slots)[:0:0]
+	for _, slot := range *slots {
 		h := s.freeHeader(r.Scan.Stable, s.Space.Ledger())
 		h.Timeline = t
-		if err := s.markSlots(s.dev, s.bufs[0], []format.SegmentID{slot}, h); err != nil {
+		switch err := s.markSlots(s.dev, s.bufs[0], []format.SegmentID{slot}, h); {
+		case err == nil:
+			marked = append(marked, slot)
+		case r.moves && slot == r.tail.Slot:
+			return s.avoid(slot, err)
+		case isBadSector(err):
+			s.Warn("a slot is left out of use, since its header cannot be written", err)
+			r.failed = append(r.failed, slot)
+			r.spare = slices.DeleteFunc(r.spare, func(id format.SegmentID) bool { return id == slot })
+		default:
 			return err
 		}
+	}
+	*slots = marked
+	return nil
+}
+
+// isBadSector reports whether the disk has refused a write, and has nothing in flight.
+func isBadSector(err error) bool { return vfs.IsUnreadable(err) && !errors.Is(err, vfs.ErrInFlight) }
+
+// avoid returns err. If it says that the slot which the log's tail was to move to cannot be written, the next opening
+// takes another one.
+func (s *Store) avoid(slot format.SegmentID, err error) error {
+	if isBadSector(err) {
+		err = errors.Join(err, s.leaveOut([]format.SegmentID{slot}, nil))
+	}
+	return err
+}
+
+// leaveOut changes the list of slots that hold no part of the log, whatever is in them: it adds some and removes
+// others, whose headers say so by now, durably.
+func (s *Store) leaveOut(add, remove []format.SegmentID) error {
+	if len(add)+len(remove) == 0 {
+		return nil
+	}
+	if err := s.super.leaveOut(add, remove); err != nil {
+		return fmt.Errorf("leave slots %v out of use: %w", add, err)
 	}
 	return nil
 }

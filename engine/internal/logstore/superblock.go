@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -198,6 +199,23 @@ func (f *superFile) shrink(e format.Extent) error {
 	defer f.mu.Unlock()
 	sb := f.last
 	sb.Extent = e
+	return f.write(sb)
+}
+
+// errManyBad reports that too many slots are left out of use.
+var errManyBad = errors.New("too many slots cannot be used")
+
+// leaveOut changes the list of slots that are left out of use, durably.
+func (f *superFile) leaveOut(add, remove []format.SegmentID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	sb := f.last
+	ids := slices.DeleteFunc(sb.OutOfUse.Slots(), func(id format.SegmentID) bool { return slices.Contains(remove, id) })
+	l, ok := format.MakeSlotList(append(ids, add...))
+	if !ok {
+		return errManyBad
+	}
+	sb.OutOfUse = l
 	return f.write(sb)
 }
 
