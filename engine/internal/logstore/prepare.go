@@ -23,7 +23,8 @@ type plan struct {
 	fileSize int64              // before Start
 	slots    int                // that the file will hold
 	moves    bool               // there is a tail: it moves to another slot
-	end      format.LSN         // where the log goes on: Scan.End, or a block boundary above it if the tail moves
+	seals    bool               // there is a tail: a pad fills its segment, and it stays where it is
+	end      format.LSN         // where the log goes on: Scan.End, or above it if the tail moves or is sealed
 	first    []format.SegmentID // slots to be marked as free before the tail moves
 	spare    []format.SegmentID // slots that hold nothing
 }
@@ -54,7 +55,9 @@ func (s *Store) Prepare(r *Recovered) (err error) {
 	r.first = slices.Clone(r.Scan.Gone)
 	r.spare = slices.Concat(r.Scan.Zero, r.Scan.Free, r.first)
 	s.planSlots(r)
-	s.planTail(r)
+	if err := s.planTail(r); err != nil {
+		return fmt.Errorf("read the log's tail: %w", err)
+	}
 	if r.slots > segments.MaxSlots {
 		return fmt.Errorf("%w: the log has %d segments, the most there can be", ErrNoSpace, segments.MaxSlots)
 	}
@@ -175,7 +178,11 @@ func (s *Store) nextSuper(r *Recovered) format.Superblock {
 	if l, ok := format.MakeSlotList(slices.Concat(r.outOfUse, r.unread)); ok {
 		sb.OutOfUse = l
 	}
-	sb.Descend(s.Timeline, r.Scan.End, r.base.Timeline, func(t format.Timeline) bool {
+	branch := r.Scan.End
+	if r.seals { // the tail's header does not show the new timeline
+		branch = r.end
+	}
+	sb.Descend(s.Timeline, branch, r.base.Timeline, func(t format.Timeline) bool {
 		return r.Scan.Timelines[t] || slices.Contains(r.base.Others, t)
 	})
 	return sb
@@ -230,13 +237,27 @@ func (s *Store) planSlots(r *Recovered) {
 	}
 }
 
-// planTail decides where the tail moves to. It moves after a clean close, too: a copy of the store would go on in the
-// same segment, and only the header tells the two apart (rule 14). A header that is written again where it is may be
-// torn, and would take stable messages with it.
-func (s *Store) planTail(r *Recovered) {
+// planTail reads the tail and decides where it moves to. It moves after a clean close, too: a copy of the store would go
+// on in the same segment, and only the header tells the two apart (rule 14). A header that is written again where it is
+// may be torn, and would take stable messages with it.
+//
+// If the disk does not return a part of the tail, that may change, so the only copy of these bytes must not be given up.
+// Then the tail stays where it is, and the log goes on in the next segment. This needs a block of its own behind the
+// last message: no block with stable bytes is written again (rule 1).
+func (s *Store) planTail(r *Recovered) error {
 	r.end = r.Scan.End
 	if r.tail == nil {
-		return
+		return nil
+	}
+	size, block := s.Super.SegmentSize, s.dev.Block()
+	used := int(int64(r.end) % int64(size))
+	var err error
+	if r.lost, err = s.readTail(*r.tail, s.bufs[1][:used]); err != nil {
+		return err
+	}
+	if r.lost != nil && used%block == 0 && !r.tail.Unread {
+		r.seals, r.end = true, r.tail.Base+format.LSN(size)
+		return nil
 	}
 	s.tail = tailMove{planned: true, from: *r.tail}
 	r.tail.Timeline = s.Timeline // in Scan too, so that Apply points to the new place
@@ -259,13 +280,12 @@ func (s *Store) planTail(r *Recovered) {
 		r.discard = append(r.discard, r.tail.Slot)
 	}
 	r.tail.Slot, r.tail.Generation, r.tail.Unread = s.tail.to, s.Super.Generation+1, false
-	size, block := s.Super.SegmentSize, s.dev.Block()
-	used := int(int64(r.end) % int64(size))
 	n := (used + block - 1) &^ (block - 1)
 	if n-used > 0 && n-used < format.HeaderSize { // too short for a pad
 		n = min(n+block, size)
 	}
 	r.end += format.LSN(n - used)
+	return nil
 }
 
 // DeviceLine describes in one line how a device writes, and why not in a faster way.

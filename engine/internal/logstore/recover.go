@@ -44,6 +44,7 @@ type Recovered struct {
 	unread   []format.SegmentID // left out of use by this one, since their headers cannot be read
 	failed   []format.SegmentID // the same, since their headers cannot be written
 	tail     *recovery.Segment  // the partly filled segment, if Scan.End lies inside one
+	lost     error              // why the disk does not return a part of it; nil if it does
 	base     Base
 	plan     // decided by Prepare
 }

@@ -45,6 +45,11 @@ func (s *Store) Start(r *Recovered) error {
 			return fmt.Errorf("write the log's tail anew: %w", s.avoid(r.tail.Slot, err))
 		}
 	}
+	if r.seals {
+		if err := s.sealTail(r, tail); err != nil {
+			return fmt.Errorf("seal the log's tail: %w", err)
+		}
+	}
 	for _, slots := range []*[]format.SegmentID{&r.discard, &r.outOfUse} {
 		if err := s.markDiscarded(r, slots, s.Timeline); err != nil {
 			return err
@@ -74,7 +79,7 @@ func (s *Store) fitFile(r *Recovered) error {
 		if err := s.file.Truncate(to); err != nil {
 			return err
 		}
-	case !s.Super.Clean || !r.moves:
+	case !s.Super.Clean || !r.moves && !r.seals:
 		return nil
 	}
 	return s.file.Sync()
@@ -147,8 +152,7 @@ func (s *Store) startLog(r *Recovered, tail []byte) (err error) {
 			}
 			return nil
 		}
-	} else if r.tail != nil { // a pad fills the segment
-		clear(tail)
+	} else if clear(tail); r.moves { // a pad fills the segment
 		s.Space.SealSegment(r.tail.Slot, r.tail.Base, nil)
 	}
 	if invariants.Enabled {

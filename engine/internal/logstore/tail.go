@@ -8,32 +8,41 @@ import (
 	"pagecache/segments/format"
 )
 
-// loadTail returns the valid part of the last segment, up to a block boundary, in an io buffer: as it is, or, if it
-// moves, as it will be in its new slot. It verifies every message, except below the snapshot's From: a message that is
-// corrupt or cannot be read there is corrupt in the new slot too, and all others are served. loadTail returns nil if
-// the log goes on in a new segment. It changes nothing on the disk.
+// loadTail returns the valid part of the last segment, up to a block boundary, in the io buffer that planTail has read it
+// to: as it will be in its new slot, or, if it is sealed, as it is, with a pad up to the segment's end. It verifies every
+// message, except below the snapshot's From: a message that is corrupt or cannot be read there is corrupt in the new slot
+// too, and all others are served. loadTail returns nil if the log goes on in a new segment. It changes nothing on the
+// disk.
 func (s *Store) loadTail(r *Recovered) ([]byte, error) {
 	if r.tail == nil {
 		return nil, nil
 	}
-	old, buf := s.tail.from, s.bufs[1] // markSlots needs the first one
+	old := *r.tail
+	if r.moves {
+		old = s.tail.from
+	}
+	buf := s.bufs[1] // markSlots needs the first one
 	used, n := int(r.Scan.End-old.Base), int(r.end-old.Base)
-	unread, err := s.readTail(old, buf[:used])
-	if err != nil {
-		return nil, err
-	}
-	if unread == nil && !r.moves {
-		return buf[:n], nil
-	}
 	seed := format.MakeSeed(s.Super.Store, r.tail.Generation, r.tail.Slot)
 	if err := s.reseal(buf[:used], old, seed, r.base.From); err != nil {
-		return nil, errors.Join(err, unread)
+		return nil, errors.Join(err, r.lost)
 	}
 	k := format.Known{Durable: r.Scan.End, Stable: r.Scan.End - 1}
 	if n-used >= format.HeaderSize {
 		format.PutWord(buf[used:], format.PutPad(buf[used:], r.Scan.End, k, n-used, seed))
 	}
 	return buf[:n], nil
+}
+
+// sealTail writes the pad behind the valid part of the tail. buf is what loadTail has returned: zeros behind the pad's
+// header, so that nothing that a crash has left there is ever found.
+func (s *Store) sealTail(r *Recovered, buf []byte) error {
+	off, size := int64(r.tail.Slot.Offset(len(buf))), int64(len(buf))
+	if err := errors.Join(s.View.Drop(off, size), s.file.DropCache(off, size)); err != nil { // rule 2
+		return err
+	}
+	used := int(r.Scan.End - r.tail.Base)
+	return writeTo(s.dev, buf[used:], off+int64(used))
 }
 
 // moveTail writes buf, from loadTail, to the slot that the tail moves to, under this opening's generation: the body
