@@ -18,8 +18,10 @@ func sweptStores(t testing.TB) map[string]*enginetest.Specimen {
 	return map[string]*enginetest.Specimen{
 		"killed page store": sweptPages(t, false),
 		"closed page store": sweptPages(t, true),
-		"killed log":        sweptLog(t, false),
-		"closed log":        sweptLog(t, true),
+		"killed log":        sweptLog(t, false, true),
+		"closed log":        sweptLog(t, true, true),
+		"killed fresh log":  sweptLog(t, false, false),
+		"closed fresh log":  sweptLog(t, true, false),
 	}
 }
 
@@ -232,12 +234,13 @@ func sweptPages(t testing.TB, clean bool) *enginetest.Specimen {
 		m.kill()
 	}
 	s := enginetest.SpecimenOf(t, m.disk, *sweptOptions(m.disk), m.h)
-	checkSwept(t, s, before)
+	checkSwept(t, s, before, true)
 	return s
 }
 
-// checkSwept checks that a store to be swept has everything that the sweeps are meant to find.
-func checkSwept(t testing.TB, s *enginetest.Specimen, before engine.LSN) {
+// checkSwept checks that a store to be swept has everything that the sweeps are meant to find: slots that were used
+// again, if segments were recycled, or else free slots that were never used.
+func checkSwept(t testing.TB, s *enginetest.Specimen, before engine.LSN, recycled bool) {
 	t.Helper()
 	res, err := enginetest.ScanLog(s.Disk.Copy(), "/store")
 	if err != nil {
@@ -252,7 +255,8 @@ func checkSwept(t testing.TB, s *enginetest.Specimen, before engine.LSN) {
 			reused++
 		}
 	}
-	if res.Recycled == 0 || reused == 0 || len(res.Segments) < 3 {
+	if (res.Recycled > 0) != recycled || (reused > 0) != recycled || len(res.Segments) < 3 ||
+		!recycled && len(res.Zero) < 2 {
 		t.Fatalf("segments %+v, recycled %d", res.Segments, res.Recycled)
 	}
 	kinds := map[format.Kind]int{}
@@ -284,9 +288,10 @@ func checkSwept(t testing.TB, s *enginetest.Specimen, before engine.LSN) {
 	t.Logf("%d bytes in %d files, %d segments, %v", s.Size, len(s.Files), len(res.Segments), kinds)
 }
 
-// sweptLog makes a standalone log with records and batches, dropped segments and slots that were used again. It is
-// closed or killed after a last write that was acknowledged.
-func sweptLog(t testing.TB, clean bool) *enginetest.Specimen {
+// sweptLog makes a standalone log with records and batches. With recycled, it has dropped segments and slots that were
+// used again; without, the segments lie in their order, and only the extent of the file tells that it was cut between
+// two slots. It is closed or killed after a last write that was acknowledged.
+func sweptLog(t testing.TB, clean, recycled bool) *enginetest.Specimen {
 	t.Helper()
 	d := simdisk.New(2, simdisk.Options{})
 	o := sweptOptions(d)
@@ -304,12 +309,19 @@ func sweptLog(t testing.TB, clean bool) *enginetest.Specimen {
 		enginetest.Flush(t, l)
 		before, acked = acked, records[len(records)-1].LSN+1
 	}
-	for i := range 14 {
+	first := 0
+	if !recycled {
+		first = 4 // a shorter log does
+	}
+	for i := first; i < 14; i++ {
 		for j := range 4 {
 			write(enginetest.Random(10+30*j, uint64(i)))
 		}
 		switch i {
 		case 7:
+			if !recycled {
+				break
+			}
 			if err := l.DropBelow(records[len(records)-8].LSN); err != nil {
 				t.Fatal(err)
 			}
@@ -347,6 +359,6 @@ func sweptLog(t testing.TB, clean bool) *enginetest.Specimen {
 		enginetest.NoCheck(t, l)
 	}
 	s := enginetest.SpecimenOfLog(t, next, *o, kept)
-	checkSwept(t, s, before)
+	checkSwept(t, s, before, recycled)
 	return s
 }
