@@ -176,7 +176,7 @@ func TestTailMovesToAnotherSlot(t *testing.T) {
 		t.Fatal(err)
 	}
 	probe := d.Copy()
-	_, headers := watch(probe, func() {
+	_, headers := watch(probe, 4096, func() {
 		if pc, err = eagerStore(t, probe); err != nil {
 			t.Fatal(err)
 		}

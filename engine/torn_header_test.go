@@ -20,13 +20,14 @@ type headerWrite struct {
 	off, n int64
 }
 
-// watch returns the operations that run makes on d, without reads, and those of them that write a header.
-func watch(d *simdisk.Disk, run func()) (ops []simdisk.Op, headers []headerWrite) {
+// watch returns the operations that run makes on d, without reads, and those of them that write a header, in a block of
+// the given length.
+func watch(d *simdisk.Disk, block int, run func()) (ops []simdisk.Op, headers []headerWrite) {
 	d.SetFault(func(o simdisk.Op) error {
 		if o.Kind == simdisk.OpRead { // not counted
 			return nil
 		}
-		if o.Kind == simdisk.OpDeviceWrite && o.Off%crashSegment == 0 && o.Len <= 4096 {
+		if o.Kind == simdisk.OpDeviceWrite && o.Off%crashSegment == 0 && o.Len <= block {
 			headers = append(headers, headerWrite{slices.Clone(ops), o.Off, int64(o.Len)})
 		}
 		ops = append(ops, o)
@@ -40,13 +41,13 @@ func watch(d *simdisk.Disk, run func()) (ops []simdisk.Op, headers []headerWrite
 // crashes makes d crash at w, the write of a header, in the run. It returns false if the run took another course.
 func (w headerWrite) crashes(d *simdisk.Disk, run func()) bool {
 	d.CrashAfter(len(w.before) + 1)
-	ops, _ := watch(d, run)
+	ops, _ := watch(d, 0, run)
 	return d.Crashed() && slices.Equal(ops, w.before)
 }
 
 // tear cuts the power of d and leaves garbage in some sectors of the header that was being written: in those that the
 // bits of sectors name.
-func tear(d *simdisk.Disk, seed uint64, w headerWrite, sectors uint8) *simdisk.Disk {
+func tear(d *simdisk.Disk, seed uint64, w headerWrite, sectors uint32) *simdisk.Disk {
 	const sector, name = 512, "/store/" + enginetest.LogName
 	next := d.Crash(seed)
 	log := next.ReadDurable(name)
@@ -91,11 +92,12 @@ func checkPages(t *testing.T, d *simdisk.Disk, pages map[engine.PageID][]byte) e
 // moves, and leaves garbage in it. The store opens, and has every page. Proves trap 33.
 func TestTornHeaderOfMovedTailHurtsNoMessage(t *testing.T) {
 	torn := 0
-	for seed := range uint64(40) {
-		d := simdisk.New(seed, simdisk.Options{Block: []int{512, 4096}[seed%2]})
+	for seed := range uint64(64) {
+		block := []int{512, 4096, 8192, 16384}[seed%4] // in long ones, messages lie beside the header
+		d := simdisk.New(seed, simdisk.Options{Block: block})
 		pc := enginetest.OpenSim(t, d)
 		pages := pagesOf(t, pc, 5+int(seed%20))
-		if seed%4 < 2 {
+		if seed%8 < 4 {
 			enginetest.Close(t, pc)
 		} else {
 			enginetest.NoCheck(t, pc)
@@ -108,14 +110,14 @@ func TestTornHeaderOfMovedTailHurtsNoMessage(t *testing.T) {
 			}
 		}
 		whole := d.Copy()
-		_, headers := watch(whole, func() { open(whole) })
+		_, headers := watch(whole, max(block, 4096), func() { open(whole) })
 		for _, w := range headers {
 			killed := d.Copy()
 			if !w.crashes(killed, func() { open(killed) }) {
 				continue
 			}
 			torn++
-			for _, sectors := range []uint8{0xff, 1, 0xfe, uint8(rng.Uint32())} {
+			for _, sectors := range []uint32{1<<32 - 1, 1, 0xfe, 0xffffff00, 0x4000, rng.Uint32(), rng.Uint32() &^ 1} {
 				next := tear(killed, rng.Uint64(), w, sectors)
 				if err := checkPages(t, next, pages); err != nil {
 					t.Fatalf("seed %d, operation %d, garbage in sectors %b of the header at %d: %v", seed,
@@ -136,7 +138,7 @@ func TestTornHeaderOfRecycledSlotHurtsNoMessage(t *testing.T) {
 	for seed := range uint64(20) {
 		var pages map[engine.PageID][]byte
 		prepare := func() (*simdisk.Disk, *engine.PageCache[[]byte]) {
-			d := simdisk.New(seed, simdisk.Options{Block: []int{512, 4096}[seed%2]})
+			d := simdisk.New(seed, simdisk.Options{Block: []int{512, 4096, 8192}[seed%3]})
 			o := enginetest.WithSeam(enginetest.SimOptions(d), seam.Options{FS: d, Eager: true})
 			pc := enginetest.Open(t, "/store", o)
 			enginetest.NoCheck(t, pc)
@@ -150,14 +152,14 @@ func TestTornHeaderOfRecycledSlotHurtsNoMessage(t *testing.T) {
 			}
 		}
 		whole, pc := prepare()
-		_, headers := watch(whole, func() { clean(pc) })
+		_, headers := watch(whole, max([]int{512, 4096, 8192}[seed%3], 4096), func() { clean(pc) })
 		for _, w := range headers {
 			d, pc := prepare()
 			if !w.crashes(d, func() { clean(pc) }) {
 				continue
 			}
 			torn++
-			for _, sectors := range []uint8{0, 0xfe, uint8(seed) &^ 1, 0xff} {
+			for _, sectors := range []uint32{0, 0xfe, uint32(seed) &^ 1, 0xff00, 1<<32 - 1} {
 				if err := checkPages(t, tear(d, seed, w, sectors), pages); err != nil {
 					t.Fatalf("seed %d, operation %d, garbage in sectors %b of the header at %d: %v", seed,
 						len(w.before), sectors, w.off, err)

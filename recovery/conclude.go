@@ -89,6 +89,7 @@ func (s *scanner) lostSlot(base format.LSN) (format.SegmentID, error) {
 func (s *scanner) conclude() error {
 	r := s.res
 	s.forgiveIndexes()
+	s.fallBack()
 	at := s.findEnd()
 	r.Stable, r.Durable = s.stable, s.known()
 	s.dropLeft()
@@ -122,6 +123,38 @@ func (s *scanner) conclude() error {
 	s.fillSegments()
 	s.fillCounter()
 	return nil
+}
+
+// fallBack takes an older copy of the newest segment in place of the newest one. An opening moves the tail, and writes
+// the header of the new slot once the messages there are durable. Where blocks are longer than format.SegmentStart, the
+// same write covers messages. If it is torn, the header may be there without them. The old slot still has all of them
+// then, since it is marked as free afterwards.
+func (s *scanner) fallBack() {
+	if len(s.chain) == 0 {
+		return
+	}
+	n := len(s.chain) - 1
+	i := s.chain[n]
+	t := &s.slots[i]
+	end := t.header.Stable + 1 // of the log when the tail moved
+	// More than a pad follows: the log went on there.
+	wentOn := t.base+format.LSN(s.segments[i].end) > end+format.LSN(2*t.header.BlockSize)
+	if t.unread || t.header.BlockSize <= format.SegmentStart || s.reaches(i, end) || wentOn {
+		return
+	}
+	for j := i + 1; j < len(s.slots) && s.slots[j].valid && s.slots[j].base == t.base; j++ { // newer ones first
+		if s.reaches(j, end) {
+			s.slots[j].void, t.void, s.chain[n] = false, true, j
+			s.durable = max(s.durable, s.segments[j].durable)
+			s.fellBack = true
+			return
+		}
+	}
+}
+
+// reaches reports whether a segment, an index into slots, has valid messages up to end.
+func (s *scanner) reaches(i int, end format.LSN) bool {
+	return s.slots[i].base+format.LSN(s.segments[i].end) >= end && !s.segments[i].passed
 }
 
 // findEnd finds the end of the valid messages, and where the log ends once batches are cut off. A slot whose segment

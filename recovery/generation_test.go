@@ -126,3 +126,49 @@ func TestDurableEndOfDiscardedMessagesIsVoid(t *testing.T) {
 	b.file[9] ^= 1
 	wantCorrupt(t, b.file, b.options(), endsBelowDurable)
 }
+
+// An opening moves the tail on a device whose blocks are longer than a header's room, and the write of the header is
+// torn so that messages beside it are lost. The old slot counts then, unless the log went on in the new one. Proves
+// rules 1 and 10; trap 33.
+func TestTornHeaderOfMovedTailInLongBlocks(t *testing.T) {
+	const s = testSize
+	for _, block := range []int{4096, 8192, s} {
+		for _, wentOn := range []bool{false, true} {
+			for _, covered := range []bool{false, true} {
+				b := fiveSegments()
+				end := b.lsn()
+				b.branch(end, 0xa)
+				b.known(end - 1)
+				b.open(5, 4*s, format.SegmentStateInUse)
+				for b.lsn() < end {
+					b.pages(1, min(500, int(end-b.lsn())-format.HeaderSize))
+				}
+				if wentOn {
+					b.pages(2, 50)
+					b.known(b.lsn() - 1)
+					b.pages(1, 50)
+				}
+				h := b.set[4*s]
+				h.BlockSize, h.Ledger.Joined = block, b.joined(4*s+1)
+				h.Put(b.file[5*s:])
+				torn := b.file[5*s+format.SegmentStart : 5*s+max(block, format.SegmentStart+512)]
+				for i := range min(len(torn), int(end-4*s)-format.SegmentStart-100) {
+					torn[i] = byte(i*7 + 3)
+				}
+				o := b.options()
+				if covered { // by a snapshot
+					o.From, o.Stable = end, end-1
+				}
+				if block > format.SegmentStart && !wentOn {
+					r := b.ends(t, o, end, 0, 1, 2, 3, 4)
+					g := r.Segments[4]
+					if g.Slot != 2 || g.Generation != 1 || !slices.Equal(r.Void, []format.SegmentID{5}) {
+						t.Errorf("block %d: %+v, void %v", block, g, r.Void)
+					}
+				} else if r, err := Scan(b.file, o); err == nil && (!covered || r.Segments[4].Slot != 5) {
+					t.Errorf("block %d, went on %v, covered %v: %+v", block, wentOn, covered, r.Segments[4])
+				}
+			}
+		}
+	}
+}

@@ -155,6 +155,7 @@ type scanner struct {
 	slots     []slot                   // the slots that hold, or may have held, a part of the log
 	newest    format.Generation        // the highest of the chain
 	chain     []int                    // indexes into slots: the log according to the headers, by base
+	fellBack  bool                     // the newest segment of chain is an older copy; see fallBack
 	// firstCorrupt is the error in the header of res.Corrupt[0].
 	firstCorrupt error
 	unread       map[format.SegmentID]error // the headers that the disk does not return

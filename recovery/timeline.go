@@ -45,7 +45,8 @@ func (s *scanner) checkTimelines() error {
 // timeline, the newest segment must show it, too.
 func (s *scanner) checkTail(newest *slot) error {
 	last := s.o.Lineage[0]
-	if newest.header.Timeline == last.Timeline || s.res.End < last.Branch || int64(last.Branch)%int64(s.size) == 0 {
+	if newest.header.Timeline == last.Timeline || s.fellBack || s.res.End < last.Branch ||
+		int64(last.Branch)%int64(s.size) == 0 {
 		return nil
 	}
 	for w := range s.writers {

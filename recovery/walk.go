@@ -37,6 +37,7 @@ type walked struct {
 	unread  bool       // why says that the disk does not return the message at end
 	toEnd   bool       // unread, and the disk returns nothing behind it up to the segment's end
 	rest    bool       // something other than zeros follows end
+	passed  bool       // an invalid message below from was passed over
 	base    format.LSN // of a probed slot: the base according to its messages; NoLSN if there are none
 	err     error      // the segment could not be read
 
@@ -72,7 +73,7 @@ func (w *walked) walk(seg []byte, base, from format.LSN, seed format.Seed) {
 			}
 		}
 		if err != nil && lsn < from {
-			pos = int(from - base)
+			pos, w.passed = int(from-base), true
 			continue
 		}
 		if err != nil {

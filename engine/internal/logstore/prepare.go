@@ -237,13 +237,13 @@ func (s *Store) planSlots(r *Recovered) {
 	}
 }
 
-// planTail reads the tail and decides where it moves to. It moves after a clean close, too: a copy of the store would go
-// on in the same segment, and only the header tells the two apart (rule 14). A header that is written again where it is
-// may be torn, and would take stable messages with it.
+// planTail reads the tail and decides where it moves to. It moves after a clean close, too: a copy of the store would
+// go on in the same segment, and only the header tells the two apart (rule 14). A header that is written again where it
+// is may be torn, and would take stable messages with it.
 //
-// If the disk does not return a part of the tail, that may change, so the only copy of these bytes must not be given up.
-// Then the tail stays where it is, and the log goes on in the next segment. This needs a block of its own behind the
-// last message: no block with stable bytes is written again (rule 1).
+// If the disk does not return a part of the tail, that may change, so the only copy of these bytes must not be given
+// up. Then the tail stays where it is, and the log goes on in the next segment. This needs a block of its own behind
+// the last message: no block with stable bytes is written again (rule 1).
 func (s *Store) planTail(r *Recovered) error {
 	r.end = r.Scan.End
 	if r.tail == nil {

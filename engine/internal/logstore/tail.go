@@ -8,11 +8,11 @@ import (
 	"pagecache/segments/format"
 )
 
-// loadTail returns the valid part of the last segment, up to a block boundary, in the io buffer that planTail has read it
-// to: as it will be in its new slot, or, if it is sealed, as it is, with a pad up to the segment's end. It verifies every
-// message, except below the snapshot's From: a message that is corrupt or cannot be read there is corrupt in the new slot
-// too, and all others are served. loadTail returns nil if the log goes on in a new segment. It changes nothing on the
-// disk.
+// loadTail returns the valid part of the last segment, up to a block boundary, in the io buffer that planTail has read
+// it to: as it will be in its new slot, or, if it is sealed, as it is, with a pad up to the segment's end. It verifies
+// every message, except below the snapshot's From: a message that is corrupt or cannot be read there is corrupt in the
+// new slot too, and all others are served. loadTail returns nil if the log goes on in a new segment. It changes nothing
+// on the disk.
 func (s *Store) loadTail(r *Recovered) ([]byte, error) {
 	if r.tail == nil {
 		return nil, nil
