@@ -6,6 +6,7 @@ import (
 
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/snapshot"
+	"pagecache/internal/invariants"
 )
 
 // A Batch is a part of the log that is recovered whole or not at all: every message written between PinLog and Seal, by
@@ -51,6 +52,8 @@ func (b *Batch) end(doing string) error {
 	if err == nil {
 		_, err = b.b.End()
 		call.End()
+	} else if invariants.Enabled {
+		b.core.left.Store(b.b, nil)
 	}
 	return describe(fmt.Sprintf("%s at LSN %d", doing, b.LSN()), err)
 }

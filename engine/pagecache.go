@@ -91,6 +91,9 @@ type core struct {
 	closed atomic.Bool
 	// calls are the calls that use the log outside of a Tx. Close waits for them before it releases the io buffers.
 	calls txs
+	// left has the batches that could not be ended because the store is closing. Only builds with the invariants tag
+	// use it: until the log has stopped, they would take such a batch for one that was dropped.
+	left sync.Map
 }
 
 // enter begins a call that uses the io buffers or the map outside of a Tx. The call ends with End. It fails once the

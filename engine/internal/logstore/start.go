@@ -35,6 +35,7 @@ func (s *Store) Start(r *Recovered) error {
 	if err := s.saveSuper(r.super); err != nil {
 		return err
 	}
+	s.Super = s.super.current()
 	// The tail's header is the first to show the new timeline: once any header does, the tail is this opening's, and a
 	// later opening accepts no older one.
 	if err := s.markDiscarded(r, &r.first, before); err != nil {

@@ -90,7 +90,7 @@ type Store struct {
 	Held  vfs.Dir // the directory; all files of the store are reached through it (rule 15)
 	FS    vfs.FS
 	Found bool              // the store existed before this opening
-	Super format.Superblock // as Open found it, or Start or Close wrote it
+	Super format.Superblock // as Open found it, or Start wrote it: Close does not change it beside Stats (trap 41)
 	// Timeline is that of this opening, drawn at random; 0 if it is read only.
 	Timeline format.Timeline
 	Log      *iobuf.Log

@@ -256,11 +256,7 @@ func (s *Store) saveSuper(sb format.Superblock) error {
 	} else {
 		err = s.super.change(sb)
 	}
-	if err != nil {
-		return markNoSpace(err)
-	}
-	s.Super = s.super.current()
-	return nil
+	return markNoSpace(err)
 }
 
 // createSuper makes the file of a new store's superblock. From its success on there is a store.
