@@ -202,6 +202,9 @@ func (w *Writer) Close() error {
 	w.failed = fmt.Errorf("writer: %w", os.ErrClosed)
 	err = errors.Join(err, w.q.Close())
 	if w.file != nil {
+		if len(w.free) == len(w.inFlight) {
+			unmark(w.file)
+		}
 		err = errors.Join(err, w.file.Close())
 	}
 	return err

@@ -76,7 +76,7 @@ func (s *scratch) tryCalls(c *calls) error {
 	return ring.ErrNoAnswer
 }
 
-// openDirect opens the file behind fd a second time, for the same access, with O_DIRECT.
+// openDirect opens the file behind fd a second time, for the same access, with O_DIRECT, and marks the descriptor.
 func openDirect(fd int) (*os.File, error) {
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	if err != nil {
@@ -85,6 +85,9 @@ func openDirect(fd int) (*os.File, error) {
 	d, err := retryOpen(procName(fd), flags&unix.O_ACCMODE|unix.O_DIRECT|unix.O_CLOEXEC)
 	if err != nil {
 		return nil, err
+	}
+	if err := mark(d); err != nil {
+		return nil, errors.Join(err, unix.Close(d))
 	}
 	return os.NewFile(uintptr(d), procName(fd)), nil
 }

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pagecache/internal/vfs"
+	"pagecache/iouring"
 )
 
 // retryPatience is the time for which a system call that signals interrupt is repeated.
@@ -108,6 +109,17 @@ func (f *osFile) Lock(kind vfs.LockKind) error {
 		how = unix.LOCK_EX
 	}
 	err := retry(func() error { return unix.Flock(f.fd, how|unix.LOCK_NB) })
+	if err == nil {
+		var marked bool
+		if marked, err = iouring.Marked(f.fd); err == nil && !marked {
+			return nil
+		}
+		// The owner of the lock has ended, and its last writes have not (trap 19).
+		_ = unix.Flock(f.fd, unix.LOCK_UN)
+		if marked {
+			err = unix.EWOULDBLOCK
+		}
+	}
 	if err == unix.EWOULDBLOCK {
 		return fmt.Errorf("lock %s: %w", f.Name(), vfs.ErrLocked)
 	}

@@ -168,6 +168,39 @@ func TestLockOutlivesDeviceAndMap(t *testing.T) {
 	}
 }
 
+// While a device is open that may write to the file, nobody gets a lock, even if the owner of the lock has closed its
+// descriptor: the kernel does that when it ends a process, and writes that are in flight go on. Trap 19.
+func TestLockWaitsForDevice(t *testing.T) {
+	for _, kind := range []vfs.LockKind{vfs.LockExclusive, vfs.LockShared} {
+		name := filepath.Join(t.TempDir(), "file")
+		f := mustOpen(t, name, writable)
+		if err := errors.Join(f.Lock(vfs.LockExclusive), f.Allocate(0, 1<<16)); err != nil {
+			t.Fatal(err)
+		}
+		d, report, err := f.OpenDevice(vfs.DeviceOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !report.Direct {
+			t.Skip("the file system has no O_DIRECT: writes use the descriptor that has the lock")
+		}
+		f.Close()
+		g := mustOpen(t, name, vfs.FlagWrite)
+		if err := g.Lock(kind); !errors.Is(err, vfs.ErrLocked) {
+			t.Errorf("kind %v beside an open device: %v", kind, err)
+		}
+		if err := mustOpen(t, name, vfs.FlagRead).Lock(vfs.LockShared); !errors.Is(err, vfs.ErrLocked) {
+			t.Errorf("a lock that was refused beside an open device stays: %v", err)
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Lock(kind); err != nil {
+			t.Errorf("kind %v after the device is closed: %v", kind, err)
+		}
+	}
+}
+
 // The file and the map show what the device has written.
 func TestDeviceAndMap(t *testing.T) {
 	f := mustOpen(t, filepath.Join(t.TempDir(), "file"), writable)
