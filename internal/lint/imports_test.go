@@ -55,13 +55,14 @@ var house = map[string][]string{
 		"engine", "engine/internal/logstore", "engine/internal/seam", "recovery", "segments/format", "internal/simdisk",
 		"internal/vfs", "internal/osfs", "internal/invariants",
 	},
-	"cmd/pcbench":         {"engine", "segments/format"},
-	"bench":               {"engine"},
-	"internal/invariants": {},
-	"internal/vfs":        {},
-	"internal/osfs":       {"internal/vfs", "iouring", "mmapread"},
-	"internal/simdisk":    {"internal/vfs"},
-	"internal/lint":       {},
+	"engine/internal/linear": {"engine", "engine/internal/seam"}, // tests, in a module of their own
+	"cmd/pcbench":            {"engine", "segments/format"},
+	"bench":                  {"engine"},
+	"internal/invariants":    {},
+	"internal/vfs":           {},
+	"internal/osfs":          {"internal/vfs", "iouring", "mmapread"},
+	"internal/simdisk":       {"internal/vfs"},
+	"internal/lint":          {},
 }
 
 // helpers lists the packages that tests may import in addition.
@@ -82,6 +83,7 @@ var outside = map[string][]string{
 	"github.com/HdrHistogram/hdrhistogram-go": {"cmd/pcbench", "bench"},
 	"github.com/spf13/pflag":                  {"cmd/pcbench", "bench"},
 	"github.com/cockroachdb/pebble":           {"bench"},
+	"github.com/anishathalye/porcupine":       {"engine/internal/linear"},
 }
 
 // Packages import only packages that house and outside list for them. None uses cgo.
