@@ -4,7 +4,9 @@ import (
 	"errors"
 	"testing"
 
+	"pagecache/engine/internal/pagestack"
 	"pagecache/internal/simdisk"
+	"pagecache/segments"
 	"pagecache/segments/format"
 )
 
@@ -63,4 +65,32 @@ func TestAllocateWithoutFreeIDs(t *testing.T) {
 	if again, _ := allocate(t, pc, []byte("z")); again != pid {
 		t.Errorf("allocated page %d, want %d again", again, pid)
 	}
+}
+
+// The accounts of space include a message before it is complete. Where the accounting fails, which only a message
+// beyond the end of any file makes it do, the message is not complete yet. Proves rule 7.
+func TestAccountsPrecedeCompletion(t *testing.T) {
+	pc := openSim(t, simdisk.New(3, simdisk.Options{}))
+	defer closeTest(t, pc)
+	size := pc.core.store.SegmentSize()
+	r, err := pc.core.store.Log.Reserve(format.KindFree, 5, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	beyond := format.DiskPtr{Off: format.Offset(2*segments.MaxSlots) * format.Offset(size), Len: format.HeaderSize}
+	e, lsn := pagestack.NewFree(1, r.LSN(), beyond), r.LSN()
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Fatal("a message beyond the end of any file was accounted for")
+			}
+		}()
+		pc.pages.Install(new(slot), nil, e, &r, 0)
+	}()
+	b := make([]byte, format.HeaderSize)
+	if !pc.core.store.Log.Read(b, lsn) || [format.HeaderSize]byte(b) != [format.HeaderSize]byte{} {
+		t.Errorf("the message is complete, and the accounts do not include it: %x", b)
+		return
+	}
+	r.Abort()
 }

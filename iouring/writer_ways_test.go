@@ -333,3 +333,38 @@ func benchmarkWrite(b *testing.B, w way, size, depth int) {
 		}
 	}
 }
+
+// A write that has completed is on the device: the page cache holds no dirty page of it. Proves rule 5; trap 12.
+func TestBufferedWriteIsDurable(t *testing.T) {
+	const size = 1 << 16
+	dir := t.TempDir()
+	for _, w := range ways {
+		if w.direct == ModeOn {
+			continue // it never was in the page cache
+		}
+		t.Run(w.name, func(t *testing.T) {
+			f := logFile(t, dir, size)
+			dirty := func() uint64 {
+				var c unix.Cachestat_t
+				err := unix.Cachestat(uint(f.Fd()), &unix.CachestatRange{Len: size}, &c, 0)
+				if err != nil {
+					t.Skipf("the kernel does not say which pages are dirty: %v", err)
+				}
+				return c.Dirty + c.Writeback
+			}
+			if _, err := f.WriteAt(make([]byte, size), 0); err != nil {
+				t.Fatal(err)
+			}
+			if before, err := dirty(), f.Sync(); err != nil || before == 0 || dirty() > 0 {
+				t.Skipf("this file system does not tell dirty pages: %d before the sync, %d after it, %v",
+					before, dirty(), err)
+			}
+			buf := memory(t, size)
+			d := open(t, f, w)
+			do(t, d, Write{Off: 0, Buf: buf[:d.Block()]}, Write{Off: size / 2, Buf: buf[:size/2]})
+			if n := dirty(); n > 0 {
+				t.Errorf("%d pages are dirty after the writes have completed", n)
+			}
+		})
+	}
+}

@@ -63,6 +63,7 @@ var house = map[string][]string{
 	"internal/osfs":          {"internal/vfs", "iouring", "mmapread"},
 	"internal/simdisk":       {"internal/vfs"},
 	"internal/lint":          {},
+	"internal/mutants":       {},
 }
 
 // helpers lists the packages that tests may import in addition.

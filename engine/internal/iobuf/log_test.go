@@ -162,7 +162,44 @@ func TestFailedWriteWakesAllWaiters(t *testing.T) {
 		if _, err := r.Close(); !isEIO(err) {
 			t.Fatalf("close after the failure: %v", err)
 		}
-		r.messages(stable) // everything that was stable before is whole
+		if r.StableEnd() != stable {
+			t.Fatalf("stable up to %d after the failure, %d before", r.StableEnd(), stable)
+		}
+		r.messages(r.DurableEnd()) // the write that failed, and those after it, are not called durable
+	}
+}
+
+// A goroutine that leads only until its own message is durable kicks the flusher if a writer waits for a buffer: the
+// flusher had taken the writer's kick, and found a leader. Chunks are longer than all buffers together, so that nothing
+// but the kick asks for a write. Trap 10.
+func TestResigningLeaderKicksForWaitingWriter(t *testing.T) {
+	r := newRig(t, setup{chunk: 1 << 20})
+	lsn, err := r.put(format.KindAppend, 1, make([]byte, 100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.dev.hang = make(chan struct{}) // before the device is used
+	led := make(chan error)
+	go func() { led <- r.MakeStable(lsn) }() // it leads
+	r.untilWaiting(1)
+	wrote := make(chan error)
+	go func() {
+		var err error
+		for n := 0; n < 3*r.seg && err == nil; n += 1000 {
+			_, err = r.put(format.KindAppend, 1, make([]byte, 1000))
+		}
+		wrote <- err
+	}()
+	for r.bufferWaiters.Load() == 0 || len(r.kick) > 0 { // until the flusher has looked
+		time.Sleep(50 * time.Microsecond)
+	}
+	time.Sleep(5 * time.Millisecond)
+	close(r.dev.hang)
+	if err := errors.Join(<-led, <-wrote); err != nil { // the watchdog ends the test if the writer hangs
+		t.Error(err)
+	}
+	if _, err := r.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

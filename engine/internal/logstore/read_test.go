@@ -176,3 +176,22 @@ func BenchmarkReadMapped(b *testing.B) {
 		})
 	}
 }
+
+// A segment may leave the log only once the first message of the next one is stable: then a scan finds where the log
+// goes on. The header of the next segment alone is not enough. Proves rule 4.
+func TestSegmentIsFollowed(t *testing.T) {
+	s := &Store{Super: format.Superblock{SegmentSize: readRoom}}
+	const base = 3 * readRoom
+	first := format.LSN(base + readRoom + format.SegmentStart) // of the messages behind it
+	for _, c := range []struct {
+		stable format.LSN // the stable end
+		want   bool
+	}{
+		{base, false}, {base + 1, false}, {base + readRoom, false}, {first - 1, false}, {first, false}, {first + 1, true},
+		{first + readRoom, true},
+	} {
+		if got := s.isFollowed(base, c.stable); got != c.want {
+			t.Errorf("stable end %d, base %d: followed %v, want %v", c.stable, int64(base), got, c.want)
+		}
+	}
+}

@@ -1,0 +1,78 @@
+package main
+
+// ioTargets are the bugs in the packages next to the operating system, and in the eviction policy.
+var ioTargets = []target{
+	{"iouring/writer_calls.go", writerTests, []bug{
+		{syncDropped, "uintptr(uint64(off)>>32), unix.RWF_DSYNC)", "uintptr(uint64(off)>>32), 0)", ""},
+		{syncDropped, "\t\terr = c.sync(c.target)\n", "", ""},
+		{swallowed, "if errno != unix.EOPNOTSUPP && errno != unix.ENOSYS {", "if true {", ""},
+		{inverted,
+			"\tif errno != 0 {\n\t\treturn -int32(errno)\n",
+			"\tif errno == 0 {\n\t\treturn -int32(errno)\n",
+			""},
+		{notCounted, "\tc.pushed = c.pushed[:0]\n", "", ""},
+	}},
+	{"iouring/writer.go", writerTests, []bug{
+		{offByOne, "if len(writes) > len(w.free) {", "if len(writes) > len(w.free)+1 {", ""},
+		{checkDropped, "|| x.Off < 0 || x.Off%int64(w.block) != 0 {", "|| x.Off < 0 {", ""},
+		{offByOne,
+			"w.q.Push(id, f.w.Off+int64(f.done), f.w.Buf[f.done:])",
+			"w.q.Push(id, f.w.Off, f.w.Buf[f.done:])",
+			""},
+		{notCounted, "\tw.free = append(w.free, id)\n\treturn c\n", "\treturn c\n", ""},
+		{offByOne, "n := int(res) / w.unit * w.unit", "n := int(res)", ""},
+		{swallowed, "\t\t\tw.failed = err\n\t\t\treturn w.reap(dst), err\n", "\t\t\treturn w.reap(dst), err\n", ""},
+		{swallowed, "\tif w.failed != nil {\n\t\treturn f.failed(w.failed), true\n\t}\n", "", ""},
+		{inverted, "if f.retries > maxPartial {", "if f.retries < maxPartial {", ""},
+		{checkDropped, "\t\tif len(w.free) == len(w.inFlight) {\n\t\t\tunmark(w.file)\n\t\t}\n", "\t\tunmark(w.file)\n",
+			"The kernel keeps the buffers of such a write, and no test can tell when it ends; the mark only tells others."},
+	}},
+	{"iouring/writer_mark.go", markTests, []bug{
+		{checkDropped, "\tl := unix.Flock_t{Type: unix.F_RDLCK, Start: markByte, Len: 1}\n\tif err",
+			"\tl := unix.Flock_t{Type: unix.F_UNLCK, Start: markByte, Len: 1}\n\tif err", ""},
+		{inverted, "return l.Type == unix.F_RDLCK, nil", "return l.Type != unix.F_RDLCK, nil", ""},
+	}},
+	{"internal/osfs/file_linux.go", markTests, []bug{
+		{checkDropped, "\t\t_ = unix.Flock(f.fd, unix.LOCK_UN)\n", "", ""},
+	}},
+	{"mmapread/doubt_linux.go", mmapTests, []bug{
+		{inverted, "vec[:]) && vec[0]&1 == 0 {", "vec[:]) && vec[0]&1 != 0 {", ""},
+		{checkDropped, "\t\t\tforget(*bs)\n", "", ""},
+		{inverted, "if now-last >= int64(doubtEvery) &&", "if now-last < int64(doubtEvery) &&", ""},
+		{offByOne, "at := block << blockShift", "at := (block + 1) << blockShift", ""},
+	}},
+	{"lru/enforce.go", lruTests, []bug{
+		{notCounted, "\t\tp.retries.add(key)\n", "", ""},
+		{inverted, "if p.exhausted || p.budget.Excess() <= 0 {", "if p.exhausted || p.budget.Excess() > 0 {", ""},
+		{wakeupLost, "\tp.Kick() // continue after the next look at the queue\n", "", ""},
+		{notCounted, "\t\tp.counts.swept.Add(freed)\n", "\t\t_ = freed\n", ""},
+		{offByOne, "} else if rounds++; rounds == 2 {", "} else if rounds++; rounds == 1 {", ""},
+		{checkDropped, "\t\tp.adviser.forget(key)\n", "", ""},
+	}},
+	{"lru/budget.go", lruTests, []bug{
+		{notCounted, "\tif n := a.mapped.Swap(0); n != 0 {\n\t\tb.mapped.Add(n)\n\t}\n", "\ta.mapped.Swap(0)\n", ""},
+		{notCounted, "func (b *Budget) total() int64 { return b.heap.Load() + b.mapped.Load() }",
+			"func (b *Budget) total() int64 { return b.heap.Load() }", ""},
+		{offByOne, "case excess > 0:", "case excess > 1<<20:", ""},
+		{inverted, "case excess > capacity/hardShare:", "case excess < capacity/hardShare:", ""},
+		{notCounted, "\tb.setGrain()\n\tif n := len", "\tif n := len", ""},
+		{checkDropped, "b.capacity.Store(max(1, capacity))", "b.capacity.Store(capacity)", ""},
+	}},
+	{"lru/retries.go", lruTests, []bug{
+		{checkDropped, "\t\tif _, found := r.keys[key]; !found {\n\t\t\tcontinue\n\t\t}\n", "", ""},
+		{notCounted, "\t\t\tbusy++\n", "", ""},
+		{offByOne, "found || len(r.queue) >= maxRetries {", "found {", ""},
+	}},
+}
+
+// writerTests are the tests that must notice a bug in the writers of package iouring.
+var writerTests = []string{"iouring Writer|Call|Write|Sync|Dsync", "iouring", "internal/osfs"}
+
+// markTests are the tests that must notice a bug in the marks of writes in flight.
+var markTests = []string{"internal/osfs", "iouring"}
+
+// mmapTests are the tests that must notice a bug in package mmapread.
+var mmapTests = []string{"mmapread"}
+
+// lruTests are the tests that must notice a bug in package lru.
+var lruTests = []string{"lru", "engine Evict|Memory|Resident|Capacity"}
