@@ -66,3 +66,28 @@ func TestDoubt(t *testing.T) {
 		t.Errorf("%d, %v", n, err)
 	}
 }
+
+// Doubt asks about the block that is known to be warm, and not about its neighbours, which are cold.
+func TestDoubtAsksAboutWarmBlock(t *testing.T) {
+	_, m, _ := coldFile(t, 16*blockSize, 0)
+	evict(t, m, 0, 16*blockSize)
+	if _, err := m.Warm([]Range{{5 * blockSize, blockSize}}); err != nil {
+		t.Fatal(err)
+	}
+	resident := make([]byte, 3)
+	err := m.eachMapped(4*blockSize, 3*blockSize, func(b []byte) error {
+		if !mincore(b, resident) {
+			t.Skip("the kernel does not say which blocks are resident")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resident[0]&1 != 0 || resident[1]&1 == 0 || resident[2]&1 != 0 {
+		t.Skipf("resident: %v, want the middle one only", resident)
+	}
+	if m.Doubt() {
+		t.Error("doubts, although the only block that is known to be warm is resident")
+	}
+}

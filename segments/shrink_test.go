@@ -23,3 +23,23 @@ func TestShrinkLeavesReserve(t *testing.T) {
 		t.Errorf("opened for %v, %v", least, err)
 	}
 }
+
+// The new extent is noted before the file becomes shorter, with one shrink more each time. If it cannot be noted, the
+// file stays as it is.
+func TestShrinkNotesTheExtentFirst(t *testing.T) {
+	s := NewSpace(Options{File: &growFile{}, SegmentSize: testSize, Slots: 400, Shrinks: 3})
+	s.Ready(slots(400), nil)
+	failed := func(format.Extent) error { return syscall.EIO }
+	if did, err := s.Shrink(2, failed); did || err != syscall.EIO {
+		t.Fatalf("shrunk %v, error %v, although the extent was not noted", did, err)
+	}
+	if n, _, _ := s.Totals(); n != 400 {
+		t.Fatalf("%d slots after a failed shrink", n)
+	}
+	var noted format.Extent
+	did, err := s.Shrink(2, func(e format.Extent) error { noted = e; return nil })
+	n, _, _ := s.Totals()
+	if !did || err != nil || noted.Shrinks != 4 || int(noted.Slots) != n || n >= 400 {
+		t.Errorf("shrunk %v to %d slots, noted %+v, error %v", did, n, noted, err)
+	}
+}

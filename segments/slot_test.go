@@ -56,6 +56,13 @@ func TestSlotTransitions(t *testing.T) {
 	}
 	s.Dead(ptr)
 	recycled(false)
+	if !s.Drain(0) {
+		t.Fatal("a segment without live bytes does not drain")
+	}
+	s.Live(ptr) // a message that is still live must keep the segment
+	recycled(false)
+	s.Dead(ptr)
+	g.state.Store(uint32(StateInactive))
 	if !s.Drain(0) || s.Drain(0) || g.seal(0, nil) || g.State() != StateDraining {
 		t.Fatalf("a drained slot is %v", g.State())
 	}

@@ -1,7 +1,10 @@
 package segments
 
 import (
+	"slices"
+	"syscall"
 	"testing"
+	"time"
 
 	"pagecache/segments/format"
 )
@@ -28,5 +31,72 @@ func TestFirstIsAboveTheLastGap(t *testing.T) {
 		if got := s.First(); got != c.want*testSize {
 			t.Errorf("%v: first is %v, want %v", c.bases, got/testSize, c.want)
 		}
+	}
+}
+
+// Each segment has a slot of its own, also while the file grows, and Totals counts the slots of the file.
+func TestSegmentsHaveSlotsOfTheirOwn(t *testing.T) {
+	for _, background := range []bool{false, true} {
+		s := NewSpace(Options{File: &growFile{}, SegmentSize: testSize, Background: background})
+		seen := map[format.SegmentID]bool{}
+		for i := range 50 {
+			id, _, err := s.OpenSegment(format.LSN(i*testSize), UrgencyOrdinary)
+			if err != nil || seen[id] {
+				t.Fatalf("segment %d in slot %v, %v: %v", i, id, seen, err)
+			}
+			seen[id] = true
+		}
+		if !s.Close(time.Minute) {
+			t.Fatal("Close did not wait")
+		}
+		if n, used, _ := s.Totals(); used != 50 || n < used || n != used+s.free.len() {
+			t.Errorf("%d slots, %d in use, %d free", n, used, s.free.len())
+		}
+	}
+}
+
+// The newest segment marks the end of the log and is no candidate for cleaning, even if it is full.
+func TestNewestSegmentIsNotCleaned(t *testing.T) {
+	s := NewSpace(Options{File: &growFile{}, SegmentSize: testSize})
+	if _, err := openMany(s, 3); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		base := format.LSN(i * testSize)
+		id, _ := s.Find(base)
+		s.SealSegment(id, base, nil)
+	}
+	var bases []format.LSN
+	s.Inactive(func(c Candidate) { bases = append(bases, c.Base) })
+	slices.Sort(bases)
+	if want := []format.LSN{0, testSize}; !slices.Equal(bases, want) {
+		t.Errorf("candidates %v, want %v", bases, want)
+	}
+}
+
+// A slot that was written needs no zeroing ahead, and one that was taken is forgotten.
+func TestFreeListKnowsWrittenSlots(t *testing.T) {
+	f := freeList{written: map[format.SegmentID]bool{}}
+	f.put(3, true)
+	f.put(5, false)
+	if !f.written[3] || f.written[5] {
+		t.Errorf("written: %v, want slot 3", f.written)
+	}
+	if id := f.take(); id != 3 || len(f.written) > 0 {
+		t.Errorf("took slot %v, written %v; want slot 3, none", id, f.written)
+	}
+	f.put(3, false)
+	if f.written[3] {
+		t.Error("slot 3 counts as written although it was put back as not written")
+	}
+}
+
+// Of several errors that stop the growth for good, the first stays.
+func TestFirstErrorOfGrowthStays(t *testing.T) {
+	var g growth
+	g.fail(syscall.EIO)
+	g.fail(syscall.EBADF)
+	if g.broken != syscall.EIO {
+		t.Errorf("the growth failed with %v, want EIO", g.broken)
 	}
 }

@@ -5,9 +5,7 @@ var logTargets = []target{
 	{"engine/internal/iobuf/batch.go", iobufTests, []bug{
 		{offByOne, "b.end > limit)", "b.end > limit+1)", ""},
 		{inverted, "b.begin < limit && (b.end == 0 ||", "b.begin < limit && (b.end != 0 &&", ""},
-		{offByOne, "b.begin <= lsn && b.end-1 > lsn", "b.begin < lsn && b.end-1 > lsn",
-			"A batch whose begin marker is at lsn asks for its own end when it ends, and a waiter for the marker itself is " +
-				"a caller that has no other LSN: none of the callers waits for it."},
+		{offByOne, "b.begin <= lsn && b.end-1 > lsn", "b.begin < lsn && b.end-1 > lsn", ""},
 		{checkDropped, "\tl.state.batches = append(l.state.batches, b.span)\n", "", ""},
 		{wakeupLost, "\tif waited {\n\t\tb.l.kickFlusher()\n\t}\n", "", ""},
 		{offByOne, "s.wanted = max(s.wanted, lsn)", "s.wanted = max(s.wanted, lsn-1)", ""},
@@ -163,7 +161,7 @@ var logTargets = []target{
 		{offByOne,
 			"lsn >= base+format.LSN(l.segmentSize)",
 			"lsn > base+format.LSN(l.segmentSize)",
-			"The bytes would lie beyond the buffer, which the length excludes."},
+			"No message begins where a segment does."},
 		{checkDropped, "ok := format.LSN(b.base.Load()) == base &&", "ok := true &&", ""},
 		{inverted, "if ok && b.word(off).Load() == 0 {", "if ok && b.word(off).Load() != 0 {", ""},
 	}},
@@ -171,7 +169,7 @@ var logTargets = []target{
 		{offByOne,
 			"if begin-at < format.HeaderSize {",
 			"if begin-at <= format.HeaderSize {",
-			"A pad of a header's length is a pad as good as none."},
+			""},
 		{inverted, "if !p.known || begin < at {", "if p.known || begin < at {", ""},
 		{notCounted, "\t\tp.index.Add(h.Kind, pos, b.mem[pos:])\n\t\tunits", "\t\tunits", ""},
 		{offByOne, "units += format.IndexUnits(h.Kind)", "units += 0 * format.IndexUnits(h.Kind)", ""},

@@ -27,7 +27,7 @@ type listed struct {
 	GoFiles                 []string
 }
 
-// list returns the packages of the module and all that they import, with their export data.
+// listPackages returns the packages of the module and all that they import, with their export data.
 func listPackages(t *testing.T) map[string]listed {
 	t.Helper()
 	cmd := exec.Command("go", "list", "-deps", "-export", "-json=ImportPath,Dir,Export,GoFiles", "./engine/...")
@@ -78,6 +78,9 @@ func compiles(l listed, all map[string]listed, name, text string) error {
 
 // Every bug applies to its file and compiles, has a kind, and is planted once.
 func TestBugsApply(t *testing.T) {
+	if testing.Short() {
+		t.Skip("go test without -short checks it")
+	}
 	all := listPackages(t)
 	kinds, seen, n := map[kind]int{}, map[string]bool{}, 0
 	for _, g := range targets() {

@@ -125,3 +125,31 @@ func TestStableLSNIsOutsideOverlappingBatches(t *testing.T) {
 		}
 	}
 }
+
+// A goroutine that waits for the begin marker of a batch that has ended makes the whole batch durable, although the
+// marker was durable long ago.
+func TestWaitForBeginMarker(t *testing.T) {
+	r := newRig(t, setup{seed: 4})
+	b, err := r.BeginBatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 40 { // more than the buffers hold
+		if _, err := r.put(format.KindAppend, 1, body(1000, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.MakeDurable(b.LSN()); err != nil {
+		t.Fatal(err)
+	}
+	end, err := b.End()
+	if err == nil {
+		err = r.MakeStable(b.LSN())
+	}
+	if err != nil || r.StableEnd() <= end {
+		t.Errorf("stable end %d, want it above the end marker at %d, %v", r.StableEnd(), end, err)
+	}
+	if _, err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

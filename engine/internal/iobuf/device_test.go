@@ -151,7 +151,6 @@ const testGeneration = 7
 // setup describes a rig. Zero fields stand for segments of 16 KiB, 2 buffers, blocks of 512 bytes and 400 slots.
 type setup struct {
 	segment, buffers, block, slots int
-	chunk                          int // 0: a quarter of a segment
 	seed                           uint64
 	flushEvery, markAfter          time.Duration
 	delay                          time.Duration // of the device
@@ -169,8 +168,8 @@ func newRig(t testing.TB, c setup) *rig {
 		bufs = append(bufs, aligned(segment))
 	}
 	l, err := New(Config{
-		Device: d, Space: s, Buffers: bufs, Generation: testGeneration, Chunk: cmp.Or(c.chunk, segment/4),
-		FlushEvery: c.flushEvery, MarkAfter: c.markAfter, Index: c.index,
+		Device: d, Space: s, Buffers: bufs, Generation: testGeneration, Chunk: segment / 4, FlushEvery: c.flushEvery,
+		MarkAfter: c.markAfter, Index: c.index,
 	})
 	if err != nil {
 		t.Fatal(err)
