@@ -25,7 +25,7 @@ var ioTargets = []target{
 		{swallowed, "\tif w.failed != nil {\n\t\treturn f.failed(w.failed), true\n\t}\n", "", ""},
 		{inverted, "if f.retries > maxPartial {", "if f.retries < maxPartial {", ""},
 		{checkDropped, "\t\tif len(w.free) == len(w.inFlight) {\n\t\t\tunmark(w.file)\n\t\t}\n", "\t\tunmark(w.file)\n",
-			"No test makes a kernel keep a write that long. The mark would go with the write, as it does after a kill."},
+			"No test makes a kernel keep a write so long. The mark would go with it, as it does after a kill."},
 	}},
 	{"iouring/writer_mark.go", markTests, []bug{
 		{checkDropped, "\tl := unix.Flock_t{Type: unix.F_RDLCK, Start: markByte, Len: 1}\n\tif err",

@@ -187,8 +187,8 @@ func TestSegmentIsFollowed(t *testing.T) {
 		stable format.LSN // the stable end
 		want   bool
 	}{
-		{base, false}, {base + 1, false}, {base + readRoom, false}, {first - 1, false}, {first, false}, {first + 1, true},
-		{first + readRoom, true},
+		{base, false}, {base + 1, false}, {base + readRoom, false}, {first - 1, false}, {first, false},
+		{first + 1, true}, {first + readRoom, true},
 	} {
 		if got := s.isFollowed(base, c.stable); got != c.want {
 			t.Errorf("stable end %d, base %d: followed %v, want %v", c.stable, int64(base), got, c.want)
