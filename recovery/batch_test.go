@@ -130,6 +130,37 @@ func TestStableOpenBatchIsAnError(t *testing.T) {
 	wantCorrupt(t, b.file, b.options(), stableOpenBatch)
 }
 
+// The end of a batch cannot be missing from the moment on at which the first byte of its begin marker is stable.
+func TestStableOpenBatchBegins(t *testing.T) {
+	for _, stable := range []format.LSN{-1, 0} { // relative to the begin marker
+		b := newBuilder().open(0, 0, format.SegmentStateInUse)
+		b.pages(1, 100)
+		x := b.begin()
+		b.known(x + stable)
+		b.block() // a pad that carries it
+		if stable == 0 {
+			wantCorrupt(t, b.file, b.options(), stableOpenBatch)
+		} else if r := b.scanned(t, b.options(), x); !r.Torn {
+			t.Errorf("%+v, want a torn log", r)
+		}
+	}
+}
+
+// A missing segment was recycled only if the whole of it is known to have been stable. If its last byte is not, it is
+// missing.
+func TestHoleBelowStable(t *testing.T) {
+	b := newBuilder().open(0, 0, format.SegmentStateInUse)
+	b.pages(2, 100)
+	b.fill()
+	b.open(1, testSize, format.SegmentStateInUse)
+	b.fill()
+	b.known(2*testSize - 2)
+	b.open(2, 2*testSize, format.SegmentStateInUse)
+	b.pages(1, 100)
+	clear(b.file[testSize : 2*testSize])
+	wantCorrupt(t, b.file, b.options(), endsBelowDurable)
+}
+
 // The messages of an open batch may be durable. They are cut off all the same. Proves V8.
 func TestDurableOpenBatchIsCut(t *testing.T) {
 	b := newBuilder().open(0, 0, format.SegmentStateInUse)

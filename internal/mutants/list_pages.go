@@ -31,7 +31,7 @@ var pageTargets = []target{
 			"\ta.free = slices.Insert(a.free, i, pid)\n",
 			""},
 	}},
-	{"engine/internal/idgen/idgen.go", idTests, []bug{
+	{"engine/internal/idgen/idgen.go", idgenTests, []bug{
 		{offByOne, "g.hard.Store(v + 2*g.c.Interval)", "g.hard.Store(v + 3*g.c.Interval)", ""},
 		{syncDropped, "\t\terr = g.c.MakeDurable(lsn)\n", "\t\t_ = lsn\n", ""},
 		{offByOne,
@@ -82,5 +82,6 @@ var (
 		"engine Pages|Model|Stress$|Stats|Conflict|Free|Consolidat|Accounts|Rule|Blob|Crash$",
 	}
 	idTests    = []string{"engine/internal/pageids", "engine/internal/idgen", "engine IDs|Ids|Allocat|Crash$"}
+	idgenTests = []string{"engine/internal/idgen", "engine IDs|Ids|Allocat|Crash$"}
 	epochTests = []string{"engine/internal/epoch", "engine/internal/pageids"}
 )
