@@ -26,7 +26,7 @@ var spaceTargets = []target{
 		{checkDropped, "if g.State() != StateDraining || g.Live() != 0 {", "if g.State() != StateDraining {", ""},
 		{notCounted, "\tl.Left += ledger.Left\n", "", ""},
 		{offByOne, "l.Recycled = ledger.Recycled + uint64(len(ids))", "l.Recycled = ledger.Recycled + 1", ""},
-		{wakeupLost, "\ts.changed.Broadcast()\n}\n\n// Shrink", "}\n\n// Shrink",
+		{wakeupLost, "\ts.changed.Broadcast()\n}\n\n// Retire", "}\n\n// Retire",
 			"A writer waits only while background work is under way, and the end of that wakes it."},
 		{swallowed, "\tif err := note(e); err != nil {\n\t\treturn false, err\n\t}\n", "\t_ = note(e)\n", ""},
 		{offByOne, "Shrinks: s.table.ledger.Shrinks + 1}", "Shrinks: s.table.ledger.Shrinks}", ""},
