@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"pagecache/engine"
 	"pagecache/engine/internal/enginetest"
@@ -170,24 +171,25 @@ func TestRecordsYieldsStableRecords(t *testing.T) {
 
 // Nothing above an open reservation becomes stable. The log can be read meanwhile, and not closed. Proves rule 5.
 func TestOpenReservationHoldsStability(t *testing.T) {
-	l := enginetest.OpenLog(t, "/store", enginetest.SimOptions(simdisk.New(3, simdisk.Options{})))
-	first, err := l.Reserve(3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lsn, ptr, err := l.Write([]byte("behind it"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b, err := l.Read(lsn, ptr); err != nil || string(b) != "behind it" {
-		t.Errorf("read above an open reservation: %q, %v", b, err)
-	}
-	waited := make(chan error, 1)
-	go func() {
-		_, err := l.MakeStable(lsn)
-		waited <- err
-	}()
-	for range 100 {
+	synctest.Test(t, func(t *testing.T) {
+		l := enginetest.OpenLog(t, "/store", enginetest.SimOptions(simdisk.New(3, simdisk.Options{})))
+		first, err := l.Reserve(3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lsn, ptr, err := l.Write([]byte("behind it"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := l.Read(lsn, ptr); err != nil || string(b) != "behind it" {
+			t.Errorf("read above an open reservation: %q, %v", b, err)
+		}
+		waited := make(chan error, 1)
+		go func() {
+			_, err := l.MakeStable(lsn)
+			waited <- err
+		}()
+		synctest.Wait() // until MakeStable waits
 		if l.StableLSN() >= first.LSN() {
 			t.Fatalf("stable up to %d, with a reservation open at %d", l.StableLSN(), first.LSN())
 		}
@@ -196,25 +198,25 @@ func TestOpenReservationHoldsStability(t *testing.T) {
 			t.Fatalf("MakeStable above an open reservation returned %v", err)
 		default:
 		}
-	}
-	if err := l.Close(); err == nil {
-		t.Fatal("Close with an open reservation succeeded")
-	}
-	if n := copy(first.Bytes(), "first"); n != 3 {
-		t.Errorf("the reservation has %d bytes, want 3", n)
-	}
-	if _, _, err := first.Complete(); err != nil {
-		t.Fatal(err)
-	}
-	enginetest.Soon(t, "MakeStable", func() {
-		if err := <-waited; err != nil {
-			t.Errorf("make stable: %v", err)
+		if err := l.Close(); err == nil {
+			t.Fatal("Close with an open reservation succeeded")
 		}
+		if n := copy(first.Bytes(), "first"); n != 3 {
+			t.Errorf("the reservation has %d bytes, want 3", n)
+		}
+		if _, _, err := first.Complete(); err != nil {
+			t.Fatal(err)
+		}
+		enginetest.Soon(t, "MakeStable", func() {
+			if err := <-waited; err != nil {
+				t.Errorf("make stable: %v", err)
+			}
+		})
+		if _, bodies := enginetest.Records(t, l, 0); !slices.Equal(bodies, []string{"fir", "behind it"}) {
+			t.Errorf("the log holds %q", bodies)
+		}
+		enginetest.Close(t, l)
 	})
-	if _, bodies := enginetest.Records(t, l, 0); !slices.Equal(bodies, []string{"fir", "behind it"}) {
-		t.Errorf("the log holds %q", bodies)
-	}
-	enginetest.Close(t, l)
 }
 
 // If WriteBatch fails, the records before the failure stay as single records, and the log is not held up.
