@@ -186,8 +186,9 @@ func (b *buffer) walk(block int) (n int64) {
 	return n
 }
 
-// sealTail seals a buffer in which fewer than HeaderSize bytes are left. The loop ends because tail only grows while
-// the buffer is in the queue, and one step makes it full.
+// sealTail seals a buffer in which fewer than HeaderSize bytes are left. Only the leader calls it, for a buffer in the
+// queue: one that is retired might be open for another segment by the time it is sealed. The loop ends because the tail
+// only grows while the buffer is in the queue, and one step makes it full.
 func (b *buffer) sealTail() {
 	for {
 		t := tailWord(b.tail.Load())
@@ -219,14 +220,21 @@ func (b *buffer) padTail(from, block int, k format.Known) int {
 }
 
 // mark is padTail that pads a whole block if the tail is on a boundary, and returns the pad's LSN. If the segment has
-// no room for the pad, mark seals the buffer and returns a length of 0. The loop ends because each failed
-// compare-and-swap brings the tail nearer to the end.
+// no room for the pad, mark seals the buffer and returns a length of 0. Nothing keeps the buffer in the queue
+// meanwhile: it may be retired and opened for another segment at any time, so mark changes no tail but one that it has
+// looked at (sealTail would). The loop ends because each failed compare-and-swap brings the tail nearer to the end.
 func (b *buffer) mark(block int, k format.Known) (lsn format.LSN, n int) {
 	for {
 		t := tailWord(b.tail.Load())
-		if t.off() == len(b.mem) || b.full(t) {
-			b.sealTail()
+		if b.full(t) {
 			return 0, 0
+		}
+		if t.off() == len(b.mem) { // nothing is left to be reserved, and the buffer is not sealed
+			invariants.Jitter()
+			if b.tail.CompareAndSwap(uint64(t), uint64(makeTail(len(b.mem)+1, t.units()))) {
+				return 0, 0
+			}
+			continue
 		}
 		if lsn, n, swapped := b.tryPad(t, block, k); swapped {
 			return lsn, n

@@ -3,7 +3,9 @@ package iobuf
 import (
 	"errors"
 	"math/rand/v2"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -245,5 +247,36 @@ func TestMarksBesideWriters(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.messages(end)
+	}
+}
+
+// The flusher marks a buffer that is retired meanwhile, and opened for another segment. The mark is placed there, or
+// not at all: it does not seal the segment before anything is in it. Nobody would commit the rest of the segment then,
+// and the log would hang. L8.
+func TestMarkBesideReopening(t *testing.T) {
+	for _, indexed := range []bool{false, true} {
+		b := newBuffer(aligned(16<<10), indexed)
+		b.base.Store(0)
+		var stop atomic.Bool
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for !stop.Load() {
+				b.mark(4096, format.Known{})
+			}
+		})
+		for i := range 300_000 {
+			b.tail.Store(uint64(makeTail(len(b.mem)+1, 0))) // it is sealed, or Free
+			b.word(format.SegmentStart).Store(0)
+			b.tail.Store(uint64(makeTail(format.SegmentStart, 0)))
+			for range i % 8 {
+				runtime.Gosched()
+			}
+			if b.sealed() && b.word(format.SegmentStart).Load() == 0 {
+				t.Errorf("indexed %v, turn %d: the new segment is sealed, with nothing in it", indexed, i)
+				break
+			}
+		}
+		stop.Store(true)
+		wg.Wait()
 	}
 }
