@@ -262,9 +262,11 @@ func TestMarkBesideReopening(t *testing.T) {
 		wg.Go(func() {
 			for !stop.Load() {
 				b.mark(4096, format.Known{})
+				runtime.Gosched() // on one processor, the other goroutine would wait 10 ms each time it yields
 			}
 		})
-		for i := range 300_000 {
+		end := time.Now().Add(2 * time.Second)
+		for i := 0; i < 300_000 && time.Now().Before(end); i++ {
 			b.tail.Store(uint64(makeTail(len(b.mem)+1, 0))) // it is sealed, or Free
 			b.word(format.SegmentStart).Store(0)
 			b.tail.Store(uint64(makeTail(format.SegmentStart, 0)))
