@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"pagecache/engine/internal/iobuf"
@@ -102,6 +103,23 @@ func (c *core) makeStable(ctx context.Context, lsn LSN) (int, error) {
 		return int(c.store.Log.StableEnd() - before), describe(fmt.Sprintf("make LSN %d stable", lsn), err)
 	}
 	return int(c.store.Log.StableEnd() - before), nil
+}
+
+// Err returns why the log has stopped: an error that wraps ErrFailed and its cause, or ErrClosed after Close; nil while
+// the log works. A ReadOnly store has no log that could stop. It does not block. Safe for concurrent use.
+func (pc *PageCache[P]) Err() error { return pc.core.err() }
+
+// Err returns why the log has stopped; see PageCache.Err.
+func (l *Log) Err() error { return l.core.err() }
+
+func (c *core) err() error {
+	if err := c.store.Log.Err(); errors.Is(err, ErrFailed) {
+		return err
+	}
+	if c.closed.Load() {
+		return ErrClosed
+	}
+	return nil
 }
 
 // Snapshot writes a snapshot now, so that the next Open reads only the log written from here on. It blocks no other

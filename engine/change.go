@@ -25,6 +25,7 @@ type change[P any] struct {
 	kind    format.Kind // KindAppend, KindCompact, KindFree, KindMeta or KindCounter
 	payload payload
 	frag    P              // the new fragment, for KindAppend and KindCompact
+	size    int64          // Size of frag, if that will be resident
 	ext     *pagestack.Ext // the new contents, for KindMeta and KindCounter
 	on      condition
 	old     PagePtr[P] // for ifState
@@ -85,7 +86,8 @@ func (c *change[P]) entry(h *head, msg pagestack.Ref) *head {
 // apply makes a change: it loads the head, reserves the message, makes the entry, installs it, and starts again if the
 // head moved meanwhile. It returns the new head and true. If the page does not meet the condition, or there is nothing
 // to do, it returns the current head and false. After an error nothing was done. The loop ends because each failed turn
-// means that another goroutine has changed the page.
+// means that another goroutine has changed the page. No code of the caller runs between the reservation and its end: a
+// panic there would stop the log for ever.
 func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error) {
 	for {
 		invariants.Jitter()
@@ -99,6 +101,10 @@ func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error
 				return h, false, err
 			}
 		}
+		w := measured{size: c.size}
+		if c.kind != format.KindAppend {
+			w.heap, w.views = pc.mem.weigh(h)
+		}
 		r, err := pc.reserve(pg.id, h, c)
 		if err != nil {
 			pc.values.discard(&c.payload)
@@ -106,7 +112,7 @@ func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error
 		}
 		e := c.entry(h, pagestack.Ref{LSN: r.LSN(), Ptr: r.Ptr()})
 		if pc.pages.Install(pg.slot, h, e, &r, c.payload.blob) {
-			pc.mem.swapped(tx, pg.id, h, e)
+			pc.mem.swapped(tx, pg.id, h, e, w)
 			return e, true, nil
 		}
 		if e.Kind() == pagestack.KindDelta {
@@ -141,6 +147,9 @@ func (pc *PageCache[P]) reserve(pid PageID, h *head, c *change[P]) (r iobuf.Rese
 	return r, nil
 }
 
+// notConsolidated is what is reported about an error of consolidate that no call returns.
+const notConsolidated = "a page was not consolidated"
+
 // consolidate rewrites the page as one message, in the same state (rule 6). It returns nil if the head has moved from
 // h.
 func (pc *PageCache[P]) consolidate(tx *Tx, pid PageID, s *slot, h *head) (*entry[P], error) {
@@ -148,16 +157,15 @@ func (pc *PageCache[P]) consolidate(tx *Tx, pid PageID, s *slot, h *head) (*entr
 	if err != nil {
 		return nil, err
 	}
-	p, err := pc.encode(tx, value)
-	if err != nil {
+	c := change[P]{kind: format.KindCompact, frag: value, size: pc.mem.size(value), on: ifHead, from: h, sameState: true}
+	if c.payload, err = pc.encode(tx, value); err != nil {
 		return nil, err
 	}
-	c := change[P]{kind: format.KindCompact, payload: p, frag: value, on: ifHead, from: h, sameState: true}
 	e, won, err := pc.apply(tx, page{id: pid, slot: s}, &c)
 	if !won {
 		return nil, err
 	}
 	pc.mem.counts.consolidations.Add(1)
-	pc.mem.counts.rewritten.Add(int64(format.HeaderSize + len(p.body)))
+	pc.mem.counts.rewritten.Add(int64(format.HeaderSize + len(c.payload.body)))
 	return pagestack.EntryOf[P](e), nil
 }

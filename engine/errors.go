@@ -8,6 +8,7 @@ import (
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pageids"
+	"pagecache/engine/internal/report"
 	"pagecache/internal/vfs"
 	"pagecache/recovery"
 	"pagecache/segments/format"
@@ -51,6 +52,9 @@ var (
 	ErrFormat = logstore.ErrFormat
 	// ErrKind reports a standalone log opened as a page store, or the reverse.
 	ErrKind = logstore.ErrKind
+	// ErrPanic reports that the Materializer panicked while the store moved a page. The panic itself is an event: see
+	// Events.Panic.
+	ErrPanic = errors.New("the Materializer panicked")
 	// ErrUnsupported reports that this operating system has no implementation.
 	ErrUnsupported = vfs.ErrUnsupported
 )
@@ -60,6 +64,42 @@ type CorruptError = recovery.CorruptError
 
 // A Place is a position in a file and in the log, as far as it is known.
 type Place = recovery.Place
+
+// Events are callbacks that announce failures and their end; see Options.Events. Each has an argument of one of the
+// types below. docs/EVENTS.md lists them all.
+type Events = report.Events
+
+// An Event is the argument of any of the Events.
+type Event = report.Event
+
+// The arguments of the Events. Each is an Event.
+type (
+	LogFailedInfo        = report.LogFailedInfo
+	DiskFullInfo         = report.DiskFullInfo
+	SpaceAgainInfo       = report.SpaceAgainInfo
+	CleaningStoppedInfo  = report.CleaningStoppedInfo
+	CleaningResumedInfo  = report.CleaningResumedInfo
+	SnapshotsStoppedInfo = report.SnapshotsStoppedInfo
+	SnapshotsResumedInfo = report.SnapshotsResumedInfo
+	SnapshotRebuiltInfo  = report.SnapshotRebuiltInfo
+	CorruptionInfo       = report.CorruptionInfo
+	TailDroppedInfo      = report.TailDroppedInfo
+	SlowWriteInfo        = report.SlowWriteInfo
+	DegradedInfo         = report.DegradedInfo
+	BatchOpenInfo        = report.BatchOpenInfo
+	TxOpenInfo           = report.TxOpenInfo
+	PanicInfo            = report.PanicInfo
+	BackgroundErrorInfo  = report.BackgroundErrorInfo
+)
+
+// AllEvents returns Events that call f for every event.
+func AllEvents(f func(Event)) Events { return report.All(f) }
+
+// isAnnounced reports whether the cause of an error is an event of its own, so that the error need not be one.
+func isAnnounced(err error) bool {
+	return errors.Is(err, ErrFailed) || errors.Is(err, ErrPanic) || errors.Is(err, iobuf.ErrClosed) ||
+		errors.Is(err, ErrClosed) || logstore.IsNoSpace(err)
+}
 
 // describe wraps an error of a lower layer: it says which call failed, and adds the sentinel of this package.
 func describe(doing string, err error) error {

@@ -17,20 +17,32 @@ func (v evictor[P]) Cost(key uint64) int64 {
 	if s == nil {
 		return 0
 	}
-	tx := v.pc.txs.begin() // Size may look at a view
+	tx := v.pc.txs.beginOwn() // Size may look at a view
 	defer tx.End()
-	heap, mapped := v.pc.mem.weigh(s.Load())
+	var heap, mapped int64
+	_ = v.contain("measuring", key, func() { heap, mapped = v.pc.mem.weigh(s.Load()) })
 	return heap + mapped
+}
+
+// contain calls f, which works on a page. After a panic of the Materializer it returns ErrPanic, which was reported.
+func (v evictor[P]) contain(doing string, key uint64, f func()) error {
+	return contain(v.pc.core.opts.report, doing, PageID(key), func() error {
+		f()
+		return nil
+	})
 }
 
 // Evict drops the resident values of the page, except for a small part whose memory saves more than it costs.
 func (v evictor[P]) Evict(key uint64) lru.Outcome {
-	tx := v.pc.txs.begin() // what it looks at stays in place meanwhile
+	tx := v.pc.txs.beginOwn() // what it looks at stays in place meanwhile
 	defer v.end(tx)
-	if v.pc.consolidateFirst(tx, PageID(key)) {
+	var wrote, dropped bool
+	_ = v.contain("consolidating", key, func() { wrote = v.pc.consolidateFirst(tx, PageID(key)) })
+	if wrote {
 		return lru.OutcomeBusy // the message written just now is not stable
 	}
-	if v.pc.dropBase(tx, PageID(key)) {
+	_ = v.contain("evicting", key, func() { dropped = v.pc.dropBase(tx, PageID(key)) })
+	if dropped {
 		return lru.OutcomeEvicted
 	}
 	_, out := v.pc.mem.evict(tx, PageID(key), false)
@@ -47,7 +59,7 @@ const sweepMost = 8 << 20
 
 // Sweep evicts the pages under the clock's hand.
 func (v evictor[P]) Sweep(want int64, evicted func(key uint64)) (freed int64, more bool) {
-	tx := v.pc.txs.begin()
+	tx := v.pc.txs.beginOwn()
 	defer v.end(tx)
 	want = min(want, sweepMost)
 	freed = v.pc.mem.sweep(tx, want, false, func(pid PageID) { evicted(uint64(pid)) })
@@ -83,6 +95,7 @@ func (pc *PageCache[P]) consolidateFirst(tx *Tx, pid PageID) bool {
 		return false
 	}
 	e, err := pc.consolidate(tx, pid, s, h)
+	pc.core.opts.report.Background(notConsolidated, "", err) // the page is evicted as it is
 	return err == nil && e != nil
 }
 

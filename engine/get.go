@@ -76,6 +76,7 @@ func (pc *PageCache[P]) consolidateLong(tx *Tx, pg page) *entry[P] {
 	}
 	e, err := pc.consolidate(tx, pg.id, pg.slot, pg.head)
 	if err != nil || e == nil {
+		pc.core.opts.report.Background(notConsolidated, "", err) // nil if another writer was first
 		return nil
 	}
 	pc.mem.reclaim(tx, pg.id)
@@ -120,7 +121,7 @@ func (pc *PageCache[P]) Prefetch(tx *Tx, pids ...PageID) error {
 		}
 		_, h, err := pc.pages.FindNow(pid)
 		if err != nil && !pagemap.IsPending(err) {
-			return describePage("prefetch", pid, err)
+			return describePage("prefetch", pid, pc.core.opts.report.Corrupt(err))
 		}
 		if err != nil || h == nil {
 			continue
@@ -161,7 +162,7 @@ func (f *finder) prefetchBlobs(v *values, pids []PageID, busy *atomic.Bool) {
 
 // prefetchBlob starts reading the blobs of one page, in a Tx of its own. It returns false if the store is being closed.
 func (f *finder) prefetchBlob(v *values, pid PageID) bool {
-	tx := f.txs.begin()
+	tx := f.txs.beginOwn()
 	defer tx.End()
 	if f.core.closed.Load() { // Close waits for the Txs that have not seen it
 		return false
@@ -197,6 +198,7 @@ func (pc *PageCache[P]) Pages(tx *Tx) iter.Seq2[PageID, PageKind] {
 			}
 			if err != nil {
 				kind = KindUnreadable
+				_ = pc.core.opts.report.Corrupt(err)
 			}
 			if !yield(pid, kind) {
 				return

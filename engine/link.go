@@ -36,6 +36,7 @@ func (pc *PageCache[P]) write(tx *Tx, pid PageID, frag P, c change[P]) (PagePtr[
 		return PagePtr[P]{}, false, err
 	}
 	if c.frag, err = pc.own(pid, frag); err == nil {
+		c.size = pc.mem.size(c.frag)
 		c.payload, err = pc.encode(tx, c.frag)
 	}
 	if err != nil {
@@ -53,7 +54,8 @@ func (pc *PageCache[P]) write(tx *Tx, pid PageID, frag P, c change[P]) (PagePtr[
 	ptr := ptrTo[P](pid, h)
 	if h.Depth() > pc.limit {
 		// The page is complete without it. After an error the next Link or Get tries again.
-		_, _ = pc.consolidate(tx, pid, pg.slot, h)
+		_, err = pc.consolidate(tx, pid, pg.slot, h)
+		pc.core.opts.report.Background(notConsolidated, "", err)
 	}
 	pc.mem.reclaim(tx, pid)
 	return ptr, true, nil
@@ -103,6 +105,7 @@ func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
 	}
 	c := change[P]{kind: format.KindCompact, on: ifOwned}
 	if c.frag, err = pc.own(0, frag); err == nil {
+		c.size = pc.mem.size(c.frag)
 		c.payload, err = pc.encode(tx, c.frag)
 	}
 	if err != nil {

@@ -45,7 +45,7 @@ func OpenLog(dir string, opts *Options) (*Log, error) {
 			err = step(found)
 		}
 	}
-	if err != nil {
+	if l.core.opts.report.Corrupt(err) != nil {
 		store.Abandon()
 		return nil, fmt.Errorf("open %s: %w", store.Dir, err)
 	}
@@ -204,7 +204,7 @@ func (l *Log) Read(lsn LSN, ptr DiskPtr) ([]byte, error) {
 	}
 	m, err := l.core.store.Read(lsn, l.core.store.Locate(lsn, ptr))
 	if err != nil {
-		return nil, err
+		return nil, l.core.opts.report.Corrupt(err)
 	}
 	if m.Kind != format.KindData {
 		return nil, fmt.Errorf("read LSN %d: a %v message, not a record", lsn, m.Kind)
@@ -344,7 +344,7 @@ func (l *Log) next(pos LSN) (Record, LSN, error) {
 	}
 	m, lsn, ptr, next, err := l.core.store.Next(pos)
 	if err != nil || m.Kind != format.KindData {
-		return Record{}, next, err
+		return Record{}, next, l.core.opts.report.Corrupt(err)
 	}
 	return Record{LSN: lsn, Ptr: ptr, Bytes: m.Body}, next, nil
 }

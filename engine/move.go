@@ -111,6 +111,27 @@ func (v *mover[P]) Move(pid PageID, e clean.Extent) (n int64, cold bool, err err
 	return int64(format.AlignUp(format.HeaderSize + len(v.c.payload.body))), v.cold, nil
 }
 
+// containedMover is a mover for the store's own goroutine: a panic of the Materializer is an event and the page's error.
+type containedMover[P any] struct{ *mover[P] }
+
+// Cost implements clean.Pages.
+func (v containedMover[P]) Cost(pid PageID, e clean.Extent) (n int64, blob bool) {
+	_ = contain(v.pc.core.opts.report, "measuring", pid, func() error {
+		n, blob = v.mover.Cost(pid, e)
+		return nil
+	})
+	return n, blob
+}
+
+// Move implements clean.Pages.
+func (v containedMover[P]) Move(pid PageID, e clean.Extent) (n int64, cold bool, err error) {
+	err = contain(v.pc.core.opts.report, "moving", pid, func() (err error) {
+		n, cold, err = v.mover.Move(pid, e)
+		return err
+	})
+	return n, cold, err
+}
+
 // forget drops the values of the last move.
 func (v *mover[P]) forget() {
 	var none P
@@ -132,7 +153,7 @@ func (v *mover[P]) make(h *head, msg pagestack.Ref) *head { return movedTo(h, ms
 // the old place (rule 3). A page that is a blob keeps the blob.
 func (pc *PageCache[P]) prepareMove(tx *Tx, pid PageID, h *head, c *change[P]) (err error) {
 	var none P
-	c.kind, c.payload, c.frag = format.KindCompact, payload{}, none
+	c.kind, c.payload, c.frag, c.size = format.KindCompact, payload{}, none, 0
 	switch h.Kind() {
 	case pagestack.KindFree:
 		c.kind = format.KindFree
@@ -149,6 +170,7 @@ func (pc *PageCache[P]) prepareMove(tx *Tx, pid PageID, h *head, c *change[P]) (
 		err = logstore.InPage(pid, err)
 		if h.Kind() != pagestack.KindOnDisk {
 			c.frag = pagestack.EntryOf[P](h).Frag // in the blob, which stays where it is, or on the heap
+			c.size = pc.mem.size(c.frag)
 		}
 		c.payload = payload{body: ptr.Append(nil), form: formBlob, blob: ptr.ID, kept: true}
 		return err
@@ -158,18 +180,24 @@ func (pc *PageCache[P]) prepareMove(tx *Tx, pid PageID, h *head, c *change[P]) (
 		return err
 	}
 	c.frag = value
+	resident := h.TailEntry().Kind() != pagestack.KindOnDisk
 	if !view {
+		if resident {
+			c.size = pc.mem.size(value)
+		}
 		c.payload, err = pc.encode(tx, value)
 		return err
 	}
-	p, encoded, err := pc.encodeView(tx, pid, value)
-	if err == nil && h.Kind() != pagestack.KindOnDisk {
+	encoded, err := pc.encodeView(tx, pid, value)
+	if err == nil && resident { // before a blob may be written: Decode may fail
 		if c.frag, err = pc.m.Decode(slices.Clone(encoded)); err != nil {
-			pc.values.discard(&p)
-			err = fmt.Errorf("decode page %d, to move it: %w", pid, err)
+			return fmt.Errorf("decode page %d, to move it: %w", pid, err)
 		}
+		c.size = pc.mem.size(c.frag)
 	}
-	c.payload = p
+	if err == nil {
+		c.payload, err = pc.values.pack(tx, encoded)
+	}
 	return err
 }
 

@@ -38,12 +38,13 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 		return nil, err
 	}
 	o := opts.withDefaults()
+	defer o.report.Flush()
 	pc, err := open(dir, m, o)
 	if ce := (*CorruptError)(nil); errors.As(err, &ce) {
 		// The blocks of a large snapshot are verified when they are used. If one turns out to be corrupt before Open
 		// returns, the snapshot is skipped too: everything is in the log.
 		if _, isSnapshot := format.ParseSnapshotName(filepath.Base(ce.File)); isSnapshot {
-			o.Logger.Warn("snapshot skipped", "file", ce.File, "err", err)
+			o.report.Corruption("snapshot "+ce.File+" skipped", err)
 			o.seam.LogAlone = true
 			pc, again := open(dir, m, o)
 			if again != nil {
@@ -52,12 +53,12 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 			return pc, nil
 		}
 	}
-	return pc, err
+	return pc, o.report.Corrupt(err)
 }
 
 // open is one try of Open.
 func open[P any](dir string, m Materializer[P], o Options) (*PageCache[P], error) {
-	pc := &PageCache[P]{m: m, cleaner: clean.New(), limit: min(o.ConsolidateAfter, pagestack.MaxDepth-1)}
+	pc := &PageCache[P]{m: callerCode[P]{m}, cleaner: clean.New(), limit: min(o.ConsolidateAfter, pagestack.MaxDepth-1)}
 	pc.core.opts = o
 	pc.finder = finder{&pc.core, &pc.txs, &pc.pages}
 	store, err := logstore.Open(dir, o.storeConfig(false, pc.cleaner.Kick))
@@ -88,6 +89,7 @@ func (pc *PageCache[P]) openMemory() {
 	y.exhausted.Store(-1)
 	y.budget = lru.NewBudget(pc.core.opts.CacheCapacity)
 	pc.txs.budget, pc.txs.closed, pc.core.calls.closed = y.budget, &pc.core.closed, &pc.core.closed
+	pc.txs.watch.txs, pc.txs.watch.report = &pc.txs, pc.core.opts.report
 	y.policy = lru.New(y.budget, evictor[P]{pc}, lru.Options{Passive: pc.core.opts.seam.Foreground})
 }
 
@@ -96,7 +98,7 @@ func (pc *PageCache[P]) openMemory() {
 func (pc *PageCache[P]) recover() (err error) {
 	store, o := pc.core.store, &pc.core.opts
 	pc.blobs = blob.New(blob.Config{In: store.Held, Name: blobDir, Store: store.Super.Store,
-		Timeline: store.Timeline, Device: o.device(), Reader: store.Reader, Logger: o.Logger})
+		Timeline: store.Timeline, Device: o.device(), Reader: store.Reader, Report: o.report})
 	store.Attach(pc.blobs)
 	pc.values = values{store: store, blobs: pc.blobs, ids: &pc.ids, cold: &pc.mem.counts.cold}
 	pc.values.inline = store.SegmentSize() / 4
@@ -145,13 +147,14 @@ func (pc *PageCache[P]) recover() (err error) {
 		return err
 	}
 	if err := pc.blobs.RemoveStrays(strays); errors.Is(err, fs.ErrPermission) {
-		store.Warn("stray blobs not removed", err) // too late to refuse the opening
+		o.report.Background("stray blobs not removed", "", err) // too late to refuse the opening
 	} else if err != nil {
 		return err
 	}
 	pc.ids.Start(idgen.Config{
 		Next: found.NextID, Limit: found.IDLimit, Interval: o.IDPersistInterval, ReadOnly: o.ReadOnly,
 		Closed: &pc.core.closed, Write: pc.noteID, MakeDurable: store.Log.MakeDurable,
+		Failed: func(err error) { o.report.Background("ids not noted ahead", "", err) },
 	})
 	return nil
 }
@@ -160,7 +163,7 @@ func (pc *PageCache[P]) recover() (err error) {
 func openSnapshots(store *logstore.Store, o *Options) (*snapshot.Store, error) {
 	c := snapshot.Config{
 		In: store.Held, FS: store.FS, Lost: store.Lost, Store: store.Super.Store, SegmentSize: store.SegmentSize(),
-		Lineage: store.Super.Lineage(), Timeline: store.Timeline, Reader: store.Reader, Logger: o.Logger,
+		Lineage: store.Super.Lineage(), Timeline: store.Timeline, Reader: store.Reader, Report: o.report,
 		Clean: store.Super.Clean, Unchecked: o.seam.Unchecked,
 	}
 	if o.SnapshotDir != "" {
@@ -189,8 +192,10 @@ func baseOf(snaps *snapshot.Store) (b logstore.Base, err error) {
 // startBackground starts the cleaner and the snapshot writer.
 func (pc *PageCache[P]) startBackground() {
 	o := &pc.core.opts
+	v := &mover[P]{pc: pc}
 	pc.cleaner.Start(clean.Config{
-		Store: pc.core.store, Pages: &mover[P]{pc: pc}, Blobs: pc.blobs, Readers: &pc.txs.domain,
+		Store: pc.core.store, Pages: v, Contained: containedMover[P]{v}, Blobs: pc.blobs, Readers: &pc.txs.domain,
+		Report: o.report,
 		Options: clean.Options{
 			Threshold: o.CleanupThreshold, Skew: o.CleanupSkew, IOBuffers: o.IOBuffers,
 			Linear: o.SegmentMode == SegmentModeLinear, Eager: o.seam.Eager, ByHand: o.seam.Foreground || o.ReadOnly,
@@ -221,6 +226,7 @@ func (pc *PageCache[P]) Begin() (*Tx, error) {
 		return nil, fmt.Errorf("begin: %w", ErrClosed)
 	}
 	tx.s().ts.Store(ts)
+	pc.txs.watch.begun()
 	return tx, nil
 }
 
@@ -258,7 +264,7 @@ func (pc *PageCache[P]) CloseContext(ctx context.Context) error {
 	_ = pc.core.calls.wait(ctx) // calls that wait for the log end when it is closed
 	ended := await(ctx, pc.cleaner.Done()) && await(ctx, evicted)
 	if pc.core.opts.PrintProfileOnClose {
-		pc.core.opts.Logger.Info("profile", "dir", store.Dir, "stats", fmt.Sprintf("%+v", pc.Stats()))
+		pc.core.opts.report.Profile(fmt.Sprintf("%+v", pc.Stats()))
 	}
 	var err error
 	end.End, err = store.Log.CloseContext(ctx) // it wakes every waiter, such as a note of ids
@@ -306,7 +312,7 @@ func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
 func (c *core) lastSnapshot(ctx context.Context, snaps *snapshot.Store, pages *pagemap.Map) {
 	err := snaps.Write(ctx, c.store.Log, pages, 0)
 	if err != nil && !errors.Is(err, iobuf.ErrClosed) { // ErrClosed: a batch was left open
-		c.store.Warn("snapshot not written", err)
+		c.opts.report.Background("snapshot not written", snaps.Dir(), err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pagecache/engine/internal/logstore"
+	"pagecache/engine/internal/report"
 	"pagecache/engine/internal/seam"
 	"pagecache/internal/osfs"
 	"pagecache/internal/vfs"
@@ -128,10 +129,16 @@ type Options struct {
 	Direct Direct
 	// PrintProfileOnClose writes Stats to the Logger at Close.
 	PrintProfileOnClose bool
-	// Logger receives the few messages of the store [none].
+	// Logger gets a line for each of the Events [none].
 	Logger *slog.Logger
+	// Events are callbacks that announce failures and their end [none]. See docs/EVENTS.md.
+	Events Events
+	// SlowWrite is the time from which on a device write counts as slow, and is announced as an event [1 s]. Negative
+	// means never.
+	SlowWrite time.Duration
 
-	seam seam.Options // for this module's own tests, Check and Salvage
+	seam   seam.Options     // for this module's own tests, Check and Salvage
+	report *report.Reporter // of the opening; set by withDefaults
 }
 
 // Test harnesses outside of this package reach the seam through package seam, which only this module can import.
@@ -147,6 +154,7 @@ const (
 	defaultCleanupSkew       = 10
 	defaultCompressionLevel  = 5
 	defaultIDPersistInterval = 1_000_000
+	defaultSlowWrite         = time.Second
 	segmentSizeMultiple      = 4096
 	// maxIDPersistInterval leaves room for a billion crashes before ids run out.
 	maxIDPersistInterval = 1 << 32
@@ -174,9 +182,8 @@ func (o *Options) withDefaults() Options {
 	orDefault(&c.CleanupSkew, defaultCleanupSkew)
 	orDefault(&c.CompressionLevel, defaultCompressionLevel)
 	orDefault(&c.IDPersistInterval, defaultIDPersistInterval)
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	orDefault(&c.SlowWrite, defaultSlowWrite)
+	c.report = report.New(report.Config{Logger: c.Logger, Events: c.Events, Announced: isAnnounced})
 	if c.seam.FS == nil {
 		c.seam.FS = osfs.OS
 	} else if c.seam.FS != osfs.OS {
@@ -246,8 +253,8 @@ func (o *Options) device() vfs.DeviceOptions {
 
 // storeConfig returns the configuration of the page-less store. onSegment is called when a segment is opened.
 func (o *Options) storeConfig(isLog bool, onSegment func()) logstore.Config {
-	return logstore.Config{FS: o.seam.FS, Device: o.device(), Logger: o.Logger, Log: isLog, SegmentSize: o.SegmentSize,
+	return logstore.Config{FS: o.seam.FS, Device: o.device(), Report: o.report, Log: isLog, SegmentSize: o.SegmentSize,
 		IOBuffers: o.IOBuffers, FlushEvery: max(0, o.FlushEvery), IDInterval: o.IDPersistInterval,
 		Cleaned: o.SegmentMode == SegmentModeGC && !isLog, Temporary: o.Temporary, ReadOnly: o.ReadOnly,
-		Foreground: o.seam.Foreground, OnSegment: onSegment}
+		Foreground: o.seam.Foreground, OnSegment: onSegment, SlowWrite: max(0, o.SlowWrite)}
 }

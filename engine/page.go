@@ -1,11 +1,15 @@
 package engine
 
 import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"unsafe"
 
 	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/report"
 	"pagecache/segments/format"
 )
 
@@ -34,6 +38,57 @@ type Materializer[P any] interface {
 	// Decode decodes a fragment. The result may alias src, which does not change until the Tx ends. If it does, a value
 	// obtained from Get must be copied before it is passed back to Link, Replace or Allocate. (Bytes does this itself.)
 	Decode(src []byte) (P, error)
+}
+
+// callerCode calls the Materializer. All calls of it go through these methods, by which contain tells a panic in the
+// Materializer from one of our own. They cost nothing: they are inlined, and yet found in a stack.
+type callerCode[P any] struct{ m Materializer[P] }
+
+func (c callerCode[P]) Merge(frags []P) P                { return c.m.Merge(frags) }
+func (c callerCode[P]) Size(frag P) int                  { return c.m.Size(frag) }
+func (c callerCode[P]) Append(dst []byte, frag P) []byte { return c.m.Append(dst, frag) }
+func (c callerCode[P]) Decode(src []byte) (P, error)     { return c.m.Decode(src) }
+
+// contain calls f, which does the store's own work on a page, and returns its error. If the Materializer panics in it,
+// or faults on mapped memory, contain reports that and returns ErrPanic. Other panics are faults of ours and go on.
+// doing says what f does, such as "moving".
+func contain(r *report.Reporter, doing string, pid PageID, f func() error) (err error) {
+	old, done := debug.SetPanicOnFault(true), false
+	defer func() {
+		debug.SetPanicOnFault(old)
+		if done || !inCallerCode() {
+			return
+		}
+		value := recover()
+		if value == nil {
+			value = "runtime.Goexit was called" // which goes on to end the goroutine
+		}
+		r.Panic(report.PanicInfo{Doing: doing, Page: pid, Value: value, Stack: debug.Stack()})
+		err = fmt.Errorf("%s page %d: %w: %v", doing, pid, ErrPanic, value)
+	}()
+	err = f()
+	done = true
+	return err
+}
+
+// inCallerCode reports whether a call of the Materializer is under way that was made within the innermost contain.
+func inCallerCode() bool {
+	pcs := make([]uintptr, 64)
+	n := runtime.Callers(2, pcs)
+	for n == len(pcs) { // ends: a stack is finite
+		pcs = make([]uintptr, 2*len(pcs))
+		n = runtime.Callers(2, pcs)
+	}
+	const pkg = "pagecache/engine."
+	for frames := runtime.CallersFrames(pcs[:n]); ; {
+		frame, more := frames.Next()
+		if strings.HasPrefix(frame.Function, pkg+"callerCode[") {
+			return true
+		}
+		if frame.Function == pkg+"contain" || !more {
+			return false
+		}
+	}
 }
 
 // Bytes is the Materializer for pages that are byte strings and grow by appending: merging concatenates. Encoding and

@@ -66,7 +66,7 @@ import (
 // PageCache is an open page store. All methods are safe for concurrent use.
 type PageCache[P any] struct {
 	core    core
-	m       Materializer[P]
+	m       callerCode[P]
 	raw     func(P) []byte // if the page type is Bytes: a fragment is its own encoding; else nil
 	limit   int            // Options.ConsolidateAfter
 	pages   pagemap.Map
@@ -131,7 +131,7 @@ func (f *finder) find(tx *Tx, doing string, pid PageID) (page, error) {
 // lookup is find without the check.
 func (f *finder) lookup(doing string, pid PageID) (page, error) {
 	s, h, err := f.pages.Find(pid)
-	return page{id: pid, slot: s, head: h}, describePage(doing, pid, err)
+	return page{id: pid, slot: s, head: h}, describePage(doing, pid, f.core.opts.report.Corrupt(err))
 }
 
 // writable looks up a page that a caller wants to change. Its head is nil if there never was such a page.

@@ -83,7 +83,7 @@ func Salvage(dir, out string, opts *Options, lost func(what string)) (SalvageRep
 	defer snaps.Close()
 	s := &salvager{lost: lost}
 	src, err := salvage.Open(salvage.Config{Dir: held, Lost: s.lose, Snapshots: snaps, SegmentSize: o.SegmentSize,
-		Blobs: blob.Config{In: held, Name: blobDir, Logger: full.Logger}})
+		Blobs: blob.Config{In: held, Name: blobDir, Report: full.report}})
 	if err != nil {
 		return s.r, fmt.Errorf("salvage %s: %w", dir, err)
 	}
@@ -244,7 +244,8 @@ func saveBase(pc *PageCache[[]byte], tx *Tx, pid PageID, b []byte) (PagePtr[[]by
 		pc.values.discard(&p)
 		return PagePtr[[]byte]{}, err
 	}
-	h, _, err := pc.apply(tx, pg, &change[[]byte]{kind: format.KindCompact, payload: p, frag: b, on: ifOwned})
+	c := change[[]byte]{kind: format.KindCompact, payload: p, frag: b, size: pc.mem.size(b), on: ifOwned}
+	h, _, err := pc.apply(tx, pg, &c)
 	if err != nil {
 		return PagePtr[[]byte]{}, err
 	}

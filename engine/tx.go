@@ -3,11 +3,13 @@ package engine
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"pagecache/engine/internal/epoch"
+	"pagecache/engine/internal/report"
 	"pagecache/internal/invariants"
 	"pagecache/lru"
 	"pagecache/segments/format"
@@ -72,6 +74,7 @@ type txs struct {
 	next   int
 	budget *lru.Budget  // nil: nothing becomes resident in these Txs
 	closed *atomic.Bool // of the store
+	watch  txWatch
 }
 
 // begin returns a Tx that is inside the epoch. The loop ends because make returns Txs that no other goroutine has,
@@ -91,6 +94,16 @@ func (t *txs) begin() *Tx {
 			return tx
 		}
 	}
+}
+
+// ownTS is the timestamp of the Txs of the store's own work.
+const ownTS = math.MaxUint64
+
+// beginOwn is begin for the store's own work: no caller can end such a Tx.
+func (t *txs) beginOwn() *Tx {
+	tx := t.begin()
+	tx.s().ts.Store(ownTS)
+	return tx
 }
 
 // make finds a Tx that is not in use, or makes one.
@@ -154,13 +167,88 @@ func (t *txs) oldest() (n int, ts uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, tx := range t.all {
-		if !tx.s().slot.Inside() {
+		s := tx.s().ts.Load()
+		if s == ownTS || !tx.s().slot.Inside() {
 			continue
 		}
-		n++
-		if s := tx.s().ts.Load(); n == 1 || s < ts {
+		if n++; n == 1 || s < ts {
 			ts = s
 		}
 	}
 	return n, ts
+}
+
+const (
+	// txPatience is the age from which on an open Tx is reported, and txLooks the number of looks at it until then.
+	txPatience, txLooks = 10 * time.Second, 4
+)
+
+// txWatch reports Txs that are open for long. Its timer runs only while a Tx is open, except for the next look. Begin
+// is too fast for reading a clock, so the age of a Tx counts from the first look that finds it.
+type txWatch struct {
+	txs    *txs
+	report *report.Reporter
+	// on says that look will be called. Written by begun and look; publishes nothing. A Begin that reads a stale true
+	// has its Tx found by the look that makes it false, or by the one before.
+	on   atomic.Bool
+	seen map[uint64]seenTx // by timestamp; belongs to look
+}
+
+// seenTx is an open Tx that a look has found.
+type seenTx struct {
+	at   time.Time // of the first look
+	told bool
+}
+
+// begun notes that a Tx has begun.
+func (w *txWatch) begun() {
+	if !w.on.Load() {
+		w.start()
+	}
+}
+
+func (w *txWatch) start() {
+	if w.on.CompareAndSwap(false, true) {
+		time.AfterFunc(txPatience/txLooks, w.look)
+	}
+}
+
+// look reports the Txs that have been open for long, each once.
+func (w *txWatch) look() {
+	if w.txs.closed.Load() {
+		return
+	}
+	now, open := time.Now(), map[uint64]seenTx{}
+	for _, ts := range w.txs.open() {
+		x, found := w.seen[ts]
+		if !found {
+			x.at = now
+		}
+		if age := now.Sub(x.at); age >= txPatience && !x.told {
+			x.told = true
+			w.report.TxOpen(ts, age)
+		}
+		open[ts] = x
+	}
+	w.seen = open
+	if len(open) > 0 {
+		time.AfterFunc(txPatience/txLooks, w.look)
+		return
+	}
+	w.on.Store(false)
+	if len(w.txs.open()) > 0 { // it began before the store above, and saw that on was true
+		w.start()
+	}
+}
+
+// open returns the timestamps of the open Txs. One that is just beginning may be missing or have an old timestamp.
+func (t *txs) open() (all []uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, tx := range t.all {
+		if ts := tx.s().ts.Load(); ts != ownTS && tx.s().slot.Inside() {
+			all = append(all, ts)
+		}
+	}
+	return all
 }

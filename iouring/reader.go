@@ -75,8 +75,9 @@ type Reader struct {
 	closed   bool
 	count    ReaderCounts
 
-	park       bool          // ReaderOptions.Park: nobody polls
-	drainLimit time.Duration // drainLimit; tests change it
+	park       bool                // ReaderOptions.Park: nobody polls
+	degraded   func(reason string) // ReaderOptions.Degraded
+	drainLimit time.Duration       // drainLimit; tests change it
 }
 
 // request is one Fetch under way. All of it but wake is guarded by mu.
@@ -117,6 +118,7 @@ func openReader(k ring.Kernel, o ReaderOptions) (*Reader, error) {
 	r.pool.New = func() any { return &request{wake: make(chan bool, 2)} }
 	err := errDisabled
 	if o.Ring != ModeOff {
+		r.degraded = o.Degraded // before the reaper starts
 		if err = r.openRing(k, o.Depth); err == nil {
 			return r, nil
 		}
@@ -125,6 +127,9 @@ func openReader(k ring.Kernel, o ReaderOptions) (*Reader, error) {
 		return nil, fmt.Errorf("io_uring does not work here: %w", err)
 	}
 	r.report.Reason = fmt.Sprintf("no io_uring: %v", err)
+	if o.Degraded != nil && o.Ring != ModeOff {
+		o.Degraded(r.report.Reason)
+	}
 	return r, nil
 }
 

@@ -101,6 +101,9 @@ func (z *zeroer) zeroAhead(opened int) {
 	size := z.growth.table.segmentSize
 	mu.Unlock()
 	err := z.zero(int64(id.Offset(size)), int64(size), z.quit)
+	if err != nil && z.growth.failed != nil {
+		z.growth.failed("segment not zeroed ahead", err)
+	}
 	mu.Lock()
 	z.finish(id, err)
 }

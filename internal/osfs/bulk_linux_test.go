@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"unsafe"
 
@@ -49,8 +50,8 @@ func TestBulkContents(t *testing.T) {
 	before := descriptors(t)
 	b := f.OpenBulk()
 	of := f.(*osFile)
-	for name, b := range map[string]vfs.Bulk{"bulk": b, "blocks": bulk{of, whole{f}, nil},
-		"refusing": bulk{of, refusing{}, nil}, "none": bulk{f: of}} {
+	for name, b := range map[string]vfs.Bulk{"bulk": b, "blocks": bulk{of, whole{f}, nil, new(atomic.Pointer[string])},
+		"refusing": bulk{of, refusing{}, nil, new(atomic.Pointer[string])}, "none": bulk{f: of, why: new(atomic.Pointer[string])}} {
 		buf, free, err := b.Buffer(size + 5000)
 		if err != nil {
 			t.Fatal(err)

@@ -15,6 +15,7 @@ package clean
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"pagecache/engine/internal/epoch"
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/logstore"
+	"pagecache/engine/internal/report"
 	"pagecache/segments"
 	"pagecache/segments/format"
 )
@@ -75,8 +77,12 @@ type Config struct {
 	Options Options
 	Store   *logstore.Store
 	Pages   Pages
-	Blobs   Blobs
-	Readers *epoch.Domain // of the Txs
+	// Contained is Pages whose methods return panics of the caller's code as errors: the loop uses it, and Step uses
+	// Pages.
+	Contained Pages
+	Blobs     Blobs
+	Readers   *epoch.Domain // of the Txs
+	Report    *report.Reporter
 }
 
 // Cleaner cleans the segments of one page store. Its exported methods are safe for concurrent use.
@@ -86,7 +92,8 @@ type Cleaner struct {
 	quit chan struct{} // closed by Stop
 	done chan struct{} // closed when the loop has ended
 
-	mu       sync.Mutex // held for a step; guards the fields down to pids
+	mu       sync.Mutex // held for a step; guards the fields down to found
+	pages    Pages      // Config.Pages or Contained
 	recycler *logstore.Recycler
 	buf      []byte               // a segment's length, once a segment was read
 	stuck    skipped              // segments that could not be cleaned
@@ -166,6 +173,11 @@ func (c *Cleaner) Stats() Stats {
 // run is the loop. calm says that little was written since the last tick.
 func (c *Cleaner) run() {
 	defer close(c.done)
+	defer func() {
+		if !c.stopping() { // code of the caller has called runtime.Goexit
+			c.c.Report.CleaningStopped(errEnded)
+		}
+	}()
 	t := time.NewTicker(idle)
 	defer t.Stop()
 	calm, written := false, int64(0)
@@ -192,7 +204,7 @@ func (c *Cleaner) runStep(calm bool) bool {
 	if c.stopping() {
 		return false
 	}
-	did, err := c.step(calm)
+	did, err := c.step(c.c.Contained, calm)
 	return did && err == nil
 }
 
@@ -207,13 +219,20 @@ func (c *Cleaner) stopping() bool {
 
 // Step does one step of cleaning: it recycles segments that hold nothing, or else finds newly empty ones, or else moves
 // the live data out of the segment that is most worth it, or else shrinks the file. It reports whether it did anything.
-func (c *Cleaner) Step() (bool, error) { return c.step(true) }
+func (c *Cleaner) Step() (bool, error) { return c.step(c.c.Pages, true) }
 
-// step is Step. calm says that little is being written, so that a small store need not keep spare segments.
-func (c *Cleaner) step(calm bool) (bool, error) {
+// step is Step that works on pages. calm says that little is being written, so that a small store need not keep spare segments.
+func (c *Cleaner) step(pages Pages, calm bool) (did bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.pages = pages
 	defer c.c.Pages.Settle()
+	ofSegment := false // err concerns one segment, and others may be cleaned
+	defer func() {
+		if !ofSegment {
+			c.report(did, err)
+		}
+	}()
 	if err := c.recycler.Err(); err != nil {
 		return false, err
 	}
@@ -229,8 +248,8 @@ func (c *Cleaner) step(calm bool) (bool, error) {
 		}
 	}
 	n := c.reap() + c.drain()
-	oldest := c.c.Readers.Oldest()                                                             // after drain
-	did, err := c.recycler.Recycle(func(d logstore.Drained) bool { return d.Epoch <= oldest }) // C1
+	oldest := c.c.Readers.Oldest()                                                            // after drain
+	did, err = c.recycler.Recycle(func(d logstore.Drained) bool { return d.Epoch <= oldest }) // C1
 	if err != nil || did || n > 0 {
 		return err == nil, err
 	}
@@ -243,12 +262,27 @@ func (c *Cleaner) step(calm bool) (bool, error) {
 		return c.c.Store.Shrink()
 	}
 	did, err = c.cleanVictim(victim, diskFull)
+	ofSegment = err != nil && !errors.Is(err, iobuf.ErrFailed)
 	if err != nil && logstore.IsNoSpace(err) { // the segments that are leaving make room
 		if did, err := c.recycler.Finish(); did || err != nil {
 			return did, err
 		}
 	}
 	return did, err
+}
+
+// report reports how a step has ended. Lack of room was reported when it arose, and the cleaner goes on once there is
+// room.
+func (c *Cleaner) report(did bool, err error) {
+	switch {
+	case err == nil:
+		if did {
+			c.c.Report.CleaningGoesOn()
+		}
+	case errors.Is(err, iobuf.ErrClosed), errors.Is(err, logstore.ErrLater), logstore.IsNoSpace(err):
+	default:
+		c.c.Report.CleaningStopped(err)
+	}
 }
 
 func (c *Cleaner) reap() int {
@@ -296,6 +330,9 @@ func (c *Cleaner) cleanVictim(v segments.Candidate, diskFull bool) (bool, error)
 	}
 	if live := c.c.Store.Space.Segment(v.ID).Live(); err != nil || live == v.Live {
 		c.stuck[v.ID] = live
+		if err != nil && !errors.Is(err, iobuf.ErrClosed) && !errors.Is(err, iobuf.ErrFailed) {
+			c.c.Report.Corruption(fmt.Sprintf("segment in slot %v is not cleaned", v.ID), err)
+		}
 		return false, err
 	}
 	c.cleaned.Add(1)
@@ -307,6 +344,9 @@ var ErrUnknown = errors.New("the state of the page is not known yet")
 
 // errStopping reports that Stop broke off a step.
 var errStopping = errors.New("cleaning was stopped")
+
+// errEnded reports that a call of runtime.Goexit has ended the loop.
+var errEnded = errors.New("the cleaner's goroutine was ended")
 
 // asClosed turns errStopping into the log's error of a closed store.
 func asClosed(err error) error {

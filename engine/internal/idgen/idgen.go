@@ -36,6 +36,9 @@ type Config struct {
 	// at a time calls them, in the foreground or in the background.
 	Write       func(v uint64) (format.LSN, error)
 	MakeDurable func(format.LSN) error
+	// Failed, if not nil, is called with the error of a note in the background, which no caller gets: the Take that
+	// reaches the limit tries again.
+	Failed func(error)
 }
 
 // A Generator hands out ids. The zero Generator is ready for Start. It must not be copied. After Start it is safe for
@@ -139,7 +142,9 @@ func (g *Generator) noteInBackground(id uint64) bool {
 	}
 	g.wg.Go(func() {
 		defer g.busy.Store(false)
-		_ = g.note(id) // the Take that reaches hard tries again and returns the error
+		if err := g.note(id); err != nil && g.c.Failed != nil {
+			g.c.Failed(err)
+		}
 	})
 	return true
 }

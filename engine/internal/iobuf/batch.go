@@ -1,14 +1,18 @@
 package iobuf
 
 import (
+	"time"
+
 	"pagecache/internal/invariants"
 	"pagecache/segments/format"
 )
 
 // span is the part of the log that a batch covers. Log.state.mu guards its end.
 type span struct {
-	begin format.LSN // the begin marker
-	end   format.LSN // the first byte after the end marker; 0 while the batch is open
+	begin format.LSN    // the begin marker
+	end   format.LSN    // the first byte after the end marker; 0 while the batch is open
+	began time.Duration // when BeginBatch was called, since Log.began
+	told  bool          // it was reported as open for long
 }
 
 // stableLimitLocked returns the first byte that must not be stable: durable, or a lower beginning of a batch whose
@@ -58,9 +62,11 @@ func (l *Log) BeginBatch() (*Batch, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Batch{tracker: invariants.Track("iobuf.Batch", &l.stopped), l: l, span: &span{begin: r.LSN()}, lsn: r.LSN()}
+	p := &span{begin: r.LSN(), began: l.sinceBegan()}
+	b := &Batch{tracker: invariants.Track("iobuf.Batch", &l.stopped), l: l, span: p, lsn: r.LSN()}
 	l.state.mu.Lock() // before the commit: until then durability cannot pass the marker
 	l.state.batches = append(l.state.batches, b.span)
+	l.lookLocked(batchPatience)
 	l.state.mu.Unlock()
 	r.Complete()
 	return b, nil

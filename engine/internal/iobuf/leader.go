@@ -102,10 +102,14 @@ func (ld *leader) lead(me *waiter) {
 		if me != nil && !alone {
 			await = ld.completionsToAwait()
 		}
+		if len(ld.writes) > 0 {
+			l.watch.begun(ld.pending, len(ld.writes))
+		}
 		var err error
 		ld.comps, err = l.dev.Do(ld.writes, await, ld.comps[:0])
 		if err != nil {
 			ld.pending = ld.pending[:0]
+			l.watch.inFlight(nil)
 			l.fail(err)
 			continue
 		}

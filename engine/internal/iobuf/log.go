@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"pagecache/engine/internal/report"
 	"pagecache/internal/vfs"
 	"pagecache/segments"
 	"pagecache/segments/format"
@@ -71,6 +72,8 @@ type Log struct {
 
 	rotation rotation
 	state    state
+	report   *report.Reporter // set by New
+	watch    watch
 
 	// Channels, made by New.
 	kick    chan struct{} // wakes the flusher: there is a chunk to write, or a leader is needed. Room for one
@@ -105,6 +108,7 @@ type state struct {
 	wanted  format.LSN // the highest LSN that a goroutine wants durable; NoLSN before the first
 	leading bool       // a goroutine is the leader, or will be: see leader
 	acked   bool       // something was acknowledged since markArmed was set, or since markDue looked last
+	looking bool       // lookAtBatches will be called: a batch is, or was, open
 	stats   Stats      // all but StableEnd
 }
 
@@ -127,8 +131,9 @@ func New(c Config) (*Log, error) {
 		chunk: max(block, min(chunk, size/2)&^(block-1)), listPages: c.ListPages, markAfter: c.MarkAfter,
 		indexed: c.Index, maxBody: maxBody(size, c.Index),
 		kick: make(chan struct{}, 1), arm: make(chan struct{}, 1), handoff: make(chan struct{}, 1),
-		quit: make(chan struct{}), done: make(chan struct{}), began: time.Now(),
+		quit: make(chan struct{}), done: make(chan struct{}), began: time.Now(), report: c.Report,
 	}
+	l.watch.init(l, c.SlowWrite)
 	l.state.init(c.End)
 	l.setEnds(c.End)
 	l.UnlimitPadding()
@@ -242,7 +247,9 @@ func (l *Log) fail(cause error) {
 func (l *Log) stopLocked(err error) {
 	s := &l.state
 	if s.err == nil || s.err == ErrClosed { // a write that was in flight at Close may still fail
-		s.err = err
+		if s.err = err; err != ErrClosed {
+			l.report.LogFailed(err)
+		}
 	}
 	l.stopped.Store(true)
 	for _, w := range s.waiters {

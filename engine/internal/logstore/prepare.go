@@ -1,6 +1,7 @@
 package logstore
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -63,6 +64,7 @@ func (s *Store) Prepare(r *Recovered) (err error) {
 	o.Generation, o.Timeline, o.Shrinks = r.super.Generation, s.Timeline, r.super.Extent.Shrinks
 	o.Background, o.Zero, o.ZeroAfter, o.Opened = !s.c.Foreground, s.zero, zeroAfter, s.c.OnSegment
 	o.Reserve, o.ReservePer = s.reserved()
+	o.Full, o.Failed = s.reportFull, s.reportFailed
 	if !r.super.Begun {
 		o.File = beginning{s.file, s}
 	}
@@ -150,7 +152,7 @@ func (s *Store) openDevice() (err error) {
 		return fmt.Errorf("segment size of %d bytes is not a multiple of the device's block of %d bytes", size, block)
 	}
 	if s.report.Reason != "" {
-		s.c.Logger.Info("log device is not the fastest", "dir", s.Dir, "use", DeviceLine(s.report))
+		s.c.Report.Degraded("log device", useOf(s.report), s.report.Reason)
 	}
 	return nil
 }
@@ -262,8 +264,33 @@ func (s *Store) planTail(r *Recovered) {
 	r.end += format.LSN(n - used)
 }
 
+// reportFull reports that the file cannot grow because of err, or, if err is nil, that there is room again.
+func (s *Store) reportFull(err error) {
+	if err != nil {
+		s.c.Report.DiskFull("log", err)
+	} else {
+		s.c.Report.Room("log")
+	}
+}
+
+// reportFailed reports an error of work ahead of need.
+func (s *Store) reportFailed(doing string, err error) {
+	if !errors.Is(err, errStopped) {
+		s.c.Report.Background(doing, s.LogFile(), err)
+	}
+}
+
 // DeviceLine describes in one line how a device writes, and why not in a faster way.
 func DeviceLine(r vfs.DeviceReport) string {
+	line := useOf(r)
+	if r.Reason != "" {
+		line += " (" + r.Reason + ")"
+	}
+	return line
+}
+
+// useOf describes how a device writes.
+func useOf(r vfs.DeviceReport) string {
 	use := []string{"system calls", "through the page cache with RWF_DSYNC"}
 	if r.Ring {
 		use[0] = "io_uring"
@@ -277,9 +304,5 @@ func DeviceLine(r vfs.DeviceReport) string {
 	if r.FixedBuffer {
 		use = append(use, "registered buffers")
 	}
-	line := fmt.Sprintf("%s, blocks of %d", strings.Join(use, ", "), r.Block)
-	if r.Reason != "" {
-		line += " (" + r.Reason + ")"
-	}
-	return line
+	return fmt.Sprintf("%s, blocks of %d", strings.Join(use, ", "), r.Block)
 }

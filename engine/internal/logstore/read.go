@@ -283,7 +283,7 @@ func (s *Store) Next(lsn format.LSN) (m Message, at format.LSN, ptr format.DiskP
 		m, err = s.Read(lsn, ptr)
 	}
 	if err != nil && s.indexAt(lsn, ptr.Off) {
-		s.Warn("index of a segment is corrupt", err)
+		s.c.Report.Corruption("index of a segment is corrupt; it was passed over", err)
 		return Message{}, lsn, format.DiskPtr{}, base + size, nil
 	}
 	if err != nil {

@@ -91,10 +91,10 @@ func (s *Store) Recover(base Base) (*Recovered, error) {
 		return nil, err
 	}
 	if res.Torn {
-		s.c.Logger.Warn("log ends in a torn tail", "dir", s.Dir, "end", res.End, "why", res.Why)
+		s.c.Report.TailDropped(res.End, res.Why)
 	}
 	for _, err := range res.BadIndexes {
-		s.Warn("index of a segment is corrupt; its records were read instead", err)
+		s.c.Report.Corruption("index of a segment is corrupt; its records were read instead", err)
 		s.BadIndexes = append(s.BadIndexes, err)
 	}
 	r := &Recovered{Scan: res, base: base}
@@ -103,7 +103,8 @@ func (s *Store) Recover(base Base) (*Recovered, error) {
 	}
 	r.discard = append(slices.Clone(res.Void), res.Corrupt...)
 	if len(res.Unreadable) > 0 { // writing to them may fail, and stop the log
-		s.c.Logger.Warn("slots that cannot be read are left out of use", "dir", s.Dir, "slots", res.Unreadable)
+		text := fmt.Sprintf("slots %v of the log cannot be read; they are left out of use", res.Unreadable)
+		s.c.Report.Corruption(text, nil)
 		r.discard = slices.DeleteFunc(r.discard, func(id format.SegmentID) bool {
 			return slices.Contains(res.Unreadable, id)
 		})
@@ -123,7 +124,12 @@ func (s *Store) scan(base Base, fileSize int64) (*recovery.Result, error) {
 		Left: base.Left, Log: s.Super.Log, Unreadable: vfs.IsUnreadable}
 	if !s.Super.Clean && s.Super.SegmentSize >= bulkSegment { // after a clean close the page cache is worth something
 		bulk := s.file.OpenBulk()
-		defer func() { _ = bulk.Close() }()
+		defer func() {
+			if b, ok := bulk.(interface{ Reason() string }); ok {
+				s.c.Report.Degraded("reading at Open", "", b.Reason())
+			}
+			_ = bulk.Close()
+		}()
 		o.Bulk = bulk
 	}
 	s.fetchHeaders(fileSize)
@@ -220,6 +226,3 @@ func MaxMessages(n, segmentSize int) format.PageID {
 	const slack = 1 << 20
 	return slack + format.PageID(n*(segmentSize/format.HeaderSize))
 }
-
-// Warn logs that something went wrong that the store can live with.
-func (s *Store) Warn(msg string, err error) { s.c.Logger.Warn(msg, "dir", s.Dir, "err", err) }

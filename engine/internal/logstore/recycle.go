@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"pagecache/engine/internal/iobuf"
 	"pagecache/internal/invariants"
 	"pagecache/internal/vfs"
 	"pagecache/segments"
@@ -128,6 +129,9 @@ func (r *Recycler) All(busy func() bool) error {
 func (r *Recycler) note(err error) error {
 	if err != nil && !errors.Is(err, ErrLater) && !IsNoSpace(err) {
 		r.failed = err
+		if !errors.Is(err, iobuf.ErrClosed) {
+			r.s.c.Report.CleaningStopped(err)
+		}
 	}
 	return err
 }

@@ -88,7 +88,7 @@ func (s *Store) startLog(r *Recovered, tail []byte) (err error) {
 	c := iobuf.Config{
 		Device: s.dev, Space: s.Space, Buffers: s.bufs, Store: s.Super.Store, Generation: s.Super.Generation,
 		Timeline: s.Timeline, FlushEvery: s.c.FlushEvery, MarkAfter: markAfter, End: r.end, ListPages: s.c.Cleaned,
-		Index: s.Super.Log,
+		Index: s.Super.Log, Report: s.c.Report, SlowWrite: s.c.SlowWrite,
 	}
 	if s.c.Foreground {
 		c.MarkAfter = 0

@@ -21,11 +21,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"path/filepath"
 	"time"
 
 	"pagecache/engine/internal/iobuf"
+	"pagecache/engine/internal/report"
 	"pagecache/internal/vfs"
 	"pagecache/segments"
 	"pagecache/segments/format"
@@ -59,12 +59,13 @@ var (
 type Config struct {
 	FS     vfs.FS
 	Device vfs.DeviceOptions // how the log is written
-	Logger *slog.Logger
+	Report *report.Reporter
 
 	Log         bool          // a standalone log, not a page store
 	SegmentSize int           // in bytes; 0: that of the store, or DefaultSegmentSize for a new one
 	IOBuffers   int           // segments in memory while they are filled and written
 	FlushEvery  time.Duration // 0: no flush in the background
+	SlowWrite   time.Duration // from which on a device write is reported as slow; 0: never
 	IDInterval  uint64        // ids between durable notes of them
 	Cleaned     bool          // segments will be cleaned and recycled
 	Temporary   bool          // remove the store when it is released
@@ -126,13 +127,17 @@ func Open(dir string, c Config) (*Store, error) {
 	if s.Dir, err = s.directory(dir); err != nil {
 		return nil, errors.Join(err, s.Reader.Close())
 	}
+	c.Report.SetDir(s.Dir)
+	if r, ok := s.Reader.(interface{ OnDegraded(func(reason string)) }); ok {
+		r.OnDegraded(func(reason string) { c.Report.Degraded("reader", "system calls", reason) })
+	}
 	if err = s.openFile(); err == nil {
 		err = s.readSuper()
 	}
 	if err == nil && !c.ReadOnly {
 		err = s.drawTimeline()
 	}
-	if err != nil {
+	if s.c.Report.Corrupt(err) != nil {
 		s.finish(Ending{})
 		return nil, fmt.Errorf("open %s: %w", s.Dir, err)
 	}
@@ -147,6 +152,9 @@ func (s *Store) SegmentHolds() int { return s.Super.SegmentSize - format.Segment
 
 // Block returns the smallest unit of writing in bytes.
 func (s *Store) Block() int { return s.dev.Block() }
+
+// Reporter returns Config.Report.
+func (s *Store) Reporter() *report.Reporter { return s.c.Report }
 
 // Report describes the device that writes the log. It is zero if the store is read only.
 func (s *Store) Report() vfs.DeviceReport { return s.report }
@@ -211,6 +219,7 @@ func (s *Store) Abandon() {
 // finish removes a temporary store, or the beginning of a new one, and then releases everything that nothing uses any
 // more.
 func (s *Store) finish(e Ending) {
+	defer s.c.Report.Flush()
 	if s.opening != nil {
 		_ = s.awaitDevice() // the opening has failed already
 	}

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"sync"
-	"syscall"
 
 	"pagecache/internal/vfs"
 	"pagecache/segments"
@@ -62,7 +61,8 @@ func (s *Store) readSuper() error {
 	}
 	for i, state := range states {
 		if state == format.SuperCopyTorn || state == format.SuperCopyLost {
-			s.c.Logger.Warn("a copy of the superblock is not intact", "dir", s.Dir, "copy", i, "state", state)
+			text := fmt.Sprintf("copy %d of the superblock is %v; the other one is used", i, state)
+			s.c.Report.Corruption(text, nil)
 		}
 	}
 	s.Super = sb
@@ -279,8 +279,7 @@ func (s *Store) createSuper(sb format.Superblock) error {
 
 // IsNoSpace reports whether err says that there is no room: on the disk, in a quota, or below a file-size limit.
 func IsNoSpace(err error) bool {
-	return errors.Is(err, segments.ErrNoRoom) || errors.Is(err, syscall.ENOSPC) ||
-		errors.Is(err, syscall.EFBIG) || errors.Is(err, syscall.EDQUOT)
+	return errors.Is(err, segments.ErrNoRoom) || vfs.IsNoSpace(err)
 }
 
 // markNoSpace wraps ErrNoSpace around an error that reports lack of room.

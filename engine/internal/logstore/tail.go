@@ -97,7 +97,7 @@ func (s *Store) readTail(g recovery.Segment, buf []byte) (unread, err error) {
 	off := g.Slot.Offset(s.Super.SegmentSize)
 	unread, err = s.readAround(buf[format.SegmentStart:], int64(off)+format.SegmentStart)
 	if unread != nil {
-		s.Warn("a part of the log's tail cannot be read", unread)
+		s.c.Report.Corruption("a part of the log's tail cannot be read", unread)
 	}
 	return unread, s.CorruptMessage(g.Base, format.DiskPtr{Off: off, Len: uint32(len(buf))}, err)
 }

@@ -2,7 +2,6 @@ package pagemap
 
 import (
 	"context"
-	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -33,18 +32,16 @@ type opened struct {
 // openUnbuilt opens the store on a disk. The caller closes it with Abandon.
 func openUnbuilt(t testing.TB, d *simdisk.Disk, segmentSize int) *opened {
 	t.Helper()
-	log := slog.New(slog.DiscardHandler)
-	store, err := logstore.Open(forgeDir, logstore.Config{FS: d, Logger: log, SegmentSize: segmentSize, IOBuffers: 2,
+	store, err := logstore.Open(forgeDir, logstore.Config{FS: d, SegmentSize: segmentSize, IOBuffers: 2,
 		IDInterval: 100, Cleaned: true, Foreground: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	o := &opened{store: store}
-	o.blobs = blob.New(blob.Config{In: store.Held, Name: "blobs", Store: store.Super.Store, Reader: store.Reader,
-		Logger: log})
+	o.blobs = blob.New(blob.Config{In: store.Held, Name: "blobs", Store: store.Super.Store, Reader: store.Reader})
 	o.snaps = snapshot.New(snapshot.Config{In: store.Held, FS: d, Store: store.Super.Store,
 		Lineage: store.Super.Lineage(), Timeline: store.Timeline,
-		SegmentSize: store.SegmentSize(), Reader: store.Reader, Logger: log, Clean: store.Super.Clean})
+		SegmentSize: store.SegmentSize(), Reader: store.Reader, Clean: store.Super.Clean})
 	store.Attach(o.blobs)
 	store.Attach(o.snaps)
 	for _, step := range []func() error{

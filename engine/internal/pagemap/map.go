@@ -166,7 +166,7 @@ func (m *Map) takeIn(pid format.PageID, p recovery.Page) (*Head, error) {
 		}
 		msg, err := m.store.Read(p.LSN, refs[0].Ptr)
 		if err != nil && pid == format.CounterPage && errors.Is(err, recovery.ErrCorrupt) {
-			m.store.Warn("the note of ids is corrupt; the snapshot has the counter too", err)
+			m.store.Reporter().Corruption("the note of ids is corrupt; the snapshot has the counter too", err)
 			return NewReserved(pagestack.KindCounter, 0, &pagestack.Ext{Counter: m.base.Counter}, refs[0]), nil
 		}
 		if err != nil {

@@ -43,7 +43,7 @@ func (m *Map) rebuild(r *logstore.Recovered, workers int) error {
 	b.freeIDs()
 	for _, pid := range []format.PageID{format.MetaPage, format.CounterPage} {
 		if _, _, err := m.FindNow(pid); m.isLost(pid, err) {
-			m.store.Warn("the roots cannot be read", err)
+			m.store.Reporter().Corruption("the roots cannot be read", err)
 		} else if err != nil {
 			return err
 		}

@@ -39,7 +39,11 @@ func (s *Store) Find(logAlone bool) error {
 			s.from = s.Base.From
 			return nil
 		}
-		s.c.Logger.Warn("snapshot skipped", "file", s.Path(id), "err", err)
+		if errors.Is(err, errCopy) {
+			s.c.Report.Background("snapshot skipped", s.Path(id), err)
+		} else {
+			s.c.Report.Corruption("snapshot "+s.Path(id)+" skipped", err)
+		}
 	}
 	return nil
 }

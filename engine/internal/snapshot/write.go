@@ -61,11 +61,16 @@ func (s *Store) Run(l Log, t Table, every int) {
 			continue
 		}
 		err := s.Write(s.run, l, t, Pause)
-		if s.run.Err() != nil || errors.Is(err, iobuf.ErrClosed) || errors.Is(err, iobuf.ErrFailed) {
+		if s.run.Err() != nil || errors.Is(err, iobuf.ErrClosed) {
 			return
 		}
 		if err != nil {
-			s.c.Logger.Warn("snapshot not written", "dir", s.path(), "err", err)
+			s.c.Report.SnapshotsStopped(s.path(), err)
+		}
+		if errors.Is(err, iobuf.ErrFailed) {
+			return
+		}
+		if err != nil {
 			select { // an immediate retry would fail again
 			case <-s.run.Done():
 			case <-time.After(s.Patience):
@@ -159,6 +164,7 @@ func (s *Store) write(ctx context.Context, l Log, t Table, pause time.Duration) 
 	s.at.Store(at)
 	s.overdue.Store(false)
 	s.written.Add(1)
+	s.c.Report.SnapshotWritten()
 	return s.removeBelow(id.Number)
 }
 
