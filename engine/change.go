@@ -157,7 +157,8 @@ func (pc *PageCache[P]) consolidate(tx *Tx, pid PageID, s *slot, h *head) (*entr
 	if err != nil {
 		return nil, err
 	}
-	c := change[P]{kind: format.KindCompact, frag: value, size: pc.mem.size(value), on: ifHead, from: h, sameState: true}
+	c := change[P]{kind: format.KindCompact, frag: value, on: ifHead, from: h, sameState: true}
+	c.size = pc.mem.size(value)
 	if c.payload, err = pc.encode(tx, value); err != nil {
 		return nil, err
 	}

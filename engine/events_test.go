@@ -286,7 +286,7 @@ func TestSnapshotsStoppedIsAnnounced(t *testing.T) {
 	enginetest.Close(t, pc)
 }
 
-// Corruption is an event with its place, once however often it is met, and the error of each call. A copy of the
+// Corruption is an event with its place, once however often it is read, and the error of each call. A copy of the
 // superblock that is lost is one, too, although the store opens, and so is corruption for which Open refuses a store.
 func TestCorruptionIsAnnounced(t *testing.T) {
 	d := simdisk.New(4, simdisk.Options{})
@@ -654,7 +654,8 @@ func TestPanicInCleanerIsAnnounced(t *testing.T) {
 		m.bomb.set(method)
 		engine.CleanerOf(s).RestartEager()
 		i := h.await("Panic", 1).(engine.PanicInfo)
-		if i.Value != "bomb in "+method || i.Page < engine.FirstUserPage || !strings.Contains(string(i.Stack), "temper") {
+		inTemper := strings.Contains(string(i.Stack), "temper")
+		if i.Value != "bomb in "+method || i.Page < engine.FirstUserPage || !inTemper {
 			t.Errorf("%s: %v\n%s", method, i, i.Stack)
 		}
 		m.bomb.set("")
@@ -670,7 +671,7 @@ func TestPanicInCleanerIsAnnounced(t *testing.T) {
 // they are. Those whose size is not known stay, until it is.
 func TestPanicInEvictorIsAnnounced(t *testing.T) {
 	for _, method := range []string{"Merge", "Append", "Size"} {
-		o := &engine.Options{SegmentSize: 64 << 10, CacheCapacity: 1 << 30, ConsolidateAfter: 100, FlushEvery: time.Millisecond}
+		o := &engine.Options{SegmentSize: 64 << 10, ConsolidateAfter: 100, FlushEvery: time.Millisecond}
 		h := listen(t, o)
 		m := temper{bomb: &syncString{}}
 		pc := enginetest.OpenWith(t, t.TempDir(), m, o)

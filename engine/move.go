@@ -111,7 +111,8 @@ func (v *mover[P]) Move(pid PageID, e clean.Extent) (n int64, cold bool, err err
 	return int64(format.AlignUp(format.HeaderSize + len(v.c.payload.body))), v.cold, nil
 }
 
-// containedMover is a mover for the store's own goroutine: a panic of the Materializer is an event and the page's error.
+// containedMover is a mover for the store's own goroutine: a panic of the Materializer is an event, and the page's
+// error.
 type containedMover[P any] struct{ *mover[P] }
 
 // Cost implements clean.Pages.

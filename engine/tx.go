@@ -196,8 +196,8 @@ type txWatch struct {
 
 // seenTx is an open Tx that a look has found.
 type seenTx struct {
-	at   time.Time // of the first look
-	told bool
+	at       time.Time // of the first look
+	reported bool
 }
 
 // begun notes that a Tx has begun.
@@ -209,9 +209,12 @@ func (w *txWatch) begun() {
 
 func (w *txWatch) start() {
 	if w.on.CompareAndSwap(false, true) {
-		time.AfterFunc(txPatience/txLooks, w.look)
+		w.arm()
 	}
 }
+
+// arm has look called later.
+func (w *txWatch) arm() { time.AfterFunc(txPatience/txLooks, w.look) }
 
 // look reports the Txs that have been open for long, each once.
 func (w *txWatch) look() {
@@ -224,15 +227,15 @@ func (w *txWatch) look() {
 		if !found {
 			x.at = now
 		}
-		if age := now.Sub(x.at); age >= txPatience && !x.told {
-			x.told = true
+		if age := now.Sub(x.at); age >= txPatience && !x.reported {
+			x.reported = true
 			w.report.TxOpen(ts, age)
 		}
 		open[ts] = x
 	}
 	w.seen = open
 	if len(open) > 0 {
-		time.AfterFunc(txPatience/txLooks, w.look)
+		w.arm()
 		return
 	}
 	w.on.Store(false)

@@ -42,9 +42,9 @@ type Options struct {
 	// Opened, if not nil, is called after each OpenSegment, under the Space's lock; it must not block or call the
 	// Space, except for DiskFull.
 	Opened func()
-	// Full, if not nil, is called when the file cannot grow although a slot is needed, with the error, and with nil when
-	// there is room again. Failed, if not nil, is called with the error of work ahead of need that no call returns.
-	// Both may be called under the Space's lock: they must not block or call the Space.
+	// Full, if not nil, is called with the error when the file cannot grow although a slot is needed, and with nil when
+	// there is room again. Failed, if not nil, is called with errors of work ahead of need, which no call returns. Both
+	// may be called under the Space's lock: they must not block or call the Space.
 	Full   func(err error)
 	Failed func(doing string, err error)
 	// Zero writes zeros to a range of the file, durably, or returns an error soon after quit is closed. With

@@ -50,8 +50,9 @@ func TestBulkContents(t *testing.T) {
 	before := descriptors(t)
 	b := f.OpenBulk()
 	of := f.(*osFile)
-	for name, b := range map[string]vfs.Bulk{"bulk": b, "blocks": bulk{of, whole{f}, nil, new(atomic.Pointer[string])},
-		"refusing": bulk{of, refusing{}, nil, new(atomic.Pointer[string])}, "none": bulk{f: of, why: new(atomic.Pointer[string])}} {
+	none := new(atomic.Pointer[string])
+	for name, b := range map[string]vfs.Bulk{"bulk": b, "blocks": bulk{of, whole{f}, nil, none},
+		"refusing": bulk{of, refusing{}, nil, none}, "none": bulk{f: of, why: none}} {
 		buf, free, err := b.Buffer(size + 5000)
 		if err != nil {
 			t.Fatal(err)

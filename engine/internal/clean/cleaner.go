@@ -130,7 +130,7 @@ func New() *Cleaner {
 
 // Start gives the cleaner its work, and starts the loop unless cfg.Options.ByHand is set. Stop ends the loop.
 func (c *Cleaner) Start(cfg Config) {
-	c.c, c.recycler = cfg, logstore.NewRecycler(cfg.Store)
+	c.c, c.pages, c.recycler = cfg, cfg.Pages, logstore.NewRecycler(cfg.Store)
 	used, _ := cfg.Store.Space.Usage()
 	c.budget.left = 2 * used
 	if cfg.Options.ByHand {
@@ -221,7 +221,8 @@ func (c *Cleaner) stopping() bool {
 // the live data out of the segment that is most worth it, or else shrinks the file. It reports whether it did anything.
 func (c *Cleaner) Step() (bool, error) { return c.step(c.c.Pages, true) }
 
-// step is Step that works on pages. calm says that little is being written, so that a small store need not keep spare segments.
+// step is Step that works on pages. calm says that little is being written, so that a small store need not keep spare
+// segments.
 func (c *Cleaner) step(pages Pages, calm bool) (did bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -9,10 +9,10 @@ import (
 
 // span is the part of the log that a batch covers. Log.state.mu guards its end.
 type span struct {
-	begin format.LSN    // the begin marker
-	end   format.LSN    // the first byte after the end marker; 0 while the batch is open
-	began time.Duration // when BeginBatch was called, since Log.began
-	told  bool          // it was reported as open for long
+	begin    format.LSN    // the begin marker
+	end      format.LSN    // the first byte after the end marker; 0 while the batch is open
+	began    time.Duration // when BeginBatch was called, since Log.began
+	reported bool          // it was reported as open for long
 }
 
 // stableLimitLocked returns the first byte that must not be stable: durable, or a lower beginning of a batch whose

@@ -14,10 +14,10 @@ type watch struct {
 	log  *Log
 	slow time.Duration // from which on a write is reported; 0: never
 
-	mu     sync.Mutex
-	oldest deviceWrite // the oldest write in flight; zero if there is none
-	told   deviceWrite // the write that was reported last
-	armed  bool        // look will be called
+	mu       sync.Mutex
+	oldest   deviceWrite // the oldest write in flight; zero if there is none
+	reported deviceWrite // the write that was reported last
+	armed    bool        // look will be called
 
 	// spoke is set once, with the first report. Publishes nothing. A stale false omits the report that a write has
 	// ended.
@@ -58,7 +58,7 @@ func (w *watch) inFlight(pending []deviceWrite) {
 	}
 	if w.oldest = pending[0]; !w.armed {
 		w.armed = true
-		time.AfterFunc(w.slow, w.look)
+		w.arm(w.slow)
 	}
 }
 
@@ -73,13 +73,16 @@ func (w *watch) look() {
 	next := w.slow
 	if age := w.log.sinceBegan() - w.oldest.began; age < w.slow {
 		next -= age
-	} else if !w.told.is(&w.oldest) {
-		w.told = w.oldest
+	} else if !w.reported.is(&w.oldest) {
+		w.reported = w.oldest
 		w.spoke.Store(true)
-		w.report(&w.told, age, false)
+		w.report(&w.reported, age, false)
 	}
-	time.AfterFunc(next, w.look)
+	w.arm(next)
 }
+
+// arm has look called after d.
+func (w *watch) arm(d time.Duration) { time.AfterFunc(d, w.look) }
 
 // ended reports that a write has ended, if it was reported as slow. The leader calls it.
 func (w *watch) ended(x *deviceWrite) {
@@ -88,7 +91,7 @@ func (w *watch) ended(x *deviceWrite) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.told.is(x) {
+	if w.reported.is(x) {
 		w.report(x, w.log.sinceBegan()-x.began, true)
 	}
 }
@@ -119,11 +122,11 @@ func (l *Log) lookAtBatches() {
 	}
 	now, next := l.sinceBegan(), time.Duration(0)
 	for _, b := range s.batches {
-		if b.end != 0 || b.told {
+		if b.end != 0 || b.reported {
 			continue
 		}
 		age := now - b.began
-		if b.told = age >= batchPatience; b.told {
+		if b.reported = age >= batchPatience; b.reported {
 			l.report.BatchOpen(b.begin, age)
 		} else if left := batchPatience - age; next == 0 || left < next {
 			next = left

@@ -18,8 +18,8 @@ import (
 // that works for a caller. So a callback needs no lock of its own, it delays no call, and it may call any method of the
 // store except Close and CloseContext, which wait for it. It should return soon: while it runs, later events wait.
 // At most 1024 wait, further ones are lost, and a BackgroundError then says how many. Open and Close return after all
-// events that they have caused were announced, but wait for at most a second. An event may come after Close, if a device
-// write ends only then.
+// events that they have caused were announced, but wait for at most a second. An event may come after Close, if a
+// device write ends only then.
 //
 // A callback that panics, or that calls runtime.Goexit, harms nothing but itself: the panic is logged, and later events
 // are announced as ever.
@@ -334,7 +334,7 @@ func (i TxOpenInfo) LogValue() slog.Value { return group(i) }
 // LogValue implements slog.LogValuer.
 func (i PanicInfo) LogValue() slog.Value { return group(i) }
 
-// LogValue implements slog.LogValuer. What is the message of the line and is left out.
+// LogValue implements slog.LogValuer. It leaves out the field What, which is the message of the line.
 func (i BackgroundErrorInfo) LogValue() slog.Value {
 	i.What = ""
 	return group(i)

@@ -118,9 +118,12 @@ func (r *Reporter) postLocked(e Event) {
 	r.queue = append(r.queue, e)
 	if !r.delivering {
 		r.delivering, r.idle = true, make(chan struct{})
-		go r.deliver()
+		r.start()
 	}
 }
+
+// start starts the goroutine that announces the queue.
+func (r *Reporter) start() { go r.deliver() }
 
 // deliver announces the queue until it is empty. If a callback ends the goroutine (runtime.Goexit), another one goes
 // on with the next event.
@@ -128,7 +131,7 @@ func (r *Reporter) deliver() {
 	done := false
 	defer func() {
 		if !done {
-			go r.deliver()
+			r.start()
 		}
 	}()
 	for e := r.next(); e != nil; e = r.next() {
@@ -323,16 +326,16 @@ func (r *Reporter) Corrupt(err error) error {
 	return err
 }
 
-// Corruption reports corruption that the store can live with: what says what is corrupt, and what is done about it. An
-// err that is not one of corruption is reported as a BackgroundError.
-func (r *Reporter) Corruption(what string, err error) {
+// Corruption reports corruption that the store can live with. The text names the corrupt thing and what is done about
+// it. An err that is not one of corruption is reported as a BackgroundError.
+func (r *Reporter) Corruption(text string, err error) {
 	isCorrupt := err == nil || errors.Is(err, recovery.ErrCorrupt) || errors.Is(err, format.ErrSnapshot) ||
 		vfs.IsUnreadable(err)
 	if !isCorrupt {
-		r.Background(what, "", err)
+		r.Background(text, "", err)
 		return
 	}
-	r.corruption(what, err)
+	r.corruption(text, err)
 }
 
 // corruption posts a CorruptionInfo. The event gets a copy of the place, since callers add to the place of err.
