@@ -35,6 +35,19 @@ type refusing struct{}
 
 func (refusing) ReadAt([]byte, int64) (int, error) { return 0, unix.EINVAL }
 
+// Reason returns the first reason why reading is not the fastest.
+func TestBulkReason(t *testing.T) {
+	b := bulk{why: new(atomic.Pointer[string])}
+	if b.Reason() != "" {
+		t.Errorf("%q without a reason", b.Reason())
+	}
+	b.because("no huge pages", unix.EINVAL)
+	b.because("later", unix.EINVAL)
+	if want := "no huge pages: invalid argument"; b.Reason() != want {
+		t.Errorf("%q, want %q", b.Reason(), want)
+	}
+}
+
 // Bulk reads the same as ReadAt, whether or not O_DIRECT works and can read parts of blocks.
 func TestBulkContents(t *testing.T) {
 	const size = 3<<20 + 777
