@@ -147,7 +147,8 @@ func (v *values) guard(views bool, pid PageID, f func() error) error {
 	}
 	err := mmapread.Guard(f)
 	if errors.Is(err, vfs.ErrFault) {
-		return &CorruptError{File: v.store.LogFile(), Place: recovery.Place{}.WithPage(pid), Err: err}
+		at := recovery.Place{}.WithPage(pid)
+		return v.store.Reporter().Corrupt(&CorruptError{File: v.store.LogFile(), Place: at, Err: err})
 	}
 	return err
 }

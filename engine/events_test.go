@@ -522,6 +522,16 @@ func TestBackgroundErrorIsAnnounced(t *testing.T) {
 	}
 	d.SetFault(nil)
 	enginetest.Close(t, pc)
+
+	o = enginetest.SimOptions(d) // a temporary store that stays behind
+	o.Temporary = true
+	h = listen(t, o)
+	pc = enginetest.Open(t, "/temporary", o)
+	d.FailFrom(simdisk.OpRemove, 1, syscall.EROFS)
+	enginetest.Close(t, pc)
+	if i := h.await("BackgroundError", 1).(engine.BackgroundErrorInfo); i.What != "temporary store not removed" {
+		t.Errorf("%+v", i)
+	}
 }
 
 // A block of the snapshot that is corrupt is an event, and so is that its pages were found in the log. While they

@@ -94,6 +94,7 @@ type Cleaner struct {
 
 	mu       sync.Mutex // held for a step; guards the fields down to found
 	pages    Pages      // Config.Pages or Contained
+	later    int        // steps in a row that have ended with ErrLater
 	recycler *logstore.Recycler
 	buf      []byte               // a segment's length, once a segment was read
 	stuck    skipped              // segments that could not be cleaned
@@ -272,15 +273,23 @@ func (c *Cleaner) step(pages Pages, calm bool) (did bool, err error) {
 	return did, err
 }
 
+// fewLater is the number of steps in a row that may end with ErrLater before that is reported.
+const fewLater = 10
+
 // report reports how a step has ended. Lack of room was reported when it arose, and the cleaner goes on once there is
 // room.
 func (c *Cleaner) report(did bool, err error) {
+	if later := errors.Is(err, logstore.ErrLater); !later {
+		c.later = 0
+	} else if c.later++; c.later < fewLater {
+		return
+	}
 	switch {
 	case err == nil:
 		if did {
 			c.c.Report.CleaningGoesOn()
 		}
-	case errors.Is(err, iobuf.ErrClosed), errors.Is(err, logstore.ErrLater), logstore.IsNoSpace(err):
+	case errors.Is(err, iobuf.ErrClosed), logstore.IsNoSpace(err):
 	default:
 		c.c.Report.CleaningStopped(err)
 	}

@@ -132,6 +132,7 @@ func (s *Store) write(ctx context.Context, l Log, t Table, pause time.Duration) 
 	defer func() { <-s.writing }()
 	from, at := l.StableEnd(), l.Messages()
 	if from == s.from && from == l.Tail() && !s.overdue.Load() {
+		s.c.Report.SnapshotWritten() // the newest one is
 		return nil
 	}
 	id := s.id(s.number + 1)
