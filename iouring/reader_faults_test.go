@@ -56,19 +56,19 @@ func TestReaderRefused(t *testing.T) {
 			if _, err := openReader(p.kernel, ReaderOptions{Ring: ModeOn}); !errors.Is(err, e) {
 				t.Errorf("%s, %v, insisting: %v", step, e, err)
 			}
-			var told []string
-			tell := func(reason string) { told = append(told, reason) }
-			if off, err := openReader(p.kernel, ReaderOptions{Ring: ModeOff, Degraded: tell}); err != nil || told != nil {
-				t.Errorf("switched off: %q, %v", told, err)
-			} else {
-				_ = off.Close()
+			var reasons []string
+			note := func(reason string) { reasons = append(reasons, reason) }
+			off, err := openReader(p.kernel, ReaderOptions{Ring: ModeOff, Degraded: note})
+			if err != nil || reasons != nil {
+				t.Fatalf("switched off: %q, %v", reasons, err)
 			}
-			r, err := openReader(p.kernel, ReaderOptions{Degraded: tell})
+			_ = off.Close()
+			r, err := openReader(p.kernel, ReaderOptions{Degraded: note})
 			if err != nil || r.Report().Ring || !strings.Contains(r.Report().Reason, e.Error()) {
 				t.Fatalf("%s, %v: %v", step, e, err)
 			}
-			if len(told) != 1 || told[0] != r.Report().Reason {
-				t.Errorf("%s, %v: told %q, want %q", step, e, told, r.Report().Reason)
+			if len(reasons) != 1 || reasons[0] != r.Report().Reason {
+				t.Errorf("%s, %v: reasons %q, want %q", step, e, reasons, r.Report().Reason)
 			}
 			f.drop(t)
 			if err := r.Fetch(int(f.Fd()), []Range{{100, 5000}}); err != nil || f.cached(t, Range{0, 1 << 20}) != 2 {
@@ -101,19 +101,19 @@ func TestRingFailsInUse(t *testing.T) {
 		}
 		return ring.Linux.Enter(fd, submit, min, flags)
 	}
-	var told atomic.Int64
-	tell := func(reason string) {
-		if told.Add(1); !strings.Contains(reason, unix.EBADF.Error()) {
-			t.Errorf("told %q", reason)
+	var calls atomic.Int64
+	degraded := func(reason string) {
+		if calls.Add(1); !strings.Contains(reason, unix.EBADF.Error()) {
+			t.Errorf("reason %q", reason)
 		}
 	}
-	r, err := openReader(k, ReaderOptions{Ring: ModeOn, Depth: 8, Degraded: tell})
+	r, err := openReader(k, ReaderOptions{Ring: ModeOn, Depth: 8, Degraded: degraded})
 	if err != nil {
 		t.Skip(err)
 	}
 	crowd(t, f, r, 16, 20)
-	if told.Load() != 1 {
-		t.Errorf("told %d times, want once", told.Load())
+	if calls.Load() != 1 {
+		t.Errorf("Degraded was called %d times, want once", calls.Load())
 	}
 	if rep := r.Report(); rep.Ring || !strings.Contains(rep.Reason, unix.EBADF.Error()) || r.Counts().Calls == 0 {
 		t.Errorf("%+v", rep)

@@ -20,7 +20,8 @@ func TestStepsAreReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got []string
 		c := New()
-		c.c.Report = report.New(report.Config{Events: report.All(func(e report.Event) { got = append(got, e.String()) })})
+		hear := func(e report.Event) { got = append(got, e.String()) }
+		c.c.Report = report.New(report.Config{Events: report.All(hear)})
 		want := func(texts ...string) {
 			t.Helper()
 			time.Sleep(time.Minute)
