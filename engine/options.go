@@ -132,7 +132,7 @@ type Options struct {
 	// Logger gets a line for each of the Events [none].
 	Logger *slog.Logger
 	// Events are callbacks that announce failures and their end [none]. See docs/EVENTS.md.
-	Events Events
+	Events Events `json:"-"`
 	// SlowWrite is the time from which on a device write counts as slow, and is announced as an event [1 s]. Negative
 	// means never.
 	SlowWrite time.Duration
