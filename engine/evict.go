@@ -66,8 +66,9 @@ func (v evictor[P]) Touch(key uint64) { v.pc.pages.Table.Touch(PageID(key)) }
 // seekBytes is the number of bytes that are written in the time of one read of a page that is not in the page cache.
 const seekBytes = 16 << 10
 
-// consolidateFirst writes a page of several messages as one, before it is evicted, if it is wholly resident and writing
-// it costs less than the reads that this saves the next Get. It reports whether it did.
+// consolidateFirst writes a page of several messages as one, before it is evicted, if it is wholly resident, writing it
+// costs less than the reads that this saves the next Get, and evictions have not written too much. It reports whether
+// it did.
 func (pc *PageCache[P]) consolidateFirst(tx *Tx, pid PageID) bool {
 	s := pc.pages.Table.Get(pid)
 	if s == nil || pc.core.opts.ReadOnly || pc.core.opts.seam.Verbatim {
@@ -79,11 +80,23 @@ func (pc *PageCache[P]) consolidateFirst(tx *Tx, pid PageID) bool {
 		return false
 	}
 	heap, mapped := pc.mem.weigh(h)
-	if heap+mapped > int64(h.Depth()-1)*seekBytes {
+	fewer := h.Depth() - 1
+	if heap+mapped > int64(fewer)*seekBytes || !pc.mem.allowance.Allow(heap+mapped, fewer, pc.activity) {
 		return false
 	}
 	e, err := pc.consolidate(tx, pid, s, h)
-	return err == nil && e != nil
+	if err != nil || e == nil {
+		return false
+	}
+	pc.mem.allowance.Wrote(int64(e.Ptr().Len))
+	return true
+}
+
+// activity returns what callers have written and read.
+func (pc *PageCache[P]) activity() lru.Activity {
+	y := &pc.mem
+	written := pc.txs.written() + y.counts.rewritten.Load() - y.allowance.Written()
+	return lru.Activity{Written: written, Misses: y.counts.misses.Load()}
 }
 
 // baseRatio is the least ratio of the size of a base to that of its deltas at which the base is dropped alone.

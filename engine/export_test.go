@@ -9,6 +9,7 @@ import (
 	"pagecache/engine/internal/idgen"
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagestack"
+	"pagecache/lru"
 	"pagecache/segments/format"
 )
 
@@ -108,8 +109,10 @@ func BlobsOf(pc *PageCache[[]byte], pid PageID) (ids []format.BlobID, err error)
 // Evict evicts a page as a sweep of the clock does.
 func Evict(pc *PageCache[[]byte], tx *Tx, pid PageID) { pc.mem.evict(tx, pid, true) }
 
-// EvictByPolicy evicts a page as the eviction policy does.
-func EvictByPolicy(pc *PageCache[[]byte], pid PageID) { evictor[[]byte]{pc}.Evict(uint64(pid)) }
+// EvictByPolicy evicts a page as the eviction policy does. It returns false if the page is busy.
+func EvictByPolicy(pc *PageCache[[]byte], pid PageID) bool {
+	return evictor[[]byte]{pc}.Evict(uint64(pid)) != lru.OutcomeBusy
+}
 
 // SkipIDNotes makes the store hand out ids without durable notes of them.
 func SkipIDNotes(pc *PageCache[[]byte]) {

@@ -27,6 +27,8 @@ type memory[P any] struct {
 	store  *logstore.Store
 	budget *lru.Budget
 	policy *lru.Policy
+	// allowance limits what evictions write.
+	allowance *lru.Allowance
 	// mapped is the Ext of every Base entry whose value may be a view of the mapped file. viewsOnly says that such a
 	// value always is one (Bytes); for other types a part of it may be on the heap.
 	mapped    *pagestack.Ext

@@ -87,6 +87,7 @@ func (pc *PageCache[P]) openMemory() {
 	y.m, y.pages, y.store, y.mapped, y.viewsOnly = pc.m, &pc.pages, pc.core.store, new(pagestack.Ext), pc.raw != nil
 	y.exhausted.Store(-1)
 	y.budget = lru.NewBudget(pc.core.opts.CacheCapacity)
+	y.allowance = lru.NewAllowance(pc.core.opts.EvictionWrites, y.budget)
 	pc.txs.budget, pc.txs.closed, pc.core.calls.closed = y.budget, &pc.core.closed, &pc.core.closed
 	y.policy = lru.New(y.budget, evictor[P]{pc}, lru.Options{Passive: pc.core.opts.seam.Foreground})
 }

@@ -84,6 +84,11 @@ type Options struct {
 	// by one value per goroutine. A capacity smaller than the data written between flushes also limits how much
 	// unflushed data stays resident. See SetCacheCapacity.
 	CacheCapacity int64
+	// EvictionWrites limits the bytes that evictions write, in percent of those that callers write [10], up to 1000.
+	// Before a page of several messages is evicted, it may be written as one, so that the next Get reads one message.
+	// A higher number makes such reads faster and writes more; negative means that evictions write nothing. While
+	// callers read and write next to nothing, there is no other limit than that each page is written once.
+	EvictionWrites int
 	// CopyOnRead copies values read from disk into the heap. Without it, a page stored as one message may be returned
 	// as a view of the memory-mapped file (Bytes, or a Decode that aliases). Reading such a view after the disk fails
 	// or the file is truncated raises SIGBUS, which crashes the process unless debug.SetPanicOnFault is set.
@@ -140,6 +145,7 @@ func init() { seam.Set = func(options any, s seam.Options) { options.(*Options).
 const (
 	defaultIOBuffers         = 3
 	defaultCacheCapacity     = 1 << 30
+	defaultEvictionWrites    = 10
 	defaultConsolidateAfter  = 10
 	defaultFlushEvery        = 500 * time.Millisecond
 	defaultSnapshotEvery     = 1_000_000
@@ -148,6 +154,7 @@ const (
 	defaultCompressionLevel  = 5
 	defaultIDPersistInterval = 1_000_000
 	segmentSizeMultiple      = 4096
+	maxEvictionWrites        = 1000
 	// maxIDPersistInterval leaves room for a billion crashes before ids run out.
 	maxIDPersistInterval = 1 << 32
 )
@@ -167,6 +174,7 @@ func (o *Options) withDefaults() Options {
 	}
 	orDefault(&c.IOBuffers, defaultIOBuffers)
 	orDefault(&c.CacheCapacity, defaultCacheCapacity)
+	orDefault(&c.EvictionWrites, defaultEvictionWrites)
 	orDefault(&c.ConsolidateAfter, defaultConsolidateAfter)
 	orDefault(&c.FlushEvery, defaultFlushEvery)
 	orDefault(&c.SnapshotEvery, defaultSnapshotEvery)
@@ -200,6 +208,8 @@ func (o *Options) Validate() error {
 		segmentSizeMultiple)
 	require(c.IOBuffers >= 2 && c.IOBuffers <= 32, "IOBuffers %d: want 2 … 32", c.IOBuffers)
 	require(c.CacheCapacity > 0, "CacheCapacity %d: want a positive number of bytes", c.CacheCapacity)
+	require(c.EvictionWrites <= maxEvictionWrites, "EvictionWrites %d: want at most %d", c.EvictionWrites,
+		maxEvictionWrites)
 	require(c.ConsolidateAfter >= 1 && c.ConsolidateAfter <= 1<<20,
 		"ConsolidateAfter %d: want 1 … %d", c.ConsolidateAfter, 1<<20)
 	require(c.SnapshotEvery > 0, "SnapshotEvery %d: want a positive number of messages", c.SnapshotEvery)

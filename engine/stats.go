@@ -77,6 +77,7 @@ type CacheStats struct {
 	Misses         int64 // Gets that had to read
 	Evictions      int64 // pages evicted
 	Reclaimed      int64 // bytes evicted by foreground calls that exceeded the capacity
+	BytesRewritten int64 // written to the log by evictions; see Options.EvictionWrites
 	Policy         PolicyStats
 }
 
@@ -123,7 +124,8 @@ func (pc *PageCache[P]) Stats() Stats {
 	st.Pages.FetchesWarm = st.Pages.Fetches - st.Pages.FetchesCold
 	st.Cache = CacheStats{
 		Hits: n.hits.Load(), Misses: n.misses.Load(), Evictions: e.pages.Load(), Reclaimed: e.reclaimed.Load(),
-		Policy: PolicyStats(pc.mem.policy.Stats()),
+		BytesRewritten: pc.mem.allowance.Written(),
+		Policy:         PolicyStats(pc.mem.policy.Stats()),
 	}
 	st.Cache.HeapResident, st.Cache.MappedResident = pc.mem.budget.Resident()
 	st.Txs.Open, st.Txs.Oldest = pc.txs.oldest()
