@@ -15,7 +15,7 @@ const (
 	// calmMisses is the number of Gets that had to read, over which it is decided whether next to nothing is written.
 	calmMisses = 1024
 	// An allowance that is not used is saved up to the larger of a share of the capacity and a number of bytes.
-	savedShare, savedLeast = 16, 256 << 10
+	savedShare, savedLeast = 16, 64 << 10
 )
 
 // An Allowance limits the bytes that evictions write, to a share of those that callers write. Without it, if the cache
