@@ -15,6 +15,9 @@ import (
 
 // The functions below give tests in package engine_test the few internals that they need.
 
+// CapacityFor returns the default capacity on a machine with the given bytes of memory.
+var CapacityFor = capacityFor
+
 // StoreOf returns the page-less store of a PageCache.
 func StoreOf[P any](pc *PageCache[P]) *logstore.Store { return pc.core.store }
 

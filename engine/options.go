@@ -80,9 +80,11 @@ type Options struct {
 	// IOBuffers is the number of segments that can be in memory while they are filled and written [3], 2 … 32. Each
 	// costs SegmentSize bytes outside the Go heap.
 	IOBuffers int
-	// CacheCapacity limits resident page bytes, mapped views included [1 GiB]. It may be exceeded by 5 %, and briefly
-	// by one value per goroutine. A capacity smaller than the data written between flushes also limits how much
-	// unflushed data stays resident. See SetCacheCapacity.
+	// CacheCapacity limits resident page bytes, mapped views included [1 GiB]. The default is less if that exceeds a
+	// quarter of the memory of the machine, or of the limit of the process's cgroup (version 1 or 2), as they are when
+	// the process opens its first store. The capacity may be exceeded by 5 %, and briefly by one value per goroutine. A
+	// capacity smaller than the data written between flushes also limits how much unflushed data stays resident. See
+	// SetCacheCapacity, and Stats for the capacity in use.
 	CacheCapacity int64
 	// EvictionWrites limits the bytes that evictions write, in percent of those that callers write [10], up to 1000.
 	// Before a page of several messages is evicted, it may be written as one, so that the next Get reads one message.
@@ -173,7 +175,7 @@ func (o *Options) withDefaults() Options {
 		c = *o
 	}
 	orDefault(&c.IOBuffers, defaultIOBuffers)
-	orDefault(&c.CacheCapacity, defaultCacheCapacity)
+	orDefault(&c.CacheCapacity, capacityFor(osfs.MemoryLimit()))
 	orDefault(&c.EvictionWrites, defaultEvictionWrites)
 	orDefault(&c.ConsolidateAfter, defaultConsolidateAfter)
 	orDefault(&c.FlushEvery, defaultFlushEvery)
@@ -191,6 +193,15 @@ func (o *Options) withDefaults() Options {
 		c.seam.Foreground = true
 	}
 	return c
+}
+
+// capacityFor returns the default capacity on a machine with the given bytes of memory; 0: that is not known.
+func capacityFor(memory int64) int64 {
+	const share = 4 // of the memory
+	if memory == 0 {
+		return defaultCacheCapacity
+	}
+	return max(1, min(defaultCacheCapacity, memory/share))
 }
 
 // Validate reports every field that is out of its bounds, in one error. A nil Options is valid.

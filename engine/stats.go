@@ -71,6 +71,7 @@ type PageStats struct {
 
 // CacheStats are the state of the cache. Bytes are bytes of memory, accurate to a 64th of the capacity.
 type CacheStats struct {
+	Capacity       int64 // Options.CacheCapacity, its default for this machine, or that of SetCacheCapacity
 	HeapResident   int64 // of values on the Go heap, including their entries
 	MappedResident int64 // of values that are views of the mapped file, which GOMEMLIMIT does not see (trap 21)
 	Hits           int64 // Gets of resident pages, counted in steps of 64 for each Tx
@@ -123,7 +124,8 @@ func (pc *PageCache[P]) Stats() Stats {
 	}
 	st.Pages.FetchesWarm = st.Pages.Fetches - st.Pages.FetchesCold
 	st.Cache = CacheStats{
-		Hits: n.hits.Load(), Misses: n.misses.Load(), Evictions: e.pages.Load(), Reclaimed: e.reclaimed.Load(),
+		Capacity: pc.mem.budget.Capacity(),
+		Hits:     n.hits.Load(), Misses: n.misses.Load(), Evictions: e.pages.Load(), Reclaimed: e.reclaimed.Load(),
 		BytesRewritten: pc.mem.allowance.Written(),
 		Policy:         PolicyStats(pc.mem.policy.Stats()),
 	}
