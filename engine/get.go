@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"context"
 	"iter"
+	"runtime/pprof"
 	"sync/atomic"
 
 	"pagecache/engine/internal/pagemap"
@@ -148,9 +150,13 @@ func hasBlob(h *head) (yes bool) {
 	return yes
 }
 
+// prefetcherLabels are the profiling labels of the prefetcher; it would have those of the goroutine that started it.
+var prefetcherLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "prefetcher"))
+
 // prefetchBlobs starts reading the blobs of pages, and clears busy at the end. The log says the names of the blobs,
 // which must be read first.
 func (f *finder) prefetchBlobs(v *values, pids []PageID, busy *atomic.Bool) {
+	pprof.SetGoroutineLabels(prefetcherLabels)
 	defer busy.Store(false)
 	for _, pid := range pids {
 		if !f.prefetchBlob(v, pid) {

@@ -3,9 +3,11 @@
 package iouring
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -128,6 +130,9 @@ func openReader(k ring.Kernel, o ReaderOptions) (*Reader, error) {
 	return r, nil
 }
 
+// reaperLabels are the profiling labels of the reaper; it would have those of the goroutine that started it.
+var reaperLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "reaper"))
+
 // openRing sets up the ring and tries it. The first Fetch finds out whether reading works.
 func (r *Reader) openRing(k ring.Kernel, depth int) error {
 	open := ring.NewAtMost
@@ -155,6 +160,7 @@ func (r *Reader) openRing(k ring.Kernel, depth int) error {
 		return err
 	}
 	go func() {
+		pprof.SetGoroutineLabels(reaperLabels)
 		defer close(r.reaped)
 		_ = raw.Read(func(uintptr) bool { return r.reap() }) // ends when poll is closed
 	}()

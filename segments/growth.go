@@ -1,8 +1,10 @@
 package segments
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -135,8 +137,12 @@ func (g *growth) startAhead() (first, n int) {
 	return g.table.slots, g.stride()
 }
 
+// growerLabels are the profiling labels of the grower; it would have those of the goroutine that started it.
+var growerLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "grower"))
+
 // growAhead makes the file longer in the background and ends with endAhead. Space.mu is not held.
 func (g *growth) growAhead(first, n int) {
+	pprof.SetGoroutineLabels(growerLabels)
 	err := g.allocate(first, n)
 	g.changed.L.Lock()
 	defer g.changed.L.Unlock()

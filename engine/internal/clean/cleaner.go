@@ -14,7 +14,9 @@
 package clean
 
 import (
+	"context"
 	"errors"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -163,8 +165,12 @@ func (c *Cleaner) Stats() Stats {
 	}
 }
 
+// cleanerLabels are the profiling labels of the cleaner; it would have those of the goroutine that started it.
+var cleanerLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "cleaner"))
+
 // run is the loop. calm says that little was written since the last tick.
 func (c *Cleaner) run() {
+	pprof.SetGoroutineLabels(cleanerLabels)
 	defer close(c.done)
 	t := time.NewTicker(idle)
 	defer t.Stop()

@@ -11,7 +11,9 @@
 package idgen
 
 import (
+	"context"
 	"math"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 
@@ -129,6 +131,9 @@ func (g *Generator) Approve(id uint64) error {
 	return nil
 }
 
+// noterLabels are the profiling labels of the id noter; it would have those of the goroutine that started it.
+var noterLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "id noter"))
+
 // noteInBackground starts a note and reports whether it did: after Stop it starts none. Ids are drawn outside of what
 // the store's Close waits for, so Close needs Stop.
 func (g *Generator) noteInBackground(id uint64) bool {
@@ -138,6 +143,7 @@ func (g *Generator) noteInBackground(id uint64) bool {
 		return false
 	}
 	g.wg.Go(func() {
+		pprof.SetGoroutineLabels(noterLabels)
 		defer g.busy.Store(false)
 		_ = g.note(id) // the Take that reaches hard tries again and returns the error
 	})

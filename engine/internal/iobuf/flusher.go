@@ -1,10 +1,18 @@
 package iobuf
 
-import "time"
+import (
+	"context"
+	"runtime/pprof"
+	"time"
+)
+
+// flusherLabels are the profiling labels of the flusher; it would have those of the goroutine that started it.
+var flusherLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "flusher"))
 
 // flusher leads when no other goroutine does: for full chunks, every so often, for marks, and when the lead is handed
 // to it. It ends after Close.
 func (l *Log) flusher(every time.Duration) {
+	pprof.SetGoroutineLabels(flusherLabels)
 	defer close(l.done)
 	var tick <-chan time.Time
 	if every > 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"runtime/pprof"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -152,8 +153,12 @@ func (s *Store) retryLaterLocked() {
 	}
 }
 
+// rebuilderLabels are the profiling labels of the rebuilder; it would have those of the goroutine that started it.
+var rebuilderLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "rebuilder"))
+
 // serveAll scans the log until no block is wanted, and then closes idle.
 func (s *Store) serveAll(idle chan struct{}) {
+	pprof.SetGoroutineLabels(rebuilderLabels)
 	defer close(idle)
 	for s.serve(s.run) {
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/pprof"
 	"time"
 
 	"pagecache/engine/internal/iobuf"
@@ -45,9 +46,13 @@ type Source interface {
 	Add(w *recovery.SnapshotWriter, pid, end format.PageID, over func() bool) (format.PageID, error)
 }
 
+// writerLabels are the profiling labels of the snapshot writer; it would have those of the goroutine that started it.
+var writerLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "snapshot writer"))
+
 // Run writes snapshots in the background, one after each every messages of the log, until Stop. It begins at once if
 // the opening had to apply that many.
 func (s *Store) Run(l Log, t Table, every int) {
+	pprof.SetGoroutineLabels(writerLabels)
 	defer close(s.done)
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
