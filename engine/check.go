@@ -9,6 +9,7 @@ import (
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/seam"
+	"pagecache/internal/osfs"
 	"pagecache/internal/vfs"
 	"pagecache/segments/format"
 )
@@ -51,13 +52,25 @@ func Check(dir string, opts *Options, found func(problem error)) (CheckReport, e
 	if sb.Log {
 		return c.r, c.log()
 	}
+	c.as.name = sb.Name
 	return c.r, c.pages()
 }
+
+// Destroy removes the files of the store or log in dir: log, superblock, blobs and snapshots. Everything else stays,
+// dir itself and snapshots in another directory (Options.SnapshotDir) included. The store may be corrupt, but its
+// superblock or a header of its log must show that it is one. It must not be open; Destroy waits up to two seconds for
+// another opening to release it, like Open. Errors: ErrLocked, ErrFormat for a store of another version, fs.ErrNotExist
+// if there is no such directory or no store in it, and those of the operating system. After the latter, or a crash,
+// some files may be gone, and Destroy can be called again. Safe for concurrent use.
+func Destroy(dir string) error { return destroy(osfs.OS, dir) }
+
+func destroy(fsys vfs.FS, dir string) error { return logstore.Destroy(fsys, dir, blobDir) }
 
 type checker struct {
 	o     Options
 	dir   string
 	found func(error)
+	as    encodedPages
 	r     CheckReport
 }
 
@@ -96,12 +109,18 @@ func (c *checker) log() error {
 }
 
 // encodedPages is the Materializer of pages as they are on disk.
-type encodedPages struct{ Bytes }
+type encodedPages struct {
+	Bytes
+	name string // of the format of the pages
+}
+
+// Format implements Named.
+func (e encodedPages) Format() string { return e.name }
 
 func (c *checker) pages() error {
 	alone := c.o
 	alone.seam.LogAlone = true
-	truth, err := Open(c.dir, encodedPages{}, &alone)
+	truth, err := Open(c.dir, c.as, &alone)
 	if err != nil {
 		return c.problem(err)
 	}
@@ -168,7 +187,7 @@ func (c *checker) snapshots(truth *PageCache[[]byte]) error {
 			}
 		}
 	}
-	pc, err := Open(c.dir, encodedPages{}, &c.o)
+	pc, err := Open(c.dir, c.as, &c.o)
 	if err != nil {
 		return c.problem(err)
 	}

@@ -47,7 +47,8 @@ var (
 	ErrPageRange = errors.New("page id out of range")
 	// ErrTooManyPages reports that all page ids are in use.
 	ErrTooManyPages = pageids.ErrExhausted
-	// ErrFormat reports a store whose format version this code does not know.
+	// ErrFormat reports a store whose format version this code does not know, or whose pages have a format of another
+	// name (Named).
 	ErrFormat = logstore.ErrFormat
 	// ErrKind reports a standalone log opened as a page store, or the reverse.
 	ErrKind = logstore.ErrKind

@@ -18,6 +18,9 @@ import (
 // CapacityFor returns the default capacity on a machine with the given bytes of memory.
 var CapacityFor = capacityFor
 
+// DestroyIn is Destroy on any file system.
+var DestroyIn = destroy
+
 // StoreOf returns the page-less store of a PageCache.
 func StoreOf[P any](pc *PageCache[P]) *logstore.Store { return pc.core.store }
 

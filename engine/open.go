@@ -26,10 +26,10 @@ import (
 const blobDir = "blobs"
 
 // Open opens the page store in dir, or makes one. opts nil means the defaults. It waits up to two seconds for another
-// opening to release the store. If the directory is moved while the store is open, the store moves with it. Errors: bad
-// options (all of them named), ErrLocked, ErrCorrupt, ErrNoSpace, ErrFormat, ErrKind, ErrUnsupported, and those of the
-// operating system. After an error nothing stays open and no data was changed; an opening that is refused has written
-// nothing at all.
+// opening to release the store. If the directory is moved while the store is open, the store moves with it. It makes
+// directories with mode 0755 and files with 0644, less the umask. Errors: bad options (all of them named), ErrLocked,
+// ErrCorrupt, ErrNoSpace, ErrFormat, ErrKind, ErrUnsupported, and those of the operating system. After an error nothing
+// stays open and no data was changed; an opening that is refused has written nothing at all.
 func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], error) {
 	if m == nil {
 		return nil, errors.New("open: no Materializer given")
@@ -60,7 +60,12 @@ func open[P any](dir string, m Materializer[P], o Options) (*PageCache[P], error
 	pc := &PageCache[P]{m: m, cleaner: clean.New(), limit: min(o.ConsolidateAfter, pagestack.MaxDepth-1)}
 	pc.core.opts = o
 	pc.finder = finder{&pc.core, &pc.txs, &pc.pages}
-	store, err := logstore.Open(dir, o.storeConfig(false, pc.cleaner.Kick))
+	c := o.storeConfig(false, pc.cleaner.Kick)
+	var err error
+	if c.Format, err = formatOf(m); err != nil {
+		return nil, fmt.Errorf("open: %w", err)
+	}
+	store, err := logstore.Open(dir, c)
 	if err != nil {
 		return nil, err
 	}

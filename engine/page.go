@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"strings"
 	"unsafe"
 
@@ -34,6 +35,27 @@ type Materializer[P any] interface {
 	// Decode decodes a fragment. The result may alias src, which does not change until the Tx ends. If it does, a value
 	// obtained from Get must be copied before it is passed back to Link, Replace or Allocate. (Bytes does this itself.)
 	Decode(src []byte) (P, error)
+}
+
+// Named is an optional interface of a Materializer: it names the format of its pages, so that no other type takes their
+// bytes for its own. Open calls Format once. The name has at most 255 bytes; an empty name is none. It is kept in the
+// superblock, from the first opening for writing that has one, of a new store or of one without a name. From then on,
+// Open with another name, or with none, fails with ErrFormat before anything is written. A store without a name can be
+// opened by every type.
+type Named interface{ Format() string }
+
+// formatOf returns the name of the format of a Materializer's pages, or an error if the name is too long.
+func formatOf(m any) (string, error) {
+	n, ok := m.(Named)
+	if !ok {
+		return "", nil
+	}
+	name := n.Format()
+	if len(name) > format.MaxFormatName {
+		return "", fmt.Errorf("the name of the pages' format has %d bytes, want at most %d", len(name),
+			format.MaxFormatName)
+	}
+	return name, nil
 }
 
 // Bytes is the Materializer for pages that are byte strings and grow by appending: merging concatenates. Encoding and

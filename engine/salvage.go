@@ -142,7 +142,7 @@ func (s *salvager) saveLog(out string, o *Options) error {
 func (s *salvager) savePages(out string, o *Options) error {
 	// Fragments are copied as they are: only the owner of the pages knows how to merge them.
 	o.seam.Verbatim, o.SegmentMode = true, SegmentModeLinear
-	pc, err := Open(out, encodedPages{}, o)
+	pc, err := Open(out, encodedPages{name: s.src.Super.Name}, o)
 	if err != nil {
 		return err
 	}

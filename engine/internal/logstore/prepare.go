@@ -1,6 +1,7 @@
 package logstore
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -161,6 +162,7 @@ func (s *Store) openDevice() (err error) {
 func (s *Store) nextSuper(r *Recovered) format.Superblock {
 	sb := s.Super
 	sb.Clean, sb.End, sb.NextPage, sb.Joined = false, 0, 0, 0
+	sb.Name = cmp.Or(sb.Name, s.c.Format)
 	sb.Generation++
 	sb.NextID, sb.IDInterval = r.NextID, s.c.IDInterval
 	sb.Begun = r.slots > 0

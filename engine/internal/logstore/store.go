@@ -47,8 +47,8 @@ var (
 	ErrLocked = errors.New("store is in use")
 	// ErrNoSpace reports that the disk, a quota or a file-size limit leaves no room.
 	ErrNoSpace = errors.New("no space left for the log")
-	// ErrFormat reports a store whose format version this code does not know.
-	ErrFormat = errors.New("format version is not supported")
+	// ErrFormat reports a store whose format version this code does not know, or whose pages have another format.
+	ErrFormat = errors.New("store has another format")
 	// ErrKind reports a page store that was opened as a standalone log, or the reverse.
 	ErrKind = errors.New("store is of another kind")
 	// ErrLater reports that segments cannot be recycled now. Nothing was changed, and a later try may succeed.
@@ -62,6 +62,7 @@ type Config struct {
 	Logger *slog.Logger
 
 	Log         bool          // a standalone log, not a page store
+	Format      string        // name of the format of the pages, at most format.MaxFormatName bytes; empty: none
 	SegmentSize int           // in bytes; 0: that of the store, or DefaultSegmentSize for a new one
 	IOBuffers   int           // segments in memory while they are filled and written
 	FlushEvery  time.Duration // 0: no flush in the background

@@ -60,6 +60,10 @@ func (s *Store) readSuper() error {
 	if sb.Log != s.c.Log {
 		return fmt.Errorf("%w: this is a %s, not a %s", ErrKind, kindName(sb.Log), kindName(s.c.Log))
 	}
+	// A store without a name gets one from the first opening for writing that has one (nextSuper).
+	if sb.Name != "" && sb.Name != s.c.Format {
+		return fmt.Errorf("%w: its pages have the format %q, %s", ErrFormat, sb.Name, formatText(s.c.Format))
+	}
 	for i, state := range states {
 		if state == format.SuperCopyTorn || state == format.SuperCopyLost {
 			s.c.Logger.Warn("a copy of the superblock is not intact", "dir", s.Dir, "copy", i, "state", state)
@@ -67,6 +71,14 @@ func (s *Store) readSuper() error {
 	}
 	s.Super = sb
 	return nil
+}
+
+// formatText says for errors which format of pages an opening has.
+func formatText(name string) string {
+	if name == "" {
+		return "and the page type names none"
+	}
+	return fmt.Sprintf("and the page type names %q", name)
 }
 
 // newSuper prepares the superblock of a new store. Nothing is written yet.
