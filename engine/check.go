@@ -64,7 +64,7 @@ func Check(dir string, opts *Options, found func(problem error)) (CheckReport, e
 // some files may be gone, and Destroy can be called again. Safe for concurrent use.
 func Destroy(dir string) error { return destroy(osfs.OS, dir) }
 
-func destroy(fsys vfs.FS, dir string) error { return logstore.Destroy(fsys, dir, blobDir) }
+func destroy(fsys vfs.FS, dir string) error { return logstore.Destroy(fsys, dir) }
 
 type checker struct {
 	o     Options

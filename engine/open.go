@@ -23,7 +23,7 @@ import (
 )
 
 // blobDir is the directory of blobs below the store's.
-const blobDir = "blobs"
+const blobDir = logstore.BlobDir
 
 // Open opens the page store in dir, or makes one. opts nil means the defaults. It waits up to two seconds for another
 // opening to release the store. If the directory is moved while the store is open, the store moves with it. It makes

@@ -10,34 +10,39 @@ import (
 	"pagecache/segments/format"
 )
 
-// Destroy removes the files of the store in dir, and its directory of blobs, which has the given name. Everything else
-// in dir stays, and dir itself too. It needs neither an intact superblock nor an intact log, but one of them must show
-// that this is a store; dir may be a symbolic link, and the files may not. It waits up to two seconds for the lock.
-// Errors: ErrLocked, ErrFormat, fs.ErrNotExist if there is no directory, or no store in it, and those of the operating
-// system. After any other error than these three some files may be gone; Destroy can then be called again.
-func Destroy(fsys vfs.FS, dir, blobs string) error {
+// Destroy removes the files of the store in dir, and its directory of blobs. Everything else in dir stays, and dir
+// itself too. It needs neither an intact superblock nor an intact log, but one of them must show that this is a store.
+// dir may be a symbolic link, and the files may not. It waits up to two seconds for the lock. Errors: ErrLocked,
+// ErrFormat, fs.ErrNotExist if there is no directory, or no store in it, and those of the operating system. After any
+// other error than these three some files may be gone; Destroy can then be called again.
+func Destroy(fsys vfs.FS, dir string) error {
 	if dir == "" {
 		return errors.New("destroy: no directory given")
 	}
 	held, err := fsys.OpenDir(dir)
+	if err == nil {
+		err = errors.Join(destroy(held, lockPatience), held.Close())
+	}
 	if err != nil {
 		return fmt.Errorf("destroy %s: %w", dir, err)
 	}
+	return nil
+}
+
+// destroy is Destroy in an open directory. It waits for the lock for the given time.
+func destroy(held vfs.Dir, patience time.Duration) error {
 	d := destroyer{held: held}
-	err = d.lock()
+	err := d.lock(patience)
 	if err == nil {
 		err = d.identify()
 	}
 	if err == nil {
-		err = d.remove(blobs)
+		err = d.remove()
 	}
 	if d.log != nil { // which holds the lock until all is done
 		err = errors.Join(err, d.log.Close())
 	}
-	if err = errors.Join(err, held.Close()); err != nil {
-		return fmt.Errorf("destroy %s: %w", dir, err)
-	}
-	return nil
+	return err
 }
 
 // destroyer removes the store in a directory.
@@ -48,7 +53,7 @@ type destroyer struct {
 }
 
 // lock opens the log file, if there is one, and locks it.
-func (d *destroyer) lock() (err error) {
+func (d *destroyer) lock(patience time.Duration) (err error) {
 	d.log, err = d.held.Open(LogName, vfs.FlagWrite)
 	if errors.Is(err, fs.ErrNotExist) {
 		d.log = nil
@@ -57,7 +62,7 @@ func (d *destroyer) lock() (err error) {
 	if err != nil {
 		return err
 	}
-	if err := lockFile(d.log, vfs.LockExclusive, time.Now().Add(lockPatience)); err != nil {
+	if err := lockFile(d.log, vfs.LockExclusive, time.Now().Add(patience)); err != nil {
 		return err
 	}
 	open, err := d.log.Identity()
@@ -122,8 +127,8 @@ func (d *destroyer) findHeader() (id format.StoreID, found bool, err error) {
 // remove removes the files, each kind durably before the next, so that Destroy can be called again after a crash: the
 // superblock, which shows that this is a store, is the last with contents. The name of the log goes after it, so that
 // an opening that waits for the lock makes a new store. An empty log without a superblock is harmless.
-func (d *destroyer) remove(blobs string) error {
-	if err := d.removeBlobs(blobs); err != nil {
+func (d *destroyer) remove() error {
+	if err := d.removeBlobs(); err != nil {
 		return err
 	}
 	names, err := d.held.ReadDir()
@@ -158,8 +163,8 @@ func (d *destroyer) remove(blobs string) error {
 }
 
 // removeBlobs removes the files of blobs, and their directory if nothing else is in it.
-func (d *destroyer) removeBlobs(name string) error {
-	dir, err := d.held.OpenDir(name)
+func (d *destroyer) removeBlobs() error {
+	dir, err := d.held.OpenDir(BlobDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

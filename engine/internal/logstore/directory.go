@@ -27,11 +27,7 @@ func (s *Store) directory(dir string) (string, error) {
 	if !s.c.Temporary {
 		return "", errors.New("open: no directory given, and not Temporary")
 	}
-	parent := "/dev/shm"
-	if st, err := os.Stat(parent); err != nil || !st.IsDir() {
-		parent = os.TempDir()
-	}
-	tmp, err := os.MkdirTemp(parent, "pagecache.tmp.")
+	tmp, err := s.makeTemporary()
 	if err != nil {
 		return "", fmt.Errorf("open: make a temporary directory: %w", err)
 	}

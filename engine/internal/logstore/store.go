@@ -35,6 +35,7 @@ import (
 const (
 	LogName      = "log"
 	SuperName    = "superblock"
+	BlobDir      = "blobs" // a directory
 	superTmpName = "superblock.tmp"
 )
 
