@@ -24,6 +24,8 @@ type mover[P any] struct {
 	pid    PageID
 	extent clean.Extent
 	cold   bool // messages of the page had to be read
+	warm   bool // its messages in the extent were in the kernel's page cache
+	warmth clean.Warmth
 }
 
 // inside reports whether any message of the page lies in the extent.
@@ -35,6 +37,7 @@ func inside(h *head, e clean.Extent) (yes bool) {
 // In implements clean.Pages. Most of the pages of a victim are dead, and the loop that skips them is so short that the
 // processor waits for several entries at a time.
 func (v *mover[P]) In(list segments.PageList, e clean.Extent, visit func(PageID) bool) {
+	v.warmth.Look(e)
 	for pid := range list.All() {
 		if !outside(&v.pc.pages, pid, e) && !visit(pid) {
 			return
@@ -100,9 +103,12 @@ func (v *mover[P]) Move(pid PageID, e clean.Extent) (n int64, cold bool, err err
 	}
 	v.pid, v.extent, v.cold = pid, e, false
 	defer v.forget()
-	_, moved, err := pc.apply(&v.tx, page{id: pid, slot: s}, &v.c)
+	h, moved, err := pc.apply(&v.tx, page{id: pid, slot: s}, &v.c)
 	if !moved {
 		return 0, v.cold, err
+	}
+	if v.warm {
+		v.warmth.Moved(h.LSN, h.Ptr())
 	}
 	if st := v.tx.s(); st.pressure != lru.PressureNone { // from copies of views; the callers of the store evict
 		st.pressure = lru.PressureNone
@@ -122,7 +128,10 @@ func (v *mover[P]) prepare(h *head) (bool, error) {
 	if h == nil || !inside(h, v.extent) {
 		return false, nil
 	}
-	v.cold = v.cold || h.Kind() == pagestack.KindOnDisk
+	v.cold, v.warm = v.cold || h.Kind() == pagestack.KindOnDisk, true
+	h.Refs(func(r pagestack.Ref) {
+		v.warm = v.warm && (!v.extent.Contains(r.Ptr.Off) || v.warmth.Was(r.Ptr))
+	})
 	return true, v.pc.prepareMove(&v.tx, v.pid, h, &v.c)
 }
 
@@ -203,6 +212,7 @@ func (v *mover[P]) WrittenByCallers() int64 { return v.pc.txs.written() }
 
 // Settle implements clean.Pages.
 func (v *mover[P]) Settle() {
+	v.warmth.Read()
 	if v.pc.mem.budget.Settle(&v.tx.s().account) != lru.PressureNone {
 		v.pc.mem.policy.Kick()
 	}

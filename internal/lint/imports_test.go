@@ -39,6 +39,7 @@ var house = map[string][]string{
 	},
 	"engine/internal/clean": {
 		"engine/internal/logstore", "engine/internal/iobuf", "engine/internal/epoch", "segments", "segments/format",
+		"internal/vfs",
 	},
 	"engine/internal/salvage": {
 		"engine/internal/logstore", "engine/internal/blob", "engine/internal/snapshot", "engine/internal/compress",

@@ -7,7 +7,7 @@
 //	C3  The cleaner never waits for a batch or a Tx: it looks again later at segments that cannot be recycled yet.
 //
 // cleaner.go is the loop and its steps; victim.go chooses segments, as pure functions over candidates; move.go empties
-// a segment; pace.go decides when writers wait.
+// a segment; pace.go decides when writers wait; warmth.go keeps moved pages in the kernel's page cache.
 //
 // (Segment cleaning by cost and benefit: Rosenblum and Ousterhout, The Design and Implementation of a Log-Structured
 // File System, 1991.)
