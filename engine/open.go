@@ -195,8 +195,9 @@ func baseOf(snaps *snapshot.Store) (b logstore.Base, err error) {
 // startBackground starts the cleaner and the snapshot writer.
 func (pc *PageCache[P]) startBackground() {
 	o := &pc.core.opts
+	pages := &mover[P]{pc: pc, warmth: clean.Warmth{Store: pc.core.store}}
 	pc.cleaner.Start(clean.Config{
-		Store: pc.core.store, Pages: &mover[P]{pc: pc, warmth: clean.Warmth{Store: pc.core.store}}, Blobs: pc.blobs, Readers: &pc.txs.domain,
+		Store: pc.core.store, Pages: pages, Blobs: pc.blobs, Readers: &pc.txs.domain,
 		Options: clean.Options{
 			Threshold: o.CleanupThreshold, Skew: o.CleanupSkew, IOBuffers: o.IOBuffers,
 			Linear: o.SegmentMode == SegmentModeLinear, Eager: o.seam.Eager, ByHand: o.seam.Foreground || o.ReadOnly,

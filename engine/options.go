@@ -115,8 +115,8 @@ type Options struct {
 	// SegmentMode says whether segments are recycled [SegmentModeGC].
 	SegmentMode SegmentMode
 	// Temporary removes the store at Close; an Open that fails removes only what it has made. With an empty directory
-	// name the store is made below /dev/shm, or below os.TempDir if /dev/shm is missing, read only, or has room for less
-	// than 16 segments. What a process that was killed has left there is removed by the next such Open of any process.
+	// name the store is made below /dev/shm, or below os.TempDir if /dev/shm is missing, read only, or has no room for
+	// 16 segments. The next such Open, of any process, removes the stores that killed processes have left there.
 	Temporary bool
 	// ReadOnly opens an existing store under a shared lock and writes nothing, not even repairs. It shows the stable
 	// contents; every mutating call returns ErrReadOnly. Options that concern writing are ignored.

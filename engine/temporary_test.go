@@ -189,7 +189,8 @@ func TestTemporaryStoreRemovesDeadOnes(t *testing.T) {
 				stay = append(stay, filepath.Join(dir, enginetest.LogName))
 			case "unfinished":
 				err = errors.Join(os.WriteFile(filepath.Join(dir, enginetest.LogName), nil, 0o644),
-					os.WriteFile(filepath.Join(dir, "superblock.tmp"), []byte("PC"), 0o644), os.Chtimes(dir, long, long))
+					os.WriteFile(filepath.Join(dir, "superblock.tmp"), []byte("PC"), 0o644),
+					os.Chtimes(dir, long, long))
 				dead = append(dead, dir)
 			case "other":
 				err = errors.Join(os.WriteFile(filepath.Join(dir, enginetest.LogName), []byte("a log"), 0o644),

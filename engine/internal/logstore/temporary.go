@@ -16,8 +16,8 @@ const tmpPrefix = "pagecache.tmp."
 // memoryDir is a file system in memory, and memoryRoom returns the number of its free bytes. Tests change them.
 var memoryDir, memoryRoom = "/dev/shm", room
 
-// tmpSegments is the number of segments that a file system in memory must have room for. A smaller one, such as those of
-// containers, would soon be full.
+// tmpSegments is the number of segments that a file system in memory must have room for. A smaller one, such as those
+// of containers, would soon be full.
 const tmpSegments = 16
 
 // unfinished is the age at which a directory without a store is not one that is just being made.

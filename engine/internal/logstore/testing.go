@@ -22,7 +22,7 @@ func (s *Store) MarkSlots(dev vfs.Device, buf []byte, slots []format.SegmentID, 
 	return s.markSlots(dev, buf, slots, h)
 }
 
-// SetMemoryDir replaces the file system in memory of temporary stores by a directory with the given number of free bytes.
+// SetMemoryDir replaces the file system in memory of temporary stores by a directory with that many free bytes.
 func SetMemoryDir(dir string, free int64) (restore func()) {
 	oldDir, oldRoom := memoryDir, memoryRoom
 	memoryDir, memoryRoom = dir, func(string) int64 { return free }
