@@ -22,10 +22,11 @@ func (c condition) String() string { return enumName("condition", int(c), "state
 
 // change is a change of one page: the message to write and the entry to install.
 type change[P any] struct {
-	kind    format.Kind // KindAppend, KindCompact, KindFree, KindMeta or KindCounter
+	kind    format.Kind // KindAppend, KindCompact, KindFree, KindRoot or KindCounter
 	payload payload
-	frag    P              // the new fragment, for KindAppend and KindCompact
-	ext     *pagestack.Ext // the new contents, for KindMeta and KindCounter
+	frag    P           // the new fragment, for KindAppend and KindCompact
+	root    format.Root // the new contents, for KindRoot
+	counter uint64      // the new contents, for KindCounter
 	on      condition
 	old     PagePtr[P] // for ifState
 	from    *head      // for ifHead
@@ -43,7 +44,7 @@ type change[P any] struct {
 func (c *change[P]) meets(pid PageID, h *head) bool {
 	switch c.on {
 	case ifState:
-		return h != nil && h.Kind() != pagestack.KindFree && h.TS() == c.old.ts && pid == c.old.pid && !c.old.IsZero()
+		return isPage(h) && h.TS() == c.old.ts && pid == c.old.pid && !c.old.IsZero()
 	case ifHead:
 		return h == c.from
 	}
@@ -72,10 +73,10 @@ func (c *change[P]) entry(h *head, msg pagestack.Ref) *head {
 		return &pagestack.NewDelta(h, c.frag, msg.LSN, msg.Ptr).Head
 	case format.KindFree:
 		return pagestack.NewFree(ts, msg.LSN, msg.Ptr)
-	case format.KindMeta:
-		return pagemap.NewReserved(pagestack.KindMeta, ts, c.ext, msg)
+	case format.KindRoot:
+		return pagestack.NewRoot(ts, c.root, msg)
 	case format.KindCounter:
-		return pagemap.NewReserved(pagestack.KindCounter, ts, c.ext, msg)
+		return pagemap.NewCounter(ts, c.counter, msg)
 	}
 	e := pagestack.New[P](pagestack.KindBase, ts, 1, msg.LSN, msg.Ptr)
 	e.Frag = c.frag

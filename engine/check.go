@@ -18,6 +18,7 @@ type CheckReport struct {
 	Segments  int   // slots that hold a part of the log
 	Pages     int64 // pages with a value
 	Fragments int64 // messages that they consist of
+	Roots     int64
 	Blobs     int64
 	Bytes     int64 // of encoded values
 	Records   int64 // of a standalone log
@@ -125,6 +126,10 @@ func (c *checker) pages() error {
 // page verifies the messages that a page consists of.
 func (c *checker) page(pc *PageCache[[]byte], pid PageID, live map[format.BlobID]bool) error {
 	_, h, err := pc.pages.Find(pid)
+	if err == nil && h != nil && h.Kind() == pagestack.KindRoot {
+		c.r.Roots++
+		err = rootOnDisk(pc, pid, h)
+	}
 	if err != nil || h == nil || h.Kind() != pagestack.KindOnDisk {
 		return c.problem(err)
 	}
@@ -142,6 +147,18 @@ func (c *checker) page(pc *PageCache[[]byte], pid PageID, live map[format.BlobID
 		err = errors.Join(err, c.problem(e))
 	})
 	return err
+}
+
+// rootOnDisk verifies the message of the root with head h.
+func rootOnDisk(pc *PageCache[[]byte], pid PageID, h *head) error {
+	m, err := pc.core.store.Read(h.LSN, h.Ptr())
+	if err != nil {
+		return logstore.InPage(pid, err)
+	}
+	if r, err := format.DecodeRoot(m.Body); m.Kind != format.KindRoot || err != nil || r != h.Root() {
+		return pc.core.store.CorruptLog(Place{}.WithLSN(h.LSN).WithPage(pid), "the message is not that of the root")
+	}
+	return nil
 }
 
 // accounts compares the accounts of space and free ids with the pages. source says what the store was opened from.
@@ -194,6 +211,10 @@ func comparePage(pid PageID, pc, truth *PageCache[[]byte]) error {
 	_, got, err := pc.pages.Find(pid)
 	if err != nil {
 		return err
+	}
+	if got, want := got.Root(), want.Root(); got != want {
+		const text = "the page is root %.64q to page %d, by the log alone %.64q to page %d"
+		return pc.snaps.Base.CorruptPage(pid, fmt.Errorf(text, got.Name, got.Target, want.Name, want.Target))
 	}
 	if g, w := messagesOf(got), messagesOf(want); g != w {
 		return pc.snaps.Base.CorruptPage(pid, fmt.Errorf("the page is %s, by the log alone %s", g, w))

@@ -23,9 +23,15 @@ func StoreOfLog(l *Log) *logstore.Store { return l.core.store }
 // CleanerOf returns the cleaner of a PageCache.
 func CleanerOf[P any](pc *PageCache[P]) *clean.Cleaner { return pc.cleaner }
 
-// RootsLSN returns the LSN of the last change of a root, or 0 if there is none.
-func RootsLSN(pc *PageCache[[]byte]) LSN {
-	if head := pc.pages.Table.Make(format.MetaPage).Load(); head != nil {
+// RootPage returns the page that holds the root of a name, or 0 if there is none.
+func RootPage(pc *PageCache[[]byte], name string) PageID {
+	pid, _ := pc.pages.Roots.Find(name)
+	return pid
+}
+
+// NewestLSN returns the LSN of a page's newest message, or 0 if it has none.
+func NewestLSN(pc *PageCache[[]byte], pid PageID) LSN {
+	if _, head, _ := pc.pages.Find(pid); head != nil {
 		return head.LSN
 	}
 	return 0

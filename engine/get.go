@@ -7,10 +7,13 @@ import (
 	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/internal/vfs"
+	"pagecache/segments/format"
 )
 
 // Get returns the page's state and value. A page that was never allocated is KindUnallocated, a freed one KindFree;
-// neither is an error. The value is valid until the Tx ends. It may block on a read from disk, and, like all calls on a
+// neither is an error. Page 0 is KindMeta, with a zero Ptr, once there is a
+// root, and each page that holds a root is KindRoot: Root and Meta say what they name. The
+// value is valid until the Tx ends. It may block on a read from disk, and, like all calls on a
 // page, until a page that a corrupt snapshot has lost was looked up in the log. Errors: ErrTxEnded, ErrClosed,
 // ErrCorrupt if the page's bytes on disk are corrupt, and those of Decode. Safe for concurrent use.
 func (pc *PageCache[P]) Get(tx *Tx, pid PageID) (Page[P], error) {
@@ -33,7 +36,7 @@ func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (Page[P], error) {
 	if err != nil {
 		return Page[P]{}, err
 	}
-	kind := kindOf(pg.head)
+	kind := pc.finder.kindOf(pid, pg.head)
 	if kind == KindUnallocated {
 		return Page[P]{}, nil
 	}
@@ -53,7 +56,10 @@ func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (Page[P], error) {
 }
 
 // kindOf returns the kind of the page with head h, which may be nil.
-func kindOf(h *head) PageKind {
+func (f *finder) kindOf(pid PageID, h *head) PageKind {
+	if pid == format.MetaPage && f.pages.Roots.Len() > 0 {
+		return KindMeta
+	}
 	if h == nil {
 		return KindUnallocated
 	}
@@ -62,8 +68,8 @@ func kindOf(h *head) PageKind {
 		return KindFree
 	case pagestack.KindCounter:
 		return KindCounter
-	case pagestack.KindMeta:
-		return KindMeta
+	case pagestack.KindRoot:
+		return KindRoot
 	}
 	return KindMaterialized
 }
@@ -191,7 +197,7 @@ func (pc *PageCache[P]) Pages(tx *Tx) iter.Seq2[PageID, PageKind] {
 	return func(yield func(PageID, PageKind) bool) {
 		for pid := PageID(0); pid < pc.pages.IDs.Next() && pc.finder.check(tx, "pages", pid) == nil; pid++ {
 			_, h, err := pc.pages.Find(pid)
-			kind := kindOf(h)
+			kind := pc.finder.kindOf(pid, h)
 			if err != nil && pc.core.closed.Load() {
 				return
 			}

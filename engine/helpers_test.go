@@ -195,6 +195,9 @@ func busy(t testing.TB, pc *PageCache[[]byte], n int, seed uint64) {
 		tx := begin(t, pc)
 		pid := FirstUserPage + PageID(rng.IntN(int(pc.pages.IDs.Next())))
 		p, err := pc.Get(tx, pid)
+		if err == nil && i%50 == 0 && p.Kind == KindMaterialized {
+			_, _, err = pc.CASRoot(tx, fmt.Sprintf("root %d of %d", i, seed), 0, pid)
+		}
 		if err == nil {
 			v := random(rng.IntN(300), uint64(i))
 			if rng.IntN(30) == 0 {
@@ -210,9 +213,6 @@ func busy(t testing.TB, pc *PageCache[[]byte], n int, seed uint64) {
 			default:
 				_, _, err = pc.Free(tx, pid, p.Ptr)
 			}
-		}
-		if err == nil && i%50 == 0 {
-			_, _, err = pc.CASRoot(tx, fmt.Sprintf("root %d of %d", i, seed), 0, pid)
 		}
 		if err != nil {
 			t.Fatal(err)

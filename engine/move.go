@@ -52,10 +52,11 @@ func outside(m *pagemap.Map, pid PageID, e clean.Extent) bool {
 	if h == nil || h.Depth() != 1 {
 		return false
 	}
-	if k := h.Kind(); k != pagestack.KindBase && k != pagestack.KindFree && k != pagestack.KindOnDisk {
-		return false
+	switch h.Kind() {
+	case pagestack.KindBase, pagestack.KindFree, pagestack.KindOnDisk, pagestack.KindRoot:
+		return !e.Contains(h.Ptr().Off)
 	}
-	return !e.Contains(h.Ptr().Off)
+	return false
 }
 
 // Cost implements clean.Pages. Errors cost nothing here; Move reports them.
@@ -137,8 +138,8 @@ func (pc *PageCache[P]) prepareMove(tx *Tx, pid PageID, h *head, c *change[P]) (
 	case pagestack.KindFree:
 		c.kind = format.KindFree
 		return nil
-	case pagestack.KindMeta:
-		c.kind, c.payload.body = format.KindMeta, format.AppendMeta(nil, h.Ext().Meta)
+	case pagestack.KindRoot:
+		c.kind, c.payload.body = format.KindRoot, format.AppendRoot(nil, h.Root())
 		return nil
 	case pagestack.KindCounter:
 		c.kind, c.payload.body = format.KindCounter, format.AppendCounter(nil, h.Ext().Counter)
@@ -181,8 +182,10 @@ func movedTo[P any](h *head, msg pagestack.Ref, c *change[P]) *head {
 		return pagestack.NewFree(h.TS(), msg.LSN, msg.Ptr)
 	case pagestack.KindOnDisk:
 		return pagestack.NewOnDisk(h.TS(), []pagestack.Ref{msg})
-	case pagestack.KindMeta, pagestack.KindCounter:
-		return pagemap.NewReserved(h.Kind(), h.TS(), h.Ext(), msg)
+	case pagestack.KindRoot:
+		return pagestack.NewRoot(h.TS(), h.Root(), msg)
+	case pagestack.KindCounter:
+		return pagemap.NewCounter(h.TS(), h.Ext().Counter, msg)
 	}
 	e := pagestack.New[P](pagestack.KindBase, h.TS(), 1, msg.LSN, msg.Ptr)
 	e.Frag = c.frag

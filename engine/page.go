@@ -73,13 +73,15 @@ const (
 	KindMaterialized                 // has a value
 	KindFree                         // was freed
 	KindCounter                      // page 1, the id counter
-	KindMeta                         // page 0, the map from names to root pages
+	KindMeta                         // page 0, which stands for the roots as a whole
 	KindUnreadable                   // only from Pages: the state of the page cannot be read; Get returns the error
+	KindRoot                         // holds a root; no page for calls other than Get and Pages
 )
 
 // String returns the kind's name.
 func (k PageKind) String() string {
-	return enumName("PageKind", int(k), "unallocated", "materialized", "free", "counter", "meta", "unreadable")
+	return enumName("PageKind", int(k), "unallocated", "materialized", "free", "counter", "meta", "unreadable",
+		"root")
 }
 
 // Page is the result of Get. Value is set if Kind is KindMaterialized; it is valid until the Tx ends and never changes.
@@ -130,4 +132,9 @@ type page struct {
 func isWhole(k pagestack.Kind) bool { return k == pagestack.KindBase || k == pagestack.KindMerged }
 
 // exists reports whether the page was allocated and not freed.
-func (pg page) exists() bool { return pg.head != nil && pg.head.Kind() != pagestack.KindFree }
+func (pg page) exists() bool { return isPage(pg.head) }
+
+// isPage reports whether h is the head of a page that was allocated and not freed.
+func isPage(h *head) bool {
+	return h != nil && h.Kind() != pagestack.KindFree && h.Kind() != pagestack.KindRoot
+}

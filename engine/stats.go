@@ -60,7 +60,8 @@ type SpaceStats struct {
 
 // PageStats are the counts of pages and of the work on them.
 type PageStats struct {
-	InUse          int64 // ids that were handed out and not freed
+	InUse          int64 // ids that were handed out and not freed, without those of roots
+	Roots          int64 // names that have a root; each takes an id
 	Free           int64 // ids that will be handed out again
 	Fetches        int64 // fragments read from the log or the page cache
 	FetchesCold    int64 // of Fetches: read from disk, or assumed to be
@@ -114,9 +115,9 @@ func (pc *PageCache[P]) Stats() Stats {
 		Since: pc.snaps.Since(pc.core.store.Log), Rebuilding: pc.snaps.Rebuilding(), Rebuilt: pc.snaps.Rebuilt(),
 	}
 	n, e := &pc.mem.counts, &pc.mem.evictions
-	free := pc.pages.IDs.Spare()
+	free, roots := pc.pages.IDs.Spare(), int64(pc.pages.Roots.Len())
 	st.Pages = PageStats{
-		InUse: int64(pc.pages.IDs.Next()) - int64(FirstUserPage) - free, Free: free,
+		InUse: max(0, int64(pc.pages.IDs.Next())-int64(FirstUserPage)-free-roots), Roots: roots, Free: free,
 		Fetches: n.fetches.Load(), FetchesCold: n.cold.Load(),
 		Merges: n.merges.Load(), Consolidations: n.consolidations.Load(),
 	}

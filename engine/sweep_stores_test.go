@@ -119,7 +119,9 @@ func (m *pageMaker) root(name string, pid engine.PageID) {
 	if err != nil || !won {
 		m.t.Fatalf("root %s: won %v, error %v", name, won, err)
 	}
-	e := enginetest.Effect{LSN: engine.RootsLSN(m.pc), Kind: enginetest.EffectRoot, Name: name, Root: pid}
+	at := engine.RootPage(m.pc, name)
+	e := enginetest.Effect{Kind: enginetest.EffectRoot, Page: at, Name: name, Root: pid}
+	e.LSN = engine.NewestLSN(m.pc, at)
 	m.h.Add(e)
 }
 
@@ -272,7 +274,7 @@ func checkSwept(t testing.TB, s *enginetest.Specimen, before engine.LSN) {
 	if s.Log {
 		want = append(want, format.KindData, format.KindFailed)
 	} else {
-		want = append(want, format.KindFree, format.KindCounter, format.KindMeta, format.KindAppend,
+		want = append(want, format.KindFree, format.KindCounter, format.KindRoot, format.KindAppend,
 			format.KindAppendBlob, format.KindCompact, format.KindCompactBlob, format.KindAppendZstd,
 			format.KindCompactZstd)
 	}

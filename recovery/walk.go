@@ -29,7 +29,7 @@ type walked struct {
 	entries []entry    // the messages for Apply
 	marks   []mark     // batch markers
 	leaves  []leave    // segments that leave
-	bodies  []byte     // of the counter and meta messages among entries, concatenated
+	bodies  []byte     // of the counter and root messages among entries, concatenated
 	end     int        // offset of the first byte after the valid messages; the segment size if it is full
 	why     error      // why the message at end is not valid; nil if the segment is full
 	durable format.LSN // the highest durable end that a message carries, before or after end; 0 if none
@@ -52,7 +52,7 @@ type leave struct {
 }
 
 // keepsBody reports whether the index keeps a copy of the bodies of messages of kind k.
-func keepsBody(k format.Kind) bool { return k == format.KindCounter || k == format.KindMeta }
+func keepsBody(k format.Kind) bool { return k == format.KindCounter || k == format.KindRoot }
 
 // walk verifies the messages of a segment up to the first invalid one, and indexes those at and above LSN from. seg
 // is the whole segment. If a message below from is not valid, walk goes on at from, which is a message boundary: the
@@ -117,6 +117,10 @@ func (w *walked) index(h format.Header, body []byte, pos int, from format.LSN) e
 		return err
 	case format.KindCounter:
 		if _, err := format.DecodeCounter(body); err != nil {
+			return err
+		}
+	case format.KindRoot:
+		if err := format.CheckRoot(body); err != nil {
 			return err
 		}
 	}

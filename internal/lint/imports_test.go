@@ -26,6 +26,7 @@ var house = map[string][]string{
 	"engine/internal/compress":  {"segments/format"},
 	"engine/internal/idgen":     {"engine/internal/iobuf", "segments/format"},
 	"engine/internal/pageids":   {"engine/internal/epoch", "recovery", "segments/format"},
+	"engine/internal/roots":     {"segments/format"},
 	"engine/internal/seam":      {"internal/vfs"},
 	"engine/internal/logstore": {
 		"engine/internal/iobuf", "recovery", "segments", "segments/format", "mmapread", "iouring", "internal/vfs",
@@ -35,7 +36,7 @@ var house = map[string][]string{
 	"engine/internal/pagemap": {
 		"engine/internal/logstore", "engine/internal/blob", "engine/internal/snapshot", "engine/internal/pageids",
 		"engine/internal/pagestack", "engine/internal/pagetable", "engine/internal/epoch", "engine/internal/iobuf",
-		"recovery", "segments/format", "internal/invariants",
+		"engine/internal/roots", "recovery", "segments/format", "internal/invariants",
 	},
 	"engine/internal/clean": {
 		"engine/internal/logstore", "engine/internal/iobuf", "engine/internal/epoch", "segments", "segments/format",
@@ -48,8 +49,8 @@ var house = map[string][]string{
 		"engine/internal/epoch", "engine/internal/pagetable", "engine/internal/pagestack", "engine/internal/iobuf",
 		"engine/internal/logstore", "engine/internal/clean", "engine/internal/blob", "engine/internal/snapshot",
 		"engine/internal/pagemap", "engine/internal/pageids", "engine/internal/idgen", "engine/internal/compress",
-		"engine/internal/salvage", "engine/internal/seam", "segments", "segments/format", "mmapread", "lru", "recovery",
-		"internal/vfs", "internal/osfs", "internal/invariants",
+		"engine/internal/salvage", "engine/internal/seam", "engine/internal/roots", "segments", "segments/format",
+		"mmapread", "lru", "recovery", "internal/vfs", "internal/osfs", "internal/invariants",
 	},
 	"engine/internal/enginetest": { // a harness for tests
 		"engine", "engine/internal/logstore", "engine/internal/seam", "recovery", "segments/format", "internal/simdisk",

@@ -258,12 +258,12 @@ func describeBody(m Header, body []byte) string {
 			return err.Error()
 		}
 		return fmt.Sprintf("next id %d", v)
-	case KindMeta:
-		names, err := DecodeMeta(body)
+	case KindRoot:
+		r, err := DecodeRoot(body)
 		if err != nil {
 			return err.Error()
 		}
-		return fmt.Sprintf("%d names", len(names))
+		return fmt.Sprintf("root %q is %v", r.Name, r.Target)
 	case KindIndex:
 		if t := body[max(0, len(body)-IndexTrailerSize):]; len(t) == IndexTrailerSize {
 			entries, begins := binary.LittleEndian.Uint32(t[8:]), binary.LittleEndian.Uint32(t[12:])

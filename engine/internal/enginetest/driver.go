@@ -13,8 +13,10 @@ import (
 var Internals struct {
 	// EndBatch seals a batch and returns the LSN of its end marker.
 	EndBatch func(*engine.Batch) (engine.LSN, error)
-	// RootsLSN returns the LSN of the last change of a root.
-	RootsLSN func(*engine.PageCache[[]byte]) engine.LSN
+	// RootPage returns the page that holds the root of a name, or 0 if there is none.
+	RootPage func(pc *engine.PageCache[[]byte], name string) engine.PageID
+	// NewestLSN returns the LSN of a page's newest message.
+	NewestLSN func(*engine.PageCache[[]byte], engine.PageID) engine.LSN
 	// SegmentSize returns the segment size in bytes.
 	SegmentSize func(*engine.PageCache[[]byte]) int
 }

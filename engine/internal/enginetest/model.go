@@ -16,7 +16,7 @@ import (
 type Effect struct {
 	LSN  engine.LSN
 	Kind EffectKind
-	Page engine.PageID
+	Page engine.PageID // of a root, the one that holds it
 	Val  []byte
 	Name string        // of a root
 	Root engine.PageID // the root's new page; 0: none
@@ -45,7 +45,7 @@ func (k EffectKind) String() string {
 func (e Effect) String() string {
 	switch e.Kind {
 	case EffectRoot:
-		return fmt.Sprintf("%d: root %q = %v", e.LSN, e.Name, e.Root)
+		return fmt.Sprintf("%d: root %q on %v = %v", e.LSN, e.Name, e.Page, e.Root)
 	case EffectFree:
 		return fmt.Sprintf("%d: free %v", e.LSN, e.Page)
 	}
@@ -84,8 +84,10 @@ func (m Model) Apply(e Effect) {
 	case EffectRoot:
 		if e.Root != 0 {
 			m.Roots[e.Name] = e.Root
+			m.Pages[e.Page] = ModelPage{Kind: engine.KindRoot}
 		} else {
 			delete(m.Roots, e.Name)
+			m.Pages[e.Page] = ModelPage{Kind: engine.KindFree}
 		}
 	}
 }

@@ -276,7 +276,7 @@ func (p *part) add(h format.Header, body []byte, size, pos int, seed format.Seed
 	ptr := format.DiskPtr{Off: p.slot.Offset(size) + format.Offset(pos), Len: uint32(h.Len), Blob: h.Kind.Blob()}
 	m := recovery.Message{Kind: h.Kind, LSN: h.LSN, Page: h.Page, Ptr: ptr}
 	m.Prev, _, _ = format.CutPrev(h.Kind, body) // no message follows one that is not named
-	if h.Kind == format.KindMeta || h.Kind == format.KindCounter || h.Kind == format.KindBatchEnd {
+	if h.Kind == format.KindRoot || h.Kind == format.KindCounter || h.Kind == format.KindBatchEnd {
 		m.Body = slices.Clone(body)
 	}
 	p.messages = append(p.messages, Message{m, seed})
