@@ -84,7 +84,7 @@ func TestEnumStrings(t *testing.T) {
 		{"Compression", 2, func(i int) string { return engine.Compression(i).String() }},
 		{"IO", 3, func(i int) string { return engine.IO(i).String() }},
 		{"Direct", 3, func(i int) string { return engine.Direct(i).String() }},
-		{"PageKind", 6, func(i int) string { return engine.PageKind(i).String() }},
+		{"PageKind", 7, func(i int) string { return engine.PageKind(i).String() }},
 	} {
 		seen := map[string]bool{}
 		for i := range e.known {
