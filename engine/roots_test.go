@@ -418,3 +418,82 @@ func BenchmarkOpenRoots(b *testing.B) {
 		})
 	}
 }
+
+// Salvage saves roots on their old pages. If the message that freed a page is lost, which was the same root as another
+// one, the newer root is saved; if the newest message of a root is lost, the root is saved as it was before. Both are
+// reported as a LossRoot. What the snapshot has of a root needs no message. Trap 30.
+func TestSalvageOfRoots(t *testing.T) {
+	for _, clean := range []bool{false, true} {
+		d := simdisk.New(6, simdisk.Options{})
+		pc := enginetest.OpenSim(t, d)
+		pids := enginetest.AllocateMany(t, pc, 4, 10)
+		set := func(name string, old, to int) {
+			t.Helper()
+			var pages [2]engine.PageID
+			for i, n := range []int{old, to} {
+				if n > 0 {
+					pages[i] = pids[n-1]
+				}
+			}
+			setRoot(t, pc, name, pages[0], pages[1])
+		}
+		set("whole", 0, 1)
+		set("twice", 0, 1)
+		set("older", 0, 2)
+		first := engine.RootPage(pc, "twice")
+		tx := enginetest.Begin(t, pc) // so that the id is not used again
+		set("twice", 1, 0)
+		set("twice", 0, 3)
+		tx.End()
+		set("older", 2, 4)
+		var hurt []int64 // a free and a root
+		for _, pid := range []engine.PageID{first, engine.RootPage(pc, "older")} {
+			places, err := engine.Places(pc, pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			hurt = append(hurt, int64(places[0].Off))
+		}
+		at := map[string]engine.PageID{}
+		for _, name := range []string{"whole", "twice", "older"} {
+			at[name] = engine.RootPage(pc, name)
+		}
+		enginetest.Flush(t, pc)
+		broken := d.Copy()
+		enginetest.Close(t, pc)
+		if clean {
+			broken = d
+		}
+		for _, off := range hurt {
+			broken.FlipBit("/store/log", off+4, 0) // in the checksum
+		}
+		o := enginetest.SimOptions(broken)
+		report, err := engine.Salvage("/store", "/saved", o, nil)
+		losses := 0
+		for _, l := range report.Losses {
+			if l.Kind == engine.LossRoot {
+				losses++
+			}
+		}
+		if err != nil || !clean && losses != 2+1 || clean && losses != 0 { // "twice" is reported for both messages
+			t.Errorf("clean %v: %d losses of roots, error %v: %v", clean, losses, err, report.Losses)
+		}
+		want := engine.Meta{"whole": pids[0], "twice": pids[2], "older": pids[1]}
+		if clean {
+			want["older"] = pids[3]
+		}
+		saved, err := engine.Open("/saved", engine.Bytes{}, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantRoots(t, saved, want)
+		for name, pid := range at {
+			if got := engine.RootPage(saved, name); got != pid {
+				t.Errorf("clean %v: root %s is on page %d, want %d", clean, name, got, pid)
+			}
+		}
+		if err := saved.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
