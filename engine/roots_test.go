@@ -421,7 +421,7 @@ func BenchmarkOpenRoots(b *testing.B) {
 
 // Salvage saves roots on their old pages. If the message that freed a page is lost, which was the same root as another
 // one, the newer root is saved; if the newest message of a root is lost, the root is saved as it was before. Both are
-// reported as a LossRoot. What the snapshot has of a root needs no message. Trap 30.
+// reported as a LossRoot. A root that the snapshot has needs no message. Trap 30.
 func TestSalvageOfRoots(t *testing.T) {
 	for _, clean := range []bool{false, true} {
 		d := simdisk.New(6, simdisk.Options{})

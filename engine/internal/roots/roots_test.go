@@ -119,7 +119,7 @@ func TestLookupsBesideChanges(t *testing.T) {
 		})
 		wg.Go(func() {
 			defer stop.Store(true)
-			for round := range 30 {
+			for round := range 15 {
 				for i := range 200 {
 					add(&x, fmt.Sprint("goes ", g, i), format.PageID(round))
 				}
