@@ -35,6 +35,9 @@ var (
 	ErrTxEnded = errors.New("transaction has ended")
 	// ErrBatchEnded reports a Batch that was sealed or aborted before.
 	ErrBatchEnded = iobuf.ErrBatchEnded
+	// ErrBatchOpen reports a batch that was still open when Close stopped waiting for it. errors.As finds a
+	// *BatchOpenError with the LSN.
+	ErrBatchOpen = errors.New("batch was left open")
 	// ErrReservationEnded reports a Reservation that was completed or aborted before.
 	ErrReservationEnded = errors.New("reservation has ended")
 	// ErrDropped reports a record that DropBelow has dropped.
@@ -60,6 +63,20 @@ type CorruptError = recovery.CorruptError
 
 // A Place is a position in a file and in the log, as far as it is known.
 type Place = recovery.Place
+
+// A BatchOpenError reports what is missing after a Close that left a batch open. It wraps ErrBatchOpen.
+type BatchOpenError struct {
+	// LSN is where the batch begins, or the earliest one of those that overlap with it. The next opening shows all that
+	// was written below, and nothing that was written at or above.
+	LSN LSN
+}
+
+func (e *BatchOpenError) Error() string {
+	return fmt.Sprintf("close: %v: writes from LSN %d on will be missing", ErrBatchOpen, e.LSN)
+}
+
+// Unwrap returns ErrBatchOpen.
+func (e *BatchOpenError) Unwrap() error { return ErrBatchOpen }
 
 // describe wraps an error of a lower layer: it says which call failed, and adds the sentinel of this package.
 func describe(doing string, err error) error {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -84,6 +85,15 @@ func closeUnchecked(t testing.TB, s anyStore) bool {
 		t.Errorf("close store: %v", err)
 	}
 	return err == nil
+}
+
+// closeInBatch closes a store in which only b is open. Close must say so.
+func closeInBatch(t testing.TB, pc *PageCache[[]byte], b *Batch) {
+	t.Helper()
+	var left *BatchOpenError
+	if err := pc.Close(); !errors.As(err, &left) || left.LSN != b.LSN() {
+		t.Errorf("close store with a batch open from LSN %d: %v", b.LSN(), err)
+	}
 }
 
 // begin begins a Tx.

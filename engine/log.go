@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"sync/atomic"
-	"time"
 
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/logstore"
@@ -230,9 +229,8 @@ func (l *Log) DropBelow(lsn LSN) error {
 		return describe("drop", err)
 	}
 	// Calls that began before first was raised may still read the segments. They are short.
-	for epoch := l.core.calls.domain.Retire(); l.core.calls.domain.Oldest() < epoch; {
-		time.Sleep(50 * time.Microsecond)
-	}
+	epoch := l.core.calls.domain.Retire()
+	l.core.calls.await(context.Background(), func() bool { return l.core.calls.domain.Oldest() >= epoch })
 	call, err := l.core.enter()
 	if err != nil {
 		return describe("drop", err)
@@ -271,8 +269,9 @@ func (l *Log) drain(lsn LSN) error {
 	return nil
 }
 
-// Close makes everything durable, marks the log as closed cleanly and releases it. It waits for calls under way. While
-// reservations are open it fails and closes nothing. Other errors are those of PageCache.Close.
+// Close makes everything durable, marks the log as closed cleanly and releases it. It waits for calls under way, and up
+// to 5 s for open batches to end. While reservations are open it fails and closes nothing. Other errors are those of
+// PageCache.Close.
 func (l *Log) Close() error { return l.CloseContext(context.Background()) }
 
 // CloseContext is Close that stops waiting when ctx ends; see PageCache.CloseContext.
@@ -280,15 +279,20 @@ func (l *Log) CloseContext(ctx context.Context) error {
 	if l.core.closed.Swap(true) {
 		return fmt.Errorf("close: %w", ErrClosed)
 	}
-	ctx, cancel := withGrace(ctx)
+	early, cancel := withGrace(ctx)
 	defer cancel()
-	_ = l.core.calls.wait(ctx) // calls that wait for the log end when it is closed
+	l.core.calls.wait(early)
 	if n := l.open.Load(); n != 0 {
 		l.core.closed.Store(false)
 		return fmt.Errorf("close: %d reservations still open", n)
 	}
+	l.core.store.Log.RefuseBatches()
+	l.core.awaitCallers(ctx, &l.core.calls)
+	ctx, cancel = withGrace(ctx)
+	defer cancel()
+	left := l.core.shutBatches(ctx)
 	end, err := l.core.store.Log.CloseContext(ctx)
-	return describe("close", l.core.finish(ctx, logstore.Ending{End: end}, err))
+	return errors.Join(left, describe("close", l.core.finish(ctx, logstore.Ending{End: end}, err)))
 }
 
 // A Record is a record of a log and its place.

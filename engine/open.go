@@ -225,37 +225,43 @@ func (pc *PageCache[P]) Begin() (*Tx, error) {
 }
 
 // Close makes everything written durable, marks the store as closed cleanly and releases it. Calls that are under way
-// or come later fail with ErrClosed. Close waits up to 5 s for open Txs to end. If one does not end, the store is
-// closed all the same, but its memory map stays until the process ends, so that the values that the Tx holds stay
-// valid, and the error says so. If the directory or the log file was removed since Open, nothing is written, and the
-// error wraps fs.ErrNotExist. A second Close returns ErrClosed.
+// or come later fail with ErrClosed, but Txs and batches can be ended. Close waits up to 5 s for that. If a Tx does not
+// end, the store is closed all the same, but its memory map stays until the process ends, so that the values that the
+// Tx holds stay valid, and the error says so. If a batch does not end, it and all that was written after it began will
+// be missing, and the error is a BatchOpenError. If the directory or the log file was removed since Open, nothing is
+// written, and the error wraps fs.ErrNotExist. A second Close returns ErrClosed.
 func (pc *PageCache[P]) Close() error { return pc.CloseContext(context.Background()) }
 
-// CloseContext is Close that stops waiting when ctx ends, but no sooner than 100 ms after it began, so that an idle
-// store is closed completely even if ctx has ended. The error says what did not end in time. If calls, background work
-// or device writes have not ended, the store is not marked as closed cleanly, and it stays locked until the process
-// ends, since they may still write.
+// CloseContext is Close that stops waiting when ctx ends. It waits for Txs and batches until 100 ms before the deadline
+// of ctx, if it has one. Afterwards it waits for background work and the device for at least 100 ms, so that a store
+// that does nothing else is closed completely even if ctx has ended. The error says what did not end in time. If calls,
+// background work or device writes have not ended, the store is not marked as closed cleanly, and it stays locked until
+// the process ends, since they may still write.
 func (pc *PageCache[P]) CloseContext(ctx context.Context) error {
 	if pc.core.closed.Swap(true) {
 		return fmt.Errorf("close: %w", ErrClosed)
 	}
-	ctx, cancel := withGrace(ctx)
-	defer cancel()
 	store := pc.core.store
+	store.Log.RefuseBatches()
 	pc.cleaner.Stop()
 	evicted := make(chan struct{})
 	go func() {
 		pc.mem.policy.Close()
 		close(evicted)
 	}()
-	idle := pc.snaps.Stop(ctx)
+	idle := make(chan bool, 1)
+	early, cancel := withGrace(ctx)
+	defer cancel()
+	go func() { idle <- pc.snaps.Stop(early) }() // it first wakes the Txs that wait for a scan of the log
 	var left error
 	var end logstore.Ending
-	if n := pc.txs.wait(ctx); n > 0 {
+	if n := pc.core.awaitCallers(ctx, &pc.txs); n > 0 {
 		left = fmt.Errorf("close: %d transactions still open; the memory map is left in place", n)
 		end.KeepMapped = true
 	}
-	_ = pc.core.calls.wait(ctx) // calls that wait for the log end when it is closed
+	ctx, cancelLate := withGrace(ctx)
+	defer cancelLate()
+	left = errors.Join(left, pc.core.shutBatches(ctx))
 	ended := await(ctx, pc.cleaner.Done()) && await(ctx, evicted)
 	if pc.core.opts.PrintProfileOnClose {
 		pc.core.opts.Logger.Info("profile", "dir", store.Dir, "stats", fmt.Sprintf("%+v", pc.Stats()))
@@ -266,7 +272,7 @@ func (pc *PageCache[P]) CloseContext(ctx context.Context) error {
 	if !ended { // they may have waited for the log
 		ended = await(ctx, pc.cleaner.Done()) && await(ctx, evicted)
 	}
-	if !ended || !idle {
+	if idle := <-idle; !ended || !idle {
 		end.Busy = true
 		late := errors.New("close: cleaner, evictor or snapshot writer did not stop in time")
 		left = errors.Join(left, late, context.Cause(ctx))
@@ -280,9 +286,6 @@ func (pc *PageCache[P]) CloseContext(ctx context.Context) error {
 	end.NextID, end.NextPage = pc.ids.Next(), pc.pages.IDs.Next()
 	return errors.Join(left, describe("close", pc.core.finish(ctx, end, err)))
 }
-
-// closeGrace is the time that a Close with a context that has ended still waits.
-const closeGrace = 100 * time.Millisecond
 
 // withGrace returns a context that ends with ctx, but no sooner than closeGrace from now.
 func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {

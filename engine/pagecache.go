@@ -89,6 +89,8 @@ type core struct {
 	store *logstore.Store
 	// closed is set by Close, which then waits for the calls and Txs that have not seen it.
 	closed atomic.Bool
+	// shut is set by Close once it does not wait for batches any more: from then on none can be ended.
+	shut atomic.Bool
 	// calls are the calls that use the log outside of a Tx. Close waits for them before it releases the io buffers.
 	calls txs
 }

@@ -59,7 +59,11 @@ func (tx *Tx) TS() uint64 { return tx.s().ts.Load() }
 func (tx *Tx) End() {
 	if tx.s().slot.Leave() {
 		tx.tracker.Done()
-		tx.owner.pool.Put(tx)
+		owner := tx.owner
+		owner.pool.Put(tx)
+		if owner.watchers.Load() > 0 { // after Leave: a watcher adds itself, then looks for Txs
+			owner.wake()
+		}
 	}
 }
 
@@ -70,8 +74,12 @@ type txs struct {
 	mu     sync.Mutex
 	all    []*Tx // for ever: the collector may empty the pool, and the domain still knows the slots
 	next   int
-	budget *lru.Budget  // nil: nothing becomes resident in these Txs
-	closed *atomic.Bool // of the store
+	budget *lru.Budget // nil: nothing becomes resident in these Txs
+	// watchers is the number of goroutines in await. Written by await; publishes nothing. A Tx that ends looks at it
+	// once it is outside the epoch.
+	watchers atomic.Int32
+	left     chan struct{} // guarded by mu: closed when a Tx ends; nil if no goroutine waits for that
+	closed   *atomic.Bool  // of the store
 }
 
 // begin returns a Tx that is inside the epoch. The loop ends because make returns Txs that no other goroutine has,
@@ -113,16 +121,51 @@ func (t *txs) make() *Tx {
 	return tx
 }
 
-// closePatience is the longest time that Close waits for open Txs.
+// wake lets the goroutines in await look again.
+func (t *txs) wake() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.left != nil {
+		close(t.left)
+		t.left = nil
+	}
+}
+
+// await waits until done returns true, or ctx ends, and returns what done returned last. It calls done at the beginning
+// and whenever a Tx has ended.
+func (t *txs) await(ctx context.Context, done func() bool) bool {
+	t.watchers.Add(1)
+	defer t.watchers.Add(-1)
+	for {
+		t.mu.Lock()
+		if t.left == nil {
+			t.left = make(chan struct{})
+		}
+		left := t.left // before done: a Tx that ends from here on closes it
+		t.mu.Unlock()
+		if done() {
+			return true
+		}
+		select {
+		case <-left:
+		case <-ctx.Done():
+			return done()
+		}
+	}
+}
+
+// closePatience is the longest time that Close waits for Txs and batches to end.
 const closePatience = 5 * time.Second
 
 // wait waits until no Tx is open, for closePatience at most or until ctx ends, and returns how many are still open.
-func (t *txs) wait(ctx context.Context) int {
-	for deadline := time.Now().Add(closePatience); ; time.Sleep(200 * time.Microsecond) {
-		if n := t.domain.Readers(); n == 0 || time.Now().After(deadline) || ctx.Err() != nil {
-			return n
-		}
-	}
+func (t *txs) wait(ctx context.Context) (open int) {
+	ctx, cancel := context.WithTimeout(ctx, closePatience)
+	defer cancel()
+	t.await(ctx, func() bool {
+		open = t.domain.Readers()
+		return open == 0
+	})
+	return open
 }
 
 // written returns the bytes of messages that all Txs have written.

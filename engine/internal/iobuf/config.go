@@ -50,6 +50,7 @@ type Config struct {
 	Timeline   format.Timeline
 	FlushEvery time.Duration // interval of background flushes; 0: none
 	MarkAfter  time.Duration // from the last acknowledgement to the mark that proves it; 0: no marks
+	Patience   time.Duration // the longest time that BeginBatch waits for a group of batches to end; 0: none
 	Chunk      int           // bytes to be written although no goroutine waits for them; 0: 1 MiB
 	ListPages  bool          // make the lists of pages for SealSegment
 	Index      bool          // end each sealed segment with an index of its records: for a standalone log

@@ -153,6 +153,7 @@ type setup struct {
 	segment, buffers, block, slots int
 	seed                           uint64
 	flushEvery, markAfter          time.Duration
+	patience                       time.Duration
 	delay                          time.Duration // of the device
 	index                          bool
 }
@@ -169,7 +170,7 @@ func newRig(t testing.TB, c setup) *rig {
 	}
 	l, err := New(Config{
 		Device: d, Space: s, Buffers: bufs, Generation: testGeneration, Chunk: segment / 4, FlushEvery: c.flushEvery,
-		MarkAfter: c.markAfter, Index: c.index,
+		MarkAfter: c.markAfter, Patience: c.patience, Index: c.index,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -26,8 +26,9 @@ type Log struct {
 	indexed     bool // sealed segments end with an index
 	maxBody     int  // of a message, bytes
 	markAfter   time.Duration
-	bufs        []*buffer // nil in a read-only log
-	began       time.Time // when New was called: a clock that nobody sets
+	patience    time.Duration // Config.Patience
+	bufs        []*buffer     // nil in a read-only log
+	began       time.Time     // when New was called: a clock that nobody sets
 
 	// The atomics that stand alone.
 
@@ -65,6 +66,9 @@ type Log struct {
 	// although nothing was left of padding. Written by LimitPadding and the leader; publishes nothing. A stale read
 	// delays or permits one pad.
 	paddingLimited atomic.Int64
+	// fenced tells BeginBatch to look at state.batches before it begins a batch. Written by setFenceLocked; publishes
+	// nothing. A stale false adds one batch to a group that should end. A stale true costs a look under state.mu.
+	fenced atomic.Bool
 	// drained is set once, by drain: the device has nothing in flight any more, after Close. Publishes nothing. A stale
 	// false makes the caller leave the device open.
 	drained atomic.Bool
@@ -94,13 +98,13 @@ type rotation struct {
 // state is the state of the log that mu guards. Methods with names that end in Locked require mu.
 type state struct {
 	mu      sync.Mutex
-	freed   sync.Cond  // on mu: a buffer was freed, or the log has stopped
-	err     error      // why the log has stopped; the first cause stays, but a failed write replaces ErrClosed
-	closed  bool       // Close was called
-	free    []*buffer  // the Free buffers
-	queue   []*buffer  // the Active and Sealed buffers, by LSN; the leader reads a copy of the slice without mu
-	waiters []*waiter  // in any order
-	batches []*span    // the batches that are not wholly stable, by the LSN of their beginning
+	freed   sync.Cond // on mu: a buffer was freed, or the log has stopped
+	err     error     // why the log has stopped; the first cause stays, but a failed write replaces ErrClosed
+	closed  bool      // Close was called
+	free    []*buffer // the Free buffers
+	queue   []*buffer // the Active and Sealed buffers, by LSN; the leader reads a copy of the slice without mu
+	waiters []*waiter // in any order
+	batches batches
 	durable format.LSN // the first byte that is not durable
 	wanted  format.LSN // the highest LSN that a goroutine wants durable; NoLSN before the first
 	leading bool       // a goroutine is the leader, or will be: see leader
@@ -127,7 +131,7 @@ func New(c Config) (*Log, error) {
 		chunk: max(block, min(chunk, size/2)&^(block-1)), listPages: c.ListPages, markAfter: c.MarkAfter,
 		indexed: c.Index, maxBody: maxBody(size, c.Index),
 		kick: make(chan struct{}, 1), arm: make(chan struct{}, 1), handoff: make(chan struct{}, 1),
-		quit: make(chan struct{}), done: make(chan struct{}), began: time.Now(),
+		quit: make(chan struct{}), done: make(chan struct{}), began: time.Now(), patience: c.Patience,
 	}
 	l.state.init(c.End)
 	l.setEnds(c.End)
@@ -249,5 +253,6 @@ func (l *Log) stopLocked(err error) {
 		w.wake(wakeFailed)
 	}
 	s.waiters = s.waiters[:0]
+	s.batches.wake()
 	s.freed.Broadcast()
 }

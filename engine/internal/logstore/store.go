@@ -69,7 +69,7 @@ type Config struct {
 	Cleaned     bool          // segments will be cleaned and recycled
 	Temporary   bool          // remove the store when it is released
 	ReadOnly    bool          // write nothing
-	Foreground  bool          // no background growth, no marks: a simulated disk sees one order of operations
+	Foreground  bool          // no background growth, marks and waits for batches: one order of operations on the disk
 
 	// OnSegment is called after each new segment. It must not block.
 	OnSegment func()
