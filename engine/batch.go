@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -34,6 +35,23 @@ func (c *core) pinLog() (*Batch, error) {
 		return nil, describe("pin log", err)
 	}
 	return &Batch{c, b}, nil
+}
+
+// writeInBatch writes records of a standalone log in a batch, and returns their LSNs.
+func (c *core) writeInBatch(records [][]byte, write func([]byte) (LSN, DiskPtr, error)) ([]LSN, error) {
+	b, err := c.pinLog()
+	if err != nil {
+		return nil, err
+	}
+	lsns := make([]LSN, 0, len(records))
+	for _, p := range records {
+		lsn, _, err := write(p)
+		if err != nil {
+			return lsns, errors.Join(err, b.Abort())
+		}
+		lsns = append(lsns, lsn)
+	}
+	return lsns, b.Seal()
 }
 
 // LSN returns the LSN at which the batch begins.

@@ -125,6 +125,9 @@ func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error
 // by a reader, has the same LSN. If one has replaced h, the change starts again.
 func (pc *PageCache[P]) reserve(pid PageID, h *head, c *change[P]) (r iobuf.Reservation, err error) {
 	kind, n := c.payload.kind(c.kind), c.bodyLen()
+	if c.kind != format.KindCounter && !c.urgent { // a note, and the cleaner, whose writes contain no new timestamps
+		pc.ids.CatchUp()
+	}
 	if c.urgent {
 		r, err = pc.core.store.Log.ReserveUrgent(kind, pid, n)
 	} else {

@@ -129,3 +129,6 @@ func EvictAll(pc *PageCache[[]byte], pids []PageID) error {
 	}
 	return nil
 }
+
+// Unnoted reports whether the log has refused to note ids.
+func Unnoted(pc *PageCache[[]byte]) bool { return pc.ids.Refused() }

@@ -8,6 +8,7 @@ import (
 func init() {
 	enginetest.Internals.EndBatch = engine.EndBatch
 	enginetest.Internals.RootsLSN = engine.RootsLSN
+	enginetest.Internals.Unnoted = engine.Unnoted
 	enginetest.Internals.SegmentSize = func(pc *engine.PageCache[[]byte]) int {
 		return engine.StoreOf(pc).SegmentSize()
 	}

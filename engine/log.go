@@ -138,25 +138,23 @@ func (l *Log) Write(p []byte) (LSN, DiskPtr, error) {
 	return lsn, ptr, nil
 }
 
-// WriteBatch appends records that are recovered all or none, and returns their LSNs. After an error the records written
-// before it stay in the log as single records. Errors are those of Reserve.
+// WriteBatch appends records that are recovered all or none, and returns their LSNs. Unless they are longer together
+// than a quarter of a segment, they delay nobody else's durability, and after an error nothing was done. Longer ones
+// become a Batch, and after an error those written before it stay as single records. Errors are those of Reserve.
 func (l *Log) WriteBatch(records [][]byte) ([]LSN, error) {
 	if len(records) == 0 {
 		return nil, nil
 	}
-	b, err := l.core.pinLog()
+	call, err := l.core.enter()
 	if err != nil {
-		return nil, err
+		return nil, describe("write batch", err)
 	}
-	lsns := make([]LSN, 0, len(records))
-	for _, p := range records {
-		lsn, _, err := l.Write(p)
-		if err != nil {
-			return lsns, errors.Join(err, b.Abort())
-		}
-		lsns = append(lsns, lsn)
+	defer call.End()
+	lsns, err := l.core.store.Log.WriteGroup(records)
+	if errors.Is(err, ErrTooLarge) {
+		return l.core.writeInBatch(records, l.Write)
 	}
-	return lsns, b.Seal()
+	return lsns, describe("write batch", err)
 }
 
 // PinLog begins a batch; see Batch. Errors are those of Reserve.
@@ -253,19 +251,7 @@ func (l *Log) drain(lsn LSN) error {
 	if err := errors.Join(l.core.store.Log.Err(), l.recycler.Err()); err != nil {
 		return err
 	}
-	size, first := LSN(l.core.store.SegmentSize()), l.FirstLSN()
-	found := l.core.store.Below(lsn, first)
-	for _, v := range found { // without a gap from the first
-		if v.Base == first {
-			first += size
-		}
-	}
-	l.first.Store(int64(first))
-	for _, v := range found {
-		if v.Base < first && l.core.store.Space.Drain(v.ID) {
-			l.recycler.Add(logstore.Drained{ID: v.ID, Base: v.Base})
-		}
-	}
+	l.recycler.DrainBelow(lsn, l.FirstLSN(), func(first LSN) { l.first.Store(int64(first)) })
 	return nil
 }
 

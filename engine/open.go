@@ -206,14 +206,13 @@ func (pc *PageCache[P]) startBackground() {
 // WasRecovered reports whether the store existed before this opening.
 func (pc *PageCache[P]) WasRecovered() bool { return pc.core.store.Found }
 
-// Begin begins a Tx. It does not block, except when a note of ids is overdue. Errors: ErrClosed, and those of the log
-// if ids have run out and cannot be noted. Safe for concurrent use.
+// Begin begins a Tx. It does not block, except when a note of ids is overdue. It works for ever, also after ErrFailed and
+// on a full disk. Timestamps never repeat, but those that were drawn while ids could not be noted, and that nothing was
+// written after, may do so after a crash. The only error is ErrClosed. Safe for concurrent use.
 func (pc *PageCache[P]) Begin() (*Tx, error) {
 	ts, ok := pc.ids.Try()
 	if !ok {
-		if err := pc.ids.Approve(ts); err != nil {
-			return nil, describe("begin", err)
-		}
+		pc.ids.Pass(ts)
 	}
 	tx := pc.txs.begin()
 	if pc.core.closed.Load() {

@@ -65,9 +65,15 @@ func (w *walked) walk(seg []byte, base, from format.LSN, seed format.Seed) {
 		h, body, err := format.DecodeMessage(seg[pos:], lsn, seed)
 		if err == nil {
 			w.durable = max(w.durable, h.Durable())
-			err = w.index(h, body, pos, from)
-			if err == nil && h.Kind == format.KindIndex {
-				err = w.checkIndex(h, body, len(seg), seed)
+			switch h.Kind {
+			case format.KindGroup:
+				err = w.group(h, body, pos, from, seed)
+			case format.KindIndex:
+				if err = w.index(h, body, pos, from); err == nil {
+					err = w.checkIndex(h, body, len(seg), seed)
+				}
+			default:
+				err = w.index(h, body, pos, from)
 			}
 		}
 		if err != nil && lsn < from {
@@ -127,6 +133,27 @@ func (w *walked) index(h format.Header, body []byte, pos int, from format.LSN) e
 	w.entries = append(w.entries, makeEntry(h.Page, pos, format.MakeWord(h.Kind, h.Len), prev))
 	if keepsBody(h.Kind) {
 		w.bodies = append(w.bodies, body...)
+	}
+	return nil
+}
+
+// group adds the messages of a group with a valid checksum to w: all of them, or, with an error, none.
+func (w *walked) group(h format.Header, body []byte, pos int, from format.LSN, seed format.Seed) error {
+	if err := format.CheckGroup(body, h.LSN, seed); err != nil {
+		return err
+	}
+	entries, bodies := len(w.entries), len(w.bodies)
+	for at := format.GroupHeadSize; at < len(body); {
+		lsn := h.LSN + format.HeaderSize + format.LSN(at)
+		m, err := format.DecodeHeader(body[at:], len(body)-at, lsn)
+		if err == nil {
+			err = w.index(m, body[at+format.HeaderSize:at+m.Len], pos+format.HeaderSize+at, from)
+		}
+		if err != nil {
+			w.entries, w.bodies = w.entries[:entries], w.bodies[:bodies]
+			return err
+		}
+		at += format.AlignUp(m.Len)
 	}
 	return nil
 }

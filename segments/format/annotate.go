@@ -174,9 +174,9 @@ func (a *annotator) messages(h SegmentHeader, store StoreID) {
 		if a.keep == nil || a.keep(m) {
 			a.message(m, body)
 		} else {
-			a.skip(AlignUp(m.Len))
+			a.skip(m.Step())
 		}
-		pos += AlignUp(m.Len)
+		pos += m.Step()
 	}
 	if len(a.src) > 0 {
 		a.field(len(a.src), "rest", "too short for a message")
@@ -199,6 +199,10 @@ func (a *annotator) message(m Header, body []byte) {
 		body = rest
 	}
 	switch shown := min(len(body), a.body); {
+	case m.Kind == KindGroup && len(body) >= GroupHeadSize:
+		a.field(4, "parts", "%d", binary.LittleEndian.Uint32(body))
+		a.field(4, "messages", "%d, in %d bytes", binary.LittleEndian.Uint32(body[4:]), len(body)-GroupHeadSize)
+		return // they follow
 	case len(body) == 0:
 	case m.Kind == KindPad:
 		a.pad(body)

@@ -18,7 +18,7 @@ func TestStringsAndLimitsOfIDs(t *testing.T) {
 		BlobID(0xab).String():             "00000000000000ab",
 		StoreID{0xab}.String():            "ab000000000000000000000000000000",
 		KindMeta.String():                 "meta",
-		kindLast.String():                 "compact-zstd",
+		kindLast.String():                 "group",
 		(KindMark + 1).String():           "kind(24)",
 		Kind(200).String():                "kind(200)",
 		SegmentStateFree.String():         "free",

@@ -27,7 +27,8 @@ const (
 	KindData        Kind = 12 // a record of a standalone log
 	KindAppendZstd  Kind = 13 // a delta of a page, compressed; see Kind.Zstd
 	KindCompactZstd Kind = 14 // a whole page, compressed
-	kindLast             = KindCompactZstd
+	KindGroup       Kind = 15 // several messages that are recovered all or none; see GroupHeadSize
+	kindLast             = KindGroup
 
 	KindLeave Kind = 22 // segments leave the set of segments in use; see Leave
 	KindIndex Kind = 21 // index of a sealed segment of a standalone log; see Index
@@ -35,8 +36,7 @@ const (
 
 // The kinds that version 2 reserves. They have a number and a name; this code neither writes nor accepts them.
 const (
-	KindGroup     Kind = 15 // the first part of a message group, whose messages take effect together
-	KindGroupPart Kind = 16 // a further part of a message group
+	KindGroupPart Kind = 16 // a further part of a group
 	KindRecord    Kind = 17 // a record of a standalone log with its stream and sequence number
 	KindNote      Kind = 18 // a small named value of a standalone log
 	KindTruncate  Kind = 19 // records above a sequence number do not count any more

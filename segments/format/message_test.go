@@ -88,7 +88,7 @@ func TestMessageRejectsCorruption(t *testing.T) {
 		want error
 	}{
 		{0, ErrNoMessage}, {MakeWord(KindInvalid, 24), ErrKind}, {MakeWord(kindLast+1, 24), ErrKind},
-		{MakeWord(255, 24), ErrKind}, {MakeWord(KindGroup, 24), ErrKind}, {MakeWord(KindMark, 24), ErrKind},
+		{MakeWord(255, 24), ErrKind}, {MakeWord(KindGroupPart, 24), ErrKind}, {MakeWord(KindMark, 24), ErrKind},
 		{MakeWord(KindAppend, 23), ErrLength}, {MakeWord(KindAppend, 0), ErrLength},
 		{MakeWord(KindAppend, 101), ErrLength}, {MakeWord(KindAppend, 1<<24-1), ErrLength},
 		{MakeWord(KindAppend, 100), ErrLSN},

@@ -76,7 +76,7 @@ func (c *Cleaner) readPages(v segments.Candidate) (pages segments.PageList, err 
 			ptr := format.DiskPtr{Off: from + format.Offset(pos), Len: format.HeaderSize}
 			return pages, c.c.Store.CorruptMessage(lsn, ptr, err)
 		}
-		pos += format.AlignUp(h.Len)
+		pos += h.Step()
 		if h.Kind.OfPage() {
 			pages = pages.Append(h.Page)
 		}

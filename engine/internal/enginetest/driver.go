@@ -17,6 +17,8 @@ var Internals struct {
 	RootsLSN func(*engine.PageCache[[]byte]) engine.LSN
 	// SegmentSize returns the segment size in bytes.
 	SegmentSize func(*engine.PageCache[[]byte]) int
+	// Unnoted reports whether the log has refused to note ids, so that timestamps may repeat after a crash.
+	Unnoted func(*engine.PageCache[[]byte]) bool
 }
 
 // Driver does random things to a store and checks each answer against the history. It belongs to one goroutine, and no
@@ -116,6 +118,9 @@ func (d *Driver) Tx() (*engine.Tx, error) {
 		return nil, err
 	}
 	d.txs = append(d.txs, driverTx{tx: tx, since: d.ticks})
+	if next := d.H.NextID; Internals.Unnoted(d.PC) {
+		defer func() { d.H.NextID = next }()
+	}
 	return tx, d.H.Seen(tx.TS())
 }
 

@@ -3,6 +3,7 @@ package enginetest
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -190,6 +191,20 @@ func (h *History) AckAll() {
 	if n := len(h.Effects); n > 0 {
 		h.Ack(h.Effects[n-1].LSN + 1)
 	}
+}
+
+// Closed returns err, the error of Close, unless it is lawful: nil if no batch is open, or else a BatchOpenError that says
+// what is missing, and nothing else.
+func (h *History) Closed(err error) error {
+	limit := h.StableLimit()
+	var left *engine.BatchOpenError
+	if errors.As(err, &left) && err.Error() == left.Error() && left.LSN == limit {
+		return nil
+	}
+	if err == nil && limit != Unlimited {
+		return Violated("Close did not say that a batch was left open from LSN %d", limit)
+	}
+	return err
 }
 
 // AckClosed records that the store was closed, which makes all changes durable that are in no open batch.

@@ -260,8 +260,13 @@ func (r *rig) messages(end format.LSN) map[format.LSN]found {
 			if err != nil {
 				r.t.Fatalf("message at LSN %d (below %d): %v", base+format.LSN(pos), end, err)
 			}
+			if h.Kind == format.KindGroup {
+				if err := format.CheckGroup(body, h.LSN, seed); err != nil {
+					r.t.Fatalf("group at LSN %d: %v", h.LSN, err)
+				}
+			}
 			out[h.LSN] = found{h, body}
-			pos += format.AlignUp(h.Len)
+			pos += h.Step()
 		}
 	}
 	return out

@@ -210,6 +210,23 @@ func (s *Store) Shrink() (bool, error) {
 	return s.Space.Shrink(s.c.IOBuffers+used/16, s.super.shrink)
 }
 
+// DrainBelow lets the segments wholly below lsn wait to be recycled, and those below first, which a crash has left. It
+// calls raise with the base of the lowest one that stays before any of them can be recycled.
+func (r *Recycler) DrainBelow(lsn, first format.LSN, raise func(format.LSN)) {
+	found := r.s.Below(lsn, first)
+	for _, v := range found { // without a gap from the first
+		if v.Base == first {
+			first += format.LSN(r.s.Super.SegmentSize)
+		}
+	}
+	raise(first)
+	for _, v := range found {
+		if v.Base < first && r.s.Space.Drain(v.ID) {
+			r.Add(Drained{ID: v.ID, Base: v.Base})
+		}
+	}
+}
+
 // Below returns, in the order of the log, the stable segments that lie wholly below lsn, and those below first, which a
 // crash inside an earlier truncation left. The beginning of the next segment is stable too, so that a scan finds where
 // the log goes on.

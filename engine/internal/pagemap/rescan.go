@@ -100,7 +100,7 @@ func (r *rescan) walk(ctx context.Context, part logstore.Part, base format.LSN) 
 		}
 		if err == nil {
 			r.apply(h, body)
-			pos += format.AlignUp(h.Len)
+			pos += h.Step()
 			continue
 		}
 		end := pos + format.Align
