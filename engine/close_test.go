@@ -372,8 +372,8 @@ func TestCloseWithOpenBatch(t *testing.T) {
 	}
 }
 
-// Whatever overlaps with a batch that is ended while Close waits is there after reopening. What overlaps with one that
-// is not ended is not, and Close says from where on. Proves rule 18, trap 39.
+// Writes that overlap with a batch that is ended while Close waits are there after reopening. Those that overlap with
+// one that is not ended are missing, and Close says from where on. Proves rule 18, trap 39.
 func TestCloseKeepsWhatIsComplete(t *testing.T) {
 	t.Parallel()
 	for _, sealed := range []bool{true, false} {

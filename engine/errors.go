@@ -68,7 +68,7 @@ type Place = recovery.Place
 type BatchOpenError struct {
 	// LSN is where the batch begins, or the earliest one of those that overlap with it. The next opening shows all that
 	// was written below, and nothing that was written at or above.
-	LSN LSN
+	LSN format.LSN
 }
 
 func (e *BatchOpenError) Error() string {

@@ -120,7 +120,7 @@ func TestFailureWakesWritersThatWaitForABuffer(t *testing.T) {
 }
 
 // Begin and Get work for ever, and timestamps rise, after an I/O error and on a full disk, however many ids are drawn.
-// What is written once there is room has a timestamp that no later opening draws. Proves rule 19, trap 46.
+// A page that is written once there is room has a timestamp that no later opening draws. Proves rule 19, trap 46.
 func TestReadsNeverDependOnWrites(t *testing.T) {
 	for _, op := range []simdisk.OpKind{simdisk.OpDeviceWrite, simdisk.OpAllocate} {
 		d := simdisk.New(9, simdisk.Options{})
@@ -135,7 +135,11 @@ func TestReadsNeverDependOnWrites(t *testing.T) {
 		if _, err := pc.Flush(); err != nil {
 			t.Fatal(err)
 		}
-		d.FailFrom(op, 1, map[simdisk.OpKind]error{simdisk.OpDeviceWrite: syscall.EIO, simdisk.OpAllocate: syscall.ENOSPC}[op])
+		errno := syscall.ENOSPC
+		if op == simdisk.OpDeviceWrite {
+			errno = syscall.EIO
+		}
+		d.FailFrom(op, 1, errno)
 		for err == nil {
 			if _, _, err = pc.Allocate(tx, make([]byte, 4000)); err == nil {
 				_, err = pc.Flush()

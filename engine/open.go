@@ -206,9 +206,9 @@ func (pc *PageCache[P]) startBackground() {
 // WasRecovered reports whether the store existed before this opening.
 func (pc *PageCache[P]) WasRecovered() bool { return pc.core.store.Found }
 
-// Begin begins a Tx. It does not block, except when a note of ids is overdue. It works for ever, also after ErrFailed and
-// on a full disk. Timestamps never repeat, but those that were drawn while ids could not be noted, and that nothing was
-// written after, may do so after a crash. The only error is ErrClosed. Safe for concurrent use.
+// Begin begins a Tx. It does not block, except when a note of ids is overdue. It works for ever, also after ErrFailed
+// and on a full disk. Timestamps never repeat, but those that were drawn while ids could not be noted, and that nothing
+// was written after, may do so after a crash. The only error is ErrClosed. Safe for concurrent use.
 func (pc *PageCache[P]) Begin() (*Tx, error) {
 	ts, ok := pc.ids.Try()
 	if !ok {

@@ -6,9 +6,9 @@ import (
 	"fmt"
 )
 
-// A group is several messages that are recovered all or none. It is one message of kind group, whose checksum covers all
-// of it. Its body is a head and then the messages, one after another, each with its own header, LSN and checksum, so
-// that each is read by itself as any other message is:
+// A group is several messages that are recovered all or none. It is one message of kind group, whose checksum covers
+// all of it. Its body is a head and then the messages, one after another, each with its own header, LSN and checksum,
+// so that each is read by itself as any other message is:
 //
 //	┌────────────────┬──────┬─────────┬─────────┬───┐
 //	│ header (group) │ head │ message │ message │ … │

@@ -193,8 +193,8 @@ func (h *History) AckAll() {
 	}
 }
 
-// Closed returns err, the error of Close, unless it is lawful: nil if no batch is open, or else a BatchOpenError that says
-// what is missing, and nothing else.
+// Closed returns err, the error of Close, unless it is lawful: nil if no batch is open, or else a BatchOpenError that
+// says what is missing, and nothing else.
 func (h *History) Closed(err error) error {
 	limit := h.StableLimit()
 	var left *engine.BatchOpenError

@@ -7,9 +7,9 @@
 //   - A note is durable, not stable. It never waits for a batch (trap 11), and recovery finds it behind an open one.
 //   - Notes are written one interval ahead in the background, so a caller waits for the disk only if ids are drawn
 //     faster than the note before the limit becomes durable.
-//   - A timestamp (Pass) never fails and never waits for a log that has refused the last note, so that a store can be read
-//     for ever (rule 19). Such timestamps are not noted. A crash forgets them, but nothing that was written with them:
-//     CatchUp notes them before the next write.
+//   - A timestamp (Pass) never fails and never waits for a log that has refused the last note, so that a store can be
+//     read for ever (rule 19). Such timestamps are not noted. A crash forgets them, but nothing that was written with
+//     them: CatchUp notes them before the next write.
 //   - After Closed is set, Draw returns no id that Next, read later, does not count.
 package idgen
 
@@ -55,8 +55,8 @@ type Generator struct {
 	soft atomic.Uint64
 	hard atomic.Uint64
 
-	// refused is when the last note failed, in nanoseconds since began; 0 if it succeeded, or there was none. Written by
-	// note; publishes nothing. A stale read costs a note that is tried too often, or too late.
+	// refused is when the last note failed, in nanoseconds since began; 0 if it succeeded, or there was none. Written
+	// by note; publishes nothing. A stale read costs a note that is tried too often, or too late.
 	refused atomic.Int64
 	began   time.Time
 

@@ -27,9 +27,9 @@ import (
 //	                                                                   └────────┘
 //
 // A BeginBatch may be nested in a batch, and then the group cannot end while it waits. So a wait ends after
-// Config.Patience. The batches that were open all that time are slow: nobody waits for them any more (Slow), but once they
-// have ended, the fence closes again for those that have begun meanwhile. So a waiter for stability waits for the two
-// longest batches at most, and for the flushes before and after, as long as batches take less than that patience or
+// Config.Patience. The batches that were open all that time are slow: nobody waits for them any more (Slow), but once
+// they have ended, the fence closes again for those that have begun meanwhile. So a waiter for stability waits for the
+// two longest batches at most, and for the flushes before and after, as long as batches take less than that patience or
 // begin after a pause.
 
 // group is the part of the log that overlapping batches cover.
@@ -149,8 +149,8 @@ type Batch struct {
 }
 
 // BeginBatch writes a begin marker. Everything that any goroutine writes from then on becomes stable, and is recovered,
-// only together with the end marker. It waits, for Config.Patience at most, until the batches that overlap with an older
-// one have ended. Errors as for Reserve, and ErrClosed after RefuseBatches.
+// only together with the end marker. It waits, for Config.Patience at most, until the batches that overlap with an
+// older one have ended. Errors as for Reserve, and ErrClosed after RefuseBatches.
 func (l *Log) BeginBatch() (*Batch, error) {
 	if l.fenced.Load() {
 		l.awaitGroup()

@@ -47,8 +47,8 @@ func (l *Log) WriteGroup(records [][]byte) ([]format.LSN, error) {
 	return lsns, nil
 }
 
-// Add adds a message with a body of n bytes, which the caller writes before Complete. It returns the body, all zero, and
-// the message's LSN and place.
+// Add adds a message with a body of n bytes, which the caller writes before Complete. It returns the body, all zero,
+// and the message's LSN and place.
 func (g *Group) Add(kind format.Kind, page format.PageID, n int) (body []byte, lsn format.LSN, ptr format.DiskPtr) {
 	group, size := g.r.Body(), format.HeaderSize+n
 	msg := group[g.at:]

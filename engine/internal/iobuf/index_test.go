@@ -68,9 +68,9 @@ func (r *rig) indexes(end format.LSN, bare ...format.LSN) map[format.LSN]found {
 	return ms
 }
 
-// Records of any length, groups, batches, aborted reservations, flushes and marks of many goroutines, with several processor
-// counts, block sizes and completion orders: each sealed segment ends with an index of its messages, and nothing is
-// lost. Proves L9, rules 1 and 5.
+// Records of any length, groups, batches, aborted reservations, flushes and marks of many goroutines, with several
+// processor counts, block sizes and completion orders: each sealed segment ends with an index of its messages, and
+// nothing is lost. Proves L9, rules 1 and 5.
 func TestSealedSegmentsEndWithIndexes(t *testing.T) {
 	for _, procs := range []int{1, 2, 8} {
 		for _, block := range []int{512, 4096} {
