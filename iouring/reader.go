@@ -21,6 +21,8 @@ const (
 	// flight, so that short reads find at most that many before them in the device's queue. 1 GiB by 16 pieces of 256
 	// KiB, or 8 of 1 MiB, takes as long within the noise, and a third longer by populating a map.
 	pieceBytes, longPieces = 512 << 10, 8
+	// shortsFirst is the number of short reads that go before a piece of a long one that could go.
+	shortsFirst = 32
 	// readDepth is the default of ReaderOptions.Depth.
 	readDepth = 128
 	// readRetries is the limit on retries of one read without progress.
@@ -33,7 +35,7 @@ const (
 )
 
 // Reader reads ranges of files so that they lie in the page cache; it discards the bytes. Callers are parked, and block
-// neither a thread nor a P. Safe for concurrent use. R1 to R5 of the package comment are its guarantees.
+// neither a thread nor a P. Safe for concurrent use. R1 to R6 of the package comment are its guarantees.
 //
 //	request:  queued ──fill──▶ in flight (in pieces) ──complete──▶ done: its caller is woken
 //
@@ -67,6 +69,7 @@ type Reader struct {
 	inFlight []readInFlight // by id; len is the depth
 	free     []uint64       // ids that are not in flight
 	longs    int            // pieces of long requests in flight
+	passed   int            // short reads that went before the next piece of a long request
 	ahead    int            // pieces of read ahead in flight
 	settling int            // calls of Settle under way: no read ahead is started meanwhile
 	parking  int            // the number of reads alone that park at once
