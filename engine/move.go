@@ -199,7 +199,10 @@ func (v *mover[P]) Unknown() bool { return v.pc.pages.Unknown() }
 func (v *mover[P]) Written() int64 { return v.pc.txs.written() + v.pc.mem.counts.rewritten.Load() }
 
 // WrittenByCallers implements clean.Pages.
-func (v *mover[P]) WrittenByCallers() int64 { return v.pc.txs.written() }
+func (v *mover[P]) WrittenByCallers() int64 {
+	v.pc.txs.oldest() // notes how old the open Txs are
+	return v.pc.txs.written()
+}
 
 // Settle implements clean.Pages.
 func (v *mover[P]) Settle() {

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"time"
+
 	"pagecache/engine/internal/logstore"
 	"pagecache/lru"
 	"pagecache/segments/format"
@@ -37,8 +39,20 @@ type LogStats struct {
 	BytesPadded  int64
 	Flushes      int64 // device writes
 	BufferWaits  int64 // times that a writer waited for an io buffer
+	// OldestBatch is the open batch that began first. Nothing at or above its LSN becomes stable.
+	OldestBatch Pending
+	Batches     int // open
+	// OldestReservation is the first place in the log that was reserved and not completed. Nothing at or above its LSN
+	// becomes durable. Its age is counted from the first flush, or Stats, that found it.
+	OldestReservation Pending
 	// WriteAmplification is BytesWritten divided by BytesGiven; 0 if nothing was given.
 	WriteAmplification float64
+}
+
+// Pending is something that has begun and not ended. It is zero if there is none.
+type Pending struct {
+	LSN LSN // at which it begins
+	Age time.Duration
 }
 
 // SpaceStats are the state of the space and the counts of the cleaner. Those of the cleaner are zero in a standalone
@@ -104,6 +118,9 @@ var _ = PolicyStats(lru.Stats{}) // the same fields
 type TxStats struct {
 	Open   int
 	Oldest uint64 // timestamp of the oldest open Tx; 0 if there is none
+	// Age is how long that Tx has been open, accurate to about 100 ms. In a store that is open read-only, it is counted
+	// from the first Stats that found the Tx.
+	Age time.Duration
 }
 
 // Stats returns the store's state and counts. Safe for concurrent use; the counts are read one after another.
@@ -126,7 +143,7 @@ func (pc *PageCache[P]) Stats() Stats {
 		Policy: PolicyStats(pc.mem.policy.Stats()),
 	}
 	st.Cache.HeapResident, st.Cache.MappedResident = pc.mem.budget.Resident()
-	st.Txs.Open, st.Txs.Oldest = pc.txs.oldest()
+	st.Txs.Open, st.Txs.Oldest, st.Txs.Age = pc.txs.oldest()
 	c := pc.cleaner.Stats()
 	st.Space.Draining, st.Space.Recycled = c.Draining, c.Recycled
 	st.Space.Cleaned, st.Space.BytesMoved = c.Cleaned, c.Moved
@@ -156,6 +173,12 @@ func (c *core) stats() Stats {
 		Device: device, StableLSN: l.StableEnd - 1, BytesWritten: l.BytesWritten, BytesPadded: l.BytesPadded,
 		Flushes: l.Flushes, BufferWaits: l.BufferWaits,
 	}
+	if call, err := c.enter(); err == nil { // it looks at the io buffers
+		st.Log.OldestReservation = Pending(c.store.Log.OldestReservation())
+		call.End()
+	}
+	oldest, n := c.store.Log.OldestBatch()
+	st.Log.OldestBatch, st.Log.Batches = Pending(oldest), n
 	st.Space.Segments, st.Space.SegmentsInUse, st.Space.LiveBytes = c.store.Space.Totals()
 	return st
 }

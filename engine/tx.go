@@ -40,6 +40,9 @@ type txState struct {
 	account  lru.Account
 	pressure lru.Pressure // of the bytes that became resident since the last reclaim
 	changes  int64        // the number of hits that are changes of resident bytes, not hits
+	// seen is the timestamp with which oldest found the Tx open first, and seenAt is when that was. Guarded by txs.mu.
+	seen   uint64
+	seenAt time.Time
 }
 
 // s returns the state of the Tx.
@@ -191,19 +194,26 @@ func (t *txs) check(tx *Tx) error {
 	return nil
 }
 
-// oldest returns how many Txs are open and the timestamp of the oldest. A Tx that is just beginning counts with its
-// previous timestamp.
-func (t *txs) oldest() (n int, ts uint64) {
+// oldest returns how many Txs are open, and the timestamp and age of the oldest. A Tx that is just beginning counts with
+// its previous timestamp. Begin does not look at a clock, so the age is counted from when oldest found the Tx first. The
+// cleaner calls it every 100 ms.
+func (t *txs) oldest() (n int, ts uint64, age time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	now := time.Now()
 	for _, tx := range t.all {
 		if !tx.s().slot.Inside() {
 			continue
 		}
 		n++
-		if s := tx.s().ts.Load(); n == 1 || s < ts {
-			ts = s
+		s := tx.s()
+		id := s.ts.Load()
+		if s.seen != id || s.seenAt.IsZero() {
+			s.seen, s.seenAt = id, now
+		}
+		if n == 1 || id < ts {
+			ts, age = id, now.Sub(s.seenAt)
 		}
 	}
-	return n, ts
+	return n, ts, age
 }

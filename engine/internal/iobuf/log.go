@@ -105,6 +105,7 @@ type state struct {
 	queue   []*buffer // the Active and Sealed buffers, by LSN; the leader reads a copy of the slice without mu
 	waiters []*waiter // in any order
 	batches batches
+	stuck   stuck
 	durable format.LSN // the first byte that is not durable
 	wanted  format.LSN // the highest LSN that a goroutine wants durable; NoLSN before the first
 	leading bool       // a goroutine is the leader, or will be: see leader
