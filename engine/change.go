@@ -1,6 +1,9 @@
 package engine
 
 import (
+	"sync"
+	"sync/atomic"
+
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
@@ -82,12 +85,61 @@ func (c *change[P]) entry(h *head, msg pagestack.Ref) *head {
 	return &e.Head
 }
 
+// gates are the gates of all pages; pages share them.
+type gates [64]gate
+
+// gate lets one goroutine at a time do housekeeping on a page that many goroutines write to, and lets it win: while the
+// gate is closed, no write to the page begins. Those that have begun win at most once each, so the housekeeping wins
+// after as many turns (rule 18).
+type gate struct {
+	mu sync.Mutex // held by the goroutine that does housekeeping
+	// opens is closed by the goroutine that holds mu, to let the waiting writes go on; nil while the gate is open. It
+	// publishes nothing. A stale nil lets one more write begin.
+	opens atomic.Pointer[chan struct{}]
+	_     [48]byte // a cache line of its own
+}
+
+func (g *gates) of(pid PageID) *gate { return &g[pid%PageID(len(g))] }
+
+// pass waits until the gate is open.
+func (g *gate) pass() {
+	if opens := g.opens.Load(); opens != nil {
+		<-*opens
+	}
+}
+
+// shut closes the gate. The caller holds mu and calls open soon.
+func (g *gate) shut() {
+	opens := make(chan struct{})
+	g.opens.Store(&opens)
+}
+
+// open opens the gate, if it is closed. The caller holds mu.
+func (g *gate) open() {
+	if opens := g.opens.Swap(nil); opens != nil {
+		close(*opens)
+	}
+}
+
+// patientTurns is the number of turns that housekeeping loses to writers before it closes the gate.
+const patientTurns = 2
+
 // apply makes a change: it loads the head, reserves the message, makes the entry, installs it, and starts again if the
 // head moved meanwhile. It returns the new head and true. If the page does not meet the condition, or there is nothing
 // to do, it returns the current head and false. After an error nothing was done. The loop ends because each failed turn
 // means that another goroutine has changed the page.
 func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error) {
-	for {
+	g := pc.gates.of(pg.id)
+	for turn := 0; ; turn++ {
+		if !c.sameState && c.kind != format.KindCounter { // a note may be what the goroutine at the gate waits for
+			g.pass()
+		}
+		if turn == patientTurns && c.sameState && c.on == ifOwned { // the cleaner
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.shut()
+			defer g.open()
+		}
 		invariants.Jitter()
 		h := pg.slot.Load()
 		if !c.meets(pg.id, h) {
@@ -125,7 +177,7 @@ func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error
 // by a reader, has the same LSN. If one has replaced h, the change starts again.
 func (pc *PageCache[P]) reserve(pid PageID, h *head, c *change[P]) (r iobuf.Reservation, err error) {
 	kind, n := c.payload.kind(c.kind), c.bodyLen()
-	if c.kind != format.KindCounter && !c.urgent { // a note, and the cleaner, whose writes contain no new timestamps
+	if c.kind != format.KindCounter && !c.sameState { // a note, and housekeeping, which writes no new timestamps
 		pc.ids.CatchUp()
 	}
 	if c.urgent {
@@ -142,6 +194,34 @@ func (pc *PageCache[P]) reserve(pid PageID, h *head, c *change[P]) (r iobuf.Rese
 	}
 	copy(body, c.payload.body)
 	return r, nil
+}
+
+// shorten consolidates a page that has more fragments than the limit. If another goroutine is at it already, the caller
+// goes on, unless the chain has become much longer than the limit.
+func (pc *PageCache[P]) shorten(tx *Tx, pg page) {
+	const much = 8
+	g := pc.gates.of(pg.id)
+	if !g.mu.TryLock() {
+		if pg.slot.Load().Depth() <= much*pc.limit {
+			return
+		}
+		g.mu.Lock()
+	}
+	defer g.mu.Unlock()
+	defer g.open()
+	for turn := 0; ; turn++ { // ends: see gate
+		if turn == patientTurns {
+			g.shut()
+		}
+		h := pg.slot.Load()
+		if h.Depth() <= pc.limit {
+			return
+		}
+		// The page is complete without it. After an error the next Link or Get tries again.
+		if e, err := pc.consolidate(tx, pg.id, pg.slot, h); e != nil || err != nil {
+			return
+		}
+	}
 }
 
 // consolidate rewrites the page as one message, in the same state (rule 6). It returns nil if the head has moved from

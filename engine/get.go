@@ -69,12 +69,18 @@ func kindOf(h *head) PageKind {
 }
 
 // consolidateLong consolidates a page that has more fragments than the limit: the writer that should have done so could
-// not. It returns nil if the page is not that long, or if the log cannot take it now; reading goes on then.
+// not. It returns nil if the page is not that long, if another goroutine is at it, or if the log cannot take it now;
+// reading goes on then.
 func (pc *PageCache[P]) consolidateLong(tx *Tx, pg page) *entry[P] {
 	if pg.head.Depth() <= pc.limit || pc.core.opts.ReadOnly {
 		return nil
 	}
+	g := pc.gates.of(pg.id)
+	if !g.mu.TryLock() {
+		return nil
+	}
 	e, err := pc.consolidate(tx, pg.id, pg.slot, pg.head)
+	g.mu.Unlock()
 	if err != nil || e == nil {
 		return nil
 	}

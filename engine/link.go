@@ -52,8 +52,7 @@ func (pc *PageCache[P]) write(tx *Tx, pid PageID, frag P, c change[P]) (PagePtr[
 	}
 	ptr := ptrTo[P](pid, h)
 	if h.Depth() > pc.limit {
-		// The page is complete without it. After an error the next Link or Get tries again.
-		_, _ = pc.consolidate(tx, pid, pg.slot, h)
+		pc.shorten(tx, pg)
 	}
 	pc.mem.reclaim(tx, pid)
 	return ptr, true, nil

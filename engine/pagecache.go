@@ -75,6 +75,7 @@ type PageCache[P any] struct {
 	finder  finder
 	values  values
 	mem     memory[P]
+	gates   gates
 	cleaner *clean.Cleaner
 	blobs   *blob.Store
 	snaps   *snapshot.Store
