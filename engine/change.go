@@ -1,9 +1,6 @@
 package engine
 
 import (
-	"sync"
-	"sync/atomic"
-
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
@@ -83,42 +80,6 @@ func (c *change[P]) entry(h *head, msg pagestack.Ref) *head {
 	e := pagestack.New[P](pagestack.KindBase, ts, 1, msg.LSN, msg.Ptr)
 	e.Frag = c.frag
 	return &e.Head
-}
-
-// gates are the gates of all pages; pages share them.
-type gates [64]gate
-
-// gate lets one goroutine at a time do housekeeping on a page that many goroutines write to, and lets it win: while the
-// gate is closed, no write to the page begins. Those that have begun win at most once each, so the housekeeping wins
-// after as many turns (rule 18).
-type gate struct {
-	mu sync.Mutex // held by the goroutine that does housekeeping
-	// opens is closed by the goroutine that holds mu, to let the waiting writes go on; nil while the gate is open. It
-	// publishes nothing. A stale nil lets one more write begin.
-	opens atomic.Pointer[chan struct{}]
-	_     [48]byte // a cache line of its own
-}
-
-func (g *gates) of(pid PageID) *gate { return &g[pid%PageID(len(g))] }
-
-// pass waits until the gate is open.
-func (g *gate) pass() {
-	if opens := g.opens.Load(); opens != nil {
-		<-*opens
-	}
-}
-
-// shut closes the gate. The caller holds mu and calls open soon.
-func (g *gate) shut() {
-	opens := make(chan struct{})
-	g.opens.Store(&opens)
-}
-
-// open opens the gate, if it is closed. The caller holds mu.
-func (g *gate) open() {
-	if opens := g.opens.Swap(nil); opens != nil {
-		close(*opens)
-	}
 }
 
 // patientTurns is the number of turns that housekeeping loses to writers before it closes the gate.

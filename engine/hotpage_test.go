@@ -81,7 +81,8 @@ func TestConsolidationOfHotPage(t *testing.T) {
 		t.Errorf("the chain had %d fragments, limit %d", longest, limit)
 	}
 	tx = enginetest.Begin(t, pc)
-	if p, err := pc.Get(tx, pid); err != nil || len(p.Value) != 50<<10+linked || !bytes.HasSuffix(p.Value, []byte("def")) {
+	p, err := pc.Get(tx, pid)
+	if err != nil || len(p.Value) != 50<<10+linked || !bytes.HasSuffix(p.Value, []byte("def")) {
 		t.Errorf("the page has %d bytes, want %d: %v", len(p.Value), 50<<10+linked, err)
 	}
 	tx.End()

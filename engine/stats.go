@@ -118,7 +118,7 @@ var _ = PolicyStats(lru.Stats{}) // the same fields
 type TxStats struct {
 	Open   int
 	Oldest uint64 // timestamp of the oldest open Tx; 0 if there is none
-	// Age is how long that Tx has been open, accurate to about 100 ms. In a store that is open read-only, it is counted
+	// Age is the time since that Tx began, accurate to about 100 ms. In a store that is open read-only, it is counted
 	// from the first Stats that found the Tx.
 	Age time.Duration
 }

@@ -154,7 +154,8 @@ func TestStatsNameWhatIsOpen(t *testing.T) {
 	if err := b.Seal(); err != nil {
 		t.Fatal(err)
 	}
-	if st := pc.Stats(); st.Txs != (engine.TxStats{}) || st.Log.OldestBatch != (engine.Pending{}) || st.Log.Batches != 0 {
+	st = pc.Stats()
+	if st.Txs != (engine.TxStats{}) || st.Log.OldestBatch != (engine.Pending{}) || st.Log.Batches != 0 {
 		t.Errorf("with nothing open: %+v, %+v", st.Txs, st.Log)
 	}
 	enginetest.Close(t, pc)

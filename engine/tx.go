@@ -194,9 +194,9 @@ func (t *txs) check(tx *Tx) error {
 	return nil
 }
 
-// oldest returns how many Txs are open, and the timestamp and age of the oldest. A Tx that is just beginning counts with
-// its previous timestamp. Begin does not look at a clock, so the age is counted from when oldest found the Tx first. The
-// cleaner calls it every 100 ms.
+// oldest returns how many Txs are open, and the timestamp and age of the oldest. A Tx that is just beginning counts
+// with its previous timestamp. Begin does not look at a clock, so the age is counted from when oldest found the Tx
+// first. The cleaner calls it every 100 ms.
 func (t *txs) oldest() (n int, ts uint64, age time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

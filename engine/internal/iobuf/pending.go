@@ -26,8 +26,8 @@ func (l *Log) OldestBatch() (p Pending, open int) {
 
 // OldestReservation returns the first place in the log that was reserved and is not committed. Nobody notes when a
 // reservation begins, so its age is counted from when it was first found: by a leader that waited for it, as each flush
-// does, or by this call. It looks at the messages that are not durable, or only at those after the last answer. Safe for
-// concurrent use, until the io buffers are released.
+// does, or by this call. It looks at the messages that are not durable, or only at those after the last answer. Safe
+// for concurrent use, until the io buffers are released.
 func (l *Log) OldestReservation() Pending {
 	s := &l.state
 	s.mu.Lock()
