@@ -25,7 +25,8 @@
 //	    state. Housekeeping never makes a caller lose (rule 6).
 //	P4  Views. A value that Get returns does not change until its Tx ends, and is never torn or half merged (rules 2,
 //	    3).
-//	P5  Ids. GenerateID and Begin never return a number twice in the life of a store, crashes included. A page id is
+//	P5  Ids. GenerateID and Begin never return a number twice in the life of a store, crashes included; after a crash,
+//	    only timestamps may come again that were drawn while the log took no note of them (rule 19). A page id is
 //	    used again only after its freeing has won and every Tx that could have seen the page has ended (trap 2).
 //	P6  Failure. A failed write to the log wakes every waiter, and every later write is ErrFailed with the cause;
 //	    reads go on (rule 8, trap 10). A full disk fails the call that needs space and nothing else (rule 9).

@@ -73,7 +73,9 @@ func (l *Log) drain() {
 // takeLeadWithin makes the flusher the leader, or returns false after the limit. The log has stopped, so the leader, if
 // there is one, soon resigns or hands on.
 func (l *Log) takeLeadWithin(limit time.Duration) bool {
-	for start := time.Now(); time.Since(start) <= limit; {
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	for { // ends: each turn follows a resignation
 		l.state.mu.Lock()
 		lead := l.state.takeLeadLocked()
 		l.state.mu.Unlock()
@@ -83,10 +85,11 @@ func (l *Log) takeLeadWithin(limit time.Duration) bool {
 		select {
 		case <-l.handoff:
 			return true
-		case <-time.After(50 * time.Microsecond):
+		case <-l.resigned:
+		case <-t.C:
+			return false
 		}
 	}
-	return false
 }
 
 // kickFlusher wakes the flusher, unless a kick is already under way. It never blocks.

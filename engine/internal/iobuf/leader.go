@@ -199,6 +199,12 @@ func (ld *leader) passLocked() {
 // resignLocked kicks it again if a writer waits for a buffer.
 func (l *Log) resignLocked() {
 	l.state.leading = false
+	if l.state.err != nil {
+		select {
+		case l.resigned <- struct{}{}:
+		default:
+		}
+	}
 	if l.bufferWaiters.Load() > 0 {
 		l.kickFlusher()
 	}

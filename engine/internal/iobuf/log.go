@@ -80,8 +80,10 @@ type Log struct {
 	kick    chan struct{} // wakes the flusher: there is a chunk to write, or a leader is needed. Room for one
 	arm     chan struct{} // makes the flusher begin to wait for the moment of a mark. Room for one
 	handoff chan struct{} // makes the flusher the leader (see leader). Room for one
-	quit    chan struct{} // closed by Close: the flusher drains the device and ends
-	done    chan struct{} // closed by the flusher when it ends
+	// resigned tells the flusher that the leader has resigned after the log has stopped. Room for one.
+	resigned chan struct{}
+	quit     chan struct{} // closed by Close: the flusher drains the device and ends
+	done     chan struct{} // closed by the flusher when it ends
 
 	leader leader
 
@@ -132,7 +134,8 @@ func New(c Config) (*Log, error) {
 		chunk: max(block, min(chunk, size/2)&^(block-1)), listPages: c.ListPages, markAfter: c.MarkAfter,
 		indexed: c.Index, maxBody: maxBody(size, c.Index),
 		kick: make(chan struct{}, 1), arm: make(chan struct{}, 1), handoff: make(chan struct{}, 1),
-		quit: make(chan struct{}), done: make(chan struct{}), began: time.Now(), patience: c.Patience,
+		resigned: make(chan struct{}, 1),
+		quit:     make(chan struct{}), done: make(chan struct{}), began: time.Now(), patience: c.Patience,
 	}
 	l.state.init(c.End)
 	l.setEnds(c.End)
