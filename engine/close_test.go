@@ -457,7 +457,7 @@ func TestCloseKeepsWhatIsComplete(t *testing.T) {
 // A goroutine that waits in a Tx for a batch, which another one seals once Close waits for that Tx, holds Close up no
 // longer than that. Proves rule 18, trap 39.
 func TestSealBesideCloseInTx(t *testing.T) {
-	pc := enginetest.OpenSim(t, simdisk.New(6, simdisk.Options{}))
+	pc := enginetest.Open(t, t.TempDir(), &engine.Options{SegmentSize: 16 << 10})
 	b, err := pc.PinLog()
 	if err != nil {
 		t.Fatal(err)
