@@ -219,7 +219,12 @@ func TestCloseWaitsForTx(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.AfterFunc(20*time.Millisecond, tx.End)
+	time.AfterFunc(20*time.Millisecond, func() {
+		if err := batch.Seal(); err != nil {
+			t.Errorf("Seal beside Close: %v", err)
+		}
+		tx.End()
+	})
 	enginetest.Close(t, pc)
 	errs := map[string]error{"Close": pc.Close(), "Seal": batch.Seal()}
 	_, errs["Begin"] = pc.Begin()

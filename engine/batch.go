@@ -2,7 +2,9 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/snapshot"
@@ -18,7 +20,9 @@ type Batch struct {
 	b    *iobuf.Batch
 }
 
-// PinLog begins a batch. Errors are those of Link.
+// PinLog begins a batch. If open batches that overlap began before the last flush, it waits until all of them have
+// ended, but at most 100 ms, and once for each batch: PinLog may be called within a batch. So batches that begin
+// without a pause do not hold up stability for ever. Errors are those of Link.
 func (pc *PageCache[P]) PinLog() (*Batch, error) { return pc.core.pinLog() }
 
 func (c *core) pinLog() (*Batch, error) {
@@ -34,12 +38,29 @@ func (c *core) pinLog() (*Batch, error) {
 	return &Batch{c, b}, nil
 }
 
+// writeInBatch writes records of a standalone log in a batch, and returns their LSNs.
+func (c *core) writeInBatch(records [][]byte, write func([]byte) (LSN, DiskPtr, error)) ([]LSN, error) {
+	b, err := c.pinLog()
+	if err != nil {
+		return nil, err
+	}
+	lsns := make([]LSN, 0, len(records))
+	for _, p := range records {
+		lsn, _, err := write(p)
+		if err != nil {
+			return lsns, errors.Join(err, b.Abort())
+		}
+		lsns = append(lsns, lsn)
+	}
+	return lsns, b.Seal()
+}
+
 // LSN returns the LSN at which the batch begins.
 func (b *Batch) LSN() LSN { return b.b.LSN() }
 
-// Seal ends the batch. It is durable after MakeStable of any later LSN, or after Flush. ErrBatchEnded reports that the
-// batch had ended already. After any other error, such as ErrNoSpace, the batch is still open and Seal may be tried
-// again.
+// Seal ends the batch. It is durable after MakeStable of any later LSN, or after Flush. While Close waits for Txs and
+// batches, Seal works. ErrBatchEnded reports that the batch had ended already. After any other error, such as
+// ErrNoSpace, the batch is still open and Seal may be tried again.
 func (b *Batch) Seal() error { return b.end("seal batch") }
 
 // Abort ends the batch without the all-or-nothing guarantee: its writes stay, as ordinary writes. It does not roll
@@ -48,14 +69,46 @@ func (b *Batch) Abort() error { return b.end("abort batch") }
 
 // end writes the end marker. Everything between the markers is complete then, so it counts as ordinary writes too.
 func (b *Batch) end(doing string) error {
-	call, err := b.core.enter()
-	if err == nil {
+	call := b.core.calls.begin() // not enter: Close waits for the batch
+	defer call.End()
+	err := iobuf.ErrClosed
+	if !b.core.shut.Load() { // after begin: Close sets it, then looks for calls
 		_, err = b.b.End()
-		call.End()
 	} else if invariants.Enabled {
 		b.core.left.Store(b.b, nil)
 	}
 	return describe(fmt.Sprintf("%s at LSN %d", doing, b.LSN()), err)
+}
+
+// closeGrace is the time that a Close with a context that has ended still waits for what does not depend on callers.
+const closeGrace = 100 * time.Millisecond
+
+// awaitCallers waits until no Tx of t and no batch is open and no call is under way, and returns how many Txs are still
+// open. It waits for closePatience at most, and leaves closeGrace of ctx to the rest of Close. Batches can be ended
+// meanwhile, and none begin.
+func (c *core) awaitCallers(ctx context.Context, t *txs) int {
+	end := time.Now().Add(closePatience)
+	if d, ok := ctx.Deadline(); ok && d.Add(-closeGrace).Before(end) {
+		end = d.Add(-closeGrace)
+	}
+	ctx, cancel := context.WithDeadline(ctx, end)
+	defer cancel()
+	n := t.wait(ctx)
+	if !c.opts.seam.Foreground { // there, only the caller can end a batch
+		c.store.Log.AwaitBatches(ctx)
+	}
+	c.calls.wait(ctx) // calls that wait for the log end when it is closed
+	return n
+}
+
+// shutBatches lets no batch end any more, and returns a BatchOpenError if one is open.
+func (c *core) shutBatches(ctx context.Context) error {
+	c.shut.Store(true)
+	c.calls.wait(ctx) // for those that have not seen it
+	if lsn, open := c.store.Log.MissingFrom(); open && !c.opts.Temporary {
+		return &BatchOpenError{LSN: lsn}
+	}
+	return nil
 }
 
 // Flush makes everything written so far stable and returns how many bytes of the log became stable meanwhile. It waits
@@ -105,6 +158,23 @@ func (c *core) makeStable(ctx context.Context, lsn LSN) (int, error) {
 		return int(c.store.Log.StableEnd() - before), describe(fmt.Sprintf("make LSN %d stable", lsn), err)
 	}
 	return int(c.store.Log.StableEnd() - before), nil
+}
+
+// Err returns why the log has stopped: an error that wraps ErrFailed and its cause, or ErrClosed after Close; nil while
+// the log works. A ReadOnly store has no log that could stop. It does not block. Safe for concurrent use.
+func (pc *PageCache[P]) Err() error { return pc.core.err() }
+
+// Err returns why the log has stopped; see PageCache.Err.
+func (l *Log) Err() error { return l.core.err() }
+
+func (c *core) err() error {
+	if err := c.store.Log.Err(); errors.Is(err, ErrFailed) {
+		return err
+	}
+	if c.closed.Load() {
+		return ErrClosed
+	}
+	return nil
 }
 
 // Snapshot writes a snapshot now, so that the next Open reads only the log written from here on. It blocks no other

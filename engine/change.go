@@ -22,10 +22,12 @@ func (c condition) String() string { return enumName("condition", int(c), "state
 
 // change is a change of one page: the message to write and the entry to install.
 type change[P any] struct {
-	kind    format.Kind // KindAppend, KindCompact, KindFree, KindMeta or KindCounter
+	kind    format.Kind // KindAppend, KindCompact, KindFree, KindRoot or KindCounter
 	payload payload
-	frag    P              // the new fragment, for KindAppend and KindCompact
-	ext     *pagestack.Ext // the new contents, for KindMeta and KindCounter
+	frag    P           // the new fragment, for KindAppend and KindCompact
+	size    int64       // Size of frag, if that will be resident
+	root    format.Root // the new contents, for KindRoot
+	counter uint64      // the new contents, for KindCounter
 	on      condition
 	old     PagePtr[P] // for ifState
 	from    *head      // for ifHead
@@ -43,7 +45,7 @@ type change[P any] struct {
 func (c *change[P]) meets(pid PageID, h *head) bool {
 	switch c.on {
 	case ifState:
-		return h != nil && h.Kind() != pagestack.KindFree && h.TS() == c.old.ts && pid == c.old.pid && !c.old.IsZero()
+		return isPage(h) && h.TS() == c.old.ts && pid == c.old.pid && !c.old.IsZero()
 	case ifHead:
 		return h == c.from
 	}
@@ -72,22 +74,36 @@ func (c *change[P]) entry(h *head, msg pagestack.Ref) *head {
 		return &pagestack.NewDelta(h, c.frag, msg.LSN, msg.Ptr).Head
 	case format.KindFree:
 		return pagestack.NewFree(ts, msg.LSN, msg.Ptr)
-	case format.KindMeta:
-		return pagemap.NewReserved(pagestack.KindMeta, ts, c.ext, msg)
+	case format.KindRoot:
+		return pagestack.NewRoot(ts, c.root, msg)
 	case format.KindCounter:
-		return pagemap.NewReserved(pagestack.KindCounter, ts, c.ext, msg)
+		return pagemap.NewCounter(ts, c.counter, msg)
 	}
 	e := pagestack.New[P](pagestack.KindBase, ts, 1, msg.LSN, msg.Ptr)
 	e.Frag = c.frag
 	return &e.Head
 }
 
+// patientTurns is the number of turns that housekeeping loses to writers before it closes the gate.
+const patientTurns = 2
+
 // apply makes a change: it loads the head, reserves the message, makes the entry, installs it, and starts again if the
 // head moved meanwhile. It returns the new head and true. If the page does not meet the condition, or there is nothing
 // to do, it returns the current head and false. After an error nothing was done. The loop ends because each failed turn
-// means that another goroutine has changed the page.
+// means that another goroutine has changed the page. No code of the caller runs between the reservation and its end: a
+// panic there would stop the log for ever.
 func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error) {
-	for {
+	g := pc.gates.of(pg.id)
+	for turn := 0; ; turn++ {
+		if !c.sameState && c.kind != format.KindCounter { // a note may be what the goroutine at the gate waits for
+			g.pass()
+		}
+		if turn == patientTurns && c.sameState && c.on == ifOwned { // the cleaner
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.shut()
+			defer g.open()
+		}
 		invariants.Jitter()
 		h := pg.slot.Load()
 		if !c.meets(pg.id, h) {
@@ -99,6 +115,10 @@ func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error
 				return h, false, err
 			}
 		}
+		w := measured{size: c.size}
+		if c.kind != format.KindAppend {
+			w.heap, w.views = pc.mem.weigh(h)
+		}
 		r, err := pc.reserve(pg.id, h, c)
 		if err != nil {
 			pc.values.discard(&c.payload)
@@ -106,7 +126,7 @@ func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error
 		}
 		e := c.entry(h, pagestack.Ref{LSN: r.LSN(), Ptr: r.Ptr()})
 		if pc.pages.Install(pg.slot, h, e, &r, c.payload.blob) {
-			pc.mem.swapped(tx, pg.id, h, e)
+			pc.mem.swapped(tx, pg.id, h, e, w)
 			return e, true, nil
 		}
 		if e.Kind() == pagestack.KindDelta {
@@ -125,6 +145,9 @@ func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error
 // by a reader, has the same LSN. If one has replaced h, the change starts again.
 func (pc *PageCache[P]) reserve(pid PageID, h *head, c *change[P]) (r iobuf.Reservation, err error) {
 	kind, n := c.payload.kind(c.kind), c.bodyLen()
+	if c.kind != format.KindCounter && !c.sameState { // a note, and housekeeping, which writes no new timestamps
+		pc.ids.CatchUp()
+	}
 	if c.urgent {
 		r, err = pc.core.store.Log.ReserveUrgent(kind, pid, n)
 	} else {
@@ -141,6 +164,38 @@ func (pc *PageCache[P]) reserve(pid PageID, h *head, c *change[P]) (r iobuf.Rese
 	return r, nil
 }
 
+// notConsolidated is what is reported about an error of consolidate that no call returns.
+const notConsolidated = "a page was not consolidated"
+
+// shorten consolidates a page that has more fragments than the limit. If another goroutine is at it already, the caller
+// goes on, unless the chain has become much longer than the limit.
+func (pc *PageCache[P]) shorten(tx *Tx, pg page) {
+	const much = 8
+	g := pc.gates.of(pg.id)
+	if !g.mu.TryLock() {
+		if pg.slot.Load().Depth() <= much*pc.limit {
+			return
+		}
+		g.mu.Lock()
+	}
+	defer g.mu.Unlock()
+	defer g.open()
+	for turn := 0; ; turn++ { // ends: see gate
+		if turn == patientTurns {
+			g.shut()
+		}
+		h := pg.slot.Load()
+		if h.Depth() <= pc.limit {
+			return
+		}
+		// The page is complete without it. After an error the next Link or Get tries again.
+		if e, err := pc.consolidate(tx, pg.id, pg.slot, h); e != nil || err != nil {
+			pc.core.opts.report.Background(notConsolidated, "", err)
+			return
+		}
+	}
+}
+
 // consolidate rewrites the page as one message, in the same state (rule 6). It returns nil if the head has moved from
 // h.
 func (pc *PageCache[P]) consolidate(tx *Tx, pid PageID, s *slot, h *head) (*entry[P], error) {
@@ -148,16 +203,16 @@ func (pc *PageCache[P]) consolidate(tx *Tx, pid PageID, s *slot, h *head) (*entr
 	if err != nil {
 		return nil, err
 	}
-	p, err := pc.encode(tx, value)
-	if err != nil {
+	c := change[P]{kind: format.KindCompact, frag: value, on: ifHead, from: h, sameState: true}
+	c.size = pc.mem.size(value)
+	if c.payload, err = pc.encode(tx, value); err != nil {
 		return nil, err
 	}
-	c := change[P]{kind: format.KindCompact, payload: p, frag: value, on: ifHead, from: h, sameState: true}
 	e, won, err := pc.apply(tx, page{id: pid, slot: s}, &c)
 	if !won {
 		return nil, err
 	}
 	pc.mem.counts.consolidations.Add(1)
-	pc.mem.counts.rewritten.Add(int64(format.HeaderSize + len(p.body)))
+	pc.mem.counts.rewritten.Add(int64(format.HeaderSize + len(c.payload.body)))
 	return pagestack.EntryOf[P](e), nil
 }

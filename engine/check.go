@@ -9,6 +9,7 @@ import (
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/seam"
+	"pagecache/internal/osfs"
 	"pagecache/internal/vfs"
 	"pagecache/segments/format"
 )
@@ -18,6 +19,7 @@ type CheckReport struct {
 	Segments  int   // slots that hold a part of the log
 	Pages     int64 // pages with a value
 	Fragments int64 // messages that they consist of
+	Roots     int64
 	Blobs     int64
 	Bytes     int64 // of encoded values
 	Records   int64 // of a standalone log
@@ -51,13 +53,25 @@ func Check(dir string, opts *Options, found func(problem error)) (CheckReport, e
 	if sb.Log {
 		return c.r, c.log()
 	}
+	c.as.name = sb.Name
 	return c.r, c.pages()
 }
+
+// Destroy removes the files of the store or log in dir: log, superblock, blobs and snapshots. Everything else stays,
+// dir itself and snapshots in another directory (Options.SnapshotDir) included. The store may be corrupt, but its
+// superblock or a header of its log must show that it is one. It must not be open; Destroy waits up to two seconds for
+// another opening to release it, like Open. Errors: ErrLocked, ErrFormat for a store of another version, fs.ErrNotExist
+// if there is no such directory or no store in it, and those of the operating system. After the latter, or a crash,
+// some files may be gone, and Destroy can be called again. Safe for concurrent use.
+func Destroy(dir string) error { return destroy(osfs.OS, dir) }
+
+func destroy(fsys vfs.FS, dir string) error { return logstore.Destroy(fsys, dir) }
 
 type checker struct {
 	o     Options
 	dir   string
 	found func(error)
+	as    encodedPages
 	r     CheckReport
 }
 
@@ -96,12 +110,18 @@ func (c *checker) log() error {
 }
 
 // encodedPages is the Materializer of pages as they are on disk.
-type encodedPages struct{ Bytes }
+type encodedPages struct {
+	Bytes
+	name string // of the format of the pages
+}
+
+// Format implements Named.
+func (e encodedPages) Format() string { return e.name }
 
 func (c *checker) pages() error {
 	alone := c.o
 	alone.seam.LogAlone = true
-	truth, err := Open(c.dir, encodedPages{}, &alone)
+	truth, err := Open(c.dir, c.as, &alone)
 	if err != nil {
 		return c.problem(err)
 	}
@@ -125,6 +145,10 @@ func (c *checker) pages() error {
 // page verifies the messages that a page consists of.
 func (c *checker) page(pc *PageCache[[]byte], pid PageID, live map[format.BlobID]bool) error {
 	_, h, err := pc.pages.Find(pid)
+	if err == nil && h != nil && h.Kind() == pagestack.KindRoot {
+		c.r.Roots++
+		err = rootOnDisk(pc, pid, h)
+	}
 	if err != nil || h == nil || h.Kind() != pagestack.KindOnDisk {
 		return c.problem(err)
 	}
@@ -142,6 +166,18 @@ func (c *checker) page(pc *PageCache[[]byte], pid PageID, live map[format.BlobID
 		err = errors.Join(err, c.problem(e))
 	})
 	return err
+}
+
+// rootOnDisk verifies the message of the root with head h.
+func rootOnDisk(pc *PageCache[[]byte], pid PageID, h *head) error {
+	m, err := pc.core.store.Read(h.LSN, h.Ptr())
+	if err != nil {
+		return logstore.InPage(pid, err)
+	}
+	if r, err := format.DecodeRoot(m.Body); m.Kind != format.KindRoot || err != nil || r != h.Root() {
+		return pc.core.store.CorruptLog(Place{}.WithLSN(h.LSN).WithPage(pid), "the message is not that of the root")
+	}
+	return nil
 }
 
 // accounts compares the accounts of space and free ids with the pages. source says what the store was opened from.
@@ -168,7 +204,7 @@ func (c *checker) snapshots(truth *PageCache[[]byte]) error {
 			}
 		}
 	}
-	pc, err := Open(c.dir, encodedPages{}, &c.o)
+	pc, err := Open(c.dir, c.as, &c.o)
 	if err != nil {
 		return c.problem(err)
 	}
@@ -194,6 +230,10 @@ func comparePage(pid PageID, pc, truth *PageCache[[]byte]) error {
 	_, got, err := pc.pages.Find(pid)
 	if err != nil {
 		return err
+	}
+	if got, want := got.Root(), want.Root(); got != want {
+		const text = "the page is root %.64q to page %d, by the log alone %.64q to page %d"
+		return pc.snaps.Base.CorruptPage(pid, fmt.Errorf(text, got.Name, got.Target, want.Name, want.Target))
 	}
 	if g, w := messagesOf(got), messagesOf(want); g != w {
 		return pc.snaps.Base.CorruptPage(pid, fmt.Errorf("the page is %s, by the log alone %s", g, w))

@@ -159,8 +159,8 @@ func TestSalvageIntactStore(t *testing.T) {
 func TestVerbatimStoreKeepsFragments(t *testing.T) {
 	const deltas = 5
 	for _, verbatim := range []bool{false, true} {
-		pc := enginetest.Open(t, t.TempDir(), enginetest.WithSeam(&engine.Options{SegmentSize: 1 << 20},
-			seam.Options{Verbatim: verbatim}))
+		o := &engine.Options{SegmentSize: 1 << 20, EvictionWrites: 1000}
+		pc := enginetest.Open(t, t.TempDir(), enginetest.WithSeam(o, seam.Options{Verbatim: verbatim}))
 		tx := enginetest.Begin(t, pc)
 		pid, ptr, err := pc.Allocate(tx, []byte("0"))
 		for n := 1; n < deltas && err == nil; n++ {

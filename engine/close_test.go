@@ -41,7 +41,7 @@ func TestConcurrentClose(t *testing.T) {
 	}
 }
 
-// While Close waits for a Tx, Begin and every call with that Tx return ErrClosed.
+// While Close waits for a Tx and a batch, they can be ended, and Begin and every other call return ErrClosed. Trap 39.
 func TestCallsWhileClosing(t *testing.T) {
 	pc := enginetest.OpenSim(t, simdisk.New(2, simdisk.Options{}))
 	tx := enginetest.Begin(t, pc)
@@ -77,7 +77,6 @@ func TestCallsWhileClosing(t *testing.T) {
 	_, errs["Flush"] = pc.Flush()
 	_, errs["MakeStable"] = pc.MakeStable(ptr.LastLSN())
 	_, errs["GenerateID"] = pc.GenerateID()
-	errs["Seal"], errs["Abort"] = batch.Seal(), batch.Abort()
 	errs["Close"] = pc.Close()
 	for what, err := range errs {
 		if !errors.Is(err, engine.ErrClosed) {
@@ -87,6 +86,12 @@ func TestCallsWhileClosing(t *testing.T) {
 	pc.BumpReadTS(tx, pid, 7)
 	if ts, ok := pc.ReadTS(tx, pid); ts != 0 || ok {
 		t.Errorf("ReadTS beside Close: %d, %v; want 0, false", ts, ok)
+	}
+	if err := batch.Seal(); err != nil {
+		t.Errorf("Seal beside Close: %v", err)
+	}
+	if err := batch.Abort(); !errors.Is(err, engine.ErrBatchEnded) {
+		t.Errorf("Abort beside Close, after Seal: %v", err)
 	}
 	tx.End()
 	enginetest.Soon(t, "Close after the last Tx has ended", func() { err = <-done })
@@ -336,7 +341,11 @@ func TestCloseWithOpenBatch(t *testing.T) {
 			t.Fatal(err)
 		}
 		tx.End()
-		enginetest.Close(t, pc)
+		if end == "" {
+			enginetest.CloseInBatch(t, pc, b.LSN())
+		} else {
+			enginetest.Close(t, pc)
+		}
 		if err := b.Seal(); !errors.Is(err, engine.ErrClosed) {
 			t.Errorf("Seal after Close: error %v, want ErrClosed", err)
 		}
@@ -360,5 +369,132 @@ func TestCloseWithOpenBatch(t *testing.T) {
 			tx.End()
 			enginetest.Close(t, pc)
 		}
+	}
+}
+
+// Writes that overlap with a batch that is ended while Close waits are there after reopening. Those that overlap with
+// one that is not ended are missing, and Close says from where on. Proves rule 18, trap 39.
+func TestCloseKeepsWhatIsComplete(t *testing.T) {
+	t.Parallel()
+	for _, sealed := range []bool{true, false} {
+		if !sealed && testing.Short() {
+			continue // Close waits for the batch for 5 s
+		}
+		dir, o := t.TempDir(), &engine.Options{SegmentSize: 16 << 10}
+		pc := enginetest.Open(t, dir, o)
+		tx := enginetest.Begin(t, pc)
+		put := func() engine.PageID {
+			pid, _, err := pc.Allocate(tx, []byte("x"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return pid
+		}
+		pin := func() *engine.Batch {
+			b, err := pc.PinLog()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b
+		}
+		before := put()
+		a := pin()
+		pids := []engine.PageID{put()}
+		b := pin()
+		pids = append(pids, put())
+		if err := a.Seal(); err != nil {
+			t.Fatal(err)
+		}
+		pids = append(pids, put())
+		tx.End()
+		if sealed {
+			done := make(chan error, 1)
+			go func() { done <- pc.Close() }()
+			enginetest.Soon(t, "PinLog beside Close", func() { // until it returns ErrClosed
+				for {
+					c, err := pc.PinLog()
+					if errors.Is(err, engine.ErrClosed) {
+						return
+					}
+					if err == nil {
+						err = c.Seal()
+					}
+					if err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+			if err := b.Seal(); err != nil {
+				t.Errorf("Seal beside Close: %v", err)
+			}
+			if err := <-done; err != nil {
+				t.Errorf("Close beside Seal: %v", err)
+			}
+		} else {
+			enginetest.CloseInBatch(t, pc, a.LSN()) // a and b overlap
+		}
+		pc = enginetest.Open(t, dir, o)
+		tx = enginetest.Begin(t, pc)
+		for _, pid := range append(pids, before) {
+			p, err := pc.Get(tx, pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := engine.KindUnallocated
+			if sealed || pid == before {
+				want = engine.KindMaterialized
+			}
+			if p.Kind != want {
+				t.Errorf("batch sealed %v: page %d is %v, want %v", sealed, pid, p.Kind, want)
+			}
+		}
+		tx.End()
+		enginetest.Close(t, pc)
+	}
+}
+
+// A goroutine that waits in a Tx for a batch, which another one seals once Close waits for that Tx, holds Close up no
+// longer than that. Proves rule 18, trap 39.
+func TestSealBesideCloseInTx(t *testing.T) {
+	pc := enginetest.Open(t, t.TempDir(), &engine.Options{SegmentSize: 16 << 10})
+	b, err := pc.PinLog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx := enginetest.Begin(t, pc)
+	_, ptr, err := pc.Allocate(tx, []byte("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stable := make(chan error, 1)
+	go func() {
+		_, err := pc.MakeStable(ptr.LastLSN())
+		tx.End()
+		stable <- err
+	}()
+	closed := make(chan error, 1)
+	go func() { closed <- pc.Close() }()
+	enginetest.Soon(t, "Begin beside Close", func() { // until it returns ErrClosed
+		for {
+			other, err := pc.Begin()
+			if err != nil {
+				return
+			}
+			other.End()
+		}
+	})
+	start := time.Now()
+	if err := b.Seal(); err != nil {
+		t.Errorf("Seal: %v", err)
+	}
+	if err := <-closed; err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if err := <-stable; err != nil && !errors.Is(err, engine.ErrClosed) { // ErrClosed: MakeStable came after Close
+		t.Errorf("MakeStable: %v", err)
+	}
+	if took := time.Since(start); took > 4*time.Second { // the patience of Close is 5 s
+		t.Errorf("Close took %v after Seal", took)
 	}
 }

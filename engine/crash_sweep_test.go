@@ -107,7 +107,7 @@ func sweepWork(r *crashRun, ops []int) error {
 		}
 	}
 	d.End()
-	return errors.Join(err, d.Changed, pc.Close())
+	return errors.Join(err, d.Changed, r.h.Closed(pc.Close()))
 }
 
 // sweepReopen opens the store, compares it with the history, closes it and checks it.

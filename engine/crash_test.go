@@ -246,7 +246,7 @@ func (r *crashRun) leave(pc *engine.PageCache[[]byte], d *enginetest.Driver, err
 
 // close closes the store. The disk may crash meanwhile, or right afterwards.
 func (r *crashRun) close(pc *engine.PageCache[[]byte]) error {
-	err := pc.Close()
+	err := r.h.Closed(pc.Close())
 	switch {
 	case err == nil:
 		r.tracef("--- closed")
@@ -496,7 +496,9 @@ func (w *workers) one(rng *rand.Rand) (engine.LSN, error) {
 	}
 	defer tx.End()
 	w.mu.Lock()
-	w.h.NextID = max(w.h.NextID, tx.TS()+1)
+	if !enginetest.Internals.Unnoted(w.pc) {
+		w.h.NextID = max(w.h.NextID, tx.TS()+1)
+	}
 	w.mu.Unlock()
 	v := make([]byte, rng.IntN(300))
 	for i := range v {

@@ -130,17 +130,13 @@ func (v *values) discard(p *payload) {
 	}
 }
 
-// encodeView is encode for a value that may be a view of the disk. It copies the value to the Tx's scratch memory
-// first, and returns that copy too.
-func (pc *PageCache[P]) encodeView(tx *Tx, pid PageID, v P) (p payload, encoded []byte, err error) {
+// encodeView encodes a value that may be a view of the disk, as a copy in the Tx's scratch memory.
+func (pc *PageCache[P]) encodeView(tx *Tx, pid PageID, v P) (encoded []byte, err error) {
 	err = pc.values.guard(true, pid, func() error {
 		encoded = pc.appended(tx, v)
 		return nil
 	})
-	if err == nil {
-		p, err = pc.values.pack(tx, encoded)
-	}
-	return p, encoded, err
+	return encoded, err
 }
 
 // guard calls f, which looks at values of a page. If they may be views, a fault becomes an error: the file was
@@ -151,7 +147,8 @@ func (v *values) guard(views bool, pid PageID, f func() error) error {
 	}
 	err := mmapread.Guard(f)
 	if errors.Is(err, vfs.ErrFault) {
-		return &CorruptError{File: v.store.LogFile(), Place: recovery.Place{}.WithPage(pid), Err: err}
+		at := recovery.Place{}.WithPage(pid)
+		return v.store.Reporter().Corrupt(&CorruptError{File: v.store.LogFile(), Place: at, Err: err})
 	}
 	return err
 }

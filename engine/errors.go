@@ -8,6 +8,7 @@ import (
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pageids"
+	"pagecache/engine/internal/report"
 	"pagecache/internal/vfs"
 	"pagecache/recovery"
 	"pagecache/segments/format"
@@ -29,12 +30,16 @@ var (
 	// ErrFailed reports that the log stopped after an I/O error; the error wraps its cause. Reads go on. Reopen to
 	// recover.
 	ErrFailed = iobuf.ErrFailed
-	// ErrTooLarge reports a value or record longer than the format allows.
+	// ErrTooLarge reports a value, a record or the name of a root that is longer than the format allows, or too many
+	// roots.
 	ErrTooLarge = iobuf.ErrTooLarge
 	// ErrTxEnded reports a Tx that has ended, is nil, or belongs to another store.
 	ErrTxEnded = errors.New("transaction has ended")
 	// ErrBatchEnded reports a Batch that was sealed or aborted before.
 	ErrBatchEnded = iobuf.ErrBatchEnded
+	// ErrBatchOpen reports a batch that was still open when Close stopped waiting for it. errors.As finds a
+	// *BatchOpenError with the LSN.
+	ErrBatchOpen = errors.New("batch was left open")
 	// ErrReservationEnded reports a Reservation that was completed or aborted before.
 	ErrReservationEnded = errors.New("reservation has ended")
 	// ErrDropped reports a record that DropBelow has dropped.
@@ -47,10 +52,14 @@ var (
 	ErrPageRange = errors.New("page id out of range")
 	// ErrTooManyPages reports that all page ids are in use.
 	ErrTooManyPages = pageids.ErrExhausted
-	// ErrFormat reports a store whose format version this code does not know.
+	// ErrFormat reports a store whose format version this code does not know, or whose pages have a format of another
+	// name (Named).
 	ErrFormat = logstore.ErrFormat
 	// ErrKind reports a standalone log opened as a page store, or the reverse.
 	ErrKind = logstore.ErrKind
+	// ErrPanic reports that the Materializer panicked while the store moved a page. The panic itself is an event: see
+	// Events.Panic.
+	ErrPanic = errors.New("the Materializer panicked")
 	// ErrUnsupported reports that this operating system has no implementation.
 	ErrUnsupported = vfs.ErrUnsupported
 )
@@ -60,6 +69,56 @@ type CorruptError = recovery.CorruptError
 
 // A Place is a position in a file and in the log, as far as it is known.
 type Place = recovery.Place
+
+// Events are callbacks that announce failures and their end; see Options.Events. Each has an argument of one of the
+// types below. docs/EVENTS.md lists them all.
+type Events = report.Events
+
+// An Event is the argument of any of the Events.
+type Event = report.Event
+
+// The arguments of the Events. Each is an Event.
+type (
+	LogFailedInfo        = report.LogFailedInfo
+	DiskFullInfo         = report.DiskFullInfo
+	SpaceAgainInfo       = report.SpaceAgainInfo
+	CleaningStoppedInfo  = report.CleaningStoppedInfo
+	CleaningResumedInfo  = report.CleaningResumedInfo
+	SnapshotsStoppedInfo = report.SnapshotsStoppedInfo
+	SnapshotsResumedInfo = report.SnapshotsResumedInfo
+	SnapshotRebuiltInfo  = report.SnapshotRebuiltInfo
+	CorruptionInfo       = report.CorruptionInfo
+	TailDroppedInfo      = report.TailDroppedInfo
+	SlowWriteInfo        = report.SlowWriteInfo
+	DegradedInfo         = report.DegradedInfo
+	BatchOpenInfo        = report.BatchOpenInfo
+	TxOpenInfo           = report.TxOpenInfo
+	PanicInfo            = report.PanicInfo
+	BackgroundErrorInfo  = report.BackgroundErrorInfo
+)
+
+// AllEvents returns Events that call f for every event.
+func AllEvents(f func(Event)) Events { return report.All(f) }
+
+// isAnnounced reports whether the cause of an error is an event of its own, so that the error need not be one.
+func isAnnounced(err error) bool {
+	return errors.Is(err, ErrFailed) || errors.Is(err, ErrPanic) || errors.Is(err, iobuf.ErrClosed) ||
+		errors.Is(err, ErrClosed) || logstore.IsNoSpace(err)
+}
+
+// A BatchOpenError reports what is missing after a Close that left a batch open. It wraps ErrBatchOpen.
+type BatchOpenError struct {
+	// LSN is where the batch begins, or the earliest one of those that overlap with it. The next opening shows all that
+	// was written below, and nothing that was written at or above.
+	LSN format.LSN
+}
+
+func (e *BatchOpenError) Error() string {
+	return fmt.Sprintf("close: %v: writes from LSN %d on will be missing", ErrBatchOpen, e.LSN)
+}
+
+// Unwrap returns ErrBatchOpen.
+func (e *BatchOpenError) Unwrap() error { return ErrBatchOpen }
 
 // describe wraps an error of a lower layer: it says which call failed, and adds the sentinel of this package.
 func describe(doing string, err error) error {

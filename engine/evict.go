@@ -17,20 +17,32 @@ func (v evictor[P]) Cost(key uint64) int64 {
 	if s == nil {
 		return 0
 	}
-	tx := v.pc.txs.begin() // Size may look at a view
+	tx := v.pc.txs.beginOwn() // Size may look at a view
 	defer tx.End()
-	heap, mapped := v.pc.mem.weigh(s.Load())
+	var heap, mapped int64
+	_ = v.contain("measuring", key, func() { heap, mapped = v.pc.mem.weigh(s.Load()) })
 	return heap + mapped
+}
+
+// contain calls f, which works on a page. After a panic of the Materializer it returns ErrPanic, which was reported.
+func (v evictor[P]) contain(doing string, key uint64, f func()) error {
+	return contain(v.pc.core.opts.report, doing, PageID(key), func() error {
+		f()
+		return nil
+	})
 }
 
 // Evict drops the resident values of the page, except for a small part whose memory saves more than it costs.
 func (v evictor[P]) Evict(key uint64) lru.Outcome {
-	tx := v.pc.txs.begin() // what it looks at stays in place meanwhile
+	tx := v.pc.txs.beginOwn() // what it looks at stays in place meanwhile
 	defer v.end(tx)
-	if v.pc.consolidateFirst(tx, PageID(key)) {
+	var wrote, dropped bool
+	_ = v.contain("consolidating", key, func() { wrote = v.pc.consolidateFirst(tx, PageID(key)) })
+	if wrote {
 		return lru.OutcomeBusy // the message written just now is not stable
 	}
-	if v.pc.dropBase(tx, PageID(key)) {
+	_ = v.contain("evicting", key, func() { dropped = v.pc.dropBase(tx, PageID(key)) })
+	if dropped {
 		return lru.OutcomeEvicted
 	}
 	_, out := v.pc.mem.evict(tx, PageID(key), false)
@@ -47,7 +59,7 @@ const sweepMost = 8 << 20
 
 // Sweep evicts the pages under the clock's hand.
 func (v evictor[P]) Sweep(want int64, evicted func(key uint64)) (freed int64, more bool) {
-	tx := v.pc.txs.begin()
+	tx := v.pc.txs.beginOwn()
 	defer v.end(tx)
 	want = min(want, sweepMost)
 	freed = v.pc.mem.sweep(tx, want, false, func(pid PageID) { evicted(uint64(pid)) })
@@ -66,8 +78,9 @@ func (v evictor[P]) Touch(key uint64) { v.pc.pages.Table.Touch(PageID(key)) }
 // seekBytes is the number of bytes that are written in the time of one read of a page that is not in the page cache.
 const seekBytes = 16 << 10
 
-// consolidateFirst writes a page of several messages as one, before it is evicted, if it is wholly resident and writing
-// it costs less than the reads that this saves the next Get. It reports whether it did.
+// consolidateFirst writes a page of several messages as one, before it is evicted, if it is wholly resident, writing it
+// costs less than the reads that this saves the next Get, and evictions have not written too much. It reports whether
+// it did.
 func (pc *PageCache[P]) consolidateFirst(tx *Tx, pid PageID) bool {
 	s := pc.pages.Table.Get(pid)
 	if s == nil || pc.core.opts.ReadOnly || pc.core.opts.seam.Verbatim {
@@ -79,11 +92,24 @@ func (pc *PageCache[P]) consolidateFirst(tx *Tx, pid PageID) bool {
 		return false
 	}
 	heap, mapped := pc.mem.weigh(h)
-	if heap+mapped > int64(h.Depth()-1)*seekBytes {
+	fewer := h.Depth() - 1
+	if heap+mapped > int64(fewer)*seekBytes || !pc.mem.allowance.Allow(heap+mapped, fewer, pc.activity) {
 		return false
 	}
 	e, err := pc.consolidate(tx, pid, s, h)
-	return err == nil && e != nil
+	pc.core.opts.report.Background(notConsolidated, "", err) // the page is evicted as it is
+	if err != nil || e == nil {
+		return false
+	}
+	pc.mem.allowance.Wrote(int64(e.Ptr().Len))
+	return true
+}
+
+// activity returns what callers have written and read.
+func (pc *PageCache[P]) activity() lru.Activity {
+	y := &pc.mem
+	written := pc.txs.written() + y.counts.rewritten.Load() - y.allowance.Written()
+	return lru.Activity{Written: written, Misses: y.counts.misses.Load()}
 }
 
 // baseRatio is the least ratio of the size of a base to that of its deltas at which the base is dropped alone.

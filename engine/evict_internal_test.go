@@ -300,7 +300,7 @@ func TestPolicyKeepsUnstablePages(t *testing.T) {
 // A small page of several messages is consolidated before it is evicted. Of a large page with small deltas, the first
 // eviction drops only the base, so that the next Get reads one message; the second eviction drops the deltas too.
 func TestEvictionOfChains(t *testing.T) {
-	pc := openTest(t, t.TempDir(), &Options{FlushEvery: -1})
+	pc := openTest(t, t.TempDir(), &Options{FlushEvery: -1, EvictionWrites: 1000})
 	defer closeTest(t, pc)
 	v := evictor[[]byte]{pc}
 	chain := func(size int) (PageID, PagePtr[[]byte]) {

@@ -9,10 +9,17 @@ import (
 	"pagecache/engine/internal/idgen"
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagestack"
+	"pagecache/lru"
 	"pagecache/segments/format"
 )
 
 // The functions below give tests in package engine_test the few internals that they need.
+
+// CapacityFor returns the default capacity on a machine with the given bytes of memory.
+var CapacityFor = capacityFor
+
+// DestroyIn is Destroy on any file system.
+var DestroyIn = destroy
 
 // StoreOf returns the page-less store of a PageCache.
 func StoreOf[P any](pc *PageCache[P]) *logstore.Store { return pc.core.store }
@@ -23,9 +30,15 @@ func StoreOfLog(l *Log) *logstore.Store { return l.core.store }
 // CleanerOf returns the cleaner of a PageCache.
 func CleanerOf[P any](pc *PageCache[P]) *clean.Cleaner { return pc.cleaner }
 
-// RootsLSN returns the LSN of the last change of a root, or 0 if there is none.
-func RootsLSN(pc *PageCache[[]byte]) LSN {
-	if head := pc.pages.Table.Make(format.MetaPage).Load(); head != nil {
+// RootPage returns the page that holds the root of a name, or 0 if there is none.
+func RootPage(pc *PageCache[[]byte], name string) PageID {
+	pid, _ := pc.pages.Roots.Find(name)
+	return pid
+}
+
+// NewestLSN returns the LSN of a page's newest message, or 0 if it has none.
+func NewestLSN(pc *PageCache[[]byte], pid PageID) LSN {
+	if _, head, _ := pc.pages.Find(pid); head != nil {
 		return head.LSN
 	}
 	return 0
@@ -108,8 +121,10 @@ func BlobsOf(pc *PageCache[[]byte], pid PageID) (ids []format.BlobID, err error)
 // Evict evicts a page as a sweep of the clock does.
 func Evict(pc *PageCache[[]byte], tx *Tx, pid PageID) { pc.mem.evict(tx, pid, true) }
 
-// EvictByPolicy evicts a page as the eviction policy does.
-func EvictByPolicy(pc *PageCache[[]byte], pid PageID) { evictor[[]byte]{pc}.Evict(uint64(pid)) }
+// EvictByPolicy evicts a page as the eviction policy does. It returns false if the page is busy.
+func EvictByPolicy(pc *PageCache[[]byte], pid PageID) bool {
+	return evictor[[]byte]{pc}.Evict(uint64(pid)) != lru.OutcomeBusy
+}
 
 // SkipIDNotes makes the store hand out ids without durable notes of them.
 func SkipIDNotes(pc *PageCache[[]byte]) {
@@ -129,3 +144,6 @@ func EvictAll(pc *PageCache[[]byte], pids []PageID) error {
 	}
 	return nil
 }
+
+// Unnoted reports whether the log has refused to note ids.
+func Unnoted(pc *PageCache[[]byte]) bool { return pc.ids.Refused() }

@@ -119,6 +119,75 @@ func TestFailureWakesWritersThatWaitForABuffer(t *testing.T) {
 	}
 }
 
+// Begin and Get work for ever, and timestamps rise, after an I/O error and on a full disk, however many ids are drawn.
+// A page that is written once there is room has a timestamp that no later opening draws. Proves rule 19, trap 46.
+func TestReadsNeverDependOnWrites(t *testing.T) {
+	for _, op := range []simdisk.OpKind{simdisk.OpDeviceWrite, simdisk.OpAllocate} {
+		d := simdisk.New(9, simdisk.Options{})
+		o := enginetest.SimOptions(d)
+		o.IDPersistInterval = 20
+		pc := enginetest.Open(t, "/store", o)
+		tx := enginetest.Begin(t, pc)
+		pid, _, err := pc.Allocate(tx, []byte("page"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := pc.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		errno := syscall.ENOSPC
+		if op == simdisk.OpDeviceWrite {
+			errno = syscall.EIO
+		}
+		d.FailFrom(op, 1, errno)
+		for err == nil {
+			if _, _, err = pc.Allocate(tx, make([]byte, 4000)); err == nil {
+				_, err = pc.Flush()
+			}
+		}
+		last := tx.TS()
+		tx.End()
+		for range 5000 {
+			tx, err := pc.Begin()
+			if err != nil || tx.TS() <= last {
+				t.Fatalf("%v fails: timestamp after %d: %v", op, last, err)
+			}
+			last = tx.TS()
+			if p, err := pc.Get(tx, pid); err != nil || string(p.Value) != "page" {
+				t.Fatalf("%v fails: get %q, %v", op, p.Value, err)
+			}
+			tx.End()
+		}
+		if _, err := pc.GenerateID(); err == nil {
+			t.Errorf("%v fails: an id was handed out that cannot be noted", op)
+		}
+		if op == simdisk.OpDeviceWrite {
+			if err := pc.Close(); !errors.Is(err, engine.ErrFailed) {
+				t.Errorf("close: %v", err)
+			}
+			continue
+		}
+		d.FailFrom(op, 1, nil)
+		tx = enginetest.Begin(t, pc)
+		written := tx.TS()
+		if _, _, err := pc.Allocate(tx, fmt.Append(nil, written)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := pc.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		tx.End()
+		enginetest.NoCheck(t, pc)
+		pc = enginetest.OpenSim(t, d.Crash(9))
+		tx = enginetest.Begin(t, pc)
+		if tx.TS() <= written {
+			t.Errorf("timestamp %d was written, and %d drawn after a crash", written, tx.TS())
+		}
+		tx.End()
+		enginetest.Close(t, pc)
+	}
+}
+
 // On a full disk only the calls that need a new segment fail. Once there is space, all calls work again. Proves rule 9.
 func TestNoSpaceFailsOnlyCallsThatNeedIt(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EFBIG, syscall.EDQUOT} {

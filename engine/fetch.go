@@ -105,7 +105,7 @@ func (pc *PageCache[P]) fetch(pid PageID, r pagestack.Ref, older LSN) (frag P, v
 		})
 	}
 	if err != nil {
-		return frag, false, fmt.Errorf("read page %d: %w", pid, err)
+		return frag, false, fmt.Errorf("read page %d: %w", pid, pc.core.opts.report.Corrupt(err))
 	}
 	pc.mem.counts.fetches.Add(1)
 	err = pc.values.guard(view && pc.raw == nil, pid, func() (err error) {
@@ -113,6 +113,7 @@ func (pc *PageCache[P]) fetch(pid PageID, r pagestack.Ref, older LSN) (frag P, v
 		return err
 	})
 	if err != nil {
+		err = pc.core.opts.report.Corrupt(err)
 		return frag, false, fmt.Errorf("decode a fragment of page %d at LSN %d: %w", pid, r.LSN, err)
 	}
 	return frag, view, nil

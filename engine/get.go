@@ -1,16 +1,21 @@
 package engine
 
 import (
+	"context"
 	"iter"
+	"runtime/pprof"
 	"sync/atomic"
 
 	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/internal/vfs"
+	"pagecache/segments/format"
 )
 
 // Get returns the page's state and value. A page that was never allocated is KindUnallocated, a freed one KindFree;
-// neither is an error. The value is valid until the Tx ends. It may block on a read from disk, and, like all calls on a
+// neither is an error. Page 0 is KindMeta, with a zero Ptr, once there is a
+// root, and each page that holds a root is KindRoot: Root and Meta say what they name. The
+// value is valid until the Tx ends. It may block on a read from disk, and, like all calls on a
 // page, until a page that a corrupt snapshot has lost was looked up in the log. Errors: ErrTxEnded, ErrClosed,
 // ErrCorrupt if the page's bytes on disk are corrupt, and those of Decode. Safe for concurrent use.
 func (pc *PageCache[P]) Get(tx *Tx, pid PageID) (Page[P], error) {
@@ -33,7 +38,7 @@ func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (Page[P], error) {
 	if err != nil {
 		return Page[P]{}, err
 	}
-	kind := kindOf(pg.head)
+	kind := pc.finder.kindOf(pid, pg.head)
 	if kind == KindUnallocated {
 		return Page[P]{}, nil
 	}
@@ -53,7 +58,10 @@ func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (Page[P], error) {
 }
 
 // kindOf returns the kind of the page with head h, which may be nil.
-func kindOf(h *head) PageKind {
+func (f *finder) kindOf(pid PageID, h *head) PageKind {
+	if pid == format.MetaPage && f.pages.Roots.Len() > 0 {
+		return KindMeta
+	}
 	if h == nil {
 		return KindUnallocated
 	}
@@ -62,20 +70,27 @@ func kindOf(h *head) PageKind {
 		return KindFree
 	case pagestack.KindCounter:
 		return KindCounter
-	case pagestack.KindMeta:
-		return KindMeta
+	case pagestack.KindRoot:
+		return KindRoot
 	}
 	return KindMaterialized
 }
 
 // consolidateLong consolidates a page that has more fragments than the limit: the writer that should have done so could
-// not. It returns nil if the page is not that long, or if the log cannot take it now; reading goes on then.
+// not. It returns nil if the page is not that long, if another goroutine is at it, or if the log cannot take it now;
+// reading goes on then.
 func (pc *PageCache[P]) consolidateLong(tx *Tx, pg page) *entry[P] {
 	if pg.head.Depth() <= pc.limit || pc.core.opts.ReadOnly {
 		return nil
 	}
+	g := pc.gates.of(pg.id)
+	if !g.mu.TryLock() {
+		return nil
+	}
 	e, err := pc.consolidate(tx, pg.id, pg.slot, pg.head)
+	g.mu.Unlock()
 	if err != nil || e == nil {
+		pc.core.opts.report.Background(notConsolidated, "", err) // nil if another writer was first
 		return nil
 	}
 	pc.mem.reclaim(tx, pg.id)
@@ -120,7 +135,7 @@ func (pc *PageCache[P]) Prefetch(tx *Tx, pids ...PageID) error {
 		}
 		_, h, err := pc.pages.FindNow(pid)
 		if err != nil && !pagemap.IsPending(err) {
-			return describePage("prefetch", pid, err)
+			return describePage("prefetch", pid, pc.core.opts.report.Corrupt(err))
 		}
 		if err != nil || h == nil {
 			continue
@@ -148,9 +163,13 @@ func hasBlob(h *head) (yes bool) {
 	return yes
 }
 
+// prefetcherLabels are the profiling labels of the prefetcher; it would have those of the goroutine that started it.
+var prefetcherLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "prefetcher"))
+
 // prefetchBlobs starts reading the blobs of pages, and clears busy at the end. The log says the names of the blobs,
 // which must be read first.
 func (f *finder) prefetchBlobs(v *values, pids []PageID, busy *atomic.Bool) {
+	pprof.SetGoroutineLabels(prefetcherLabels)
 	defer busy.Store(false)
 	for _, pid := range pids {
 		if !f.prefetchBlob(v, pid) {
@@ -161,7 +180,7 @@ func (f *finder) prefetchBlobs(v *values, pids []PageID, busy *atomic.Bool) {
 
 // prefetchBlob starts reading the blobs of one page, in a Tx of its own. It returns false if the store is being closed.
 func (f *finder) prefetchBlob(v *values, pid PageID) bool {
-	tx := f.txs.begin()
+	tx := f.txs.beginOwn()
 	defer tx.End()
 	if f.core.closed.Load() { // Close waits for the Txs that have not seen it
 		return false
@@ -191,12 +210,13 @@ func (pc *PageCache[P]) Pages(tx *Tx) iter.Seq2[PageID, PageKind] {
 	return func(yield func(PageID, PageKind) bool) {
 		for pid := PageID(0); pid < pc.pages.IDs.Next() && pc.finder.check(tx, "pages", pid) == nil; pid++ {
 			_, h, err := pc.pages.Find(pid)
-			kind := kindOf(h)
+			kind := pc.finder.kindOf(pid, h)
 			if err != nil && pc.core.closed.Load() {
 				return
 			}
 			if err != nil {
 				kind = KindUnreadable
+				_ = pc.core.opts.report.Corrupt(err)
 			}
 			if !yield(pid, kind) {
 				return

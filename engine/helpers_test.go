@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -84,6 +85,15 @@ func closeUnchecked(t testing.TB, s anyStore) bool {
 		t.Errorf("close store: %v", err)
 	}
 	return err == nil
+}
+
+// closeInBatch closes a store in which only b is open. Close must say so.
+func closeInBatch(t testing.TB, pc *PageCache[[]byte], b *Batch) {
+	t.Helper()
+	var left *BatchOpenError
+	if err := pc.Close(); !errors.As(err, &left) || left.LSN != b.LSN() {
+		t.Errorf("close store with a batch open from LSN %d: %v", b.LSN(), err)
+	}
 }
 
 // begin begins a Tx.
@@ -195,6 +205,9 @@ func busy(t testing.TB, pc *PageCache[[]byte], n int, seed uint64) {
 		tx := begin(t, pc)
 		pid := FirstUserPage + PageID(rng.IntN(int(pc.pages.IDs.Next())))
 		p, err := pc.Get(tx, pid)
+		if err == nil && i%50 == 0 && p.Kind == KindMaterialized {
+			_, _, err = pc.CASRoot(tx, fmt.Sprintf("root %d of %d", i, seed), 0, pid)
+		}
 		if err == nil {
 			v := random(rng.IntN(300), uint64(i))
 			if rng.IntN(30) == 0 {
@@ -210,9 +223,6 @@ func busy(t testing.TB, pc *PageCache[[]byte], n int, seed uint64) {
 			default:
 				_, _, err = pc.Free(tx, pid, p.Ptr)
 			}
-		}
-		if err == nil && i%50 == 0 {
-			_, _, err = pc.CASRoot(tx, fmt.Sprintf("root %d of %d", i, seed), 0, pid)
 		}
 		if err != nil {
 			t.Fatal(err)

@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"testing"
 
 	"pagecache/engine/internal/idgen"
@@ -33,8 +32,7 @@ func TestPageIDsOfDroppedBatchComeAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	closeTest(t, pc)
-	runtime.KeepAlive(batch)
+	closeInBatch(t, pc, batch)
 	var acked []PageID
 	for n := range 3 {
 		pc = openTest(t, "/store", o)

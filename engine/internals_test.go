@@ -7,7 +7,9 @@ import (
 
 func init() {
 	enginetest.Internals.EndBatch = engine.EndBatch
-	enginetest.Internals.RootsLSN = engine.RootsLSN
+	enginetest.Internals.RootPage = engine.RootPage
+	enginetest.Internals.NewestLSN = engine.NewestLSN
+	enginetest.Internals.Unnoted = engine.Unnoted
 	enginetest.Internals.SegmentSize = func(pc *engine.PageCache[[]byte]) int {
 		return engine.StoreOf(pc).SegmentSize()
 	}

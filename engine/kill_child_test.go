@@ -430,11 +430,11 @@ func (w *killWorker) change(kind killKind) error {
 	return nil
 }
 
-// changeRoot sets the goroutine's root to its sequence number. The LSN of the change is above that of the roots before
-// it, and at or below that of the roots after it.
+// changeRoot sets the goroutine's root to its sequence number. The LSN of the change is above that of the root before
+// it, and at or below that of the root after it.
 func (w *killWorker) changeRoot(tx *engine.Tx) error {
 	to := engine.PageID(w.seq)
-	lo := max(w.last, engine.RootsLSN(w.pc))
+	lo := max(w.last, engine.NewestLSN(w.pc, engine.RootPage(w.pc, killName(w.g))))
 	now, won, err := w.pc.CASRoot(tx, killName(w.g), w.root, to)
 	if err != nil {
 		return err
@@ -442,7 +442,7 @@ func (w *killWorker) changeRoot(tx *engine.Tx) error {
 	if !won || now != to {
 		return enginetest.Violated("root of %d from %v to %v: won %v, now %v", w.g, w.root, to, won, now)
 	}
-	w.root, w.last = to, engine.RootsLSN(w.pc)
+	w.root, w.last = to, engine.NewestLSN(w.pc, engine.RootPage(w.pc, killName(w.g)))
 	w.say("w %d %d %d %d %d", w.g, w.seq, 0, lo, w.last)
 	return nil
 }

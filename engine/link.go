@@ -3,7 +3,6 @@ package engine
 import (
 	"fmt"
 
-	"pagecache/engine/internal/pagestack"
 	"pagecache/segments/format"
 )
 
@@ -36,6 +35,7 @@ func (pc *PageCache[P]) write(tx *Tx, pid PageID, frag P, c change[P]) (PagePtr[
 		return PagePtr[P]{}, false, err
 	}
 	if c.frag, err = pc.own(pid, frag); err == nil {
+		c.size = pc.mem.size(c.frag)
 		c.payload, err = pc.encode(tx, c.frag)
 	}
 	if err != nil {
@@ -52,8 +52,7 @@ func (pc *PageCache[P]) write(tx *Tx, pid PageID, frag P, c change[P]) (PagePtr[
 	}
 	ptr := ptrTo[P](pid, h)
 	if h.Depth() > pc.limit {
-		// The page is complete without it. After an error the next Link or Get tries again.
-		_, _ = pc.consolidate(tx, pid, pg.slot, h)
+		pc.shorten(tx, pg)
 	}
 	pc.mem.reclaim(tx, pid)
 	return ptr, true, nil
@@ -61,7 +60,7 @@ func (pc *PageCache[P]) write(tx *Tx, pid PageID, frag P, c change[P]) (PagePtr[
 
 // livePtr identifies the state of the page with head h; zero if the page does not exist.
 func livePtr[P any](pid PageID, h *head) PagePtr[P] {
-	if h == nil || h.Kind() == pagestack.KindFree {
+	if !isPage(h) {
 		return PagePtr[P]{}
 	}
 	return ptrTo[P](pid, h)
@@ -87,8 +86,8 @@ func (pc *PageCache[P]) Free(tx *Tx, pid PageID, old PagePtr[P]) (PagePtr[P], bo
 }
 
 // Allocate makes a new page with the value frag and returns its id and state. It uses the ids of freed pages again, the
-// highest first, once no Tx that could have seen them is open; otherwise ids are dense from 2. After an error nothing
-// was done. Errors are those of Link, and ErrTooManyPages. Safe for concurrent use.
+// highest first, once no Tx that could have seen them is open; otherwise ids are dense from 2. Roots take ids, too
+// (CASRoot). After an error nothing was done. Errors are those of Link, and ErrTooManyPages. Safe for concurrent use.
 func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
 	err := pc.txs.check(tx)
 	switch {
@@ -103,6 +102,7 @@ func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
 	}
 	c := change[P]{kind: format.KindCompact, on: ifOwned}
 	if c.frag, err = pc.own(0, frag); err == nil {
+		c.size = pc.mem.size(c.frag)
 		c.payload, err = pc.encode(tx, c.frag)
 	}
 	if err != nil {

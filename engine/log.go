@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"sync/atomic"
-	"time"
 
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/logstore"
@@ -45,7 +44,7 @@ func OpenLog(dir string, opts *Options) (*Log, error) {
 			err = step(found)
 		}
 	}
-	if err != nil {
+	if l.core.opts.report.Corrupt(err) != nil {
 		store.Abandon()
 		return nil, fmt.Errorf("open %s: %w", store.Dir, err)
 	}
@@ -139,25 +138,23 @@ func (l *Log) Write(p []byte) (LSN, DiskPtr, error) {
 	return lsn, ptr, nil
 }
 
-// WriteBatch appends records that are recovered all or none, and returns their LSNs. After an error the records written
-// before it stay in the log as single records. Errors are those of Reserve.
+// WriteBatch appends records that are recovered all or none, and returns their LSNs. Unless they are longer together
+// than a quarter of a segment, they delay nobody else's durability, and after an error nothing was done. Longer ones
+// become a Batch, and after an error those written before it stay as single records. Errors are those of Reserve.
 func (l *Log) WriteBatch(records [][]byte) ([]LSN, error) {
 	if len(records) == 0 {
 		return nil, nil
 	}
-	b, err := l.core.pinLog()
+	call, err := l.core.enter()
 	if err != nil {
-		return nil, err
+		return nil, describe("write batch", err)
 	}
-	lsns := make([]LSN, 0, len(records))
-	for _, p := range records {
-		lsn, _, err := l.Write(p)
-		if err != nil {
-			return lsns, errors.Join(err, b.Abort())
-		}
-		lsns = append(lsns, lsn)
+	defer call.End()
+	lsns, err := l.core.store.Log.WriteGroup(records)
+	if errors.Is(err, ErrTooLarge) {
+		return l.core.writeInBatch(records, l.Write)
 	}
-	return lsns, b.Seal()
+	return lsns, describe("write batch", err)
 }
 
 // PinLog begins a batch; see Batch. Errors are those of Reserve.
@@ -204,7 +201,7 @@ func (l *Log) Read(lsn LSN, ptr DiskPtr) ([]byte, error) {
 	}
 	m, err := l.core.store.Read(lsn, l.core.store.Locate(lsn, ptr))
 	if err != nil {
-		return nil, err
+		return nil, l.core.opts.report.Corrupt(err)
 	}
 	if m.Kind != format.KindData {
 		return nil, fmt.Errorf("read LSN %d: a %v message, not a record", lsn, m.Kind)
@@ -230,9 +227,8 @@ func (l *Log) DropBelow(lsn LSN) error {
 		return describe("drop", err)
 	}
 	// Calls that began before first was raised may still read the segments. They are short.
-	for epoch := l.core.calls.domain.Retire(); l.core.calls.domain.Oldest() < epoch; {
-		time.Sleep(50 * time.Microsecond)
-	}
+	epoch := l.core.calls.domain.Retire()
+	l.core.calls.await(context.Background(), func() bool { return l.core.calls.domain.Oldest() >= epoch })
 	call, err := l.core.enter()
 	if err != nil {
 		return describe("drop", err)
@@ -255,24 +251,13 @@ func (l *Log) drain(lsn LSN) error {
 	if err := errors.Join(l.core.store.Log.Err(), l.recycler.Err()); err != nil {
 		return err
 	}
-	size, first := LSN(l.core.store.SegmentSize()), l.FirstLSN()
-	found := l.core.store.Below(lsn, first)
-	for _, v := range found { // without a gap from the first
-		if v.Base == first {
-			first += size
-		}
-	}
-	l.first.Store(int64(first))
-	for _, v := range found {
-		if v.Base < first && l.core.store.Space.Drain(v.ID) {
-			l.recycler.Add(logstore.Drained{ID: v.ID, Base: v.Base})
-		}
-	}
+	l.recycler.DrainBelow(lsn, l.FirstLSN(), func(first LSN) { l.first.Store(int64(first)) })
 	return nil
 }
 
-// Close makes everything durable, marks the log as closed cleanly and releases it. It waits for calls under way. While
-// reservations are open it fails and closes nothing. Other errors are those of PageCache.Close.
+// Close makes everything durable, marks the log as closed cleanly and releases it. It waits for calls under way, and up
+// to 5 s for open batches to end. While reservations are open it fails and closes nothing. Other errors are those of
+// PageCache.Close.
 func (l *Log) Close() error { return l.CloseContext(context.Background()) }
 
 // CloseContext is Close that stops waiting when ctx ends; see PageCache.CloseContext.
@@ -280,15 +265,20 @@ func (l *Log) CloseContext(ctx context.Context) error {
 	if l.core.closed.Swap(true) {
 		return fmt.Errorf("close: %w", ErrClosed)
 	}
-	ctx, cancel := withGrace(ctx)
+	early, cancel := withGrace(ctx)
 	defer cancel()
-	_ = l.core.calls.wait(ctx) // calls that wait for the log end when it is closed
+	l.core.calls.wait(early)
 	if n := l.open.Load(); n != 0 {
 		l.core.closed.Store(false)
 		return fmt.Errorf("close: %d reservations still open", n)
 	}
+	l.core.store.Log.RefuseBatches()
+	l.core.awaitCallers(ctx, &l.core.calls)
+	ctx, cancel = withGrace(ctx)
+	defer cancel()
+	left := l.core.shutBatches(ctx)
 	end, err := l.core.store.Log.CloseContext(ctx)
-	return describe("close", l.core.finish(ctx, logstore.Ending{End: end}, err))
+	return errors.Join(left, describe("close", l.core.finish(ctx, logstore.Ending{End: end}, err)))
 }
 
 // A Record is a record of a log and its place.
@@ -344,7 +334,7 @@ func (l *Log) next(pos LSN) (Record, LSN, error) {
 	}
 	m, lsn, ptr, next, err := l.core.store.Next(pos)
 	if err != nil || m.Kind != format.KindData {
-		return Record{}, next, err
+		return Record{}, next, l.core.opts.report.Corrupt(err)
 	}
 	return Record{LSN: lsn, Ptr: ptr, Bytes: m.Body}, next, nil
 }

@@ -50,7 +50,10 @@ func (m *scripted) Merge(frags []string) string {
 	return strings.Join(frags, ",")
 }
 
-func (m *scripted) Size(frag string) int { return len(frag) }
+func (m *scripted) Size(frag string) int {
+	m.at("Size")
+	return len(frag)
+}
 
 func (m *scripted) Append(dst []byte, frag string) []byte {
 	m.at("Append")
@@ -142,13 +145,17 @@ func TestMaterializerPanics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.set("Append", false)
 	before := pc.Stats()
-	bombed(t, "Allocate", func() { _, _, _ = pc.Allocate(tx, "x") })
-	bombed(t, "Link", func() { _, _, _ = pc.Link(tx, pid, ptr, "x") })
-	bombed(t, "Replace", func() { _, _, _ = pc.Replace(tx, pid, ptr, "x") })
-	if after := pc.Stats(); after.Pages.InUse != before.Pages.InUse || after.Space.LiveBytes != before.Space.LiveBytes {
-		t.Errorf("the panics changed the counts: %+v, before %+v", after, before)
+	for _, method := range []string{"Append", "Size"} {
+		m.set(method, false)
+		bombed(t, "Allocate", func() { _, _, _ = pc.Allocate(tx, "x") })
+		bombed(t, "Link", func() { _, _, _ = pc.Link(tx, pid, ptr, "x") })
+		bombed(t, "Replace", func() { _, _, _ = pc.Replace(tx, pid, ptr, "x") })
+		after := pc.Stats()
+		if after.Pages.InUse != before.Pages.InUse || after.Space.LiveBytes != before.Space.LiveBytes ||
+			after.Cache.HeapResident != before.Cache.HeapResident {
+			t.Errorf("panics in %s changed the counts: %+v, before %+v", method, after, before)
+		}
 	}
 	m.set("Merge", false)
 	won := false
@@ -182,6 +189,8 @@ func TestMaterializerPanics(t *testing.T) {
 	m.set("Decode", false)
 	bombed(t, "Get from the disk", func() { _, _ = pc.Get(tx, pid) })
 	bombed(t, "Fragments from the disk", func() { _, _, _ = pc.Fragments(tx, pid) })
+	m.set("Size", false)
+	bombed(t, "Get that makes the page resident", func() { _, _ = pc.Get(tx, pid) })
 	m.set("", false)
 	if p, err := pc.Get(tx, pid); err != nil || p.Value != "a,b,0,1,c" {
 		t.Errorf("page holds %q, want \"a,b,0,1,c\", error %v", p.Value, err)

@@ -22,11 +22,13 @@ import (
 //	M3  A goroutine that exceeds the capacity by more than a little evicts the excess itself (reclaim), and keeps
 //	    nothing resident if that does not suffice.
 type memory[P any] struct {
-	m      Materializer[P]
+	m      callerCode[P]
 	pages  *pagemap.Map
 	store  *logstore.Store
 	budget *lru.Budget
 	policy *lru.Policy
+	// allowance limits what evictions write.
+	allowance *lru.Allowance
 	// mapped is the Ext of every Base entry whose value may be a view of the mapped file. viewsOnly says that such a
 	// value always is one (Bytes); for other types a part of it may be on the heap.
 	mapped    *pagestack.Ext
@@ -73,19 +75,11 @@ const (
 // and as views of the disk.
 func (y *memory[P]) weigh(h *head) (heap, mapped int64) {
 	for ; h != nil && h.Kind() == pagestack.KindDelta; h = h.Next() {
-		heap += y.weighDelta(h)
+		heap += weighDelta(h, y.size(pagestack.EntryOf[P](h).Frag))
 	}
 	if h != nil && isWhole(h.Kind()) {
-		size := int64(y.m.Size(pagestack.EntryOf[P](h).Frag))
-		switch ext := h.Ext(); {
-		case ext == nil:
-			heap += size
-		case ext == y.mapped && y.viewsOnly:
-			mapped = size
-		default:
-			heap += size + int64(cap(ext.Refs))*refSize
-		}
-		heap += entrySize
+		whole, views := y.weighWhole(h, y.size(pagestack.EntryOf[P](h).Frag))
+		heap, mapped = heap+whole, views
 	}
 	if heap > 0 {
 		heap += lru.PageOverhead
@@ -93,31 +87,57 @@ func (y *memory[P]) weigh(h *head) (heap, mapped int64) {
 	return heap, mapped
 }
 
-// weighDelta returns the bytes of a delta. The first delta of a run counts the whole run's entries.
-func (y *memory[P]) weighDelta(h *head) int64 {
-	size := int64(y.m.Size(pagestack.EntryOf[P](h).Frag))
+// size returns Materializer.Size.
+func (y *memory[P]) size(frag P) int64 { return int64(y.m.Size(frag)) }
+
+// weighWhole returns the bytes of an entry with the value of a whole page, which has the given size, without its
+// deltas.
+func (y *memory[P]) weighWhole(h *head, size int64) (heap, mapped int64) {
+	switch ext := h.Ext(); {
+	case ext == nil:
+		heap = size
+	case ext == y.mapped && y.viewsOnly:
+		mapped = size
+	default:
+		heap = size + int64(cap(ext.Refs))*refSize
+	}
+	return heap + entrySize, mapped
+}
+
+// weighDelta returns the bytes of a delta whose value has the given size. The first delta of a run counts the whole
+// run's entries.
+func weighDelta(h *head, size int64) int64 {
 	if h.FirstOfRun() {
 		size += entrySize * pagestack.RunLen
 	}
 	return size
 }
 
-// swapped counts the difference after the caller replaced head h, which may be nil, by e.
-func (y *memory[P]) swapped(tx *Tx, pid PageID, h, e *head) {
+// measured is what Materializer.Size says of a change of a page. It is measured before the change, so that no code of
+// the caller runs while the change holds anything or is not counted: that code may panic.
+type measured struct {
+	size        int64 // of the value in the new entry
+	heap, views int64 // weigh of the old head, unless the new entry is a delta
+}
+
+// swapped counts the difference after the caller replaced head h, which may be nil, by the new entry e.
+func (y *memory[P]) swapped(tx *Tx, pid PageID, h, e *head, w measured) {
 	var heap, mapped int64
 	if e.Kind() == pagestack.KindDelta {
-		heap = y.weighDelta(e)
+		heap = weighDelta(e, w.size)
 		if h.Kind() == pagestack.KindOnDisk {
 			y.pages.Table.Mark(pid)
 			heap += lru.PageOverhead
 		}
 	} else {
-		heap, mapped = y.weigh(e)
-		oldHeap, oldMapped := y.weigh(h)
-		if heap+mapped > 0 && oldHeap+oldMapped == 0 {
+		if isWhole(e.Kind()) {
+			heap, mapped = y.weighWhole(e, w.size)
+			heap += lru.PageOverhead
+		}
+		if heap+mapped > 0 && w.heap+w.views == 0 {
 			y.pages.Table.Mark(pid)
 		}
-		heap, mapped = heap-oldHeap, mapped-oldMapped
+		heap, mapped = heap-w.heap, mapped-w.views
 	}
 	if heap == 0 && mapped == 0 {
 		return
@@ -144,11 +164,13 @@ func (y *memory[P]) handOver(tx *Tx) {
 // keep makes a value that was read from disk resident, if the page's head is still h. If another writer was first, the
 // value is still the page's state at that moment.
 func (y *memory[P]) keep(tx *Tx, pg page, e *entry[P]) {
+	w := measured{size: y.size(e.Frag)}
+	w.heap, w.views = y.weigh(pg.head)
 	if !pg.slot.CompareAndSwap(pg.head, &e.Head) {
 		y.counts.misses.Add(1)
 		return
 	}
-	y.swapped(tx, pg.id, pg.head, &e.Head)
+	y.swapped(tx, pg.id, pg.head, &e.Head, w)
 	y.counts.misses.Add(1) // after the mark and before the load below: see sweep
 	if y.exhausted.Load() >= 0 {
 		y.exhausted.Store(-1)
@@ -236,8 +258,21 @@ func (y *memory[P]) sweep(tx *Tx, want int64, unstable bool, evicted func(PageID
 }
 
 // evict drops the resident values of a page, and returns how many bytes that was. A page that is not stable is busy,
-// unless unstable is set.
-func (y *memory[P]) evict(tx *Tx, pid PageID, unstable bool) (freed int64, _ lru.Outcome) {
+// unless unstable is set. If the Materializer panics, the page stays as it is: it is seldom the page of the call that
+// evicts.
+func (y *memory[P]) evict(tx *Tx, pid PageID, unstable bool) (freed int64, out lru.Outcome) {
+	if y.viewsOnly { // Bytes does not panic
+		return y.evictNow(tx, pid, unstable)
+	}
+	out = lru.OutcomeNotResident
+	_ = contain(y.store.Reporter(), "evicting", pid, func() error {
+		freed, out = y.evictNow(tx, pid, unstable)
+		return nil
+	})
+	return freed, out
+}
+
+func (y *memory[P]) evictNow(tx *Tx, pid PageID, unstable bool) (freed int64, _ lru.Outcome) {
 	s := y.pages.Table.Get(pid)
 	if s == nil {
 		return 0, lru.OutcomeNotResident

@@ -2,92 +2,180 @@ package engine
 
 import (
 	"fmt"
-	"maps"
+	"strings"
 	"sync/atomic"
 
-	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/clean"
+	"pagecache/engine/internal/roots"
 	"pagecache/segments/format"
 )
 
-// Meta is the map from names to root pages, page 0. It is the caller's copy.
+const (
+	// MaxRootName is the length of the longest name of a root, in bytes.
+	MaxRootName = format.MaxRootName
+	// MaxRoots is the largest number of roots of a store.
+	MaxRoots = roots.Max
+)
+
+// Meta is the map from names to root pages. It is the caller's copy.
 type Meta map[string]PageID
 
-// Meta returns all names and root pages. Errors: ErrTxEnded, ErrClosed, ErrCorrupt. Safe for concurrent use.
+// Meta returns all names and root pages, each as it is at some moment of the call. It takes time and memory for all of
+// them: Root finds one of them faster. Errors: ErrTxEnded, ErrClosed, ErrCorrupt. Safe for concurrent use.
 func (pc *PageCache[P]) Meta(tx *Tx) (Meta, error) {
-	pg, err := pc.finder.find(tx, "read roots on", format.MetaPage)
-	if err != nil {
+	if err := pc.finder.check(tx, "read roots on", format.MetaPage); err != nil {
 		return nil, err
 	}
-	m := rootsOf(pg.head)
-	c := make(Meta, len(m))
-	maps.Copy(c, m)
-	return c, nil
-}
-
-// rootsOf returns the map of the Meta page with head h, which may be nil.
-func rootsOf(h *head) map[string]PageID {
-	if h == nil {
-		return nil
+	m := make(Meta, pc.pages.Roots.Len())
+	for name, pid := range pc.pages.Roots.All() {
+		pg, err := pc.finder.lookup("read root on", pid)
+		if err != nil {
+			return nil, err
+		}
+		if root := pg.head.Root(); root.Target != 0 {
+			m[name] = root.Target
+		}
 	}
-	return h.Ext().Meta
+	return m, nil
 }
 
-// Root returns the root page of that name. Errors: ErrRootNotFound, ErrTxEnded, ErrClosed, ErrCorrupt. Safe for
-// concurrent use.
+// Root returns the root page of that name. It takes the time of a lookup, and blocks only as other calls on a page do.
+// Errors: ErrRootNotFound, ErrTxEnded, ErrClosed, ErrCorrupt. Safe for concurrent use.
 func (pc *PageCache[P]) Root(tx *Tx, name string) (PageID, error) {
-	pg, err := pc.finder.find(tx, "read roots on", format.MetaPage)
+	if err := pc.finder.check(tx, "read roots on", format.MetaPage); err != nil {
+		return 0, err
+	}
+	pg, err := pc.finder.findRoot(name)
 	if err != nil {
 		return 0, err
 	}
-	pid, ok := rootsOf(pg.head)[name]
-	if !ok {
-		return 0, fmt.Errorf("root %q: %w", name, ErrRootNotFound)
+	if root := pg.head.Root(); root.Target != 0 {
+		return root.Target, nil
 	}
-	return pid, nil
+	return 0, fmt.Errorf("root %.64q: %w", name, ErrRootNotFound)
+}
+
+// findRoot looks up the page that holds the root of a name. Its slot is nil if there is none. The caller's Tx began
+// before, so the page holds no other root before that ends (roots, I3); its head says whether the root was removed.
+func (f *finder) findRoot(name string) (page, error) {
+	pid, ok := f.pages.Roots.Find(name)
+	if !ok {
+		return page{}, nil
+	}
+	return f.lookup("read root on", pid)
 }
 
 // CASRoot makes new the root of that name if old is its root now. 0 means no root: old 0 requires that the name has
 // none, and new 0 removes the name. It returns the root after the call, and whether it is the one that this call set.
 // The change is durable after Flush, or after MakeStable of any later LSN. The page new need not exist, but its id must
-// be one that a page can have; otherwise ErrPageRange. Page 0 itself cannot be a root. Other errors are those of Link.
-// Safe for concurrent use.
+// be one that a page can have; otherwise ErrPageRange. Page 0 itself cannot be a root.
+//
+// A root costs what a page costs: a change writes one message with the name, whatever the number of roots, and the root
+// takes a page id of its own, on which Get returns KindRoot; the id is free again once the root is removed. Each name
+// takes some 150 bytes of memory and its own length while the store is open, which the capacity of the cache does not
+// limit. A longer name than MaxRootName, or more roots than MaxRoots, are ErrTooLarge. Other errors are those of
+// Allocate. Safe for concurrent use.
 func (pc *PageCache[P]) CASRoot(tx *Tx, name string, old, new PageID) (PageID, bool, error) {
-	if _, err := pc.finder.find(tx, "change a root on", format.MetaPage); err != nil {
-		return 0, false, err // roots that cannot be read are not replaced
+	if err := pc.finder.check(tx, "change a root on", format.MetaPage); err != nil {
+		return 0, false, err
 	}
-	if pc.core.opts.ReadOnly {
-		return 0, false, fmt.Errorf("change root %q: %w", name, ErrReadOnly)
-	}
-	if new > format.MaxPageID {
-		const text = "change root %q to page %d: %w: the highest is %d"
+	switch {
+	case pc.core.opts.ReadOnly:
+		return 0, false, fmt.Errorf("change root %.64q: %w", name, ErrReadOnly)
+	case new > format.MaxPageID:
+		const text = "change root %.64q to page %d: %w: the highest is %d"
 		return 0, false, fmt.Errorf(text, name, new, ErrPageRange, uint64(format.MaxPageID))
+	case len(name) > MaxRootName:
+		const text = "change root %.64q…: %w: its name has %d bytes, the most is %d"
+		return 0, false, fmt.Errorf(text, name, ErrTooLarge, len(name), MaxRootName)
 	}
-	var now PageID
-	c := change[P]{kind: format.KindMeta, on: ifOwned}
-	c.prepare = func(h *head) (bool, error) {
-		roots := rootsOf(h)
-		if now = roots[name]; now != old {
-			return false, nil
-		}
-		m := make(map[string]PageID, len(roots)+1)
-		maps.Copy(m, roots)
-		if new != 0 {
-			m[name] = new
-		} else {
-			delete(m, name)
-		}
-		c.payload.body, c.ext = format.AppendMeta(nil, m), &pagestack.Ext{Meta: m}
-		return true, nil
-	}
-	s := pc.pages.Table.Make(format.MetaPage)
-	_, won, err := pc.apply(tx, page{id: format.MetaPage, slot: s}, &c)
+	now, won, err := pc.casRoot(tx, name, old, new)
 	if err != nil {
-		return 0, false, describe(fmt.Sprintf("change root %q", name), err)
+		return 0, false, describe(fmt.Sprintf("change root %.64q", name), err)
 	}
-	if !won {
-		return now, false, nil
+	return now, won, nil
+}
+
+// casRoot is CASRoot for valid arguments. The loop ends, since each turn but the last finds that another goroutine has
+// changed the root meanwhile.
+func (pc *PageCache[P]) casRoot(tx *Tx, name string, old, new PageID) (now PageID, won bool, err error) {
+	for {
+		pg, err := pc.finder.findRoot(name)
+		if err != nil {
+			return 0, false, err // roots that cannot be read are not replaced
+		}
+		now := pg.head.Root().Target
+		if now != old || now == 0 && new == 0 {
+			return now, now == old, nil
+		}
+		switch {
+		case now == 0:
+			won, err = pc.addRoot(tx, format.Root{Name: name, Target: new}, pc.finder.take)
+		case new == 0:
+			won, err = pc.removeRoot(tx, name, pg)
+		default:
+			// The name in the entry is kept: that of the caller may be a part of something large.
+			r := format.Root{Name: pg.head.Root().Name, Target: new}
+			c := change[P]{kind: format.KindRoot, root: r, on: ifHead, from: pg.head}
+			c.payload.body = encodeRoot(tx, pc.cleaner, r)
+			_, won, err = pc.apply(tx, pg, &c)
+		}
+		if won || err != nil {
+			return new, won, err
+		}
 	}
-	return new, true, nil
+}
+
+// encodeRoot returns the body of the message of a root, in the scratch memory of the Tx, counts it, and delays the
+// caller while the cleaner is behind.
+func encodeRoot(tx *Tx, c *clean.Cleaner, r format.Root) []byte {
+	s := tx.s()
+	s.scratch = format.AppendRoot(s.scratch[:0], r)
+	tx.wrote(len(s.scratch))
+	c.Pace()
+	return s.scratch
+}
+
+// addRoot adds a root, on the page that take returns. It returns false if another goroutine has added one of that name.
+func (pc *PageCache[P]) addRoot(tx *Tx, r format.Root, take func() (page, error)) (bool, error) {
+	r.Name = strings.Clone(r.Name)
+	c := change[P]{kind: format.KindRoot, root: r, on: ifOwned}
+	c.payload.body = encodeRoot(tx, pc.cleaner, r)
+	shard := pc.pages.Roots.Shard(r.Name)
+	shard.Lock()
+	defer shard.Unlock()
+	if pid, found := shard.Find(r.Name); found {
+		return false, pc.pages.CheckRoot(pid)
+	}
+	if !pc.pages.Roots.Admit() {
+		return false, fmt.Errorf("%w: there are %d roots, the most", ErrTooLarge, MaxRoots)
+	}
+	pg, err := take()
+	if err == nil {
+		if _, _, err = pc.apply(tx, pg, &c); err != nil {
+			pc.pages.IDs.GiveBack(pg.id)
+		}
+	}
+	if err != nil {
+		pc.pages.Roots.Withdraw()
+		return false, err
+	}
+	shard.Add(r.Name, pg.id)
+	return true, nil
+}
+
+// removeRoot frees the page of a root, if its head is still that of pg.
+func (pc *PageCache[P]) removeRoot(tx *Tx, name string, pg page) (bool, error) {
+	tx.wrote(0)
+	shard := pc.pages.Roots.Shard(name)
+	shard.Lock()
+	defer shard.Unlock()
+	_, won, err := pc.apply(tx, pg, &change[P]{kind: format.KindFree, on: ifHead, from: pg.head})
+	if won {
+		shard.Remove(name)
+		pc.pages.IDs.Give(&pc.txs.domain, pg.id)
+	}
+	return won, err
 }
 
 // BumpReadTS raises the page's read timestamp to ts if that is higher. Read timestamps live in memory only and start at
@@ -142,7 +230,7 @@ func (pc *PageCache[P]) noteID(v uint64) (LSN, error) {
 		return 0, err
 	}
 	defer call.End()
-	c := change[P]{kind: format.KindCounter, on: ifOwned, ext: &pagestack.Ext{Counter: v}}
+	c := change[P]{kind: format.KindCounter, on: ifOwned, counter: v}
 	c.payload.body = format.AppendCounter(nil, v)
 	s := pc.pages.Table.Make(format.CounterPage)
 	h, _, err := pc.apply(call, page{id: format.CounterPage, slot: s}, &c)

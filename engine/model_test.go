@@ -130,7 +130,7 @@ func (r *modelRun) run(seed uint64) error {
 		if err := h.Check(pc); err != nil {
 			return err
 		}
-		if err := pc.Close(); err != nil {
+		if err := h.Closed(pc.Close()); err != nil {
 			return err
 		}
 		h.AckClosed()

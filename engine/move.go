@@ -24,6 +24,8 @@ type mover[P any] struct {
 	pid    PageID
 	extent clean.Extent
 	cold   bool // messages of the page had to be read
+	warm   bool // its messages in the extent were in the kernel's page cache
+	warmth clean.Warmth
 }
 
 // inside reports whether any message of the page lies in the extent.
@@ -35,6 +37,7 @@ func inside(h *head, e clean.Extent) (yes bool) {
 // In implements clean.Pages. Most of the pages of a victim are dead, and the loop that skips them is so short that the
 // processor waits for several entries at a time.
 func (v *mover[P]) In(list segments.PageList, e clean.Extent, visit func(PageID) bool) {
+	v.warmth.Look(e)
 	for pid := range list.All() {
 		if !outside(&v.pc.pages, pid, e) && !visit(pid) {
 			return
@@ -52,10 +55,11 @@ func outside(m *pagemap.Map, pid PageID, e clean.Extent) bool {
 	if h == nil || h.Depth() != 1 {
 		return false
 	}
-	if k := h.Kind(); k != pagestack.KindBase && k != pagestack.KindFree && k != pagestack.KindOnDisk {
-		return false
+	switch h.Kind() {
+	case pagestack.KindBase, pagestack.KindFree, pagestack.KindOnDisk, pagestack.KindRoot:
+		return !e.Contains(h.Ptr().Off)
 	}
-	return !e.Contains(h.Ptr().Off)
+	return false
 }
 
 // Cost implements clean.Pages. Errors cost nothing here; Move reports them.
@@ -100,15 +104,40 @@ func (v *mover[P]) Move(pid PageID, e clean.Extent) (n int64, cold bool, err err
 	}
 	v.pid, v.extent, v.cold = pid, e, false
 	defer v.forget()
-	_, moved, err := pc.apply(&v.tx, page{id: pid, slot: s}, &v.c)
+	h, moved, err := pc.apply(&v.tx, page{id: pid, slot: s}, &v.c)
 	if !moved {
 		return 0, v.cold, err
+	}
+	if v.warm {
+		v.warmth.Moved(h.LSN, h.Ptr())
 	}
 	if st := v.tx.s(); st.pressure != lru.PressureNone { // from copies of views; the callers of the store evict
 		st.pressure = lru.PressureNone
 		pc.mem.policy.Kick()
 	}
 	return int64(format.AlignUp(format.HeaderSize + len(v.c.payload.body))), v.cold, nil
+}
+
+// containedMover is a mover for the store's own goroutine: a panic of the Materializer is an event, and the page's
+// error.
+type containedMover[P any] struct{ *mover[P] }
+
+// Cost implements clean.Pages.
+func (v containedMover[P]) Cost(pid PageID, e clean.Extent) (n int64, blob bool) {
+	_ = contain(v.pc.core.opts.report, "measuring", pid, func() error {
+		n, blob = v.mover.Cost(pid, e)
+		return nil
+	})
+	return n, blob
+}
+
+// Move implements clean.Pages.
+func (v containedMover[P]) Move(pid PageID, e clean.Extent) (n int64, cold bool, err error) {
+	err = contain(v.pc.core.opts.report, "moving", pid, func() (err error) {
+		n, cold, err = v.mover.Move(pid, e)
+		return err
+	})
+	return n, cold, err
 }
 
 // forget drops the values of the last move.
@@ -122,7 +151,10 @@ func (v *mover[P]) prepare(h *head) (bool, error) {
 	if h == nil || !inside(h, v.extent) {
 		return false, nil
 	}
-	v.cold = v.cold || h.Kind() == pagestack.KindOnDisk
+	v.cold, v.warm = v.cold || h.Kind() == pagestack.KindOnDisk, true
+	h.Refs(func(r pagestack.Ref) {
+		v.warm = v.warm && (!v.extent.Contains(r.Ptr.Off) || v.warmth.Was(r.Ptr))
+	})
 	return true, v.pc.prepareMove(&v.tx, v.pid, h, &v.c)
 }
 
@@ -132,13 +164,13 @@ func (v *mover[P]) make(h *head, msg pagestack.Ref) *head { return movedTo(h, ms
 // the old place (rule 3). A page that is a blob keeps the blob.
 func (pc *PageCache[P]) prepareMove(tx *Tx, pid PageID, h *head, c *change[P]) (err error) {
 	var none P
-	c.kind, c.payload, c.frag = format.KindCompact, payload{}, none
+	c.kind, c.payload, c.frag, c.size = format.KindCompact, payload{}, none, 0
 	switch h.Kind() {
 	case pagestack.KindFree:
 		c.kind = format.KindFree
 		return nil
-	case pagestack.KindMeta:
-		c.kind, c.payload.body = format.KindMeta, format.AppendMeta(nil, h.Ext().Meta)
+	case pagestack.KindRoot:
+		c.kind, c.payload.body = format.KindRoot, format.AppendRoot(nil, h.Root())
 		return nil
 	case pagestack.KindCounter:
 		c.kind, c.payload.body = format.KindCounter, format.AppendCounter(nil, h.Ext().Counter)
@@ -149,6 +181,7 @@ func (pc *PageCache[P]) prepareMove(tx *Tx, pid PageID, h *head, c *change[P]) (
 		err = logstore.InPage(pid, err)
 		if h.Kind() != pagestack.KindOnDisk {
 			c.frag = pagestack.EntryOf[P](h).Frag // in the blob, which stays where it is, or on the heap
+			c.size = pc.mem.size(c.frag)
 		}
 		c.payload = payload{body: ptr.Append(nil), form: formBlob, blob: ptr.ID, kept: true}
 		return err
@@ -158,18 +191,24 @@ func (pc *PageCache[P]) prepareMove(tx *Tx, pid PageID, h *head, c *change[P]) (
 		return err
 	}
 	c.frag = value
+	resident := h.TailEntry().Kind() != pagestack.KindOnDisk
 	if !view {
+		if resident {
+			c.size = pc.mem.size(value)
+		}
 		c.payload, err = pc.encode(tx, value)
 		return err
 	}
-	p, encoded, err := pc.encodeView(tx, pid, value)
-	if err == nil && h.Kind() != pagestack.KindOnDisk {
+	encoded, err := pc.encodeView(tx, pid, value)
+	if err == nil && resident { // before a blob may be written: Decode may fail
 		if c.frag, err = pc.m.Decode(slices.Clone(encoded)); err != nil {
-			pc.values.discard(&p)
-			err = fmt.Errorf("decode page %d, to move it: %w", pid, err)
+			return fmt.Errorf("decode page %d, to move it: %w", pid, err)
 		}
+		c.size = pc.mem.size(c.frag)
 	}
-	c.payload = p
+	if err == nil {
+		c.payload, err = pc.values.pack(tx, encoded)
+	}
 	return err
 }
 
@@ -181,8 +220,10 @@ func movedTo[P any](h *head, msg pagestack.Ref, c *change[P]) *head {
 		return pagestack.NewFree(h.TS(), msg.LSN, msg.Ptr)
 	case pagestack.KindOnDisk:
 		return pagestack.NewOnDisk(h.TS(), []pagestack.Ref{msg})
-	case pagestack.KindMeta, pagestack.KindCounter:
-		return pagemap.NewReserved(h.Kind(), h.TS(), h.Ext(), msg)
+	case pagestack.KindRoot:
+		return pagestack.NewRoot(h.TS(), h.Root(), msg)
+	case pagestack.KindCounter:
+		return pagemap.NewCounter(h.TS(), h.Ext().Counter, msg)
 	}
 	e := pagestack.New[P](pagestack.KindBase, h.TS(), 1, msg.LSN, msg.Ptr)
 	e.Frag = c.frag
@@ -199,10 +240,14 @@ func (v *mover[P]) Unknown() bool { return v.pc.pages.Unknown() }
 func (v *mover[P]) Written() int64 { return v.pc.txs.written() + v.pc.mem.counts.rewritten.Load() }
 
 // WrittenByCallers implements clean.Pages.
-func (v *mover[P]) WrittenByCallers() int64 { return v.pc.txs.written() }
+func (v *mover[P]) WrittenByCallers() int64 {
+	v.pc.txs.oldest() // notes how old the open Txs are
+	return v.pc.txs.written()
+}
 
 // Settle implements clean.Pages.
 func (v *mover[P]) Settle() {
+	v.warmth.Read()
 	if v.pc.mem.budget.Settle(&v.tx.s().account) != lru.PressureNone {
 		v.pc.mem.policy.Kick()
 	}

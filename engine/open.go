@@ -23,13 +23,13 @@ import (
 )
 
 // blobDir is the directory of blobs below the store's.
-const blobDir = "blobs"
+const blobDir = logstore.BlobDir
 
 // Open opens the page store in dir, or makes one. opts nil means the defaults. It waits up to two seconds for another
-// opening to release the store. If the directory is moved while the store is open, the store moves with it. Errors: bad
-// options (all of them named), ErrLocked, ErrCorrupt, ErrNoSpace, ErrFormat, ErrKind, ErrUnsupported, and those of the
-// operating system. After an error nothing stays open and no data was changed; an opening that is refused has written
-// nothing at all.
+// opening to release the store. If the directory is moved while the store is open, the store moves with it. It makes
+// directories with mode 0755 and files with 0644, less the umask. Errors: bad options (all of them named), ErrLocked,
+// ErrCorrupt, ErrNoSpace, ErrFormat, ErrKind, ErrUnsupported, and those of the operating system. After an error nothing
+// stays open and no data was changed; an opening that is refused has written nothing at all.
 func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], error) {
 	if m == nil {
 		return nil, errors.New("open: no Materializer given")
@@ -38,12 +38,13 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 		return nil, err
 	}
 	o := opts.withDefaults()
+	defer o.report.Flush()
 	pc, err := open(dir, m, o)
 	if ce := (*CorruptError)(nil); errors.As(err, &ce) {
 		// The blocks of a large snapshot are verified when they are used. If one turns out to be corrupt before Open
 		// returns, the snapshot is skipped too: everything is in the log.
 		if _, isSnapshot := format.ParseSnapshotName(filepath.Base(ce.File)); isSnapshot {
-			o.Logger.Warn("snapshot skipped", "file", ce.File, "err", err)
+			o.report.Corruption("snapshot "+ce.File+" skipped", err)
 			o.seam.LogAlone = true
 			pc, again := open(dir, m, o)
 			if again != nil {
@@ -52,15 +53,20 @@ func Open[P any](dir string, m Materializer[P], opts *Options) (*PageCache[P], e
 			return pc, nil
 		}
 	}
-	return pc, err
+	return pc, o.report.Corrupt(err)
 }
 
 // open is one try of Open.
 func open[P any](dir string, m Materializer[P], o Options) (*PageCache[P], error) {
-	pc := &PageCache[P]{m: m, cleaner: clean.New(), limit: min(o.ConsolidateAfter, pagestack.MaxDepth-1)}
+	pc := &PageCache[P]{m: callerCode[P]{m}, cleaner: clean.New(), limit: min(o.ConsolidateAfter, pagestack.MaxDepth-1)}
 	pc.core.opts = o
 	pc.finder = finder{&pc.core, &pc.txs, &pc.pages}
-	store, err := logstore.Open(dir, o.storeConfig(false, pc.cleaner.Kick))
+	c := o.storeConfig(false, pc.cleaner.Kick)
+	var err error
+	if c.Format, err = formatOf(m); err != nil {
+		return nil, fmt.Errorf("open: %w", err)
+	}
+	store, err := logstore.Open(dir, c)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +93,9 @@ func (pc *PageCache[P]) openMemory() {
 	y.m, y.pages, y.store, y.mapped, y.viewsOnly = pc.m, &pc.pages, pc.core.store, new(pagestack.Ext), pc.raw != nil
 	y.exhausted.Store(-1)
 	y.budget = lru.NewBudget(pc.core.opts.CacheCapacity)
+	y.allowance = lru.NewAllowance(pc.core.opts.EvictionWrites, y.budget)
 	pc.txs.budget, pc.txs.closed, pc.core.calls.closed = y.budget, &pc.core.closed, &pc.core.closed
+	pc.txs.watch.txs, pc.txs.watch.report = &pc.txs, pc.core.opts.report
 	y.policy = lru.New(y.budget, evictor[P]{pc}, lru.Options{Passive: pc.core.opts.seam.Foreground})
 }
 
@@ -96,7 +104,7 @@ func (pc *PageCache[P]) openMemory() {
 func (pc *PageCache[P]) recover() (err error) {
 	store, o := pc.core.store, &pc.core.opts
 	pc.blobs = blob.New(blob.Config{In: store.Held, Name: blobDir, Store: store.Super.Store,
-		Timeline: store.Timeline, Device: o.device(), Reader: store.Reader, Logger: o.Logger})
+		Timeline: store.Timeline, Device: o.device(), Reader: store.Reader, Report: o.report})
 	store.Attach(pc.blobs)
 	pc.values = values{store: store, blobs: pc.blobs, ids: &pc.ids, cold: &pc.mem.counts.cold}
 	pc.values.inline = store.SegmentSize() / 4
@@ -145,13 +153,14 @@ func (pc *PageCache[P]) recover() (err error) {
 		return err
 	}
 	if err := pc.blobs.RemoveStrays(strays); errors.Is(err, fs.ErrPermission) {
-		store.Warn("stray blobs not removed", err) // too late to refuse the opening
+		o.report.Background("stray blobs not removed", "", err) // too late to refuse the opening
 	} else if err != nil {
 		return err
 	}
 	pc.ids.Start(idgen.Config{
 		Next: found.NextID, Limit: found.IDLimit, Interval: o.IDPersistInterval, ReadOnly: o.ReadOnly,
 		Closed: &pc.core.closed, Write: pc.noteID, MakeDurable: store.Log.MakeDurable,
+		Failed: func(err error) { o.report.Background("ids not noted ahead", "", err) },
 	})
 	return nil
 }
@@ -160,7 +169,7 @@ func (pc *PageCache[P]) recover() (err error) {
 func openSnapshots(store *logstore.Store, o *Options) (*snapshot.Store, error) {
 	c := snapshot.Config{
 		In: store.Held, FS: store.FS, Lost: store.Lost, Store: store.Super.Store, SegmentSize: store.SegmentSize(),
-		Lineage: store.Super.Lineage(), Timeline: store.Timeline, Reader: store.Reader, Logger: o.Logger,
+		Lineage: store.Super.Lineage(), Timeline: store.Timeline, Reader: store.Reader, Report: o.report,
 		Clean: store.Super.Clean, Unchecked: o.seam.Unchecked,
 	}
 	if o.SnapshotDir != "" {
@@ -189,8 +198,10 @@ func baseOf(snaps *snapshot.Store) (b logstore.Base, err error) {
 // startBackground starts the cleaner and the snapshot writer.
 func (pc *PageCache[P]) startBackground() {
 	o := &pc.core.opts
+	pages := &mover[P]{pc: pc, warmth: clean.Warmth{Store: pc.core.store}}
 	pc.cleaner.Start(clean.Config{
-		Store: pc.core.store, Pages: &mover[P]{pc: pc}, Blobs: pc.blobs, Readers: &pc.txs.domain,
+		Store: pc.core.store, Pages: pages, Contained: containedMover[P]{pages}, Blobs: pc.blobs,
+		Readers: &pc.txs.domain, Report: o.report,
 		Options: clean.Options{
 			Threshold: o.CleanupThreshold, Skew: o.CleanupSkew, IOBuffers: o.IOBuffers,
 			Linear: o.SegmentMode == SegmentModeLinear, Eager: o.seam.Eager, ByHand: o.seam.Foreground || o.ReadOnly,
@@ -206,14 +217,13 @@ func (pc *PageCache[P]) startBackground() {
 // WasRecovered reports whether the store existed before this opening.
 func (pc *PageCache[P]) WasRecovered() bool { return pc.core.store.Found }
 
-// Begin begins a Tx. It does not block, except when a note of ids is overdue. Errors: ErrClosed, and those of the log
-// if ids have run out and cannot be noted. Safe for concurrent use.
+// Begin begins a Tx. It does not block, except when a note of ids is overdue. It works for ever, also after ErrFailed
+// and on a full disk. Timestamps never repeat, but those that were drawn while ids could not be noted, and that nothing
+// was written after, may do so after a crash. The only error is ErrClosed. Safe for concurrent use.
 func (pc *PageCache[P]) Begin() (*Tx, error) {
 	ts, ok := pc.ids.Try()
 	if !ok {
-		if err := pc.ids.Approve(ts); err != nil {
-			return nil, describe("begin", err)
-		}
+		pc.ids.Pass(ts)
 	}
 	tx := pc.txs.begin()
 	if pc.core.closed.Load() {
@@ -221,44 +231,51 @@ func (pc *PageCache[P]) Begin() (*Tx, error) {
 		return nil, fmt.Errorf("begin: %w", ErrClosed)
 	}
 	tx.s().ts.Store(ts)
+	pc.txs.watch.begun()
 	return tx, nil
 }
 
 // Close makes everything written durable, marks the store as closed cleanly and releases it. Calls that are under way
-// or come later fail with ErrClosed. Close waits up to 5 s for open Txs to end. If one does not end, the store is
-// closed all the same, but its memory map stays until the process ends, so that the values that the Tx holds stay
-// valid, and the error says so. If the directory or the log file was removed since Open, nothing is written, and the
-// error wraps fs.ErrNotExist. A second Close returns ErrClosed.
+// or come later fail with ErrClosed, but Txs and batches can be ended. Close waits up to 5 s for that. If a Tx does not
+// end, the store is closed all the same, but its memory map stays until the process ends, so that the values that the
+// Tx holds stay valid, and the error says so. If a batch does not end, it and all that was written after it began will
+// be missing, and the error is a BatchOpenError. If the directory or the log file was removed since Open, nothing is
+// written, and the error wraps fs.ErrNotExist. A second Close returns ErrClosed.
 func (pc *PageCache[P]) Close() error { return pc.CloseContext(context.Background()) }
 
-// CloseContext is Close that stops waiting when ctx ends, but no sooner than 100 ms after it began, so that an idle
-// store is closed completely even if ctx has ended. The error says what did not end in time. If calls, background work
-// or device writes have not ended, the store is not marked as closed cleanly, and it stays locked until the process
-// ends, since they may still write.
+// CloseContext is Close that stops waiting when ctx ends. It waits for Txs and batches until 100 ms before the deadline
+// of ctx, if it has one. Afterwards it waits for background work and the device for at least 100 ms, so that a store
+// that does nothing else is closed completely even if ctx has ended. The error says what did not end in time. If calls,
+// background work or device writes have not ended, the store is not marked as closed cleanly, and it stays locked until
+// the process ends, since they may still write.
 func (pc *PageCache[P]) CloseContext(ctx context.Context) error {
 	if pc.core.closed.Swap(true) {
 		return fmt.Errorf("close: %w", ErrClosed)
 	}
-	ctx, cancel := withGrace(ctx)
-	defer cancel()
 	store := pc.core.store
+	store.Log.RefuseBatches()
 	pc.cleaner.Stop()
 	evicted := make(chan struct{})
 	go func() {
 		pc.mem.policy.Close()
 		close(evicted)
 	}()
-	idle := pc.snaps.Stop(ctx)
+	idle := make(chan bool, 1)
+	early, cancel := withGrace(ctx)
+	defer cancel()
+	go func() { idle <- pc.snaps.Stop(early) }() // it first wakes the Txs that wait for a scan of the log
 	var left error
 	var end logstore.Ending
-	if n := pc.txs.wait(ctx); n > 0 {
+	if n := pc.core.awaitCallers(ctx, &pc.txs); n > 0 {
 		left = fmt.Errorf("close: %d transactions still open; the memory map is left in place", n)
 		end.KeepMapped = true
 	}
-	_ = pc.core.calls.wait(ctx) // calls that wait for the log end when it is closed
+	ctx, cancelLate := withGrace(ctx)
+	defer cancelLate()
+	left = errors.Join(left, pc.core.shutBatches(ctx))
 	ended := await(ctx, pc.cleaner.Done()) && await(ctx, evicted)
 	if pc.core.opts.PrintProfileOnClose {
-		pc.core.opts.Logger.Info("profile", "dir", store.Dir, "stats", fmt.Sprintf("%+v", pc.Stats()))
+		pc.core.opts.report.Profile(fmt.Sprintf("%+v", pc.Stats()))
 	}
 	var err error
 	end.End, err = store.Log.CloseContext(ctx) // it wakes every waiter, such as a note of ids
@@ -266,7 +283,7 @@ func (pc *PageCache[P]) CloseContext(ctx context.Context) error {
 	if !ended { // they may have waited for the log
 		ended = await(ctx, pc.cleaner.Done()) && await(ctx, evicted)
 	}
-	if !ended || !idle {
+	if idle := <-idle; !ended || !idle {
 		end.Busy = true
 		late := errors.New("close: cleaner, evictor or snapshot writer did not stop in time")
 		left = errors.Join(left, late, context.Cause(ctx))
@@ -280,9 +297,6 @@ func (pc *PageCache[P]) CloseContext(ctx context.Context) error {
 	end.NextID, end.NextPage = pc.ids.Next(), pc.pages.IDs.Next()
 	return errors.Join(left, describe("close", pc.core.finish(ctx, end, err)))
 }
-
-// closeGrace is the time that a Close with a context that has ended still waits.
-const closeGrace = 100 * time.Millisecond
 
 // withGrace returns a context that ends with ctx, but no sooner than closeGrace from now.
 func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -306,7 +320,7 @@ func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
 func (c *core) lastSnapshot(ctx context.Context, snaps *snapshot.Store, pages *pagemap.Map) {
 	err := snaps.Write(ctx, c.store.Log, pages, 0)
 	if err != nil && !errors.Is(err, iobuf.ErrClosed) { // ErrClosed: a batch was left open
-		c.store.Warn("snapshot not written", err)
+		c.opts.report.Background("snapshot not written", snaps.Dir(), err)
 	}
 }
 

@@ -444,3 +444,51 @@ func TestScanBypassesPageCache(t *testing.T) {
 		enginetest.Close(t, pc)
 	}
 }
+
+// Open makes directories with mode 0755 and files with mode 0644, less the umask, and leaves the mode of a directory
+// that exists.
+func TestUmaskLimitsModes(t *testing.T) {
+	for umask, want := range map[int][2]fs.FileMode{0o022: {0o755, 0o644}, 0o077: {0o700, 0o600}, 0: {0o755, 0o644}} {
+		parent := t.TempDir()
+		if err := os.Chmod(parent, 0o711); err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.Join(parent, "a", "b")
+		before := syscall.Umask(umask)
+		pc, err := engine.Open(dir, engine.Bytes{}, &engine.Options{SegmentSize: 64 << 10, IOBuffers: 2})
+		if err == nil {
+			enginetest.Watch(t, pc, nil)
+			enginetest.AllocateMany(t, pc, 3, 40_000) // blobs
+			if err = pc.Snapshot(); err == nil {
+				enginetest.Close(t, pc) // it writes a snapshot
+			}
+		}
+		syscall.Umask(before)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files := 0
+		err = filepath.WalkDir(parent, func(name string, e fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			info, err := e.Info()
+			if err != nil {
+				return err
+			}
+			mode, right := info.Mode().Perm(), want[1]
+			if files++; name == parent {
+				right = 0o711
+			} else if e.IsDir() {
+				right = want[0]
+			}
+			if mode != right {
+				t.Errorf("umask %03o: %s has mode %03o, want %03o", umask, name, mode, right)
+			}
+			return nil
+		})
+		if err != nil || files < 9 {
+			t.Errorf("%d files and directories, error %v", files, err)
+		}
+	}
+}

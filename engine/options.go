@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pagecache/engine/internal/logstore"
+	"pagecache/engine/internal/report"
 	"pagecache/engine/internal/seam"
 	"pagecache/internal/osfs"
 	"pagecache/internal/vfs"
@@ -80,10 +81,17 @@ type Options struct {
 	// IOBuffers is the number of segments that can be in memory while they are filled and written [3], 2 … 32. Each
 	// costs SegmentSize bytes outside the Go heap.
 	IOBuffers int
-	// CacheCapacity limits resident page bytes, mapped views included [1 GiB]. It may be exceeded by 5 %, and briefly
-	// by one value per goroutine. A capacity smaller than the data written between flushes also limits how much
-	// unflushed data stays resident. See SetCacheCapacity.
+	// CacheCapacity limits resident page bytes, mapped views included [1 GiB]. The default is less if that exceeds a
+	// quarter of the memory of the machine, or of the limit of the process's cgroup (version 1 or 2), as they are when
+	// the process opens its first store. The capacity may be exceeded by 5 %, and briefly by one value per goroutine. A
+	// capacity smaller than the data written between flushes also limits how much unflushed data stays resident. See
+	// SetCacheCapacity, and Stats for the capacity in use.
 	CacheCapacity int64
+	// EvictionWrites limits the bytes that evictions write, in percent of those that callers write [10], up to 1000.
+	// Before a page of several messages is evicted, it may be written as one, so that the next Get reads one message.
+	// A higher number makes such reads faster and writes more; negative means that evictions write nothing. While
+	// callers read and write next to nothing, there is no other limit than that each page is written once.
+	EvictionWrites int
 	// CopyOnRead copies values read from disk into the heap. Without it, a page stored as one message may be returned
 	// as a view of the memory-mapped file (Bytes, or a Decode that aliases). Reading such a view after the disk fails
 	// or the file is truncated raises SIGBUS, which crashes the process unless debug.SetPanicOnFault is set.
@@ -108,7 +116,8 @@ type Options struct {
 	// SegmentMode says whether segments are recycled [SegmentModeGC].
 	SegmentMode SegmentMode
 	// Temporary removes the store at Close; an Open that fails removes only what it has made. With an empty directory
-	// name the store is made below /dev/shm, or below os.TempDir if that does not exist.
+	// name the store is made below /dev/shm, or below os.TempDir if /dev/shm is missing, read only, or has no room for
+	// 16 segments. The next such Open, of any process, removes the stores that killed processes have left there.
 	Temporary bool
 	// ReadOnly opens an existing store under a shared lock and writes nothing, not even repairs. It shows the stable
 	// contents; every mutating call returns ErrReadOnly. Options that concern writing are ignored.
@@ -128,10 +137,16 @@ type Options struct {
 	Direct Direct
 	// PrintProfileOnClose writes Stats to the Logger at Close.
 	PrintProfileOnClose bool
-	// Logger receives the few messages of the store [none].
+	// Logger gets a line for each of the Events [none].
 	Logger *slog.Logger
+	// Events are callbacks that announce failures and their end [none]. See docs/EVENTS.md.
+	Events Events `json:"-"`
+	// SlowWrite is the time from which on a device write counts as slow, and is announced as an event [1 s]. Negative
+	// means never.
+	SlowWrite time.Duration
 
-	seam seam.Options // for this module's own tests, Check and Salvage
+	seam   seam.Options     // for this module's own tests, Check and Salvage
+	report *report.Reporter // of the opening; set by withDefaults
 }
 
 // Test harnesses outside of this package reach the seam through package seam, which only this module can import.
@@ -140,6 +155,7 @@ func init() { seam.Set = func(options any, s seam.Options) { options.(*Options).
 const (
 	defaultIOBuffers         = 3
 	defaultCacheCapacity     = 1 << 30
+	defaultEvictionWrites    = 10
 	defaultConsolidateAfter  = 10
 	defaultFlushEvery        = 500 * time.Millisecond
 	defaultSnapshotEvery     = 1_000_000
@@ -147,7 +163,9 @@ const (
 	defaultCleanupSkew       = 10
 	defaultCompressionLevel  = 5
 	defaultIDPersistInterval = 1_000_000
+	defaultSlowWrite         = time.Second
 	segmentSizeMultiple      = 4096
+	maxEvictionWrites        = 1000
 	// maxIDPersistInterval leaves room for a billion crashes before ids run out.
 	maxIDPersistInterval = 1 << 32
 )
@@ -166,7 +184,8 @@ func (o *Options) withDefaults() Options {
 		c = *o
 	}
 	orDefault(&c.IOBuffers, defaultIOBuffers)
-	orDefault(&c.CacheCapacity, defaultCacheCapacity)
+	orDefault(&c.CacheCapacity, capacityFor(osfs.MemoryLimit()))
+	orDefault(&c.EvictionWrites, defaultEvictionWrites)
 	orDefault(&c.ConsolidateAfter, defaultConsolidateAfter)
 	orDefault(&c.FlushEvery, defaultFlushEvery)
 	orDefault(&c.SnapshotEvery, defaultSnapshotEvery)
@@ -174,15 +193,23 @@ func (o *Options) withDefaults() Options {
 	orDefault(&c.CleanupSkew, defaultCleanupSkew)
 	orDefault(&c.CompressionLevel, defaultCompressionLevel)
 	orDefault(&c.IDPersistInterval, defaultIDPersistInterval)
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	orDefault(&c.SlowWrite, defaultSlowWrite)
+	c.report = report.New(report.Config{Logger: c.Logger, Events: c.Events, Announced: isAnnounced})
 	if c.seam.FS == nil {
 		c.seam.FS = osfs.OS
 	} else if c.seam.FS != osfs.OS {
 		c.seam.Foreground = true
 	}
 	return c
+}
+
+// capacityFor returns the default capacity on a machine with the given bytes of memory; 0: that is not known.
+func capacityFor(memory int64) int64 {
+	const share = 4 // of the memory
+	if memory == 0 {
+		return defaultCacheCapacity
+	}
+	return max(1, min(defaultCacheCapacity, memory/share))
 }
 
 // Validate reports every field that is out of its bounds, in one error. A nil Options is valid.
@@ -200,6 +227,8 @@ func (o *Options) Validate() error {
 		segmentSizeMultiple)
 	require(c.IOBuffers >= 2 && c.IOBuffers <= 32, "IOBuffers %d: want 2 … 32", c.IOBuffers)
 	require(c.CacheCapacity > 0, "CacheCapacity %d: want a positive number of bytes", c.CacheCapacity)
+	require(c.EvictionWrites <= maxEvictionWrites, "EvictionWrites %d: want at most %d", c.EvictionWrites,
+		maxEvictionWrites)
 	require(c.ConsolidateAfter >= 1 && c.ConsolidateAfter <= 1<<20,
 		"ConsolidateAfter %d: want 1 … %d", c.ConsolidateAfter, 1<<20)
 	require(c.SnapshotEvery > 0, "SnapshotEvery %d: want a positive number of messages", c.SnapshotEvery)
@@ -246,8 +275,8 @@ func (o *Options) device() vfs.DeviceOptions {
 
 // storeConfig returns the configuration of the page-less store. onSegment is called when a segment is opened.
 func (o *Options) storeConfig(isLog bool, onSegment func()) logstore.Config {
-	return logstore.Config{FS: o.seam.FS, Device: o.device(), Logger: o.Logger, Log: isLog, SegmentSize: o.SegmentSize,
+	return logstore.Config{FS: o.seam.FS, Device: o.device(), Report: o.report, Log: isLog, SegmentSize: o.SegmentSize,
 		IOBuffers: o.IOBuffers, FlushEvery: max(0, o.FlushEvery), IDInterval: o.IDPersistInterval,
 		Cleaned: o.SegmentMode == SegmentModeGC && !isLog, Temporary: o.Temporary, ReadOnly: o.ReadOnly,
-		Foreground: o.seam.Foreground, OnSegment: onSegment}
+		Foreground: o.seam.Foreground, OnSegment: onSegment, SlowWrite: max(0, o.SlowWrite)}
 }

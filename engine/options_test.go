@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"pagecache/engine"
+	"pagecache/engine/internal/enginetest"
+	"pagecache/internal/osfs"
 )
 
 // Validate accepts the ends of each range, and every value of a field without a limit. Nil options are the defaults.
@@ -16,6 +18,7 @@ func TestValidateAcceptsRangeEnds(t *testing.T) {
 		nil, {}, {SegmentSize: 16 << 10}, {SegmentSize: 20 << 10}, {SegmentSize: 16 << 20},
 		{IOBuffers: 2}, {IOBuffers: 32},
 		{CacheCapacity: 1}, {CacheCapacity: math.MaxInt64}, {ConsolidateAfter: 1}, {ConsolidateAfter: 1 << 20},
+		{EvictionWrites: math.MinInt}, {EvictionWrites: 1000},
 		{FlushEvery: 1}, {FlushEvery: math.MaxInt64}, {FlushEvery: math.MinInt64}, {SnapshotEvery: 1},
 		{SnapshotEvery: math.MaxInt},
 		{CleanupThreshold: 0.01}, {CleanupThreshold: 1}, {CleanupSkew: 1}, {CleanupSkew: 98},
@@ -41,7 +44,7 @@ func TestValidateNamesBadFields(t *testing.T) {
 	}{
 		{"SegmentSize", -4096}, {"SegmentSize", 1}, {"SegmentSize", 12 << 10}, {"SegmentSize", 16<<20 + 4096},
 		{"SegmentSize", 18 << 10}, {"IOBuffers", -2}, {"CacheCapacity", int64(math.MinInt64)},
-		{"ConsolidateAfter", math.MinInt},
+		{"ConsolidateAfter", math.MinInt}, {"EvictionWrites", 1001},
 		{"SnapshotEvery", -1},
 		{"CleanupThreshold", 0.001}, {"CleanupThreshold", math.Inf(1)}, {"CleanupThreshold", math.NaN()},
 		{"CleanupSkew", -1}, {"SegmentMode", engine.SegmentMode(-1)}, {"Compression", engine.Compression(-1)},
@@ -84,7 +87,7 @@ func TestEnumStrings(t *testing.T) {
 		{"Compression", 2, func(i int) string { return engine.Compression(i).String() }},
 		{"IO", 3, func(i int) string { return engine.IO(i).String() }},
 		{"Direct", 3, func(i int) string { return engine.Direct(i).String() }},
-		{"PageKind", 6, func(i int) string { return engine.PageKind(i).String() }},
+		{"PageKind", 7, func(i int) string { return engine.PageKind(i).String() }},
 	} {
 		seen := map[string]bool{}
 		for i := range e.known {
@@ -103,5 +106,24 @@ func TestEnumStrings(t *testing.T) {
 				t.Errorf("%s %d is %q, want %q", e.name, i, s, want)
 			}
 		}
+	}
+}
+
+// The default capacity is at most a quarter of the memory, and Stats show it.
+func TestDefaultCacheCapacity(t *testing.T) {
+	for memory, want := range map[int64]int64{
+		0: 1 << 30, 1: 1, 1 << 20: 1 << 18, 1<<30 + 4: 1<<28 + 1, 1 << 32: 1 << 30, math.MaxInt64: 1 << 30,
+	} {
+		if got := engine.CapacityFor(memory); got != want {
+			t.Errorf("memory of %d bytes: capacity %d, want %d", memory, got, want)
+		}
+	}
+	pc := enginetest.Open(t, t.TempDir(), &engine.Options{SegmentSize: 16 << 10, IOBuffers: 2})
+	want := engine.CapacityFor(osfs.MemoryLimit())
+	if got := pc.Stats().Cache.Capacity; got != want {
+		t.Errorf("capacity %d by default, want %d", got, want)
+	}
+	if err := pc.SetCacheCapacity(12345); err != nil || pc.Stats().Cache.Capacity != 12345 {
+		t.Errorf("capacity %d after SetCacheCapacity(12345), %v", pc.Stats().Cache.Capacity, err)
 	}
 }

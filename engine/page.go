@@ -1,11 +1,17 @@
 package engine
 
 import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/report"
 	"pagecache/segments/format"
 )
 
@@ -34,6 +40,78 @@ type Materializer[P any] interface {
 	// Decode decodes a fragment. The result may alias src, which does not change until the Tx ends. If it does, a value
 	// obtained from Get must be copied before it is passed back to Link, Replace or Allocate. (Bytes does this itself.)
 	Decode(src []byte) (P, error)
+}
+
+// callerCode calls the Materializer. All calls of it go through these methods, by which contain tells a panic in the
+// Materializer from one of our own. They cost nothing: they are inlined, and yet found in a stack.
+type callerCode[P any] struct{ m Materializer[P] }
+
+func (c callerCode[P]) Merge(frags []P) P                { return c.m.Merge(frags) }
+func (c callerCode[P]) Size(frag P) int                  { return c.m.Size(frag) }
+func (c callerCode[P]) Append(dst []byte, frag P) []byte { return c.m.Append(dst, frag) }
+func (c callerCode[P]) Decode(src []byte) (P, error)     { return c.m.Decode(src) }
+
+// contain calls f, which does the store's own work on a page, and returns its error. If the Materializer panics in it,
+// or faults on mapped memory, contain reports that and returns ErrPanic. Other panics are faults of ours and go on.
+// doing says what f does, such as "moving".
+func contain(r *report.Reporter, doing string, pid PageID, f func() error) (err error) {
+	old, done := debug.SetPanicOnFault(true), false
+	defer func() {
+		debug.SetPanicOnFault(old)
+		if done || !inCallerCode() {
+			return
+		}
+		value := recover()
+		if value == nil {
+			value = "runtime.Goexit was called" // which goes on to end the goroutine
+		}
+		r.Panic(report.PanicInfo{Doing: doing, Page: pid, Value: value, Stack: debug.Stack()})
+		err = fmt.Errorf("%s page %d: %w: %v", doing, pid, ErrPanic, value)
+	}()
+	err = f()
+	done = true
+	return err
+}
+
+// inCallerCode reports whether a call of the Materializer is under way that was made within the innermost contain.
+func inCallerCode() bool {
+	pcs := make([]uintptr, 64)
+	n := runtime.Callers(2, pcs)
+	for n == len(pcs) { // ends: a stack is finite
+		pcs = make([]uintptr, 2*len(pcs))
+		n = runtime.Callers(2, pcs)
+	}
+	const pkg = "pagecache/engine."
+	for frames := runtime.CallersFrames(pcs[:n]); ; {
+		frame, more := frames.Next()
+		if strings.HasPrefix(frame.Function, pkg+"callerCode[") {
+			return true
+		}
+		if frame.Function == pkg+"contain" || !more {
+			return false
+		}
+	}
+}
+
+// Named is an optional interface of a Materializer: it names the format of its pages, so that no other type takes their
+// bytes for its own. Open calls Format once. The name has at most 255 bytes; an empty name is none. It is kept in the
+// superblock, from the first opening for writing that has one, of a new store or of one without a name. From then on,
+// Open with another name, or with none, fails with ErrFormat before anything is written. A store without a name can be
+// opened by every type.
+type Named interface{ Format() string }
+
+// formatOf returns the name of the format of a Materializer's pages, or an error if the name is too long.
+func formatOf(m any) (string, error) {
+	n, ok := m.(Named)
+	if !ok {
+		return "", nil
+	}
+	name := n.Format()
+	if len(name) > format.MaxFormatName {
+		return "", fmt.Errorf("the name of the pages' format has %d bytes, want at most %d", len(name),
+			format.MaxFormatName)
+	}
+	return name, nil
 }
 
 // Bytes is the Materializer for pages that are byte strings and grow by appending: merging concatenates. Encoding and
@@ -73,13 +151,15 @@ const (
 	KindMaterialized                 // has a value
 	KindFree                         // was freed
 	KindCounter                      // page 1, the id counter
-	KindMeta                         // page 0, the map from names to root pages
+	KindMeta                         // page 0, which stands for the roots as a whole
 	KindUnreadable                   // only from Pages: the state of the page cannot be read; Get returns the error
+	KindRoot                         // holds a root; no page for calls other than Get and Pages
 )
 
 // String returns the kind's name.
 func (k PageKind) String() string {
-	return enumName("PageKind", int(k), "unallocated", "materialized", "free", "counter", "meta", "unreadable")
+	return enumName("PageKind", int(k), "unallocated", "materialized", "free", "counter", "meta", "unreadable",
+		"root")
 }
 
 // Page is the result of Get. Value is set if Kind is KindMaterialized; it is valid until the Tx ends and never changes.
@@ -130,4 +210,45 @@ type page struct {
 func isWhole(k pagestack.Kind) bool { return k == pagestack.KindBase || k == pagestack.KindMerged }
 
 // exists reports whether the page was allocated and not freed.
-func (pg page) exists() bool { return pg.head != nil && pg.head.Kind() != pagestack.KindFree }
+func (pg page) exists() bool { return isPage(pg.head) }
+
+// isPage reports whether h is the head of a page that was allocated and not freed.
+func isPage(h *head) bool {
+	return h != nil && h.Kind() != pagestack.KindFree && h.Kind() != pagestack.KindRoot
+}
+
+// gates are the gates of all pages; pages share them.
+type gates [64]gate
+
+// gate lets one goroutine at a time do housekeeping on a page that many goroutines write to, and lets it win: while the
+// gate is closed, no write to the page begins. Those that have begun win at most once each, so the number of
+// turns that the housekeeping loses is limited (rule 18).
+type gate struct {
+	mu sync.Mutex // held by the goroutine that does housekeeping
+	// opens is closed by the goroutine that holds mu, to let the waiting writes go on; nil while the gate is open. It
+	// publishes nothing. A stale nil lets one more write begin.
+	opens atomic.Pointer[chan struct{}]
+	_     [48]byte // a cache line of its own
+}
+
+func (g *gates) of(pid PageID) *gate { return &g[pid%PageID(len(g))] }
+
+// pass waits until the gate is open.
+func (g *gate) pass() {
+	if opens := g.opens.Load(); opens != nil {
+		<-*opens
+	}
+}
+
+// shut closes the gate. The caller holds mu and calls open soon.
+func (g *gate) shut() {
+	opens := make(chan struct{})
+	g.opens.Store(&opens)
+}
+
+// open opens the gate, if it is closed. The caller holds mu.
+func (g *gate) open() {
+	if opens := g.opens.Swap(nil); opens != nil {
+		close(*opens)
+	}
+}

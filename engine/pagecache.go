@@ -25,7 +25,8 @@
 //	    state. Housekeeping never makes a caller lose (rule 6).
 //	P4  Views. A value that Get returns does not change until its Tx ends, and is never torn or half merged (rules 2,
 //	    3).
-//	P5  Ids. GenerateID and Begin never return a number twice in the life of a store, crashes included. A page id is
+//	P5  Ids. GenerateID and Begin never return a number twice in the life of a store, crashes included; after a crash,
+//	    only timestamps may come again that were drawn while the log took no note of them (rule 19). A page id is
 //	    used again only after its freeing has won and every Tx that could have seen the page has ended (trap 2).
 //	P6  Failure. A failed write to the log wakes every waiter, and every later write is ErrFailed with the cause;
 //	    reads go on (rule 8, trap 10). A full disk fails the call that needs space and nothing else (rule 9).
@@ -66,7 +67,7 @@ import (
 // PageCache is an open page store. All methods are safe for concurrent use.
 type PageCache[P any] struct {
 	core    core
-	m       Materializer[P]
+	m       callerCode[P]
 	raw     func(P) []byte // if the page type is Bytes: a fragment is its own encoding; else nil
 	limit   int            // Options.ConsolidateAfter
 	pages   pagemap.Map
@@ -75,6 +76,7 @@ type PageCache[P any] struct {
 	finder  finder
 	values  values
 	mem     memory[P]
+	gates   gates
 	cleaner *clean.Cleaner
 	blobs   *blob.Store
 	snaps   *snapshot.Store
@@ -89,6 +91,8 @@ type core struct {
 	store *logstore.Store
 	// closed is set by Close, which then waits for the calls and Txs that have not seen it.
 	closed atomic.Bool
+	// shut is set by Close once it does not wait for batches any more: from then on none can be ended.
+	shut atomic.Bool
 	// calls are the calls that use the log outside of a Tx. Close waits for them before it releases the io buffers.
 	calls txs
 	// left has the batches that could not be ended because the store is closing. Only builds with the invariants tag
@@ -134,7 +138,7 @@ func (f *finder) find(tx *Tx, doing string, pid PageID) (page, error) {
 // lookup is find without the check.
 func (f *finder) lookup(doing string, pid PageID) (page, error) {
 	s, h, err := f.pages.Find(pid)
-	return page{id: pid, slot: s, head: h}, describePage(doing, pid, err)
+	return page{id: pid, slot: s, head: h}, describePage(doing, pid, f.core.opts.report.Corrupt(err))
 }
 
 // writable looks up a page that a caller wants to change. Its head is nil if there never was such a page.

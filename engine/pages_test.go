@@ -256,7 +256,7 @@ func TestZeroTxIsRefused(t *testing.T) {
 	}
 }
 
-// Get returns the kinds of the reserved pages once they exist, and no value for them.
+// Get returns the kinds of the reserved pages and of those that hold roots, and no value for them.
 func TestReservedPagesHaveKinds(t *testing.T) {
 	o := enginetest.SimOptions(simdisk.New(4, simdisk.Options{}))
 	o.IDPersistInterval = 1
@@ -273,18 +273,19 @@ func TestReservedPagesHaveKinds(t *testing.T) {
 	}
 	kinds := map[engine.PageID]engine.PageKind{
 		format.MetaPage: engine.KindMeta, format.CounterPage: engine.KindCounter,
-		engine.FirstUserPage: engine.KindUnallocated}
+		engine.FirstUserPage: engine.KindRoot, engine.FirstUserPage + 1: engine.KindUnallocated}
 	for pid, want := range kinds {
 		p, err := pc.Get(tx, pid)
-		if err != nil || p.Kind != want || p.Value != nil || p.Ptr.IsZero() != (want == engine.KindUnallocated) {
+		if err != nil || p.Kind != want || p.Value != nil ||
+			p.Ptr.IsZero() != (want == engine.KindUnallocated || want == engine.KindMeta) {
 			t.Errorf("page %d is %v, want %v without a value, error %v", pid, p.Kind, want, err)
 		}
 	}
 	var names []string
-	for k := engine.KindUnallocated; k <= engine.KindMeta; k++ {
+	for k := engine.KindUnallocated; k <= engine.KindRoot; k++ {
 		names = append(names, k.String())
 	}
-	if got := strings.Join(names, " "); got != "unallocated materialized free counter meta" {
+	if got := strings.Join(names, " "); got != "unallocated materialized free counter meta unreadable root" {
 		t.Errorf("names of the kinds: %s", got)
 	}
 	if ptr := (engine.PagePtr[[]byte]{}); !ptr.IsZero() || ptr.LastLSN() != 0 {
@@ -341,7 +342,7 @@ func TestOneWriterWins(t *testing.T) {
 func TestPagesYieldsKindsInOrder(t *testing.T) {
 	pc, tx := simPages(t, 0)
 	wantPages(t, pc, tx, []engine.PageKind{engine.KindUnallocated, engine.KindUnallocated})
-	want := []engine.PageKind{engine.KindMeta, engine.KindUnallocated}
+	want := []engine.PageKind{engine.KindMeta, engine.KindUnallocated, engine.KindRoot}
 	if _, _, err := pc.CASRoot(tx, "root", 0, 2); err != nil {
 		t.Fatal(err)
 	}

@@ -195,7 +195,7 @@ func refusals() []refusal {
 		misplaced("a free of a reserved page", format.KindCompact, format.KindFree, format.MetaPage),
 		misplaced("an implausible page", format.KindCompact, format.KindCompact, 1<<35),
 		misplaced("a record of a log", format.KindCompact, format.KindData, 3),
-		misplaced("a root map that is none", format.KindCompact, format.KindMeta, format.MetaPage),
+		misplaced("a root on a reserved page", format.KindCompact, format.KindRoot, format.MetaPage),
 		{name: "a pointer to a blob that is none", hurt: func(t *testing.T, d *simdisk.Disk) {
 			changeLog(t, d, func(h format.Header, msg []byte) (format.Kind, bool) {
 				ok := h.Kind.Blob()

@@ -83,7 +83,7 @@ func Salvage(dir, out string, opts *Options, lost func(what string)) (SalvageRep
 	defer snaps.Close()
 	s := &salvager{lost: lost}
 	src, err := salvage.Open(salvage.Config{Dir: held, Lost: s.lose, Snapshots: snaps, SegmentSize: o.SegmentSize,
-		Blobs: blob.Config{In: held, Name: blobDir, Logger: full.Logger}})
+		Blobs: blob.Config{In: held, Name: blobDir, Report: full.report}})
 	if err != nil {
 		return s.r, fmt.Errorf("salvage %s: %w", dir, err)
 	}
@@ -142,7 +142,7 @@ func (s *salvager) saveLog(out string, o *Options) error {
 func (s *salvager) savePages(out string, o *Options) error {
 	// Fragments are copied as they are: only the owner of the pages knows how to merge them.
 	o.seam.Verbatim, o.SegmentMode = true, SegmentModeLinear
-	pc, err := Open(out, encodedPages{}, o)
+	pc, err := Open(out, encodedPages{name: s.src.Super.Name}, o)
 	if err != nil {
 		return err
 	}
@@ -159,10 +159,10 @@ func (s *salvager) fill(pc *PageCache[[]byte]) error {
 			return err
 		}
 	}
-	if err := freeRest(pc, found.Next); err != nil {
+	if err := s.saveRoots(pc, found); err != nil {
 		return err
 	}
-	return s.saveRoots(pc, found.Roots)
+	return freeRest(pc, found.Next)
 }
 
 // raiseIDs makes GenerateID continue above the ids that may have been handed out.
@@ -177,8 +177,8 @@ func (s *salvager) raiseIDs(pc *PageCache[[]byte], ids uint64) {
 	pc.ids.Raise(ids + step)
 }
 
-// freeRest frees all ids below next of which there is no page: the number of messages in the log bounds the ids of a
-// store (pagemap).
+// freeRest frees all ids below next of which there is no page and no root: the number of messages in the log bounds the
+// ids of a store (pagemap).
 func freeRest(pc *PageCache[[]byte], next PageID) error {
 	pc.pages.IDs.RaiseNext(next)
 	tx, err := pc.Begin()
@@ -244,7 +244,8 @@ func saveBase(pc *PageCache[[]byte], tx *Tx, pid PageID, b []byte) (PagePtr[[]by
 		pc.values.discard(&p)
 		return PagePtr[[]byte]{}, err
 	}
-	h, _, err := pc.apply(tx, pg, &change[[]byte]{kind: format.KindCompact, payload: p, frag: b, on: ifOwned})
+	c := change[[]byte]{kind: format.KindCompact, payload: p, frag: b, size: pc.mem.size(b), on: ifOwned}
+	h, _, err := pc.apply(tx, pg, &c)
 	if err != nil {
 		return PagePtr[[]byte]{}, err
 	}
@@ -252,19 +253,23 @@ func saveBase(pc *PageCache[[]byte], tx *Tx, pid PageID, b []byte) (PagePtr[[]by
 	return ptrTo[[]byte](pid, h), nil
 }
 
-func (s *salvager) saveRoots(pc *PageCache[[]byte], roots map[string]PageID) error {
+// saveRoots writes the roots on their old pages.
+func (s *salvager) saveRoots(pc *PageCache[[]byte], found *salvage.Pages) error {
 	tx, err := pc.Begin()
 	if err != nil {
 		return err
 	}
 	defer tx.End()
-	for name, pid := range roots {
-		if _, _, err := pc.CASRoot(tx, name, 0, pid); err != nil {
-			return err
+	for _, pid := range slices.Sorted(maps.Keys(found.Roots)) {
+		r := found.Roots[pid]
+		pc.pages.IDs.RaiseNext(pid + 1)
+		old := func() (page, error) { return pc.finder.unused(pid) }
+		if _, err := pc.addRoot(tx, r, old); err != nil {
+			return describe(fmt.Sprintf("save root %.64q", r.Name), err)
 		}
-		if p, err := pc.Get(tx, pid); err != nil || p.Kind != KindMaterialized {
-			s.lose(Loss{Kind: LossRoot, Place: Place{}.WithPage(pid), Err: err,
-				Text: fmt.Sprintf("root %q: its page %d has no value", name, pid)})
+		if p, err := pc.Get(tx, r.Target); err != nil || p.Kind != KindMaterialized {
+			s.lose(Loss{Kind: LossRoot, Place: Place{}.WithPage(r.Target), Err: err,
+				Text: fmt.Sprintf("root %.64q: its page %d has no value", r.Name, r.Target)})
 		}
 	}
 	return nil

@@ -151,8 +151,8 @@ func edited(t *testing.T, snapshot []byte, pid PageID, edit func(*format.Snapsho
 }
 
 // Open skips a snapshot that gives pages 0 and 1 kinds that they cannot have, although its checksums are good. If
-// another page has a record of their kinds, the call that reads the page returns an error. If the record of page 0 or 1
-// lies in no segment, Open returns an error. Proves rule 12.
+// another page has a record of the counter's kind, or of a root that has no name, the call that reads the page returns
+// an error. If the record of page 1 lies in no segment, Open returns an error. Proves rule 12.
 func TestSnapshotWithWrongKinds(t *testing.T) {
 	d := simdisk.New(8, simdisk.Options{})
 	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, ConsolidateAfter: 4,
@@ -187,9 +187,9 @@ func TestSnapshotWithWrongKinds(t *testing.T) {
 		return Open("/store", Bytes{}, &o)
 	}
 	kinds := []format.SnapshotKind{format.SnapshotKindPage, format.SnapshotKindPages, format.SnapshotKindFree,
-		format.SnapshotKindMeta, format.SnapshotKindCounter}
+		format.SnapshotKindRoot, format.SnapshotKindCounter}
 	right := map[PageID]format.SnapshotKind{
-		format.MetaPage: format.SnapshotKindMeta, format.CounterPage: format.SnapshotKindCounter}
+		format.MetaPage: format.SnapshotKindNone, format.CounterPage: format.SnapshotKindCounter}
 	for _, k := range kinds {
 		as := func(e *format.SnapshotEntry) {
 			if e.Kind = k; k == format.SnapshotKindPages {
@@ -208,7 +208,7 @@ func TestSnapshotWithWrongKinds(t *testing.T) {
 				closeUnchecked(t, pc)
 			}
 		}
-		if k != format.SnapshotKindMeta && k != format.SnapshotKindCounter {
+		if k != format.SnapshotKindRoot && k != format.SnapshotKindCounter {
 			continue
 		}
 		pc, err := open(user, false, as)
@@ -222,10 +222,8 @@ func TestSnapshotWithWrongKinds(t *testing.T) {
 		tx.End()
 		closeUnchecked(t, pc)
 	}
-	for pid := range right {
-		_, err := open(pid, false, func(e *format.SnapshotEntry) { e.LSN = gone + format.SegmentStart })
-		if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "missing") {
-			t.Errorf("page %d in no segment: error %v, want ErrCorrupt", pid, err)
-		}
+	_, err := open(format.CounterPage, false, func(e *format.SnapshotEntry) { e.LSN = gone + format.SegmentStart })
+	if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "missing") {
+		t.Errorf("page 1 in no segment: error %v, want ErrCorrupt", err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -169,8 +168,7 @@ func TestSnapshotWithBatchOpen(t *testing.T) {
 	if err := pc.Snapshot(); err == nil {
 		t.Error("a snapshot was written while a batch was open")
 	}
-	closeTest(t, pc)
-	runtime.KeepAlive(batch)
+	closeInBatch(t, pc, batch)
 	for _, o.seam.LogAlone = range []bool{true, false} {
 		pc := openTest(t, "/store", o)
 		if contentsOf(t, pc) != want { // page ids that were handed out in the batch are not missed

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"time"
+
 	"pagecache/engine/internal/logstore"
 	"pagecache/lru"
 	"pagecache/segments/format"
@@ -37,8 +39,20 @@ type LogStats struct {
 	BytesPadded  int64
 	Flushes      int64 // device writes
 	BufferWaits  int64 // times that a writer waited for an io buffer
+	// OldestBatch is the open batch that began first. Nothing at or above its LSN becomes stable.
+	OldestBatch Pending
+	Batches     int // open
+	// OldestReservation is the first place in the log that was reserved and not completed. Nothing at or above its LSN
+	// becomes durable. Its age is counted from the first flush, or Stats, that found it.
+	OldestReservation Pending
 	// WriteAmplification is BytesWritten divided by BytesGiven; 0 if nothing was given.
 	WriteAmplification float64
+}
+
+// Pending is something that has begun and not ended. It is zero if there is none.
+type Pending struct {
+	LSN LSN // at which it begins
+	Age time.Duration
 }
 
 // SpaceStats are the state of the space and the counts of the cleaner. Those of the cleaner are zero in a standalone
@@ -61,7 +75,8 @@ type SpaceStats struct {
 
 // PageStats are the counts of pages and of the work on them.
 type PageStats struct {
-	InUse          int64 // ids that were handed out and not freed
+	InUse          int64 // ids that were handed out and not freed, without those of roots
+	Roots          int64 // names that have a root; each takes an id
 	Free           int64 // ids that will be handed out again
 	Fetches        int64 // fragments read from the log or the page cache
 	FetchesCold    int64 // of Fetches: read from disk, or assumed to be
@@ -72,12 +87,14 @@ type PageStats struct {
 
 // CacheStats are the state of the cache. Bytes are bytes of memory, accurate to a 64th of the capacity.
 type CacheStats struct {
+	Capacity       int64 // Options.CacheCapacity, its default for this machine, or that of SetCacheCapacity
 	HeapResident   int64 // of values on the Go heap, including their entries
 	MappedResident int64 // of values that are views of the mapped file, which GOMEMLIMIT does not see (trap 21)
 	Hits           int64 // Gets of resident pages, counted in steps of 64 for each Tx
 	Misses         int64 // Gets that had to read
 	Evictions      int64 // pages evicted
 	Reclaimed      int64 // bytes evicted by foreground calls that exceeded the capacity
+	BytesRewritten int64 // written to the log by evictions; see Options.EvictionWrites
 	Policy         PolicyStats
 }
 
@@ -105,6 +122,9 @@ var _ = PolicyStats(lru.Stats{}) // the same fields
 type TxStats struct {
 	Open   int
 	Oldest uint64 // timestamp of the oldest open Tx; 0 if there is none
+	// Age is the time since that Tx began, accurate to about 100 ms. In a store that is open read-only, it is counted
+	// from the first Stats that found the Tx.
+	Age time.Duration
 }
 
 // Stats returns the store's state and counts. Safe for concurrent use; the counts are read one after another.
@@ -115,19 +135,21 @@ func (pc *PageCache[P]) Stats() Stats {
 		Since: pc.snaps.Since(pc.core.store.Log), Rebuilding: pc.snaps.Rebuilding(), Rebuilt: pc.snaps.Rebuilt(),
 	}
 	n, e := &pc.mem.counts, &pc.mem.evictions
-	free := pc.pages.IDs.Spare()
+	free, roots := pc.pages.IDs.Spare(), int64(pc.pages.Roots.Len())
 	st.Pages = PageStats{
-		InUse: int64(pc.pages.IDs.Next()) - int64(FirstUserPage) - free, Free: free,
+		InUse: max(0, int64(pc.pages.IDs.Next())-int64(FirstUserPage)-free-roots), Roots: roots, Free: free,
 		Fetches: n.fetches.Load(), FetchesCold: n.cold.Load(),
 		Merges: n.merges.Load(), Consolidations: n.consolidations.Load(),
 	}
 	st.Pages.FetchesWarm = st.Pages.Fetches - st.Pages.FetchesCold
 	st.Cache = CacheStats{
-		Hits: n.hits.Load(), Misses: n.misses.Load(), Evictions: e.pages.Load(), Reclaimed: e.reclaimed.Load(),
-		Policy: PolicyStats(pc.mem.policy.Stats()),
+		Capacity: pc.mem.budget.Capacity(),
+		Hits:     n.hits.Load(), Misses: n.misses.Load(), Evictions: e.pages.Load(), Reclaimed: e.reclaimed.Load(),
+		BytesRewritten: pc.mem.allowance.Written(),
+		Policy:         PolicyStats(pc.mem.policy.Stats()),
 	}
 	st.Cache.HeapResident, st.Cache.MappedResident = pc.mem.budget.Resident()
-	st.Txs.Open, st.Txs.Oldest = pc.txs.oldest()
+	st.Txs.Open, st.Txs.Oldest, st.Txs.Age = pc.txs.oldest()
 	c := pc.cleaner.Stats()
 	st.Space.Draining, st.Space.Recycled = c.Draining, c.Recycled
 	st.Space.Cleaned, st.Space.BytesMoved = c.Cleaned, c.Moved
@@ -157,6 +179,12 @@ func (c *core) stats() Stats {
 		Device: device, StableLSN: l.StableEnd - 1, BytesWritten: l.BytesWritten, BytesPadded: l.BytesPadded,
 		Flushes: l.Flushes, BufferWaits: l.BufferWaits,
 	}
+	if call, err := c.enter(); err == nil { // it looks at the io buffers
+		st.Log.OldestReservation = Pending(c.store.Log.OldestReservation())
+		call.End()
+	}
+	oldest, n := c.store.Log.OldestBatch()
+	st.Log.OldestBatch, st.Log.Batches = Pending(oldest), n
 	st.Space.Segments, st.Space.SegmentsInUse, st.Space.LiveBytes = c.store.Space.Totals()
 	st.Space.OutOfUse = c.store.Space.OutOfUse()
 	return st

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"testing"
+	"time"
 
 	"pagecache/engine"
 	"pagecache/engine/internal/enginetest"
@@ -127,6 +128,49 @@ func TestLogStats(t *testing.T) {
 	if err != nil || s.Log.BytesWritten < 30_000 || s.Space.SegmentsInUse != 3 || engine.LSN(n) > s.Log.StableLSN+1 ||
 		s.Log.StableLSN != l.StableLSN() || s.Pages.InUse != 0 || s.Txs.Open != 0 {
 		t.Errorf("Flush: %d bytes, error %v; %+v", n, err, s)
+	}
+	enginetest.Close(t, l)
+}
+
+// Stats name the oldest open Tx, batch and reservation, with their ages.
+func TestStatsNameWhatIsOpen(t *testing.T) {
+	pc := enginetest.Open(t, t.TempDir(), &engine.Options{SegmentSize: 16 << 10})
+	first, second := enginetest.Begin(t, pc), enginetest.Begin(t, pc)
+	b, err := pc.PinLog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pc.Stats()
+	time.Sleep(20 * time.Millisecond)
+	st := pc.Stats()
+	if st.Txs.Open != 2 || st.Txs.Oldest != first.TS() || st.Txs.Age < 20*time.Millisecond {
+		t.Errorf("Txs %+v, want the oldest with timestamp %d", st.Txs, first.TS())
+	}
+	if p := st.Log.OldestBatch; st.Log.Batches != 1 || p.LSN != b.LSN() || p.Age < 20*time.Millisecond {
+		t.Errorf("oldest of %d batches: %+v, want that at LSN %d", st.Log.Batches, p, b.LSN())
+	}
+	first.End()
+	second.End()
+	if err := b.Seal(); err != nil {
+		t.Fatal(err)
+	}
+	st = pc.Stats()
+	if st.Txs != (engine.TxStats{}) || st.Log.OldestBatch != (engine.Pending{}) || st.Log.Batches != 0 {
+		t.Errorf("with nothing open: %+v, %+v", st.Txs, st.Log)
+	}
+	enginetest.Close(t, pc)
+	l := enginetest.OpenLog(t, t.TempDir(), &engine.Options{SegmentSize: 16 << 10})
+	r, err := l.Reserve(10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Stats()
+	time.Sleep(20 * time.Millisecond)
+	if p := l.Stats().Log.OldestReservation; p.LSN != r.LSN() || p.Age < 20*time.Millisecond {
+		t.Errorf("oldest reservation %+v, want that at LSN %d", p, r.LSN())
+	}
+	if _, _, err := r.Complete(); err != nil {
+		t.Fatal(err)
 	}
 	enginetest.Close(t, l)
 }

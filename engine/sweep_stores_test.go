@@ -121,7 +121,9 @@ func (m *pageMaker) root(name string, pid engine.PageID) {
 	if err != nil || !won {
 		m.t.Fatalf("root %s: won %v, error %v", name, won, err)
 	}
-	e := enginetest.Effect{LSN: engine.RootsLSN(m.pc), Kind: enginetest.EffectRoot, Name: name, Root: pid}
+	at := engine.RootPage(m.pc, name)
+	e := enginetest.Effect{Kind: enginetest.EffectRoot, Page: at, Name: name, Root: pid}
+	e.LSN = engine.NewestLSN(m.pc, at)
 	m.h.Add(e)
 }
 
@@ -274,9 +276,9 @@ func checkSwept(t testing.TB, s *enginetest.Specimen, before engine.LSN, recycle
 	}
 	want := []format.Kind{format.KindPad, format.KindBatchBegin, format.KindBatchEnd}
 	if s.Log {
-		want = append(want, format.KindData, format.KindFailed)
+		want = append(want, format.KindData, format.KindFailed, format.KindGroup)
 	} else {
-		want = append(want, format.KindFree, format.KindCounter, format.KindMeta, format.KindAppend,
+		want = append(want, format.KindFree, format.KindCounter, format.KindRoot, format.KindAppend,
 			format.KindAppendBlob, format.KindCompact, format.KindCompactBlob, format.KindAppendZstd,
 			format.KindCompactZstd)
 	}
@@ -335,12 +337,29 @@ func sweptLog(t testing.TB, clean, recycled bool) *enginetest.Specimen {
 			}
 		case 9, 11:
 			bodies := [][]byte{make([]byte, 30), fmt.Appendf(nil, "record of batch %d", i), {}}
-			lsns, err := l.WriteBatch(bodies)
-			if err != nil {
-				t.Fatal(err)
+			first := len(records)
+			if i == 9 { // markers
+				b, err := l.PinLog()
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, v := range bodies {
+					write(v)
+				}
+				if err := b.Seal(); err != nil {
+					t.Fatal(err)
+				}
+			} else { // a group
+				lsns, err := l.WriteBatch(bodies)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for k, lsn := range lsns {
+					records = append(records, enginetest.LogRecord{LSN: lsn, Body: string(bodies[k])})
+				}
 			}
-			for k, lsn := range lsns {
-				records = append(records, enginetest.LogRecord{LSN: lsn, Body: string(bodies[k]), Batch: k > 0})
+			for k := range bodies[1:] {
+				records[first+1+k].Batch = true
 			}
 		}
 		flush()

@@ -12,6 +12,7 @@ import (
 
 	"pagecache/engine"
 	"pagecache/engine/internal/enginetest"
+	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/seam"
 	"pagecache/internal/osfs"
 	"pagecache/internal/simdisk"
@@ -120,4 +121,104 @@ func TestOpenWhileTemporaryStoreCloses(t *testing.T) {
 		tx.End()
 		enginetest.Close(t, pc)
 	}
+}
+
+// If no directory is named, and the file system in memory is missing, too small, full or read only, a temporary store
+// lies in os.TempDir.
+func TestTemporaryStoreFallsBack(t *testing.T) {
+	tmp, shm := t.TempDir(), t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	for _, c := range []struct {
+		name, dir string
+		free      int64
+		want      string
+	}{
+		{"room", shm, 16 * 16 << 10, shm},
+		{"too small, or full", shm, 16*16<<10 - 1, tmp},
+		{"missing", filepath.Join(shm, "missing"), 1 << 40, tmp},
+		{"no directory can be made", "/proc", 1 << 40, tmp},
+	} {
+		restore := logstore.SetMemoryDir(c.dir, c.free)
+		pc := enginetest.Open(t, "", &engine.Options{Temporary: true, SegmentSize: 16 << 10})
+		restore()
+		if dir := filepath.Dir(pc.Stats().Dir); dir != c.want {
+			t.Errorf("%s: the store lies in %s, want %s", c.name, dir, c.want)
+		}
+		enginetest.Close(t, pc)
+	}
+	for _, dir := range []string{tmp, shm} {
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("left in %s: %v, error %v", dir, left, err)
+		}
+	}
+}
+
+// A temporary store without a directory removes those that dead processes have left, in memory and in os.TempDir, and
+// nothing else: not those that are open, are just being made, or hold other files.
+func TestTemporaryStoreRemovesDeadOnes(t *testing.T) {
+	tmp, shm := t.TempDir(), t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	defer logstore.SetMemoryDir(shm, 1<<40)()
+	o := &engine.Options{Temporary: true, SegmentSize: 16 << 10}
+	live := enginetest.Open(t, "", o)
+	enginetest.AllocateMany(t, live, 5, 20_000) // blobs
+	if err := live.Snapshot(); err != nil {
+		t.Fatal(err)
+	}
+	place := func(parent, name string) string { return filepath.Join(parent, "pagecache.tmp."+name) }
+	long := time.Now().Add(-2 * time.Hour)
+	var dead, stay []string
+	for _, parent := range []string{tmp, shm} {
+		for _, name := range []string{"dead", "mixed", "making", "unfinished", "other"} {
+			dir := place(parent, name)
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			var err error
+			switch name {
+			case "dead":
+				err = os.CopyFS(dir, os.DirFS(live.Stats().Dir))
+				dead = append(dead, dir)
+			case "mixed": // of which the store goes, and the other file stays
+				err = errors.Join(os.CopyFS(dir, os.DirFS(live.Stats().Dir)),
+					os.WriteFile(filepath.Join(dir, "mine"), nil, 0o644))
+				dead = append(dead, filepath.Join(dir, enginetest.LogName))
+				stay = append(stay, filepath.Join(dir, "mine"))
+			case "making":
+				err = os.WriteFile(filepath.Join(dir, enginetest.LogName), nil, 0o644)
+				stay = append(stay, filepath.Join(dir, enginetest.LogName))
+			case "unfinished":
+				err = errors.Join(os.WriteFile(filepath.Join(dir, enginetest.LogName), nil, 0o644),
+					os.WriteFile(filepath.Join(dir, "superblock.tmp"), []byte("PC"), 0o644),
+					os.Chtimes(dir, long, long))
+				dead = append(dead, dir)
+			case "other":
+				err = errors.Join(os.WriteFile(filepath.Join(dir, enginetest.LogName), []byte("a log"), 0o644),
+					os.Chtimes(dir, long, long))
+				stay = append(stay, filepath.Join(dir, enginetest.LogName))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	kept := enginetest.Open(t, t.TempDir(), &engine.Options{SegmentSize: 16 << 10}) // a link to it is not followed
+	enginetest.Close(t, kept)
+	if err := os.Symlink(kept.Stats().Dir, place(tmp, "link")); err != nil {
+		t.Fatal(err)
+	}
+	stay = append(stay, filepath.Join(kept.Stats().Dir, enginetest.LogName), live.Stats().Dir)
+	enginetest.Close(t, enginetest.Open(t, "", o))
+	for _, name := range dead {
+		if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is left, error %v", name, err)
+		}
+	}
+	for _, name := range stay {
+		if _, err := os.Lstat(name); err != nil {
+			t.Errorf("%s was removed: %v", name, err)
+		}
+	}
+	enginetest.Get(t, live, engine.FirstUserPage)
+	enginetest.Close(t, live)
 }

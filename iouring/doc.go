@@ -24,6 +24,8 @@
 //	R3  Nothing is allocated for a read.
 //	R4  Long ranges are read in pieces. Several pieces are in flight, and they leave room for short reads.
 //	R5  Close ends in bounded time and wakes every waiter.
+//	R6  Neither short nor long reads starve: requests of a kind go in turn, and a piece of a long one goes after at
+//	    most 32 short ones.
 //
 // The package works on Linux only. On other platforms it compiles, and opening fails with ErrLinuxOnly.
 package iouring

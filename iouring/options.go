@@ -47,6 +47,10 @@ type ReaderOptions struct {
 	// Park is for a Reader beside another one: every caller parks at once, even one that reads alone, and opening fails
 	// if there is no memory for a ring of Depth.
 	Park bool
+	// Degraded, if not nil, is called at most once, with the reason, if the Reader goes on with system calls because
+	// io_uring does not work, at once or at any later time. It must not block or call the Reader. It is not called if
+	// Ring is ModeOff.
+	Degraded func(reason string)
 }
 
 // ReaderReport says how a Reader reads.

@@ -3,9 +3,11 @@
 package iouring
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +23,8 @@ const (
 	// flight, so that short reads find at most that many before them in the device's queue. 1 GiB by 16 pieces of 256
 	// KiB, or 8 of 1 MiB, takes as long within the noise, and a third longer by populating a map.
 	pieceBytes, longPieces = 512 << 10, 8
+	// shortsFirst is the number of short reads that go before a piece of a long one that could go.
+	shortsFirst = 32
 	// readDepth is the default of ReaderOptions.Depth.
 	readDepth = 128
 	// readRetries is the limit on retries of one read without progress.
@@ -33,7 +37,7 @@ const (
 )
 
 // Reader reads ranges of files so that they lie in the page cache; it discards the bytes. Callers are parked, and block
-// neither a thread nor a P. Safe for concurrent use. R1 to R5 of the package comment are its guarantees.
+// neither a thread nor a P. Safe for concurrent use. R1 to R6 of the package comment are its guarantees.
 //
 //	request:  queued ──fill──▶ in flight (in pieces) ──complete──▶ done: its caller is woken
 //
@@ -67,6 +71,7 @@ type Reader struct {
 	inFlight []readInFlight // by id; len is the depth
 	free     []uint64       // ids that are not in flight
 	longs    int            // pieces of long requests in flight
+	passed   int            // short reads that went before the next piece of a long request
 	ahead    int            // pieces of read ahead in flight
 	settling int            // calls of Settle under way: no read ahead is started meanwhile
 	parking  int            // the number of reads alone that park at once
@@ -75,8 +80,9 @@ type Reader struct {
 	closed   bool
 	count    ReaderCounts
 
-	park       bool          // ReaderOptions.Park: nobody polls
-	drainLimit time.Duration // drainLimit; tests change it
+	park       bool                // ReaderOptions.Park: nobody polls
+	degraded   func(reason string) // ReaderOptions.Degraded
+	drainLimit time.Duration       // drainLimit; tests change it
 }
 
 // request is one Fetch under way. All of it but wake is guarded by mu.
@@ -117,6 +123,7 @@ func openReader(k ring.Kernel, o ReaderOptions) (*Reader, error) {
 	r.pool.New = func() any { return &request{wake: make(chan bool, 2)} }
 	err := errDisabled
 	if o.Ring != ModeOff {
+		r.degraded = o.Degraded // before the reaper starts
 		if err = r.openRing(k, o.Depth); err == nil {
 			return r, nil
 		}
@@ -125,8 +132,14 @@ func openReader(k ring.Kernel, o ReaderOptions) (*Reader, error) {
 		return nil, fmt.Errorf("io_uring does not work here: %w", err)
 	}
 	r.report.Reason = fmt.Sprintf("no io_uring: %v", err)
+	if o.Degraded != nil && o.Ring != ModeOff {
+		o.Degraded(r.report.Reason)
+	}
 	return r, nil
 }
+
+// reaperLabels are the profiling labels of the reaper; it would have those of the goroutine that started it.
+var reaperLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "reaper"))
 
 // openRing sets up the ring and tries it. The first Fetch finds out whether reading works.
 func (r *Reader) openRing(k ring.Kernel, depth int) error {
@@ -155,6 +168,7 @@ func (r *Reader) openRing(k ring.Kernel, depth int) error {
 		return err
 	}
 	go func() {
+		pprof.SetGoroutineLabels(reaperLabels)
 		defer close(r.reaped)
 		_ = raw.Read(func(uintptr) bool { return r.reap() }) // ends when poll is closed
 	}()

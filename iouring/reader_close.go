@@ -35,8 +35,13 @@ func (r *Reader) fail(err error) {
 	abandoned.Lock()
 	abandoned.scratch = append(abandoned.scratch, r.scratch)
 	abandoned.Unlock()
+	degraded, reason := r.degraded, r.report.Reason
+	r.degraded = nil // it is called once
 	r.mu.Unlock()
 	done.wakeAll()
+	if degraded != nil {
+		degraded(reason)
+	}
 }
 
 // Close waits for the reads in flight, in bounded time, wakes all callers and releases everything. Its error says that

@@ -45,7 +45,7 @@ func TestFetchInterrupted(t *testing.T) {
 }
 
 // Proves trap 20: if any step of setting up the ring is refused, the Reader makes system calls and reports why, and
-// nothing leaks.
+// nothing leaks. It calls Degraded once, unless the ring is switched off.
 func TestReaderRefused(t *testing.T) {
 	f := newCachedFile(t, 1<<20)
 	for step, refuse := range refusals {
@@ -56,9 +56,19 @@ func TestReaderRefused(t *testing.T) {
 			if _, err := openReader(p.kernel, ReaderOptions{Ring: ModeOn}); !errors.Is(err, e) {
 				t.Errorf("%s, %v, insisting: %v", step, e, err)
 			}
-			r, err := openReader(p.kernel, ReaderOptions{})
+			var reasons []string
+			note := func(reason string) { reasons = append(reasons, reason) }
+			off, err := openReader(p.kernel, ReaderOptions{Ring: ModeOff, Degraded: note})
+			if err != nil || reasons != nil {
+				t.Fatalf("switched off: %q, %v", reasons, err)
+			}
+			_ = off.Close()
+			r, err := openReader(p.kernel, ReaderOptions{Degraded: note})
 			if err != nil || r.Report().Ring || !strings.Contains(r.Report().Reason, e.Error()) {
 				t.Fatalf("%s, %v: %v", step, e, err)
+			}
+			if len(reasons) != 1 || reasons[0] != r.Report().Reason {
+				t.Errorf("%s, %v: reasons %q, want %q", step, e, reasons, r.Report().Reason)
 			}
 			f.drop(t)
 			if err := r.Fetch(int(f.Fd()), []Range{{100, 5000}}); err != nil || f.cached(t, Range{0, 1 << 20}) != 2 {
@@ -80,7 +90,7 @@ func TestReaderRefused(t *testing.T) {
 	}
 }
 
-// If the ring fails while callers wait, all of them are woken and go on with system calls.
+// If the ring fails while callers wait, all of them are woken and go on with system calls. Degraded is called once.
 func TestRingFailsInUse(t *testing.T) {
 	f := newCachedFile(t, 8<<20)
 	var n atomic.Int64
@@ -91,11 +101,20 @@ func TestRingFailsInUse(t *testing.T) {
 		}
 		return ring.Linux.Enter(fd, submit, min, flags)
 	}
-	r, err := openReader(k, ReaderOptions{Ring: ModeOn, Depth: 8})
+	var calls atomic.Int64
+	degraded := func(reason string) {
+		if calls.Add(1); !strings.Contains(reason, unix.EBADF.Error()) {
+			t.Errorf("reason %q", reason)
+		}
+	}
+	r, err := openReader(k, ReaderOptions{Ring: ModeOn, Depth: 8, Degraded: degraded})
 	if err != nil {
 		t.Skip(err)
 	}
 	crowd(t, f, r, 16, 20)
+	if calls.Load() != 1 {
+		t.Errorf("Degraded was called %d times, want once", calls.Load())
+	}
 	if rep := r.Report(); rep.Ring || !strings.Contains(rep.Reason, unix.EBADF.Error()) || r.Counts().Calls == 0 {
 		t.Errorf("%+v", rep)
 	}

@@ -46,19 +46,29 @@ func (r *Reader) waiting() *request {
 	return r.long.head
 }
 
-// fill moves reads from the queues to the ring, the short ones first. Long requests get one piece each, in turn.
+// fill moves reads from the queues to the ring, the short ones first; but a piece of a long one goes next once
+// shortsFirst short ones have gone before it (R6). Long requests get one piece each, in turn.
 func (r *Reader) fill(done *requests) {
-	for len(r.free) > 0 && r.short.head != nil {
-		if q := r.short.head; r.launchNext(q) {
-			r.short.take()
-			r.launched(q, done)
-		}
-	}
-	for len(r.free) > 0 && r.longs < longPieces && r.long.head != nil {
-		if q := r.long.take(); r.launchNext(q) {
-			r.launched(q, done)
-		} else {
-			r.long.add(q)
+	for len(r.free) > 0 {
+		long := r.longs < longPieces && r.long.head != nil
+		switch {
+		case r.short.head != nil && (!long || r.passed < shortsFirst):
+			if long {
+				r.passed++
+			}
+			if q := r.short.head; r.launchNext(q) {
+				r.short.take()
+				r.launched(q, done)
+			}
+		case long:
+			r.passed = 0
+			if q := r.long.take(); r.launchNext(q) {
+				r.launched(q, done)
+			} else {
+				r.long.add(q)
+			}
+		default:
+			return
 		}
 	}
 }

@@ -329,3 +329,56 @@ func TestReaderIdle(t *testing.T) {
 		t.Errorf("%d system calls, %v of processor time", enters.Load()-n, used)
 	}
 }
+
+// A long read beside short ones without end is done after a limited number of them. Proves R6, rule 18, trap 43.
+func TestLongReadBesideShortOnes(t *testing.T) {
+	const size, depth, readers = 64 << 20, 8, 200
+	f, err := os.CreateTemp(t.TempDir(), "hole")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(size); err != nil { // a hole: no disk is in the way
+		t.Fatal(err)
+	}
+	r := newReader(t, ring.Linux, ReaderOptions{Park: true, Depth: depth})
+	if !r.Report().Ring {
+		t.Skip("the queue is that of the ring")
+	}
+	var stop atomic.Bool
+	var shorts atomic.Int64
+	var wg sync.WaitGroup
+	for range readers {
+		wg.Go(func() {
+			for !stop.Load() {
+				x := []Range{{Off: int64(rand.IntN(size/blockBytes)) * blockBytes, Len: 100}}
+				if err := r.Fetch(int(f.Fd()), x); err != nil {
+					t.Error(err)
+					return
+				}
+				shorts.Add(1)
+			}
+		})
+	}
+	for shorts.Load() < readers {
+		runtime.Gosched()
+	}
+	const pieces = 4
+	done := make(chan error, 1)
+	before := shorts.Load()
+	go func() { done <- r.Fetch(int(f.Fd()), []Range{{Off: 0, Len: pieces * pieceBytes}}) }()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("the long read starves")
+	}
+	// Callers count a read somewhat after it was done, and this goroutine runs somewhat late.
+	if n := shorts.Load() - before; n > 100*pieces*shortsFirst {
+		t.Errorf("%d short reads went by, of which %d may go before", n, pieces*shortsFirst)
+	}
+	stop.Store(true)
+	wg.Wait()
+}

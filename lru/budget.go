@@ -1,6 +1,7 @@
 package lru
 
 import (
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -42,8 +43,8 @@ const (
 type Budget struct {
 	// capacity in bytes, at least 1. Written by SetCapacity. A stale read yields the previous capacity.
 	capacity atomic.Int64
-	// grain is the number of bytes that an account may hold back of each kind. Written by Register and SetCapacity
-	// under mu. After a stale read an account may hold back up to the previous grain until it counts again.
+	// grain is the number of bytes that an account may hold back of each kind. Written by Register, Unregister and
+	// SetCapacity under mu. After a stale read an account may hold back up to the previous grain until it counts again.
 	grain atomic.Int64
 	_     [48]byte // keeps the fields that every goroutine reads out of the cache line that settle writes
 	// heap and mapped are the settled bytes. Any account adds to them. A stale or torn pair lacks the latest
@@ -54,12 +55,15 @@ type Budget struct {
 
 	mu       sync.Mutex
 	accounts []*Account // registered
-	settled  int        // number of accounts when settleAll last ran
+	settled  int        // number of accounts when settleAll last ran, or fewer
 }
 
 // An Account holds the bytes that one goroutine has counted and not yet settled. One goroutine at a time adds to it;
 // the Budget may settle it at any moment.
-type Account struct{ heap, mapped atomic.Int64 }
+type Account struct {
+	heap, mapped atomic.Int64
+	left         bool // it was unregistered; guarded by Budget.mu
+}
 
 // NewBudget returns a budget with the given capacity in bytes.
 func NewBudget(capacity int64) *Budget {
@@ -68,8 +72,8 @@ func NewBudget(capacity int64) *Budget {
 	return b
 }
 
-// Register adds an account, for good. Every account's share shrinks. Idle accounts may then hold back more than their
-// share, so Register settles all accounts each time their number has grown by an eighth.
+// Register adds an account. Every account's share shrinks. Idle accounts may then hold back more than their share, so
+// Register settles all accounts each time their number has grown by an eighth.
 func (b *Budget) Register(a *Account) {
 	b.mu.Lock()
 	b.accounts = append(b.accounts, a)
@@ -78,6 +82,26 @@ func (b *Budget) Register(a *Account) {
 		b.settleAll()
 	}
 	b.mu.Unlock()
+}
+
+// Unregister settles accounts that nobody uses any more and removes them. The shares of the others grow.
+func (b *Budget) Unregister(gone []*Account) {
+	b.mu.Lock()
+	for _, a := range gone {
+		b.settle(a)
+		a.left = true
+	}
+	b.accounts = slices.DeleteFunc(b.accounts, func(a *Account) bool { return a.left })
+	b.settled = min(b.settled, len(b.accounts))
+	b.setGrain()
+	b.mu.Unlock()
+}
+
+// Accounts returns the number of registered accounts.
+func (b *Budget) Accounts() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.accounts)
 }
 
 // SetCapacity sets the capacity in bytes and settles all registered accounts. A capacity below 1 counts as 1.

@@ -100,6 +100,42 @@ func TestRegisterSettlesIdleAccounts(t *testing.T) {
 	}
 }
 
+// Accounts that are unregistered are settled, and the others hold back what they did before there were so many. Proves
+// U1. Trap 48.
+func TestUnregisteredAccountsAreSettled(t *testing.T) {
+	b := NewBudget(1 << 30)
+	var own Account
+	b.Register(&own)
+	grain, sum := b.grain.Load(), int64(0)
+	var burst []*Account
+	for range 1000 {
+		a := new(Account)
+		b.Register(a)
+		n := b.grain.Load()
+		b.Count(a, n, -n)
+		sum += n
+		burst = append(burst, a)
+	}
+	b.Count(&own, 1, 0)
+	b.Unregister(burst)
+	if heap, mapped := b.Resident(); heap != sum || mapped != -sum {
+		t.Errorf("settled: %d heap, %d mapped; want %d, %d", heap, mapped, sum, -sum)
+	}
+	if b.Accounts() != 1 || b.grain.Load() != grain {
+		t.Errorf("%d accounts, each holds back %d bytes; want 1, %d", b.Accounts(), b.grain.Load(), grain)
+	}
+	for range 1000 { // idle accounts of a second burst are settled like those of the first
+		a := new(Account)
+		b.Register(a)
+		n := b.grain.Load()
+		b.Count(a, n, 0)
+		sum += n
+	}
+	if heap, _ := b.Resident(); sum-heap > (1<<30)/unsettledShare*9/8/2 {
+		t.Errorf("%d bytes are unsettled", sum-heap)
+	}
+}
+
 // While the owner counts, another goroutine settles the account: each byte is settled once. Proves U1.
 func TestConcurrentSettleCountsEachByteOnce(t *testing.T) {
 	b := NewBudget(1 << 20)

@@ -11,10 +11,12 @@
 //	U6  A policy with nothing to do sleeps: it has no ticks. Above the capacity, with nothing evictable, it retries
 //	    every few milliseconds.
 //
-// It has three parts, each usable alone:
+// It has four parts, each usable alone:
 //
 //	Budget   counts the resident bytes against the capacity and tells callers when there are too many
 //	Hits     a lossy record of the keys that one goroutine has used
+//	Allowance
+//	         limits the bytes that evictions write
 //	Policy   one goroutine that feeds the records to the adviser and evicts the pages that the adviser evicts or
 //	         rejects; if that is not enough it evicts by clock
 //

@@ -1,6 +1,10 @@
 package lru
 
-import "time"
+import (
+	"context"
+	"runtime/pprof"
+	"time"
+)
 
 const (
 	// feedLimit is the number of keys fed between two pauses. It costs the policy some 5 % of a core, and 20 % if each
@@ -14,8 +18,12 @@ const (
 	nearFullPercent = 90
 )
 
+// policyLabels are the profiling labels of the policy; it would have those of the goroutine that started it.
+var policyLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "policy"))
+
 // run is the policy's goroutine. It sleeps until there is work.
 func (p *Policy) run() {
+	pprof.SetGoroutineLabels(policyLabels)
 	defer close(p.done)
 	timer := time.NewTimer(pause)
 	timer.Stop()

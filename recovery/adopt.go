@@ -101,7 +101,7 @@ func (s *scanner) identify(id format.SegmentID, seg []byte) (
 		if b := lsn - format.LSN(pos); !found || g > gen || g == gen && b > base {
 			base, gen, found = b, g, true
 		}
-		pos += format.AlignUp(h.Len) - format.Align
+		pos += h.Step() - format.Align
 	}
 	return base, gen, found, nil
 }

@@ -13,7 +13,7 @@ type Message struct {
 	Page format.PageID
 	Prev format.Prev // of a delta
 	Ptr  format.DiskPtr
-	Body []byte // of KindCounter and KindMeta, otherwise nil; valid during the call
+	Body []byte // of KindCounter and KindRoot, otherwise nil; valid during the call
 }
 
 // Apply calls visit for the messages below End in the order of the log, without pads, aborted messages and batch
@@ -43,6 +43,27 @@ func (r *Result) ApplyBelow(end format.PageID, visit func(Message) error) error 
 		}
 	}
 	return nil
+}
+
+// EachRoot calls visit for the KindRoot messages below End that lie in segment i of Segments, in the order of the log.
+// Calls for different segments may run at the same time.
+func (r *Result) EachRoot(i int, visit func(Message)) {
+	bodies := r.index[i].bodies
+	if len(bodies) == 0 {
+		return
+	}
+	for _, e := range r.entries(i) {
+		kind := e.word.Kind()
+		if !keepsBody(kind) {
+			continue
+		}
+		n := e.word.Len() - format.HeaderSize
+		m := r.message(i, e)
+		m.Body, bodies = bodies[:n:n], bodies[n:]
+		if kind == format.KindRoot {
+			visit(m)
+		}
+	}
 }
 
 // Len returns an upper bound on the number of messages that Apply visits.

@@ -99,10 +99,10 @@ func TestBatchIsWholeOrAbsent(t *testing.T) {
 func TestCounterInDiscardedBatchCounts(t *testing.T) {
 	b := newBuilder().open(0, 0, format.SegmentStateInUse)
 	b.counter(1000)
-	b.put(format.KindMeta, format.MetaPage, []byte{0})
+	b.put(format.KindRoot, 2, []byte{1})
 	end := b.begin()
 	b.counter(3000)
-	b.put(format.KindMeta, format.MetaPage, []byte{0})
+	b.put(format.KindRoot, 2, []byte{1})
 	b.counter(2000)
 	tip := b.lsn()
 	b.counter(9000)

@@ -16,11 +16,12 @@ const (
 	EffectDelta               // it changes the page
 	EffectBase                // it is the whole page: older messages of the page are superseded
 	EffectFree                // it frees the page: older messages of the page are superseded
+	EffectRoot                // it makes the page a root: older messages of the page are superseded
 )
 
 // String returns the effect's name.
 func (e Effect) String() string {
-	if names := [...]string{"none", "delta", "base", "free"}; int(e) < len(names) {
+	if names := [...]string{"none", "delta", "base", "free", "root"}; int(e) < len(names) {
 		return names[e]
 	}
 	return fmt.Sprintf("Effect(%d)", uint8(e))
@@ -35,6 +36,8 @@ func effectOf(k format.Kind) Effect {
 		return EffectBase
 	case format.KindFree:
 		return EffectFree
+	case format.KindRoot:
+		return EffectRoot
 	}
 	return EffectNone
 }

@@ -13,7 +13,7 @@ import (
 // many goroutines make it. It leaves out the messages of a batch that was cut off.
 func TestByPage(t *testing.T) {
 	kinds := []format.Kind{format.KindAppend, format.KindCompact, format.KindFree, format.KindData,
-		format.KindCompactBlob, format.KindAppendZstd, format.KindMeta}
+		format.KindCompactBlob, format.KindAppendZstd, format.KindRoot}
 	for _, pages := range []uint64{1, 100, 1 << 20} {
 		rng := rand.New(rand.NewPCG(pages, 1))
 		b := newBuilder()
@@ -27,6 +27,7 @@ func TestByPage(t *testing.T) {
 				}
 				body := make([]byte, format.PrevSize+rng.IntN(60))
 				format.PutPrev(body, format.LSN(rng.Uint64N(1<<40)))
+				body[0] = body[0]&0x7f | 1 // of a root: the page that it names
 				b.put(kinds[rng.IntN(len(kinds))], pid, body)
 			}
 			if i < segs-1 {

@@ -18,6 +18,7 @@ func FuzzScan(f *testing.F) {
 	f.Add([]byte{0, 16, 0, 0, 0, 16, 1, 255, 0, 16, 2, 255}, false, int64(100))
 	f.Fuzz(func(t *testing.T, edits []byte, clean bool, lsn int64) {
 		b := threeSegments()
+		b.group(true, []byte("one"), nil, make([]byte, 40))
 		b.open(3, 0, format.SegmentStateFree)
 		for ; len(edits) >= 4; edits = edits[4:] {
 			at := int(edits[0]&3)*testSize + int(binary.BigEndian.Uint16(edits[1:]))%testSize
@@ -56,6 +57,18 @@ func FuzzScan(f *testing.F) {
 	})
 }
 
+// repairGroup corrects the checksums of the messages in a group, up to the first invalid length.
+func repairGroup(group []byte, seed format.Seed) {
+	for pos := format.GroupStep; len(group)-pos >= format.HeaderSize; {
+		w := format.Word(binary.LittleEndian.Uint32(group[pos:]))
+		if w.Len() < format.HeaderSize || w.Len() > len(group)-pos {
+			return
+		}
+		format.PutCRC(group[pos:], w, seed)
+		pos += format.AlignUp(w.Len())
+	}
+}
+
 // repair corrects the checksums of a segment's header and of its messages, up to the first invalid length.
 func repair(f file, slot int) {
 	seg := f[slot*testSize : (slot+1)*testSize]
@@ -78,6 +91,9 @@ func repair(f file, slot int) {
 		w := format.Word(binary.LittleEndian.Uint32(seg[pos:]))
 		if w.Len() < format.HeaderSize || w.Len() > len(seg)-pos {
 			return
+		}
+		if w.Kind() == format.KindGroup {
+			repairGroup(seg[pos:pos+w.Len()], seed)
 		}
 		format.PutCRC(seg[pos:], w, seed)
 		pos += format.AlignUp(w.Len())

@@ -67,7 +67,7 @@ func (b *builder) kinds() {
 	b.put(format.KindFree, 4, nil)
 	b.put(format.KindFailed, 5, []byte("aborted"))
 	b.counter(77)
-	b.put(format.KindMeta, format.MetaPage, format.AppendMeta(nil, map[string]format.PageID{"root": 2}))
+	b.put(format.KindRoot, 5, format.AppendRoot(nil, format.Root{Name: "root", Target: 2}))
 	b.end(b.begin())
 	b.put(format.KindData, 0, []byte("record"))
 	b.put(format.KindCompact, format.MaxPageID, nil)

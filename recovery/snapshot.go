@@ -1,6 +1,8 @@
 package recovery
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -43,6 +45,7 @@ type Snapshot struct {
 	format.SnapshotHeader
 	Segments []format.SnapshotSegment // by base
 	Blobs    []format.SnapshotBlob    // by page
+	Roots    []format.SnapshotRoot    // by page; in place of SnapshotHeader.Roots, their number
 
 	file SnapshotFile
 	name string
@@ -80,9 +83,11 @@ func OpenSnapshot(f SnapshotFile, name string, store format.StoreID, segmentSize
 		return nil, err
 	}
 	s := &Snapshot{SnapshotHeader: h, file: f, name: name, seed: h.Seed()}
-	if s.Segments, s.Blobs, s.free, err = format.DecodeSnapshotRest(rest, &h); err != nil {
+	lists, roots, err := format.DecodeSnapshotRest(rest, &h)
+	if err != nil {
 		return nil, err
 	}
+	s.Segments, s.Blobs, s.Roots, s.free = lists.Segments, lists.Blobs, roots, bytes.Clone(lists.Free)
 	s.checked = make([]atomic.Uint32, h.RestOffset()/format.SnapshotBlock/32+1)
 	return s, nil
 }
@@ -136,6 +141,17 @@ func (s *Snapshot) entry(first, i int64) (e format.SnapshotEntry, err error) {
 		return err
 	})
 	return e, err
+}
+
+// Root returns the root whose message is the page's newest; false if the snapshot has none.
+func (s *Snapshot) Root(pid format.PageID) (format.Root, bool) {
+	i, ok := slices.BinarySearchFunc(s.Roots, pid, func(r format.SnapshotRoot, pid format.PageID) int {
+		return cmp.Compare(r.Page, pid)
+	})
+	if !ok {
+		return format.Root{}, false
+	}
+	return s.Roots[i].Root, true
 }
 
 // Page returns the state of a page below NextPage. An error is a *CorruptError. If the file alone is the reason, it

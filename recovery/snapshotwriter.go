@@ -20,6 +20,7 @@ type SnapshotWriter struct {
 	live    map[format.LSN]int64 // live bytes by base of their segment
 	blobs   []format.SnapshotBlob
 	free    []byte // number of free ids in each record block
+	roots   []byte // encoded
 	next    format.PageID
 	err     error // of Add
 }
@@ -103,6 +104,12 @@ func (w *SnapshotWriter) AddBlob(id format.BlobID, n int64) {
 	w.blobs = append(w.blobs, format.SnapshotBlob{Page: w.next - 1, ID: id, Len: n})
 }
 
+// AddRoot adds the root that the page added last is.
+func (w *SnapshotWriter) AddRoot(r format.Root) {
+	w.roots = format.SnapshotRoot{Page: w.next - 1, Root: r}.Append(w.roots)
+	w.h.Roots++
+}
+
 // errNoRefs reports a page that consists of no message.
 var errNoRefs = errors.New("page without messages")
 
@@ -136,8 +143,9 @@ func (w *SnapshotWriter) Finish(inUse []format.LSN) error {
 		}
 	}
 	slices.SortFunc(segs, func(a, b format.SnapshotSegment) int { return cmp.Compare(a.Base, b.Base) })
-	w.h.Segments, w.h.Blobs = len(segs), len(w.blobs)
-	rest := format.AppendSnapshotRest(nil, segs, w.blobs, w.free)
+	w.h.Segments, w.h.Blobs, w.h.RootBytes = len(segs), len(w.blobs), int64(len(w.roots))
+	lists := format.SnapshotRest{Segments: segs, Blobs: w.blobs, Free: w.free, Roots: w.roots}
+	rest := lists.Append(nil)
 	w.h.RestCRC = format.SnapshotRestCRC(rest)
 	head := make([]byte, format.SnapshotBlock)
 	w.h.Put(head)

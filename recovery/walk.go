@@ -29,7 +29,7 @@ type walked struct {
 	entries []entry    // the messages for Apply
 	marks   []mark     // batch markers
 	leaves  []leave    // segments that leave
-	bodies  []byte     // of the counter and meta messages among entries, concatenated
+	bodies  []byte     // of the counter and root messages among entries, concatenated
 	end     int        // offset of the first byte after the valid messages; the segment size if it is full
 	why     error      // why the message at end is not valid; nil if the segment is full
 	durable format.LSN // the highest durable end that a message carries, before or after end; 0 if none
@@ -54,7 +54,7 @@ type leave struct {
 }
 
 // keepsBody reports whether the index keeps a copy of the bodies of messages of kind k.
-func keepsBody(k format.Kind) bool { return k == format.KindCounter || k == format.KindMeta }
+func keepsBody(k format.Kind) bool { return k == format.KindCounter || k == format.KindRoot }
 
 // walk verifies the messages of a segment up to the first invalid one, and indexes those at and above LSN from. seg
 // is the whole segment. If a message below from is not valid, walk goes on at from, which is a message boundary: the
@@ -67,9 +67,15 @@ func (w *walked) walk(seg []byte, base, from format.LSN, seed format.Seed) {
 		h, body, err := format.DecodeMessage(seg[pos:], lsn, seed)
 		if err == nil {
 			w.durable = max(w.durable, h.Durable())
-			err = w.index(h, body, pos, from)
-			if err == nil && h.Kind == format.KindIndex {
-				err = w.checkIndex(h, body, len(seg), seed)
+			switch h.Kind {
+			case format.KindGroup:
+				err = w.group(h, body, pos, from, seed)
+			case format.KindIndex:
+				if err = w.index(h, body, pos, from); err == nil {
+					err = w.checkIndex(h, body, len(seg), seed)
+				}
+			default:
+				err = w.index(h, body, pos, from)
 			}
 		}
 		if err != nil && lsn < from {
@@ -121,6 +127,10 @@ func (w *walked) index(h format.Header, body []byte, pos int, from format.LSN) e
 		if _, err := format.DecodeCounter(body); err != nil {
 			return err
 		}
+	case format.KindRoot:
+		if err := format.CheckRoot(body); err != nil {
+			return err
+		}
 	}
 	prev, _, err := format.CutPrev(h.Kind, body)
 	if err != nil || h.LSN < from || w.log {
@@ -129,6 +139,27 @@ func (w *walked) index(h format.Header, body []byte, pos int, from format.LSN) e
 	w.entries = append(w.entries, makeEntry(h.Page, pos, format.MakeWord(h.Kind, h.Len), prev))
 	if keepsBody(h.Kind) {
 		w.bodies = append(w.bodies, body...)
+	}
+	return nil
+}
+
+// group adds the messages of a group with a valid checksum to w: all of them, or, with an error, none.
+func (w *walked) group(h format.Header, body []byte, pos int, from format.LSN, seed format.Seed) error {
+	if err := format.CheckGroup(body, h.LSN, seed); err != nil {
+		return err
+	}
+	entries, bodies := len(w.entries), len(w.bodies)
+	for at := format.GroupHeadSize; at < len(body); {
+		lsn := h.LSN + format.HeaderSize + format.LSN(at)
+		m, err := format.DecodeHeader(body[at:], len(body)-at, lsn)
+		if err == nil {
+			err = w.index(m, body[at+format.HeaderSize:at+m.Len], pos+format.HeaderSize+at, from)
+		}
+		if err != nil {
+			w.entries, w.bodies = w.entries[:entries], w.bodies[:bodies]
+			return err
+		}
+		at += format.AlignUp(m.Len)
 	}
 	return nil
 }

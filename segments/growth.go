@@ -1,8 +1,10 @@
 package segments
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,6 +54,9 @@ type growth struct {
 	refusedAt time.Time // when refused was set
 	broken    error     // the first I/O error
 
+	full   func(err error)               // Options.Full
+	failed func(doing string, err error) // Options.Failed
+
 	// diskFull is true if the file could not grow when a slot was last needed, and neither growth nor recycling has
 	// made room since. Written under Space.mu, read without. A stale value delays the cleaner's reaction by one step.
 	diskFull atomic.Bool
@@ -87,7 +92,7 @@ func (g *growth) allocate(first, n int) error {
 // it returns the error of the last attempt. Space.mu is held, and ahead is not set.
 func (g *growth) extend(want int) error {
 	if g.refused != nil && time.Since(g.refusedAt) <= g.backOff {
-		g.diskFull.Store(true) // recycling may have reset it
+		g.setFull(g.refused) // recycling may have reset it
 		return g.refused
 	}
 	n := max(want, g.stride())
@@ -105,8 +110,16 @@ func (g *growth) extend(want int) error {
 	default:
 		g.fail(err)
 	}
-	g.diskFull.Store(true)
+	g.setFull(err)
 	return err
+}
+
+// setFull notes that the file cannot grow because of err, or, if err is nil, that there is room again. Space.mu is
+// held.
+func (g *growth) setFull(err error) {
+	if g.diskFull.Swap(err != nil) != (err != nil) && g.full != nil && (err == nil || errors.Is(err, ErrNoRoom)) {
+		g.full(err)
+	}
 }
 
 // accept is the transition to accepted: the file has n more slots from first on.
@@ -116,7 +129,7 @@ func (g *growth) accept(first, n int) {
 	}
 	g.table.slots = max(g.table.slots, first+n)
 	g.refused = nil
-	g.diskFull.Store(false)
+	g.setFull(nil)
 }
 
 // refuse is the transition to refused, and begins the back-off.
@@ -135,8 +148,12 @@ func (g *growth) startAhead() (first, n int) {
 	return g.table.slots, g.stride()
 }
 
+// growerLabels are the profiling labels of the grower; it would have those of the goroutine that started it.
+var growerLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "grower"))
+
 // growAhead makes the file longer in the background and ends with endAhead. Space.mu is not held.
 func (g *growth) growAhead(first, n int) {
+	pprof.SetGoroutineLabels(growerLabels)
 	err := g.allocate(first, n)
 	g.changed.L.Lock()
 	defer g.changed.L.Unlock()
@@ -152,6 +169,9 @@ func (g *growth) endAhead(first, n int, err error) {
 		g.accept(first, n)
 	case !errors.Is(err, ErrNoRoom):
 		g.fail(err)
+		if g.failed != nil {
+			g.failed("log file not extended ahead of need", err)
+		}
 	}
 	g.changed.Broadcast()
 }

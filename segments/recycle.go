@@ -83,7 +83,7 @@ func (s *Space) Recycle(ids []format.SegmentID) {
 		s.free.put(id, true)
 	}
 	if s.free.len() > s.kept(UrgencyOrdinary) {
-		s.growth.diskFull.Store(false)
+		s.growth.setFull(nil)
 	}
 	s.changed.Broadcast()
 }

@@ -42,6 +42,11 @@ type Options struct {
 	// Opened, if not nil, is called after each OpenSegment, under the Space's lock; it must not block or call the
 	// Space, except for DiskFull.
 	Opened func()
+	// Full, if not nil, is called with the error when the file cannot grow although a slot is needed, and with nil when
+	// there is room again. Failed, if not nil, is called with errors of work ahead of need, which no call returns. Both
+	// may be called under the Space's lock: they must not block or call the Space.
+	Full   func(err error)
+	Failed func(doing string, err error)
 	// Zero writes zeros to a range of the file, durably, or returns an error soon after quit is closed. With
 	// Background, the next slot is zeroed ahead if no segment is opened for ZeroAfter. The first write to space that
 	// is only reserved makes the file system change its metadata, so a small durable write takes about twice as long
@@ -83,7 +88,7 @@ func NewSpace(o Options) *Space {
 	t.ledger.Shrinks = o.Shrinks
 	t.index = map[format.LSN]format.SegmentID{}
 	s.free.written = map[format.SegmentID]bool{}
-	s.growth = growth{file: o.File, changed: &s.changed, table: &s.table, free: &s.free}
+	s.growth = growth{file: o.File, changed: &s.changed, table: &s.table, free: &s.free, full: o.Full, failed: o.Failed}
 	if o.Background {
 		s.growth.backOff = backgroundBackOff
 	}

@@ -1,6 +1,8 @@
 package segments
 
 import (
+	"context"
+	"runtime/pprof"
 	"strconv"
 	"sync"
 	"time"
@@ -78,9 +80,13 @@ func (z *zeroer) finish(id format.SegmentID, err error) {
 // standDown is the transition waiting → idle when the Space is closed. Space.mu is held.
 func (z *zeroer) standDown() { z.state = zeroIdle }
 
+// zeroerLabels are the profiling labels of the zeroer; it would have those of the goroutine that started it.
+var zeroerLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "zeroer"))
+
 // zeroAhead zeroes the slot that is used next, unless a segment is opened within z.after. opened is the number of
 // segments that were opened when it was started. Space.mu is not held; it is released while the disk is written.
 func (z *zeroer) zeroAhead(opened int) {
+	pprof.SetGoroutineLabels(zeroerLabels)
 	closed := false
 	select {
 	case <-time.After(z.after):
@@ -101,6 +107,9 @@ func (z *zeroer) zeroAhead(opened int) {
 	size := z.growth.table.segmentSize
 	mu.Unlock()
 	err := z.zero(int64(id.Offset(size)), int64(size), z.quit)
+	if err != nil && z.growth.failed != nil {
+		z.growth.failed("segment not zeroed ahead", err)
+	}
 	mu.Lock()
 	z.finish(id, err)
 }

@@ -29,7 +29,7 @@ func dump(ctx context.Context, args []string, out io.Writer) error {
 	pages := f.UintSlice("page", nil, "show only messages of the pages with these `numbers`")
 	f.Lookup("page").DefValue = "" // hides it in the help text
 	kinds := f.StringSlice("kind", nil,
-		"show only these `kinds` of message: append, compact, free, counter, meta, batch-begin …")
+		"show only these `kinds` of message: append, compact, free, counter, root, batch-begin …")
 	lsns := f.String("lsn", "", "show only messages with an LSN in `FROM..TO`; each end may be left out")
 	if err := f.Parse(args); errors.Is(err, pflag.ErrHelp) {
 		_, err := fmt.Fprint(out, "pcbench dump OPTIONS DIR shows the files of a store as annotated hex.\n\n",

@@ -3,11 +3,15 @@ package main
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pagecache/engine"
 )
 
 // progress shows how far a load has got. On a terminal it rewrites one line; otherwise it writes a line every few
@@ -16,6 +20,46 @@ type progress struct {
 	out      io.Writer
 	terminal bool
 	every    time.Duration
+
+	mu    sync.Mutex // held while a line is written
+	width int        // of the line on the terminal
+}
+
+// events returns callbacks that write a line for each event of a store that is a warning or an error. A nil progress
+// writes none.
+func (p *progress) events() engine.Events {
+	if p == nil {
+		return engine.Events{}
+	}
+	return engine.AllEvents(func(e engine.Event) {
+		if e.Level() >= slog.LevelWarn {
+			p.print("pcbench: " + strings.ToLower(e.Level().String()) + ": " + e.String())
+		}
+	})
+}
+
+// print writes a line that stays. On a terminal it replaces the line that is rewritten.
+func (p *progress) print(line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.width > 0 {
+		fmt.Fprintf(p.out, "\r%s\r", strings.Repeat(" ", p.width))
+		p.width = 0
+	}
+	fmt.Fprintln(p.out, line)
+}
+
+// rewrite replaces the line on the terminal; an empty one clears it.
+func (p *progress) rewrite(line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case line != "":
+		fmt.Fprintf(p.out, "\r%-*s", p.width, line)
+	case p.width > 0:
+		fmt.Fprintf(p.out, "\r%s\r", strings.Repeat(" ", p.width))
+	}
+	p.width = len(line)
 }
 
 // newProgress returns a progress that writes to f, usually standard error.
@@ -47,24 +91,21 @@ func (p *progress) watch(name string, now func() progressState) (end func()) {
 		tick := time.NewTicker(p.every)
 		defer tick.Stop()
 		started := time.Now()
-		last, lastAt, width := progressState{}, started, 0
+		last, lastAt := progressState{}, started
 		for {
 			select {
 			case <-quit:
-				if width > 0 {
-					fmt.Fprintf(p.out, "\r%s\r", strings.Repeat(" ", width))
-				}
+				p.rewrite("")
 				return
 			case at := <-tick.C:
 				s := now()
 				line := s.line(name, last, at.Sub(lastAt), at.Sub(started))
 				last, lastAt = s, at
-				if !p.terminal {
-					fmt.Fprintln(p.out, line)
-					continue
+				if p.terminal {
+					p.rewrite(line)
+				} else {
+					p.print(line)
 				}
-				fmt.Fprintf(p.out, "\r%-*s", width, line)
-				width = len(line)
 			}
 		}
 	}()

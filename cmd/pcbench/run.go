@@ -27,6 +27,7 @@ func run(ctx context.Context, args []string, out io.Writer, pr *progress) (err e
 		defer func() { err = errors.Join(err, f.Close()) }()
 		out = f
 	}
+	s.Engine.Events = pr.events()
 	ses, err := open(s)
 	if err != nil {
 		return err

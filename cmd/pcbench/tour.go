@@ -57,6 +57,7 @@ func tour(ctx context.Context, dir string, out io.Writer, pr *progress) error {
 	base := *specs[0]
 	base.Name, base.Directory = "tour-"+strconv.Itoa(os.Getpid()), dir
 	base.Delta = 100 // the pages must accept the deltas of later stops
+	base.Engine.Events = pr.events()
 	ses, err := open(&base)
 	if err != nil {
 		return err

@@ -28,7 +28,8 @@ var update = flag.Bool("update", false, "rewrite the generated parts of document
 //	options     | option | default | …: the fields of engine.Options, with the default that their
 //	            comments give in brackets
 //	errors      | error | …: the exported errors of package engine
-var parts = []string{"imports", "goroutines", "options", "errors"}
+//	events      generated: the fields of report.Events, with their comments and the fields of their arguments
+var parts = []string{"imports", "goroutines", "options", "errors", "events"}
 
 var (
 	partBegin = regexp.MustCompile(`(?m)^<!-- begin: (\w+) -->\n`)
@@ -144,17 +145,21 @@ func TestImportLines(t *testing.T) {
 }
 
 // The document has the imports as they are. With -update they are written anew.
-func TestDocumentedImports(t *testing.T) {
-	doc, have := document(t, "imports")
-	want := importLines(sources(t))
+func TestDocumentedImports(t *testing.T) { generated(t, "imports", importLines(sources(t))) }
+
+// generated fails the test unless the part of a document is want. With -update it is written anew.
+func generated(t *testing.T, name, want string) {
+	t.Helper()
+	doc, have := document(t, name)
 	if have == want {
 		return
 	}
 	if !*update {
-		t.Fatalf("%s: imports differ: run go test ./internal/lint -run DocumentedImports -update\nwant\n%s", doc, want)
+		const text = "%s: the part %s differs: run go test ./internal/lint -run %s -update\nwant\n%s"
+		t.Fatalf(text, doc, name, t.Name(), want)
 	}
 	text := read(t, doc)
-	begin, end, _ := part(text, "imports")
+	begin, end, _ := part(text, name)
 	if err := os.WriteFile(filepath.Join(root, doc), []byte(text[:begin]+want+text[end:]), 0o644); err != nil {
 		t.Fatal(err)
 	}

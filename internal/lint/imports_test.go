@@ -21,24 +21,33 @@ var house = map[string][]string{
 	"engine/internal/epoch":     {"internal/invariants"},
 	"engine/internal/pagetable": {"segments/format", "internal/invariants"},
 	"engine/internal/pagestack": {"segments/format", "internal/invariants"},
-	"engine/internal/iobuf":     {"segments", "segments/format", "internal/vfs", "internal/invariants"},
-	"engine/internal/blob":      {"internal/vfs", "iouring", "mmapread", "recovery", "segments/format"},
-	"engine/internal/compress":  {"segments/format"},
-	"engine/internal/idgen":     {"engine/internal/iobuf", "segments/format"},
-	"engine/internal/pageids":   {"engine/internal/epoch", "recovery", "segments/format"},
-	"engine/internal/seam":      {"internal/vfs"},
-	"engine/internal/logstore": {
-		"engine/internal/iobuf", "recovery", "segments", "segments/format", "mmapread", "iouring", "internal/vfs",
-		"internal/invariants",
+	"engine/internal/iobuf": {
+		"engine/internal/report", "segments", "segments/format", "internal/vfs", "internal/invariants",
 	},
-	"engine/internal/snapshot": {"engine/internal/iobuf", "recovery", "segments/format", "mmapread", "internal/vfs"},
+	"engine/internal/blob": {
+		"engine/internal/report", "internal/vfs", "iouring", "mmapread", "recovery", "segments/format",
+	},
+	"engine/internal/compress": {"segments/format"},
+	"engine/internal/idgen":    {"engine/internal/iobuf", "segments/format"},
+	"engine/internal/pageids":  {"engine/internal/epoch", "recovery", "segments/format"},
+	"engine/internal/roots":    {"segments/format"},
+	"engine/internal/seam":     {"internal/vfs"},
+	"engine/internal/logstore": {
+		"engine/internal/iobuf", "engine/internal/report", "recovery", "segments", "segments/format", "mmapread",
+		"iouring", "internal/vfs", "internal/invariants",
+	},
+	"engine/internal/report": {"recovery", "segments/format", "internal/vfs"},
+	"engine/internal/snapshot": {
+		"engine/internal/iobuf", "engine/internal/report", "recovery", "segments/format", "mmapread", "internal/vfs",
+	},
 	"engine/internal/pagemap": {
 		"engine/internal/logstore", "engine/internal/blob", "engine/internal/snapshot", "engine/internal/pageids",
 		"engine/internal/pagestack", "engine/internal/pagetable", "engine/internal/epoch", "engine/internal/iobuf",
-		"recovery", "segments/format", "internal/invariants",
+		"engine/internal/roots", "recovery", "segments/format", "internal/invariants",
 	},
 	"engine/internal/clean": {
-		"engine/internal/logstore", "engine/internal/iobuf", "engine/internal/epoch", "segments", "segments/format",
+		"engine/internal/logstore", "engine/internal/iobuf", "engine/internal/epoch", "engine/internal/report",
+		"segments", "segments/format", "internal/vfs",
 	},
 	"engine/internal/salvage": {
 		"engine/internal/logstore", "engine/internal/blob", "engine/internal/snapshot", "engine/internal/compress",
@@ -48,8 +57,9 @@ var house = map[string][]string{
 		"engine/internal/epoch", "engine/internal/pagetable", "engine/internal/pagestack", "engine/internal/iobuf",
 		"engine/internal/logstore", "engine/internal/clean", "engine/internal/blob", "engine/internal/snapshot",
 		"engine/internal/pagemap", "engine/internal/pageids", "engine/internal/idgen", "engine/internal/compress",
-		"engine/internal/salvage", "engine/internal/seam", "segments", "segments/format", "mmapread", "lru", "recovery",
-		"internal/vfs", "internal/osfs", "internal/invariants",
+		"engine/internal/salvage", "engine/internal/seam", "engine/internal/report", "engine/internal/roots",
+		"segments", "segments/format",
+		"mmapread", "lru", "recovery", "internal/vfs", "internal/osfs", "internal/invariants",
 	},
 	"engine/internal/enginetest": { // a harness for tests
 		"engine", "engine/internal/logstore", "engine/internal/seam", "recovery", "segments/format", "internal/simdisk",

@@ -23,6 +23,7 @@ var labelOwners = map[string]string{
 	"L": "engine/internal/iobuf",
 	"W": "iouring", // the writer
 	"R": "iouring", // the reader
+	"I": "engine/internal/roots",
 	"G": "segments",
 	"F": "segments/format",
 	"V": "recovery",

@@ -32,6 +32,7 @@ var enumNames = map[string]string{
 	"engine: KindCounter":      pageKinds,
 	"engine: KindMeta":         pageKinds,
 	"engine: KindUnreadable":   pageKinds,
+	"engine: KindRoot":         pageKinds,
 }
 
 // pageKinds is why the constants of engine.PageKind have only a part of its name.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +18,22 @@ type bulk struct {
 	f      *osFile
 	direct io.ReaderAt // with O_DIRECT; nil if the file system does not support it
 	close  func() error
+	// why says why reading is not the fastest: nil in it if it is, or if that has not turned out yet. Written once.
+	why *atomic.Pointer[string]
+}
+
+// Reason returns why reading is not the fastest, as far as it has turned out; empty if it is.
+func (b bulk) Reason() string {
+	if why := b.why.Load(); why != nil {
+		return *why
+	}
+	return ""
+}
+
+// because notes why reading is not the fastest, unless a reason was noted before.
+func (b bulk) because(what string, err error) {
+	why := fmt.Sprintf("%s: %v", what, err)
+	b.why.CompareAndSwap(nil, &why) // the first reason stays
 }
 
 func (f *osFile) OpenBulk() vfs.Bulk {
@@ -27,10 +44,12 @@ func (f *osFile) OpenBulk() vfs.Bulk {
 		return err
 	})
 	if err != nil {
-		return bulk{f: f, close: func() error { return nil }}
+		b := bulk{f: f, close: func() error { return nil }, why: new(atomic.Pointer[string])}
+		b.because("no O_DIRECT", err)
+		return b
 	}
 	direct := os.NewFile(uintptr(fd), f.Name())
-	return bulk{f, direct, direct.Close}
+	return bulk{f, direct, direct.Close, new(atomic.Pointer[string])}
 }
 
 func (b bulk) ReadAt(p []byte, off int64) (n int, err error) {
@@ -53,7 +72,9 @@ func (b bulk) Buffer(n int) (buf []byte, free func(), err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("allocate %d bytes for reading %s: %w", n, b.f.Name(), err)
 	}
-	_ = unix.Madvise(mem, unix.MADV_HUGEPAGE) // a hint: there may be no huge pages
+	if err := unix.Madvise(mem, unix.MADV_HUGEPAGE); err != nil { // a hint
+		b.because("no huge pages", err)
+	}
 	skip := -int(uintptr(unsafe.Pointer(unsafe.SliceData(mem)))) & (huge - 1)
 	free = func() { _ = unix.Munmap(mem) } // fails only for memory that is not mapped
 	return mem[skip : skip+n : skip+n], free, nil

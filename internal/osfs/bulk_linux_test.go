@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"unsafe"
 
@@ -34,6 +35,19 @@ type refusing struct{}
 
 func (refusing) ReadAt([]byte, int64) (int, error) { return 0, unix.EINVAL }
 
+// Reason returns the first reason why reading is not the fastest.
+func TestBulkReason(t *testing.T) {
+	b := bulk{why: new(atomic.Pointer[string])}
+	if b.Reason() != "" {
+		t.Errorf("%q without a reason", b.Reason())
+	}
+	b.because("no huge pages", unix.EINVAL)
+	b.because("later", unix.EINVAL)
+	if want := "no huge pages: invalid argument"; b.Reason() != want {
+		t.Errorf("%q, want %q", b.Reason(), want)
+	}
+}
+
 // Bulk reads the same as ReadAt, whether or not O_DIRECT works and can read parts of blocks.
 func TestBulkContents(t *testing.T) {
 	const size = 3<<20 + 777
@@ -49,8 +63,9 @@ func TestBulkContents(t *testing.T) {
 	before := descriptors(t)
 	b := f.OpenBulk()
 	of := f.(*osFile)
-	for name, b := range map[string]vfs.Bulk{"bulk": b, "blocks": bulk{of, whole{f}, nil},
-		"refusing": bulk{of, refusing{}, nil}, "none": bulk{f: of}} {
+	none := new(atomic.Pointer[string])
+	for name, b := range map[string]vfs.Bulk{"bulk": b, "blocks": bulk{of, whole{f}, nil, none},
+		"refusing": bulk{of, refusing{}, nil, none}, "none": bulk{f: of, why: none}} {
 		buf, free, err := b.Buffer(size + 5000)
 		if err != nil {
 			t.Fatal(err)

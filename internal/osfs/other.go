@@ -12,6 +12,9 @@ import (
 // vfs.ErrUnsupported.
 var OS vfs.FS = noFS{}
 
+// MemoryLimit returns the number of bytes of memory that this process may use; 0: it is not known.
+func MemoryLimit() int64 { return 0 }
+
 type noFS struct{}
 
 func (noFS) Abs(name string) (string, error) { return name, nil }

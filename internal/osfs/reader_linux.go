@@ -42,6 +42,10 @@ type osReader struct {
 
 var errReaderClosed = fmt.Errorf("reader: %w", os.ErrClosed)
 
+// OnDegraded makes f be called with the reason, at most once for each lane, if reading goes on with system calls
+// because io_uring does not work. It is called before the first read.
+func (o *osReader) OnDegraded(f func(reason string)) { o.opts.Degraded = f }
+
 // get returns the first lane in which nobody is submitting, or the last lane if there is none.
 func (o *osReader) get() (*iouring.Reader, error) {
 	var before *iouring.Reader
@@ -98,6 +102,9 @@ func (o *osReader) first() (*iouring.Reader, error) {
 		return r, nil
 	}
 	o.reason = err.Error()
+	if o.opts.Degraded != nil {
+		o.opts.Degraded(o.reason)
+	}
 	r, again := o.open(iouring.ReaderOptions{Ring: iouring.ModeOff})
 	if again != nil {
 		return nil, errors.Join(err, again)

@@ -44,6 +44,8 @@ func TestReaderDescriptors(t *testing.T) {
 	before := descriptors(t)
 	for _, broken := range []bool{false, true} {
 		r := OS.OpenReader(vfs.ModeOn)
+		var reasons []string
+		r.(*osReader).OnDegraded(func(reason string) { reasons = append(reasons, reason) })
 		if broken {
 			r.(*osReader).open = func(o iouring.ReaderOptions) (*iouring.Reader, error) {
 				if o.Ring == iouring.ModeOn {
@@ -75,6 +77,9 @@ func TestReaderDescriptors(t *testing.T) {
 		rep, c := r.Report()
 		if broken && cold > 0 && (rep.Ring || !strings.Contains(rep.Reason, unix.ENOSYS.Error()) || c.Calls == 0) {
 			t.Errorf("%+v, %+v", rep, c)
+		}
+		if broken && cold > 0 && (len(reasons) != 1 || reasons[0] != rep.Reason) {
+			t.Errorf("reasons %q, want %q", reasons, rep.Reason)
 		}
 		if mc := m.Counts(); int(mc.Cold) != cold || mc.Fetched > 3*4096 {
 			t.Errorf("%d cold, %+v", cold, mc)

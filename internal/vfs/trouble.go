@@ -57,5 +57,10 @@ func Classify(err error) Trouble {
 	return TroubleDamage
 }
 
+// IsNoSpace reports whether err says that the disk is full, or that a quota or file-size limit was reached.
+func IsNoSpace(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EFBIG) || errors.Is(err, syscall.EDQUOT)
+}
+
 // IsUnreadable reports whether err says that the disk did not return the bytes.
 func IsUnreadable(err error) bool { return Classify(err) == TroubleUnreadable }

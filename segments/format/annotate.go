@@ -179,9 +179,9 @@ func (a *annotator) messages(h SegmentHeader, store StoreID) {
 		if a.keep == nil || a.keep(m) {
 			a.message(m, body)
 		} else {
-			a.skip(AlignUp(m.Len))
+			a.skip(m.Step())
 		}
-		pos += AlignUp(m.Len)
+		pos += m.Step()
 	}
 	if len(a.src) > 0 {
 		a.field(len(a.src), "rest", "too short for a message")
@@ -204,6 +204,10 @@ func (a *annotator) message(m Header, body []byte) {
 		body = rest
 	}
 	switch shown := min(len(body), a.body); {
+	case m.Kind == KindGroup && len(body) >= GroupHeadSize:
+		a.field(4, "parts", "%d", binary.LittleEndian.Uint32(body))
+		a.field(4, "messages", "%d, in %d bytes", binary.LittleEndian.Uint32(body[4:]), len(body)-GroupHeadSize)
+		return // they follow
 	case len(body) == 0:
 	case m.Kind == KindPad:
 		a.pad(body)
@@ -263,12 +267,12 @@ func describeBody(m Header, body []byte) string {
 			return err.Error()
 		}
 		return fmt.Sprintf("next id %d", v)
-	case KindMeta:
-		names, err := DecodeMeta(body)
+	case KindRoot:
+		r, err := DecodeRoot(body)
 		if err != nil {
 			return err.Error()
 		}
-		return fmt.Sprintf("%d names", len(names))
+		return fmt.Sprintf("root %q is %v", r.Name, r.Target)
 	case KindIndex:
 		if t := body[max(0, len(body)-IndexTrailerSize):]; len(t) == IndexTrailerSize {
 			entries, begins := binary.LittleEndian.Uint32(t[8:]), binary.LittleEndian.Uint32(t[12:])

@@ -77,10 +77,11 @@ func testSegment(full bool) ([]byte, SegmentHeader) {
 	put(KindFree, 4, nil)
 	put(KindBatchEnd, 0, Manifest{Begin: begin}.Append(nil))
 	put(KindCounter, CounterPage, AppendCounter(nil, 1_000_000))
-	put(KindMeta, MetaPage, AppendMeta(nil, map[string]PageID{"roots": 2, "": 300}))
+	put(KindRoot, 6, AppendRoot(nil, Root{Name: "accounts", Target: 300}))
 	put(KindData, 0, []byte("a record"))
 	put(KindAppendZstd, 5, delta(begin, []byte{4, 0, 0, 0, 'z', 's', 't', 'd'}))
 	put(KindCompactZstd, 5, []byte{4, 0, 0, 0, 'z', 's', 't', 'd'})
+	pos += putGroup(seg[pos:], h.Base+LSN(pos), seed, []Kind{KindCompact, KindFree}, []byte("of a group"), nil)
 	PutWord(seg[pos:], PutPad(seg[pos:], h.Base+LSN(pos), Known{h.Base, h.Base - 1}, HeaderSize, seed))
 	pos += HeaderSize
 	end := SegmentStart + 4096

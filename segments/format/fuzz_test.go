@@ -121,18 +121,41 @@ func FuzzCounter(f *testing.F) {
 	})
 }
 
-func FuzzMeta(f *testing.F) {
-	f.Add(AppendMeta(nil, map[string]PageID{"a": 1, "roots": 300}))
+// A root is rejected, or encodes to the same bytes again. Proves F1, rule 12.
+func FuzzRoot(f *testing.F) {
+	f.Add(AppendRoot(nil, Root{Name: "accounts", Target: 300}))
+	f.Add([]byte{0x80, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if m, err := DecodeMeta(b); err == nil && !bytes.Equal(AppendMeta(nil, m), b) {
-			t.Fatalf("%v", m)
+		r, err := DecodeRoot(b)
+		if (err == nil) != (CheckRoot(b) == nil) || err == nil && !bytes.Equal(AppendRoot(nil, r), b) {
+			t.Fatalf("%v, %v", r, err)
+		}
+	})
+}
+
+// A snapshot's list of roots is rejected, or encodes to the same bytes again. Proves F1, rule 12.
+func FuzzSnapshotRoots(f *testing.F) {
+	b := SnapshotRoot{2, Root{"accounts", 300}}.Append(nil)
+	f.Add(b, 1, uint64(3))
+	f.Add(SnapshotRoot{7, Root{"", 1}}.Append(b), 2, uint64(300))
+	f.Fuzz(func(t *testing.T, b []byte, n int, next uint64) {
+		roots, err := decodeSnapshotRoots(b, n, PageID(next))
+		if err != nil {
+			return
+		}
+		var again []byte
+		for _, r := range roots {
+			again = r.Append(again)
+		}
+		if len(roots) != n || !bytes.Equal(again, b) {
+			t.Fatalf("%d roots of %d", len(roots), n)
 		}
 	})
 }
 
 func FuzzSnapshotHeader(f *testing.F) {
 	h := SnapshotHeader{Store: testStore, Number: 1, NextPage: 300, High: 5, Free: 3, Segments: 2, Blobs: 1,
-		SegmentSize: MinSegmentSize}
+		SegmentSize: MinSegmentSize, Roots: 2, RootBytes: 50}
 	b := make([]byte, SnapshotBlock)
 	h.Put(b)
 	f.Add(b, h.Size(), []byte{24: 1, 31: 0x10})
@@ -146,7 +169,7 @@ func FuzzSnapshotHeader(f *testing.F) {
 		if got, err := DecodeSnapshotHeader(again, size); err != nil || got != h {
 			t.Fatalf("%+v: %+v, %v", h, got, err)
 		}
-		if _, _, _, err := DecodeSnapshotRest(entry, &h); err == nil && int64(len(entry)) != h.RestSize() {
+		if _, _, err := DecodeSnapshotRest(entry, &h); err == nil && int64(len(entry)) != h.RestSize() {
 			t.Fatalf("a rest of %d bytes is accepted", len(entry))
 		}
 		if len(entry) < SnapshotEntrySize {

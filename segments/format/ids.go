@@ -2,8 +2,8 @@ package format
 
 import "strconv"
 
-// PageID names a page. Ids are dense. Those of the engine's users start at FirstUserPage; 0 is the Meta page and 1 the
-// counter page.
+// PageID names a page. Ids are dense. Those of the engine's users, and of roots, start at FirstUserPage. 0 stands for
+// the roots as a whole and has no messages; 1 is the counter page.
 type PageID uint64
 
 // The reserved pages, and the first id that Allocate hands out in a new store.

@@ -19,7 +19,6 @@ const (
 	KindBatchEnd    Kind = 4  // closes a batch; the body is a Manifest
 	KindFree        Kind = 5  // frees a page; no body
 	KindCounter     Kind = 6  // id counter (page 1); the body is 8 bytes
-	KindMeta        Kind = 7  // name → root page map (page 0); the body is the whole map
 	KindAppend      Kind = 8  // a delta of a page, inline; the body of a delta begins with a Prev
 	KindAppendBlob  Kind = 9  // a delta of a page, in a blob file; the body is a Prev and a BlobPtr
 	KindCompact     Kind = 10 // a whole page, inline
@@ -27,24 +26,26 @@ const (
 	KindData        Kind = 12 // a record of a standalone log
 	KindAppendZstd  Kind = 13 // a delta of a page, compressed; see Kind.Zstd
 	KindCompactZstd Kind = 14 // a whole page, compressed
-	kindLast             = KindCompactZstd
+	KindGroup       Kind = 15 // several messages that are recovered all or none; see GroupHeadSize
+	kindLast             = KindGroup
 
-	KindLeave Kind = 22 // segments leave the set of segments in use; see Leave
+	KindRoot  Kind = 20 // a name and the page that it names; the body is a Root
 	KindIndex Kind = 21 // index of a sealed segment of a standalone log; see Index
+	KindLeave Kind = 22 // segments leave the set of segments in use; see Leave
+
+	kindUnused Kind = 7 // it was the kind of a message with all roots
 )
 
 // The kinds that version 2 reserves. They have a number and a name; this code neither writes nor accepts them.
 const (
-	KindGroup     Kind = 15 // the first part of a message group, whose messages take effect together
-	KindGroupPart Kind = 16 // a further part of a message group
+	KindGroupPart Kind = 16 // a further part of a group
 	KindRecord    Kind = 17 // a record of a standalone log with its stream and sequence number
 	KindNote      Kind = 18 // a small named value of a standalone log
 	KindTruncate  Kind = 19 // records above a sequence number do not count any more
-	KindRoot      Kind = 20 // one name and its root page
 	KindMark      Kind = 23 // a message that only carries the durable end; for now a pad serves as one
 )
 
-var kindNames = [...]string{"invalid", "failed", "pad", "batch-begin", "batch-end", "free", "counter", "meta",
+var kindNames = [...]string{"invalid", "failed", "pad", "batch-begin", "batch-end", "free", "counter", "",
 	"append", "append-blob", "compact", "compact-blob", "data", "append-zstd", "compact-zstd",
 	"group", "group-part", "record", "note", "truncate", "root", "index", "leave", "mark"}
 
@@ -66,7 +67,9 @@ func (k Kind) Delta() bool { return k == KindAppend || k == KindAppendBlob || k 
 func (k Kind) Blob() bool { return k == KindAppendBlob || k == KindCompactBlob }
 
 // OfPage reports whether a message of kind k is part of its page's state.
-func (k Kind) OfPage() bool { return k >= KindFree && k <= KindCompactBlob || k.Zstd() }
+func (k Kind) OfPage() bool {
+	return k >= KindFree && k <= KindCompactBlob || k.Zstd() || k == KindRoot
+}
 
 // Zstd reports whether the body of a message of kind k is compressed: the length of the value in bytes (4 bytes), then
 // one zstd frame, in a delta behind the Prev.
@@ -80,7 +83,7 @@ func (k Kind) ZstdKind() Kind { return KindAppendZstd + (k-KindAppend)/2 }
 
 // String returns the kind's name, as docs/FORMAT.md spells it.
 func (k Kind) String() string {
-	if int(k) < len(kindNames) {
+	if int(k) < len(kindNames) && k != kindUnused {
 		return kindNames[k]
 	}
 	return fmt.Sprintf("kind(%d)", uint8(k))
@@ -88,7 +91,7 @@ func (k Kind) String() string {
 
 // Valid reports whether k is a kind that this version writes.
 func (k Kind) Valid() bool {
-	return k > KindInvalid && k <= kindLast || k == KindIndex || k == KindLeave
+	return k > KindInvalid && k <= kindLast && k != kindUnused || k >= KindRoot && k <= KindLeave
 }
 
 // The layout of a message on disk:

@@ -5,8 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
-	"maps"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -80,7 +80,7 @@ func TestMessageRejectsCorruption(t *testing.T) {
 		}
 		pos += AlignUp(m.Len)
 	}
-	if want := 1<<(kindLast+1) - 2; kinds != want {
+	if want := 1<<(kindLast+1) - 2 - 1<<kindUnused + 1<<KindRoot; kinds != want {
 		t.Errorf("kinds seen: %b, want %b", kinds, want)
 	}
 	for _, c := range []struct {
@@ -88,7 +88,7 @@ func TestMessageRejectsCorruption(t *testing.T) {
 		want error
 	}{
 		{0, ErrNoMessage}, {MakeWord(KindInvalid, 24), ErrKind}, {MakeWord(kindLast+1, 24), ErrKind},
-		{MakeWord(255, 24), ErrKind}, {MakeWord(KindGroup, 24), ErrKind}, {MakeWord(KindMark, 24), ErrKind},
+		{MakeWord(255, 24), ErrKind}, {MakeWord(KindGroupPart, 24), ErrKind}, {MakeWord(KindMark, 24), ErrKind},
 		{MakeWord(KindAppend, 23), ErrLength}, {MakeWord(KindAppend, 0), ErrLength},
 		{MakeWord(KindAppend, 101), ErrLength}, {MakeWord(KindAppend, 1<<24-1), ErrLength},
 		{MakeWord(KindAppend, 100), ErrLSN},
@@ -146,12 +146,12 @@ func TestMessageCarriesDurableEnd(t *testing.T) {
 	}
 }
 
-// The kinds that are reserved have names, and no others do.
+// The kinds that are valid or reserved have names, and no others do.
 func TestReservedKindsHaveNames(t *testing.T) {
 	for k := range Kind(255) {
 		named := !strings.HasPrefix(k.String(), "kind(")
-		valid := k > 0 && k <= kindLast || k == KindIndex || k == KindLeave
-		if named != (k <= KindMark) || k.Valid() != valid {
+		valid := k > 0 && k <= kindLast && k != 7 || k == KindRoot || k == KindIndex || k == KindLeave
+		if named != (k <= KindMark && k != 7) || k.Valid() != valid {
 			t.Errorf("%v: valid %v", k, k.Valid())
 		}
 	}
@@ -179,34 +179,61 @@ func TestManifestAndCounterLimits(t *testing.T) {
 	}
 }
 
-// A Meta map survives encoding and decoding; cuts, extra bytes, other encodings of a map, and counts and page ids out
-// of range are rejected, without allocating for a hostile count. Proves F1, F2, rule 12.
-func TestMetaRejectsCorruption(t *testing.T) {
-	for _, m := range []map[string]PageID{{}, {"": 0}, {"a": 1, "b": MaxPageID, "": 7},
-		{strings.Repeat("x", 1000): 5, "\x00\xff": 300}} {
-		b := AppendMeta([]byte("x"), m)[1:]
-		got, err := DecodeMeta(b)
-		if err != nil || !maps.Equal(got, m) {
-			t.Errorf("%v: %v, %v", m, got, err)
+// A root survives encoding and decoding; other encodings, names that are too long, and page ids out of range are
+// rejected. Proves F1, F2, rule 12.
+func TestRootRejectsCorruption(t *testing.T) {
+	long := strings.Repeat("x", MaxRootName)
+	for _, r := range []Root{{"", 1}, {"a", MaxPageID}, {long, 5}, {"\x00\xff", 300}} {
+		b := AppendRoot([]byte("x"), r)[1:]
+		got, err := DecodeRoot(b)
+		if err != nil || got != r || CheckRoot(b) != nil {
+			t.Errorf("%.20v: %.20v, %v", r, got, err)
 		}
-		for n := range b {
-			if _, err := DecodeMeta(b[:n]); !errors.Is(err, ErrMeta) {
-				t.Errorf("%v cut to %d: %v", m, n, err)
-			}
-		}
-		if _, err := DecodeMeta(append(b, 0)); !errors.Is(err, ErrMeta) {
-			t.Errorf("%v and a byte: %v", m, err)
+		if n := testing.AllocsPerRun(10, func() { _ = CheckRoot(b) }); n > 0 {
+			t.Errorf("CheckRoot allocates %v times", n)
 		}
 	}
-	for _, bad := range []string{"", "\x80", "\x80\x00", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
-		"\x02\x01a\x01\x01a\x01", "\x02\x01b\x01\x01a\x01",
-		"\x01\xff\xff\xff\xff\x0fa\x01", "\x01\x01a\xff\xff\xff\xff\xff\xff\x01"} {
-		if _, err := DecodeMeta([]byte(bad)); !errors.Is(err, ErrMeta) {
-			t.Errorf("%q: %v", bad, err)
+	for _, bad := range []string{"", "\x00", "\x00name", "\x80", "\x81\x00",
+		"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "\xff\xff\xff\xff\xff\x02a", "\x01y" + long} {
+		if _, err := DecodeRoot([]byte(bad)); !errors.Is(err, ErrRoot) || CheckRoot([]byte(bad)) == nil {
+			t.Errorf("%.20q: %v", bad, err)
 		}
 	}
-	hostile := binary.AppendUvarint(nil, 1<<40)
-	if n := testing.AllocsPerRun(10, func() { _, _ = DecodeMeta(hostile) }); n > 8 {
-		t.Errorf("a hostile count allocates %v times", n)
+}
+
+// The list of roots in a snapshot survives encoding and decoding; each cut of it, one more byte, roots out of order,
+// and page ids and names out of range are rejected, without allocating for a hostile count. Proves rule 12.
+func TestSnapshotRootsRejectCorruption(t *testing.T) {
+	good := []SnapshotRoot{{2, Root{"", 1}}, {3, Root{"b", MaxPageID}}, {9, Root{"a", 3}}}
+	var b []byte
+	for _, r := range good {
+		b = r.Append(b)
+	}
+	if got, err := decodeSnapshotRoots(b, 3, 10); err != nil || !slices.Equal(got, good) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if got, err := decodeSnapshotRoots(nil, 0, 10); err != nil || len(got) > 0 {
+		t.Errorf("no roots: %v, %v", got, err)
+	}
+	for n := range b {
+		if _, err := decodeSnapshotRoots(b[:n], 3, 10); !errors.Is(err, ErrSnapshot) {
+			t.Errorf("cut to %d bytes: %v", n, err)
+		}
+	}
+	for _, c := range []struct {
+		b    []byte
+		n    int
+		next PageID
+	}{
+		{append(slices.Clone(b), 0), 3, 10}, {b, 2, 10}, {b, 4, 10}, {b, 0, 10}, {b, 3, 9},
+		{SnapshotRoot{1, Root{"a", 3}}.Append(nil), 1, 10}, {SnapshotRoot{2, Root{"a", 0}}.Append(nil), 1, 10},
+		{SnapshotRoot{2, Root{"a", MaxPageID + 1}}.Append(nil), 1, 10}, {good[2].Append(good[1].Append(nil)), 2, 9},
+		{good[1].Append(good[2].Append(nil)), 2, 10}, {good[1].Append(good[1].Append(nil)), 2, 10},
+		{SnapshotRoot{2, Root{strings.Repeat("x", MaxRootName+1), 3}}.Append(nil), 1, 10},
+		{nil, 1, 10}, {b, math.MaxInt, 10}, {b, -1, 10},
+	} {
+		if _, err := decodeSnapshotRoots(c.b, c.n, c.next); !errors.Is(err, ErrSnapshot) {
+			t.Errorf("%d roots below %v in %x: %v", c.n, c.next, c.b[:min(len(c.b), 64)], err)
+		}
 	}
 }

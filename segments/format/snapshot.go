@@ -15,8 +15,8 @@ import (
 //	block 0            header
 //	record blocks      one record for each page id from 0 on, EntriesPerBlock in a block
 //	reference blocks   the messages of pages that consist of several; the records of such pages refer to them
-//	rest               the segments, the blobs and, for each record block, the number of its ids that are free;
-//	                   the header has the checksum
+//	rest               the segments, the blobs, for each record block the number of its ids that are free, and the
+//	                   roots; the header has the checksum
 //
 // Record and reference blocks:
 //
@@ -59,6 +59,8 @@ const (
 //	108  4  segment size in bytes
 //	112  8  timeline of the opening that wrote the snapshot
 //	120  8  sum of the identities of the segments that had left
+//	128  8  length of the list of roots in bytes
+//	136  4  number of roots
 const snapshotMagic = "PCSNAP01"
 
 // SnapshotHeader is the first block of a snapshot.
@@ -78,6 +80,8 @@ type SnapshotHeader struct {
 	SegmentSize int
 	Timeline    Timeline // of the opening that wrote the snapshot
 	Left        Identity // sum of the identities of the segments that had left
+	RootBytes   int64    // length of the list of roots
+	Roots       int
 }
 
 // ID returns the id of the snapshot.
@@ -123,7 +127,7 @@ func (h *SnapshotHeader) RestOffset() int64 {
 
 // RestSize returns the length of the rest in bytes.
 func (h *SnapshotHeader) RestSize() int64 {
-	return int64(h.Segments)*snapshotSegmentSize + int64(h.Blobs)*snapshotBlobSize + h.RecordBlocks()
+	return int64(h.Segments)*snapshotSegmentSize + int64(h.Blobs)*snapshotBlobSize + h.RecordBlocks() + h.RootBytes
 }
 
 // Size returns the length of the file in bytes.
@@ -144,6 +148,8 @@ func (h *SnapshotHeader) Put(b []byte) {
 	}
 	binary.LittleEndian.PutUint64(b[112:], uint64(h.Timeline))
 	binary.LittleEndian.PutUint64(b[120:], uint64(h.Left))
+	binary.LittleEndian.PutUint64(b[128:], uint64(h.RootBytes))
+	binary.LittleEndian.PutUint32(b[136:], uint32(h.Roots))
 	binary.LittleEndian.PutUint32(b[8:], headerCRC(b[:SnapshotBlock]))
 }
 
@@ -170,9 +176,13 @@ func DecodeSnapshotHeader(b []byte, size int64) (SnapshotHeader, error) {
 	h := SnapshotHeader{Number: u64(0), From: LSN(u64(1)), High: LSN(u64(2)), NextPage: PageID(u64(3)), Counter: u64(4),
 		Recycled: u64(5), Refs: int64(u64(6)), Free: int64(u64(7)),
 		Segments: int(u32(0)), Blobs: int(u32(1)), RestCRC: u32(2), SegmentSize: int(u32(3)),
-		Timeline: Timeline(binary.LittleEndian.Uint64(b[112:])), Left: Identity(binary.LittleEndian.Uint64(b[120:]))}
+		Timeline: Timeline(binary.LittleEndian.Uint64(b[112:])), Left: Identity(binary.LittleEndian.Uint64(b[120:])),
+		RootBytes: int64(binary.LittleEndian.Uint64(b[128:])), Roots: int(binary.LittleEndian.Uint32(b[136:]))}
 	copy(h.Store[:], b[16:])
 	most := size / SnapshotEntrySize
+	if h.RootBytes < 0 || h.RootBytes > size {
+		return bad("a list of roots of %d bytes in %d bytes", h.RootBytes, size)
+	}
 	if h.From < 0 || h.High < NoLSN || uint64(h.NextPage) > uint64(most) || h.Refs < 0 || h.Refs > most ||
 		h.Free < 0 || h.Free > int64(h.NextPage) || h.SegmentSize < MinSegmentSize || h.SegmentSize > MaxSegmentSize ||
 		h.Size() != size {
@@ -193,14 +203,14 @@ const (
 	SnapshotKindPage    SnapshotKind = 1 // a page that is one message; in reference blocks: one message of a page
 	SnapshotKindPages   SnapshotKind = 2 // a page of several messages, in reference blocks
 	SnapshotKindFree    SnapshotKind = 3 // a free page
-	SnapshotKindMeta    SnapshotKind = 4 // the Meta page
+	SnapshotKindRoot    SnapshotKind = 4 // a root, which is in the list of roots
 	SnapshotKindCounter SnapshotKind = 5 // the counter page
 	snapshotKindLast                 = SnapshotKindCounter
 )
 
 // String returns the kind's name.
 func (k SnapshotKind) String() string {
-	if names := [...]string{"none", "page", "pages", "free", "meta", "counter"}; int(k) < len(names) {
+	if names := [...]string{"none", "page", "pages", "free", "root", "counter"}; int(k) < len(names) {
 		return names[k]
 	}
 	return fmt.Sprintf("kind(%d)", uint8(k))
@@ -267,41 +277,50 @@ func blockCRC(b []byte, seed Seed, number int64) uint32 {
 	return crc32.Update(c, castagnoli, b[:SnapshotBlock-SnapshotEntrySize])
 }
 
-// AppendSnapshotRest appends the rest of a snapshot to dst and returns the extended slice. free has one byte for each
-// record block.
-func AppendSnapshotRest(dst []byte, segs []SnapshotSegment, blobs []SnapshotBlob, free []byte) []byte {
-	for _, s := range segs {
+// SnapshotRest is the rest of a snapshot, behind the reference blocks.
+type SnapshotRest struct {
+	Segments []SnapshotSegment // by base
+	Blobs    []SnapshotBlob    // by page
+	Free     []byte            // for each record block, the number of its ids that are free
+	Roots    []byte            // the roots, by page, as SnapshotRoot.Append encodes them
+}
+
+// Append appends the encoding of r to dst and returns the extended slice.
+func (r *SnapshotRest) Append(dst []byte) []byte {
+	for _, s := range r.Segments {
 		dst = binary.LittleEndian.AppendUint64(dst, uint64(s.Base))
 		dst = binary.LittleEndian.AppendUint64(dst, uint64(s.Live))
 	}
-	for _, b := range blobs {
+	for _, b := range r.Blobs {
 		dst = binary.LittleEndian.AppendUint64(dst, uint64(b.Page))
 		dst = binary.LittleEndian.AppendUint64(dst, uint64(b.ID))
 		dst = binary.LittleEndian.AppendUint64(dst, uint64(b.Len))
 	}
-	return append(dst, free...)
+	return append(append(dst, r.Free...), r.Roots...)
 }
 
 // SnapshotRestCRC returns the checksum of a rest.
 func SnapshotRestCRC(rest []byte) uint32 { return crc32.Checksum(rest, castagnoli) }
 
-// DecodeSnapshotRest decodes and verifies a rest. free aliases src. Its error wraps ErrSnapshot.
-func DecodeSnapshotRest(src []byte, h *SnapshotHeader) (
-	segs []SnapshotSegment, blobs []SnapshotBlob, free []byte, err error) {
+// DecodeSnapshotRest decodes and verifies a rest, and the roots in it. Free and Roots alias src. Its error wraps
+// ErrSnapshot.
+func DecodeSnapshotRest(src []byte, h *SnapshotHeader) (r SnapshotRest, roots []SnapshotRoot, err error) {
 	if int64(len(src)) != h.RestSize() || SnapshotRestCRC(src) != h.RestCRC {
-		return nil, nil, nil, fmt.Errorf("%w: checksum mismatch in the lists at the end", ErrSnapshot)
+		return r, nil, fmt.Errorf("%w: checksum mismatch in the lists at the end", ErrSnapshot)
 	}
 	for range h.Segments {
-		segs = append(segs, SnapshotSegment{Base: LSN(binary.LittleEndian.Uint64(src)),
+		r.Segments = append(r.Segments, SnapshotSegment{Base: LSN(binary.LittleEndian.Uint64(src)),
 			Live: int64(binary.LittleEndian.Uint64(src[8:]))})
 		src = src[snapshotSegmentSize:]
 	}
 	for range h.Blobs {
-		blobs = append(blobs, SnapshotBlob{Page: PageID(binary.LittleEndian.Uint64(src)),
+		r.Blobs = append(r.Blobs, SnapshotBlob{Page: PageID(binary.LittleEndian.Uint64(src)),
 			ID: BlobID(binary.LittleEndian.Uint64(src[8:])), Len: int64(binary.LittleEndian.Uint64(src[16:]))})
 		src = src[snapshotBlobSize:]
 	}
-	return segs, blobs, src, nil
+	r.Free, r.Roots = src[:h.RecordBlocks()], src[h.RecordBlocks():]
+	roots, err = decodeSnapshotRoots(r.Roots, h.Roots, h.NextPage)
+	return r, roots, err
 }
 
 // SnapshotID names a snapshot. The name of its file is snapshotPrefix, then the store's id in 32 hexadecimal digits,

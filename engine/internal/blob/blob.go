@@ -14,11 +14,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 
+	"pagecache/engine/internal/report"
 	"pagecache/internal/vfs"
 	"pagecache/segments/format"
 )
@@ -39,7 +39,7 @@ type Config struct {
 	Timeline format.Timeline
 	Device   vfs.DeviceOptions // how long blobs are written; Depth and Buffers are not used
 	Reader   vfs.Reader        // of FS; must be closed after the Store
-	Logger   *slog.Logger
+	Report   *report.Reporter
 	MaxLen   int // length in bytes of the longest blob; 0: format.MaxBlob
 }
 
@@ -140,7 +140,7 @@ func (s *Store) removeLocked(id format.BlobID) {
 		s.unmapLocked(f)
 	}
 	if err := s.remove(id); err != nil { // RemoveStrays of the next opening tries again
-		s.c.Logger.Warn("blob not removed", "file", s.name(id), "err", err)
+		s.c.Report.Background("blob not removed", s.name(id), err)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"log/slog"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -47,7 +46,7 @@ func config(t testing.TB, fs vfs.FS, dir string) Config {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { in.Close() })
-	return Config{In: in, Name: filepath.Base(dir), Store: storeID, Logger: slog.New(slog.DiscardHandler)}
+	return Config{In: in, Name: filepath.Base(dir), Store: storeID}
 }
 
 func open(t testing.TB, fs vfs.FS, dir string) *Store {

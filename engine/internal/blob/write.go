@@ -29,8 +29,12 @@ func (s *Store) Write(id format.BlobID, contents []byte) (format.BlobPtr, error)
 		return format.BlobPtr{}, fmt.Errorf("write blob %v: %w", id, err)
 	}
 	if err := s.writeFile(dir, ptr, contents); err != nil {
+		if vfs.IsNoSpace(err) {
+			s.c.Report.DiskFull("blobs", err)
+		}
 		return format.BlobPtr{}, errors.Join(fmt.Errorf("write blob %v: %w", id, err), s.remove(id))
 	}
+	s.c.Report.Room("blobs")
 	s.Adopt(ptr)
 	return ptr, nil
 }
@@ -74,10 +78,11 @@ func (s *Store) writeFile(dir vfs.Dir, ptr format.BlobPtr, contents []byte) erro
 func (s *Store) writeLong(f vfs.File, header, contents []byte) error {
 	o := s.c.Device
 	o.Depth, o.Buffers = pieces, nil
-	dev, _, err := f.OpenDevice(o)
+	dev, report, err := f.OpenDevice(o)
 	if err != nil {
 		return err
 	}
+	s.c.Report.Degraded("blob device", "", report.Reason)
 	buf, err := iouring.AllocBuffer(pieceSize * pieces)
 	if err != nil {
 		return errors.Join(err, dev.Close())

@@ -7,14 +7,17 @@
 //	C3  The cleaner never waits for a batch or a Tx: it looks again later at segments that cannot be recycled yet.
 //
 // cleaner.go is the loop and its steps; victim.go chooses segments, as pure functions over candidates; move.go empties
-// a segment; pace.go decides when writers wait.
+// a segment; pace.go decides when writers wait; warmth.go keeps moved pages in the kernel's page cache.
 //
 // (Segment cleaning by cost and benefit: Rosenblum and Ousterhout, The Design and Implementation of a Log-Structured
 // File System, 1991.)
 package clean
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +25,7 @@ import (
 	"pagecache/engine/internal/epoch"
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/logstore"
+	"pagecache/engine/internal/report"
 	"pagecache/segments"
 	"pagecache/segments/format"
 )
@@ -75,8 +79,12 @@ type Config struct {
 	Options Options
 	Store   *logstore.Store
 	Pages   Pages
-	Blobs   Blobs
-	Readers *epoch.Domain // of the Txs
+	// Contained is Pages whose methods return panics of the caller's code as errors: the loop uses it, and Step uses
+	// Pages.
+	Contained Pages
+	Blobs     Blobs
+	Readers   *epoch.Domain // of the Txs
+	Report    *report.Reporter
 }
 
 // Cleaner cleans the segments of one page store. Its exported methods are safe for concurrent use.
@@ -86,7 +94,9 @@ type Cleaner struct {
 	quit chan struct{} // closed by Stop
 	done chan struct{} // closed when the loop has ended
 
-	mu       sync.Mutex // held for a step; guards the fields down to pids
+	mu       sync.Mutex // held for a step; guards the fields down to found
+	pages    Pages      // Config.Pages or Contained
+	later    int        // steps in a row that have ended with ErrLater
 	recycler *logstore.Recycler
 	buf      []byte               // a segment's length, once a segment was read
 	stuck    skipped              // segments that could not be cleaned
@@ -123,7 +133,7 @@ func New() *Cleaner {
 
 // Start gives the cleaner its work, and starts the loop unless cfg.Options.ByHand is set. Stop ends the loop.
 func (c *Cleaner) Start(cfg Config) {
-	c.c, c.recycler = cfg, logstore.NewRecycler(cfg.Store)
+	c.c, c.pages, c.recycler = cfg, cfg.Pages, logstore.NewRecycler(cfg.Store)
 	used, _ := cfg.Store.Space.Usage()
 	c.budget.left = 2 * used
 	if cfg.Options.ByHand {
@@ -163,9 +173,18 @@ func (c *Cleaner) Stats() Stats {
 	}
 }
 
+// cleanerLabels are the profiling labels of the cleaner; it would have those of the goroutine that started it.
+var cleanerLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "cleaner"))
+
 // run is the loop. calm says that little was written since the last tick.
 func (c *Cleaner) run() {
+	pprof.SetGoroutineLabels(cleanerLabels)
 	defer close(c.done)
+	defer func() {
+		if !c.stopping() { // code of the caller has called runtime.Goexit
+			c.c.Report.CleaningStopped(errEnded)
+		}
+	}()
 	t := time.NewTicker(idle)
 	defer t.Stop()
 	calm, written := false, int64(0)
@@ -192,7 +211,7 @@ func (c *Cleaner) runStep(calm bool) bool {
 	if c.stopping() {
 		return false
 	}
-	did, err := c.step(calm)
+	did, err := c.step(c.c.Contained, calm)
 	return did && err == nil
 }
 
@@ -207,13 +226,21 @@ func (c *Cleaner) stopping() bool {
 
 // Step does one step of cleaning: it recycles segments that hold nothing, or else finds newly empty ones, or else moves
 // the live data out of the segment that is most worth it, or else shrinks the file. It reports whether it did anything.
-func (c *Cleaner) Step() (bool, error) { return c.step(true) }
+func (c *Cleaner) Step() (bool, error) { return c.step(c.c.Pages, true) }
 
-// step is Step. calm says that little is being written, so that a small store need not keep spare segments.
-func (c *Cleaner) step(calm bool) (bool, error) {
+// step is Step that works on pages. calm says that little is being written, so that a small store need not keep spare
+// segments.
+func (c *Cleaner) step(pages Pages, calm bool) (did bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.pages = pages
 	defer c.c.Pages.Settle()
+	ofSegment := false // err concerns one segment, and others may be cleaned
+	defer func() {
+		if !ofSegment {
+			c.report(did, err)
+		}
+	}()
 	if err := c.recycler.Err(); err != nil {
 		return false, err
 	}
@@ -229,8 +256,8 @@ func (c *Cleaner) step(calm bool) (bool, error) {
 		}
 	}
 	n := c.reap() + c.drain()
-	oldest := c.c.Readers.Oldest()                                                             // after drain
-	did, err := c.recycler.Recycle(func(d logstore.Drained) bool { return d.Epoch <= oldest }) // C1
+	oldest := c.c.Readers.Oldest()                                                            // after drain
+	did, err = c.recycler.Recycle(func(d logstore.Drained) bool { return d.Epoch <= oldest }) // C1
 	if err != nil || did || n > 0 {
 		return err == nil, err
 	}
@@ -243,12 +270,35 @@ func (c *Cleaner) step(calm bool) (bool, error) {
 		return c.c.Store.Shrink()
 	}
 	did, err = c.cleanVictim(victim, diskFull)
+	ofSegment = err != nil && !errors.Is(err, iobuf.ErrFailed)
 	if err != nil && logstore.IsNoSpace(err) { // the segments that are leaving make room
 		if did, err := c.recycler.Finish(); did || err != nil {
 			return did, err
 		}
 	}
 	return did, err
+}
+
+// fewLater is the number of steps in a row that may end with ErrLater before that is reported.
+const fewLater = 10
+
+// report reports how a step has ended. Lack of room was reported when it arose, and the cleaner goes on once there is
+// room.
+func (c *Cleaner) report(did bool, err error) {
+	if later := errors.Is(err, logstore.ErrLater); !later {
+		c.later = 0
+	} else if c.later++; c.later < fewLater {
+		return
+	}
+	switch {
+	case err == nil:
+		if did {
+			c.c.Report.CleaningGoesOn()
+		}
+	case errors.Is(err, iobuf.ErrClosed), logstore.IsNoSpace(err):
+	default:
+		c.c.Report.CleaningStopped(err)
+	}
 }
 
 func (c *Cleaner) reap() int {
@@ -296,6 +346,9 @@ func (c *Cleaner) cleanVictim(v segments.Candidate, diskFull bool) (bool, error)
 	}
 	if live := c.c.Store.Space.Segment(v.ID).Live(); err != nil || live == v.Live {
 		c.stuck[v.ID] = live
+		if err != nil && !errors.Is(err, iobuf.ErrClosed) && !errors.Is(err, iobuf.ErrFailed) {
+			c.c.Report.Corruption(fmt.Sprintf("segment in slot %v is not cleaned", v.ID), err)
+		}
 		return false, err
 	}
 	c.cleaned.Add(1)
@@ -307,6 +360,9 @@ var ErrUnknown = errors.New("the state of the page is not known yet")
 
 // errStopping reports that Stop broke off a step.
 var errStopping = errors.New("cleaning was stopped")
+
+// errEnded reports that a call of runtime.Goexit has ended the loop.
+var errEnded = errors.New("the cleaner's goroutine was ended")
 
 // asClosed turns errStopping into the log's error of a closed store.
 func asClosed(err error) error {

@@ -16,7 +16,7 @@ func (c *Cleaner) empty(v segments.Candidate, diskFull bool) (err error) {
 	e := c.extent(v)
 	pages, listed, corrupt := c.pagesIn(v)
 	reads := 0
-	c.c.Pages.In(pages, e, func(pid format.PageID) bool {
+	c.pages.In(pages, e, func(pid format.PageID) bool {
 		if c.stopping() {
 			err = errStopping
 			return false
@@ -32,7 +32,7 @@ func (c *Cleaner) empty(v segments.Candidate, diskFull bool) (err error) {
 		}
 		var n int64
 		var cold bool
-		n, cold, err = c.c.Pages.Move(pid, e)
+		n, cold, err = c.pages.Move(pid, e)
 		if cold && reads < fewReads {
 			reads++
 		}
@@ -76,7 +76,7 @@ func (c *Cleaner) readPages(v segments.Candidate) (pages segments.PageList, err 
 			ptr := format.DiskPtr{Off: from + format.Offset(pos), Len: format.HeaderSize}
 			return pages, c.c.Store.CorruptMessage(lsn, ptr, err)
 		}
-		pos += format.AlignUp(h.Len)
+		pos += h.Step()
 		if h.Kind.OfPage() {
 			pages = pages.Append(h.Page)
 		}
@@ -91,7 +91,7 @@ func (c *Cleaner) cost(v segments.Candidate, limit int64) (sum int64) {
 	e := c.extent(v)
 	list, _, _ := c.pagesIn(v)
 	c.pids = c.pids[:0]
-	c.c.Pages.In(list, e, func(pid format.PageID) bool {
+	c.pages.In(list, e, func(pid format.PageID) bool {
 		c.pids = append(c.pids, pid)
 		return true
 	})
@@ -100,7 +100,7 @@ func (c *Cleaner) cost(v segments.Candidate, limit int64) (sum int64) {
 		if c.stopping() {
 			return limit + 1
 		}
-		n, blob := c.c.Pages.Cost(pid, e)
+		n, blob := c.pages.Cost(pid, e)
 		if sum += n; blob || sum > limit { // for a blob there may be no room at all
 			return limit + 1
 		}

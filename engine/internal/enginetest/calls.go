@@ -65,13 +65,8 @@ func (d *Driver) Allocate(tx *engine.Tx) error {
 	if p := d.H.Now.Pages[pid]; p.Kind == engine.KindMaterialized {
 		return Violated("page %d was allocated while it is in use", pid)
 	}
-	if at, ok := d.freed[pid]; ok {
-		for _, t := range d.txs {
-			if t.since < at {
-				return Violated("page %d was allocated again while a Tx is open that began before it was freed", pid)
-			}
-		}
-		delete(d.freed, pid)
+	if err := d.reused(pid); err != nil {
+		return err
 	}
 	d.Alive = append(d.Alive, pid)
 	return d.did(Effect{Kind: EffectSet, Page: pid, Val: v}, ptr)
@@ -81,6 +76,19 @@ func (d *Driver) Allocate(tx *engine.Tx) error {
 func (d *Driver) won(call string, pid engine.PageID, ptr engine.PagePtr[[]byte], won bool) error {
 	if !won || ptr.IsZero() || Version(ptr) != Version(d.ptrs[pid])+1 {
 		return Violated("%s page %d from its current state: won %v, %v after %v", call, pid, won, ptr, d.ptrs[pid])
+	}
+	return nil
+}
+
+// reused checks an id that was handed out.
+func (d *Driver) reused(pid engine.PageID) error {
+	if at, ok := d.freed[pid]; ok {
+		for _, t := range d.txs {
+			if t.since < at {
+				return Violated("page %d was allocated again while a Tx is open that began before it was freed", pid)
+			}
+		}
+		delete(d.freed, pid)
 	}
 	return nil
 }
@@ -202,6 +210,7 @@ func (d *Driver) Root(tx *engine.Tx) error {
 		}
 		return nil
 	}
+	pid := Internals.RootPage(d.PC, name)
 	now, won, err := d.PC.CASRoot(tx, name, old, to)
 	if err != nil {
 		return err
@@ -209,7 +218,23 @@ func (d *Driver) Root(tx *engine.Tx) error {
 	if !won || now != to {
 		return Violated("root %q from %v to %v: won %v, now %v", name, old, to, won, now)
 	}
-	e := Effect{LSN: Internals.RootsLSN(d.PC), Kind: EffectRoot, Name: name, Root: to}
+	switch {
+	case old == 0 && to == 0: // nothing is written
+		return nil
+	case old == 0:
+		pid = Internals.RootPage(d.PC, name)
+		err = d.reused(pid)
+		if k := d.H.Now.Pages[pid].Kind; k == engine.KindMaterialized || k == engine.KindRoot {
+			err = Violated("root %q is on page %d, which is %v", name, pid, k)
+		}
+	case to == 0:
+		d.ticks++
+		d.freed[pid] = d.ticks
+	}
+	if err != nil {
+		return err
+	}
+	e := Effect{LSN: Internals.NewestLSN(d.PC, pid), Kind: EffectRoot, Page: pid, Name: name, Root: to}
 	d.tracef("%v", e)
 	d.H.Add(e)
 	return nil

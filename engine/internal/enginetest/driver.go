@@ -13,10 +13,14 @@ import (
 var Internals struct {
 	// EndBatch seals a batch and returns the LSN of its end marker.
 	EndBatch func(*engine.Batch) (engine.LSN, error)
-	// RootsLSN returns the LSN of the last change of a root.
-	RootsLSN func(*engine.PageCache[[]byte]) engine.LSN
+	// RootPage returns the page that holds the root of a name, or 0 if there is none.
+	RootPage func(pc *engine.PageCache[[]byte], name string) engine.PageID
+	// NewestLSN returns the LSN of a page's newest message.
+	NewestLSN func(*engine.PageCache[[]byte], engine.PageID) engine.LSN
 	// SegmentSize returns the segment size in bytes.
 	SegmentSize func(*engine.PageCache[[]byte]) int
+	// Unnoted reports whether the log has refused to note ids, so that timestamps may repeat after a crash.
+	Unnoted func(*engine.PageCache[[]byte]) bool
 }
 
 // Driver does random things to a store and checks each answer against the history. It belongs to one goroutine, and no
@@ -116,6 +120,9 @@ func (d *Driver) Tx() (*engine.Tx, error) {
 		return nil, err
 	}
 	d.txs = append(d.txs, driverTx{tx: tx, since: d.ticks})
+	if next := d.H.NextID; Internals.Unnoted(d.PC) {
+		defer func() { d.H.NextID = next }()
+	}
 	return tx, d.H.Seen(tx.TS())
 }
 

@@ -49,7 +49,7 @@ func (s *Specimen) Filler(t testing.TB) (ranges []FileRange) {
 				at := int(g.Slot.Offset(size)) + pos
 				add(at+min(format.PadSummed, h.Len), at+h.Len)
 			}
-			pos += format.AlignUp(h.Len)
+			pos += h.Step()
 		}
 	}
 	return ranges

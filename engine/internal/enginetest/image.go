@@ -231,7 +231,7 @@ func (f *Proof) addSlot(b []byte, store format.StoreID, id format.SegmentID) {
 		if m.Kind == format.KindPad {
 			f.Stable = max(f.Stable, format.PadStable(body)+1)
 		}
-		pos += format.AlignUp(m.Len)
+		pos += m.Step()
 	}
 }
 

@@ -3,6 +3,7 @@ package enginetest
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -16,7 +17,7 @@ import (
 type Effect struct {
 	LSN  engine.LSN
 	Kind EffectKind
-	Page engine.PageID
+	Page engine.PageID // of a root, the one that holds it
 	Val  []byte
 	Name string        // of a root
 	Root engine.PageID // the root's new page; 0: none
@@ -45,7 +46,7 @@ func (k EffectKind) String() string {
 func (e Effect) String() string {
 	switch e.Kind {
 	case EffectRoot:
-		return fmt.Sprintf("%d: root %q = %v", e.LSN, e.Name, e.Root)
+		return fmt.Sprintf("%d: root %q on %v = %v", e.LSN, e.Name, e.Page, e.Root)
 	case EffectFree:
 		return fmt.Sprintf("%d: free %v", e.LSN, e.Page)
 	}
@@ -84,8 +85,10 @@ func (m Model) Apply(e Effect) {
 	case EffectRoot:
 		if e.Root != 0 {
 			m.Roots[e.Name] = e.Root
+			m.Pages[e.Page] = ModelPage{Kind: engine.KindRoot}
 		} else {
 			delete(m.Roots, e.Name)
+			m.Pages[e.Page] = ModelPage{Kind: engine.KindFree}
 		}
 	}
 }
@@ -190,6 +193,20 @@ func (h *History) AckAll() {
 	if n := len(h.Effects); n > 0 {
 		h.Ack(h.Effects[n-1].LSN + 1)
 	}
+}
+
+// Closed returns err, the error of Close, unless it is lawful: nil if no batch is open, or else a BatchOpenError that
+// says what is missing, and nothing else.
+func (h *History) Closed(err error) error {
+	limit := h.StableLimit()
+	var left *engine.BatchOpenError
+	if errors.As(err, &left) && err.Error() == left.Error() && left.LSN == limit {
+		return nil
+	}
+	if err == nil && limit != Unlimited {
+		return Violated("Close did not say that a batch was left open from LSN %d", limit)
+	}
+	return err
 }
 
 // AckClosed records that the store was closed, which makes all changes durable that are in no open batch.

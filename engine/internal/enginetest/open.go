@@ -120,7 +120,8 @@ func (w *opened) end() {
 	}
 	err := w.store.Close()
 	w.forget()
-	if err != nil && !w.noCheck && !errors.Is(err, engine.ErrClosed) && !errors.Is(err, simdisk.ErrCrashed) {
+	if err != nil && !w.noCheck && !errors.Is(err, engine.ErrClosed) && !errors.Is(err, simdisk.ErrCrashed) &&
+		!errors.Is(err, engine.ErrBatchOpen) {
 		w.t.Errorf("close store: %v", err)
 	}
 	w.check(w.t)
@@ -137,6 +138,30 @@ func (w *opened) check(t testing.TB) {
 // Close closes the store, which must succeed, and checks it.
 func Close(t testing.TB, s Store) {
 	t.Helper()
+	w := take(t, s)
+	if err := s.Close(); err != nil {
+		t.Errorf("close store: %v", err)
+		return
+	}
+	w.check(t)
+}
+
+// CloseInBatch closes a store or log in which a batch is open, and checks it. Close must say that everything from LSN
+// from on will be missing. It waits 5 s for the batch, unless the store is on a simulated disk.
+func CloseInBatch(t testing.TB, s Store, from engine.LSN) {
+	t.Helper()
+	w := take(t, s)
+	var left *engine.BatchOpenError
+	err := s.Close()
+	if !errors.As(err, &left) || !errors.Is(err, engine.ErrBatchOpen) || left.LSN != from {
+		t.Errorf("close store with a batch open from LSN %d: %v", from, err)
+	}
+	w.check(t)
+}
+
+// take removes an open store from the open stores.
+func take(t testing.TB, s Store) *opened {
+	t.Helper()
 	stores.Lock()
 	w := stores.m[s]
 	stores.Unlock()
@@ -144,11 +169,7 @@ func Close(t testing.TB, s Store) {
 		t.Fatal("close store: it is closed, or was not opened by package enginetest")
 	}
 	w.forget()
-	if err := s.Close(); err != nil {
-		t.Errorf("close store: %v", err)
-		return
-	}
-	w.check(t)
+	return w
 }
 
 // NoCheck says that the open store is not checked, because the test corrupts it, its files or its disk. Closing it at

@@ -3,8 +3,10 @@ package enginetest
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -91,7 +93,7 @@ func Version[P any](p engine.PagePtr[P]) uint64 { return reflect.ValueOf(p).Fiel
 // NextPage returns the lowest page id that was never handed out. No goroutine allocates or frees pages meanwhile.
 func NextPage[P any](pc *engine.PageCache[P]) engine.PageID {
 	n := pc.Stats().Pages
-	return engine.FirstUserPage + engine.PageID(n.InUse+n.Free)
+	return engine.FirstUserPage + engine.PageID(n.InUse+n.Roots+n.Free)
 }
 
 // Random returns n random bytes. The same seed always gives the same bytes.
@@ -133,7 +135,17 @@ func Contents(t testing.TB, pc *engine.PageCache[[]byte]) string {
 	return b.String()
 }
 
-// Busy makes n random changes of every kind to a store.
+// isNamed reports whether a root names the page.
+func isNamed(t testing.TB, pc *engine.PageCache[[]byte], tx *engine.Tx, pid engine.PageID) bool {
+	t.Helper()
+	roots, err := pc.Meta(tx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.Contains(slices.Collect(maps.Values(roots)), pid)
+}
+
+// Busy makes n random changes of every kind to a store. It frees no page that a root names.
 func Busy(t testing.TB, pc *engine.PageCache[[]byte], n int, seed uint64) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 3))
@@ -141,6 +153,9 @@ func Busy(t testing.TB, pc *engine.PageCache[[]byte], n int, seed uint64) {
 		tx := Begin(t, pc)
 		pid := engine.FirstUserPage + engine.PageID(rng.IntN(int(NextPage(pc))))
 		p, err := pc.Get(tx, pid)
+		if err == nil && i%50 == 0 && p.Kind == engine.KindMaterialized {
+			_, _, err = pc.CASRoot(tx, fmt.Sprintf("root %d of %d", i, seed), 0, pid)
+		}
 		if err == nil {
 			v := Random(rng.IntN(300), uint64(i))
 			if rng.IntN(30) == 0 {
@@ -151,14 +166,11 @@ func Busy(t testing.TB, pc *engine.PageCache[[]byte], n int, seed uint64) {
 				_, _, err = pc.Allocate(tx, v)
 			case k < 7:
 				_, _, err = pc.Link(tx, pid, p.Ptr, v)
-			case k < 9:
+			case k < 9 || isNamed(t, pc, tx, pid):
 				_, _, err = pc.Replace(tx, pid, p.Ptr, v)
 			default:
 				_, _, err = pc.Free(tx, pid, p.Ptr)
 			}
-		}
-		if err == nil && i%50 == 0 {
-			_, _, err = pc.CASRoot(tx, fmt.Sprintf("root %d of %d", i, seed), 0, pid)
 		}
 		if err != nil {
 			t.Fatal(err)

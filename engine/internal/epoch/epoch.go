@@ -3,6 +3,9 @@
 //	E1  Retire returns an epoch r for objects that no new reader can find. Once Oldest is at least r, no reader
 //	    holds one of them.
 //	E2  Entering costs one uncontended compare-and-swap, leaving one store.
+//	E3  The cost of Oldest and Readers follows the readers that are inside now, and not those that ever were (trap 48):
+//	    slots that nobody uses leave the domain, and a look at the slots pays for those that it finds unused. While the
+//	    oldest reader stays inside, Oldest looks at its slot only.
 //
 // (Epoch-based reclamation: Fraser, Practical Lock-Freedom, 2004.)
 package epoch
@@ -13,19 +16,29 @@ import (
 	"sync/atomic"
 )
 
-// Domain is a set of slots and their common clock. The zero Domain is ready for use. Safe for concurrent use.
+// Domain is a set of slots and their common clock. The zero Domain is ready for use. Safe for concurrent use, except
+// where a method says otherwise.
 type Domain struct {
 	// clock is the current epoch. Written by Retire; publishes nothing. It only rises, from 0. A stale read makes a
 	// slot look older when it enters, which delays reclamation.
 	clock atomic.Uint64
-	mu    sync.Mutex
-	slots []*Slot // guarded by mu; only ever appended to
+	// sparse is called after a look at the slots that found most of them outside; see OnSparse.
+	sparse func()
+
+	mu sync.Mutex
+	// slots are registered for ever, guests until Trim removes them. Both are guarded by mu. Elements are never changed
+	// in place, since each looks at them without mu.
+	slots, guests []*Slot
+	// pin is the slot that held the earliest epoch at the last look, and pinned its state at that time. Guarded by mu.
+	pin    *Slot
+	pinned uint64
+	looked int64 // the number of slots that all looks have loaded; guarded by mu
 }
 
 // Slot marks one reader as inside or outside.
 //
-//	           TryEnter
-//	outside ─────────────▶ inside(epoch)
+//	           TryEnter                        Trim
+//	outside ─────────────▶ inside(epoch)     outside ──────▶ removed
 //	        ◀─────────────
 //	            Leave
 //
@@ -33,17 +46,22 @@ type Domain struct {
 // if a goroutine unlinks an object, then calls Retire, and then finds the slot outside or newer, the slot's reader
 // cannot reach the object.
 type Slot struct {
-	// state is the mark. Written by the goroutine that enters and leaves; publishes nothing but itself. A stale read in
-	// Oldest is an older mark, which delays reclamation, or one from before the reader entered, which cannot find
-	// anything that was retired before.
+	// state is the mark. Written by the goroutine that enters and leaves, and by Trim; publishes nothing but itself. A
+	// stale read in Oldest is an older mark, which delays reclamation, or one from before the reader entered, which
+	// cannot find anything that was retired before.
 	//
 	//	bits 63…1   the epoch in which the reader entered
 	//	bit  0      inside
+	//
+	// 0 is outside; removed stands for a slot that is outside for ever.
 	state atomic.Uint64
 	_     [56]byte // a cache line of its own
 }
 
-const inside = 1
+const (
+	inside  = 1
+	removed = math.MaxUint64 &^ inside
+)
 
 // Register adds a slot to the domain. The slot stays there for ever.
 func (d *Domain) Register(s *Slot) {
@@ -52,10 +70,56 @@ func (d *Domain) Register(s *Slot) {
 	d.mu.Unlock()
 }
 
-// TryEnter marks the slot as inside. It returns false if the slot is inside already.
+// Join adds a slot to the domain. It stays there until Trim removes it.
+func (d *Domain) Join(s *Slot) {
+	d.mu.Lock()
+	d.guests = append(d.guests, s)
+	d.mu.Unlock()
+}
+
+// OnSparse makes Oldest and Readers call f when they found far more slots outside than inside; f calls Trim. To be
+// called before the domain is shared.
+func (d *Domain) OnSparse(f func()) { d.sparse = f }
+
+// spare is the number of slots that Trim leaves outside, beside as many as are inside. A look at the slots is sparse
+// above twice that number.
+const spare = 32
+
+// isSparse reports whether Trim is worth its cost.
+func isSparse(in, out int) bool { return out > 2*(in+spare) }
+
+// Trim removes joined slots that are outside, except for a few, and returns whether there were any. They are outside for
+// ever, and IsRemoved says so.
+func (d *Domain) Trim() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	in := 0
+	for _, s := range d.guests {
+		if s.Inside() {
+			in++
+		}
+	}
+	keep := in + spare
+	if len(d.guests)-in <= keep {
+		return false
+	}
+	kept := make([]*Slot, 0, in+keep)
+	for _, s := range d.guests {
+		if keep > 0 && !s.Inside() {
+			keep--
+		} else if s.state.CompareAndSwap(0, removed) {
+			continue
+		}
+		kept = append(kept, s)
+	}
+	trimmed := len(kept) < len(d.guests)
+	d.guests = kept
+	return trimmed
+}
+
+// TryEnter marks the slot as inside. It returns false if the slot is inside already, or removed.
 func (s *Slot) TryEnter(d *Domain) bool {
-	old := s.state.Load()
-	return old&inside == 0 && s.state.CompareAndSwap(old, d.clock.Load()<<1|inside)
+	return s.state.Load() == 0 && s.state.CompareAndSwap(0, d.clock.Load()<<1|inside)
 }
 
 // Leave marks the slot as outside. It returns false if the slot was outside already.
@@ -70,32 +134,71 @@ func (s *Slot) Leave() bool {
 // Inside reports whether the slot is marked as inside.
 func (s *Slot) Inside() bool { return s.state.Load()&inside != 0 }
 
+// IsRemoved reports whether Trim has removed the slot.
+func (s *Slot) IsRemoved() bool { return s.state.Load() == removed }
+
 // Retire advances the clock and returns the new epoch. Objects that were unlinked before the call can be reclaimed once
 // Oldest is at least that epoch.
 func (d *Domain) Retire() uint64 { return d.clock.Add(1) }
 
 // Oldest returns the earliest epoch in which a reader that is inside has entered, or math.MaxUint64 if none is inside.
+//
+// While the reader that was the oldest at the last look is inside, the result stays the same. No slot could be older:
+// an object with an epoch up to that result was retired before that look, which found no reader that could hold it, and
+// a reader that has entered since then cannot find the object, even if it read the clock long ago.
 func (d *Domain) Oldest() uint64 {
-	oldest := uint64(math.MaxUint64)
-	d.each(func(state uint64) { oldest = min(oldest, state>>1) })
-	return oldest
+	d.mu.Lock()
+	s, pinned := d.pin, d.pinned
+	if s != nil {
+		d.looked++
+	}
+	d.mu.Unlock()
+	if s != nil && s.state.Load() == pinned {
+		return pinned >> 1
+	}
+	s, pinned = nil, math.MaxUint64
+	d.each(func(slot *Slot, state uint64) {
+		if state < pinned {
+			s, pinned = slot, state
+		}
+	})
+	d.mu.Lock()
+	d.pin, d.pinned = s, pinned
+	d.mu.Unlock()
+	if s == nil {
+		return math.MaxUint64
+	}
+	return pinned >> 1
+}
+
+// Len returns the number of slots in the domain.
+func (d *Domain) Len() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.slots) + len(d.guests)
 }
 
 // Readers returns the number of slots that are inside.
-func (d *Domain) Readers() int {
-	n := 0
-	d.each(func(uint64) { n++ })
-	return n
-}
+func (d *Domain) Readers() int { return d.each(func(*Slot, uint64) {}) }
 
-// each calls visit with the state of every slot that is inside.
-func (d *Domain) each(visit func(state uint64)) {
+// each calls visit with every slot that is inside and its state, and returns their number.
+func (d *Domain) each(visit func(s *Slot, state uint64)) (in int) {
 	d.mu.Lock()
-	slots := d.slots
+	slots, guests := d.slots, d.guests
+	d.looked += int64(len(slots) + len(guests))
 	d.mu.Unlock()
-	for _, s := range slots {
-		if state := s.state.Load(); state&inside != 0 {
-			visit(state)
+	look := func(slots []*Slot) (in int) {
+		for _, s := range slots {
+			if state := s.state.Load(); state&inside != 0 {
+				in++
+				visit(s, state)
+			}
 		}
+		return in
 	}
+	n := look(guests)
+	if d.sparse != nil && isSparse(n, len(guests)-n) {
+		d.sparse()
+	}
+	return n + look(slots)
 }

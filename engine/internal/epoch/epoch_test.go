@@ -123,6 +123,143 @@ func TestSlotHasOneOwner(t *testing.T) {
 	wg.Wait()
 }
 
+// After a burst of readers, a look at the slots costs as much as the readers that are inside now. Trap 48, E3.
+func TestCostFollowsTheReadersInside(t *testing.T) {
+	const burst, stay, most = 10_000, 5, 2*(5+spare) + 1
+	var d Domain
+	d.OnSparse(func() { d.Trim() })
+	var always Slot
+	d.Register(&always)
+	slots := make([]Slot, burst)
+	for i := range slots {
+		d.Join(&slots[i])
+		slots[i].TryEnter(&d)
+	}
+	if n := d.Readers(); n != burst {
+		t.Fatalf("%d readers, want %d", n, burst)
+	}
+	for i := range slots[stay:] {
+		slots[stay+i].Leave()
+	}
+	if n := d.Readers(); n != stay { // it pays for the burst
+		t.Fatalf("%d readers, want %d", n, stay)
+	}
+	for range 3 {
+		before := d.Looked()
+		if n := d.Readers(); n != stay {
+			t.Fatalf("%d readers, want %d", n, stay)
+		}
+		if n := d.Looked() - before; n > most {
+			t.Errorf("a look after the burst loads %d slots, at most %d are expected", n, most)
+		}
+	}
+	for i := range slots[:stay] {
+		if !slots[i].Inside() || !slots[i].Leave() {
+			t.Errorf("reader %d is not inside", i)
+		}
+	}
+	removed := 0
+	for i := range slots {
+		if slots[i].IsRemoved() {
+			removed++
+			if slots[i].TryEnter(&d) {
+				t.Fatal("a removed slot was entered")
+			}
+		} else if !slots[i].TryEnter(&d) {
+			t.Fatal("a slot of the domain was not entered")
+		}
+	}
+	if n := d.Readers(); n != burst-removed {
+		t.Errorf("%d readers are found, %d are inside", n, burst-removed)
+	}
+	if always.IsRemoved() || !always.TryEnter(&d) {
+		t.Error("a registered slot was removed")
+	}
+}
+
+// While the oldest reader stays inside, Oldest looks at its slot only, however many readers there are. When it has left,
+// the next oldest counts. Proves E1, E3.
+func TestOldestReaderIsRemembered(t *testing.T) {
+	const readers = 1000
+	var d Domain
+	slots := make([]Slot, readers)
+	for i := range slots {
+		d.Join(&slots[i])
+		slots[i].TryEnter(&d)
+		d.Retire()
+	}
+	for i := range slots {
+		if n := d.Oldest(); n != uint64(i) {
+			t.Fatalf("the oldest reader entered in epoch %d, want %d", n, i)
+		}
+		before := d.Looked()
+		for range 10 {
+			d.Oldest()
+		}
+		if n := d.Looked() - before; n > 10 {
+			t.Fatalf("10 looks at one reader load %d slots", n)
+		}
+		slots[i].Leave()
+	}
+	if d.Oldest() != math.MaxUint64 {
+		t.Error("nobody is inside, and objects are held back")
+	}
+}
+
+// Readers come and go while another goroutine trims the domain: Oldest misses none of them. Proves E1, E3.
+func TestTrimMissesNoReader(t *testing.T) {
+	type object struct{ poisoned atomic.Bool }
+	var d Domain
+	d.OnSparse(func() { d.Trim() })
+	var shared atomic.Pointer[object]
+	shared.Store(new(object))
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for n := 0; !stop.Load(); n++ {
+				slots := make([]Slot, 50) // most are outside for ever; one at a time is used
+				for i := range slots {
+					d.Join(&slots[i])
+				}
+				for i := range slots {
+					for range 3 {
+						if !slots[i].TryEnter(&d) {
+							break // removed
+						}
+						if shared.Load().poisoned.Load() {
+							t.Error("reclaimed under a reader")
+							stop.Store(true)
+						}
+						slots[i].Leave()
+					}
+				}
+				d.Trim()
+			}
+		})
+	}
+	type retired struct {
+		o *object
+		r uint64
+	}
+	var limbo []retired
+	reclaimed := 0
+	for range 3000 {
+		old := shared.Swap(new(object))
+		limbo = append(limbo, retired{old, d.Retire()})
+		for oldest := d.Oldest(); len(limbo) > 0 && limbo[0].r <= oldest; limbo = limbo[1:] {
+			limbo[0].o.poisoned.Store(true)
+			reclaimed++
+		}
+		runtime.Gosched()
+	}
+	stop.Store(true)
+	wg.Wait()
+	if d.Trim(); reclaimed == 0 || d.Len() > 2*spare {
+		t.Errorf("%d objects were reclaimed, %d slots stay", reclaimed, d.Len())
+	}
+}
+
 func BenchmarkEnterLeave(b *testing.B) {
 	var d Domain
 	var s Slot

@@ -7,13 +7,19 @@
 //   - A note is durable, not stable. It never waits for a batch (trap 11), and recovery finds it behind an open one.
 //   - Notes are written one interval ahead in the background, so a caller waits for the disk only if ids are drawn
 //     faster than the note before the limit becomes durable.
+//   - A timestamp (Pass) never fails and never waits for a log that has refused the last note, so that a store can be
+//     read for ever (rule 19). Such timestamps are not noted. A crash forgets them, but nothing that was written with
+//     them: CatchUp notes them before the next write.
 //   - After Closed is set, Draw returns no id that Next, read later, does not count.
 package idgen
 
 import (
+	"context"
 	"math"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"pagecache/engine/internal/iobuf"
 	"pagecache/segments/format"
@@ -36,6 +42,9 @@ type Config struct {
 	// at a time calls them, in the foreground or in the background.
 	Write       func(v uint64) (format.LSN, error)
 	MakeDurable func(format.LSN) error
+	// Failed, if not nil, is called with the error of a note in the background, which no caller gets: the Take that
+	// reaches the limit tries again.
+	Failed func(error)
 }
 
 // A Generator hands out ids. The zero Generator is ready for Start. It must not be copied. After Start it is safe for
@@ -51,6 +60,11 @@ type Generator struct {
 	soft atomic.Uint64
 	hard atomic.Uint64
 
+	// refused is when the last note failed, in nanoseconds since began; 0 if it succeeded, or there was none. Written
+	// by note; publishes nothing. A stale read costs a note that is tried too often, or too late.
+	refused atomic.Int64
+	began   time.Time
+
 	c  Config
 	mu sync.Mutex // held while a note is written
 
@@ -63,7 +77,7 @@ type Generator struct {
 // Start makes the Generator ready. No other goroutine may use it before Start returns. Tests may call Start again,
 // with another Config, while nobody draws ids.
 func (g *Generator) Start(c Config) {
-	g.c = c
+	g.c, g.began = c, time.Now()
 	g.next.Store(c.Next)
 	g.hard.Store(c.Limit)
 	g.soft.Store(c.Limit - min(c.Interval, c.Limit))
@@ -129,6 +143,38 @@ func (g *Generator) Approve(id uint64) error {
 	return nil
 }
 
+// noterLabels are the profiling labels of the id noter; it would have those of the goroutine that started it.
+var noterLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "id noter"))
+
+// retryAfter is the time after which Pass has a note tried again that the log has refused.
+const retryAfter = 100 * time.Millisecond
+
+// Pass prepares for id as Approve does, for a caller that uses it as a timestamp. From hard on it waits for a note, and
+// if the log refuses that, the id may be used all the same, as may all later ones.
+func (g *Generator) Pass(id uint64) {
+	at := g.refused.Load()
+	if at == 0 {
+		_ = g.Approve(id)
+		return
+	}
+	if int64(time.Since(g.began))-at > int64(retryAfter) && g.busy.CompareAndSwap(false, true) &&
+		!g.noteInBackground(id) {
+		g.busy.Store(false)
+	}
+}
+
+// Refused reports whether the log has refused the last note, so that timestamps are not noted.
+func (g *Generator) Refused() bool { return g.refused.Load() != 0 }
+
+// CatchUp makes a note of all ids so far durable if the log has refused the last one. It comes before every write: if
+// there is room again, no timestamp that the write may contain repeats after a crash. It waits for the device only if a
+// note was refused. It may fail, as the write may.
+func (g *Generator) CatchUp() {
+	if g.Refused() {
+		_ = g.note(g.next.Load())
+	}
+}
+
 // noteInBackground starts a note and reports whether it did: after Stop it starts none. Ids are drawn outside of what
 // the store's Close waits for, so Close needs Stop.
 func (g *Generator) noteInBackground(id uint64) bool {
@@ -138,8 +184,11 @@ func (g *Generator) noteInBackground(id uint64) bool {
 		return false
 	}
 	g.wg.Go(func() {
+		pprof.SetGoroutineLabels(noterLabels)
 		defer g.busy.Store(false)
-		_ = g.note(id) // the Take that reaches hard tries again and returns the error
+		if err := g.note(id); err != nil && g.c.Failed != nil {
+			g.c.Failed(err)
+		}
 	})
 	return true
 }
@@ -157,8 +206,10 @@ func (g *Generator) note(id uint64) error {
 		err = g.c.MakeDurable(lsn)
 	}
 	if err != nil {
+		g.refused.Store(max(1, int64(time.Since(g.began))))
 		return err
 	}
+	g.refused.Store(0)
 	g.hard.Store(v + 2*g.c.Interval)
 	g.soft.Store(v + g.c.Interval)
 	return nil

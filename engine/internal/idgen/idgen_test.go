@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 	"unsafe"
 
 	"pagecache/engine/internal/iobuf"
@@ -318,4 +319,58 @@ func TestCost(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, func() { _, _ = g.Take(); _, _ = g.Draw() }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
+}
+
+// If notes cannot be written, timestamps go on, without waiting and without repeating. Once they can be written again,
+// those so far are noted before anything else is written. Proves rule 19, trap 46.
+func TestTimestampsNeverFail(t *testing.T) {
+	n := new(notes)
+	n.fail(errors.New("disk is full"))
+	g := started(n, 0, 4)
+	for want := range uint64(1000) {
+		id, ok := g.Try()
+		if id != want {
+			t.Fatalf("timestamp %d, want %d", id, want)
+		}
+		if !ok {
+			g.Pass(id)
+		}
+	}
+	if _, err := g.Draw(); err == nil {
+		t.Error("an id was handed out without a note")
+	}
+	g.CatchUp()
+	n.fail(nil)
+	g.CatchUp()
+	if n.durable != g.Next() {
+		t.Errorf("%d is noted, the next id is %d", n.durable, g.Next())
+	}
+	count := n.count
+	g.CatchUp()
+	if _, err := g.Draw(); err != nil || n.count != count {
+		t.Errorf("%d notes, want %d: %v", n.count, count, err)
+	}
+	g.Stop()
+}
+
+// Pass has a refused note tried again.
+func TestPassTriesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := new(notes)
+		n.fail(errors.New("disk is full"))
+		g := started(n, 0, 4)
+		for range 20 {
+			id, _ := g.Try()
+			g.Pass(id)
+		}
+		n.fail(nil)
+		time.Sleep(2 * retryAfter)
+		id, _ := g.Try()
+		g.Pass(id)
+		synctest.Wait()
+		if n.durable <= id {
+			t.Errorf("%d is noted, after timestamp %d", n.durable, id)
+		}
+		g.Stop()
+	})
 }

@@ -165,15 +165,16 @@ func (b *buffer) walk(block int) (n int64) {
 				p.boundary = end
 			}
 		}
-		if p.listed && w.Kind().OfPage() {
-			p.pages = p.pages.Append(format.MessagePage(b.mem[pos:]))
-			p.listed = len(p.pages) <= len(b.mem)/listShare
-		}
-		if p.known {
-			p.index.Add(w.Kind(), pos, b.mem[pos:])
+		p.list(b.mem, pos, w)
+		n++
+		if w.Kind() == format.KindGroup {
+			for at := pos + format.GroupStep; at < end; n++ { // their words were stored before that of the group
+				w := format.Word(b.word(at).Load())
+				p.list(b.mem, at, w)
+				at += format.AlignUp(w.Len())
+			}
 		}
 		pos = end
-		n++
 	}
 	if len(b.mem)-pos < format.HeaderSize && pos != len(b.mem) {
 		b.sealTail() // no message fits any more
@@ -184,6 +185,17 @@ func (b *buffer) walk(block int) (n int64) {
 	}
 	p.walked = pos
 	return n
+}
+
+// list adds the message at offset pos of mem, with word w, to the lists of progress.
+func (p *progress) list(mem []byte, pos int, w format.Word) {
+	if p.listed && w.Kind().OfPage() {
+		p.pages = p.pages.Append(format.MessagePage(mem[pos:]))
+		p.listed = len(p.pages) <= len(mem)/listShare
+	}
+	if p.known {
+		p.index.Add(w.Kind(), pos, mem[pos:])
+	}
 }
 
 // sealTail seals a buffer in which fewer than HeaderSize bytes are left. Only the leader calls it, for a buffer in the

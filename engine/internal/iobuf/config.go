@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"pagecache/engine/internal/report"
 	"pagecache/internal/vfs"
 	"pagecache/segments"
 	"pagecache/segments/format"
@@ -50,9 +51,12 @@ type Config struct {
 	Timeline   format.Timeline
 	FlushEvery time.Duration // interval of background flushes; 0: none
 	MarkAfter  time.Duration // from the last acknowledgement to the mark that proves it; 0: no marks
+	Patience   time.Duration // the longest time that BeginBatch waits for a group of batches to end; 0: none
 	Chunk      int           // bytes to be written although no goroutine waits for them; 0: 1 MiB
 	ListPages  bool          // make the lists of pages for SealSegment
 	Index      bool          // end each sealed segment with an index of its records: for a standalone log
+	Report     *report.Reporter
+	SlowWrite  time.Duration // from which on a device write is reported as slow; 0: never
 
 	// The end of the log so far: everything below End is stable. Unless End is a multiple of the segment size, Slot and
 	// Seed are those of the partly filled segment, and Fill reads its first bytes, up to End, into a buffer.

@@ -153,6 +153,7 @@ type setup struct {
 	segment, buffers, block, slots int
 	seed                           uint64
 	flushEvery, markAfter          time.Duration
+	patience                       time.Duration
 	delay                          time.Duration // of the device
 	index                          bool
 }
@@ -169,7 +170,7 @@ func newRig(t testing.TB, c setup) *rig {
 	}
 	l, err := New(Config{
 		Device: d, Space: s, Buffers: bufs, Generation: testGeneration, Chunk: segment / 4, FlushEvery: c.flushEvery,
-		MarkAfter: c.markAfter, Index: c.index,
+		MarkAfter: c.markAfter, Patience: c.patience, Index: c.index,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -259,8 +260,13 @@ func (r *rig) messages(end format.LSN) map[format.LSN]found {
 			if err != nil {
 				r.t.Fatalf("message at LSN %d (below %d): %v", base+format.LSN(pos), end, err)
 			}
+			if h.Kind == format.KindGroup {
+				if err := format.CheckGroup(body, h.LSN, seed); err != nil {
+					r.t.Fatalf("group at LSN %d: %v", h.LSN, err)
+				}
+			}
 			out[h.LSN] = found{h, body}
-			pos += format.AlignUp(h.Len)
+			pos += h.Step()
 		}
 	}
 	return out

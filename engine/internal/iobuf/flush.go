@@ -15,8 +15,10 @@ import (
 // deviceWrite is one write in flight.
 type deviceWrite struct {
 	b        *buffer
-	from, to int        // the bytes of the buffer
-	end      format.LSN // the last message boundary that the write reaches
+	from, to int           // the bytes of the buffer
+	off      int64         // in the log file, bytes
+	end      format.LSN    // the last message boundary that the write reaches
+	began    time.Duration // when it was given to the device, since Log.began; 0 if nobody watches
 	done     bool
 }
 
@@ -108,7 +110,7 @@ func (ld *leader) start(b *buffer, base format.LSN, n int) {
 	p.submitted = to
 	off := int64(b.slot.Offset(l.segmentSize)) + int64(from)
 	ld.writes = append(ld.writes, vfs.Write{Off: off, Buf: b.mem[from:to], Tag: ld.seq + uint64(len(ld.pending))})
-	ld.pending = append(ld.pending, deviceWrite{b: b, from: from, to: to, end: end})
+	ld.pending = append(ld.pending, deviceWrite{b: b, from: from, to: to, off: off, end: end})
 }
 
 // reap takes the completions of the last device call, advances durability, and retires the buffers that became wholly
@@ -129,6 +131,7 @@ func (ld *leader) reap() {
 
 // complete marks the completed writes as done and returns the error of the first that failed.
 func (ld *leader) complete() (cause error) {
+	l := ld.log
 	for _, c := range ld.comps {
 		i := c.Tag - ld.seq
 		if i >= uint64(len(ld.pending)) {
@@ -136,6 +139,7 @@ func (ld *leader) complete() (cause error) {
 		}
 		w := &ld.pending[i]
 		w.done = true
+		l.watch.ended(w)
 		if c.Err != nil && cause == nil {
 			cause = fmt.Errorf("write %d bytes at segment %v offset %d: %w", w.to-w.from, w.b.slot, w.from, c.Err)
 		}
@@ -168,6 +172,9 @@ func (ld *leader) advanceLocked() {
 	ld.padded = 0
 	ld.pending = append(ld.pending[:0], ld.pending[n:]...)
 	ld.seq += uint64(n)
+	if n > 0 {
+		l.watch.inFlight(ld.pending)
+	}
 	if n > 0 && !failed {
 		waiting := len(s.waiters)
 		l.settleLocked()

@@ -1,10 +1,18 @@
 package iobuf
 
-import "time"
+import (
+	"context"
+	"runtime/pprof"
+	"time"
+)
+
+// flusherLabels are the profiling labels of the flusher; it would have those of the goroutine that started it.
+var flusherLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "flusher"))
 
 // flusher leads when no other goroutine does: for full chunks, every so often, for marks, and when the lead is handed
 // to it. It ends after Close.
 func (l *Log) flusher(every time.Duration) {
+	pprof.SetGoroutineLabels(flusherLabels)
 	defer close(l.done)
 	var tick <-chan time.Time
 	if every > 0 {
@@ -73,7 +81,9 @@ func (l *Log) drain() {
 // takeLeadWithin makes the flusher the leader, or returns false after the limit. The log has stopped, so the leader, if
 // there is one, soon resigns or hands on.
 func (l *Log) takeLeadWithin(limit time.Duration) bool {
-	for start := time.Now(); time.Since(start) <= limit; {
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	for { // ends: each turn follows a resignation
 		l.state.mu.Lock()
 		lead := l.state.takeLeadLocked()
 		l.state.mu.Unlock()
@@ -83,10 +93,11 @@ func (l *Log) takeLeadWithin(limit time.Duration) bool {
 		select {
 		case <-l.handoff:
 			return true
-		case <-time.After(50 * time.Microsecond):
+		case <-l.resigned:
+		case <-t.C:
+			return false
 		}
 	}
-	return false
 }
 
 // kickFlusher wakes the flusher, unless a kick is already under way. It never blocks.

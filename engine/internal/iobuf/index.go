@@ -67,7 +67,7 @@ func (b *buffer) indexAgain(base format.LSN, used int) tailWord {
 		}
 		p.index.Add(h.Kind, pos, b.mem[pos:])
 		units += format.IndexUnits(h.Kind)
-		pos += format.AlignUp(h.Len)
+		pos += h.Step()
 	}
 	tail := makeTail(used, units)
 	if !p.known || b.full(tail) {

@@ -102,10 +102,14 @@ func (ld *leader) lead(me *waiter) {
 		if me != nil && !alone {
 			await = ld.completionsToAwait()
 		}
+		if len(ld.writes) > 0 {
+			l.watch.begun(ld.pending, len(ld.writes))
+		}
 		var err error
 		ld.comps, err = l.dev.Do(ld.writes, await, ld.comps[:0])
 		if err != nil {
 			ld.pending = ld.pending[:0]
+			l.watch.inFlight(nil)
 			l.fail(err)
 			continue
 		}
@@ -141,9 +145,11 @@ func (ld *leader) rest() bool {
 		l.state.mu.Unlock()
 		return true
 	}
-	l.state.mu.Unlock()
 	// A wanted message is reserved but not committed; its owner is writing its body.
-	ld.idle++
+	if ld.idle++; ld.idle == spins {
+		ld.noteStuckLocked()
+	}
+	l.state.mu.Unlock()
 	invariants.Sometimes("iobuf: the leader sleeps until a message is committed", ld.idle == spins)
 	if ld.idle < spins {
 		runtime.Gosched()
@@ -151,6 +157,16 @@ func (ld *leader) rest() bool {
 		time.Sleep(min(time.Duration(ld.idle)*time.Microsecond, time.Millisecond))
 	}
 	return false
+}
+
+// noteStuckLocked notes which message the leader waits for, so that its age is known.
+func (ld *leader) noteStuckLocked() {
+	for _, b := range ld.log.state.queue {
+		if b.progress.walked < b.reserved() {
+			ld.log.stuckLocked(format.LSN(b.base.Load()) + format.LSN(b.progress.walked))
+			return
+		}
+	}
 }
 
 // spins is the number of idle turns in which the leader yields the processor before it begins to sleep.
@@ -187,6 +203,12 @@ func (ld *leader) passLocked() {
 // resignLocked kicks it again if a writer waits for a buffer.
 func (l *Log) resignLocked() {
 	l.state.leading = false
+	if l.state.err != nil {
+		select {
+		case l.resigned <- struct{}{}:
+		default:
+		}
+	}
 	if l.bufferWaiters.Load() > 0 {
 		l.kickFlusher()
 	}

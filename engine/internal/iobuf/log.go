@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"pagecache/engine/internal/report"
 	"pagecache/internal/vfs"
 	"pagecache/segments"
 	"pagecache/segments/format"
@@ -26,8 +27,9 @@ type Log struct {
 	indexed     bool // sealed segments end with an index
 	maxBody     int  // of a message, bytes
 	markAfter   time.Duration
-	bufs        []*buffer // nil in a read-only log
-	began       time.Time // when New was called: a clock that nobody sets
+	patience    time.Duration // Config.Patience
+	bufs        []*buffer     // nil in a read-only log
+	began       time.Time     // when New was called: a clock that nobody sets
 
 	// The atomics that stand alone.
 
@@ -65,19 +67,26 @@ type Log struct {
 	// although nothing was left of padding. Written by LimitPadding and the leader; publishes nothing. A stale read
 	// delays or permits one pad.
 	paddingLimited atomic.Int64
+	// fenced tells BeginBatch to look at state.batches before it begins a batch. Written by setFenceLocked; publishes
+	// nothing. A stale false adds one batch to a group that should end. A stale true costs a look under state.mu.
+	fenced atomic.Bool
 	// drained is set once, by drain: the device has nothing in flight any more, after Close. Publishes nothing. A stale
 	// false makes the caller leave the device open.
 	drained atomic.Bool
 
 	rotation rotation
 	state    state
+	report   *report.Reporter // set by New
+	watch    watch
 
 	// Channels, made by New.
 	kick    chan struct{} // wakes the flusher: there is a chunk to write, or a leader is needed. Room for one
 	arm     chan struct{} // makes the flusher begin to wait for the moment of a mark. Room for one
 	handoff chan struct{} // makes the flusher the leader (see leader). Room for one
-	quit    chan struct{} // closed by Close: the flusher drains the device and ends
-	done    chan struct{} // closed by the flusher when it ends
+	// resigned tells the flusher that the leader has resigned after the log has stopped. Room for one.
+	resigned chan struct{}
+	quit     chan struct{} // closed by Close: the flusher drains the device and ends
+	done     chan struct{} // closed by the flusher when it ends
 
 	leader leader
 
@@ -94,17 +103,19 @@ type rotation struct {
 // state is the state of the log that mu guards. Methods with names that end in Locked require mu.
 type state struct {
 	mu      sync.Mutex
-	freed   sync.Cond  // on mu: a buffer was freed, or the log has stopped
-	err     error      // why the log has stopped; the first cause stays, but a failed write replaces ErrClosed
-	closed  bool       // Close was called
-	free    []*buffer  // the Free buffers
-	queue   []*buffer  // the Active and Sealed buffers, by LSN; the leader reads a copy of the slice without mu
-	waiters []*waiter  // in any order
-	batches []*span    // the batches that are not wholly stable, by the LSN of their beginning
+	freed   sync.Cond // on mu: a buffer was freed, or the log has stopped
+	err     error     // why the log has stopped; the first cause stays, but a failed write replaces ErrClosed
+	closed  bool      // Close was called
+	free    []*buffer // the Free buffers
+	queue   []*buffer // the Active and Sealed buffers, by LSN; the leader reads a copy of the slice without mu
+	waiters []*waiter // in any order
+	batches batches
+	stuck   stuck
 	durable format.LSN // the first byte that is not durable
 	wanted  format.LSN // the highest LSN that a goroutine wants durable; NoLSN before the first
 	leading bool       // a goroutine is the leader, or will be: see leader
 	acked   bool       // something was acknowledged since markArmed was set, or since markDue looked last
+	looking bool       // lookAtBatches will be called: a batch is, or was, open
 	stats   Stats      // all but StableEnd
 }
 
@@ -127,8 +138,10 @@ func New(c Config) (*Log, error) {
 		chunk: max(block, min(chunk, size/2)&^(block-1)), listPages: c.ListPages, markAfter: c.MarkAfter,
 		indexed: c.Index, maxBody: maxBody(size, c.Index),
 		kick: make(chan struct{}, 1), arm: make(chan struct{}, 1), handoff: make(chan struct{}, 1),
-		quit: make(chan struct{}), done: make(chan struct{}), began: time.Now(),
+		resigned: make(chan struct{}, 1), report: c.Report,
+		quit: make(chan struct{}), done: make(chan struct{}), began: time.Now(), patience: c.Patience,
 	}
+	l.watch.init(l, c.SlowWrite)
 	l.state.init(c.End)
 	l.setEnds(c.End)
 	l.UnlimitPadding()
@@ -242,12 +255,15 @@ func (l *Log) fail(cause error) {
 func (l *Log) stopLocked(err error) {
 	s := &l.state
 	if s.err == nil || s.err == ErrClosed { // a write that was in flight at Close may still fail
-		s.err = err
+		if s.err = err; err != ErrClosed {
+			l.report.LogFailed(err)
+		}
 	}
 	l.stopped.Store(true)
 	for _, w := range s.waiters {
 		w.wake(wakeFailed)
 	}
 	s.waiters = s.waiters[:0]
+	s.batches.wake()
 	s.freed.Broadcast()
 }

@@ -31,25 +31,26 @@ func (l *Log) Reserve(kind format.Kind, page format.PageID, n int) (Reservation,
 	case format.KindBatchEnd: // no segment can be recycled until the batch ends
 		u = segments.UrgencyCleaning
 	}
-	return l.reserve(kind, page, n, u)
+	return l.reserve(kind, page, n, format.IndexUnits(kind), u)
 }
 
 // ReserveUrgent is Reserve for the cleaner: it may use all slots that are reserved for urgent writers. Reserve itself
 // may use most of them for frees and notes of ids, and all of them for ends of batches.
 func (l *Log) ReserveUrgent(kind format.Kind, page format.PageID, n int) (Reservation, error) {
-	return l.reserve(kind, page, n, segments.UrgencyCleaning)
+	return l.reserve(kind, page, n, format.IndexUnits(kind), segments.UrgencyCleaning)
 }
 
-// reserve is Reserve for a given urgency. The loop ends because each turn gets a place, or finds the buffer full and
+// reserve is Reserve for a given urgency. An index of the segment needs room for the message in the given number of
+// units. The loop ends because each turn gets a place, or finds the buffer full and
 // opens the next segment (rotate), which waits for a free buffer or fails.
-func (l *Log) reserve(kind format.Kind, page format.PageID, n int, u segments.Urgency) (Reservation, error) {
+func (l *Log) reserve(kind format.Kind, page format.PageID, n, units int, u segments.Urgency) (Reservation, error) {
 	if l.active.Load() == nil && l.stopped.Load() { // before the size: a read-only log has no segment size
 		return Reservation{}, l.Err()
 	}
 	size := format.HeaderSize + n
-	limit, units := l.maxBody, 0
-	if l.indexed {
-		units = format.IndexUnits(kind)
+	limit := l.maxBody
+	if !l.indexed {
+		units = 0
 	}
 	if n < 0 || n > limit {
 		return Reservation{}, fmt.Errorf("%w: body of %d bytes, limit %d", ErrTooLarge, n, limit)

@@ -118,7 +118,7 @@ func (l *Log) wait(ctx context.Context, lsn format.LSN, level waitLevel) error {
 	w.lsn, w.level, w.woken, w.mayGiveUp = lsn, level, false, ctx.Done() != nil
 	s.waiters = append(s.waiters, w)
 	if level == waitStable {
-		lsn = s.batchesEndLocked(lsn)
+		lsn = s.batches.needed(lsn)
 	}
 	s.wanted = max(s.wanted, lsn)
 	lead := s.takeLeadLocked()
@@ -180,10 +180,10 @@ func (l *Log) reachedLocked(lsn format.LSN, level waitLevel) bool {
 // settleLocked moves the stable LSN as far as durability and batches allow, and wakes the waiters that this satisfies.
 func (l *Log) settleLocked() {
 	s := &l.state
-	if end := s.stableLimitLocked(); end > l.StableEnd() {
+	if end := s.batches.limit(s.durable); end > l.StableEnd() {
 		l.stable.Store(int64(end))
-		s.batches = slices.DeleteFunc(s.batches, func(b *span) bool { return b.end != 0 && b.end <= end })
 	}
+	l.setFenceLocked()
 	waiting := len(s.waiters)
 	s.waiters = slices.DeleteFunc(s.waiters, func(w *waiter) bool {
 		if !l.reachedLocked(w.lsn, w.level) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"pagecache/internal/vfs"
@@ -13,6 +14,9 @@ import (
 // lockPatience is the time that an opening waits for a predecessor to die: after a kill, in-flight work of the kernel
 // holds the file for a moment (trap 19).
 const lockPatience = 2 * time.Second
+
+// notRemoved is what is reported about a file that stays behind.
+const notRemoved = "temporary store not removed"
 
 // directory decides where the store lies. The path is absolute, so a later change of the working directory changes
 // nothing.
@@ -27,11 +31,7 @@ func (s *Store) directory(dir string) (string, error) {
 	if !s.c.Temporary {
 		return "", errors.New("open: no directory given, and not Temporary")
 	}
-	parent := "/dev/shm"
-	if st, err := os.Stat(parent); err != nil || !st.IsDir() {
-		parent = os.TempDir()
-	}
-	tmp, err := os.MkdirTemp(parent, "pagecache.tmp.")
+	tmp, err := s.makeTemporary()
 	if err != nil {
 		return "", fmt.Errorf("open: make a temporary directory: %w", err)
 	}
@@ -172,13 +172,19 @@ func (s *Store) removeFiles() {
 			}
 		}
 		for _, n := range []string{superTmpName, SuperName, LogName} {
-			_ = s.Held.Remove(n)
+			err := s.Held.Remove(n)
+			if s.c.Temporary && !errors.Is(err, fs.ErrNotExist) {
+				s.c.Report.Background(notRemoved, filepath.Join(s.Dir, n), err)
+			}
 		}
 	}
 	switch {
 	case !s.madeDir:
 	case s.Held != nil:
-		_ = s.Held.Unlink()
+		err := s.Held.Unlink() // fails if a blob or a snapshot is left
+		if s.c.Temporary && !errors.Is(err, fs.ErrNotExist) {
+			s.c.Report.Background(notRemoved, s.Dir, err)
+		}
 	case s.ours:
 		_ = os.Remove(s.Dir) // it was made a moment ago and could not be opened
 	}

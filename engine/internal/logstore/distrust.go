@@ -79,11 +79,16 @@ func (d *distrust) awaitDrop() error {
 	return <-dropped
 }
 
-// close ends the reading past the page cache.
-func (d *distrust) close() {
+// close ends the reading past the page cache. It returns why the log was not read past it, if that was tried in vain.
+func (d *distrust) close() (reason string) {
 	_ = d.awaitDrop() // an opening that fails has another reason already
-	if d.bulk != nil {
-		_ = d.bulk.Close()
-		d.bulk = nil
+	if d.bulk == nil {
+		return ""
 	}
+	if b, ok := d.bulk.(interface{ Reason() string }); ok {
+		reason = b.Reason()
+	}
+	_ = d.bulk.Close()
+	d.bulk = nil
+	return reason
 }

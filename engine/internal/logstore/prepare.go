@@ -1,6 +1,8 @@
 package logstore
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -66,6 +68,7 @@ func (s *Store) Prepare(r *Recovered) (err error) {
 	o.Generation, o.Timeline, o.Shrinks = r.super.Generation, s.Timeline, r.super.Extent.Shrinks
 	o.Background, o.Zero, o.ZeroAfter, o.Opened = !s.c.Foreground, s.zero, zeroAfter, s.c.OnSegment
 	o.Reserve, o.ReservePer = s.reserved()
+	o.Full, o.Failed = s.reportFull, s.reportFailed
 	if !r.super.Begun {
 		o.File = beginning{s.file, s}
 	}
@@ -154,7 +157,7 @@ func (s *Store) openDevice() (err error) {
 		return fmt.Errorf("segment size of %d bytes is not a multiple of the device's block of %d bytes", size, block)
 	}
 	if s.report.Reason != "" {
-		s.c.Logger.Info("log device is not the fastest", "dir", s.Dir, "use", DeviceLine(s.report))
+		s.c.Report.Degraded("log device", useOf(s.report), s.report.Reason)
 	}
 	return nil
 }
@@ -165,6 +168,7 @@ func (s *Store) openDevice() (err error) {
 func (s *Store) nextSuper(r *Recovered) format.Superblock {
 	sb := s.Super
 	sb.Clean, sb.End, sb.NextPage, sb.Joined = false, 0, 0, 0
+	sb.Name = cmp.Or(sb.Name, s.c.Format)
 	sb.Generation++
 	sb.NextID, sb.IDInterval = r.NextID, s.c.IDInterval
 	sb.Begun = r.slots > 0
@@ -288,8 +292,33 @@ func (s *Store) planTail(r *Recovered) error {
 	return nil
 }
 
+// reportFull reports that the file cannot grow because of err, or, if err is nil, that there is room again.
+func (s *Store) reportFull(err error) {
+	if err != nil {
+		s.c.Report.DiskFull("log", err)
+	} else {
+		s.c.Report.Room("log")
+	}
+}
+
+// reportFailed reports an error of work ahead of need.
+func (s *Store) reportFailed(doing string, err error) {
+	if !errors.Is(err, errStopped) {
+		s.c.Report.Background(doing, s.LogFile(), err)
+	}
+}
+
 // DeviceLine describes in one line how a device writes, and why not in a faster way.
 func DeviceLine(r vfs.DeviceReport) string {
+	line := useOf(r)
+	if r.Reason != "" {
+		line += " (" + r.Reason + ")"
+	}
+	return line
+}
+
+// useOf describes how a device writes.
+func useOf(r vfs.DeviceReport) string {
 	use := []string{"system calls", "through the page cache with RWF_DSYNC"}
 	if r.Ring {
 		use[0] = "io_uring"
@@ -303,9 +332,5 @@ func DeviceLine(r vfs.DeviceReport) string {
 	if r.FixedBuffer {
 		use = append(use, "registered buffers")
 	}
-	line := fmt.Sprintf("%s, blocks of %d", strings.Join(use, ", "), r.Block)
-	if r.Reason != "" {
-		line += " (" + r.Reason + ")"
-	}
-	return line
+	return fmt.Sprintf("%s, blocks of %d", strings.Join(use, ", "), r.Block)
 }

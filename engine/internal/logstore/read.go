@@ -262,7 +262,8 @@ func decodeHeader(b []byte, room int, lsn format.LSN, seed format.Seed) (format.
 
 // Next reads the message at lsn, which must be a message boundary or the beginning of a segment. It returns the
 // message's LSN and place, and the boundary after it. For a pad, and where a segment has no room for a message, the
-// message is zero. The length that leads to the boundary is verified: with an error there is no boundary (trap 32).
+// message is zero. The first message of a group follows the group itself. The length that leads to the boundary is
+// verified: with an error there is no boundary (trap 32).
 // Next passes over the corrupt index of a sealed segment, with a warning, since nothing but the next segment follows.
 func (s *Store) Next(lsn format.LSN) (m Message, at format.LSN, ptr format.DiskPtr, next format.LSN, err error) {
 	size := format.LSN(s.Super.SegmentSize)
@@ -283,13 +284,13 @@ func (s *Store) Next(lsn format.LSN) (m Message, at format.LSN, ptr format.DiskP
 		m, err = s.Read(lsn, ptr)
 	}
 	if err != nil && s.indexAt(lsn, ptr.Off) {
-		s.Warn("index of a segment is corrupt", err)
+		s.c.Report.Corruption("index of a segment is corrupt; it was passed over", err)
 		return Message{}, lsn, format.DiskPtr{}, base + size, nil
 	}
 	if err != nil {
 		return Message{}, lsn, ptr, lsn, err
 	}
-	return m, lsn, ptr, lsn + format.LSN(format.AlignUp(h.Len)), nil
+	return m, lsn, ptr, lsn + format.LSN(h.Step()), nil
 }
 
 // indexAt reports whether the message at lsn and off, which is corrupt or cannot be read, is the index of a sealed

@@ -66,10 +66,10 @@ func (s *Store) Recover(base Base) (*Recovered, error) {
 		return nil, err
 	}
 	if res.Torn {
-		s.c.Logger.Warn("log ends in a torn tail", "dir", s.Dir, "end", res.End, "why", res.Why)
+		s.c.Report.TailDropped(res.End, res.Why)
 	}
 	for _, err := range res.BadIndexes {
-		s.Warn("index of a segment is of no use; its records were read instead", err)
+		s.c.Report.Corruption("index of a segment is of no use; its records were read instead", err)
 		s.BadIndexes = append(s.BadIndexes, err)
 	}
 	r := &Recovered{Scan: res, base: base}
@@ -79,7 +79,8 @@ func (s *Store) Recover(base Base) (*Recovered, error) {
 	r.discard = append(slices.Clone(res.Void), res.Corrupt...)
 	r.outOfUse = res.OutOfUse
 	if len(res.Unreadable) > 0 { // writing to them may fail, and stop the log
-		s.c.Logger.Warn("slots that cannot be read are left out of use", "dir", s.Dir, "slots", res.Unreadable)
+		text := fmt.Sprintf("slots %v of the log cannot be read; they are left out of use", res.Unreadable)
+		s.c.Report.Corruption(text, nil)
 		r.discard = slices.DeleteFunc(r.discard, func(id format.SegmentID) bool {
 			return slices.Contains(res.Unreadable, id)
 		})
@@ -98,7 +99,7 @@ func (s *Store) scan(base Base, fileSize int64) (*recovery.Result, error) {
 		Joined: s.Super.Joined, Lineage: s.Super.Lineage(), Listed: s.Super.Listed, Shrinks: s.Super.Extent.Shrinks,
 		From: base.From, Stable: base.Stable, Counter: base.Counter, Known: base.Known, Recycled: base.Recycled,
 		Left: base.Left, Log: s.Super.Log, Unreadable: vfs.IsUnreadable, OutOfUse: s.Super.OutOfUse.Slots()}
-	defer s.distrust.close()
+	defer func() { s.c.Report.Degraded("reading at Open", "", s.distrust.close()) }()
 	if s.distrust.bulk != nil {
 		o.Bulk = s.distrust.bulk
 	} else {
@@ -197,6 +198,3 @@ func MaxMessages(n, segmentSize int) format.PageID {
 	const slack = 1 << 20
 	return slack + format.PageID(n*(segmentSize/format.HeaderSize))
 }
-
-// Warn logs that something went wrong that the store can live with.
-func (s *Store) Warn(msg string, err error) { s.c.Logger.Warn(msg, "dir", s.Dir, "err", err) }

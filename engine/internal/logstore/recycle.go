@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"pagecache/engine/internal/iobuf"
 	"pagecache/internal/invariants"
 	"pagecache/internal/vfs"
 	"pagecache/segments"
@@ -129,6 +130,9 @@ func (r *Recycler) All(busy func() bool) error {
 func (r *Recycler) note(err error) error {
 	if err != nil && !errors.Is(err, ErrLater) && !IsNoSpace(err) {
 		r.failed = err
+		if !errors.Is(err, iobuf.ErrClosed) {
+			r.s.c.Report.CleaningStopped(err)
+		}
 	}
 	return err
 }
@@ -210,8 +214,7 @@ func (s *Store) freeSlots(ids []format.SegmentID, stable format.LSN) error {
 	}
 	s.Space.Recycle(marked)
 	s.Space.Retire(lost)
-	s.c.Logger.Warn("slots are left out of use, since their headers cannot be written", "dir", s.Dir, "slots", lost,
-		"err", err)
+	s.c.Report.Corruption(fmt.Sprintf("slots %v are left out of use, since their headers cannot be written", lost), err)
 	if inFlight {
 		return fmt.Errorf("%w: %w", errLeftOut, err)
 	}
@@ -243,6 +246,23 @@ func (s *Store) tryFree(ids []format.SegmentID, stable format.LSN) error {
 func (s *Store) Shrink() (bool, error) {
 	_, used, _ := s.Space.Totals()
 	return s.Space.Shrink(s.c.IOBuffers+used/16, s.super.shrink)
+}
+
+// DrainBelow lets the segments wholly below lsn wait to be recycled, and those below first, which a crash has left. It
+// calls raise with the base of the lowest one that stays before any of them can be recycled.
+func (r *Recycler) DrainBelow(lsn, first format.LSN, raise func(format.LSN)) {
+	found := r.s.Below(lsn, first)
+	for _, v := range found { // without a gap from the first
+		if v.Base == first {
+			first += format.LSN(r.s.Super.SegmentSize)
+		}
+	}
+	raise(first)
+	for _, v := range found {
+		if v.Base < first && r.s.Space.Drain(v.ID) {
+			r.Add(Drained{ID: v.ID, Base: v.Base})
+		}
+	}
 }
 
 // Below returns, in the order of the log, the stable segments that lie wholly below lsn, and those below first, which a

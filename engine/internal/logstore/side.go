@@ -43,9 +43,12 @@ func (s *Store) beside(write func(dev vfs.Device, zeros []byte) error) error {
 	if s.side.dev == nil {
 		o := s.c.Device
 		o.Depth = sideDepth
-		dev, _, err := s.file.OpenDevice(o)
+		dev, report, err := s.file.OpenDevice(o)
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrLater, err)
+		}
+		if report.Reason != s.report.Reason { // else it was reported for the log
+			s.c.Report.Degraded("device beside the log", useOf(report), report.Reason)
 		}
 		if s.side.zeros, err = allocBuffer(max(sidePiece, sideDepth*dev.Block())); err != nil {
 			return fmt.Errorf("%w: %w", ErrLater, errors.Join(err, dev.Close()))

@@ -15,6 +15,9 @@ import (
 // markAfter is the time from the last acknowledgement to the mark that proves it (rule 13).
 const markAfter = 20 * time.Millisecond
 
+// batchPatience is the longest time that a batch waits for older ones to end before it begins (rule 18).
+const batchPatience = 100 * time.Millisecond
+
 // Start carries out what Prepare has planned: it begins a new generation, moves the tail, frees the slots without valid
 // contents and starts the log. It is the first to write. Before that, it may still refuse the opening: if a message of
 // the tail has become corrupt since it was read, or if there is no space. A read-only store is ready after Prepare.
@@ -99,7 +102,7 @@ func (s *Store) markDiscarded(r *Recovered, slots *[]format.SegmentID, t format.
 		case r.moves && slot == r.tail.Slot:
 			return s.avoid(slot, err)
 		case isBadSector(err):
-			s.Warn("a slot is left out of use, since its header cannot be written", err)
+			s.c.Report.Corruption("a slot is left out of use, since its header cannot be written", err)
 			r.failed = append(r.failed, slot)
 			r.spare = slices.DeleteFunc(r.spare, func(id format.SegmentID) bool { return id == slot })
 		default:
@@ -138,11 +141,11 @@ func (s *Store) leaveOut(add, remove []format.SegmentID) error {
 func (s *Store) startLog(r *Recovered, tail []byte) (err error) {
 	c := iobuf.Config{
 		Device: s.dev, Space: s.Space, Buffers: s.bufs, Store: s.Super.Store, Generation: s.Super.Generation,
-		Timeline: s.Timeline, FlushEvery: s.c.FlushEvery, MarkAfter: markAfter, End: r.end, ListPages: s.c.Cleaned,
-		Index: s.Super.Log,
+		Timeline: s.Timeline, FlushEvery: s.c.FlushEvery, MarkAfter: markAfter, Patience: batchPatience, End: r.end,
+		ListPages: s.c.Cleaned, Index: s.Super.Log, Report: s.c.Report, SlowWrite: s.c.SlowWrite,
 	}
 	if s.c.Foreground {
-		c.MarkAfter = 0
+		c.MarkAfter, c.Patience = 0, 0
 	}
 	if int64(r.end)%int64(s.Super.SegmentSize) != 0 {
 		c.Slot, c.Seed = r.tail.Slot, format.MakeSeed(s.Super.Store, r.tail.Generation, r.tail.Slot)

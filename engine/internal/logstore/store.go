@@ -21,11 +21,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"path/filepath"
 	"time"
 
 	"pagecache/engine/internal/iobuf"
+	"pagecache/engine/internal/report"
 	"pagecache/internal/vfs"
 	"pagecache/segments"
 	"pagecache/segments/format"
@@ -35,6 +35,7 @@ import (
 const (
 	LogName      = "log"
 	SuperName    = "superblock"
+	BlobDir      = "blobs" // a directory
 	superTmpName = "superblock.tmp"
 )
 
@@ -47,8 +48,8 @@ var (
 	ErrLocked = errors.New("store is in use")
 	// ErrNoSpace reports that the disk, a quota or a file-size limit leaves no room.
 	ErrNoSpace = errors.New("no space left for the log")
-	// ErrFormat reports a store whose format version this code does not know.
-	ErrFormat = errors.New("format version is not supported")
+	// ErrFormat reports a store whose format version this code does not know, or whose pages have another format.
+	ErrFormat = errors.New("store has another format")
 	// ErrKind reports a page store that was opened as a standalone log, or the reverse.
 	ErrKind = errors.New("store is of another kind")
 	// ErrLater reports that segments cannot be recycled now. Nothing was changed, and a later try may succeed.
@@ -59,17 +60,19 @@ var (
 type Config struct {
 	FS     vfs.FS
 	Device vfs.DeviceOptions // how the log is written
-	Logger *slog.Logger
+	Report *report.Reporter
 
 	Log         bool          // a standalone log, not a page store
+	Format      string        // name of the format of the pages, at most format.MaxFormatName bytes; empty: none
 	SegmentSize int           // in bytes; 0: that of the store, or DefaultSegmentSize for a new one
 	IOBuffers   int           // segments in memory while they are filled and written
 	FlushEvery  time.Duration // 0: no flush in the background
+	SlowWrite   time.Duration // from which on a device write is reported as slow; 0: never
 	IDInterval  uint64        // ids between durable notes of them
 	Cleaned     bool          // segments will be cleaned and recycled
 	Temporary   bool          // remove the store when it is released
 	ReadOnly    bool          // write nothing
-	Foreground  bool          // no background growth, no marks: a simulated disk sees one order of operations
+	Foreground  bool          // no background growth, marks and waits for batches: one order of operations on the disk
 
 	// OnSegment is called after each new segment. It must not block.
 	OnSegment func()
@@ -127,13 +130,17 @@ func Open(dir string, c Config) (*Store, error) {
 	if s.Dir, err = s.directory(dir); err != nil {
 		return nil, errors.Join(err, s.Reader.Close())
 	}
+	c.Report.SetDir(s.Dir)
+	if r, ok := s.Reader.(interface{ OnDegraded(func(reason string)) }); ok {
+		r.OnDegraded(func(reason string) { c.Report.Degraded("reader", "system calls", reason) })
+	}
 	if err = s.openFile(); err == nil {
 		err = s.readSuper()
 	}
 	if err == nil && !c.ReadOnly {
 		err = s.drawTimeline()
 	}
-	if err != nil {
+	if s.c.Report.Corrupt(err) != nil {
 		s.finish(Ending{})
 		return nil, fmt.Errorf("open %s: %w", s.Dir, err)
 	}
@@ -148,6 +155,9 @@ func (s *Store) SegmentHolds() int { return s.Super.SegmentSize - format.Segment
 
 // Block returns the smallest unit of writing in bytes.
 func (s *Store) Block() int { return s.dev.Block() }
+
+// Reporter returns Config.Report.
+func (s *Store) Reporter() *report.Reporter { return s.c.Report }
 
 // Report describes the device that writes the log. It is zero if the store is read only.
 func (s *Store) Report() vfs.DeviceReport { return s.report }
@@ -212,6 +222,7 @@ func (s *Store) Abandon() {
 // finish removes a temporary store, or the beginning of a new one, and then releases everything that nothing uses any
 // more.
 func (s *Store) finish(e Ending) {
+	defer s.c.Report.Flush()
 	if s.opening != nil {
 		_ = s.awaitDevice() // the opening has failed already
 	}

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 
 	"pagecache/internal/vfs"
 	"pagecache/segments"
@@ -61,13 +60,26 @@ func (s *Store) readSuper() error {
 	if sb.Log != s.c.Log {
 		return fmt.Errorf("%w: this is a %s, not a %s", ErrKind, kindName(sb.Log), kindName(s.c.Log))
 	}
+	// A store without a name gets one from the first opening for writing that has one (nextSuper).
+	if sb.Name != "" && sb.Name != s.c.Format {
+		return fmt.Errorf("%w: its pages have the format %q, %s", ErrFormat, sb.Name, formatText(s.c.Format))
+	}
 	for i, state := range states {
 		if state == format.SuperCopyTorn || state == format.SuperCopyLost {
-			s.c.Logger.Warn("a copy of the superblock is not intact", "dir", s.Dir, "copy", i, "state", state)
+			text := fmt.Sprintf("copy %d of the superblock is %v; the other one is used", i, state)
+			s.c.Report.Corruption(text, nil)
 		}
 	}
 	s.Super = sb
 	return nil
+}
+
+// formatText says for errors which format of pages an opening has.
+func formatText(name string) string {
+	if name == "" {
+		return "and the page type names none"
+	}
+	return fmt.Sprintf("and the page type names %q", name)
 }
 
 // newSuper prepares the superblock of a new store. Nothing is written yet.
@@ -293,8 +305,7 @@ func (s *Store) createSuper(sb format.Superblock) error {
 
 // IsNoSpace reports whether err says that there is no room: on the disk, in a quota, or below a file-size limit.
 func IsNoSpace(err error) bool {
-	return errors.Is(err, segments.ErrNoRoom) || errors.Is(err, syscall.ENOSPC) ||
-		errors.Is(err, syscall.EFBIG) || errors.Is(err, syscall.EDQUOT)
+	return errors.Is(err, segments.ErrNoRoom) || vfs.IsNoSpace(err)
 }
 
 // markNoSpace wraps ErrNoSpace around an error that reports lack of room.

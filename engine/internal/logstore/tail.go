@@ -82,7 +82,10 @@ func (s *Store) reseal(buf []byte, old recovery.Segment, seed format.Seed, from 
 	effort := format.SearchEffort * len(buf)
 	for pos := format.SegmentStart; len(buf)-pos >= format.HeaderSize; {
 		lsn := old.Base + format.LSN(pos)
-		h, _, err := format.DecodeMessage(buf[pos:], lsn, oldSeed)
+		h, body, err := format.DecodeMessage(buf[pos:], lsn, oldSeed)
+		if err == nil && h.Kind == format.KindGroup {
+			err = format.CheckGroup(body, lsn, oldSeed)
+		}
 		if err != nil && lsn < from {
 			end := int(min(from-old.Base, format.LSN(len(buf))))
 			pos += format.Align
@@ -92,6 +95,9 @@ func (s *Store) reseal(buf []byte, old recovery.Segment, seed format.Seed, from 
 		if err != nil {
 			ptr := format.DiskPtr{Off: old.Slot.Offset(s.Super.SegmentSize) + format.Offset(pos), Len: uint32(h.Len)}
 			return s.CorruptMessage(lsn, ptr, err)
+		}
+		if h.Kind == format.KindGroup {
+			format.ResealGroup(buf[pos:], h, seed)
 		}
 		format.PutCRC(buf[pos:], format.MakeWord(h.Kind, h.Len), seed)
 		pos += format.AlignUp(h.Len)
@@ -106,7 +112,7 @@ func (s *Store) readTail(g recovery.Segment, buf []byte) (unread, err error) {
 	off := g.Slot.Offset(s.Super.SegmentSize)
 	unread, err = s.readAround(buf[format.SegmentStart:], int64(off)+format.SegmentStart)
 	if unread != nil {
-		s.Warn("a part of the log's tail cannot be read", unread)
+		s.c.Report.Corruption("a part of the log's tail cannot be read", unread)
 	}
 	return unread, s.CorruptMessage(g.Base, format.DiskPtr{Off: off, Len: uint32(len(buf))}, err)
 }

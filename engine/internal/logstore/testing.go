@@ -22,6 +22,13 @@ func (s *Store) MarkSlots(dev vfs.Device, buf []byte, slots []format.SegmentID, 
 	return s.markSlots(dev, buf, slots, h)
 }
 
+// SetMemoryDir replaces the file system in memory of temporary stores by a directory with that many free bytes.
+func SetMemoryDir(dir string, free int64) (restore func()) {
+	oldDir, oldRoom := memoryDir, memoryRoom
+	memoryDir, memoryRoom = dir, func(string) int64 { return free }
+	return func() { memoryDir, memoryRoom = oldDir, oldRoom }
+}
+
 // SideDepth is the number of writes in flight beside the log; BulkSegment the segment size from which on segments are
 // read past the page cache; LockPatience how long an opening waits for the lock.
 const (

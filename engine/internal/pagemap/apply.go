@@ -82,8 +82,10 @@ func (b *rebuilder) merge(appliers []applier) error {
 		all.blobs = append(all.blobs, a.blobs...)
 		all.lost = append(all.lost, a.lost...)
 		all.free = append(all.free, a.free...)
+		b.again = append(b.again, a.again...)
 		all.touched = append(all.touched, a.touched...)
 	}
+	b.again = append(b.again, all.again...)
 	if err := cmp.Or(all.failed.err, all.orphan.err); err != nil {
 		return err
 	}
@@ -159,7 +161,8 @@ type applier struct {
 	lost     []recovery.Ref // messages that the snapshot refers to, in segments that are not there any more
 	free     []format.PageID
 	touched  []pageKind
-	_        [64]byte // another applier is written to by another goroutine
+	again    []format.PageID // see rebuilder.again
+	_        [64]byte        // another applier is written to by another goroutine
 }
 
 // pageState is a page while the messages of its group are applied.
@@ -222,7 +225,7 @@ func (a *applier) countGroup(first format.PageID, msgs []recovery.PageMessage) b
 			p.since = 0 // it includes no later one either
 		}
 		switch effect := msg.Effect(); {
-		case effect == recovery.EffectBase || effect == recovery.EffectFree:
+		case effect == recovery.EffectBase || effect == recovery.EffectFree || effect == recovery.EffectRoot:
 			p.effect, p.asIn, p.orphan, p.count = effect, false, recovery.PageMessage{}, 1
 		case effect == recovery.EffectDelta && p.effect == recovery.EffectBase && p.prev == msg.Prev():
 			p.count++
@@ -258,8 +261,8 @@ func (a *applier) misplaced(p *pageState, msg recovery.PageMessage) error {
 	if msg.Effect() == recovery.EffectDelta {
 		return a.b.m.store.Misplaced(m, noBase)
 	}
-	if m.Kind == format.KindCounter || m.Kind == format.KindMeta {
-		_, err := a.b.m.reserved(m)
+	if m.Kind == format.KindCounter {
+		_, err := a.b.m.counter(m)
 		return err
 	}
 	return a.b.m.store.Misplaced(m, fmt.Sprintf("%v message in a page store", m.Kind))
@@ -287,8 +290,11 @@ func (a *applier) look(p *pageState) error {
 		p.since, p.asIn, p.effect = s.Refs[p.first].LSN, true, recovery.EffectBase
 		p.prev = format.PrevOf(p.since)
 	}
-	if s.Kind == format.SnapshotKindFree {
+	switch s.Kind {
+	case format.SnapshotKindFree:
 		p.effect = recovery.EffectFree
+	case format.SnapshotKindRoot:
+		p.effect = recovery.EffectRoot
 	}
 	return nil
 }
@@ -313,9 +319,12 @@ func (a *applier) enterGroup(msgs []recovery.PageMessage) {
 			continue // superseded
 		}
 		lsn, ptr := index.LSN(msg), index.Ptr(msg)
-		if p.effect == recovery.EffectFree {
+		switch p.effect {
+		case recovery.EffectFree:
 			p.head = pagestack.NewFree(0, lsn, ptr)
-		} else {
+		case recovery.EffectRoot: // nameRoots replaces it
+			p.head = pagestack.NewOnDisk(0, []pagestack.Ref{{LSN: lsn, Ptr: ptr}})
+		default:
 			p.head.Fill(p.count-p.left, pagestack.Ref{LSN: lsn, Ptr: ptr})
 		}
 		p.left--
@@ -325,7 +334,10 @@ func (a *applier) enterGroup(msgs []recovery.PageMessage) {
 	for i := range a.pages {
 		p := &a.pages[i]
 		if p.inBase {
-			a.override(p)
+			if err := a.override(p); err != nil {
+				a.problems = append(a.problems, problem{p.id, err})
+				continue
+			}
 		}
 		if p.effect == recovery.EffectFree {
 			a.free = append(a.free, p.id)
@@ -338,24 +350,29 @@ func (a *applier) enterGroup(msgs []recovery.PageMessage) {
 }
 
 // override replaces what the snapshot says about a page. Messages that still make up the page are in the accounts.
-func (a *applier) override(p *pageState) {
+func (a *applier) override(p *pageState) (err error) {
 	if p.kind == format.SnapshotKindNone || p.kind == format.SnapshotKindFree {
 		a.touched = append(a.touched, pageKind{p.id, p.kind})
 	}
 	refs := a.refs[p.first:][:p.refs]
 	if !p.asIn {
 		a.uncount(refs)
-		return
+		return nil
 	}
 	for i, r := range refs {
 		ptr, _ := a.b.locate(r)
-		if p.effect == recovery.EffectFree {
+		switch p.effect {
+		case recovery.EffectFree:
 			p.head = pagestack.NewFree(0, r.LSN, ptr)
-		} else {
+		case recovery.EffectRoot:
+			a.again = append(a.again, p.id)
+			p.head, err = a.b.m.rootInBase(p.id, pagestack.Ref{LSN: r.LSN, Ptr: ptr})
+		default:
 			p.head.Fill(p.count+i, pagestack.Ref{LSN: r.LSN, Ptr: ptr})
 		}
 		p.rare = p.rare || ptr.Blob || ptr.IsZero()
 	}
+	return err
 }
 
 // uncount takes messages that the snapshot refers to out of the accounts.
@@ -425,16 +442,13 @@ func (a *applier) applyReserved() {
 func (a *applier) applyToReserved(msg recovery.Message) error {
 	m := a.b.m
 	s, old, err := m.FindNow(msg.Page)
-	if m.isLost(msg.Page, err) { // it lies below the snapshot's From, and this message replaces it
-		err = nil
-	}
 	if err != nil || old != nil && msg.LSN <= old.LSN { // the snapshot includes it
 		return err
 	}
 	if s == nil {
 		s = m.Table.Make(msg.Page)
 	}
-	h, err := m.reserved(msg)
+	h, err := m.counter(msg)
 	if err == nil {
 		s.Store(h)
 	}

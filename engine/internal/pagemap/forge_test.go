@@ -2,7 +2,7 @@ package pagemap
 
 import (
 	"context"
-	"log/slog"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -33,18 +33,16 @@ type opened struct {
 // openUnbuilt opens the store on a disk. The caller closes it with Abandon.
 func openUnbuilt(t testing.TB, d *simdisk.Disk, segmentSize int) *opened {
 	t.Helper()
-	log := slog.New(slog.DiscardHandler)
-	store, err := logstore.Open(forgeDir, logstore.Config{FS: d, Logger: log, SegmentSize: segmentSize, IOBuffers: 2,
+	store, err := logstore.Open(forgeDir, logstore.Config{FS: d, SegmentSize: segmentSize, IOBuffers: 2,
 		IDInterval: 100, Cleaned: true, Foreground: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	o := &opened{store: store}
-	o.blobs = blob.New(blob.Config{In: store.Held, Name: "blobs", Store: store.Super.Store, Reader: store.Reader,
-		Logger: log})
+	o.blobs = blob.New(blob.Config{In: store.Held, Name: "blobs", Store: store.Super.Store, Reader: store.Reader})
 	o.snaps = snapshot.New(snapshot.Config{In: store.Held, FS: d, Store: store.Super.Store,
 		Lineage: store.Super.Lineage(), Timeline: store.Timeline,
-		SegmentSize: store.SegmentSize(), Reader: store.Reader, Logger: log, Clean: store.Super.Clean})
+		SegmentSize: store.SegmentSize(), Reader: store.Reader, Clean: store.Super.Clean})
 	store.Attach(o.blobs)
 	store.Attach(o.snaps)
 	for _, step := range []func() error{
@@ -83,6 +81,7 @@ func (o *opened) base() (b logstore.Base) {
 type forged struct {
 	kind format.Kind
 	ref  recovery.Ref
+	body []byte // of KindRoot
 }
 
 // A forge writes the logs and snapshots of a page store message by message. So it also writes some that no store
@@ -139,14 +138,18 @@ func (f *forge) writeAfter(prev format.LSN, k format.Kind, pid format.PageID, bo
 	copy(r.Body(), body)
 	ref := recovery.Ref{LSN: r.LSN(), Len: r.Ptr().Len, Blob: k.Blob()}
 	r.Complete()
-	f.pages[pid] = append(f.pages[pid], forged{k, ref})
+	m := forged{kind: k, ref: ref}
+	if k == format.KindRoot {
+		m.body = body
+	}
+	f.pages[pid] = append(f.pages[pid], m)
 	if pid <= format.MaxPageID/2 {
 		f.next = max(f.next, pid+1)
 	}
 }
 
-// body returns a body for a message of kind k.
-func (f *forge) body(k format.Kind) []byte {
+// body returns a body for a message of kind k of a page.
+func (f *forge) body(k format.Kind, pid format.PageID) []byte {
 	switch {
 	case k.Blob():
 		f.blob++
@@ -155,8 +158,9 @@ func (f *forge) body(k format.Kind) []byte {
 		return nil
 	case k == format.KindCounter:
 		return format.AppendCounter(nil, f.rng.Uint64N(1e6))
-	case k == format.KindMeta:
-		return format.AppendMeta(nil, map[string]format.PageID{"root": format.PageID(f.rng.IntN(99))})
+	case k == format.KindRoot: // no page has the name of another one
+		r := format.Root{Name: fmt.Sprint("root ", pid), Target: format.PageID(1 + f.rng.IntN(99))}
+		return format.AppendRoot(nil, r)
 	}
 	return make([]byte, f.rng.IntN(100))
 }
@@ -176,6 +180,21 @@ func (f *forge) state(pid format.PageID, lsn format.LSN) (refs []recovery.Ref, k
 	return refs, k
 }
 
+// root returns the root that a page is by its message at lsn.
+func (f *forge) root(pid format.PageID, lsn format.LSN) format.Root {
+	for _, m := range f.pages[pid] {
+		if m.ref.LSN == lsn {
+			r, err := format.DecodeRoot(m.body)
+			if err != nil {
+				f.t.Fatal(err)
+			}
+			return r
+		}
+	}
+	f.t.Fatalf("page %d has no message at LSN %d", pid, lsn)
+	return format.Root{}
+}
+
 // change writes a message that a store could write.
 func (f *forge) change(pages int) {
 	pid := format.FirstUserPage + format.PageID(f.rng.IntN(pages))
@@ -184,17 +203,16 @@ func (f *forge) change(pages int) {
 	}
 	k := []format.Kind{format.KindAppend, format.KindAppend, format.KindAppend, format.KindAppend,
 		format.KindAppendZstd, format.KindAppendBlob, format.KindCompact, format.KindCompactZstd,
-		format.KindCompactBlob, format.KindFree, format.KindCounter, format.KindMeta}[f.rng.IntN(12)]
+		format.KindCompactBlob, format.KindFree, format.KindCounter, format.KindRoot}[f.rng.IntN(12)]
 	_, state := f.state(pid, f.o.store.Log.Tail())
 	switch {
 	case k == format.KindCounter:
 		pid = format.CounterPage
-	case k == format.KindMeta:
-		pid = format.MetaPage
+	case k == format.KindRoot, k == format.KindFree && state == format.KindRoot:
 	case state != format.KindCompact && (k == format.KindFree || k.Plain() == format.KindAppend):
 		k = format.KindCompact
 	}
-	f.write(k, pid, f.body(k))
+	f.write(k, pid, f.body(k, pid))
 }
 
 // harm writes a message that no store writes.
@@ -206,9 +224,9 @@ func (f *forge) harm() {
 	case 1:
 		f.write(format.KindData, pid, nil)
 	case 2:
-		f.write(format.KindCounter, pid, f.body(format.KindCounter))
+		f.write(format.KindCounter, pid, f.body(format.KindCounter, pid))
 	case 3:
-		f.write(format.KindMeta, pid, []byte{9})
+		f.write(format.KindRoot, pid%format.FirstUserPage, f.body(format.KindRoot, pid))
 	case 4:
 		f.write(format.KindCompact, format.MaxPageID-pid, nil)
 	case 5:
@@ -330,8 +348,8 @@ func (s *forgedSource) Add(w *recovery.SnapshotWriter, pid, end format.PageID, _
 			p.Kind = format.SnapshotKindPage
 		case format.KindFree:
 			p.Kind, p.Refs = format.SnapshotKindFree, refs[len(refs)-1:] // without deltas that have no base
-		case format.KindMeta:
-			p.Kind = format.SnapshotKindMeta
+		case format.KindRoot:
+			p.Kind = format.SnapshotKindRoot
 		case format.KindCounter:
 			p.Kind = format.SnapshotKindCounter
 		default:
@@ -341,6 +359,9 @@ func (s *forgedSource) Add(w *recovery.SnapshotWriter, pid, end format.PageID, _
 			p.LSN = p.Refs[0].LSN
 		}
 		w.Add(p)
+		if p.Kind == format.SnapshotKindRoot {
+			w.AddRoot(s.f.root(pid, p.LSN))
+		}
 		for _, r := range p.Refs {
 			if r.Blob {
 				if v, err := s.f.o.store.Blob(r.LSN, s.f.o.m.locate(r)); err == nil {

@@ -42,7 +42,7 @@ func (m *Map) Install(s *Slot, h, e *Head, r *iobuf.Reservation, keep format.Blo
 func (m *Map) retireBlob(old pagestack.Ref, keep format.BlobID) {
 	ptr, err := m.store.Blob(old.LSN, old.Ptr)
 	if err != nil {
-		m.store.Warn("blob not removed before the next opening", err)
+		m.store.Reporter().Corruption("blob not removed before the next opening", err)
 		return
 	}
 	if ptr.ID != keep {

@@ -1,6 +1,7 @@
-// Package pagemap is the state of a store's pages, without their values: which pages there are, and which messages of
-// the log each consists of. It holds the page table, the free page ids and the space accounts, rebuilds them when a
-// store is opened, and describes them to snapshots. The engine adds the values.
+// Package pagemap is the state of a store's pages, without their values: which pages there are, which of them are
+// roots, and which messages of the log each consists of. It holds the page table, the free page ids, the index of the
+// roots and the space accounts, rebuilds them when a store is opened, and describes them to snapshots. The engine adds
+// the values. A root is a page of one message, which has the name and the page that it names.
 //
 // Reading the code: map.go finds a page; install.go changes one; rebuild.go is recovery, and apply.go the part of it
 // that works in parallel; snapshot.go and accounts.go describe the state to snapshots and to Check; rescan.go looks
@@ -19,6 +20,7 @@ import (
 	"pagecache/engine/internal/pageids"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/pagetable"
+	"pagecache/engine/internal/roots"
 	"pagecache/engine/internal/snapshot"
 	"pagecache/recovery"
 	"pagecache/segments/format"
@@ -37,6 +39,7 @@ type Map struct {
 	Table pagetable.Table[Head]
 	IDs   pageids.Allocator
 	_     [64]byte // Allocate and Free write IDs; every change reads the fields below
+	Roots roots.Index
 
 	store   *logstore.Store
 	blobs   *blob.Store
@@ -56,6 +59,7 @@ type Map struct {
 func (m *Map) Init(s *logstore.Store, b *blob.Store, snaps *snapshot.Store, readers *epoch.Domain) {
 	m.store, m.blobs, m.snaps, m.base, m.readers = s, b, snaps, snaps.Base, readers
 	readers.Register(&m.writer)
+	m.Roots.Init()
 	snaps.Serve(rescanner{m})
 	m.IDs.OnCorrupt(snaps.Note)
 }
@@ -66,30 +70,23 @@ func IsPending(err error) bool {
 	return err != nil && errors.As(err, &block)
 }
 
-// isLost reports whether err, of FindNow, says that the message of page 0 is corrupt, or cannot be read: then calls on
-// roots fail, and all pages are served. It does not count as lost if its whole segment is missing, or the snapshot is
-// corrupt.
-func (m *Map) isLost(pid format.PageID, err error) bool {
-	if err == nil || pid != format.MetaPage || IsPending(err) || errors.Is(err, format.ErrSnapshot) {
-		return false
-	}
-	p, _ := m.base.Page(pid)
-	return errors.Is(err, recovery.ErrCorrupt) && len(p.Refs) > 0 && !m.locate(p.Refs[0]).IsZero()
-}
-
 // Find returns the page's slot and its head. If the page was not touched since the opening, Find takes it in from the
 // snapshot (snapshot, N1); if that is corrupt there, it waits until the page was looked up in the log (snapshot, N4),
 // or until the store is closed. Slot and head are nil if there never was such a page; the head alone is nil if the
 // page's id was handed out and nothing was written.
 func (m *Map) Find(pid format.PageID) (*Slot, *Head, error) {
 	s, h, err := m.FindNow(pid)
-	if block := (*recovery.BlockError)(nil); err != nil && !m.rebuilding && errors.As(err, &block) {
-		if err := m.snaps.Await(context.Background(), block); err != nil {
-			return s, nil, err
-		}
-		return m.FindNow(pid) // the block is rebuilt
+	if err == nil || m.rebuilding {
+		return s, h, err
 	}
-	return s, h, err
+	block := (*recovery.BlockError)(nil) // on the heap, because of errors.As: only after an error
+	if !errors.As(err, &block) {
+		return s, h, err
+	}
+	if err := m.snaps.Await(context.Background(), block); err != nil {
+		return s, nil, err
+	}
+	return m.FindNow(pid) // the block is rebuilt
 }
 
 // FindNow is Find that does not wait. If the snapshot is corrupt there, the page is looked up in the log in the
@@ -160,19 +157,21 @@ func (m *Map) takeIn(pid format.PageID, p recovery.Page) (*Head, error) {
 	switch p.Kind {
 	case format.SnapshotKindFree:
 		return pagestack.NewFree(0, p.LSN, refs[0].Ptr), nil
-	case format.SnapshotKindMeta, format.SnapshotKindCounter:
+	case format.SnapshotKindRoot:
+		return m.rootInBase(pid, refs[0])
+	case format.SnapshotKindCounter:
 		if missing {
 			return nil, nil
 		}
 		msg, err := m.store.Read(p.LSN, refs[0].Ptr)
-		if err != nil && pid == format.CounterPage && errors.Is(err, recovery.ErrCorrupt) {
-			m.store.Warn("the note of ids is corrupt; the snapshot has the counter too", err)
-			return NewReserved(pagestack.KindCounter, 0, &pagestack.Ext{Counter: m.base.Counter}, refs[0]), nil
+		if err != nil && errors.Is(err, recovery.ErrCorrupt) {
+			m.store.Reporter().Corruption("the note of ids is corrupt; the snapshot has the counter too", err)
+			return NewCounter(0, m.base.Counter, refs[0]), nil
 		}
 		if err != nil {
 			return nil, logstore.InPage(pid, err)
 		}
-		return m.reserved(recovery.Message{Kind: msg.Kind, LSN: p.LSN, Page: pid, Ptr: refs[0].Ptr, Body: msg.Body})
+		return m.counter(recovery.Message{Kind: msg.Kind, LSN: p.LSN, Page: pid, Ptr: refs[0].Ptr, Body: msg.Body})
 	}
 	return pagestack.NewOnDisk(0, refs), nil
 }
@@ -193,30 +192,33 @@ func (m *Map) missingSegment(pid format.PageID, lsn format.LSN) error {
 	return m.store.CorruptLog(place, "a segment with a part of the page is missing")
 }
 
-// reserved makes the entry of page 0 or 1 from its message.
-func (m *Map) reserved(msg recovery.Message) (*Head, error) {
-	ext := new(pagestack.Ext)
-	var err error
-	kind := pagestack.KindMeta
-	switch {
-	case msg.Kind == format.KindMeta && msg.Page == format.MetaPage:
-		ext.Meta, err = format.DecodeMeta(msg.Body)
-	case msg.Kind == format.KindCounter && msg.Page == format.CounterPage:
-		kind = pagestack.KindCounter
-		ext.Counter, err = format.DecodeCounter(msg.Body)
-	default:
-		err = fmt.Errorf("%v message for page %d", msg.Kind, msg.Page)
+// rootInBase makes the entry of a root from what the snapshot says about it: its message need not be read.
+func (m *Map) rootInBase(pid format.PageID, msg pagestack.Ref) (*Head, error) {
+	r, ok := m.base.Root(pid)
+	if !ok {
+		return nil, m.base.CorruptPage(pid, errNotListed)
 	}
+	return pagestack.NewRoot(0, r, msg), nil
+}
+
+// errNotListed reports a record of a root that is not in the list of roots.
+var errNotListed = fmt.Errorf("%w: root without a name", format.ErrSnapshot)
+
+// counter makes the entry of page 1 from its message.
+func (m *Map) counter(msg recovery.Message) (*Head, error) {
+	if msg.Kind != format.KindCounter || msg.Page != format.CounterPage {
+		return nil, m.store.Misplaced(msg, fmt.Sprintf("%v message for page %d", msg.Kind, msg.Page))
+	}
+	v, err := format.DecodeCounter(msg.Body)
 	if err != nil {
 		return nil, m.store.Misplaced(msg, err.Error())
 	}
-	return NewReserved(kind, 0, ext, pagestack.Ref{LSN: msg.LSN, Ptr: msg.Ptr}), nil
+	return NewCounter(0, v, pagestack.Ref{LSN: msg.LSN, Ptr: msg.Ptr}), nil
 }
 
-// NewReserved returns the entry of page 0 (KindMeta) or 1 (KindCounter) with the contents ext, for the message msg,
-// unpublished.
-func NewReserved(k pagestack.Kind, ts uint64, ext *pagestack.Ext, msg pagestack.Ref) *Head {
-	e := pagestack.New[struct{}](k, ts, 1, msg.LSN, msg.Ptr)
-	e.Ext = ext
+// NewCounter returns the entry of page 1 for the message msg, unpublished.
+func NewCounter(ts, counter uint64, msg pagestack.Ref) *Head {
+	e := pagestack.New[struct{}](pagestack.KindCounter, ts, 1, msg.LSN, msg.Ptr)
+	e.Ext = &pagestack.Ext{Counter: counter}
 	return &e.Head
 }

@@ -20,6 +20,7 @@ type rebuilder struct {
 	next  format.PageID        // the lowest id that was never handed out, as far as is known
 	lost  map[format.LSN]int64 // live bytes, by base, of segments that only the snapshot knows
 	index *recovery.ByPage     // the messages of the log, without those of pages 0 and 1
+	again []format.PageID      // roots that have messages in the log, none of them newer than the snapshot's
 
 	workers int // goroutines that apply the log
 }
@@ -33,7 +34,7 @@ func (m *Map) rebuild(r *logstore.Recovered, workers int) error {
 	m.rebuilding, m.applying = true, true
 	b := rebuilder{m: m, r: r, workers: workers}
 	b.next = max(r.NextPage, format.FirstUserPage)
-	for _, step := range []func() error{b.checkNextPage, b.countSnapshot, b.apply, b.checkLost} {
+	for _, step := range []func() error{b.checkNextPage, b.countSnapshot, b.apply, b.checkLost, b.nameRoots} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -41,12 +42,8 @@ func (m *Map) rebuild(r *logstore.Recovered, workers int) error {
 	m.applying = false
 	b.adoptBlobs()
 	b.freeIDs()
-	for _, pid := range []format.PageID{format.MetaPage, format.CounterPage} {
-		if _, _, err := m.FindNow(pid); m.isLost(pid, err) {
-			m.store.Warn("the roots cannot be read", err)
-		} else if err != nil {
-			return err
-		}
+	if _, _, err := m.FindNow(format.CounterPage); err != nil {
+		return err
 	}
 	m.rebuilding = false
 	m.IDs.Ready(b.next)

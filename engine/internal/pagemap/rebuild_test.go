@@ -41,7 +41,8 @@ type orphan struct {
 type simplePage struct {
 	kind pagestack.Kind
 	refs []pagestack.Ref // oldest first
-	ext  *pagestack.Ext  // of pages 0 and 1
+	ext  *pagestack.Ext  // of page 1
+	root format.Root
 }
 
 func (p *simplePage) lsn() format.LSN { return p.refs[len(p.refs)-1].LSN }
@@ -130,20 +131,25 @@ func (s *simple) find(pid format.PageID) (*simplePage, error) {
 			return nil, err
 		}
 		m := recovery.Message{Kind: msg.Kind, LSN: r.LSN, Page: pid, Ptr: p.refs[0].Ptr, Body: msg.Body}
-		p, err = s.reserved(m)
+		p, err = s.counter(m)
 		if err != nil {
 			return nil, err
 		}
-	} else if r.Kind == format.SnapshotKindFree {
+	}
+	switch r.Kind {
+	case format.SnapshotKindFree:
 		p.kind = pagestack.KindFree
+	case format.SnapshotKindRoot:
+		p.kind = pagestack.KindRoot
+		p.root, _ = snap.Root(pid)
 	}
 	s.pages[pid] = p
 	return p, nil
 }
 
-// reserved returns the state of page 0 or 1 after a message.
-func (s *simple) reserved(msg recovery.Message) (*simplePage, error) {
-	h, err := s.o.m.reserved(msg)
+// counter returns the state of page 1 after a message.
+func (s *simple) counter(msg recovery.Message) (*simplePage, error) {
+	h, err := s.o.m.counter(msg)
 	if err != nil {
 		return nil, err
 	}
@@ -159,9 +165,8 @@ func (s *simple) apply(msg recovery.Message) error {
 		s.seen.included++
 		return nil
 	}
-	reserved := msg.Kind == format.KindCounter || msg.Kind == format.KindMeta
-	if reserved || msg.Page < format.FirstUserPage {
-		s.pages[msg.Page], err = s.reserved(msg)
+	if msg.Kind == format.KindCounter || msg.Page < format.FirstUserPage {
+		s.pages[msg.Page], err = s.counter(msg)
 		return err
 	}
 	s.next = max(s.next, msg.Page+1)
@@ -171,6 +176,12 @@ func (s *simple) apply(msg recovery.Message) error {
 		s.pages[msg.Page] = &simplePage{kind: pagestack.KindFree, refs: []pagestack.Ref{ref}}
 	case format.KindCompact:
 		s.pages[msg.Page] = &simplePage{kind: pagestack.KindOnDisk, refs: []pagestack.Ref{ref}}
+	case format.KindRoot:
+		page := &simplePage{kind: pagestack.KindRoot, refs: []pagestack.Ref{ref}}
+		if page.root, err = format.DecodeRoot(msg.Body); err != nil {
+			return err
+		}
+		s.pages[msg.Page] = page
 	case format.KindAppend:
 		if _, already := s.orphans[msg.Page]; already {
 			return nil
@@ -250,6 +261,21 @@ func (s *simple) free() (pids []format.PageID) {
 	return pids
 }
 
+// roots returns the pages of all roots.
+func (s *simple) roots() map[string]format.PageID {
+	roots := map[string]format.PageID{}
+	for pid := format.FirstUserPage; pid < s.next; pid++ {
+		touched := s.pages[pid] != nil
+		if p, err := s.find(pid); err == nil && p != nil && p.kind == pagestack.KindRoot {
+			roots[p.root.Name] = pid
+		}
+		if !touched {
+			delete(s.pages, pid)
+		}
+	}
+	return roots
+}
+
 // differ compares a rebuilt map with the result of s.
 func (s *simple) differ(t *testing.T) {
 	m, o := &s.o.m, s.o
@@ -275,6 +301,8 @@ func (s *simple) differ(t *testing.T) {
 				h.LSN, h.Depth(), want.kind, want.lsn(), len(want.refs))
 		case !slices.Equal(refsOf(h), newestFirst):
 			t.Errorf("page %d: messages %v, want %v", pid, refsOf(h), newestFirst)
+		case h.Root() != want.root:
+			t.Errorf("page %d is root %v, want %v", pid, h.Root(), want.root)
 		case !reflect.DeepEqual(h.Ext(), want.ext):
 			t.Errorf("page %d: %+v, want %+v", pid, h.Ext(), want.ext)
 		}
@@ -291,6 +319,9 @@ func (s *simple) differ(t *testing.T) {
 	}
 	if n, size := o.blobs.Count(); n != len(s.blobs) || size != bytes {
 		t.Errorf("%d blobs with %d bytes, want %d with %d", n, size, len(s.blobs), bytes)
+	}
+	if got, want := maps.Collect(m.Roots.All()), s.roots(); !maps.Equal(got, want) || m.Roots.Len() != len(want) {
+		t.Errorf("%d roots %v, want %v", m.Roots.Len(), got, want)
 	}
 	free := s.free()
 	if m.IDs.Next() != s.next || m.IDs.Spare() != int64(len(free)) {
@@ -348,5 +379,52 @@ func TestRebuildInParallel(t *testing.T) {
 	n := sum.seen
 	if min(n.snapshots, n.included, n.orphans, n.unlinked, n.superseded, n.errors, n.refused) == 0 {
 		t.Errorf("the logs do not have everything: %+v", n)
+	}
+}
+
+// A root on two pages is refused, whether the log has both, the snapshot has both, or each has one: no crash leads
+// there, since the name is free before another page takes it. Proves roots, I2, and rule 12.
+func TestRootOnTwoPagesIsRefused(t *testing.T) {
+	for _, at := range []int{0, 1, 2} { // how many of the two messages lie below the snapshot's From
+		f := newForge(t, 1)
+		f.exact = true
+		for i := range 3 {
+			if i == at {
+				f.snapshot()
+			}
+			if i < 2 {
+				pid := format.FirstUserPage + format.PageID(i)
+				f.write(format.KindRoot, pid, format.AppendRoot(nil, format.Root{Name: "twice", Target: 9}))
+			}
+		}
+		f.end(false)
+		for _, workers := range []int{1, 2} {
+			o := openUnbuilt(t, f.disk.Copy(), 0)
+			err := o.m.rebuild(o.found, workers)
+			const want = `page 2 is the same root, "twice"`
+			if !errors.Is(err, recovery.ErrCorrupt) || !strings.Contains(err.Error(), want) {
+				t.Errorf("%d below the snapshot: %v", at, err)
+			}
+			o.store.Abandon()
+		}
+	}
+}
+
+// A record of a root that is not in the snapshot's list of roots is an error of the snapshot. Proves rule 12.
+func TestRootWithoutNameIsRefused(t *testing.T) {
+	f := newForge(t, 1)
+	f.exact = true
+	f.write(format.KindRoot, 2, format.AppendRoot(nil, format.Root{Name: "name", Target: 9}))
+	f.snapshot()
+	f.write(format.KindRoot, 3, format.AppendRoot(nil, format.Root{Name: "other", Target: 9}))
+	f.end(false)
+	o := openUnbuilt(t, f.disk.Copy(), 0)
+	defer o.store.Abandon()
+	o.snaps.Base.Roots = nil
+	if err := o.m.Rebuild(o.found); err != nil {
+		t.Fatal(err) // the page is not looked at
+	}
+	if _, _, err := o.m.FindNow(2); !errors.Is(err, format.ErrSnapshot) {
+		t.Errorf("a root without a name: error %v, want ErrSnapshot", err)
 	}
 }

@@ -100,7 +100,7 @@ func (r *rescan) walk(ctx context.Context, part logstore.Part, base format.LSN) 
 		}
 		if err == nil {
 			r.apply(h, body)
-			pos += format.AlignUp(h.Len)
+			pos += h.Step()
 			continue
 		}
 		end := pos + format.Align
@@ -178,6 +178,8 @@ func (r *rescan) apply(h format.Header, body []byte) {
 		*c = chain{kind: format.SnapshotKindPage, refs: append(c.refs[:0], ref)}
 	case format.KindFree:
 		*c = chain{kind: format.SnapshotKindFree, refs: append(c.refs[:0], ref)}
+	case format.KindRoot:
+		*c = chain{kind: format.SnapshotKindRoot, refs: append(c.refs[:0], ref)}
 	case format.KindAppend:
 		c.add(ref, body)
 	}
@@ -206,7 +208,7 @@ func (r *rescan) block(number int64) *recovery.Block {
 	b.Pages = make([]recovery.Page, end-first)
 	for i := range b.Pages {
 		c, pid := &r.chains[number][i], first+format.PageID(i)
-		if h := r.head(pid); h != nil {
+		if h := r.m.head(pid); h != nil {
 			b.Pages[i].Kind = r.kindInTable(h)
 		} else if err := r.lost(pid, c); err != nil {
 			b.Errors[i] = err
@@ -215,14 +217,6 @@ func (r *rescan) block(number int64) *recovery.Block {
 		}
 	}
 	return b
-}
-
-// head returns the head of a page that is in the table, or nil.
-func (r *rescan) head(pid format.PageID) *Head {
-	if s := r.m.Table.Get(pid); s != nil {
-		return s.Load()
-	}
-	return nil
 }
 
 // kindInTable returns what a block says about a page with head h, of which the table has the state: only whether the id

@@ -74,8 +74,8 @@ func (s *source) addTouched(w *recovery.SnapshotWriter, pid format.PageID, h *He
 	switch h.Kind() {
 	case pagestack.KindFree:
 		p.Kind = format.SnapshotKindFree
-	case pagestack.KindMeta:
-		p.Kind = format.SnapshotKindMeta
+	case pagestack.KindRoot:
+		p.Kind = format.SnapshotKindRoot
 	case pagestack.KindCounter:
 		p.Kind = format.SnapshotKindCounter
 	}
@@ -95,6 +95,9 @@ func (s *source) addTouched(w *recovery.SnapshotWriter, pid format.PageID, h *He
 		return err
 	}
 	w.Add(p)
+	if p.Kind == format.SnapshotKindRoot {
+		w.AddRoot(h.Root())
+	}
 	for _, b := range blobs {
 		w.AddBlob(b.ID, b.Len)
 	}
@@ -141,6 +144,13 @@ func (s *source) addUntouched(w *recovery.SnapshotWriter, pid format.PageID) err
 		return err
 	}
 	w.Add(p)
+	if p.Kind == format.SnapshotKindRoot {
+		r, ok := base.Root(pid)
+		if !ok {
+			return base.CorruptPage(pid, errNotListed)
+		}
+		w.AddRoot(r)
+	}
 	for _, b := range s.blobs[pid] {
 		w.AddBlob(b.ID, b.Len)
 	}

@@ -7,7 +7,7 @@
 //	    Base     the whole page in one message, its value resident
 //	    Merged   the whole page in several messages, their merged value resident
 //	    OnDisk   the whole page in one or more messages, nothing resident
-//	Free | Meta | Counter   always alone
+//	Free | Root | Counter   always alone
 //
 // Guarantees:
 //
@@ -41,13 +41,13 @@ const (
 	KindMerged
 	KindOnDisk
 	KindFree
-	KindMeta
+	KindRoot
 	KindCounter
 )
 
 var kindNames = [...]string{
 	KindBase: "base", KindDelta: "delta", KindMerged: "merged", KindOnDisk: "on disk", KindFree: "free",
-	KindMeta: "meta", KindCounter: "counter",
+	KindRoot: "root", KindCounter: "counter",
 }
 
 // String returns the name of the kind, or its number if it is unknown.
@@ -67,6 +67,7 @@ type Ref struct {
 // Head is the beginning of every entry. The other memory of an entry depends on its kind:
 //
 //	Free, or OnDisk in one message   none
+//	Root                             the rest of a rootEntry
 //	OnDisk in several messages       one packedRef for each older message
 //	OnDisk and Listed                the rest of a chained
 //	any other                        the rest of an Entry
@@ -88,8 +89,8 @@ type chained struct {
 	Ext  *Ext
 }
 
-// Entry is an entry of any kind that is not Free or OnDisk. For byte strings it takes 64 bytes, one cache line, since
-// readers walk chains entry by entry from cold memory.
+// Entry is an entry of any kind that is not Free, Root or OnDisk. For byte strings it takes 64 bytes, one cache line,
+// since readers walk chains entry by entry from cold memory.
 type Entry[P any] struct {
 	chained
 	Frag P // the resident value: the fragment of a Delta, else the whole page
@@ -98,13 +99,18 @@ type Entry[P any] struct {
 // Ext holds the fields that few entries need.
 type Ext struct {
 	Refs    []Ref // of Merged and Listed entries: the messages that make up the page, newest first
-	Meta    map[string]format.PageID
 	Counter uint64
 }
 
-// EntryOf returns the entry that h is the head of. h must not be Free or OnDisk.
+// rootEntry is an entry of kind Root: the whole page.
+type rootEntry struct {
+	Head
+	root format.Root
+}
+
+// EntryOf returns the entry that h is the head of. h must not be Free, Root or OnDisk.
 func EntryOf[P any](h *Head) *Entry[P] {
-	if k := h.Kind(); invariants.Enabled && (k == KindFree || k == KindOnDisk) {
+	if k := h.Kind(); invariants.Enabled && (k == KindFree || k == KindRoot || k == KindOnDisk) {
 		panic(fmt.Sprintf("pagestack: a head of kind %v has no entry", k))
 	}
 	return (*Entry[P])(unsafe.Pointer(h)) // allocated as an Entry[P], of which the Head is the beginning
@@ -115,7 +121,7 @@ func (h *Head) chain() *chained { return (*chained)(unsafe.Pointer(h)) }
 
 // Ext returns the entry's Ext, or nil if it has none.
 func (h *Head) Ext() *Ext {
-	if k := h.Kind(); k == KindFree || k == KindOnDisk && !h.Listed() {
+	if k := h.Kind(); k == KindFree || k == KindRoot || k == KindOnDisk && !h.Listed() {
 		return nil
 	}
 	return h.chain().Ext
@@ -124,7 +130,7 @@ func (h *Head) Ext() *Ext {
 // Next returns the next older entry of a Delta.
 func (h *Head) Next() *Head { return h.chain().Next }
 
-// New returns an unpublished entry for the message at lsn and ptr. k must not be Delta, Free or OnDisk.
+// New returns an unpublished entry for the message at lsn and ptr. k must not be Delta, Free, Root or OnDisk.
 func New[P any](k Kind, ts uint64, depth int, lsn format.LSN, ptr format.DiskPtr) *Entry[P] {
 	e := &Entry[P]{}
 	e.init(k, ts, depth, Ref{LSN: lsn, Ptr: ptr})
@@ -134,6 +140,21 @@ func New[P any](k Kind, ts uint64, depth int, lsn format.LSN, ptr format.DiskPtr
 // NewFree returns the unpublished entry of a page that was freed by the message at lsn and ptr.
 func NewFree(ts uint64, lsn format.LSN, ptr format.DiskPtr) *Head {
 	return new(Head).init(KindFree, ts, 1, Ref{LSN: lsn, Ptr: ptr})
+}
+
+// NewRoot returns the unpublished entry of a page that is the root r, by the message msg.
+func NewRoot(ts uint64, r format.Root, msg Ref) *Head {
+	e := &rootEntry{root: r}
+	return e.init(KindRoot, ts, 1, msg)
+}
+
+// Root returns the root that the page with head h is. It returns the zero Root, which names no page, if the page is
+// none; h may be nil.
+func (h *Head) Root() format.Root {
+	if h == nil || h.Kind() != KindRoot {
+		return format.Root{}
+	}
+	return (*rootEntry)(unsafe.Pointer(h)).root // allocated as a rootEntry, of which the Head is the beginning
 }
 
 // init sets the fields of an unpublished head and returns it.

@@ -45,6 +45,7 @@ func (r *Reader) assemble(parts []part, blank, heads []head) {
 	for i := range all {
 		r.Messages = append(r.Messages, all[i].messages...) // parts are in order
 		r.suspects = append(r.suspects, all[i].suspects...)
+		r.groups = append(r.groups, all[i].groups...)
 	}
 	if r.trusted {
 		r.Log = r.Super.Log
@@ -236,12 +237,15 @@ func (r *Reader) loseRange(g gap, at recovery.Place, why string) {
 		Text: fmt.Sprintf("LSN %v … %v: %s; %s", g.from, g.to-1, why, older)})
 }
 
-// ReportBatches reports the batches of which a part may be missing.
+// ReportBatches reports the batches and groups of which a part may be missing.
 func (r *Reader) ReportBatches() {
 	open := map[format.LSN]bool{}
 	lose := func(begin format.LSN, what string) {
 		r.lose(recovery.Loss{Kind: recovery.LossBatch, Place: recovery.Place{}.WithLSN(begin),
 			Text: fmt.Sprintf("the batch that begins at LSN %v may be there in part: %s", begin, what)})
+	}
+	for _, lsn := range r.groups {
+		lose(lsn, "it is corrupt, or was never written as a whole")
 	}
 	for _, m := range r.Messages {
 		switch m.Kind {

@@ -12,16 +12,16 @@ import (
 
 // Pages is the state of the pages that the intact messages add up to.
 type Pages struct {
-	Chains map[format.PageID][]Message // the messages of each page that is left, oldest first
-	Roots  map[string]format.PageID
-	IDs    uint64                 // the highest id known to have been handed out
-	Next   format.PageID          // the lowest page id above all that were found
-	Lost   map[format.PageID]bool // pages of which something is known to be lost; each was reported
+	Chains map[format.PageID][]Message   // the messages of each page that is left, oldest first
+	Roots  map[format.PageID]format.Root // the roots, by the page of each; no such page is in Chains
+	IDs    uint64                        // the highest id known to have been handed out
+	Next   format.PageID                 // the lowest page id above all that were found
+	Lost   map[format.PageID]bool        // pages of which something is known to be lost; each was reported
 }
 
 // A state is what is known of a page while its messages are applied in order.
 type state struct {
-	chain []Message // oldest first; nil: the page does not exist
+	chain []Message // oldest first, of a root its message; nil: the page does not exist
 	// since is the LSN of the message from which on the state is not known, and why says why; 0: it is known.
 	since format.LSN
 	why   string
@@ -37,15 +37,16 @@ type gatherer struct {
 	p           *Pages
 	pages       map[format.PageID]*state
 	implausible map[format.PageID]bool
-	rootsAt     format.LSN
+	named       map[string]Message // the newest message of each root
 }
 
 // Gather derives the state of the pages from the messages, and from the snapshot as far as there is one. A page whose
 // newest messages are lost is as it was before them, and is reported.
 func (r *Reader) Gather() *Pages {
 	g := &gatherer{r: r, pages: map[format.PageID]*state{}, implausible: map[format.PageID]bool{},
-		p: &Pages{Chains: map[format.PageID][]Message{}, IDs: r.Super.NextID, Next: format.FirstUserPage,
-			Lost: map[format.PageID]bool{}}}
+		named: map[string]Message{},
+		p: &Pages{Chains: map[format.PageID][]Message{}, Roots: map[format.PageID]format.Root{},
+			IDs: r.Super.NextID, Next: format.FirstUserPage, Lost: map[format.PageID]bool{}}}
 	g.readSnapshot()
 	suspects := r.suspects
 	for i := range r.Messages {
@@ -64,7 +65,6 @@ func (r *Reader) Gather() *Pages {
 	for _, pid := range slices.Sorted(maps.Keys(g.implausible)) {
 		g.lose(pid, 0, "implausible page id")
 	}
-	g.checkRoots()
 	return g.p
 }
 
@@ -124,6 +124,16 @@ func (g *gatherer) settle(pid format.PageID, st *state) {
 		*st = state{proof: st.proof}
 		return
 	}
+	if kind == format.SnapshotKindRoot { // the snapshot has all of it
+		*st = state{proof: st.proof}
+		if r, ok := g.r.snap.Root(pid); ok {
+			m := recovery.Message{Kind: format.KindRoot, LSN: st.proof, Page: pid, Body: format.AppendRoot(nil, r)}
+			st.chain = []Message{{Message: m}}
+		} else {
+			st.fail(st.proof, "the snapshot does not have its name")
+		}
+		return
+	}
 	var chain []Message
 	for i, ref := range slices.Backward(refs) {
 		m, ok := g.r.find(ref.LSN)
@@ -174,18 +184,14 @@ func (r *Reader) find(lsn format.LSN) (Message, bool) {
 // apply applies a message.
 func (g *gatherer) apply(m *Message) {
 	switch m.Kind.Plain() {
-	case format.KindMeta:
-		if roots, err := format.DecodeMeta(m.Body); err == nil {
-			g.p.Roots, g.rootsAt = roots, m.LSN
-		}
 	case format.KindCounter:
 		if c, err := format.DecodeCounter(m.Body); err == nil {
 			g.p.IDs = max(g.p.IDs, c)
 		}
-	case format.KindCompact, format.KindFree:
+	case format.KindCompact, format.KindFree, format.KindRoot:
 		if st := g.state(m.Page, m.LSN); st != nil {
 			*st = state{record: st.record, proof: st.proof}
-			if m.Kind.Plain() == format.KindCompact {
+			if m.Kind != format.KindFree {
 				st.chain = []Message{*m}
 			}
 		}
@@ -199,7 +205,7 @@ func (g *gatherer) apply(m *Message) {
 // follows reports whether m may be the next message of a page with the messages chain (rule 14).
 func (m *Message) follows(chain []Message) bool {
 	if n := len(chain); n > 0 {
-		return m.Kind.Delta() && m.Prev == format.PrevOf(chain[n-1].LSN)
+		return m.Kind.Delta() && chain[0].Kind != format.KindRoot && m.Prev == format.PrevOf(chain[n-1].LSN)
 	}
 	return !m.Kind.Delta()
 }
@@ -251,6 +257,10 @@ func (g *gatherer) finish(pid format.PageID, st *state) {
 	if st.record != nil {
 		g.settle(pid, st)
 	}
+	if len(st.chain) > 0 && st.chain[0].Kind == format.KindRoot {
+		g.finishRoot(pid, st)
+		return
+	}
 	if len(st.chain) > 0 {
 		g.p.Chains[pid] = st.chain
 	}
@@ -274,13 +284,34 @@ func (g *gatherer) lose(pid format.PageID, lsn format.LSN, why string) {
 	g.r.lose(recovery.Loss{Kind: recovery.LossPage, Place: at, Text: fmt.Sprintf("page %d: %s", pid, why)})
 }
 
-// checkRoots reports roots that the snapshot says are newer than those that are left.
-func (g *gatherer) checkRoots() {
-	st := g.pages[format.MetaPage]
-	if st == nil || st.record == nil || st.record.Kind != format.SnapshotKindMeta || st.record.LSN <= g.rootsAt {
+// finishRoot decides on a root, and reports what is lost of it. If two pages are the same root, the message that freed
+// one of them is lost: the newer one counts.
+func (g *gatherer) finishRoot(pid format.PageID, st *state) {
+	m := st.chain[0]
+	r, err := format.DecodeRoot(m.Body)
+	if err != nil { // its checksum is right
+		g.lose(pid, m.LSN, err.Error())
 		return
 	}
-	g.r.lose(recovery.Loss{Kind: recovery.LossRoot, Place: recovery.Place{}.WithLSN(st.record.LSN),
-		Text: fmt.Sprintf("roots: those that were written at LSN %v are lost; they are saved as they were at LSN %v",
-			st.record.LSN, g.rootsAt)})
+	if st.since != 0 {
+		g.loseRoot(pid, st.since, fmt.Sprintf("root %.64q: %s; it is saved as it was at LSN %v", r.Name, st.why, m.LSN))
+	}
+	if other, ok := g.named[r.Name]; ok {
+		older, newer := m, other
+		if m.LSN > other.LSN {
+			older, newer = other, m
+			delete(g.p.Roots, other.Page)
+		}
+		const text = "root %.64q: page %d was it, too, at LSN %v; it is saved as it was at LSN %v"
+		g.loseRoot(older.Page, older.LSN, fmt.Sprintf(text, r.Name, older.Page, older.LSN, newer.LSN))
+		if newer.LSN != m.LSN {
+			return
+		}
+	}
+	g.named[r.Name], g.p.Roots[pid] = m, r
+}
+
+func (g *gatherer) loseRoot(pid format.PageID, lsn format.LSN, text string) {
+	at := recovery.Place{}.WithPage(pid).WithLSN(lsn)
+	g.r.lose(recovery.Loss{Kind: recovery.LossRoot, Place: at, Text: text})
 }

@@ -195,7 +195,7 @@ func (b *ballot) count(seg []byte, h format.SegmentHeader) {
 			b.found, b.key = true, key
 		}
 		if b.votes[key] > 1 { // it is likely to be intact
-			pos += format.AlignUp(m.Len) - format.Align
+			pos += m.Step() - format.Align
 		}
 	}
 }

@@ -64,9 +64,10 @@ type Reader struct {
 	snap     *recovery.Snapshot
 	snapFile *snapFile
 
-	suspects []Message  // messages that a corrupt header claims; only Kind, LSN and Page are set
-	gaps     []gap      // parts of the log that are lost, in order
-	known    format.LSN // the log was stable up to here
+	suspects []Message    // messages that a corrupt header claims; only Kind, LSN and Page are set
+	groups   []format.LSN // groups that are not valid as a whole, as their headers say
+	gaps     []gap        // parts of the log that are lost, in order
+	known    format.LSN   // the log was stable up to here
 }
 
 // lostPages is the number of pages, besides those that the log has room for, that may have been lost with parts of it.

@@ -34,12 +34,13 @@ type part struct {
 	head     format.SegmentHeader // if it is valid
 	header   error                // why the header of the slot is not valid; nil if it is
 	messages []Message
-	suspects []Message // see Reader.suspects
-	holes    []span    // without messages, between messages
-	end      int       // where the last message ends
-	tried    bool      // a message that is not intact begins at end
-	bad      []span    // bytes that the disk does not return
-	index    int       // where a corrupt index begins; 0: there is none
+	suspects []Message    // see Reader.suspects
+	groups   []format.LSN // see Reader.groups
+	holes    []span       // without messages, between messages
+	end      int          // where the last message ends
+	tried    bool         // a message that is not intact begins at end
+	bad      []span       // bytes that the disk does not return
+	index    int          // where a corrupt index begins; 0: there is none
 	stable   format.LSN
 	leaves   []format.Leave
 }
@@ -199,7 +200,7 @@ func (r *Reader) search(seg []byte, slot format.SegmentID) (base format.LSN, gen
 		if !found || b > base || b == base && g > gen {
 			base, gen, found = b, g, true
 		}
-		pos += format.AlignUp(h.Len) - format.Align
+		pos += h.Step() - format.Align
 	}
 	return base, gen, found
 }
@@ -243,7 +244,7 @@ func (p *part) walk(seg []byte, seed format.Seed) {
 			start = -1
 		}
 		p.add(h, body, len(seg), pos, seed)
-		pos += format.AlignUp(h.Len)
+		pos += h.Step()
 	}
 	if p.end = len(seg); start >= 0 {
 		p.end = start
@@ -257,6 +258,9 @@ func (p *part) suspect(h format.Header, err error) {
 	if errors.Is(err, format.ErrCRC) && h.Kind.OfPage() {
 		p.suspects = append(p.suspects, Message{Message: recovery.Message{Kind: h.Kind, LSN: h.LSN, Page: h.Page}})
 	}
+	if errors.Is(err, format.ErrCRC) && h.Kind == format.KindGroup {
+		p.groups = append(p.groups, h.LSN)
+	}
 }
 
 func (p *part) add(h format.Header, body []byte, size, pos int, seed format.Seed) {
@@ -265,7 +269,7 @@ func (p *part) add(h format.Header, body []byte, size, pos int, seed format.Seed
 	case format.KindPad:
 		p.stable = max(p.stable, format.PadStable(body))
 		return
-	case format.KindFailed, format.KindIndex:
+	case format.KindFailed, format.KindIndex, format.KindGroup: // the messages of a group follow
 		return
 	case format.KindLeave:
 		if l, err := format.DecodeLeave(body, h.LSN); err == nil {
@@ -276,7 +280,7 @@ func (p *part) add(h format.Header, body []byte, size, pos int, seed format.Seed
 	ptr := format.DiskPtr{Off: p.slot.Offset(size) + format.Offset(pos), Len: uint32(h.Len), Blob: h.Kind.Blob()}
 	m := recovery.Message{Kind: h.Kind, LSN: h.LSN, Page: h.Page, Ptr: ptr}
 	m.Prev, _, _ = format.CutPrev(h.Kind, body) // no message follows one that is not named
-	if h.Kind == format.KindMeta || h.Kind == format.KindCounter || h.Kind == format.KindBatchEnd {
+	if h.Kind == format.KindRoot || h.Kind == format.KindCounter || h.Kind == format.KindBatchEnd {
 		m.Body = slices.Clone(body)
 	}
 	p.messages = append(p.messages, Message{m, seed})

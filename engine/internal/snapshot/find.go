@@ -39,7 +39,11 @@ func (s *Store) Find(logAlone bool) error {
 			s.from = s.Base.From
 			return nil
 		}
-		s.c.Logger.Warn("snapshot skipped", "file", s.Path(id), "err", err)
+		if errors.Is(err, errCopy) {
+			s.c.Report.Background("snapshot skipped", s.Path(id), err)
+		} else {
+			s.c.Report.Corruption("snapshot "+s.Path(id)+" skipped", err)
+		}
 	}
 	return nil
 }
@@ -219,13 +223,13 @@ func checkReserved(snap *recovery.Snapshot) error {
 	return nil
 }
 
-// CheckKind reports a record whose kind its page cannot have: pages 0 and 1 have kinds of their own, which no other
-// page has.
+// CheckKind reports a record whose kind its page cannot have: page 0 has no messages, and page 1 has a kind of its own,
+// which no other page has.
 func CheckKind(pid format.PageID, k format.SnapshotKind) error {
-	ok := k != format.SnapshotKindMeta && k != format.SnapshotKindCounter
+	ok := k != format.SnapshotKindCounter
 	switch pid {
 	case format.MetaPage:
-		ok = k == format.SnapshotKindMeta
+		ok = false
 	case format.CounterPage:
 		ok = k == format.SnapshotKindCounter
 	}

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"runtime/pprof"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"pagecache/engine/internal/iobuf"
+	"pagecache/engine/internal/report"
 	"pagecache/recovery"
 )
 
@@ -150,10 +152,17 @@ func (s *Store) retryLaterLocked() {
 	if r.failed++; r.failed <= mostRetries && s.run.Err() == nil {
 		r.again = time.AfterFunc(s.Patience<<(r.failed-1), s.retry)
 	}
+	if s.run.Err() == nil { // nothing is cleaned meanwhile (N5)
+		s.c.Report.CleaningStopped(r.now.err)
+	}
 }
+
+// rebuilderLabels are the profiling labels of the rebuilder; it would have those of the goroutine that started it.
+var rebuilderLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "rebuilder"))
 
 // serveAll scans the log until no block is wanted, and then closes idle.
 func (s *Store) serveAll(idle chan struct{}) {
+	pprof.SetGoroutineLabels(rebuilderLabels)
 	defer close(idle)
 	for s.serve(s.run) {
 	}
@@ -200,7 +209,8 @@ func (s *Store) rebuild(ctx context.Context, numbers []int64) error {
 	r.left.Store(int64(len(r.corrupt)))
 	r.mu.Unlock()
 	numbers = append(numbers, found...)
-	s.c.Logger.Warn("snapshot is corrupt: its pages are looked up in the log", "file", file, "blocks", len(numbers))
+	text := "%d blocks of snapshot %s are corrupt; their pages are looked up in the log"
+	s.c.Report.Corruption(fmt.Sprintf(text, len(numbers), file), nil)
 	blocks, err := r.pages.Rebuild(ctx, numbers)
 	if err != nil {
 		r.mu.Lock()
@@ -209,7 +219,6 @@ func (s *Store) rebuild(ctx context.Context, numbers []int64) error {
 		}
 		r.left.Store(int64(len(r.corrupt)))
 		r.mu.Unlock()
-		s.c.Logger.Warn("snapshot blocks not rebuilt", "file", file, "err", err)
 		return fmt.Errorf("rebuild blocks of %s from the log: %w", file, err)
 	}
 	s.Base.Replace(blocks)
@@ -226,8 +235,10 @@ func (s *Store) rebuild(ctx context.Context, numbers []int64) error {
 	if lost == 0 && s.written.Load() == 0 { // else no snapshot can be written, or the corrupt one is gone
 		s.overdue.Store(true)
 	}
-	s.c.Logger.Info("snapshot blocks rebuilt", "file", file, "blocks", len(blocks), "lost pages", lost,
-		"duration", time.Since(start))
+	s.c.Report.SnapshotRebuilt(report.SnapshotRebuiltInfo{
+		File: file, Blocks: len(blocks), LostPages: lost, Took: time.Since(start),
+	})
+	s.c.Report.CleaningGoesOn()
 	return nil
 }
 

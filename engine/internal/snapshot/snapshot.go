@@ -34,12 +34,12 @@ package snapshot
 
 import (
 	"context"
-	"log/slog"
 	"math"
 	"path/filepath"
 	"sync/atomic"
 	"time"
 
+	"pagecache/engine/internal/report"
 	"pagecache/internal/vfs"
 	"pagecache/recovery"
 	"pagecache/segments/format"
@@ -56,7 +56,7 @@ type Config struct {
 	Timeline    format.Timeline // of this opening
 	SegmentSize int
 	Reader      vfs.Reader
-	Logger      *slog.Logger
+	Report      *report.Reporter
 	Clean       bool // the store was closed cleanly: the page cache can be trusted (rule 11)
 	Unchecked   bool // verify no snapshot as a whole; for tests
 }

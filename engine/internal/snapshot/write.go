@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/pprof"
 	"time"
 
 	"pagecache/engine/internal/iobuf"
@@ -45,9 +46,13 @@ type Source interface {
 	Add(w *recovery.SnapshotWriter, pid, end format.PageID, over func() bool) (format.PageID, error)
 }
 
+// writerLabels are the profiling labels of the snapshot writer; it would have those of the goroutine that started it.
+var writerLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "snapshot writer"))
+
 // Run writes snapshots in the background, one after each every messages of the log, until Stop. It begins at once if
 // the opening had to apply that many.
 func (s *Store) Run(l Log, t Table, every int) {
+	pprof.SetGoroutineLabels(writerLabels)
 	defer close(s.done)
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
@@ -61,11 +66,16 @@ func (s *Store) Run(l Log, t Table, every int) {
 			continue
 		}
 		err := s.Write(s.run, l, t, Pause)
-		if s.run.Err() != nil || errors.Is(err, iobuf.ErrClosed) || errors.Is(err, iobuf.ErrFailed) {
+		if s.run.Err() != nil || errors.Is(err, iobuf.ErrClosed) {
 			return
 		}
 		if err != nil {
-			s.c.Logger.Warn("snapshot not written", "dir", s.path(), "err", err)
+			s.c.Report.SnapshotsStopped(s.path(), err)
+		}
+		if errors.Is(err, iobuf.ErrFailed) {
+			return
+		}
+		if err != nil {
 			select { // an immediate retry would fail again
 			case <-s.run.Done():
 			case <-time.After(s.Patience):
@@ -127,6 +137,7 @@ func (s *Store) write(ctx context.Context, l Log, t Table, pause time.Duration) 
 	defer func() { <-s.writing }()
 	from, at := l.StableEnd(), l.Messages()
 	if from == s.from && from == l.Tail() && !s.overdue.Load() {
+		s.c.Report.SnapshotWritten() // the newest one is
 		return nil
 	}
 	id := s.id(s.number + 1)
@@ -159,6 +170,7 @@ func (s *Store) write(ctx context.Context, l Log, t Table, pause time.Duration) 
 	s.at.Store(at)
 	s.overdue.Store(false)
 	s.written.Add(1)
+	s.c.Report.SnapshotWritten()
 	return s.removeBelow(id.Number)
 }
 

@@ -1,0 +1,86 @@
+package iobuf
+
+import (
+	"encoding/binary"
+
+	"pagecache/segments"
+	"pagecache/segments/format"
+)
+
+// Group is a place in the log for a group of messages, which are recovered all or none. It belongs to one goroutine,
+// which adds the messages and then ends it, as a Reservation, in one call of Complete or Abort.
+type Group struct {
+	r     Reservation
+	at    int // where the next message begins, in the body
+	count int
+}
+
+// ReserveGroup takes a place for a group of n messages of the given size, from format.GroupSize. A group delays nobody:
+// it needs no fence, as batches do. Waiting and errors as for Reserve. Safe for concurrent use.
+func (l *Log) ReserveGroup(n, size int) (Group, error) {
+	units := n * format.IndexUnits(format.KindData)
+	r, err := l.reserve(format.KindGroup, 0, size-format.HeaderSize, units, segments.UrgencyOrdinary)
+	return Group{r: r, at: format.GroupHeadSize}, err
+}
+
+// WriteGroup writes records as one group and returns their LSNs. It fails with ErrTooLarge if they are longer than a
+// quarter of a segment; other errors as for Reserve. Safe for concurrent use.
+func (l *Log) WriteGroup(records [][]byte) ([]format.LSN, error) {
+	size := format.GroupSize()
+	for _, p := range records {
+		size += format.AlignUp(format.HeaderSize + len(p))
+	}
+	if size > l.segmentSize/4 && l.bufs != nil {
+		return nil, ErrTooLarge
+	}
+	g, err := l.ReserveGroup(len(records), size)
+	if err != nil {
+		return nil, err
+	}
+	lsns := make([]format.LSN, len(records))
+	for i, p := range records {
+		var body []byte
+		body, lsns[i], _ = g.Add(format.KindData, 0, len(p))
+		copy(body, p)
+	}
+	g.Complete()
+	return lsns, nil
+}
+
+// Add adds a message with a body of n bytes, which the caller writes before Complete. It returns the body, all zero,
+// and the message's LSN and place.
+func (g *Group) Add(kind format.Kind, page format.PageID, n int) (body []byte, lsn format.LSN, ptr format.DiskPtr) {
+	group, size := g.r.Body(), format.HeaderSize+n
+	msg := group[g.at:]
+	lsn = g.r.LSN() + format.HeaderSize + format.LSN(g.at)
+	ptr = g.r.Ptr()
+	ptr.Off += format.Offset(format.HeaderSize + g.at)
+	ptr.Len, ptr.Blob = uint32(size), kind.Blob()
+	format.PutHeader(msg, lsn, page, g.r.l.DurableEnd())
+	// The word is stored last, by Complete: until then it is kept where the checksum will be.
+	binary.LittleEndian.PutUint32(msg[4:], uint32(format.MakeWord(kind, size)))
+	g.at += format.AlignUp(size)
+	g.count++
+	return msg[format.HeaderSize:size:size], lsn, ptr
+}
+
+// Complete commits the group, to which as many messages were added as ReserveGroup was called for.
+//
+// Each message is committed as it will be read, by itself, and then the group, which the leader looks for.
+func (g *Group) Complete() {
+	group := g.r.Body()
+	if g.at != len(group) {
+		panic("iobuf: group is not of the size that was reserved")
+	}
+	format.PutGroupHead(group, g.count)
+	for at := format.GroupHeadSize; at < len(group); {
+		w := format.Word(binary.LittleEndian.Uint32(group[at+4:]))
+		format.PutCRC(group[at:], w, g.r.b.seed)
+		g.r.b.commit(g.r.off+format.HeaderSize+at, w)
+		at += format.AlignUp(w.Len())
+	}
+	g.r.Complete()
+}
+
+// Abort ends the group without its messages. Readers of the log skip the place.
+func (g *Group) Abort() { g.r.Abort() }
