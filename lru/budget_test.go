@@ -100,7 +100,7 @@ func TestRegisterSettlesIdleAccounts(t *testing.T) {
 	}
 }
 
-// Accounts that are unregistered are settled, and the others hold back what they did before there were so many. Proves
+// Accounts that are unregistered are settled, and the others hold back what they did before there were 1000. Proves
 // U1. Trap 48.
 func TestUnregisteredAccountsAreSettled(t *testing.T) {
 	b := NewBudget(1 << 30)

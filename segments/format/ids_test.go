@@ -19,7 +19,7 @@ func TestStringsAndLimitsOfIDs(t *testing.T) {
 		StoreID{0xab}.String():            "ab000000000000000000000000000000",
 		KindRoot.String():                 "root",
 		kindUnused.String():               "kind(7)",
-		kindLast.String():                 "compact-zstd",
+		kindLast.String():                 "group",
 		(KindMark + 1).String():           "kind(24)",
 		Kind(200).String():                "kind(200)",
 		SegmentStateFree.String():         "free",

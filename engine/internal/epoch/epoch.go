@@ -3,7 +3,7 @@
 //	E1  Retire returns an epoch r for objects that no new reader can find. Once Oldest is at least r, no reader
 //	    holds one of them.
 //	E2  Entering costs one uncontended compare-and-swap, leaving one store.
-//	E3  The cost of Oldest and Readers follows the readers that are inside now, and not those that ever were (trap 48):
+//	E3  The cost of Oldest and Readers follows the readers that are inside now, not those that ever were (trap 48):
 //	    slots that nobody uses leave the domain, and a look at the slots pays for those that it finds unused. While the
 //	    oldest reader stays inside, Oldest looks at its slot only.
 //
@@ -88,8 +88,8 @@ const spare = 32
 // isSparse reports whether Trim is worth its cost.
 func isSparse(in, out int) bool { return out > 2*(in+spare) }
 
-// Trim removes joined slots that are outside, except for a few, and returns whether there were any. They are outside for
-// ever, and IsRemoved says so.
+// Trim removes joined slots that are outside, except for a few, and returns whether there were any. They are outside
+// for ever, and IsRemoved says so.
 func (d *Domain) Trim() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -177,8 +177,8 @@ func TestCostFollowsTheReadersInside(t *testing.T) {
 	}
 }
 
-// While the oldest reader stays inside, Oldest looks at its slot only, however many readers there are. When it has left,
-// the next oldest counts. Proves E1, E3.
+// While the oldest reader stays inside, Oldest looks at its slot only, however many readers there are. When it has
+// left, the next oldest counts. Proves E1, E3.
 func TestOldestReaderIsRemembered(t *testing.T) {
 	const readers = 1000
 	var d Domain
