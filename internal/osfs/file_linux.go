@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -89,6 +90,23 @@ func (f *osFile) Allocate(off, n int64) error {
 	}
 	// ext4 reserves space extent by extent. If the disk is full it leaves the file extended over what it has reserved.
 	return errors.Join(pathError("allocate", f.Name(), err), f.Truncate(size))
+}
+
+func (f *osFile) Punch(off, n int64) error {
+	const mode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+	return pathError("punch", f.Name(), retry(func() error { return f.fallocate(f.fd, mode, off, n) }))
+}
+
+func (f *osFile) Occupied() (int64, error) {
+	st, err := f.Stat() // which is safe beside Close
+	if err != nil {
+		return 0, err
+	}
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	if !ok {
+		return st.Size(), nil
+	}
+	return sys.Blocks * 512, nil
 }
 
 // writeZeros reserves space on file systems without fallocate: it writes zeros past size, the file's size, and changes

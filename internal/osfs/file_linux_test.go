@@ -289,6 +289,45 @@ func unsupported(f vfs.File) vfs.File {
 	return f
 }
 
+// Punch gives the space of a range back, which reads as zeros, and Allocate takes it again. The size stays. Without the
+// call, the error says so.
+func TestPunch(t *testing.T) {
+	f := mustOpen(t, filepath.Join(t.TempDir(), "file"), writable)
+	occupied := func(least, most int64) {
+		t.Helper()
+		size, err := f.Size()
+		if n, oerr := f.Occupied(); n < least || n > most || size != 4<<20 || err != nil || oerr != nil {
+			t.Fatalf("%d bytes occupied, want %d … %d; size %d, %v, %v", n, least, most, size, err, oerr)
+		}
+	}
+	if err := f.Allocate(0, 4<<20); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(bytes.Repeat([]byte{1}, 4<<20), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	occupied(4<<20, 5<<20)
+	if err := f.Punch(1<<20, 2<<20); err != nil {
+		t.Fatal(err)
+	}
+	occupied(2<<20, 3<<20)
+	b := make([]byte, 4<<20)
+	if _, err := f.ReadAt(b, 0); err != nil || bytes.Count(b[1<<20:3<<20], []byte{0}) != 2<<20 ||
+		bytes.Count(b, []byte{1}) != 2<<20 {
+		t.Errorf("%d zeros, %v", bytes.Count(b, []byte{0}), err)
+	}
+	if err := f.Allocate(1<<20, 2<<20); err != nil {
+		t.Fatal(err)
+	}
+	occupied(4<<20, 5<<20)
+	if err := unsupported(f).Punch(0, 4096); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("without the call: %v", err)
+	}
+}
+
 // On a full disk, or past a size limit, Allocate returns the errno and does not change the file. Proves rule 9 as far
 // as files go.
 func TestAllocateDiskFull(t *testing.T) {

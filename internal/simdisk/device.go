@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 
 	"pagecache/internal/vfs"
 )
@@ -44,6 +45,9 @@ func (v *device) Do(writes []vfs.Write, need int, dst []vfs.Completion) ([]vfs.C
 		last, err := d.op(Op{OpDeviceWrite, v.h.name, w.Off, len(w.Buf)})
 		if err != nil && d.crashed.Load() && !last {
 			return dst, ErrCrashed
+		}
+		if err == nil && !d.hasRoom(f.now.missing(w.Off, int64(len(w.Buf)))) {
+			err = fmt.Errorf("write %s: %w", v.h.name, syscall.ENOSPC)
 		}
 		x := inFlight{w: w, err: err}
 		if err != ErrLose {
@@ -88,8 +92,10 @@ func (v *device) complete(x inFlight, f *inode) vfs.Completion {
 		return c
 	}
 	if i := slices.IndexFunc(f.pending, func(p dirty) bool { return x.tag != 0 && p.tag == x.tag }); i >= 0 {
-		f.durable.settle(f.pending[i])
+		p := f.pending[i]
 		f.pending = slices.Delete(f.pending, i, i+1)
+		f.settleHoles(p, i)
+		f.durable.settle(p)
 	}
 	return c
 }

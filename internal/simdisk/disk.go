@@ -29,12 +29,13 @@ const (
 	OpSyncDir
 	OpRead
 	OpMkdir // of Dir.Mkdir
+	OpPunch
 )
 
 // String returns the name of the kind.
 func (k OpKind) String() string {
 	names := [...]string{"write", "device write", "sync", "allocate", "truncate", "open", "rename", "remove",
-		"sync directory", "read", "mkdir"}
+		"sync directory", "read", "mkdir", "punch"}
 	if k < 0 || int(k) >= len(names) {
 		return "invalid kind"
 	}

@@ -101,18 +101,52 @@ func (h *file) Allocate(off, n int64) error {
 	if err != nil && !last {
 		return err
 	}
-	if grow := off + n - h.f.now.size; grow > 0 {
-		if c := h.d.opts.Capacity; c > 0 && h.d.used()+grow > c {
-			return fmt.Errorf("allocate %s: %w", h.name, syscall.ENOSPC)
-		}
+	grow, missing := max(0, off+n-h.f.now.size), h.f.now.missing(off, n)
+	if !h.d.hasRoom(grow + missing) {
+		return fmt.Errorf("allocate %s: %w", h.name, syscall.ENOSPC)
+	}
+	if grow > 0 {
 		h.f.resize(off + n)
+	}
+	if missing > 0 {
+		h.f.now.fill(off, n)
+		h.f.pending = append(h.f.pending, dirty{change: changeSpace, off: off, size: n})
 	}
 	return err
 }
 
+func (h *file) Punch(off, n int64) error {
+	h.d.mu.Lock()
+	defer h.d.mu.Unlock()
+	if off%holeSize != 0 || n%holeSize != 0 || n <= 0 {
+		return fmt.Errorf("punch %s: [%d, %d): %w", h.name, off, off+n, syscall.EINVAL)
+	}
+	last, err := h.d.op(Op{OpPunch, h.name, off, int(n)})
+	if err == nil || last {
+		h.f.now.punch(off, n)
+		h.f.pending = append(h.f.pending, dirty{change: changeHole, off: off, size: n})
+	}
+	return err
+}
+
+func (h *file) Occupied() (int64, error) {
+	h.d.mu.Lock()
+	defer h.d.mu.Unlock()
+	if h.d.crashed.Load() {
+		return 0, ErrCrashed
+	}
+	return h.f.now.space(), nil
+}
+
+// hasRoom reports whether the disk has room for n bytes more.
+func (d *Disk) hasRoom(n int64) bool {
+	c := d.opts.Capacity
+	return n <= 0 || c <= 0 || d.used()+n <= c
+}
+
 func (d *Disk) used() int64 {
 	n := int64(0)
-	d.root.files(shown, "/", func(_ string, f *inode) { n += f.now.size })
+	d.root.files(shown, "/", func(_ string, f *inode) { n += f.now.space() })
 	return n
 }
 

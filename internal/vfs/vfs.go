@@ -78,6 +78,12 @@ type File interface {
 	// disk is full, or a quota or size limit is reached, the error wraps syscall.ENOSPC, EDQUOT or EFBIG, and the file
 	// is unchanged.
 	Allocate(off, n int64) error
+	// Punch gives the disk space of bytes [off, off+n) back and keeps the size of the file (FALLOC_FL_PUNCH_HOLE). The
+	// bytes read as zeros; until Sync, a crash may bring back the old bytes of any part of the range. off and n are
+	// multiples of 4096 bytes. If the file system has no such call, the error wraps errors.ErrUnsupported.
+	Punch(off, n int64) error
+	// Occupied returns how many bytes of disk space the file occupies, without those that were punched.
+	Occupied() (int64, error)
 	// Sync makes contents and size durable (fsync).
 	Sync() error
 	// Lock takes the advisory lock on the open file. It does not wait: if another opening holds the lock it returns
