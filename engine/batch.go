@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"time"
 
+	"pagecache/engine/internal/clean"
 	"pagecache/engine/internal/iobuf"
+	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/snapshot"
 	"pagecache/internal/invariants"
 )
@@ -195,6 +197,14 @@ func (pc *PageCache[P]) SnapshotContext(ctx context.Context) error {
 	return describe("snapshot", pc.snaps.Write(ctx, pc.core.store.Log, &pc.pages, snapshot.Pause))
 }
 
+// lastSnapshot writes the snapshot of a closing. If that fails, the next Open takes longer, and no more.
+func (c *core) lastSnapshot(ctx context.Context, snaps *snapshot.Store, pages *pagemap.Map) {
+	err := snaps.Write(ctx, c.store.Log, pages, 0)
+	if err != nil && !errors.Is(err, iobuf.ErrClosed) { // ErrClosed: a batch was left open
+		c.opts.report.Background("snapshot not written", snaps.Dir(), err)
+	}
+}
+
 // AttemptGC performs one cleaning step: it recycles empty segments or, if there are none, relocates the live data of
 // the best victim. It reports whether it made progress. Cleaning also goes on in the background. If SegmentMode is
 // SegmentModeLinear, it only removes blobs that no page refers to. Errors: ErrClosed, ErrReadOnly, ErrNoSpace,
@@ -210,4 +220,21 @@ func (pc *PageCache[P]) AttemptGC() (bool, error) {
 	}
 	did, err := pc.cleaner.Step()
 	return did, describe("clean", err)
+}
+
+// recycleEmpty gives the slots of empty segments back when the store is closed, in another goroutine. It returns a
+// channel that is closed when that has ended. Unless quiet, with no Tx and no cleaner at work, it does nothing.
+func (c *core) recycleEmpty(cleaner *clean.Cleaner, quiet bool) <-chan struct{} {
+	done := make(chan struct{})
+	if o := &c.opts; !quiet || o.ReadOnly || o.Temporary || c.store.Log.Err() != nil {
+		close(done)
+		return done
+	}
+	go func() {
+		defer close(done)
+		if err := cleaner.RecycleEmpty(); err != nil {
+			c.opts.report.Background("space of empty segments not given back", c.store.LogFile(), err)
+		}
+	}()
+	return done
 }

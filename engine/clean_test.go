@@ -293,7 +293,7 @@ func TestIdleStoreRecyclesSegments(t *testing.T) {
 		enginetest.Churn(t, pc, pids, 2)
 		most = max(most, pc.Stats().Space.SegmentsInUse)
 	}
-	if most > clean.FewSegments+20 {
+	if most > clean.MostSegments+20 {
 		t.Errorf("%d segments in use for 2500 bytes", most)
 	}
 	deadline := time.Now().Add(5 * time.Second)

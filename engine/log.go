@@ -236,7 +236,7 @@ func (l *Log) DropBelow(lsn LSN) error {
 	defer call.End()
 	busy := func() bool { return l.open.Load() > 0 } // the reservation may be the caller's
 	if err = l.recycler.All(busy); err == nil {
-		_, err = l.core.store.Shrink()
+		err = l.core.store.Dropped()
 	}
 	return describe("drop", err)
 }

@@ -33,9 +33,9 @@ func TestEvictionKeepsSpaceLimited(t *testing.T) {
 		enginetest.Must(t)(pc.Link(tx, pid, p.Ptr, binary.LittleEndian.AppendUint32(nil, uint32(i))))
 		tx.End()
 	}
-	// While much is written a small store uses clean.FewSegments more than it needs.
+	// While much is written a small store uses clean.MostSegments more than it needs.
 	st := pc.Stats()
-	limit := st.Space.LiveBytes*3/2 + (clean.FewSegments+16)*256<<10
+	limit := st.Space.LiveBytes*3/2 + (clean.MostSegments+16)*256<<10
 	if int64(st.Space.SegmentsInUse)*256<<10 > limit || st.Pages.Consolidations == 0 {
 		t.Errorf("%d KiB are in use, the limit is %d KiB; %+v", st.Space.SegmentsInUse*256, limit>>10, st)
 	}

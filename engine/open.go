@@ -13,9 +13,7 @@ import (
 	"pagecache/engine/internal/clean"
 	"pagecache/engine/internal/compress"
 	"pagecache/engine/internal/idgen"
-	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/logstore"
-	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/snapshot"
 	"pagecache/lru"
@@ -277,11 +275,13 @@ func (pc *PageCache[P]) CloseContext(ctx context.Context) error {
 	if pc.core.opts.PrintProfileOnClose {
 		pc.core.opts.report.Profile(fmt.Sprintf("%+v", pc.Stats()))
 	}
+	emptied := pc.core.recycleEmpty(pc.cleaner, ended && left == nil)
+	ended = await(ctx, emptied) && ended
 	var err error
 	end.End, err = store.Log.CloseContext(ctx) // it wakes every waiter, such as a note of ids
 	pc.ids.Stop()
 	if !ended { // they may have waited for the log
-		ended = await(ctx, pc.cleaner.Done()) && await(ctx, evicted)
+		ended = await(ctx, pc.cleaner.Done()) && await(ctx, evicted) && await(ctx, emptied)
 	}
 	if idle := <-idle; !ended || !idle {
 		end.Busy = true
@@ -313,14 +313,6 @@ func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
 		stop()
 		grace.Stop()
 		cancel(nil)
-	}
-}
-
-// lastSnapshot writes the snapshot of a closing. If that fails, the next Open takes longer, and no more.
-func (c *core) lastSnapshot(ctx context.Context, snaps *snapshot.Store, pages *pagemap.Map) {
-	err := snaps.Write(ctx, c.store.Log, pages, 0)
-	if err != nil && !errors.Is(err, iobuf.ErrClosed) { // ErrClosed: a batch was left open
-		c.opts.report.Background("snapshot not written", snaps.Dir(), err)
 	}
 }
 

@@ -68,8 +68,8 @@ type SpaceStats struct {
 	BytesMoved    int64 // of live data moved
 	Blobs         int   // files of values that are too long for the log, including those to be deleted
 	BlobBytes     int64
-	// Amplification is the size of the segments in use and the blobs divided by the live bytes in them; 0 if none are
-	// live.
+	FileBytes     int64 // that the log file occupies on the disk, free slots that are kept included
+	// Amplification is FileBytes and BlobBytes divided by the live bytes in them; 0 if none are live.
 	Amplification float64
 }
 
@@ -157,14 +157,14 @@ func (pc *PageCache[P]) Stats() Stats {
 	if st.Log.BytesGiven = pc.txs.written(); st.Log.BytesGiven > 0 {
 		st.Log.WriteAmplification = float64(st.Log.BytesWritten) / float64(st.Log.BytesGiven)
 	}
-	st.Space.amplify(pc.core.store.SegmentSize())
+	st.Space.amplify()
 	return st
 }
 
 // amplify computes Amplification.
-func (s *SpaceStats) amplify(segmentSize int) {
+func (s *SpaceStats) amplify() {
 	if live := s.LiveBytes + s.BlobBytes; live > 0 {
-		s.Amplification = float64(int64(s.SegmentsInUse)*int64(segmentSize)+s.BlobBytes) / float64(live)
+		s.Amplification = float64(s.FileBytes+s.BlobBytes) / float64(live)
 	}
 }
 
@@ -187,6 +187,7 @@ func (c *core) stats() Stats {
 	st.Log.OldestBatch, st.Log.Batches = Pending(oldest), n
 	st.Space.Segments, st.Space.SegmentsInUse, st.Space.LiveBytes = c.store.Space.Totals()
 	st.Space.OutOfUse = c.store.Space.OutOfUse()
+	st.Space.FileBytes = c.store.Occupied()
 	return st
 }
 

@@ -13,12 +13,13 @@
 //
 //	slot.go     Segment: one slot, its state and its live bytes
 //	table.go    slotTable: all slots, and the lookup of a segment by its base LSN
-//	free.go     freeList: the slots that the next segments use
+//	free.go     freeList: the slots that the next segments use, and those without space
 //	reserve.go  reserve: the free slots that are kept for urgent writes when the file cannot grow
 //	growth.go   growth: makes the file longer, on demand and ahead of need
 //	zero.go     zeroer: writes zeros to the next slot ahead of need
 //	space.go    Space: the calls, and the lock that guards all of these
-//	recycle.go  Space: choice of segments to clean, recycling, shrinking
+//	recycle.go  Space: choice of segments to clean, recycling
+//	shrink.go   Space: space that is given back
 //
 // States of a slot. Each edge names the Space's call, and the method of Segment that it makes the transition with:
 //

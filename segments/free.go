@@ -2,27 +2,47 @@ package segments
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"pagecache/segments/format"
 )
 
-// freeList holds the slots that the next segments use. Their space on the disk is reserved (G1). It is guarded by
-// Space.mu.
+// freeList holds the free slots. The next segments use those whose space on the disk is reserved (G1); the others are
+// hollow. It is guarded by Space.mu.
 //
 //	        add, put                take, for a segment
 //	outside ──────────▶ in the list ────────────────────▶ outside
-//	                      │    ▲    take, for the zeroer
-//	                      └────┘    and put, after it
+//	 │  ▲                 │    ▲    take, for the zeroer
+//	 │  │                 └────┘    and put, after it
+//	 │  │
+//	 │  │ put, once its    takeHighest, and putHollow
+//	 │  │ space is there   once its space was given back
+//	 │  └─────────────── hollow ◀──────────────────────── in the list
+//	 │                     ▲
+//	 └─────────────────────┘ addHollow, while the store is opened
 type freeList struct {
 	ids []format.SegmentID // the highest first: the next segment takes the last, so that the end of the file stays free
-	// written has the slots of ids that need no zeroing ahead: all their blocks were written before, or they hold a
-	// header that must stay.
-	written map[format.SegmentID]bool
+	// blank has, for slots of ids, the offset in the slot from which on no block was written since its space was
+	// reserved: zeroing ahead begins there. A header that must stay lies below.
+	blank map[format.SegmentID]int
+	// low is the smallest number of ids since giveBack looked last.
+	low int
+
+	hollow []format.SegmentID // the highest first: the next one to be filled is the last
+	// unsure has those of hollow that may have space: Open does not know. It is tried if the disk is full.
+	unsure map[format.SegmentID]bool
 }
 
 func byIDDescending(a, b format.SegmentID) int { return cmp.Compare(b, a) }
 
+// insert adds id to a list that has the highest first.
+func insert(ids []format.SegmentID, id format.SegmentID) []format.SegmentID {
+	i, _ := slices.BinarySearchFunc(ids, id, byIDDescending)
+	return slices.Insert(ids, i, id)
+}
+
+// len returns the number of slots that segments can use at once.
 func (f *freeList) len() int { return len(f.ids) }
 
 // next returns the slot that take returns next. The list is not empty.
@@ -32,44 +52,96 @@ func (f *freeList) next() format.SegmentID { return f.ids[len(f.ids)-1] }
 func (f *freeList) take() format.SegmentID {
 	id := f.next()
 	f.ids = f.ids[:len(f.ids)-1]
-	delete(f.written, id)
+	f.low = min(f.low, len(f.ids))
+	delete(f.blank, id)
 	return id
 }
 
-// put adds a slot.
-func (f *freeList) put(id format.SegmentID, written bool) {
-	i, _ := slices.BinarySearchFunc(f.ids, id, byIDDescending)
-	f.ids = slices.Insert(f.ids, i, id)
-	if written {
-		f.written[id] = true
-	}
+// put adds a slot of which all blocks were written.
+func (f *freeList) put(id format.SegmentID) { f.ids = insert(f.ids, id) }
+
+// putBlank adds a slot of which no block was written from offset from on.
+func (f *freeList) putBlank(id format.SegmentID, from int) {
+	f.put(id)
+	f.blank[id] = from
 }
 
 // add adds many slots; those that are in fresh were never written.
 func (f *freeList) add(ids, fresh []format.SegmentID) {
 	f.ids = append(f.ids, ids...)
 	slices.SortFunc(f.ids, byIDDescending)
-	for _, id := range ids {
-		f.written[id] = true
-	}
 	for _, id := range fresh {
-		delete(f.written, id)
+		if slices.Contains(ids, id) {
+			f.blank[id] = 0
+		}
 	}
 }
 
-// atEnd returns the number of free slots, without a gap, at the end of a file of the given length in slots.
-func (f *freeList) atEnd(slots int) int {
-	n := 0
-	for n < len(f.ids) && int(f.ids[n]) == slots-1-n {
+// takeHighest removes the n highest slots from the list and returns them. It keeps their blank.
+func (f *freeList) takeHighest(n int) []format.SegmentID {
+	ids := slices.Clone(f.ids[:n])
+	f.ids = slices.Delete(f.ids, 0, n)
+	return ids
+}
+
+// putHollow adds a slot whose space was given back.
+func (f *freeList) putHollow(id format.SegmentID) { f.hollow = insert(f.hollow, id) }
+
+// addHollow adds many slots of which it is not known whether they have space.
+func (f *freeList) addHollow(ids []format.SegmentID) {
+	f.hollow = append(f.hollow, ids...)
+	slices.SortFunc(f.hollow, byIDDescending)
+	for _, id := range ids {
+		f.unsure[id] = true
+	}
+}
+
+// takeHollow removes the lowest n hollow slots, or all if there are fewer, and returns them, the lowest first.
+func (f *freeList) takeHollow(n int) []format.SegmentID {
+	at := max(0, len(f.hollow)-n)
+	ids := slices.Clone(f.hollow[at:])
+	slices.Reverse(ids)
+	f.hollow = f.hollow[:at]
+	return ids
+}
+
+// takeUnsure removes a hollow slot that may have space, and returns false if there is none.
+func (f *freeList) takeUnsure() (format.SegmentID, bool) {
+	if len(f.unsure) == 0 {
+		return 0, false
+	}
+	i := slices.IndexFunc(f.hollow, func(id format.SegmentID) bool { return f.unsure[id] })
+	if i < 0 {
+		clear(f.unsure)
+		return 0, false
+	}
+	id := f.hollow[i]
+	f.hollow = slices.Delete(f.hollow, i, i+1)
+	return id, true
+}
+
+// atEnd returns the number of free slots, without a gap, at the end of a file of the given length in slots, of which
+// all but spare of the slots in ids can be given up.
+func (f *freeList) atEnd(slots, spare int) int {
+	n, solid, hollow := 0, 0, 0
+	for last := format.SegmentID(slots - 1); ; last-- {
+		switch {
+		case hollow < len(f.hollow) && f.hollow[hollow] == last:
+			hollow++
+		case solid < len(f.ids)-spare && f.ids[solid] == last:
+			solid++
+		default:
+			return n
+		}
 		n++
 	}
-	return n
 }
 
-// dropHighest removes the n highest slots.
-func (f *freeList) dropHighest(n int) {
-	for _, id := range f.ids[:n] {
-		delete(f.written, id)
-	}
-	f.ids = slices.Delete(f.ids, 0, n)
+// dropFrom removes the slots from end on.
+func (f *freeList) dropFrom(end format.SegmentID) {
+	gone := func(id format.SegmentID) bool { return id >= end }
+	f.ids = slices.DeleteFunc(f.ids, gone)
+	f.hollow = slices.DeleteFunc(f.hollow, gone)
+	maps.DeleteFunc(f.blank, func(id format.SegmentID, _ int) bool { return gone(id) })
+	maps.DeleteFunc(f.unsure, func(id format.SegmentID, _ bool) bool { return gone(id) })
 }

@@ -22,8 +22,8 @@ const (
 	backgroundBackOff = 2 * time.Millisecond
 )
 
-// growth makes the log file longer and adds the new slots to the table and the free list. It has two machines:
-// whether a goroutine is at work, and how the last attempt ended.
+// growth reserves space for hollow slots, or makes the log file longer if there are none, and adds the slots to the
+// table and the free list. It has two machines: whether a goroutine is at work, and how the last attempt ended.
 //
 //	            startAhead                   endAhead
 //	at rest ─────────────────▶ growing ahead ─────────▶ at rest
@@ -64,52 +64,100 @@ type growth struct {
 
 // stride returns how many slots are worth adding at once: a sixteenth of the file, or a quarter while it is small, at
 // most maxAhead bytes, at least two. Once segments are recycled the file hardly grows, and more room would only make it
-// larger.
+// larger, so one is enough.
 func (g *growth) stride() int {
 	n := max(g.table.slots/16, min(g.table.slots/4, smallAhead/g.table.segmentSize))
+	least := 2
 	if g.table.ledger.Recycled > 0 {
-		n = g.table.slots / 64
+		n, least = g.table.slots/64, 1
 	}
-	return max(2, min(n, maxAhead/g.table.segmentSize))
+	return max(least, min(n, maxAhead/g.table.segmentSize))
 }
 
-// allocate reserves the disk space of n slots from first on, durably (G1, trap 13). It blocks for the disk.
-func (g *growth) allocate(first, n int) error {
-	if first+n > MaxSlots {
+// claim returns n slots that need space, in ascending order: hollow ones, perhaps fewer, or else those that follow the
+// end of the file. Space.mu is held. The caller then calls accept or unclaim.
+func (g *growth) claim(n int) (ids []format.SegmentID) {
+	if ids = g.free.takeHollow(n); len(ids) > 0 {
+		return ids
+	}
+	for i := range n {
+		ids = append(ids, format.SegmentID(g.table.slots+i))
+	}
+	return ids
+}
+
+// unclaim puts slots back that claim has returned. Some may have got space, or a part of it, before the disk was full;
+// it is given back, unless the slot had it before. Space.mu is held.
+func (g *growth) unclaim(ids []format.SegmentID) {
+	for _, id := range ids {
+		if int(id) >= g.table.slots {
+			continue
+		}
+		if !g.free.unsure[id] {
+			off, size := int64(id.Offset(g.table.segmentSize)), int64(g.table.segmentSize)
+			_ = g.file.Punch(off+format.SegmentStart, size-format.SegmentStart) // if it fails, the slot keeps its space
+		}
+		g.free.putHollow(id)
+	}
+}
+
+// allocate reserves the disk space of slots in ascending order, durably (G1, trap 13). It blocks for the disk.
+func (g *growth) allocate(ids []format.SegmentID) error {
+	if last := int(ids[len(ids)-1]); last >= MaxSlots {
 		return fmt.Errorf("allocate slots beyond %d: %w", MaxSlots, errSegmentLimit)
 	}
-	size := int64(g.table.segmentSize)
-	if err := g.file.Allocate(int64(first)*size, int64(n)*size); err != nil {
-		return fmt.Errorf("allocate %d slots: %w", n, wrapNoRoom(err))
+	size := g.table.segmentSize
+	for rest := ids; len(rest) > 0; {
+		n := 1
+		for n < len(rest) && rest[n] == rest[0]+format.SegmentID(n) {
+			n++
+		}
+		if err := g.file.Allocate(int64(rest[0].Offset(size)), int64(n)*int64(size)); err != nil {
+			return fmt.Errorf("allocate %d slots: %w", len(ids), wrapNoRoom(err))
+		}
+		rest = rest[n:]
 	}
 	if err := g.file.Sync(); err != nil {
-		return fmt.Errorf("sync %d new slots: %w", n, wrapNoRoom(err))
+		return fmt.Errorf("sync %d new slots: %w", len(ids), wrapNoRoom(err))
 	}
 	return nil
 }
 
-// extend makes the file longer by want slots or a stride, or by one if there is no room for more. During the back-off
-// it returns the error of the last attempt. Space.mu is held, and ahead is not set.
+// extend reserves space for want slots or a stride, or for one if there is no room for more. During the back-off it
+// returns the error of the last attempt. Space.mu is held, and ahead is not set.
 func (g *growth) extend(want int) error {
 	if g.refused != nil && time.Since(g.refusedAt) <= g.backOff {
 		g.setFull(g.refused) // recycling may have reset it
 		return g.refused
 	}
-	n := max(want, g.stride())
-	err := g.allocate(g.table.slots, n)
-	if errors.Is(err, ErrNoRoom) && n > 1 {
-		n = 1
-		err = g.allocate(g.table.slots, n)
+	ids := g.claim(max(want, g.stride()))
+	err := g.allocate(ids)
+	if errors.Is(err, ErrNoRoom) && len(ids) > 1 {
+		g.unclaim(ids[1:])
+		ids = ids[:1]
+		err = g.allocate(ids)
+	}
+	for errors.Is(err, ErrNoRoom) {
+		id, ok := g.free.takeUnsure()
+		if !ok {
+			break
+		}
+		g.unclaim(ids)
+		ids = []format.SegmentID{id}
+		if err = g.allocate(ids); err != nil {
+			delete(g.free.unsure, id) // it has no space
+		}
 	}
 	switch {
 	case err == nil:
-		g.accept(g.table.slots, n)
+		g.accept(ids)
 		return nil
 	case errors.Is(err, ErrNoRoom):
 		g.refuse(err)
 	default:
 		g.fail(err)
 	}
+	g.unclaim(ids)
 	g.setFull(err)
 	return err
 }
@@ -122,12 +170,20 @@ func (g *growth) setFull(err error) {
 	}
 }
 
-// accept is the transition to accepted: the file has n more slots from first on.
-func (g *growth) accept(first, n int) {
-	for i := first; i < first+n; i++ {
-		g.free.put(format.SegmentID(i), false)
+// accept is the transition to accepted: the slots have space.
+func (g *growth) accept(ids []format.SegmentID) {
+	for _, id := range ids {
+		switch {
+		case int(id) >= g.table.slots:
+			g.free.putBlank(id, 0)
+		case g.free.unsure[id]: // it may be one that was written
+			delete(g.free.unsure, id)
+			g.free.put(id)
+		default: // it has a header that must stay
+			g.free.putBlank(id, format.SegmentStart)
+		}
 	}
-	g.table.slots = max(g.table.slots, first+n)
+	g.table.slots = max(g.table.slots, int(ids[len(ids)-1])+1)
 	g.refused = nil
 	g.setFull(nil)
 }
@@ -143,31 +199,33 @@ func (g *growth) fail(err error) {
 }
 
 // startAhead is the transition to growing ahead. Space.mu is held. The caller then runs growAhead in another goroutine.
-func (g *growth) startAhead() (first, n int) {
+func (g *growth) startAhead() []format.SegmentID {
 	g.ahead = true
-	return g.table.slots, g.stride()
+	return g.claim(g.stride())
 }
 
 // growerLabels are the profiling labels of the grower; it would have those of the goroutine that started it.
 var growerLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "grower"))
 
-// growAhead makes the file longer in the background and ends with endAhead. Space.mu is not held.
-func (g *growth) growAhead(first, n int) {
+// growAhead reserves the space of slots in the background and ends with endAhead. Space.mu is not held.
+func (g *growth) growAhead(ids []format.SegmentID) {
 	pprof.SetGoroutineLabels(growerLabels)
-	err := g.allocate(first, n)
+	err := g.allocate(ids)
 	g.changed.L.Lock()
 	defer g.changed.L.Unlock()
-	g.endAhead(first, n, err)
+	g.endAhead(ids, err)
 }
 
 // endAhead is the transition back to rest. It ignores lack of room: a write that needs a slot finds it, and decides
 // then whether the reserve may be used. Space.mu is held.
-func (g *growth) endAhead(first, n int, err error) {
+func (g *growth) endAhead(ids []format.SegmentID, err error) {
 	g.ahead = false
 	switch {
 	case err == nil:
-		g.accept(first, n)
-	case !errors.Is(err, ErrNoRoom):
+		g.accept(ids)
+	case errors.Is(err, ErrNoRoom):
+		g.unclaim(ids)
+	default:
 		g.fail(err)
 		if g.failed != nil {
 			g.failed("log file not extended ahead of need", err)

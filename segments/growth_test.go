@@ -34,6 +34,8 @@ func (f *growFile) Sync() error                 { return pop(&f.mu, &f.sync) }
 
 func (f *growFile) Truncate(int64) error { return nil }
 
+func (f *growFile) Punch(int64, int64) error { return nil }
+
 // full returns a file that refuses to grow n times.
 func full(n int) *growFile { return &growFile{allocate: slices.Repeat([]error{syscall.ENOSPC}, n)} }
 

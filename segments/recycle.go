@@ -8,9 +8,6 @@ import (
 	"pagecache/segments/format"
 )
 
-// minShrink is the smallest number of slots for which the file's length is changed.
-const minShrink = 4
-
 // Candidate is a segment that may be worth cleaning.
 type Candidate struct {
 	ID   format.SegmentID
@@ -80,7 +77,7 @@ func (s *Space) Recycle(ids []format.SegmentID) {
 	s.table.leaving = 0
 	s.table.recycle(ids)
 	for _, id := range ids {
-		s.free.put(id, true)
+		s.free.put(id)
 	}
 	if s.free.len() > s.kept(UrgencyOrdinary) {
 		s.growth.setFull(nil)
@@ -103,32 +100,6 @@ func (s *Space) LeaveOut(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.table.outOfUse += n
-}
-
-// Shrink removes free slots at the end of the file, all but keep of them, if enough can be removed. It calls note
-// first, which makes the new extent of the file durable: a shorter file would be taken for one that was cut. It reports
-// whether the file has become shorter. No slot is handed out meanwhile.
-func (s *Space) Shrink(keep int, note func(format.Extent) error) (bool, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	// With fewer free slots than these the file would grow again at once.
-	spare := max(keep, s.growth.stride(), s.kept(UrgencyOrdinary)+1)
-	drop := s.free.atEnd(s.table.slots) - spare
-	if drop < max(minShrink, s.table.slots/16) || s.atWork() || s.growth.broken != nil {
-		return false, nil
-	}
-	e := format.Extent{Slots: uint32(s.table.slots - drop), Shrinks: s.table.ledger.Shrinks + 1}
-	if err := note(e); err != nil {
-		return false, err
-	}
-	s.free.dropHighest(drop)
-	s.table.slots -= drop
-	s.table.ledger.Shrinks = e.Shrinks
-	if err := s.options.File.Truncate(int64(s.table.slots) * int64(s.table.segmentSize)); err != nil {
-		// The file is longer than necessary, which is harmless.
-		return false, fmt.Errorf("truncate log by %d slots: %w", drop, err)
-	}
-	return true, nil
 }
 
 // Ledger returns the ledger of the set of segments: those that are not Free, less those that have left.

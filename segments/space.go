@@ -15,6 +15,9 @@ type File interface {
 	Allocate(off, n int64) error
 	// Sync makes the file's length and its allocation durable.
 	Sync() error
+	// Punch gives the disk space of a range back; the bytes read as zeros. If the file system cannot do that, the error
+	// wraps errors.ErrUnsupported.
+	Punch(off, n int64) error
 	// Truncate sets the file's length.
 	Truncate(size int64) error
 }
@@ -72,6 +75,8 @@ type Space struct {
 	reserve reserve // constant
 	growth  growth
 	zeroer  zeroer
+	// punching says that GiveBack has slots that are in no list; noPunch that the file system cannot give space back.
+	punching, noPunch bool
 
 	quit chan struct{}  // closed by Close
 	work sync.WaitGroup // on the goroutines of growth and zeroer
@@ -87,7 +92,7 @@ func NewSpace(o Options) *Space {
 	t.ledger = format.Ledger{Joined: o.Left, Left: o.Left, Recycled: o.Recycled}
 	t.ledger.Shrinks = o.Shrinks
 	t.index = map[format.LSN]format.SegmentID{}
-	s.free.written = map[format.SegmentID]bool{}
+	s.free.blank, s.free.unsure = map[format.SegmentID]int{}, map[format.SegmentID]bool{}
 	s.growth = growth{file: o.File, changed: &s.changed, table: &s.table, free: &s.free, full: o.Full, failed: o.Failed}
 	if o.Background {
 		s.growth.backOff = backgroundBackOff
@@ -119,16 +124,30 @@ func (s *Space) Adopt(f Found) {
 func (s *Space) Append() (format.SegmentID, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.growth.allocate(s.table.slots, 1); err != nil {
+	id := format.SegmentID(s.table.slots)
+	if err := s.growth.allocate([]format.SegmentID{id}); err != nil {
 		return 0, err
 	}
 	s.table.slots++
-	return format.SegmentID(s.table.slots - 1), nil
+	return id, nil
 }
 
-// Ready adds slots in which recovery found nothing to the free slots. Those in fresh were never written; only they
-// may be zeroed ahead, since the others hold headers that must stay.
-func (s *Space) Ready(free, fresh []format.SegmentID) { s.free.add(free, fresh) }
+// Ready adds slots in which recovery found nothing to the free slots. Their space is reserved. Those in fresh were
+// never written; only they may be zeroed ahead, since the others hold headers that must stay.
+func (s *Space) Ready(free, fresh []format.SegmentID) {
+	s.free.add(free, fresh)
+	s.free.low = s.free.len()
+}
+
+// ReadyHollow adds free slots that may have no space on the disk. It is reserved before a segment uses them.
+func (s *Space) ReadyHollow(ids []format.SegmentID) { s.free.addHollow(ids) }
+
+// Kept returns the number of free slots that are kept for urgent writes.
+func (s *Space) Kept() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.kept(UrgencyOrdinary)
+}
 
 // OpenSegment takes a free slot for the segment that begins at base. It makes the file longer if too few slots are
 // free, and may wait for the disk. If the file cannot grow, u decides whether the reserve may be used; then least is
@@ -187,14 +206,14 @@ func (s *Space) ensureFree(want, least int) error {
 }
 
 // atWork reports whether a goroutine has the end of the file or a free slot. mu is held.
-func (s *Space) atWork() bool { return s.growth.ahead || s.zeroer.state == zeroWriting }
+func (s *Space) atWork() bool { return s.growth.ahead || s.zeroer.state == zeroWriting || s.punching }
 
 // workAhead starts the background work that is due. mu is held.
 func (s *Space) workAhead() {
 	// The file grows before a segment has to wait for it.
 	if s.free.len() <= max(s.growth.stride()/2, s.kept(UrgencyOrdinary)) && !s.atWork() {
-		first, n := s.growth.startAhead()
-		s.work.Go(func() { s.growth.growAhead(first, n) })
+		ids := s.growth.startAhead()
+		s.work.Go(func() { s.growth.growAhead(ids) })
 	}
 	if s.zeroer.start() {
 		opened := s.zeroer.opened

@@ -74,20 +74,20 @@ func TestNewestSegmentIsNotCleaned(t *testing.T) {
 	}
 }
 
-// A slot that was written needs no zeroing ahead, and one that was taken is forgotten.
-func TestFreeListKnowsWrittenSlots(t *testing.T) {
-	f := freeList{written: map[format.SegmentID]bool{}}
-	f.put(3, true)
-	f.put(5, false)
-	if !f.written[3] || f.written[5] {
-		t.Errorf("written: %v, want slot 3", f.written)
+// The free list knows from where on a slot was not written since its space was reserved, until the slot is taken.
+func TestFreeListKnowsBlankSlots(t *testing.T) {
+	f := freeList{blank: map[format.SegmentID]int{}}
+	f.putBlank(3, 100)
+	f.put(5)
+	if at, ok := f.blank[3]; !ok || at != 100 || len(f.blank) != 1 {
+		t.Errorf("blank: %v, want slot 3 from 100 on", f.blank)
 	}
-	if id := f.take(); id != 3 || len(f.written) > 0 {
-		t.Errorf("took slot %v, written %v; want slot 3, none", id, f.written)
+	if id := f.take(); id != 3 || len(f.blank) > 0 {
+		t.Errorf("took slot %v, blank %v; want slot 3, none", id, f.blank)
 	}
-	f.put(3, false)
-	if f.written[3] {
-		t.Error("slot 3 counts as written although it was put back as not written")
+	f.put(3)
+	if _, ok := f.blank[3]; ok {
+		t.Error("slot 3 counts as blank although it was put back as written")
 	}
 }
 

@@ -57,22 +57,29 @@ func (z *zeroer) start() bool {
 	return true
 }
 
-// claim is the transition waiting → writing: it takes the slot that is used next out of the free list. It makes the
-// transition to idle instead, and returns false, if nothing is to be zeroed: another segment was opened since opened
-// was read, or the slot was written before. Space.mu is held.
-func (z *zeroer) claim(opened int) (format.SegmentID, bool) {
+// claim is the transition waiting → writing: it takes the slot that is used next out of the free list. from is the
+// offset in the slot at which zeroing begins. It makes the transition to idle instead, and returns false, if nothing is
+// to be zeroed: another segment was opened since opened was read, or the slot was written before. Space.mu is held.
+func (z *zeroer) claim(opened int) (id format.SegmentID, from int, ok bool) {
 	free := z.growth.free
-	if z.opened != opened || free.len() == 0 || z.growth.ahead || free.written[free.next()] {
+	if z.opened == opened && free.len() > 0 && !z.growth.ahead {
+		from, ok = free.blank[free.next()]
+	}
+	if !ok {
 		z.state = zeroIdle
-		return 0, false
+		return 0, 0, false
 	}
 	z.state = zeroWriting
-	return free.take(), true
+	return free.take(), from, true
 }
 
 // finish is the transition writing → idle. It puts the slot back. Space.mu is held.
-func (z *zeroer) finish(id format.SegmentID, err error) {
-	z.growth.free.put(id, err == nil)
+func (z *zeroer) finish(id format.SegmentID, from int, err error) {
+	if err == nil {
+		z.growth.free.put(id)
+	} else {
+		z.growth.free.putBlank(id, from)
+	}
 	z.state = zeroIdle
 	z.changed.Broadcast()
 }
@@ -100,16 +107,16 @@ func (z *zeroer) zeroAhead(opened int) {
 		z.standDown()
 		return
 	}
-	id, ok := z.claim(opened)
+	id, from, ok := z.claim(opened)
 	if !ok {
 		return
 	}
 	size := z.growth.table.segmentSize
 	mu.Unlock()
-	err := z.zero(int64(id.Offset(size)), int64(size), z.quit)
+	err := z.zero(int64(id.Offset(size))+int64(from), int64(size-from), z.quit)
 	if err != nil && z.growth.failed != nil {
 		z.growth.failed("segment not zeroed ahead", err)
 	}
 	mu.Lock()
-	z.finish(id, err)
+	z.finish(id, from, err)
 }

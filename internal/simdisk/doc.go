@@ -18,6 +18,6 @@
 //	    map with vfs.ErrFault. A sector that is written can be read again.
 //	Y8  With Garbage, Y6 does not hold: each sector of a write that was not made durable may hold anything after a
 //	    crash. Sectors that no such write covers keep their bytes.
-//	Y9  Punch frees blocks of 4096 bytes. Until Sync, any of them may come back with their bytes after a crash. A device
-//	    write to blocks without space takes space, and fails with ENOSPC if there is none. So does Allocate.
+//	Y9  Punch frees blocks of 4096 bytes. Until Sync, any of them may come back with their bytes after a crash. A
+//	    device write to blocks without space takes space, and fails with ENOSPC if there is none. So does Allocate.
 package simdisk

@@ -136,6 +136,14 @@ const (
 	changeHole                // bytes [off, off+size) have none
 )
 
+// String returns the name of the kind.
+func (c change) String() string {
+	if names := [...]string{"data", "size", "space", "hole"}; c >= 0 && int(c) < len(names) {
+		return names[c]
+	}
+	return "invalid change"
+}
+
 // readable returns how many of n bytes from off on can be read.
 func (f *inode) readable(off, n int64) int64 {
 	for s := range f.bad {

@@ -102,11 +102,17 @@ type Cleaner struct {
 	stuck    skipped              // segments that could not be cleaned
 	costly   skipped              // segments whose cleaning writes as much as it frees
 	budget   budget               // bytes that may be moved
+	idle     budget               // bytes that may be moved while the store is idle
+	mode     mode                 // of the step
+	tidied   bool                 // nothing was left to do when the store was last idle
+	tidiedAt int64                // bytes that callers had written then
+	looked   time.Time            // when an idle step last looked for space to give back
 	pids     []format.PageID      // scratch memory of cost
 	found    []segments.Candidate // scratch memory of candidates
 
 	spent   atomic.Bool  // budget is used up. Written under mu; a stale value delays writers, or spares them a nap
-	late    atomic.Bool  // writers wait. Written by the loop alone; a stale value costs or spares a nap
+	late    atomic.Bool  // writers wait. Written by the loop and by Pace; a stale value costs or spares a nap
+	opened  atomic.Bool  // a segment was opened since Pace looked last. A stale value delays a look
 	moved   atomic.Int64 // bytes
 	cleaned atomic.Int64 // segments
 }
@@ -120,8 +126,32 @@ func (s skipped) has(v segments.Candidate) bool {
 	return ok && live == v.Live
 }
 
-// idle is the time that the loop waits for something to happen.
-const idle = 100 * time.Millisecond
+const (
+	// tick is the time that the loop waits for something to happen. It is calm if callers write less than a calmShare
+	// of a segment. The store is idle after idleTicks calm ones.
+	tick, calmShare, idleTicks = 100 * time.Millisecond, 1.0 / 64, 10
+	// firstSteps is enough for some segments to be cleaned and recycled.
+	firstSteps = 24
+	// giveBackAfter is the time for which a slot is free before an idle store gives its space back.
+	giveBackAfter = time.Second
+)
+
+// mode says how much a step does.
+type mode int
+
+const (
+	modeBusy   mode = iota // no more than is needed
+	modeIdle               // what makes the file smaller, too, as far as what callers have written pays for it
+	modeByHand             // the same without that limit
+)
+
+// String returns the name of the mode.
+func (m mode) String() string {
+	if names := [...]string{"busy", "idle", "by hand"}; m >= 0 && int(m) < len(names) {
+		return names[m]
+	}
+	return "invalid mode"
+}
 
 // New returns a cleaner that does nothing until Start. Kick may be called at once.
 func New() *Cleaner {
@@ -134,17 +164,28 @@ func New() *Cleaner {
 // Start gives the cleaner its work, and starts the loop unless cfg.Options.ByHand is set. Stop ends the loop.
 func (c *Cleaner) Start(cfg Config) {
 	c.c, c.pages, c.recycler = cfg, cfg.Pages, logstore.NewRecycler(cfg.Store)
-	used, _ := cfg.Store.Space.Usage()
-	c.budget.left = 2 * used
+	used, live := cfg.Store.Space.Usage()
+	written, given := cfg.Pages.Written(), cfg.Pages.WrittenByCallers()
+	c.budget = budget{left: 2 * used, written: written, live: live}
+	c.idle = budget{left: used - live, written: given, live: live} // earlier openings have left it
 	if cfg.Options.ByHand {
 		close(c.done)
 	} else {
+		if !cfg.Options.Linear && !cfg.Pages.Unknown() {
+			c.drain() // no Tx has begun yet that could hold back what earlier openings have left
+		}
 		go c.run()
 	}
 }
 
 // Kick notifies the loop that a segment was opened. It does not block.
 func (c *Cleaner) Kick() {
+	c.opened.Store(true)
+	c.wake()
+}
+
+// wake makes the loop take a step.
+func (c *Cleaner) wake() {
 	select {
 	case c.kick <- struct{}{}:
 	default:
@@ -176,7 +217,8 @@ func (c *Cleaner) Stats() Stats {
 // cleanerLabels are the profiling labels of the cleaner; it would have those of the goroutine that started it.
 var cleanerLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "cleaner"))
 
-// run is the loop. calm says that little was written since the last tick.
+// run is the loop. It counts the ticks since callers have written more than a little. A store that is never open for
+// long is cleaned, too: the loop begins with a few steps as in an idle store.
 func (c *Cleaner) run() {
 	pprof.SetGoroutineLabels(cleanerLabels)
 	defer close(c.done)
@@ -185,33 +227,41 @@ func (c *Cleaner) run() {
 			c.c.Report.CleaningStopped(errEnded)
 		}
 	}()
-	t := time.NewTicker(idle)
+	for n := 0; n < firstSteps && c.runStep(modeIdle); n++ {
+	}
+	t := time.NewTicker(tick)
 	defer t.Stop()
-	calm, written := false, int64(0)
+	calm, written := 0, int64(0)
 	for {
+		m := modeBusy
 		select {
 		case <-c.quit:
 			return
 		case <-c.kick:
-			calm = false
 		case <-t.C:
-			now := c.c.Pages.WrittenByCallers()
-			calm = float64(now-written) < calmShare*float64(c.c.Store.SegmentSize())
-			written = now
+			if calm++; c.wroteSince(written) {
+				calm = 0
+			}
+			if written = c.c.Pages.WrittenByCallers(); calm >= idleTicks {
+				m = modeIdle
+			}
 		}
-		for c.runStep(calm) {
+		for c.runStep(m) {
 			c.late.Store(c.behind())
+			if m == modeIdle && c.wroteSince(written) {
+				break
+			}
 		}
 		c.late.Store(false)
 	}
 }
 
 // runStep does a step and reports whether another may be worth it.
-func (c *Cleaner) runStep(calm bool) bool {
+func (c *Cleaner) runStep(m mode) bool {
 	if c.stopping() {
 		return false
 	}
-	did, err := c.step(c.c.Contained, calm)
+	did, err := c.step(c.c.Contained, m)
 	return did && err == nil
 }
 
@@ -225,15 +275,16 @@ func (c *Cleaner) stopping() bool {
 }
 
 // Step does one step of cleaning: it recycles segments that hold nothing, or else finds newly empty ones, or else moves
-// the live data out of the segment that is most worth it, or else shrinks the file. It reports whether it did anything.
-func (c *Cleaner) Step() (bool, error) { return c.step(c.c.Pages, true) }
+// the live data out of the segment that is most worth it, or else makes the file smaller. It reports whether it did
+// anything.
+func (c *Cleaner) Step() (bool, error) { return c.step(c.c.Pages, modeByHand) }
 
-// step is Step that works on pages. calm says that little is being written, so that a small store need not keep spare
-// segments.
-func (c *Cleaner) step(pages Pages, calm bool) (did bool, err error) {
+// step is Step that works on pages, in a mode.
+func (c *Cleaner) step(pages Pages, m mode) (did bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pages = pages
+	c.enter(m)
 	defer c.c.Pages.Settle()
 	ofSegment := false // err concerns one segment, and others may be cleaned
 	defer func() {
@@ -250,7 +301,8 @@ func (c *Cleaner) step(pages Pages, calm bool) (did bool, err error) {
 	if c.c.Options.Linear {
 		return c.reap() > 0, nil
 	}
-	if c.c.Store.Space.DiskFull() { // the callers that would otherwise flush the log may be waiting for room
+	// If the disk is full, the callers that would otherwise flush the log may be waiting for room.
+	if c.c.Store.Space.DiskFull() || c.recycler.Waiting() > fewWaiting && (c.usage(m).whole() || c.behind()) {
 		if err := c.recycler.Flush(); err != nil {
 			return false, err
 		}
@@ -262,12 +314,12 @@ func (c *Cleaner) step(pages Pages, calm bool) (did bool, err error) {
 		return err == nil, err
 	}
 	diskFull := c.c.Store.Space.DiskFull()
-	victim, ok := c.victim(calm, diskFull)
+	victim, ok := c.victim(m, diskFull)
 	if !ok {
 		if did, err := c.recycler.Finish(); did || err != nil {
 			return did, err
 		}
-		return c.c.Store.Shrink()
+		return c.shrink(diskFull)
 	}
 	did, err = c.cleanVictim(victim, diskFull)
 	ofSegment = err != nil && !errors.Is(err, iobuf.ErrFailed)

@@ -37,7 +37,7 @@ func (c *Cleaner) empty(v segments.Candidate, diskFull bool) (err error) {
 			reads++
 		}
 		c.moved.Add(n)
-		c.budget.left -= n
+		c.spend(n)
 		return err == nil
 	})
 	if err != nil {

@@ -2,18 +2,25 @@ package clean
 
 import "time"
 
-// spareSegments is the number of segments, beside the io buffers, that may be in use without live data before writers
-// wait.
-const spareSegments = 8
-
 // behind decides whether writers wait for the cleaner: there is more garbage than there should ever be, and the cleaner
 // could clean it. Nobody waits for segments that Txs or batches hold back.
 func (c *Cleaner) behind() bool {
-	return c.usage(spareSegments).above(behindSlack, fewSegments+2) && !c.spent.Load()
+	if c.spent.Load() {
+		return false
+	}
+	u := c.usage(modeBusy)
+	u.uncleanable -= int64(c.recycler.Waiting()-c.recycler.Held()) * u.segment
+	return u.above(behindSlack, behindSegments)
 }
 
-// Pace delays a writer, for some milliseconds at most, while the cleaner is behind.
+// Pace delays a writer, for some milliseconds at most, while the cleaner is behind. The first writer after a segment
+// was opened looks whether it is: the loop may be waiting for a processor.
 func (c *Cleaner) Pace() {
+	o := &c.c.Options
+	if c.opened.Load() && c.opened.Swap(false) && !o.ByHand && !o.Linear && c.behind() {
+		c.late.Store(true)
+		c.wake()
+	}
 	if c.late.Load() {
 		c.nap()
 	}

@@ -16,7 +16,7 @@ func (c *Cleaner) Pause() (resume func()) {
 func (c *Cleaner) ByHand() {
 	close(c.quit)
 	<-c.done
-	c.quit = make(chan struct{})
+	c.quit, c.c.Options.ByHand = make(chan struct{}), true
 }
 
 // RestartEager starts the loop of a cleaner that was started without it. The loop cleans every segment that it can.
@@ -52,5 +52,6 @@ func (c *Cleaner) PagesRead(v segments.Candidate) (segments.PageList, error) { r
 // HasBuffer reports whether a segment was read. The cleaner is paused.
 func (c *Cleaner) HasBuffer() bool { return len(c.buf) > 0 }
 
-// FewSegments is the number of segments that a small store may use beside those that it needs.
-const FewSegments = fewSegments
+// MostSegments is the number of segments that a small store may use beside those that it needs, the io buffers, and
+// those that wait to be recycled.
+const MostSegments = fewSegments + behindSegments

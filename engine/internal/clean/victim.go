@@ -9,11 +9,16 @@ import (
 
 const (
 	// Garbage, in percent of the live data: above softSlack, segments below the threshold are cleaned; above hardSlack,
-	// any segment is; above behindSlack, writers wait.
-	softSlack, hardSlack, behindSlack = 20, 36, 40
-	// While much is written, a small store may use fewSegments more than it needs, so that little is moved. They are
-	// cleaned when the store is calm: when less than a calmShare of a segment is written in an idle period.
-	fewSegments, calmShare = 64, 1.0 / 64
+	// any segment is; above behindSlack, writers wait. In an idle store, any segment is cleaned above idleSlack.
+	softSlack, hardSlack, behindSlack, idleSlack = 20, 36, 40, 5
+	// wholeSlack is the percentage of the live data that everything else may take: garbage, segments that cannot be
+	// cleaned, and slots that are kept. It lowers the other limits in a store of few segments, but not below
+	// fewSegments of garbage.
+	wholeSlack, fewSegments = 55, 2
+	// fewWaiting is the number of segments that wait for the next flush, which writers cause, while space is short.
+	fewWaiting = 1
+	// behindSegments is the number of segments by which the cleaner may exceed its limit before writers wait.
+	behindSegments = 1
 	// hopeless is the live share above which cleaning frees next to nothing.
 	hopeless = 0.95
 	// fitTries is the most segments that one step looks at, to find one that is worth cleaning when the file cannot
@@ -26,24 +31,38 @@ const (
 type usage struct {
 	used, live  int64
 	uncleanable int64 // of used: segments that cleaning cannot free now
+	kept        int64 // beside used: slots that the next segments need, or that are kept for urgent writes
 	segment     int64 // what a segment holds
 }
 
-// usage returns the present state. Cleaning cannot free the io buffers, the segments that wait to be recycled, and
-// spare more.
-func (c *Cleaner) usage(spare int) usage {
-	_, used, live := c.c.Store.Space.Totals()
-	holds := int64(c.c.Store.SegmentHolds())
-	return usage{int64(used) * holds, live, int64(c.c.Options.IOBuffers+spare+c.recycler.Waiting()) * holds, holds}
+// usage returns the present state. Cleaning cannot free the segments that wait to be recycled, those that are being
+// written, and, in a busy store, one more that will be next.
+func (c *Cleaner) usage(m mode) usage {
+	s := c.c.Store
+	_, used, live := s.Space.Totals()
+	holds, segment := int64(s.SegmentHolds()), format.LSN(s.SegmentSize())
+	busy := 1
+	if m == modeBusy {
+		busy = 2 + min(int(s.Log.Tail()/segment-s.Log.DurableEnd()/segment), c.c.Options.IOBuffers-1)
+	}
+	return usage{used: int64(used) * holds, live: live, uncleanable: int64(busy+c.recycler.Waiting()) * holds,
+		kept: int64(s.Space.Kept()+1) * holds, segment: holds}
 }
 
 // slack returns the garbage that cleaning could free.
 func (u usage) slack() int64 { return u.used - u.live - u.uncleanable }
 
-// above reports whether the slack is above percent of the live data, and above few segments.
-func (u usage) above(percent, few int64) bool {
-	return u.slack() > max(u.live*percent/100, few*u.segment)
+// above reports whether the slack of a busy store is above its limit of percent of the live data, and by more segments.
+func (u usage) above(percent, more int64) bool {
+	limit := min(u.live*percent/100, u.live*wholeSlack/100-u.uncleanable-u.kept)
+	return u.slack() > max(limit, fewSegments*u.segment)+more*u.segment
 }
+
+// whole reports whether everything that is not live is above its limit.
+func (u usage) whole() bool { return u.used+u.kept-u.live > u.live*wholeSlack/100 }
+
+// aboveIdle reports whether the slack of an idle store is above its limit.
+func (u usage) aboveIdle() bool { return u.slack() > u.live*idleSlack/100 }
 
 // policy is the part of the options that the choice of a victim depends on.
 type policy struct {
@@ -53,15 +72,11 @@ type policy struct {
 }
 
 // limit returns the live share up to which segments are cleaned now; false if none needs cleaning.
-func (p policy) limit(u usage, calm bool) (limit float64, need bool) {
-	few := int64(fewSegments)
-	if calm {
-		few = 0
-	}
+func (p policy) limit(u usage, m mode) (limit float64, need bool) {
 	switch {
-	case p.eager, u.above(hardSlack, few):
+	case p.eager, m == modeBusy && u.above(hardSlack, 0), m != modeBusy && u.aboveIdle():
 		return hopeless, true
-	case u.above(softSlack, few):
+	case m == modeBusy && u.above(softSlack, 0):
 		return p.threshold, true
 	}
 	return 0, false
@@ -107,18 +122,17 @@ func (c *Cleaner) candidates(skip ...skipped) []segments.Candidate {
 }
 
 // victim chooses the segment that is most worth cleaning, if room is needed.
-func (c *Cleaner) victim(calm, diskFull bool) (v segments.Candidate, ok bool) {
-	u := c.usage(2)
-	c.budget.refill(u.used, u.live, c.c.Pages.Written())
-	c.spent.Store(c.budget.left <= 0)
-	if c.budget.left <= 0 && !c.c.Options.Eager {
+func (c *Cleaner) victim(m mode, diskFull bool) (v segments.Candidate, ok bool) {
+	u := c.usage(m)
+	c.refill(u)
+	if !c.mayMove(m) {
 		return v, false
 	}
 	if diskFull {
 		return c.victimOnFullDisk()
 	}
 	p := policy{c.c.Options.Threshold, float64(c.c.Options.Skew) / 100, c.c.Options.Eager}
-	limit, need := p.limit(u, calm)
+	limit, need := p.limit(u, m)
 	if !need {
 		return v, false
 	}
@@ -164,14 +178,35 @@ type budget struct {
 	live    int64 // bytes that were live at the last refill
 }
 
-// moveFactor is the number of bytes that may be moved for each byte that is written.
-const moveFactor = 4
+// moveFactor is the number of bytes that may be moved for each byte that is written. In an idle store it is idleFactor
+// for each byte that callers have written since it was last idle.
+const moveFactor, idleFactor = 4, 1.5
 
-// refill credits moveFactor bytes for each byte written, consolidations included, or freed since the last call. The
-// budget never exceeds twice the space in use.
-func (b *budget) refill(used, live, written int64) {
-	b.left = min(b.left+moveFactor*(written-b.written+max(0, b.live-live)), 2*used)
-	b.written, b.live = written, live
+// refill credits factor bytes for each byte written or freed since the last call. The budget never exceeds twice the
+// space in use.
+func (b *budget) refill(factor float64, u usage, written int64) {
+	b.left = min(b.left+int64(factor*float64(written-b.written+max(0, b.live-u.live))), 2*u.used)
+	b.written, b.live = written, u.live
+}
+
+// refill credits both budgets.
+func (c *Cleaner) refill(u usage) {
+	c.budget.refill(moveFactor, u, c.c.Pages.Written())
+	c.idle.refill(idleFactor, u, c.c.Pages.WrittenByCallers())
+	c.spent.Store(c.budget.left <= 0)
+}
+
+// spend takes n bytes that were moved from the budgets.
+func (c *Cleaner) spend(n int64) {
+	c.budget.left -= n
+	if c.mode == modeIdle {
+		c.idle.left -= n
+	}
+}
+
+// mayMove reports whether the budgets allow to move anything.
+func (c *Cleaner) mayMove(m mode) bool {
+	return c.c.Options.Eager || c.budget.left > 0 && (m != modeIdle || c.idle.left > 0)
 }
 
 // extent returns where a segment lies in the file.

@@ -11,46 +11,64 @@ import (
 
 const mib = 1 << 20
 
-// The limit follows the garbage in percent of the live data. A busy store keeps fewSegments of garbage in any case, a
-// calm one does not.
+// The limit follows the garbage in percent of the live data. In a busy store of few segments, everything that is not
+// live has a limit, too, of which there is a least. An idle store keeps next to no garbage.
 func TestLimitFollowsGarbage(t *testing.T) {
-	const live, few = 1000 * mib, fewSegments * mib // a percent of live is 10 segments
+	const live, least = 1000 * mib, fewSegments * mib // a percent of live is 10 segments
 	plain, eager := policy{threshold: 0.4}, policy{threshold: 0.4, eager: true}
-	type row struct {
+	for _, c := range []struct {
 		policy
+		mode
 		live, slack int64
-		calm        bool
 		want        float64 // 0: no segment needs cleaning
-	}
-	for _, c := range []row{
-		{plain, live, 0, false, 0},
-		{plain, live, live * softSlack / 100, false, 0},
-		{plain, live, live*softSlack/100 + 1, false, 0.4},
-		{plain, live, live * hardSlack / 100, false, 0.4},
-		{plain, live, live*hardSlack/100 + 1, false, hopeless},
-		{plain, live, live*softSlack/100 + 1, true, 0.4},
-		{plain, live, 10 * live, true, hopeless},
-		{eager, live, 0, false, hopeless},
-		{eager, 0, 0, true, hopeless},
-		// A small store, for which fewSegments is more than any percentage.
-		{plain, mib, few, false, 0},
-		{plain, mib, few + 1, false, hopeless},
-		{plain, mib, few, true, hopeless},
-		{plain, mib, mib * softSlack / 100, true, 0},
-		{plain, mib, mib*softSlack/100 + 1, true, 0.4},
-		{plain, 0, 1, true, hopeless},
-		{plain, 0, 0, true, 0},
-		{plain, 0, few + 1, false, hopeless},
+	}{
+		{plain, modeBusy, live, 0, 0},
+		{plain, modeBusy, live, live * softSlack / 100, 0},
+		{plain, modeBusy, live, live*softSlack/100 + 1, 0.4},
+		{plain, modeBusy, live, live * hardSlack / 100, 0.4},
+		{plain, modeBusy, live, live*hardSlack/100 + 1, hopeless},
+		{plain, modeIdle, live, live * idleSlack / 100, 0},
+		{plain, modeIdle, live, live*idleSlack/100 + 1, hopeless},
+		{plain, modeByHand, live, live*idleSlack/100 + 1, hopeless},
+		{plain, modeByHand, live, 10 * live, hopeless},
+		{eager, modeBusy, live, 0, hopeless},
+		{eager, modeIdle, 0, 0, hopeless},
+		// A small store, for which least is more than any percentage.
+		{plain, modeBusy, mib, least, 0},
+		{plain, modeBusy, mib, least + 1, hopeless},
+		{plain, modeIdle, mib, least, hopeless},
+		{plain, modeIdle, mib, mib * idleSlack / 100, 0},
+		{plain, modeIdle, mib, mib*idleSlack/100 + 1, hopeless},
+		{plain, modeIdle, 0, 1, hopeless},
+		{plain, modeIdle, 0, 0, 0},
+		{plain, modeBusy, 0, least + 1, hopeless},
 	} {
 		for _, uncleanable := range []int64{0, 7 * mib} { // which counts for nothing
 			u := usage{used: c.live + c.slack + uncleanable, live: c.live, uncleanable: uncleanable, segment: mib}
 			if n := u.slack(); n != c.slack {
 				t.Errorf("%+v: slack %d, want %d", u, n, c.slack)
 			}
-			limit, need := c.limit(u, c.calm)
+			limit, need := c.limit(u, c.mode)
 			if limit != c.want || need != (c.want > 0) {
-				t.Errorf("%+v, calm %v, %+v: limit %v, need %v, want %v", c.policy, c.calm, u, limit, need, c.want)
+				t.Errorf("%+v, %v, %+v: limit %v, need %v, want %v", c.policy, c.mode, u, limit, need, c.want)
 			}
+		}
+	}
+}
+
+// In a store of few segments, those that cannot be cleaned and those that are kept lower the limit: everything that is
+// not live stays below wholeSlack. Writers wait only above the limit of the cleaner.
+func TestLimitOfSmallStore(t *testing.T) {
+	for segs := int64(20); segs < 200; segs++ {
+		u := usage{live: segs * mib, uncleanable: 5 * mib, kept: 6 * mib, segment: mib}
+		for u.used = u.live; !u.above(hardSlack, 0); u.used += mib {
+			if u.above(behindSlack, behindSegments) {
+				t.Fatalf("%d segments: writers wait before anything is cleaned", segs)
+			}
+		}
+		whole, most := u.used-mib+u.kept-u.live, max(u.live*wholeSlack/100, u.uncleanable+u.kept+fewSegments*mib)
+		if whole > most || u.slack() > u.live*hardSlack/100+mib && u.slack() > (fewSegments+1)*mib {
+			t.Errorf("%d segments: %d MiB are not live, and %d of them garbage", segs, whole/mib, u.slack()/mib)
 		}
 	}
 }
@@ -58,8 +76,8 @@ func TestLimitFollowsGarbage(t *testing.T) {
 // More garbage than could be cleaned is no garbage.
 func TestSlackBelowUncleanableSegments(t *testing.T) {
 	u := usage{used: 10, live: 3, uncleanable: 9, segment: 1}
-	if n := u.slack(); n != -2 || u.above(0, 0) {
-		t.Errorf("slack %d, above nothing %v", n, u.above(0, 0))
+	if n := u.slack(); n != -2 || u.above(0, 0) || u.aboveIdle() {
+		t.Errorf("slack %d, above nothing %v, %v", n, u.above(0, 0), u.aboveIdle())
 	}
 }
 
@@ -179,11 +197,11 @@ func TestBudgetRefill(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := c.budget
-			b.refill(c.used, c.live, c.written)
+			b.refill(moveFactor, usage{used: c.used, live: c.live}, c.written)
 			if want := (budget{c.left, c.written, c.live}); b != want {
 				t.Errorf("%+v, want %+v", b, want)
 			}
-			b.refill(c.used, c.live, c.written)
+			b.refill(moveFactor, usage{used: c.used, live: c.live}, c.written)
 			if b.left != c.left {
 				t.Errorf("credited twice: %d bytes left, want %d", b.left, c.left)
 			}
@@ -194,11 +212,11 @@ func TestBudgetRefill(t *testing.T) {
 // Moving pages without any writes ends: moves spend the budget, and nothing but writes and frees refills it.
 func TestBudgetEnds(t *testing.T) {
 	b := budget{left: 2 * mib}
-	b.refill(mib, mib/2, 0)
+	b.refill(moveFactor, usage{used: mib, live: mib / 2}, 0)
 	steps := 0
 	for ; b.left > 0; steps++ {
 		b.left -= mib / 8
-		b.refill(mib, mib/2, 0)
+		b.refill(moveFactor, usage{used: mib, live: mib / 2}, 0)
 	}
 	if steps != 16 {
 		t.Errorf("%d steps", steps)

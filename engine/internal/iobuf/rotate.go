@@ -42,6 +42,25 @@ func (l *Log) rotate(u segments.Urgency) error {
 	return l.openNext(u)
 }
 
+// EndSegment ends the active segment, of which the rest holds nothing, and opens the next one with the urgency of the
+// cleaner. It waits for a free buffer. Errors: as for Reserve.
+func (l *Log) EndSegment() error {
+	for b := l.active.Load(); b != nil; {
+		t := tailWord(b.tail.Load())
+		if b.full(t) {
+			break
+		}
+		if b.tail.CompareAndSwap(uint64(t), uint64(makeTail(len(b.mem)+1, t.units()))) {
+			l.sealRest(b, t.off()) // which is the caller's
+			break
+		}
+	}
+	if l.stopped.Load() {
+		return l.Err()
+	}
+	return l.rotate(segments.UrgencyCleaning)
+}
+
 // hasActive reports whether there is an active buffer that is not sealed.
 func (l *Log) hasActive() bool {
 	b := l.active.Load()

@@ -28,7 +28,8 @@ type plan struct {
 	seals    bool               // there is a tail: a pad fills its segment, and it stays where it is
 	end      format.LSN         // where the log goes on: Scan.End, or above it if the tail moves or is sealed
 	first    []format.SegmentID // slots to be marked as free before the tail moves
-	spare    []format.SegmentID // slots that hold nothing
+	spare    []format.SegmentID // slots that hold nothing, and may have no disk space
+	filled   bool               // space was reserved for a slot within the file: it is not durable yet
 }
 
 // tailMove is a plan to move the tail that has not been carried out yet: its slot in the Space and in pointers is the
@@ -39,9 +40,10 @@ type tailMove struct {
 	to      format.SegmentID
 }
 
-// Prepare opens the device, decides what Start will write, and fills the Space. It writes nothing. Whatever may refuse
-// the opening does so here, or in the checks that the caller makes between Prepare and Start (rule 17). Meanwhile all
-// pointers to messages are those that hold after Start, and Read works.
+// Prepare opens the device, decides what Start will write, and fills the Space. It writes nothing; it reserves disk
+// space for the slot that the tail moves to. Whatever may refuse the opening does so here, or in the checks that the
+// caller makes between Prepare and Start (rule 17). Meanwhile all pointers to messages are those that hold after Start,
+// and Read works.
 func (s *Store) Prepare(r *Recovered) (err error) {
 	if r.fileSize, err = s.file.Size(); err != nil {
 		return err
@@ -58,7 +60,7 @@ func (s *Store) Prepare(r *Recovered) (err error) {
 	r.spare = slices.Concat(r.Scan.Zero, r.Scan.Free, r.first)
 	s.planSlots(r)
 	if err := s.planTail(r); err != nil {
-		return fmt.Errorf("read the log's tail: %w", err)
+		return err
 	}
 	if r.slots > segments.MaxSlots {
 		return fmt.Errorf("%w: the log has %d segments, the most there can be", ErrNoSpace, segments.MaxSlots)
@@ -257,11 +259,15 @@ func (s *Store) planTail(r *Recovered) error {
 	used := int(int64(r.end) % int64(size))
 	var err error
 	if r.lost, err = s.readTail(*r.tail, s.bufs[1][:used]); err != nil {
-		return err
+		return fmt.Errorf("read the log's tail: %w", err)
 	}
 	if r.lost != nil && used%block == 0 && !r.tail.Unread {
 		r.seals, r.end = true, r.tail.Base+format.LSN(size)
 		return nil
+	}
+	solid, err := s.fillSpare(r)
+	if err != nil {
+		return err
 	}
 	s.tail = tailMove{planned: true, from: *r.tail}
 	r.tail.Timeline = s.Timeline // in Scan too, so that Apply points to the new place
@@ -270,8 +276,8 @@ func (s *Store) planTail(r *Recovered) error {
 	}()
 	r.moves = true
 	switch {
-	case len(r.spare) > 0:
-		s.tail.to, r.spare = r.spare[0], r.spare[1:]
+	case solid >= 0:
+		s.tail.to, r.spare = r.spare[solid], slices.Delete(slices.Clone(r.spare), solid, solid+1)
 	case len(r.discard) > 0:
 		// An opening that was cut off here left the tail in two slots, and there may be no room for a third.
 		s.tail.to, r.spare = r.discard[0], slices.Clone(r.discard[1:])
@@ -306,6 +312,37 @@ func (s *Store) reportFailed(doing string, err error) {
 	if !errors.Is(err, errStopped) {
 		s.c.Report.Background(doing, s.LogFile(), err)
 	}
+}
+
+// fillSpare reserves disk space for the first spare slot for which there is room, and returns its index, −1 if there is
+// none. The space of free slots may have been given back. A slot that has space takes no more, so on a full disk one of
+// those that are kept is found.
+func (s *Store) fillSpare(r *Recovered) (int, error) {
+	before, err := s.file.Occupied()
+	if err != nil {
+		return -1, err
+	}
+	for i, slot := range r.spare {
+		if err := s.allocateSlot(slot); IsNoSpace(err) {
+			continue
+		} else if err != nil {
+			return -1, err
+		}
+		after, err := s.file.Occupied()
+		r.filled = after != before
+		return i, err
+	}
+	return -1, nil
+}
+
+// allocateSlot reserves disk space for a free slot within the file. If the disk is full, what it has got is given back.
+func (s *Store) allocateSlot(slot format.SegmentID) error {
+	size, off := int64(s.Super.SegmentSize), int64(slot.Offset(s.Super.SegmentSize))
+	err := s.file.Allocate(off, size)
+	if IsNoSpace(err) {
+		_ = s.file.Punch(off+format.SegmentStart, size-format.SegmentStart) // if it fails, the slot keeps its space
+	}
+	return err
 }
 
 // DeviceLine describes in one line how a device writes, and why not in a faster way.

@@ -39,6 +39,7 @@ type Recycler struct {
 	leaving  leaving      // of the first segments that leave, until their slots are free
 	failed   error        // why nothing is recycled any more
 	waiting  atomic.Int64 // len(drained)
+	held     atomic.Int64 // of these: those that a reader or a batch held back when Recycle looked last
 	recycled atomic.Int64 // segments, in this opening
 }
 
@@ -57,6 +58,10 @@ func (r *Recycler) Err() error { return r.failed }
 
 // Waiting returns how many segments wait to be recycled.
 func (r *Recycler) Waiting() int { return int(r.waiting.Load()) }
+
+// Held returns how many of the segments that wait could not be recycled when Recycle looked last, whatever it did: a
+// reader or a batch held them back, or the log does not go on behind them.
+func (r *Recycler) Held() int { return int(r.held.Load()) }
 
 // Recycled returns how many segments were recycled in this opening.
 func (r *Recycler) Recycled() int64 { return r.recycled.Load() }
@@ -78,18 +83,24 @@ func (r *Recycler) Add(ds ...Drained) {
 // After ErrLater, or lack of space, Recycle may be tried again. Any other error stops recycling for good. A slot whose
 // header cannot be written is no error: it is left out of use.
 func (r *Recycler) Recycle(unseen func(Drained) bool) (did bool, err error) {
-	if did, err = r.free(); err != nil || r.leaving.ids != nil {
-		return did, err
-	}
+	did, err = r.free()
 	stable := r.s.Log.StableEnd()
 	var ids []format.SegmentID
+	held := 0
 	for _, d := range r.drained {
-		if len(ids) < recycleAtOnce && r.s.isFollowed(d.Base, stable) && unseen(d) {
+		switch {
+		case !r.s.isFollowed(d.Base, stable) || !unseen(d):
+			held++
+		case len(ids) < recycleAtOnce:
 			ids = append(ids, d.ID)
 		}
 	}
-	if len(ids) == 0 {
-		return did, nil
+	if r.leaving.ids != nil && r.s.Log.DurableEnd() > r.leaving.at { // but not stable
+		held = len(r.drained)
+	}
+	r.held.Store(int64(held))
+	if err != nil || r.leaving.ids != nil || len(ids) == 0 {
+		return did, err
 	}
 	return true, r.note(r.leave(ids, stable-1))
 }
@@ -241,11 +252,50 @@ func (s *Store) tryFree(ids []format.SegmentID, stable format.LSN) error {
 	})
 }
 
-// Shrink truncates the file if its end has been free for long enough to be more than the next segments need. It reports
-// whether it did.
+// Shrink truncates the file if more of its end is free than the next segments need. It reports whether it did.
 func (s *Store) Shrink() (bool, error) {
 	_, used, _ := s.Space.Totals()
-	return s.Space.Shrink(s.c.IOBuffers+used/16, s.super.shrink)
+	return s.Space.Shrink(max(s.c.IOBuffers+used/16, s.Space.Stride()), s.super.shrink)
+}
+
+// GiveBack truncates the file as far as its end is free, and gives the disk space of other free slots back, except for
+// those that are kept. It reports whether it did anything. One goroutine at a time calls it, GiveBackUnused or Shrink.
+func (s *Store) GiveBack() (bool, error) { return s.giveBack(s.Space.GiveBack) }
+
+// GiveBackUnused is GiveBack for the space of slots that were free ever since the last call.
+func (s *Store) GiveBackUnused() (bool, error) { return s.giveBack(s.Space.GiveBackUnused) }
+
+func (s *Store) giveBack(space func() (bool, error)) (bool, error) {
+	did, err := s.Space.Shrink(0, s.super.shrink)
+	if err != nil {
+		return did, err
+	}
+	gave, err := space()
+	return did || gave, err
+}
+
+// giveBackAfter is the time after which Dropped gives the space of slots back that stay free.
+const giveBackAfter = 10 * time.Second
+
+// Dropped makes the file of a standalone log smaller, after segments were dropped. It keeps the space of slots that the
+// log has used again in the last seconds. One goroutine at a time calls it.
+func (s *Store) Dropped() error {
+	if _, err := s.Shrink(); err != nil || time.Since(s.looked) < giveBackAfter {
+		return err
+	}
+	s.looked = time.Now()
+	_, err := s.GiveBackUnused()
+	return err
+}
+
+// Occupied returns how many bytes of disk space the log file occupies.
+func (s *Store) Occupied() int64 {
+	n, err := s.file.Occupied()
+	if err != nil { // the store is closed
+		slots, _, _ := s.Space.Totals()
+		n = int64(slots) * int64(s.Super.SegmentSize)
+	}
+	return n
 }
 
 // DrainBelow lets the segments wholly below lsn wait to be recycled, and those below first, which a crash has left. It

@@ -63,8 +63,41 @@ func (s *Store) Start(r *Recovered) error {
 		return err
 	}
 	s.Space.LeaveOut(len(r.unread) + len(r.failed))
-	s.Space.Ready(slices.Concat(r.spare, r.discard, r.outOfUse), r.Scan.Zero)
+	if err := s.readySlots(r); err != nil {
+		return err
+	}
 	return s.startLog(r, tail)
+}
+
+// readySlots gives the free slots to the Space. It reserves disk space for those that are kept for urgent writes, if
+// there is room. Of the others it is not known whether they have space, and it is looked into when they are needed.
+func (s *Store) readySlots(r *Recovered) error {
+	free := slices.Concat(r.spare, r.discard, r.outOfUse)
+	slices.Sort(free)
+	before, err := s.file.Occupied()
+	if err != nil {
+		return err
+	}
+	var solid, hollow []format.SegmentID
+	kept := s.Space.Kept()
+	for _, slot := range free {
+		if len(solid) < kept {
+			if err = s.allocateSlot(slot); err == nil {
+				solid = append(solid, slot)
+				continue
+			} else if !IsNoSpace(err) {
+				return err
+			}
+		}
+		hollow = append(hollow, slot)
+	}
+	after, err := s.file.Occupied()
+	if err == nil && after != before {
+		err = s.file.Sync()
+	}
+	s.Space.Ready(solid, r.Scan.Zero)
+	s.Space.ReadyHollow(hollow)
+	return err
 }
 
 // fitFile makes the file as long as it was planned, durably (trap 13): it makes slots, or removes a partial one, as a
@@ -83,7 +116,7 @@ func (s *Store) fitFile(r *Recovered) error {
 		if err := s.file.Truncate(to); err != nil {
 			return err
 		}
-	case !s.Super.Clean || !r.moves && !r.seals:
+	case (!s.Super.Clean || !r.moves && !r.seals) && !r.filled:
 		return nil
 	}
 	return s.file.Sync()
@@ -162,7 +195,7 @@ func (s *Store) startLog(r *Recovered, tail []byte) (err error) {
 	if invariants.Enabled {
 		c.Space = unprotecting{s.Space, s.View, s.Super.SegmentSize}
 	}
-	s.tail.planned = false
+	s.tail.planned, s.looked = false, time.Now()
 	s.Log, err = iobuf.New(c)
 	return err
 }

@@ -106,6 +106,7 @@ type Store struct {
 	c        Config
 	super    superFile
 	distrust distrust
+	looked   time.Time // when Dropped last looked for space to give back
 	tail     tailMove
 	file     vfs.File
 	dev      vfs.Device
@@ -193,6 +194,9 @@ func (s *Store) Close(ctx context.Context, e Ending, failed error) error {
 		err = s.Lost()
 	}
 	if err == nil && !e.Busy && !s.c.Temporary && !s.c.ReadOnly {
+		if _, err := s.GiveBack(); err != nil {
+			s.c.Report.Background("space not given back", s.LogFile(), err)
+		}
 		sb := s.super.current()
 		sb.Clean, sb.End, sb.NextID, sb.NextPage = true, e.End, e.NextID, e.NextPage
 		sb.Joined = s.Space.JoinedBelow(e.End)
