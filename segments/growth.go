@@ -15,6 +15,8 @@ import (
 const (
 	// maxAhead limits how far the file grows ahead of need, in bytes.
 	maxAhead = 128 << 20
+	// fewSlots is the number of slots below which a file that recycles them does not grow ahead of need.
+	fewSlots = 64
 	// smallAhead is the number of bytes that even a small file may grow by at once.
 	smallAhead = 16 << 20
 	// backgroundBackOff is the time for which a file that could not grow is not asked again. Without it all writers on

@@ -115,8 +115,8 @@ func TestGiveBackUnusedKeepsWhatIsUsed(t *testing.T) {
 	}
 }
 
-// If the disk is full, slots of which Open does not know whether they have space are tried one by one. What an attempt
-// has got is given back. Proves rule 9.
+// If the disk is full, slots of which Open does not know whether they have space are tried one by one. The space
+// that a vain attempt has taken is given back. Proves rule 9.
 func TestFullDiskFindsSlotsWithSpace(t *testing.T) {
 	f := &sparseFile{size: 12, space: map[format.SegmentID]bool{3: true, 9: true}}
 	s := NewSpace(Options{File: f, SegmentSize: testSize, Slots: 12})

@@ -210,8 +210,10 @@ func (s *Space) atWork() bool { return s.growth.ahead || s.zeroer.state == zeroW
 
 // workAhead starts the background work that is due. mu is held.
 func (s *Space) workAhead() {
-	// The file grows before a segment has to wait for it.
-	if s.free.len() <= max(s.growth.stride()/2, s.kept(UrgencyOrdinary)) && !s.atWork() {
+	// The file grows before a segment has to wait for it. In a small one that recycles its slots, it is worth more that
+	// it does not grow: a segment waits for it a few times at most.
+	recycles := s.table.ledger.Recycled > 0 && s.table.slots < fewSlots
+	if !recycles && s.free.len() <= max(s.growth.stride()/2, s.kept(UrgencyOrdinary)) && !s.atWork() {
 		ids := s.growth.startAhead()
 		s.work.Go(func() { s.growth.growAhead(ids) })
 	}

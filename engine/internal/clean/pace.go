@@ -9,7 +9,7 @@ func (c *Cleaner) behind() bool {
 		return false
 	}
 	u := c.usage(modeBusy)
-	u.uncleanable -= int64(c.recycler.Waiting()-c.recycler.Held()) * u.segment
+	u.waiting = int64(c.recycler.Held()) * u.segment
 	return u.above(behindSlack, behindSegments)
 }
 

@@ -30,13 +30,14 @@ const (
 // segments' headers.
 type usage struct {
 	used, live  int64
-	uncleanable int64 // of used: segments that cleaning cannot free now
+	uncleanable int64 // of used: segments that cleaning cannot free
+	waiting     int64 // of used: segments that were emptied, and wait to be recycled
 	kept        int64 // beside used: slots that the next segments need, or that are kept for urgent writes
 	segment     int64 // what a segment holds
 }
 
-// usage returns the present state. Cleaning cannot free the segments that wait to be recycled, those that are being
-// written, and, in a busy store, one more that will be next.
+// usage returns the present state. Cleaning cannot free the segments that are being written, and, in a busy store, one
+// more that will be next.
 func (c *Cleaner) usage(m mode) usage {
 	s := c.c.Store
 	_, used, live := s.Space.Totals()
@@ -45,12 +46,12 @@ func (c *Cleaner) usage(m mode) usage {
 	if m == modeBusy {
 		busy = 2 + min(int(s.Log.Tail()/segment-s.Log.DurableEnd()/segment), c.c.Options.IOBuffers-1)
 	}
-	return usage{used: int64(used) * holds, live: live, uncleanable: int64(busy+c.recycler.Waiting()) * holds,
-		kept: int64(s.Space.Kept()+1) * holds, segment: holds}
+	return usage{used: int64(used) * holds, live: live, uncleanable: int64(busy) * holds,
+		waiting: int64(c.recycler.Waiting()) * holds, kept: int64(s.Space.Kept()+1) * holds, segment: holds}
 }
 
 // slack returns the garbage that cleaning could free.
-func (u usage) slack() int64 { return u.used - u.live - u.uncleanable }
+func (u usage) slack() int64 { return u.used - u.live - u.uncleanable - u.waiting }
 
 // above reports whether the slack of a busy store is above its limit of percent of the live data, and by more segments.
 func (u usage) above(percent, more int64) bool {

@@ -73,6 +73,20 @@ func TestLimitOfSmallStore(t *testing.T) {
 	}
 }
 
+// Segments that were emptied and wait for a reader are no reason to empty more, however small the store is.
+func TestWaitingSegmentsAreNoGarbage(t *testing.T) {
+	for segs := int64(0); segs < 100; segs++ {
+		u := usage{live: segs * mib, uncleanable: 3 * mib, kept: 6 * mib, segment: mib}
+		for u.used = u.live; !u.above(hardSlack, 0); u.used += mib {
+		}
+		for u.used -= mib; u.waiting < 50*mib; u.waiting, u.used = u.waiting+mib, u.used+mib {
+			if u.above(hardSlack, 0) || u.above(softSlack, 0) && segs < 20 {
+				t.Fatalf("%d segments live, %d wait: more are cleaned", segs, u.waiting/mib)
+			}
+		}
+	}
+}
+
 // More garbage than could be cleaned is no garbage.
 func TestSlackBelowUncleanableSegments(t *testing.T) {
 	u := usage{used: 10, live: 3, uncleanable: 9, segment: 1}
