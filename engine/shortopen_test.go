@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"pagecache/engine"
-	"pagecache/engine/internal/enginetest"
 )
 
 // shortEnv holds the directory of the store of TestShortOpeningsRecycle's child.
@@ -70,9 +69,9 @@ func TestShortOpeningChild(t *testing.T) {
 // A store that is open for 50 ms at a time, and is then closed or killed, recycles its segments. Proves trap 44; rules
 // 4 and 9.
 func TestShortOpeningsRecycle(t *testing.T) {
-	openings := 200
-	if testing.Short() || enginetest.Raced {
-		openings = 30
+	openings := 30
+	if *spaceFull {
+		openings = 200
 	}
 	for _, kill := range []bool{false, true} {
 		dir := filepath.Join(t.TempDir(), "store")

@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"flag"
 	"math/rand/v2"
 	"path/filepath"
 	"testing"
@@ -25,14 +26,22 @@ func occupied(t *testing.T, name string) (size, space int64) {
 // keptSlots is the number of free slots whose space a page store keeps.
 const keptSlots = 5
 
+// spaceFull makes the tests of space as large as the limits that docs/TUNING.md names. They are close to what is
+// measured, so nothing else should use the machine.
+var spaceFull = flag.Bool("space.full", false, "the tests of space work with default options, on 200 MB, for minutes")
+
 // A store that is overwritten again and again stays small, and writes little for that. Once it is idle it becomes
 // smaller, and then does nothing more. Proves trap 45.
 func TestOverwrittenStoreStaysSmall(t *testing.T) {
-	// With the default segments, 50 000 pages, on two processors that had much else to do: 1.67 times the live data at
-	// worst, 2.24 bytes written for each byte given, and 1.29 times the live data 4 s after the last write.
-	const segment, pages, size, rounds = 1 << 20, 6250, 4000, 8
+	o, pages, most, written := &engine.Options{SegmentSize: 1 << 20}, 6250, 2.5, 2.5
+	patience := 20 * time.Second
+	if *spaceFull {
+		// Otherwise all of it is written in half a second: a goroutine that waits for a processor counts for much.
+		o, pages, most, patience = nil, 50000, 1.7, 10*time.Second
+	}
+	const size, rounds = 4000, 8
 	dir := t.TempDir()
-	pc := enginetest.Open(t, dir, &engine.Options{SegmentSize: segment})
+	pc := enginetest.Open(t, dir, o)
 	pids := enginetest.AllocateMany(t, pc, pages, size)
 	rng := rand.New(rand.NewPCG(1, 1))
 	worst := 0.0
@@ -51,32 +60,40 @@ func TestOverwrittenStoreStaysSmall(t *testing.T) {
 	}
 	busy := pc.Stats()
 	t.Logf("at worst %.2f of the live data, %.2f bytes written for each byte", worst, busy.Log.WriteAmplification)
-	// Here all of it is written in half a second: a goroutine that waits for a processor counts for much.
-	if worst > 2.5 || busy.Log.WriteAmplification > 2.5 {
+	if worst > most || busy.Log.WriteAmplification > written {
 		t.Errorf("at worst %.2f of the live data, %.2f bytes written for each byte", worst, busy.Log.WriteAmplification)
 	}
 	var s engine.Stats
-	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+	start := time.Now()
+	for ; ; time.Sleep(20 * time.Millisecond) {
 		if s = pc.Stats(); s.Space.Amplification <= 1.3 {
 			break
 		}
-		if time.Since(start) > 20*time.Second {
+		if time.Since(start) > patience {
 			t.Fatalf("idle: %.2f of the live data, %+v", s.Space.Amplification, s.Space)
+		}
+	}
+	t.Logf("idle for %v: %.2f of the live data", time.Since(start), s.Space.Amplification)
+	for until := time.Now().Add(1500 * time.Millisecond); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
+		if again := pc.Stats(); again.Space.BytesMoved != s.Space.BytesMoved {
+			s, until = again, time.Now().Add(1500*time.Millisecond)
+		}
+		if time.Since(start) > 2*patience {
+			t.Fatal("the idle store does not come to rest")
 		}
 	}
 	if moved := s.Space.BytesMoved - busy.Space.BytesMoved; float64(moved) > 1.5*float64(s.Log.BytesGiven) {
 		t.Errorf("the idle store moved %d bytes of %d given", moved, s.Log.BytesGiven)
 	}
+	s = pc.Stats()
+	t.Logf("at rest: %.2f of the live data, %.2f bytes written for each byte", s.Space.Amplification,
+		s.Log.WriteAmplification)
 	if _, space := occupied(t, filepath.Join(dir, "log")); space != s.Space.FileBytes {
 		t.Errorf("the file occupies %d bytes, Stats say %d", space, s.Space.FileBytes)
 	}
-	time.Sleep(1500 * time.Millisecond)
-	if again := pc.Stats(); again.Space.BytesMoved != s.Space.BytesMoved {
-		t.Errorf("%d bytes were moved after that", again.Space.BytesMoved-s.Space.BytesMoved)
-	}
 	enginetest.Close(t, pc)
 	size2, space := occupied(t, filepath.Join(dir, "log"))
-	if live := float64(s.Space.LiveBytes); float64(space) > 1.3*live || float64(size2) > 1.5*live {
+	if live := float64(s.Space.LiveBytes); float64(space) > 1.3*live || float64(size2) > 1.7*live {
 		t.Errorf("closed: %d bytes, %d occupied, for %d live", size2, space, s.Space.LiveBytes)
 	}
 }

@@ -3,7 +3,8 @@
 // back. It is internal to this module although it can be imported: it promises no compatibility.
 //
 //	G1  A slot is handed out only after its space on the disk is reserved and the file's new length is durable
-//	    (rule 9, trap 13).
+//	    (rule 9, trap 13). Of the first slot of a log, only the part may be reserved that its segment uses
+//	    (Options.Short).
 //	G2  A message is counted live before its reservation completes (rule 7).
 //	G3  An I/O error while the file grows is permanent; lack of room is not (rules 8 and 9).
 //	G4  In the ledger, Joined − Left is the digest of the segments that are not Free (rule 14). A segment joins before

@@ -32,6 +32,9 @@ type freeList struct {
 	hollow []format.SegmentID // the highest first: the next one to be filled is the last
 	// unsure has those of hollow that may have space: Open does not know. It is tried if the disk is full.
 	unsure map[format.SegmentID]bool
+
+	// partial has the slots in use that have space for a short segment only. They become hollow.
+	partial map[format.SegmentID]bool
 }
 
 func byIDDescending(a, b format.SegmentID) int { return cmp.Compare(b, a) }
@@ -105,19 +108,22 @@ func (f *freeList) takeHollow(n int) []format.SegmentID {
 	return ids
 }
 
-// takeUnsure removes a hollow slot that may have space, and returns false if there is none.
-func (f *freeList) takeUnsure() (format.SegmentID, bool) {
+// takeUnsure removes at most n hollow slots that may have space, and returns them. They stay unsure.
+func (f *freeList) takeUnsure(n int) (ids []format.SegmentID) {
 	if len(f.unsure) == 0 {
-		return 0, false
+		return nil
 	}
-	i := slices.IndexFunc(f.hollow, func(id format.SegmentID) bool { return f.unsure[id] })
-	if i < 0 {
+	f.hollow = slices.DeleteFunc(f.hollow, func(id format.SegmentID) bool {
+		take := f.unsure[id] && len(ids) < n
+		if take {
+			ids = append(ids, id)
+		}
+		return take
+	})
+	if len(ids) == 0 {
 		clear(f.unsure)
-		return 0, false
 	}
-	id := f.hollow[i]
-	f.hollow = slices.Delete(f.hollow, i, i+1)
-	return id, true
+	return ids
 }
 
 // atEnd returns the number of free slots, without a gap, at the end of a file of the given length in slots, of which

@@ -140,14 +140,14 @@ func (g *growth) extend(want int) error {
 		err = g.allocate(ids)
 	}
 	for errors.Is(err, ErrNoRoom) {
-		id, ok := g.free.takeUnsure()
-		if !ok {
+		unsure := g.free.takeUnsure(1)
+		if len(unsure) == 0 {
 			break
 		}
 		g.unclaim(ids)
-		ids = []format.SegmentID{id}
+		ids = unsure
 		if err = g.allocate(ids); err != nil {
-			delete(g.free.unsure, id) // it has no space
+			delete(g.free.unsure, ids[0]) // it has no space
 		}
 	}
 	switch {
@@ -170,6 +170,37 @@ func (g *growth) setFull(err error) {
 	if g.diskFull.Swap(err != nil) != (err != nil) && g.full != nil && (err == nil || errors.Is(err, ErrNoRoom)) {
 		g.full(err)
 	}
+}
+
+// extendShort is extend for one slot of which only the first n bytes get space. The file gets the length of whole
+// slots, durably.
+func (g *growth) extendShort(n int) error {
+	if g.broken != nil {
+		return g.broken
+	}
+	ids := g.claim(1)
+	id := ids[0]
+	off, end := int64(id.Offset(g.table.segmentSize)), int64((id + 1).Offset(g.table.segmentSize))
+	err := wrapNoRoom(g.file.Allocate(off, int64(n)))
+	if err == nil && int(id) >= g.table.slots {
+		err = g.file.Truncate(end)
+	}
+	if err == nil {
+		err = g.file.Sync()
+	}
+	switch {
+	case err == nil:
+		g.accept(ids)
+		g.free.partial[id] = true
+		return nil
+	case errors.Is(err, ErrNoRoom):
+		g.refuse(err)
+	default:
+		g.fail(err)
+	}
+	g.unclaim(ids)
+	g.setFull(err)
+	return fmt.Errorf("allocate the first %d bytes of slot %v: %w", n, id, err)
 }
 
 // accept is the transition to accepted: the slots have space.

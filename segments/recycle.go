@@ -77,7 +77,12 @@ func (s *Space) Recycle(ids []format.SegmentID) {
 	s.table.leaving = 0
 	s.table.recycle(ids)
 	for _, id := range ids {
-		s.free.put(id)
+		if s.free.partial[id] {
+			delete(s.free.partial, id)
+			s.free.putHollow(id)
+		} else {
+			s.free.put(id)
+		}
 	}
 	if s.free.len() > s.kept(UrgencyOrdinary) {
 		s.growth.setFull(nil)

@@ -62,7 +62,8 @@ func (s *Space) GiveBackUnused() (did bool, err error) {
 	return s.giveBack(s.free.low)
 }
 
-// giveBack gives the space of all but a part of n free slots back. mu is held, but not while the disk works.
+// giveBack gives the space of all but a part of n free slots back, and that of the hollow slots that may have some. mu
+// is held, but not while the disk works.
 func (s *Space) giveBack(n int) (did bool, err error) {
 	f, keep := &s.free, s.kept(UrgencyOrdinary)
 	n = min(n, f.len()) - keep
@@ -73,6 +74,14 @@ func (s *Space) giveBack(n int) (did bool, err error) {
 		n = min(n-len(ids), f.len()-keep)
 	}
 	f.low = f.len()
+	for err == nil && !s.noPunch && !s.atWork() && s.growth.broken == nil {
+		ids := f.takeUnsure(punchAtOnce)
+		if len(ids) == 0 {
+			break
+		}
+		err = s.punch(ids)
+		did = did || !s.noPunch
+	}
 	return did, err
 }
 
@@ -92,10 +101,14 @@ func (s *Space) punch(ids []format.SegmentID) (err error) {
 		done, err = done-1, nil
 	}
 	for i, id := range ids {
-		if i < done { // one that failed may have lost some of its space
+		switch {
+		case i < done: // one that failed may have lost some of its space
 			delete(f.blank, id)
+			delete(f.unsure, id)
 			f.putHollow(id)
-		} else {
+		case f.unsure[id]:
+			f.putHollow(id)
+		default:
 			f.put(id)
 		}
 	}

@@ -57,6 +57,9 @@ type Options struct {
 	// everything twice would halve it. Nil disables zeroing.
 	Zero      func(off, n int64, quit <-chan struct{}) error
 	ZeroAfter time.Duration
+	// Short, if it is positive, says that the log has at most one segment, which is short: only its first Short bytes,
+	// a multiple of 4096, have space on the disk. Nothing is kept free until another one is opened.
+	Short int
 }
 
 // Space hands out the slots of the log file and counts the live bytes in them. The package comment names its parts.
@@ -75,6 +78,8 @@ type Space struct {
 	reserve reserve // constant
 	growth  growth
 	zeroer  zeroer
+	// short says that the log has no segment yet, or one that is short.
+	short bool
 	// punching says that GiveBack has slots that are in no list; noPunch that the file system cannot give space back.
 	punching, noPunch bool
 
@@ -92,6 +97,8 @@ func NewSpace(o Options) *Space {
 	t.ledger = format.Ledger{Joined: o.Left, Left: o.Left, Recycled: o.Recycled}
 	t.ledger.Shrinks = o.Shrinks
 	t.index = map[format.LSN]format.SegmentID{}
+	s.short = o.Short > 0
+	s.free.partial = map[format.SegmentID]bool{}
 	s.free.blank, s.free.unsure = map[format.SegmentID]int{}, map[format.SegmentID]bool{}
 	s.growth = growth{file: o.File, changed: &s.changed, table: &s.table, free: &s.free, full: o.Full, failed: o.Failed}
 	if o.Background {
@@ -116,6 +123,9 @@ func (s *Space) Adopt(f Found) {
 	g := s.table.segment(f.Slot)
 	g.keep = f.Unread
 	g.adopt(f.Base, f.Seed, f.State)
+	if s.short {
+		s.free.partial[f.Slot] = true
+	}
 	s.table.enter(f.Slot, f.Base, f.Identity)
 }
 
@@ -158,10 +168,17 @@ func (s *Space) Kept() int {
 func (s *Space) OpenSegment(base format.LSN, u Urgency) (id format.SegmentID, least Urgency, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.ensureFree(s.kept(UrgencyOrdinary)+1, s.kept(u)+1); err != nil {
-		return 0, 0, err
+	if s.short && s.table.used == 0 {
+		if err := s.fillShort(); err != nil {
+			return 0, 0, err
+		}
+	} else {
+		s.short = false
+		if err := s.ensureFree(s.kept(UrgencyOrdinary)+1, s.kept(u)+1); err != nil {
+			return 0, 0, err
+		}
+		least = s.reserve.leastUrgency(s.free.len(), s.table.slots)
 	}
-	least = s.reserve.leastUrgency(s.free.len(), s.table.slots)
 	id = s.free.take()
 	s.zeroer.opened++
 	o := &s.options
@@ -176,6 +193,23 @@ func (s *Space) OpenSegment(base format.LSN, u Urgency) (id format.SegmentID, le
 	return id, least, nil
 }
 
+// fillShort makes a slot free that has space for a short segment. The space is zeroed, for commits are small as long as
+// the log is. mu is held.
+func (s *Space) fillShort() error {
+	if s.free.len() > 0 {
+		return s.growth.broken
+	}
+	if err := s.growth.extendShort(s.options.Short); err != nil || s.options.Zero == nil || !s.options.Background {
+		return err
+	}
+	id := s.free.next()
+	if from, ok := s.free.blank[id]; ok {
+		// If it fails, commits are slower. An error of the device shows in the first write of the log.
+		_ = s.options.Zero(int64(id.Offset(s.table.segmentSize))+int64(from), int64(s.options.Short-from), s.quit)
+	}
+	return nil
+}
+
 // Room checks whether writers of urgency u may use a segment that was opened from the reserve, i.e. whether the reserve
 // has been refilled. It grows the file if necessary. Errors: as for OpenSegment.
 func (s *Space) Room(u Urgency) error {
@@ -185,7 +219,12 @@ func (s *Space) Room(u Urgency) error {
 }
 
 // kept returns the number of free slots that are kept from writes of urgency u. mu is held.
-func (s *Space) kept(u Urgency) int { return s.reserve.kept(u, s.table.slots) }
+func (s *Space) kept(u Urgency) int {
+	if s.short {
+		return 0
+	}
+	return s.reserve.kept(u, s.table.slots)
+}
 
 // ensureFree grows the file until want slots are free; it succeeds with least if the file cannot grow. mu is held.
 // The loop ends because background work ends, after which either enough slots are free or the file is grown here.

@@ -166,6 +166,7 @@ func (c *Cleaner) Start(cfg Config) {
 	c.c, c.pages, c.recycler = cfg, cfg.Pages, logstore.NewRecycler(cfg.Store)
 	used, live := cfg.Store.Space.Usage()
 	written, given := cfg.Pages.Written(), cfg.Pages.WrittenByCallers()
+	c.looked = time.Now() // callers may need the slots that earlier openings have left
 	c.budget = budget{left: 2 * used, written: written, live: live}
 	c.idle = budget{left: used - live, written: given, live: live} // earlier openings have left it
 	if cfg.Options.ByHand {

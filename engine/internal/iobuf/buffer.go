@@ -36,7 +36,11 @@ type buffer struct {
 	base atomic.Int64
 
 	slot format.SegmentID // written by rotate and resume, before open publishes it
-	seed format.Seed      // written by rotate and resume, before open publishes it
+	// limit is the number of bytes of the slot that have disk space: len(mem), except in a short segment, which ends
+	// with a pad whose header lies below it. Nothing is written from it on. Written by rotate and resume, before open
+	// publishes it.
+	limit int
+	seed  format.Seed // written by rotate and resume, before open publishes it
 
 	// least is the urgency below which writers have to ask for room, and the segment that this is for (see leastOf).
 	// Written by rotate and resume before open; lowered by checkRoom (CompareAndSwap, so that the answer counts for the
@@ -74,7 +78,7 @@ type progress struct {
 const listShare = 128
 
 func newBuffer(mem []byte, indexed bool) *buffer {
-	b := &buffer{mem: mem, indexed: indexed}
+	b := &buffer{mem: mem, indexed: indexed, limit: len(mem)}
 	b.base.Store(int64(format.NoLSN))
 	b.tail.Store(uint64(makeTail(len(mem)+1, 0)))
 	return b
@@ -108,8 +112,14 @@ func (b *buffer) full(t tailWord) bool {
 	if b.indexed {
 		end += format.IndexRoom(t.units())
 	}
-	return end > len(b.mem)
+	if b.isShort() {
+		end += format.HeaderSize // of the pad
+	}
+	return end > b.limit
 }
+
+// isShort reports whether only a part of the slot has disk space.
+func (b *buffer) isShort() bool { return b.limit < len(b.mem) }
 
 // reserved returns the offset below which everything is reserved: all of a sealed segment.
 func (b *buffer) reserved() int {
@@ -256,7 +266,8 @@ func (b *buffer) mark(block int, k format.Known) (lsn format.LSN, n int) {
 
 // tryPad moves the tail from t, inside the segment, to a block boundary above it and commits a pad message in between.
 // It seals the buffer instead, and returns a length of 0, if fewer than HeaderSize bytes are left in the segment, or
-// the pad would leave no room for the index. swapped is false if the tail is not at t any more.
+// the pad would leave no room for the index. The pad of a short segment without room for another one is its last
+// message. swapped is false if the tail is not at t any more.
 func (b *buffer) tryPad(t tailWord, block int, k format.Known) (lsn format.LSN, n int, swapped bool) {
 	off := t.off()
 	end := off&^(block-1) + block
@@ -273,6 +284,11 @@ func (b *buffer) tryPad(t tailWord, block int, k format.Known) (lsn format.LSN, 
 	invariants.Sometimes("iobuf: a writer moves the tail before the pad", !swapped)
 	if swapped && full && b.indexed {
 		b.sealedAt.Store(int64(off))
+	}
+	if swapped && full && b.isShort() {
+		lsn = format.LSN(b.base.Load() + int64(off))
+		b.pad(off, len(b.mem), k)
+		return lsn, b.limit - off, true
 	}
 	if !swapped || full {
 		return 0, 0, swapped

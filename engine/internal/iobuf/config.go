@@ -27,9 +27,9 @@ const CloseTimeout = 10 * time.Second
 
 // Space hands out the slots of segments. The Log calls OpenSegment from one goroutine at a time.
 type Space interface {
-	// OpenSegment takes a slot for the segment that begins at base; its space is reserved on the disk when OpenSegment
-	// returns. least is the least urgency of writers that may use the segment without asking Room. An error that wraps
-	// segments.ErrNoRoom has changed nothing; any other stops the log.
+	// OpenSegment takes a slot for the segment that begins at base; its space, or that below Config.Limit, is reserved
+	// on the disk when OpenSegment returns. least is the least urgency of writers that may use the segment without
+	// asking Room. An error that wraps segments.ErrNoRoom has changed nothing; any other stops the log.
 	OpenSegment(base format.LSN, u segments.Urgency) (slot format.SegmentID, least segments.Urgency, err error)
 	// Room reports whether writers of urgency u may write to segments whose least urgency is higher: nil, or an error
 	// as those of OpenSegment.
@@ -64,6 +64,10 @@ type Config struct {
 	Slot format.SegmentID
 	Seed format.Seed
 	Fill func(mem []byte) error
+	// Limit is the number of bytes that have disk space of the segment that the log goes on in, or of the first one
+	// that is opened if the log ends between segments; 0: all. It is a multiple of the device's block, and End is at
+	// least a block below it. A log with an index has none.
+	Limit int
 }
 
 // Stats counts the work of a Log since it was opened.

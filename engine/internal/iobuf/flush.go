@@ -100,16 +100,20 @@ const unlimited = math.MaxInt64
 func (ld *leader) start(b *buffer, base format.LSN, n int) {
 	l, p := ld.log, &b.progress
 	from, to, end := p.submitted, p.submitted+min(n, maxWrite), base
+	if to >= b.limit {
+		to = from + n // the rest of a short segment is not written
+	}
 	if to == from+n {
 		p.covered = p.boundary
 		end = base + format.LSN(p.boundary)
 	}
+	n = min(to, b.limit) - from
 	if invariants.Enabled && (from%l.block != 0 || to%l.block != 0 || to > p.walked) {
 		panic(fmt.Sprintf("iobuf: write of [%d, %d) with %d committed", from, to, p.walked))
 	}
 	p.submitted = to
 	off := int64(b.slot.Offset(l.segmentSize)) + int64(from)
-	ld.writes = append(ld.writes, vfs.Write{Off: off, Buf: b.mem[from:to], Tag: ld.seq + uint64(len(ld.pending))})
+	ld.writes = append(ld.writes, vfs.Write{Off: off, Buf: b.mem[from : from+n], Tag: ld.seq + uint64(len(ld.pending))})
 	ld.pending = append(ld.pending, deviceWrite{b: b, from: from, to: to, off: off, end: end})
 }
 
@@ -157,7 +161,7 @@ func (ld *leader) advanceLocked() {
 		w := ld.pending[n]
 		n++
 		s.stats.Flushes++
-		s.stats.BytesWritten += int64(w.to - w.from)
+		s.stats.BytesWritten += int64(min(w.to, w.b.limit) - w.from)
 		if failed {
 			continue
 		}

@@ -98,6 +98,8 @@ type Log struct {
 type rotation struct {
 	mu   sync.Mutex
 	next format.LSN // the base of the next segment
+	// limit is the number of bytes of the next segment that have disk space.
+	limit int
 }
 
 // state is the state of the log that mu guards. Methods with names that end in Locked require mu.
@@ -151,6 +153,10 @@ func New(c Config) (*Log, error) {
 		l.bufs = append(l.bufs, b)
 		l.state.free = append(l.state.free, b)
 	}
+	l.rotation.limit = size
+	if c.Limit > 0 && !c.Index {
+		l.rotation.limit = c.Limit
+	}
 	used := int(int64(c.End) % int64(size))
 	l.rotation.next = c.End - format.LSN(used)
 	if used != 0 {
@@ -197,7 +203,7 @@ func (l *Log) resume(c Config, used int) error {
 	if err := c.Fill(b.mem[:used]); err != nil {
 		return err
 	}
-	b.slot, b.seed = c.Slot, c.Seed
+	b.slot, b.seed, b.limit = c.Slot, c.Seed, l.takeLimit()
 	// The leader does not walk the contents, so it cannot list their pages.
 	b.progress = progress{walked: used, boundary: used, submitted: used, covered: used, listed: false}
 	tail := makeTail(used, 0)

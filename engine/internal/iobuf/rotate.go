@@ -105,10 +105,19 @@ func (l *Log) openNext(u segments.Urgency) error {
 	b.progress = progress{walked: format.SegmentStart, boundary: format.SegmentStart &^ (l.block - 1),
 		pages: b.progress.pages[:0], listed: l.listPages, index: b.progress.index.Reset(), known: b.indexed}
 	b.sealedAt.Store(0)
+	b.limit = l.takeLimit()
 	l.rotation.next += format.LSN(l.segmentSize)
 	l.open(b, base, makeTail(format.SegmentStart, 0))
 	l.kickFlusher()
 	return nil
+}
+
+// takeLimit returns the limit of the next segment: all have disk space but for the first one that is opened. It is
+// called by New, or with rotation.mu held.
+func (l *Log) takeLimit() int {
+	limit := l.rotation.limit
+	l.rotation.limit = l.segmentSize
+	return limit
 }
 
 // open makes b the active buffer, with the given tail. It holds state.mu throughout: b may be the active buffer

@@ -29,6 +29,7 @@ type plan struct {
 	end      format.LSN         // where the log goes on: Scan.End, or above it if the tail moves or is sealed
 	first    []format.SegmentID // slots to be marked as free before the tail moves
 	spare    []format.SegmentID // slots that hold nothing, and may have no disk space
+	short    int                // bytes with disk space of the only segment, if it is a short one; else 0
 	filled   bool               // space was reserved for a slot within the file: it is not durable yet
 }
 
@@ -70,7 +71,7 @@ func (s *Store) Prepare(r *Recovered) (err error) {
 	o.Generation, o.Timeline, o.Shrinks = r.super.Generation, s.Timeline, r.super.Extent.Shrinks
 	o.Background, o.Zero, o.ZeroAfter, o.Opened = !s.c.Foreground, s.zero, zeroAfter, s.c.OnSegment
 	o.Reserve, o.ReservePer = s.reserved()
-	o.Full, o.Failed = s.reportFull, s.reportFailed
+	o.Full, o.Failed, o.Short = s.reportFull, s.reportFailed, r.short
 	if !r.super.Begun {
 		o.File = beginning{s.file, s}
 	}
@@ -253,6 +254,9 @@ func (s *Store) planSlots(r *Recovered) {
 func (s *Store) planTail(r *Recovered) error {
 	r.end = r.Scan.End
 	if r.tail == nil {
+		if r.end == 0 {
+			r.short = s.shortFor(0)
+		}
 		return nil
 	}
 	size, block := s.Super.SegmentSize, s.dev.Block()
@@ -264,6 +268,9 @@ func (s *Store) planTail(r *Recovered) error {
 	if r.lost != nil && used%block == 0 && !r.tail.Unread {
 		r.seals, r.end = true, r.tail.Base+format.LSN(size)
 		return nil
+	}
+	if r.tail.Base == 0 && r.lost == nil && !r.tail.Unread && len(r.Scan.Segments) == 1 {
+		r.short = s.shortFor(used)
 	}
 	solid, err := s.fillSpare(r)
 	if err != nil {
@@ -323,7 +330,7 @@ func (s *Store) fillSpare(r *Recovered) (int, error) {
 		return -1, err
 	}
 	for i, slot := range r.spare {
-		if err := s.allocateSlot(slot); IsNoSpace(err) {
+		if err := s.allocateSlot(slot, cmp.Or(r.short, s.Super.SegmentSize)); IsNoSpace(err) {
 			continue
 		} else if err != nil {
 			return -1, err
@@ -335,10 +342,26 @@ func (s *Store) fillSpare(r *Recovered) (int, error) {
 	return -1, nil
 }
 
-// allocateSlot reserves disk space for a free slot within the file. If the disk is full, what it has got is given back.
-func (s *Store) allocateSlot(slot format.SegmentID) error {
+// shortStep is the length of the first segment of a page store in bytes. It has no disk space beyond that.
+const shortStep = 512 << 10
+
+// shortFor returns the length of a short segment that a log of used bytes can go on in, 0 if it needs a whole one.
+func (s *Store) shortFor(used int) int {
+	step, block := s.c.FirstStep, s.dev.Block()
+	if step == 0 && s.Super.SegmentSize >= 2*shortStep {
+		step = shortStep
+	}
+	if step = step &^ (max(block, format.SegmentStart) - 1); s.Super.Log || used+2*block > step {
+		return 0
+	}
+	return step
+}
+
+// allocateSlot reserves disk space for the first n bytes of a free slot within the file. If the disk is full, the part
+// that was reserved is given back.
+func (s *Store) allocateSlot(slot format.SegmentID, n int) error {
 	size, off := int64(s.Super.SegmentSize), int64(slot.Offset(s.Super.SegmentSize))
-	err := s.file.Allocate(off, size)
+	err := s.file.Allocate(off, int64(n))
 	if IsNoSpace(err) {
 		_ = s.file.Punch(off+format.SegmentStart, size-format.SegmentStart) // if it fails, the slot keeps its space
 	}

@@ -82,7 +82,7 @@ func (s *Store) readySlots(r *Recovered) error {
 	kept := s.Space.Kept()
 	for _, slot := range free {
 		if len(solid) < kept {
-			if err = s.allocateSlot(slot); err == nil {
+			if err = s.allocateSlot(slot, s.Super.SegmentSize); err == nil {
 				solid = append(solid, slot)
 				continue
 			} else if !IsNoSpace(err) {
@@ -109,8 +109,17 @@ func (s *Store) fitFile(r *Recovered) error {
 	from, to := r.fileSize-r.fileSize%int64(s.Super.SegmentSize), s.planned(r)
 	switch {
 	case r.fileSize < to:
-		if err := s.file.Allocate(from, to-from); err != nil {
+		n := to - from
+		if r.short > 0 { // the tail moves to the last slot
+			n += int64(r.short - s.Super.SegmentSize)
+		}
+		if err := s.file.Allocate(from, n); err != nil {
 			return markNoSpace(err)
+		}
+		if r.short > 0 {
+			if err := s.file.Truncate(to); err != nil {
+				return markNoSpace(err)
+			}
 		}
 	case r.fileSize > to:
 		if err := s.file.Truncate(to); err != nil {
@@ -195,6 +204,7 @@ func (s *Store) startLog(r *Recovered, tail []byte) (err error) {
 	if invariants.Enabled {
 		c.Space = unprotecting{s.Space, s.View, s.Super.SegmentSize}
 	}
+	c.Limit = r.short
 	s.tail.planned, s.looked = false, time.Now()
 	s.Log, err = iobuf.New(c)
 	return err

@@ -72,6 +72,7 @@ type Config struct {
 	Cleaned     bool          // segments will be cleaned and recycled
 	Temporary   bool          // remove the store when it is released
 	ReadOnly    bool          // write nothing
+	FirstStep   int           // of a page store's first segment: only these bytes get disk space; 0: the default
 	Foreground  bool          // no background growth, marks and waits for batches: one order of operations on the disk
 
 	// OnSegment is called after each new segment. It must not block.

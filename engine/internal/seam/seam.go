@@ -7,6 +7,7 @@ import "pagecache/internal/vfs"
 // Options are the extra options of a store. The zero value changes nothing.
 type Options struct {
 	FS         vfs.FS // a simulated disk; nil: the operating system's
+	FirstStep  int    // bytes of the first segment that get disk space; 0: the default
 	Foreground bool   // work on the disk only in calls that wait for it, and in the flusher; implied by FS
 	Eager      bool   // clean every segment that can be cleaned
 	LogAlone   bool   // open without a snapshot
