@@ -80,6 +80,7 @@ type Space struct {
 	zeroer  zeroer
 	// short says that the log has no segment yet, or one that is short.
 	short bool
+	blank int // what Blank returns
 	// punching says that GiveBack has slots that are in no list; noPunch that the file system cannot give space back.
 	punching, noPunch bool
 
@@ -179,6 +180,10 @@ func (s *Space) OpenSegment(base format.LSN, u Urgency) (id format.SegmentID, le
 		}
 		least = s.reserve.leastUrgency(s.free.len(), s.table.slots)
 	}
+	s.blank = s.table.segmentSize
+	if from, ok := s.free.blank[s.free.next()]; ok {
+		s.blank = from
+	}
 	id = s.free.take()
 	s.zeroer.opened++
 	o := &s.options
@@ -193,21 +198,20 @@ func (s *Space) OpenSegment(base format.LSN, u Urgency) (id format.SegmentID, le
 	return id, least, nil
 }
 
-// fillShort makes a slot free that has space for a short segment. The space is zeroed, for commits are small as long as
-// the log is. mu is held.
+// fillShort makes a slot free that has space for a short segment. mu is held.
 func (s *Space) fillShort() error {
 	if s.free.len() > 0 {
 		return s.growth.broken
 	}
-	if err := s.growth.extendShort(s.options.Short); err != nil || s.options.Zero == nil || !s.options.Background {
-		return err
-	}
-	id := s.free.next()
-	if from, ok := s.free.blank[id]; ok {
-		// If it fails, commits are slower. An error of the device shows in the first write of the log.
-		_ = s.options.Zero(int64(id.Offset(s.table.segmentSize))+int64(from), int64(s.options.Short-from), s.quit)
-	}
-	return nil
+	return s.growth.extendShort(s.options.Short)
+}
+
+// Blank returns from which offset on nothing was written to the slot that OpenSegment has returned last, since its space
+// was reserved; the segment's size if all of it may have been written.
+func (s *Space) Blank() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.blank
 }
 
 // Room checks whether writers of urgency u may use a segment that was opened from the reserve, i.e. whether the reserve

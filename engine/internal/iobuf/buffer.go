@@ -70,6 +70,7 @@ type progress struct {
 	// segment, as small messages make it, is not worth its memory.
 	pages  segments.PageList
 	listed bool
+	blank  int          // from this offset on, nothing was written to the slot; at most len(mem)
 	index  format.Index // of the messages below walked, if the segment ends with one
 	known  bool         // index lists all of them
 }
@@ -113,7 +114,7 @@ func (b *buffer) full(t tailWord) bool {
 		end += format.IndexRoom(t.units())
 	}
 	if b.isShort() {
-		end += format.HeaderSize // of the pad
+		end += 2 * format.HeaderSize // the part of the pad that its checksum covers fits
 	}
 	return end > b.limit
 }

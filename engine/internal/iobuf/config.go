@@ -37,6 +37,9 @@ type Space interface {
 	// SealSegment reports that every byte of the segment is durable, just before its buffer is reused. pages lists the
 	// segment's pages; nil if they are too many or lists are not wanted.
 	SealSegment(slot format.SegmentID, base format.LSN, pages segments.PageList)
+	// Blank returns from which offset on nothing was written to the slot that OpenSegment has returned last, since its
+	// space was reserved; the segment's size if all of it may have been written. It is called by the same goroutine.
+	Blank() int
 	// Ledger returns the ledger of the segments, for segment headers. It includes those that OpenSegment has opened.
 	Ledger() format.Ledger
 }
@@ -68,6 +71,11 @@ type Config struct {
 	// that is opened if the log ends between segments; 0: all. It is a multiple of the device's block, and End is at
 	// least a block below it. A log with an index has none.
 	Limit int
+	// Zero durably writes zeros to a range of the log file, in whole blocks. With it, the leader zeroes blank parts of a
+	// slot in steps, before small writes reach them: the first write to space that is only reserved makes the file
+	// system change its metadata, so a small durable write takes about twice as long as one to space that was written
+	// before. Nil disables this.
+	Zero func(off, n int64) error
 }
 
 // Stats counts the work of a Log since it was opened.

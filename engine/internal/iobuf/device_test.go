@@ -29,6 +29,7 @@ type memDevice struct {
 	flight  []vfs.Write
 	failAt  int // the number of the write that fails, from 1; 0: none
 	writes  int
+	zeroed  [][2]int64
 	delay   time.Duration
 	hang    chan struct{} // if set, Do waits until it is closed
 }
@@ -87,6 +88,22 @@ func (d *memDevice) Do(writes []vfs.Write, min int, dst []vfs.Completion) ([]vfs
 	return dst, nil
 }
 
+// zero zeroes a range in which nothing was written.
+func (d *memDevice) zero(off, n int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if off%int64(d.block) != 0 || n%int64(d.block) != 0 || n <= 0 {
+		d.t.Errorf("%d bytes zeroed at %d with blocks of %d", n, off, d.block)
+	}
+	for b := int(off) / d.block; b < int(off+n)/d.block; b++ {
+		if d.written[b] {
+			d.t.Errorf("block %d zeroed after it was written", b)
+		}
+	}
+	clear(d.data[off : off+n])
+	d.zeroed = append(d.zeroed, [2]int64{off, n})
+}
+
 func (d *memDevice) store(w vfs.Write) {
 	if d.data == nil {
 		return // benchmarks
@@ -109,6 +126,7 @@ type memSpace struct {
 	slots  map[format.LSN]format.SegmentID
 	least  segments.Urgency
 	room   func(segments.Urgency) error // nil: there is always room
+	blank  *int                         // of every slot; nil: all slots were written
 }
 
 func (s *memSpace) OpenSegment(base format.LSN, _ segments.Urgency) (format.SegmentID, segments.Urgency, error) {
@@ -131,6 +149,13 @@ func (s *memSpace) Room(u segments.Urgency) error {
 }
 
 func (s *memSpace) Ledger() format.Ledger { return format.Ledger{} }
+
+func (s *memSpace) Blank() int {
+	if s.blank == nil {
+		return 1 << 30
+	}
+	return *s.blank
+}
 
 func (s *memSpace) SealSegment(slot format.SegmentID, base format.LSN, _ segments.PageList) {
 	s.mu.Lock()
@@ -156,6 +181,9 @@ type setup struct {
 	patience                       time.Duration
 	delay                          time.Duration // of the device
 	index                          bool
+	limit                          int              // of the first segment
+	blank                          *int             // of every slot; nil: all slots were written
+	zero                           func(*memDevice) // what Config.Zero does beside writing zeros
 }
 
 func newRig(t testing.TB, c setup) *rig {
@@ -168,8 +196,19 @@ func newRig(t testing.TB, c setup) *rig {
 	for range cmp.Or(c.buffers, 2) {
 		bufs = append(bufs, aligned(segment))
 	}
+	var zero func(off, n int64) error
+	if c.blank != nil {
+		s.blank = c.blank
+		zero = func(off, n int64) error {
+			d.zero(off, n)
+			if c.zero != nil {
+				c.zero(d)
+			}
+			return nil
+		}
+	}
 	l, err := New(Config{
-		Device: d, Space: s, Buffers: bufs, Generation: testGeneration, Chunk: segment / 4, FlushEvery: c.flushEvery,
+		Limit: c.limit, Zero: zero, Device: d, Space: s, Buffers: bufs, Generation: testGeneration, Chunk: segment / 4, FlushEvery: c.flushEvery,
 		MarkAfter: c.markAfter, Patience: c.patience, Index: c.index,
 	})
 	if err != nil {

@@ -56,6 +56,7 @@ func (ld *leader) gather(queue []*buffer, want format.LSN) {
 			if n == 0 || n < l.chunk && p.walked != len(b.mem) && !wanted {
 				break
 			}
+			ld.zeroAhead(b, n)
 			ld.start(b, base, n)
 		}
 		if p.submitted < len(b.mem) {
@@ -115,6 +116,33 @@ func (ld *leader) start(b *buffer, base format.LSN, n int) {
 	off := int64(b.slot.Offset(l.segmentSize)) + int64(from)
 	ld.writes = append(ld.writes, vfs.Write{Off: off, Buf: b.mem[from : from+n], Tag: ld.seq + uint64(len(ld.pending))})
 	ld.pending = append(ld.pending, deviceWrite{b: b, from: from, to: to, off: off, end: end})
+}
+
+const (
+	// smallWrite is the length up to which a write gains by going to space that was written before.
+	smallWrite = 64 << 10
+	// zeroStep is the number of bytes that are zeroed at once: enough for many small writes.
+	zeroStep = 256 << 10
+)
+
+// zeroAhead zeroes the next step of a blank slot before a small write of n bytes reaches it. Nothing that was given to
+// the device lies there (rule 1), nor the header of a free slot, which counts until the new one is durable. Larger
+// writes gain nothing: for them bandwidth counts.
+func (ld *leader) zeroAhead(b *buffer, n int) {
+	l, p := ld.log, &b.progress
+	if l.zero == nil || p.submitted+n <= p.blank || p.blank >= b.limit || l.stopped.Load() {
+		return
+	}
+	from := max(p.submitted, (p.blank+l.block-1)&^(l.block-1))
+	p.blank = p.submitted + n
+	if n > smallWrite || from >= p.blank {
+		return
+	}
+	to := min(from+zeroStep, b.limit)
+	if err := l.zero(int64(b.slot.Offset(l.segmentSize))+int64(from), int64(to-from)); err != nil {
+		to = b.limit // not again in this segment. Commits are slower; an error of the device shows in the write
+	}
+	p.blank = to
 }
 
 // reap takes the completions of the last device call, advances durability, and retires the buffers that became wholly

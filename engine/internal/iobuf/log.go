@@ -78,6 +78,7 @@ type Log struct {
 	state    state
 	report   *report.Reporter // set by New
 	watch    watch
+	zero     func(off, n int64) error // Config.Zero
 
 	// Channels, made by New.
 	kick    chan struct{} // wakes the flusher: there is a chunk to write, or a leader is needed. Room for one
@@ -140,7 +141,7 @@ func New(c Config) (*Log, error) {
 		chunk: max(block, min(chunk, size/2)&^(block-1)), listPages: c.ListPages, markAfter: c.MarkAfter,
 		indexed: c.Index, maxBody: maxBody(size, c.Index),
 		kick: make(chan struct{}, 1), arm: make(chan struct{}, 1), handoff: make(chan struct{}, 1),
-		resigned: make(chan struct{}, 1), report: c.Report,
+		resigned: make(chan struct{}, 1), report: c.Report, zero: c.Zero,
 		quit: make(chan struct{}), done: make(chan struct{}), began: time.Now(), patience: c.Patience,
 	}
 	l.watch.init(l, c.SlowWrite)
@@ -205,7 +206,8 @@ func (l *Log) resume(c Config, used int) error {
 	}
 	b.slot, b.seed, b.limit = c.Slot, c.Seed, l.takeLimit()
 	// The leader does not walk the contents, so it cannot list their pages.
-	b.progress = progress{walked: used, boundary: used, submitted: used, covered: used, listed: false}
+	b.progress = progress{walked: used, boundary: used, submitted: used, covered: used, listed: false,
+		blank: len(b.mem)}
 	tail := makeTail(used, 0)
 	if b.indexed {
 		tail = b.indexAgain(l.rotation.next, used)

@@ -204,7 +204,9 @@ func (s *Store) startLog(r *Recovered, tail []byte) (err error) {
 	if invariants.Enabled {
 		c.Space = unprotecting{s.Space, s.View, s.Super.SegmentSize}
 	}
-	c.Limit = r.short
+	if c.Limit = r.short; !s.c.Foreground {
+		c.Zero = func(off, n int64) error { return s.zero(off, n, nil) }
+	}
 	s.tail.planned, s.looked = false, time.Now()
 	s.Log, err = iobuf.New(c)
 	return err
