@@ -225,7 +225,7 @@ func TestCleaningStoppedIsAnnounced(t *testing.T) {
 		return nil
 	})
 	var err error
-	for range 300 {
+	for range 1000 {
 		if _, err = pc.AttemptGC(); err != nil {
 			break
 		}

@@ -128,6 +128,7 @@ func TestLostHeaderIsMissed(t *testing.T) {
 	enginetest.Churn(t, pc, pids, 3)
 	enginetest.CleanAll(t, pc)
 	enginetest.Churn(t, pc, pids, 3)
+	enginetest.AllocateMany(t, pc, 15, 1000) // Close recycles segments that are empty
 	enginetest.Flush(t, pc)
 	enginetest.AllocateMany(t, pc, 1, 100) // it carries the durable end
 	enginetest.Flush(t, pc)

@@ -10,6 +10,7 @@ import (
 
 	"pagecache/engine"
 	"pagecache/engine/internal/enginetest"
+	"pagecache/engine/internal/seam"
 	"pagecache/internal/invariants"
 	"pagecache/internal/simdisk"
 	"pagecache/segments/format"
@@ -75,8 +76,9 @@ func expected(n int) engine.Meta {
 // the device's bytes, after 20 000 roots as after one. A removed root leaves no more than a page that was freed.
 // Trap 49.
 func TestRootCostsItsOwnName(t *testing.T) {
-	o := enginetest.SimOptions(simdisk.New(1, simdisk.Options{}))
-	o.SegmentSize = 1 << 20
+	o := &engine.Options{SegmentSize: 1 << 20, IOBuffers: 2, FlushEvery: -1}
+	// No segment is short, so the log has no gaps.
+	enginetest.WithSeam(o, seam.Options{FS: simdisk.New(1, simdisk.Options{}), FirstStep: 1 << 20})
 	pc := enginetest.Open(t, "/store", o)
 	defer enginetest.Close(t, pc)
 	const n = 20_000

@@ -206,8 +206,8 @@ func (s *Space) fillShort() error {
 	return s.growth.extendShort(s.options.Short)
 }
 
-// Blank returns from which offset on nothing was written to the slot that OpenSegment has returned last, since its space
-// was reserved; the segment's size if all of it may have been written.
+// Blank returns from which offset on nothing was written to the slot that OpenSegment has returned last, since its
+// space was reserved; the segment's size if all of it may have been written.
 func (s *Space) Blank() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -142,7 +142,7 @@ type mode int
 const (
 	modeBusy   mode = iota // no more than is needed
 	modeIdle               // what makes the file smaller, too, as far as what callers have written pays for it
-	modeByHand             // the same without that limit
+	modeByHand             // what is needed, and then what makes the file smaller
 )
 
 // String returns the name of the mode.
@@ -219,7 +219,7 @@ func (c *Cleaner) Stats() Stats {
 var cleanerLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "cleaner"))
 
 // run is the loop. It counts the ticks since callers have written more than a little. A store that is never open for
-// long is cleaned, too: the loop begins with a few steps as in an idle store.
+// long is cleaned, too: the loop begins with a few steps.
 func (c *Cleaner) run() {
 	pprof.SetGoroutineLabels(cleanerLabels)
 	defer close(c.done)
@@ -228,7 +228,7 @@ func (c *Cleaner) run() {
 			c.c.Report.CleaningStopped(errEnded)
 		}
 	}()
-	for n := 0; n < firstSteps && c.runStep(modeIdle); n++ {
+	for n := 0; n < firstSteps && c.runStep(modeBusy); n++ {
 	}
 	t := time.NewTicker(tick)
 	defer t.Stop()

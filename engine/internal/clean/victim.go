@@ -75,9 +75,9 @@ type policy struct {
 // limit returns the live share up to which segments are cleaned now; false if none needs cleaning.
 func (p policy) limit(u usage, m mode) (limit float64, need bool) {
 	switch {
-	case p.eager, m == modeBusy && u.above(hardSlack, 0), m != modeBusy && u.aboveIdle():
+	case p.eager, u.above(hardSlack, 0), m == modeIdle && u.aboveIdle():
 		return hopeless, true
-	case m == modeBusy && u.above(softSlack, 0):
+	case u.above(softSlack, 0):
 		return p.threshold, true
 	}
 	return 0, false

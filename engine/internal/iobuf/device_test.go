@@ -208,7 +208,8 @@ func newRig(t testing.TB, c setup) *rig {
 		}
 	}
 	l, err := New(Config{
-		Limit: c.limit, Zero: zero, Device: d, Space: s, Buffers: bufs, Generation: testGeneration, Chunk: segment / 4, FlushEvery: c.flushEvery,
+		Limit: c.limit, Zero: zero,
+		Device: d, Space: s, Buffers: bufs, Generation: testGeneration, Chunk: segment / 4, FlushEvery: c.flushEvery,
 		MarkAfter: c.markAfter, Patience: c.patience, Index: c.index,
 	})
 	if err != nil {

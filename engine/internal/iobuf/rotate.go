@@ -103,7 +103,8 @@ func (l *Log) openNext(u segments.Urgency) error {
 		Base: base, Stable: l.StableLSN(), Slot: slot, Store: l.store, Timeline: l.timeline, Ledger: l.space.Ledger(),
 	}.Put(b.mem)
 	b.progress = progress{walked: format.SegmentStart, boundary: format.SegmentStart &^ (l.block - 1),
-		pages: b.progress.pages[:0], listed: l.listPages, blank: l.space.Blank(), index: b.progress.index.Reset(), known: b.indexed}
+		pages: b.progress.pages[:0], listed: l.listPages, blank: l.space.Blank(),
+		index: b.progress.index.Reset(), known: b.indexed}
 	b.sealedAt.Store(0)
 	b.limit = l.takeLimit()
 	l.rotation.next += format.LSN(l.segmentSize)

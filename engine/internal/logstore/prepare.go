@@ -351,7 +351,8 @@ func (s *Store) shortFor(used int) int {
 	if step == 0 && s.Super.SegmentSize >= 2*shortStep {
 		step = shortStep
 	}
-	if step = step &^ (max(block, format.SegmentStart) - 1); s.Super.Log || used+2*block > step {
+	step = step &^ (max(block, format.SegmentStart) - 1)
+	if s.Super.Log || used+2*block > step || step >= s.Super.SegmentSize {
 		return 0
 	}
 	return step
