@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -22,17 +24,53 @@ import (
 	"pagecache/segments/format"
 )
 
-// ear collects the events of a store.
+// ear collects the events of a store, and the lines of its Logger: it is the handler of the Logger.
 type ear struct {
-	t   testing.TB
-	mu  sync.Mutex
-	all []engine.Event
-	new chan struct{} // has room for one; full when an event came
+	t     testing.TB
+	mu    sync.Mutex
+	all   []engine.Event
+	lines []slog.Record
+	new   chan struct{} // has room for one; full when an event came
 }
 
-// listen sets the Events of o.
+// Enabled implements slog.Handler.
+func (*ear) Enabled(context.Context, slog.Level) bool { return true }
+
+// WithAttrs implements slog.Handler.
+func (h *ear) WithAttrs([]slog.Attr) slog.Handler { return h }
+
+// WithGroup implements slog.Handler.
+func (h *ear) WithGroup(string) slog.Handler { return h }
+
+// Handle implements slog.Handler.
+func (h *ear) Handle(_ context.Context, line slog.Record) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lines = append(h.lines, line)
+	return nil
+}
+
+// logged reports whether the Logger got a line with the level and the fields of the event.
+func (h *ear) logged(e engine.Event) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	want := e.LogValue().Group()
+	return slices.ContainsFunc(h.lines, func(line slog.Record) bool {
+		var got []slog.Attr
+		line.Attrs(func(a slog.Attr) bool {
+			if a.Key != "dir" { // of the store
+				got = append(got, a)
+			}
+			return true
+		})
+		return line.Level == e.Level() && line.Message != "" && slices.EqualFunc(got, want, slog.Attr.Equal)
+	})
+}
+
+// listen sets the Events and the Logger of o.
 func listen(t testing.TB, o *engine.Options) *ear {
 	h := &ear{t: t, new: make(chan struct{}, 1)}
+	o.Logger = slog.New(h)
 	o.Events = engine.AllEvents(func(e engine.Event) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -57,11 +95,15 @@ func (h *ear) named(name string) (found []engine.Event) {
 	return found
 }
 
-// await returns the n-th event of that name, counted from 1. It waits for that.
+// await returns the n-th event of that name, counted from 1. It waits for that. The Logger must have got a line of the
+// event.
 func (h *ear) await(name string, n int) engine.Event {
 	h.t.Helper()
 	for end := time.After(time.Minute); ; {
 		if found := h.named(name); len(found) >= n {
+			if !h.logged(found[n-1]) {
+				h.t.Errorf("no line of the Logger has the fields of %+v", found[n-1])
+			}
 			return found[n-1]
 		}
 		select {
@@ -81,6 +123,14 @@ func (h *ear) never(names ...string) {
 		if found := h.named(name); len(found) > 0 {
 			h.t.Errorf("events %s: %v", name, found)
 		}
+	}
+}
+
+// works fails the test if Err says that the log has stopped.
+func works(t testing.TB, s interface{ Err() error }) {
+	t.Helper()
+	if err := s.Err(); err != nil {
+		t.Errorf("Err: %v, although the log works", err)
 	}
 }
 
@@ -108,7 +158,7 @@ func TestLogFailedIsAnnounced(t *testing.T) {
 	h := listen(t, o)
 	pc = enginetest.Open(t, "/store", o)
 	enginetest.NoCheck(t, pc)
-	enginetest.Allocate(t, pc, []byte("b"))
+	_, lsn := enginetest.Allocate(t, pc, []byte("b"))
 	d.FailFrom(simdisk.OpDeviceWrite, 1, syscall.EIO)
 	if _, err := pc.Flush(); !errors.Is(err, engine.ErrFailed) {
 		t.Fatalf("Flush: %v", err)
@@ -125,6 +175,9 @@ func TestLogFailedIsAnnounced(t *testing.T) {
 	}
 	if n := len(h.named("LogFailed")); n != 1 {
 		t.Errorf("%d events, want 1", n)
+	}
+	if got := pc.Stats().Log.StableLSN; got >= lsn {
+		t.Errorf("Stats: LSN %d is stable, although the write at %d failed", got, lsn)
 	}
 	d = simdisk.New(1, simdisk.Options{})
 	o = enginetest.SimOptions(d)
@@ -170,6 +223,8 @@ func TestDiskFullIsAnnounced(t *testing.T) {
 			if found := h.named("SpaceAgain"); len(found) > n {
 				t.Errorf("%v, while the disk is full", found)
 			}
+			works(t, pc)
+			before := pc.Stats().Space
 			d.SetCapacity(int64(n+2) << 24)
 			time.Sleep(time.Millisecond) // the file system is not asked again at the same moment
 			for range 20 {               // a segment, or a blob
@@ -179,6 +234,9 @@ func TestDiskFullIsAnnounced(t *testing.T) {
 			}
 			time.Sleep(2 * time.Second)
 			synctest.Wait()
+			if now := pc.Stats().Space; now.LiveBytes+now.BlobBytes <= before.LiveBytes+before.BlobBytes {
+				t.Errorf("Stats: %+v, no more than on the full disk: %+v", now, before)
+			}
 			if again := h.await("SpaceAgain", n+1).(engine.SpaceAgainInfo); again.What != full.What {
 				t.Errorf("%+v, want that of %+v", again, full)
 			}
@@ -209,7 +267,8 @@ func cleanable(t *testing.T, o *engine.Options) *engine.PageCache[[]byte] {
 	return pc
 }
 
-// If a slot cannot be marked as free, cleaning has stopped for good, and that is an event. Rule 4d.
+// If a slot can neither be marked as free nor be left out of use, cleaning has stopped for good, and that is an event.
+// If it can be left out of use, that is an event too, and cleaning goes on. Rule 4d.
 // TestSnapshotRebuiltIsAnnounced has a cleaner that goes on.
 func TestCleaningStoppedIsAnnounced(t *testing.T) {
 	d := simdisk.New(3, simdisk.Options{})
@@ -218,26 +277,42 @@ func TestCleaningStoppedIsAnnounced(t *testing.T) {
 	pc := cleanable(t, o)
 	enginetest.NoCheck(t, pc)
 	enginetest.Flush(t, pc)
+	var super atomic.Bool // the superblock cannot be written, either
 	d.SetFault(func(op simdisk.Op) error {
-		if op.Kind == simdisk.OpDeviceWrite && op.Off%(16<<10) == 0 && op.Len == 4096 { // the header of a free slot
+		header := op.Kind == simdisk.OpDeviceWrite && op.Off%(16<<10) == 0 && op.Len == 4096 // of a free slot
+		if header || super.Load() && op.Name == superFile {
 			return syscall.EIO
 		}
 		return nil
 	})
-	var err error
-	for range 1000 {
-		if _, err = pc.AttemptGC(); err != nil {
-			break
+	clean := func(until func(error) bool) (err error) {
+		for range 1000 {
+			if _, err = pc.AttemptGC(); until(err) {
+				break
+			}
+			enginetest.Flush(t, pc)
 		}
-		enginetest.Flush(t, pc)
+		return err
 	}
+	err := clean(func(err error) bool { return err != nil || pc.Stats().Space.OutOfUse > 0 })
+	if left := h.await("Corruption", 1).(engine.CorruptionInfo); err != nil || !errors.Is(left.Err, syscall.EIO) {
+		t.Errorf("AttemptGC: %v, event: %v, want one of EIO", err, left)
+	}
+	h.never("CleaningStopped")
+	super.Store(true)
+	err = clean(func(err error) bool { return err != nil })
 	stopped := h.await("CleaningStopped", 1).(engine.CleaningStoppedInfo)
 	if !errors.Is(err, syscall.EIO) || !errors.Is(stopped.Err, syscall.EIO) {
 		t.Errorf("AttemptGC: %v, event: %v, want EIO", err, stopped)
 	}
+	works(t, pc)
+	before := pc.Stats().Space
 	d.SetFault(nil)
 	if _, err := pc.AttemptGC(); err == nil {
 		t.Error("cleaning goes on although a slot may not be marked as free")
+	}
+	if now := pc.Stats().Space; now.Draining == 0 || now.Recycled != before.Recycled || now.Cleaned != before.Cleaned {
+		t.Errorf("Stats: %+v, before %+v, although cleaning has stopped", now, before)
 	}
 	h.never("CleaningResumed", "LogFailed")
 	if n := len(h.named("CleaningStopped")); n != 1 {
@@ -275,11 +350,18 @@ func TestSnapshotsStoppedIsAnnounced(t *testing.T) {
 		t.Error("Snapshot into a file: no error")
 	}
 	h.never("SnapshotsResumed")
+	works(t, pc)
+	if st := pc.Stats(); st.Snapshots != 0 || st.Snapshot.Since == 0 {
+		t.Errorf("Stats: %d snapshots, %+v, although none can be written", st.Snapshots, st.Snapshot)
+	}
 	remove()
 	if err := pc.Snapshot(); err != nil {
 		t.Fatal(err)
 	}
 	h.await("SnapshotsResumed", 1)
+	if n := pc.Stats().Snapshots; n == 0 {
+		t.Error("Stats: no snapshot was written")
+	}
 	if n := len(h.named("SnapshotsStopped")); n != 1 {
 		t.Errorf("%d events, want 1", n)
 	}
@@ -323,6 +405,7 @@ func TestCorruptionIsAnnounced(t *testing.T) {
 	if !errors.Is(found.Err, engine.ErrCorrupt) || gotPage != pid || gotLSN != lsn || found.File != "/store/log" {
 		t.Errorf("%+v, want page %d at LSN %d", found, pid, lsn)
 	}
+	works(t, pc)
 	_ = pc.Snapshot() // the deliverer is idle afterwards, or not: a third event would come
 	if n := len(h.named("Corruption")); n != 2 {
 		t.Errorf("%d events, want 2: %v", n, h.named("Corruption"))
@@ -372,11 +455,18 @@ func TestSlowWriteIsAnnounced(t *testing.T) {
 			h := listen(t, o)
 			pc := enginetest.Open(t, "/store", o)
 			write := func(takes time.Duration) {
-				enginetest.Allocate(t, pc, []byte("a"))
+				_, lsn := enginetest.Allocate(t, pc, []byte("a"))
 				d.Hang(true)
+				time.AfterFunc(takes-1, func() {
+					works(t, pc)
+					if got := pc.Stats().Log.StableLSN; got >= lsn {
+						t.Errorf("Stats: LSN %d is stable, although the write at %d has not ended", got, lsn)
+					}
+				})
 				time.AfterFunc(takes, func() { d.Hang(false) })
 				enginetest.Flush(t, pc)
 				synctest.Wait()
+				works(t, pc)
 			}
 			write(max(limit, time.Second) * 9 / 10)
 			h.never("SlowWrite")
@@ -418,6 +508,10 @@ func TestDegradedIsAnnounced(t *testing.T) {
 		if i.What != "log device" || i.Reason == "" || !strings.HasPrefix(pc.Stats().Log.Device, i.Use) {
 			t.Errorf("%+v, want that of %q", i, pc.Stats().Log.Device)
 		}
+		if device := pc.Stats().Log.Device; !strings.Contains(device, i.Reason) {
+			t.Errorf("Stats: %q, which does not give the reason %q", device, i.Reason)
+		}
+		works(t, pc)
 	}
 }
 
@@ -451,6 +545,11 @@ func TestOpenBatchIsAnnounced(t *testing.T) {
 		second := pin()
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
+		works(t, pc)
+		want := engine.Pending{LSN: first.LSN(), Age: 5700 * time.Millisecond}
+		if st := pc.Stats().Log; st.Batches != 2 || st.OldestBatch != want {
+			t.Errorf("Stats: %d batches, the oldest %+v, want 2 and %+v", st.Batches, st.OldestBatch, want)
+		}
 		for n, b := range []*engine.Batch{first, second} {
 			if i := h.await("BatchOpen", n+1).(engine.BatchOpenInfo); i.LSN != b.LSN() || i.Age != time.Second {
 				t.Errorf("%+v, want LSN %d and 1 s", i, b.LSN())
@@ -493,6 +592,10 @@ func TestOpenTxIsAnnounced(t *testing.T) {
 		synctest.Wait()
 		if n := len(h.named("TxOpen")); n != 1 {
 			t.Errorf("%d events, want 1", n)
+		}
+		works(t, pc)
+		if st := pc.Stats().Txs; st.Open != 1 || st.Oldest != tx.TS() {
+			t.Errorf("Stats: %+v, want timestamp %d", st, tx.TS())
 		}
 		tx.End()
 	})
@@ -669,6 +772,7 @@ func TestPanicInCleanerIsAnnounced(t *testing.T) {
 			t.Errorf("%s: %v\n%s", method, i, i.Stack)
 		}
 		m.bomb.set("")
+		works(t, s)
 		if got := enginetest.Contents(t, s); got != want {
 			t.Errorf("%s: the contents differ", method)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"pagecache/engine"
 	"pagecache/engine/internal/enginetest"
+	"pagecache/internal/simdisk"
 )
 
 // Goroutines that outlive the call that starts them carry a profiling label of the store, and none of the callers'.
@@ -56,6 +57,29 @@ func TestBackgroundGoroutinesHaveTheirOwnLabels(t *testing.T) {
 		}
 	}
 	t.Logf("labels found: %v", found)
+}
+
+// Callbacks of events are called with the labels of the store, although the event may be reported first by a caller.
+func TestCallbacksHaveTheStoresLabels(t *testing.T) {
+	called := false
+	pprof.Do(context.Background(), pprof.Labels("caller", t.Name()), func(context.Context) {
+		o := enginetest.SimOptions(simdisk.New(1, simdisk.Options{NoRing: true}))
+		o.Events.Degraded = func(engine.DegradedInfo) {
+			var profile bytes.Buffer
+			if err := pprof.Lookup("goroutine").WriteTo(&profile, 1); err != nil {
+				t.Error(err)
+			}
+			for stack := range strings.SplitSeq(profile.String(), "\n\n") {
+				if strings.Contains(stack, "(*Reporter).deliver") {
+					called = strings.Contains(stack, `# labels: {"pagecache":"announcer"}`)
+				}
+			}
+		}
+		enginetest.Close(t, enginetest.Open(t, "/store", o)) // Open waits for the callback
+	})
+	if !called {
+		t.Error("no callback was called with the label of the announcer, and nothing else")
+	}
 }
 
 // fillDir makes a store with some pages, closes it, and returns the ids of the pages.

@@ -32,8 +32,8 @@ type Events struct {
 	DiskFull func(DiskFullInfo)
 	// SpaceAgain: for a second, no write has lacked room after a DiskFull.
 	SpaceAgain func(SpaceAgainInfo)
-	// CleaningStopped: no space is recycled until CleaningResumed or, if the log has failed or the disk refuses to mark
-	// slots as free, until the store is reopened.
+	// CleaningStopped: no space is recycled until CleaningResumed or, if the log has failed or slots can neither be
+	// marked as free nor left out of use, until the store is reopened.
 	CleaningStopped func(CleaningStoppedInfo)
 	// CleaningResumed: the cleaner has made progress again after a CleaningStopped.
 	CleaningResumed func(CleaningResumedInfo)
@@ -299,8 +299,12 @@ func (i CleaningStoppedInfo) LogValue() slog.Value { return group(i) }
 // LogValue implements slog.LogValuer.
 func (i CleaningResumedInfo) LogValue() slog.Value { return group(i) }
 
-// LogValue implements slog.LogValuer.
-func (i SnapshotsStoppedInfo) LogValue() slog.Value { return group(i) }
+// LogValue implements slog.LogValuer. Each line has the store's directory as "dir".
+func (i SnapshotsStoppedInfo) LogValue() slog.Value {
+	dir := i.Dir
+	i.Dir = ""
+	return slog.GroupValue(append(group(i).Group(), slog.String("snapshots", dir))...)
+}
 
 // LogValue implements slog.LogValuer.
 func (i SnapshotsResumedInfo) LogValue() slog.Value { return group(i) }

@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"reflect"
 	"runtime/debug"
+	"runtime/pprof"
 	"sync"
 	"time"
 
@@ -122,12 +123,17 @@ func (r *Reporter) postLocked(e Event) {
 	}
 }
 
+// announcerLabels are the profiling labels of the goroutine that announces; it would have those of the one that
+// reported the first event.
+var announcerLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "announcer"))
+
 // start starts the goroutine that announces the queue.
 func (r *Reporter) start() { go r.deliver() }
 
 // deliver announces the queue until it is empty. If a callback ends the goroutine (runtime.Goexit), another one goes
 // on with the next event.
 func (r *Reporter) deliver() {
+	pprof.SetGoroutineLabels(announcerLabels)
 	done := false
 	defer func() {
 		if !done {

@@ -93,8 +93,8 @@ func TestEveryEventIsAnnouncedInBothWays(t *testing.T) {
 				t.Errorf("%T: line %q lacks %q", e, lines[i], want)
 			}
 			for _, a := range e.LogValue().Group() {
-				if !strings.Contains(lines[i], " "+a.Key+"=") || a.Value.String() == "" {
-					t.Errorf("%T: line %q lacks %q", e, lines[i], a.Key)
+				if strings.Count(lines[i], " "+a.Key+"=") != 1 || a.Value.String() == "" {
+					t.Errorf("%T: line %q lacks %q, or has it twice", e, lines[i], a.Key)
 				}
 			}
 			if text := e.String(); text == "" || strings.Contains(text, "%!") || strings.Contains(text, "\n") {
