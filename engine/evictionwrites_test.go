@@ -50,8 +50,8 @@ func ioCounts(t *testing.T) (read, written int64) {
 }
 
 // Get and Link on pages at random, with a quarter of the data in cache, write at most a tenth more than with all of it:
-// with the policy, the cleaner and the flusher at work, on a real disk. The first round, which fills the store and makes
-// the first garbage, does not count.
+// with the policy, the cleaner and the flusher at work, on a real disk. The first round, which fills the store and
+// makes the first garbage, does not count. Trap 52.
 func TestQuarterOfTheDataInCache(t *testing.T) {
 	const size = 1000
 	run := func(capacity int64) int64 {
@@ -87,8 +87,8 @@ func TestQuarterOfTheDataInCache(t *testing.T) {
 		_, after := ioCounts(t)
 		enginetest.Close(t, pc)
 		written := st.Log.BytesWritten - before.Log.BytesWritten
-		t.Logf("capacity %d: %d bytes written, %d by evictions, %d moved, %d bytes by the process in all; %d evictions, "+
-			"%d misses; %+v", capacity, written, st.Cache.BytesRewritten-before.Cache.BytesRewritten,
+		t.Logf("capacity %d: %d bytes written, %d by evictions, %d moved, %d bytes by the process in all; "+
+			"%d evictions, %d misses; %+v", capacity, written, st.Cache.BytesRewritten-before.Cache.BytesRewritten,
 			st.Space.BytesMoved-before.Space.BytesMoved, after-device, st.Cache.Evictions-before.Cache.Evictions,
 			st.Cache.Misses-before.Cache.Misses, st.Space)
 		return written
@@ -167,7 +167,7 @@ func (c quarterCache) run(t *testing.T) (written int64, st engine.Stats) {
 }
 
 // If a quarter of the data fits the cache, Get and Link write at most a tenth more than if all fits, whether evictions
-// may write a little (the default) or nothing. An option lets them write more.
+// may write a little (the default) or nothing. An option lets them write more. Trap 52.
 func TestEvictionDoesNotMultiplyWrites(t *testing.T) {
 	for _, size := range []int{200, 1000, 4000} {
 		c := quarterCache{pages: 500, size: size, links: 10_000}

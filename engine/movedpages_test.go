@@ -25,7 +25,7 @@ func placesOf(t *testing.T, pc *engine.PageCache[[]byte], pids []engine.PageID) 
 
 // After many updates, the reads of pages that the cleaner has moved do not go to the disk because of that: at most a
 // tenth does, if their old places were in the kernel's page cache. Pages that were resident still are. Some pages
-// consist of several messages.
+// consist of several messages. Trap 53.
 func TestMovedPagesStayWarm(t *testing.T) {
 	const size = 2000
 	pages, capacities := *evictionBytes/size, map[string]int64{
@@ -35,6 +35,7 @@ func TestMovedPagesStayWarm(t *testing.T) {
 		dir, opts := evictionStore(t)
 		o := &opts
 		o.IOBuffers, o.CacheCapacity, o.CleanupThreshold, o.FlushEvery = 2, capacity, 1, 5*time.Millisecond
+		o.EvictionWrites = -1 // only the cleaner gives pages new places
 		pc := enginetest.Open(t, dir, o)
 		pids := enginetest.AllocateMany(t, pc, pages, size)
 		tx := enginetest.Begin(t, pc)

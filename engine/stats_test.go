@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -128,6 +129,47 @@ func TestLogStats(t *testing.T) {
 	if err != nil || s.Log.BytesWritten < 30_000 || s.Space.SegmentsInUse != 3 || engine.LSN(n) > s.Log.StableLSN+1 ||
 		s.Log.StableLSN != l.StableLSN() || s.Pages.InUse != 0 || s.Txs.Open != 0 {
 		t.Errorf("Flush: %d bytes, error %v; %+v", n, err, s)
+	}
+	enginetest.Close(t, l)
+}
+
+// The counts of the log are those of the device: its writes and their bytes. Each small commit fills up one block, and
+// the rest of the block counts as padding.
+func TestLogStatsCountTheDevice(t *testing.T) {
+	d := simdisk.New(3, simdisk.Options{})
+	o := enginetest.SimOptions(d)
+	o.SegmentSize, o.FlushEvery = 256<<10, -1
+	l := enginetest.OpenLog(t, "/store", o)
+	if _, err := l.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	var writes, bytes atomic.Int64
+	d.SetFault(func(op simdisk.Op) error {
+		if op.Kind == simdisk.OpDeviceWrite {
+			writes.Add(1)
+			bytes.Add(int64(op.Len))
+		}
+		return nil
+	})
+	const commits, record, block = 20, 100, 4096
+	before := l.Stats().Log
+	for range commits {
+		if _, _, err := l.Write(make([]byte, record)); err != nil {
+			t.Fatal(err)
+		}
+		enginetest.Flush(t, l)
+	}
+	s := l.Stats().Log
+	d.SetFault(nil)
+	if n := s.Flushes - before.Flushes; n != writes.Load() || n < commits {
+		t.Errorf("%d flushes, the device did %d writes", n, writes.Load())
+	}
+	if n := s.BytesWritten - before.BytesWritten; n != bytes.Load() || n < commits*block {
+		t.Errorf("%d bytes, the device wrote %d", n, bytes.Load())
+	}
+	padded, most := s.BytesPadded-before.BytesPadded, bytes.Load()-commits*record
+	if padded > most || padded < most-commits*300 {
+		t.Errorf("%d bytes of padding, want %d less the headers of messages", padded, most)
 	}
 	enginetest.Close(t, l)
 }

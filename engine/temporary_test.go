@@ -1,11 +1,14 @@
 package engine_test
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -149,6 +152,107 @@ func TestTemporaryStoreFallsBack(t *testing.T) {
 	for _, dir := range []string{tmp, shm} {
 		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 			t.Errorf("left in %s: %v, error %v", dir, left, err)
+		}
+	}
+}
+
+// The file systems of TestTemporaryStoreFallsBack are real ones here: too small, full, read only, and one with room.
+func TestTemporaryStoreFallsBackOnRealFileSystems(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to mount a file system")
+	}
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	for name, options := range map[string]string{
+		"too small": "size=128k", "full": "size=1m", "read only": "size=1m,ro", "no names left": "size=1m,nr_inodes=1",
+		"room": "size=1m",
+	} {
+		shm := t.TempDir()
+		if out, err := exec.Command("mount", "-t", "tmpfs", "-o", options, "tmpfs", shm).CombinedOutput(); err != nil {
+			t.Skipf("cannot mount a file system: %v: %s", err, out)
+		}
+		t.Cleanup(func() { _ = exec.Command("umount", "-l", shm).Run() })
+		want := tmp
+		switch name {
+		case "full":
+			if err := os.WriteFile(filepath.Join(shm, "ballast"), make([]byte, 900<<10), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		case "room":
+			want = shm
+		}
+		restore := logstore.SetMemoryDir(shm, -1)
+		pc := enginetest.Open(t, "", &engine.Options{Temporary: true, SegmentSize: 16 << 10})
+		restore()
+		enginetest.AllocateMany(t, pc, 10, 1000)
+		enginetest.Flush(t, pc)
+		if dir := filepath.Dir(pc.Stats().Dir); dir != want {
+			t.Errorf("%s: the store lies in %s, want %s", name, dir, want)
+		}
+		enginetest.Close(t, pc)
+	}
+}
+
+// temporaryEnv holds the directory of a child for its temporary stores.
+const temporaryEnv = "PAGECACHE_TEMPORARY_CHILD"
+
+// TestTemporaryChild is the process that TestKilledTemporaryStoreIsRemoved kills.
+func TestTemporaryChild(t *testing.T) {
+	shm := os.Getenv(temporaryEnv)
+	if shm == "" {
+		t.Skip("a child process of another test")
+	}
+	logstore.SetMemoryDir(shm, -1)
+	pc, err := engine.Open("", engine.Bytes{}, &engine.Options{Temporary: true, SegmentSize: 16 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	enginetest.AllocateMany(t, pc, 5, 20_000) // blobs
+	if err := pc.Snapshot(); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Printf("store: %s\n", pc.Stats().Dir)
+	select {}
+}
+
+// What a process that is killed leaves of a temporary store goes at the next such opening, and not while the process
+// lives.
+func TestKilledTemporaryStoreIsRemoved(t *testing.T) {
+	shm := t.TempDir()
+	t.Setenv("TMPDIR", t.TempDir())
+	t.Setenv(temporaryEnv, shm)
+	defer logstore.SetMemoryDir(shm, -1)()
+	child := exec.Command(os.Args[0], "-test.run=^TestTemporaryChild$", "-test.timeout=1m")
+	out, err := child.StdoutPipe()
+	if err == nil {
+		err = child.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := ""
+	for lines := bufio.NewScanner(out); dir == "" && lines.Scan(); {
+		_, dir, _ = strings.Cut(lines.Text(), "store: ")
+	}
+	open := func() {
+		enginetest.Close(t, enginetest.Open(t, "", &engine.Options{Temporary: true, SegmentSize: 16 << 10}))
+	}
+	open()
+	if _, err := os.Stat(filepath.Join(dir, enginetest.LogName)); err != nil || dir == "" {
+		t.Errorf("the store %q of a process that lives: %v", dir, err)
+	}
+	if err := child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = child.Wait()
+	for end := time.Now().Add(10 * time.Second); ; { // the kernel may hold its lock a little longer: trap 19
+		open()
+		left, err := os.ReadDir(shm)
+		if err == nil && len(left) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("left: %v, error %v", left, err)
 		}
 	}
 }

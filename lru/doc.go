@@ -10,6 +10,8 @@
 //	U5  Pages of low value, such as those of a scan, do not evict valuable ones.
 //	U6  A policy with nothing to do sleeps: it has no ticks. Above the capacity, with nothing evictable, it retries
 //	    every few milliseconds.
+//	U7  Evictions write at most a share of the bytes that callers write (trap 52). While callers write next to
+//	    nothing, each page is written at most once.
 //
 // It has four parts, each usable alone:
 //

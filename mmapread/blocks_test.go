@@ -67,6 +67,30 @@ func TestDoubt(t *testing.T) {
 	}
 }
 
+// Cached asks the kernel about each block: it finds those that the map does not know any more, and not those that the
+// kernel has evicted meanwhile, in ranges that lie in several windows, too.
+func TestCached(t *testing.T) {
+	_, m, _ := coldFile(t, 4*testWindow, testWindow)
+	if _, err := m.Warm([]Range{{0, 4 * testWindow}}); err != nil {
+		t.Fatal(err)
+	}
+	evict(t, m, 2*testWindow-blockSize, blockSize)
+	evict(t, m, 2*testWindow+blockSize, blockSize)
+	forget(*m.cold.blocks.Load())
+	const from = testWindow + blockSize
+	got := m.Cached([]bool{true}, Range{from, 3*testWindow - 2*blockSize})
+	blocks := (3*testWindow - 2*blockSize) / blockSize
+	if len(got) != 1+blocks || !got[0] {
+		t.Fatalf("%d blocks, want 1 and %d", len(got), blocks)
+	}
+	for i, cached := range got[1:] {
+		off := from + i*blockSize
+		if want := off != 2*testWindow-blockSize && off != 2*testWindow+blockSize; cached != want {
+			t.Errorf("block at %d: cached %v, want %v", off, cached, want)
+		}
+	}
+}
+
 // Doubt asks about the block that is known to be warm, and not about its neighbours, which are cold.
 func TestDoubtAsksAboutWarmBlock(t *testing.T) {
 	_, m, _ := coldFile(t, 16*blockSize, 0)

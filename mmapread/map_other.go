@@ -31,6 +31,14 @@ func (*Map) Warm([]Range) (int, error) { return 0, ErrUnsupported }
 // IsWarm returns true.
 func (*Map) IsWarm(Range) bool { return true }
 
+// Cached appends true for each block of 4 KiB.
+func (*Map) Cached(dst []bool, r Range) []bool {
+	for range (r.Len + 4095) / 4096 {
+		dst = append(dst, true)
+	}
+	return dst
+}
+
 // ReadAhead does nothing.
 func (*Map) ReadAhead([]Range) {}
 

@@ -70,6 +70,14 @@ func (v *view) Warm([]vfs.Range) (int, error) { return 0, nil }
 // IsWarm is vfs.Map.IsWarm.
 func (v *view) IsWarm(vfs.Range) bool { return true }
 
+// Cached is vfs.Map.Cached: everything is.
+func (v *view) Cached(dst []bool, r vfs.Range) []bool {
+	for range (r.Len + 4095) / 4096 {
+		dst = append(dst, true)
+	}
+	return dst
+}
+
 // ReadAhead is vfs.Map.ReadAhead.
 func (v *view) ReadAhead([]vfs.Range) {}
 

@@ -19,6 +19,10 @@ type Map interface {
 	Warm(ranges []Range) (cold int, err error)
 	// IsWarm reports whether Warm of the range would do nothing.
 	IsWarm(r Range) bool
+	// Cached appends to dst whether each block of 4 KiB of the range is in the kernel's page cache. It asks the kernel,
+	// where IsWarm only says what is known. The range begins and ends with a block, and lies in the file. If the kernel
+	// does not say, only blocks count that are known to be warm.
+	Cached(dst []bool, r Range) []bool
 	// ReadAhead starts what Warm does and does not wait. It is a hint.
 	ReadAhead(ranges []Range)
 	// Protect makes reading views of a range a fault, and Unprotect undoes that: a debugging aid that finds views which

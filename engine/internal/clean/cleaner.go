@@ -5,6 +5,7 @@
 //	    begun on the disk, every Tx that was open when it became empty has ended, and its header says so durably.
 //	C2  Moving a page leaves its timestamp (rule 6), and the new entry refers to the new place only (rule 3).
 //	C3  The cleaner never waits for a batch or a Tx: it looks again later at segments that cannot be recycled yet.
+//	C4  A page that is resident, or in the kernel's page cache, is there as well after it was moved (trap 53).
 //
 // cleaner.go is the loop and its steps; victim.go chooses segments, as pure functions over candidates; move.go empties
 // a segment; pace.go decides when writers wait; warmth.go keeps moved pages in the kernel's page cache.

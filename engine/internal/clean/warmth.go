@@ -18,7 +18,7 @@ type Warmth struct {
 	Store *logstore.Store
 
 	extent Extent
-	warm   []bool       // for each block of the extent: it was known to be warm when Look looked
+	warm   []bool       // for each block of the extent: it was in the kernel's page cache when Look looked
 	moved  []movedRange // new places in segments that were not sealed yet
 }
 
@@ -28,13 +28,11 @@ type movedRange struct {
 	vfs.Range
 }
 
-// Look notes which blocks of a segment are known to be warm. It comes before pages are moved out of the segment: that
-// reads cold blocks, and other pages may lie in the same ones.
+// Look notes which blocks of a segment are warm. It comes before pages are moved out of the segment: that reads cold
+// blocks, and other pages may lie in the same ones. It asks the kernel: what the map knows to be warm is not all.
 func (w *Warmth) Look(e Extent) {
-	w.extent, w.warm = e, w.warm[:0]
-	for off := e.From; off < e.To; off += blockSize {
-		w.warm = append(w.warm, w.Store.View.IsWarm(vfs.Range{Off: int64(off), Len: blockSize}))
-	}
+	w.extent = e
+	w.warm = w.Store.View.Cached(w.warm[:0], vfs.Range{Off: int64(e.From), Len: int(e.To - e.From)})
 }
 
 // Was reports whether all blocks of a message in the segment that Look has looked at were warm.

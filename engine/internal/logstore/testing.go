@@ -22,10 +22,13 @@ func (s *Store) MarkSlots(dev vfs.Device, buf []byte, slots []format.SegmentID, 
 	return s.markSlots(dev, buf, slots, h)
 }
 
-// SetMemoryDir replaces the file system in memory of temporary stores by a directory with that many free bytes.
+// SetMemoryDir replaces the file system in memory of temporary stores by a directory with that many free bytes;
+// negative: as many as it has.
 func SetMemoryDir(dir string, free int64) (restore func()) {
 	oldDir, oldRoom := memoryDir, memoryRoom
-	memoryDir, memoryRoom = dir, func(string) int64 { return free }
+	if memoryDir = dir; free >= 0 {
+		memoryRoom = func(string) int64 { return free }
+	}
 	return func() { memoryDir, memoryRoom = oldDir, oldRoom }
 }
 
