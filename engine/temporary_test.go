@@ -215,8 +215,7 @@ func TestTemporaryChild(t *testing.T) {
 	select {}
 }
 
-// What a process that is killed leaves of a temporary store goes at the next such opening, and not while the process
-// lives.
+// A temporary store of a process that was killed is removed by the next such opening, and not while the process lives.
 func TestKilledTemporaryStoreIsRemoved(t *testing.T) {
 	shm := t.TempDir()
 	t.Setenv("TMPDIR", t.TempDir())

@@ -83,9 +83,9 @@ func (m *Map) IsWarm(r Range) bool {
 	return true
 }
 
-// Cached appends to dst whether each block of 4 KiB of the range is in the kernel's page cache. It asks the kernel: what
-// is known to be warm is forgotten as a whole once the kernel has evicted some of it. The range begins and ends with a
-// block, and lies in the file. If the kernel does not say, only blocks count that are known to be warm. It costs a
+// Cached appends to dst whether each block of 4 KiB of the range is in the kernel's page cache. It asks the kernel,
+// since the map forgets all warm blocks once the kernel has evicted one. The range begins and ends with a block, and
+// lies in the file. If the kernel does not say, only blocks count that are known to be warm. It costs a
 // system call for each window, and some nanoseconds for each block.
 func (m *Map) Cached(dst []bool, r Range) []bool {
 	p := plans.Get().(*plan)

@@ -29,7 +29,7 @@ type movedRange struct {
 }
 
 // Look notes which blocks of a segment are warm. It comes before pages are moved out of the segment: that reads cold
-// blocks, and other pages may lie in the same ones. It asks the kernel: what the map knows to be warm is not all.
+// blocks, and other pages may lie in the same ones. It asks the kernel, since the map does not know all warm blocks.
 func (w *Warmth) Look(e Extent) {
 	w.extent = e
 	w.warm = w.Store.View.Cached(w.warm[:0], vfs.Range{Off: int64(e.From), Len: int(e.To - e.From)})
