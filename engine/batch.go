@@ -22,9 +22,10 @@ type Batch struct {
 	b    *iobuf.Batch
 }
 
-// PinLog begins a batch. If open batches that overlap began before the last flush, it waits until all of them have
-// ended, but at most 100 ms, and once for each batch: PinLog may be called within a batch. So batches that begin
-// without a pause do not hold up stability for ever. Errors are those of Link.
+// PinLog begins a batch. If open batches that overlap began before the last flush, or MakeStable waits for them, PinLog
+// waits until all of them have ended, but at most 100 ms, and once for each batch: PinLog may be called within a batch.
+// So batches of up to 100 ms that begin without a pause hold up stability for the two longest of them at most. Longer
+// ones can overlap, and hold it up, for as long as one is always open. Errors are those of Link.
 func (pc *PageCache[P]) PinLog() (*Batch, error) { return pc.core.pinLog() }
 
 func (c *core) pinLog() (*Batch, error) {

@@ -12,10 +12,12 @@ import (
 
 // Batches that overlap form a group: the part of the log from the earliest begin marker to the last end marker. No byte
 // inside a group is stable before the whole group is durable, since recovery would cut the log at its beginning. If
-// batches began without a pause, a group would never end. So a fence closes as soon as the beginning of the open group
-// is durable: from then on BeginBatch waits until all batches of the group have ended (rule 18, trap 38).
+// batches began without a pause, a group would never end. So a fence closes, and from then on BeginBatch waits until all
+// batches of the group have ended (rule 18, trap 38). It closes as soon as the beginning of the open group is durable,
+// and sooner if a goroutine waits for something in it to become stable: at the end of the next flush, or at once if the
+// leader is at work then, since that goroutine waits for the flush that follows.
 //
-//	                 begin                    the beginning is durable
+//	                 begin                 durable or awaited, see fenced
 //	       ┌──────┐         ┌──────┐                                   ┌────────┐
 //	       │ None │ ──────▶ │ Open │ ────────────────────────────────▶ │ Fenced │
 //	       └──────┘         └──────┘                                   └────────┘
@@ -28,9 +30,12 @@ import (
 //
 // A BeginBatch may be nested in a batch, and then the group cannot end while it waits. So a wait ends after
 // Config.Patience. The batches that were open all that time are slow: nobody waits for them any more (Slow), but once
-// they have ended, the fence closes again for those that have begun meanwhile. So a waiter for stability waits for the
-// two longest batches at most, and for the flushes before and after, as long as batches take less than that patience or
-// begin after a pause.
+// they have ended, the fence closes again for those that have begun meanwhile.
+//
+// So a waiter for stability waits for the longest batch, for one more that passed the fence as it closed, and for two
+// flushes, as long as batches take less than that patience or begin after a pause. Longer batches can overlap without
+// end, whoever is let in: while one goroutine pauses for the patience, the batch of another can last. Nothing that was
+// written meanwhile can be stable, because recovery keeps or drops all that lies between two markers.
 
 // group is the part of the log that overlapping batches cover.
 type group struct {
@@ -47,6 +52,9 @@ type batches struct {
 	until     time.Time     // when the open batches become slow; zero if no BeginBatch has waited for them
 	left      chan struct{} // closed when no batch is open any more, and when waiting is over; nil if nobody waits
 	refused   bool          // no batch may begin any more
+	// awaited is the highest LSN whose stability a goroutine has waited for, and asked is what that was when a flush
+	// ended last, or a waiter found that another goroutine leads; NoLSN before the first.
+	awaited, asked format.LSN
 }
 
 // begin adds a batch. Begin markers are reserved before they are added, so the order may be another.
@@ -71,7 +79,8 @@ func (s *batches) begin(b *Batch) {
 }
 
 // ended removes an open batch whose end marker ends at end. It returns the LSN that must be durable for the batch to be
-// stable, as far as that is known.
+// stable, or NoLSN if that is not known yet, since the group has not ended. A flush before that would make nothing
+// stable, and the one that does might have to wait for it.
 func (s *batches) ended(b *Batch, end format.LSN) format.LSN {
 	b.ended = true
 	i := slices.Index(s.open, b)
@@ -83,7 +92,7 @@ func (s *batches) ended(b *Batch, end format.LSN) format.LSN {
 		s.wake()
 		return g.end - 1
 	}
-	return end - 1
+	return format.NoLSN
 }
 
 // wake ends all waits for batches.
@@ -126,9 +135,14 @@ func (s *batches) needed(lsn format.LSN) format.LSN {
 	return max(lsn, s.groups[i].end-1)
 }
 
-// fenced reports whether a batch that begins now has to wait for the open ones.
+// fenced reports whether a batch that begins now has to wait for the open ones: their group is older than a flush, or a
+// goroutine that waits for it to become stable would otherwise wait for a third one.
 func (s *batches) fenced(durable format.LSN) bool {
-	return len(s.open) > 0 && s.open[0].lsn >= s.slowBelow && s.groups[len(s.groups)-1].begin < durable
+	if len(s.open) == 0 || s.open[0].lsn < s.slowBelow {
+		return false
+	}
+	begin := s.groups[len(s.groups)-1].begin
+	return begin < durable || begin <= s.asked
 }
 
 // setFenceLocked sets the hint fenced.
@@ -254,6 +268,7 @@ func (b *Batch) End() (format.LSN, error) {
 	s := &b.l.state
 	s.mu.Lock()
 	ended := b.ended
+	flushed := len(s.batches.open) == 1 && !s.leading && len(s.waiters) > 0 // the flusher comes at once
 	s.mu.Unlock()
 	if ended {
 		return 0, ErrBatchEnded
@@ -264,6 +279,9 @@ func (b *Batch) End() (format.LSN, error) {
 	}
 	format.Manifest{Begin: b.lsn}.Append(r.Body()[:0])
 	lsn := r.LSN()
+	if flushed {
+		b.l.padBehind(&r)
+	}
 	s.mu.Lock()
 	ended = b.ended
 	invariants.Sometimes("iobuf: another goroutine ends the batch first", ended)
@@ -274,7 +292,7 @@ func (b *Batch) End() (format.LSN, error) {
 	}
 	needed := s.batches.ended(b, r.End())
 	b.l.setFenceLocked()
-	waited := len(s.waiters) > 0
+	waited := len(s.waiters) > 0 && needed != format.NoLSN
 	if waited {
 		s.wanted = max(s.wanted, needed)
 	}
@@ -285,4 +303,17 @@ func (b *Batch) End() (format.LSN, error) {
 		b.l.kickFlusher()
 	}
 	return lsn, nil
+}
+
+// padBehind pads the block behind the end of a group that is flushed at once. The leader would do it, but meanwhile the
+// batches that wait for the group begin: their markers would be in the same block, and not be committed yet.
+func (l *Log) padBehind(r *Reservation) {
+	if l.padding.Load() <= 0 {
+		return
+	}
+	n := r.b.padTail(r.off, l.block, l.known())
+	l.padding.Add(int64(-n))
+	l.state.mu.Lock()
+	l.state.stats.BytesPadded += int64(n)
+	l.state.mu.Unlock()
 }

@@ -190,6 +190,7 @@ func (l *Log) setEnds(end format.LSN) {
 func (s *state) init(end format.LSN) {
 	s.freed.L = &s.mu
 	s.durable, s.wanted = end, format.NoLSN
+	s.batches.awaited, s.batches.asked = format.NoLSN, format.NoLSN
 }
 
 // resume opens the partly filled segment that the log ends in; used is the length of its contents in bytes.

@@ -118,10 +118,15 @@ func (l *Log) wait(ctx context.Context, lsn format.LSN, level waitLevel) error {
 	w.lsn, w.level, w.woken, w.mayGiveUp = lsn, level, false, ctx.Done() != nil
 	s.waiters = append(s.waiters, w)
 	if level == waitStable {
+		s.batches.awaited = max(s.batches.awaited, lsn)
 		lsn = s.batches.needed(lsn)
 	}
 	s.wanted = max(s.wanted, lsn)
 	lead := s.takeLeadLocked()
+	if !lead && level == waitStable { // a flush is under way: the next one must not be without the end of the group
+		s.batches.asked = s.batches.awaited
+		l.setFenceLocked()
+	}
 	s.mu.Unlock()
 	switch {
 	case lead && w.mayGiveUp:
@@ -183,6 +188,7 @@ func (l *Log) settleLocked() {
 	if end := s.batches.limit(s.durable); end > l.StableEnd() {
 		l.stable.Store(int64(end))
 	}
+	s.batches.asked = s.batches.awaited
 	l.setFenceLocked()
 	waiting := len(s.waiters)
 	s.waiters = slices.DeleteFunc(s.waiters, func(w *waiter) bool {
