@@ -209,7 +209,7 @@ func (t *txs) check(tx *Tx) error {
 
 // oldest returns how many Txs are open, and the timestamp and age of the oldest. A Tx that is just beginning counts
 // with its previous timestamp. Begin does not look at a clock, so the age is counted from when oldest found the Tx
-// first. The cleaner calls it every 100 ms.
+// first. The cleaner calls it every 100 ms while there is something to clean, and txWatch at each look.
 func (t *txs) oldest() (n int, ts uint64, age time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -274,6 +274,7 @@ func (w *txWatch) look() {
 	if w.txs.closed.Load() {
 		return
 	}
+	w.txs.oldest() // notes how old the open Txs are
 	now, open := time.Now(), map[uint64]seenTx{}
 	for _, ts := range w.txs.open() {
 		x, found := w.seen[ts]

@@ -115,6 +115,13 @@ func (s *Store) Retire(id format.BlobID, lsn format.LSN, epoch uint64) {
 	s.retired = append(s.retired, retiredBlob{id, lsn, epoch})
 }
 
+// Waiting returns how many blobs are retired and not deleted yet.
+func (s *Store) Waiting() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.retired)
+}
+
 // Reap deletes the retired blobs that are no longer needed, and returns how many. stable is the LSN below which the
 // log is stable, oldest the epoch in which the oldest reader has entered.
 func (s *Store) Reap(stable format.LSN, oldest uint64) (n int) {

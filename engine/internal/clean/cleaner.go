@@ -63,6 +63,8 @@ type Pages interface {
 type Blobs interface {
 	// Reap deletes the blobs that nothing needs any more and returns how many.
 	Reap(stable format.LSN, oldest uint64) int
+	// Waiting returns how many blobs Reap will delete later.
+	Waiting() int
 }
 
 // Options tune a Cleaner.
@@ -108,6 +110,7 @@ type Cleaner struct {
 	tidied   bool                 // nothing was left to do when the store was last idle
 	tidiedAt int64                // bytes that callers had written then
 	looked   time.Time            // when an idle step last looked for space to give back
+	looks    int                  // such looks in a row that found none
 	pids     []format.PageID      // scratch memory of cost
 	found    []segments.Candidate // scratch memory of candidates
 
@@ -133,8 +136,9 @@ const (
 	tick, calmShare, idleTicks = 100 * time.Millisecond, 1.0 / 64, 10
 	// firstSteps is enough for some segments to be cleaned and recycled.
 	firstSteps = 24
-	// giveBackAfter is the time for which a slot is free before an idle store gives its space back.
-	giveBackAfter = time.Second
+	// giveBackAfter is the time for which a slot is free before an idle store gives its space back. enoughLooks in a
+	// row that found none show that there is none: a slot must be free at two of them.
+	giveBackAfter, enoughLooks = time.Second, 2
 )
 
 // mode says how much a step does.
@@ -229,18 +233,31 @@ func (c *Cleaner) run() {
 			c.c.Report.CleaningStopped(errEnded)
 		}
 	}()
-	for n := 0; n < firstSteps && c.runStep(modeBusy); n++ {
+	for n := 0; n < firstSteps; n++ {
+		if did, err := c.runStep(modeBusy); !did || err != nil {
+			break
+		}
 	}
-	t := time.NewTicker(tick)
+	t := time.NewTimer(tick)
 	defer t.Stop()
 	calm, written := 0, int64(0)
+	var next <-chan struct{} // closed by the next write; nil unless nothing was left to do when the loop asked for it
+	asleep := false          // the timer is stopped
 	for {
 		m := modeBusy
 		select {
 		case <-c.quit:
 			return
 		case <-c.kick:
+		case <-next:
+			next = nil
+			if asleep {
+				asleep = false
+				t.Reset(tick)
+			}
+			continue
 		case <-t.C:
+			t.Reset(tick)
 			if calm++; c.wroteSince(written) {
 				calm = 0
 			}
@@ -248,23 +265,47 @@ func (c *Cleaner) run() {
 				m = modeIdle
 			}
 		}
-		for c.runStep(m) {
-			c.late.Store(c.behind())
-			if m == modeIdle && c.wroteSince(written) {
-				break
-			}
+		asked := next != nil
+		var err error
+		for did := true; did && err == nil && (m != modeIdle || !c.wroteSince(written)); {
+			did, err = c.runStep(m)
+			c.late.Store(did && err == nil && c.behind())
 		}
 		c.late.Store(false)
+		if asleep { // it was kicked
+			asleep = false
+			t.Reset(tick)
+		}
+		switch {
+		case m != modeIdle || !c.maySleep(err):
+			next = nil
+		case asked: // nothing was written between two looks, so all that was written before is accounted for
+			asleep = true
+			t.Stop()
+		default:
+			next = c.c.Store.Log.NextWrite()
+		}
 	}
 }
 
 // runStep does a step and reports whether another may be worth it.
-func (c *Cleaner) runStep(m mode) bool {
+func (c *Cleaner) runStep(m mode) (did bool, err error) {
 	if c.stopping() {
-		return false
+		return false, nil
 	}
-	did, err := c.step(c.c.Contained, m)
-	return did && err == nil
+	return c.step(c.c.Contained, m)
+}
+
+// maySleep reports whether there is nothing to do before the next write, if err is how the last step has ended. Whatever
+// a Tx, the log or a scan of it holds back does not wait for a write, nor does the space that is to be given back.
+func (c *Cleaner) maySleep(err error) bool {
+	if err != nil {
+		return errors.Is(err, iobuf.ErrFailed)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.looks >= enoughLooks && c.recycler.Waiting() == 0 && c.c.Blobs.Waiting() == 0 &&
+		c.c.Readers.Readers() == 0 && !c.c.Pages.Unknown() && !c.c.Store.Space.DiskFull()
 }
 
 func (c *Cleaner) stopping() bool {
@@ -290,6 +331,9 @@ func (c *Cleaner) step(pages Pages, m mode) (did bool, err error) {
 	defer c.c.Pages.Settle()
 	ofSegment := false // err concerns one segment, and others may be cleaned
 	defer func() {
+		if did || err != nil {
+			c.looks = 0
+		}
 		if !ofSegment {
 			c.report(did, err)
 		}

@@ -40,6 +40,7 @@ func (c *Cleaner) shrink(diskFull bool) (bool, error) {
 	}
 	if now := time.Now(); c.mode == modeByHand || now.Sub(c.looked) >= giveBackAfter {
 		c.looked = now
+		c.looks++
 		return c.c.Store.GiveBackUnused()
 	}
 	return false, nil

@@ -34,8 +34,8 @@ import (
 //
 // So a waiter for stability waits for the longest batch, for one more that passed the fence as it closed, and for two
 // flushes, as long as batches take less than that patience or begin after a pause. Longer batches can overlap without
-// end, whoever is let in: while one goroutine pauses for the patience, the batch of another can last. Nothing that was
-// written meanwhile can be stable, because recovery keeps or drops all that lies between two markers.
+// end, in whatever order they begin: while one goroutine pauses for the patience, the batch of another can last. Nothing
+// that was written meanwhile can be stable, because recovery keeps or drops all that lies between two markers.
 
 // group is the part of the log that overlapping batches cover.
 type group struct {

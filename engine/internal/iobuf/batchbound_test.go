@@ -59,7 +59,7 @@ func TestStableBesideBatchesInTime(t *testing.T) {
 
 // besideBatches returns how long calls of MakeStable took beside 8 goroutines with batches that take up to longest.
 func besideBatches(t *testing.T, flush, longest time.Duration, seed uint64) (took []time.Duration) {
-	const segment = 16 << 20 // so long that no background write of a full segment comes in between
+	const segment = 16 << 20 // so long that no full segment is written meanwhile
 	s := &memSpace{limit: 100, sealed: map[format.LSN]bool{}, slots: map[format.LSN]format.SegmentID{}}
 	l, err := New(Config{Device: &clockDevice{took: flush}, Space: s, Generation: testGeneration,
 		Buffers: [][]byte{aligned(segment), aligned(segment)}, Patience: 100 * time.Millisecond})

@@ -71,10 +71,14 @@ func (ld *leader) gather(queue []*buffer, want format.LSN) {
 func (l *Log) LimitPadding(n int) {
 	l.paddingLimited.Store(int64(time.Since(l.began)))
 	l.padding.Store(int64(n))
+	l.filled(anyCommit)
 }
 
 // UnlimitPadding ends the effect of LimitPadding. Without one it does nothing.
-func (l *Log) UnlimitPadding() { l.padding.Store(unlimited) }
+func (l *Log) UnlimitPadding() {
+	l.padding.Store(unlimited)
+	l.filled(anyCommit) // the leader may wait for it
+}
 
 // paddingPatience is the time after which the leader pads once although padding is limited: the goroutine that limited
 // it may be waiting for a slow disk.
@@ -91,6 +95,12 @@ func (l *Log) mayPad() bool {
 	}
 	l.paddingLimited.Store(int64(now))
 	return true
+}
+
+// untilPadding returns the time until mayPad changes by itself, a millisecond at least.
+func (l *Log) untilPadding() time.Duration {
+	now := time.Since(l.began)
+	return max(time.Millisecond, time.Duration(l.paddingLimited.Load())+paddingPatience-now)
 }
 
 // unlimited is more than the leader ever pads.

@@ -9,19 +9,21 @@ import (
 // flusherLabels are the profiling labels of the flusher; it would have those of the goroutine that started it.
 var flusherLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "flusher"))
 
-// flusher leads when no other goroutine does: for full chunks, every so often, for marks, and when the lead is handed
-// to it. It ends after Close.
+// flusher leads when no other goroutine does: for full chunks, every so often while something is written, for marks, and
+// when the lead is handed to it. It ends after Close. An idle log does not wake it.
 func (l *Log) flusher(every time.Duration) {
 	pprof.SetGoroutineLabels(flusherLabels)
 	defer close(l.done)
-	var tick <-chan time.Time
-	if every > 0 {
-		t := time.NewTicker(every)
-		defer t.Stop()
-		tick = t.C
-	}
-	due := time.NewTimer(time.Hour)
+	due, tick := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
 	due.Stop()
+	tick.Stop()
+	var written <-chan struct{} // while tick is stopped
+	if every > 0 {
+		written = l.NextWrite()
+		if l.unflushed() {
+			tick.Reset(every)
+		}
+	}
 	for {
 		select {
 		case <-l.quit:
@@ -40,15 +42,37 @@ func (l *Log) flusher(every time.Duration) {
 			l.leader.lead(nil)
 		case <-l.kick:
 			l.tryLead()
-		case <-tick:
-			if tail := l.Tail(); l.active.Load() != nil && tail > l.DurableEnd() {
-				l.state.mu.Lock()
-				l.state.wanted = max(l.state.wanted, tail-1)
-				l.state.mu.Unlock()
-				l.tryLead()
+		case <-written:
+			written = nil
+			tick.Reset(every)
+		case <-tick.C:
+			l.flushAll()
+			if !l.unflushed() {
+				written = l.NextWrite() // the look below follows it, or a write in between would be forgotten
+			}
+			if l.unflushed() {
+				written = nil
+				tick.Reset(every)
 			}
 		}
 	}
+}
+
+// unflushed reports whether something was written that is not durable, and may become so.
+func (l *Log) unflushed() bool {
+	return l.active.Load() != nil && l.Tail() > l.DurableEnd() && !l.stopped.Load()
+}
+
+// flushAll makes everything reserved so far durable, unless another goroutine leads, which then does that.
+func (l *Log) flushAll() {
+	if !l.unflushed() {
+		return
+	}
+	tail := l.Tail()
+	l.state.mu.Lock()
+	l.state.wanted = max(l.state.wanted, tail-1)
+	l.state.mu.Unlock()
+	l.tryLead()
 }
 
 // tryLead leads unless another goroutine does, or the log has stopped.

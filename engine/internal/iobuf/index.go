@@ -28,10 +28,10 @@ func maxBody(segmentSize int, indexed bool) int {
 // walk moves the progress of b over the messages that are committed, and completes the segment if it is sealed and they
 // are all of them. Only the leader calls it.
 func (l *Log) walk(b *buffer) {
-	l.messages.Add(b.walk(l.block))
+	l.count(b.walk(l.block))
 	if at := int(b.sealedAt.Load()); b.indexed && at != 0 && at == b.progress.walked {
 		b.complete(at, l.known())
-		l.messages.Add(b.walk(l.block))
+		l.count(b.walk(l.block))
 	}
 }
 

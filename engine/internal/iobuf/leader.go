@@ -37,10 +37,11 @@ type leader struct {
 	seq     uint64        // the tag of pending[0]
 	writes  []vfs.Write
 	comps   []vfs.Completion
-	full    []*buffer // the buffers that the last reap found wholly durable
-	padded  int       // bytes of padding that stats does not count yet
-	woke    int       // the number of waiters that the last reap woke, until lead lets them run
-	idle    int       // turns without progress
+	full    []*buffer     // the buffers that the last reap found wholly durable
+	padded  int           // bytes of padding that stats does not count yet
+	woke    int           // the number of waiters that the last reap woke, until lead lets them run
+	idle    int           // turns without progress
+	notice  *CommitNotice // of the message that a leader without progress waits for; nil before it waits
 }
 
 // init prepares the leader for a device that takes depth writes at once.
@@ -60,10 +61,11 @@ func (s *state) takeLeadLocked() bool {
 
 // lead drives the device until me has what it waits for, or, if me is nil, until nothing is worth writing. The caller
 // is the leader; afterwards it is not. Each turn writes, or reaps a completion, or finds that a wanted message has
-// not been committed yet, for which it backs off. It ends because reservations end; if one does not, or the device
+// not been committed yet, for which it rests. It ends because reservations end; if one does not, or the device
 // hangs, the waiters with deadlines, such as Close, still return.
 func (ld *leader) lead(me *waiter) {
 	l := ld.log
+	defer ld.goOn()
 	for {
 		l.state.mu.Lock()
 		if l.state.err != nil && len(ld.pending) == 0 {
@@ -97,7 +99,7 @@ func (ld *leader) lead(me *waiter) {
 			}
 			continue
 		}
-		ld.idle = 0
+		ld.goOn()
 		await := 1
 		if me != nil && !alone {
 			await = ld.completionsToAwait()
@@ -135,7 +137,8 @@ func (ld *leader) completionsToAwait() int {
 }
 
 // rest is a turn with nothing in flight and nothing to write. It returns true if the leader has resigned: the log has
-// stopped, or nothing wanted is left. Otherwise it backs off, up to a millisecond.
+// stopped, or nothing wanted is left. Otherwise it yields a few times, then asks for a notice of the message that it
+// waits for, and from the next turn on it waits for that.
 func (ld *leader) rest() bool {
 	l := ld.log
 	l.state.mu.Lock()
@@ -145,31 +148,51 @@ func (ld *leader) rest() bool {
 		l.state.mu.Unlock()
 		return true
 	}
-	// A wanted message is reserved but not committed; its owner is writing its body.
-	if ld.idle++; ld.idle == spins {
-		ld.noteStuckLocked()
+	lsn := ld.stuckAt()
+	if ld.idle++; ld.idle == spins && lsn != anyCommit {
+		l.stuckLocked(lsn) // so that its age is known
 	}
 	l.state.mu.Unlock()
 	invariants.Sometimes("iobuf: the leader sleeps until a message is committed", ld.idle == spins)
-	if ld.idle < spins {
+	switch {
+	case ld.idle < spins:
 		runtime.Gosched()
-	} else {
-		time.Sleep(min(time.Duration(ld.idle)*time.Microsecond, time.Millisecond))
+	case ld.notice == nil || ld.notice.lsn != lsn:
+		ld.stopNotice()
+		ld.notice = l.NoticeCommit(lsn)
+	case lsn == anyCommit:
+		ld.notice.await(l.untilPadding())
+	default:
+		ld.notice.await(0)
 	}
 	return false
 }
 
-// noteStuckLocked notes which message the leader waits for, so that its age is known.
-func (ld *leader) noteStuckLocked() {
+// stuckAt returns the message that the leader waits for: reserved but not committed, since its owner is writing its
+// body. It returns anyCommit if there is none: then the last block is not full, and padding is limited.
+func (ld *leader) stuckAt() format.LSN {
 	for _, b := range ld.log.state.queue {
 		if b.progress.walked < b.reserved() {
-			ld.log.stuckLocked(format.LSN(b.base.Load()) + format.LSN(b.progress.walked))
-			return
+			return format.LSN(b.base.Load()) + format.LSN(b.progress.walked)
 		}
+	}
+	return anyCommit
+}
+
+// goOn ends a leader's rest.
+func (ld *leader) goOn() {
+	ld.idle = 0
+	ld.stopNotice()
+}
+
+func (ld *leader) stopNotice() {
+	if ld.notice != nil {
+		ld.notice.Stop()
+		ld.notice = nil
 	}
 }
 
-// spins is the number of idle turns in which the leader yields the processor before it begins to sleep.
+// spins is the number of idle turns in which the leader yields the processor before it waits for a notice.
 const spins = 64
 
 // wantedLocked returns the highest LSN that must become durable, or NoLSN if none must.

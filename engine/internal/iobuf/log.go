@@ -2,6 +2,7 @@ package iobuf
 
 import (
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,6 +75,7 @@ type Log struct {
 	// false makes the caller leave the device open.
 	drained atomic.Bool
 
+	notices  notices
 	rotation rotation
 	state    state
 	report   *report.Reporter // set by New
@@ -145,6 +147,7 @@ func New(c Config) (*Log, error) {
 		quit: make(chan struct{}), done: make(chan struct{}), began: time.Now(), patience: c.Patience,
 	}
 	l.watch.init(l, c.SlowWrite)
+	l.notices.due.Store(math.MaxInt64)
 	l.state.init(c.End)
 	l.setEnds(c.End)
 	l.UnlimitPadding()
@@ -275,4 +278,5 @@ func (l *Log) stopLocked(err error) {
 	s.waiters = s.waiters[:0]
 	s.batches.wake()
 	s.freed.Broadcast()
+	l.filled(anyCommit) // for the leader, if it rests, and for readers
 }

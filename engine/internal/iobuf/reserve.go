@@ -94,6 +94,7 @@ func (l *Log) reserve(kind format.Kind, page format.PageID, n, units int, u segm
 // sealRest ends the segment in b, in which everything from off on is free. Only one goroutine crosses the end of a
 // segment, or the place that its index needs, and owns the rest.
 func (l *Log) sealRest(b *buffer, off int) {
+	lsn := format.LSN(b.base.Load() + int64(off)) // before the end is committed
 	switch {
 	case b.indexed:
 		b.sealedAt.Store(int64(off)) // the leader writes the rest, once everything before it is committed
@@ -102,6 +103,7 @@ func (l *Log) sealRest(b *buffer, off int) {
 	default:
 		return
 	}
+	l.filled(lsn)
 	l.kickFlusher()
 }
 
@@ -137,10 +139,12 @@ func (r *Reservation) finish(k format.Kind) {
 	r.b = nil
 	w := format.MakeWord(k, r.size)
 	msg := b.mem[r.off : r.off+r.size]
-	format.PutHeader(msg, format.LSN(b.base.Load()+int64(r.off)), r.page, l.DurableEnd())
+	lsn := format.LSN(b.base.Load() + int64(r.off))
+	format.PutHeader(msg, lsn, r.page, l.DurableEnd())
 	format.PutCRC(msg, w, b.seed)
 	b.commit(r.off, w)
 	// After the commit the leader may retire the buffer at any time, so nothing below touches it.
+	l.committed(lsn)
 	if end := r.off + format.AlignUp(r.size); r.off/l.chunk != end/l.chunk || l.bufferWaiters.Load() > 0 {
 		l.kickFlusher()
 	}

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"time"
 
+	"pagecache/engine/internal/iobuf"
 	"pagecache/internal/vfs"
 	"pagecache/mmapread"
 	"pagecache/recovery"
@@ -192,11 +193,13 @@ func touch(b []byte) (sum byte) {
 }
 
 // readBuffered copies a whole message from the io buffers. The page table shows an entry some instructions before its
-// message is committed; a reader that finds the entry by then waits for the writer. The places of a standalone log are
-// not shown to anybody before they are committed, but its callers may pass any place.
+// message is committed; a reader that finds the entry by then yields a few times, and then waits for the writer. The
+// places of a standalone log are not shown to anybody before they are committed, but its callers may pass any place.
 func (s *Store) readBuffered(buf []byte, lsn format.LSN) bool {
+	const yields = 16
 	const patience = 5 * time.Second // for a place that nobody writes to
-	var start time.Time
+	var notice *iobuf.CommitNotice
+	var late <-chan time.Time
 	for turn := 0; s.Log.Read(buf, lsn); turn++ {
 		if s.Super.Log || [4]byte(buf) != [4]byte{} { // the word of a committed message is not zero
 			return true
@@ -204,13 +207,22 @@ func (s *Store) readBuffered(buf []byte, lsn format.LSN) bool {
 		if lsn < s.Log.DurableEnd() { // it was committed, and is corrupt
 			return true
 		}
-		if turn == 0 {
-			start = time.Now()
-		} else if time.Since(start) > patience {
-			return true
+		if turn < yields {
+			runtime.Gosched()
+			continue
 		}
-		if runtime.Gosched(); turn > 100 {
-			time.Sleep(20 * time.Microsecond)
+		if notice == nil { // then it looks once more
+			notice = s.Log.NoticeCommit(lsn)
+			defer notice.Stop()
+			t := time.NewTimer(patience)
+			defer t.Stop()
+			late = t.C
+			continue
+		}
+		select {
+		case <-notice.C:
+		case <-late:
+			return true
 		}
 	}
 	return false

@@ -234,6 +234,10 @@ func (s *Store) rebuild(ctx context.Context, numbers []int64) error {
 	r.mu.Unlock()
 	if lost == 0 && s.written.Load() == 0 { // else no snapshot can be written, or the corrupt one is gone
 		s.overdue.Store(true)
+		select {
+		case s.due <- struct{}{}: // wakes Run
+		default:
+		}
 	}
 	s.c.Report.SnapshotRebuilt(report.SnapshotRebuiltInfo{
 		File: file, Blocks: len(blocks), LostPages: lost, Took: time.Since(start),

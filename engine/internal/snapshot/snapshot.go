@@ -84,6 +84,7 @@ type Store struct {
 	// overdue says that a snapshot is due whatever the log holds: the one in use is corrupt. Written by rebuild and the
 	// writer; a stale read delays a snapshot.
 	overdue atomic.Bool
+	due     chan struct{} // has room for one; full after overdue was set
 	repair  repair
 	run     context.Context // ended by Stop
 	stop    context.CancelFunc
@@ -99,6 +100,7 @@ type Store struct {
 func New(c Config) *Store {
 	s := &Store{
 		c: c, from: format.NoLSN, writing: make(chan struct{}, 1), done: make(chan struct{}), Patience: 5 * time.Second,
+		due: make(chan struct{}, 1),
 	}
 	s.run, s.stop = context.WithCancel(context.Background())
 	s.repair.init()

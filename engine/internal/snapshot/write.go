@@ -16,8 +16,9 @@ import (
 const (
 	// Writing works in slices and pauses after each: about a tenth of a processor.
 	slice, Pause = 500 * time.Microsecond, 4 * time.Millisecond
-	// tick is the time between two checks of the background writer whether a snapshot is due.
-	tick = 100 * time.Millisecond
+	// apart is the time that the background writer waits before each snapshot, so that those of a store with a small
+	// SnapshotEvery do not come without a pause.
+	apart = 100 * time.Millisecond
 )
 
 // Log is the part of the log that writing needs.
@@ -25,6 +26,8 @@ type Log interface {
 	StableEnd() format.LSN
 	Tail() format.LSN
 	Messages() int64
+	// Reaches returns a channel that is closed once Messages is at least m. Only Run calls it.
+	Reaches(m int64) <-chan struct{}
 	MakeStableContext(ctx context.Context, lsn format.LSN) error
 }
 
@@ -54,16 +57,18 @@ var writerLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecach
 func (s *Store) Run(l Log, t Table, every int) {
 	pprof.SetGoroutineLabels(writerLabels)
 	defer close(s.done)
-	ticker := time.NewTicker(tick)
-	defer ticker.Stop()
 	for {
-		if s.Since(l) < int64(every) && !s.overdue.Load() {
+		if left := int64(every) - s.Since(l); left > 0 && !s.overdue.Load() {
 			select {
 			case <-s.run.Done():
 				return
-			case <-ticker.C:
+			case <-s.due:
+			case <-l.Reaches(l.Messages() + left):
 			}
 			continue
+		}
+		if !s.sleep(apart) {
+			return
 		}
 		err := s.Write(s.run, l, t, Pause)
 		if s.run.Err() != nil || errors.Is(err, iobuf.ErrClosed) {
@@ -76,11 +81,18 @@ func (s *Store) Run(l Log, t Table, every int) {
 			return
 		}
 		if err != nil {
-			select { // an immediate retry would fail again
-			case <-s.run.Done():
-			case <-time.After(s.Patience):
-			}
+			s.sleep(s.Patience) // an immediate retry would fail again
 		}
+	}
+}
+
+// sleep waits for d, and returns false if Stop was called meanwhile.
+func (s *Store) sleep(d time.Duration) bool {
+	select {
+	case <-s.run.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
 }
 
