@@ -15,7 +15,7 @@ var waits = map[string]string{
 	"engine/internal/iobuf.(Log).CloseContext":      "limit of Close",
 	"engine/internal/iobuf.(Log).takeLeadWithin":    "limit of Close",
 	"engine/internal/iobuf.(Log).awaitGroup":        "limit of PinLog",
-	"engine/internal/iobuf.(CommitNotice).await":    "limit of LimitPadding's effect",
+	"engine/internal/iobuf.(CommitNotice).await":    "limit of a leader's rest",
 	"engine/internal/report.(Reporter).Flush":       "limit of Close",
 	"engine/internal/logstore.(Store).readBuffered": "limit for places that nobody writes to; a few yields before",
 
@@ -39,7 +39,7 @@ var waits = map[string]string{
 	"engine/internal/iobuf.(leader).lead":               "lets waiters run that commit again soon",
 	"engine/internal/iobuf.(leader).completionsToAwait": "lets waiters run that commit again soon",
 	"engine/internal/iobuf.(leader).rest":               "yields a few times before it waits for a notice",
-	"iouring.(Reader).pollAlone":                        "yields while a fast device reads, then parks; the kernel may not signal",
+	"iouring.(Reader).pollAlone":                        "yields while a fast device reads; the kernel may not signal",
 	"iouring.(Reader).ReadAhead":                        "yields until the leader, which is at work, has submitted",
 
 	// The kernel wakes nobody for these. Each has a limit.

@@ -12,8 +12,8 @@ import (
 
 // Batches that overlap form a group: the part of the log from the earliest begin marker to the last end marker. No byte
 // inside a group is stable before the whole group is durable, since recovery would cut the log at its beginning. If
-// batches began without a pause, a group would never end. So a fence closes, and from then on BeginBatch waits until all
-// batches of the group have ended (rule 18, trap 38). It closes as soon as the beginning of the open group is durable,
+// batches began without a pause, a group would never end. So a fence closes, and from then on BeginBatch waits until
+// all batches of the group have ended (rule 18, trap 38). It closes as soon as the beginning of the open group is durable,
 // and sooner if a goroutine waits for something in it to become stable: at the end of the next flush, or at once if the
 // leader is at work then, since that goroutine waits for the flush that follows.
 //
@@ -34,8 +34,8 @@ import (
 //
 // So a waiter for stability waits for the longest batch, for one more that passed the fence as it closed, and for two
 // flushes, as long as batches take less than that patience or begin after a pause. Longer batches can overlap without
-// end, in whatever order they begin: while one goroutine pauses for the patience, the batch of another can last. Nothing
-// that was written meanwhile can be stable, because recovery keeps or drops all that lies between two markers.
+// end, in whatever order they begin: while one goroutine pauses for the patience, the batch of another can last.
+// Nothing that was written meanwhile can be stable, because recovery keeps or drops all that lies between two markers.
 
 // group is the part of the log that overlapping batches cover.
 type group struct {
@@ -312,6 +312,7 @@ func (l *Log) padBehind(r *Reservation) {
 		return
 	}
 	n := r.b.padTail(r.off, l.block, l.known())
+	l.filled(anyCommit) // it may also have sealed the segment
 	l.padding.Add(int64(-n))
 	l.state.mu.Lock()
 	l.state.stats.BytesPadded += int64(n)

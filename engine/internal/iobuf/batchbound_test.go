@@ -37,9 +37,9 @@ func (d *clockDevice) Do(writes []vfs.Write, min int, dst []vfs.Completion) ([]v
 	return dst, nil
 }
 
-// MakeStable beside goroutines that begin, write and end batches without a pause takes at most the longest batch and two
-// flushes, in the time of a fake clock. Rarely it takes a third flush: if the leader comes while a batch that has waited
-// begins, the block with the end of the group is not complete yet. Proves rule 18, trap 38.
+// MakeStable beside goroutines that begin, write and end batches without a pause takes at most the longest batch and
+// two flushes, in the time of a fake clock. Rarely it takes a third flush: if the leader comes while a batch that has
+// waited begins, the block with the end of the group is not complete yet. Proves rule 18, trap 38.
 func TestStableBesideBatchesInTime(t *testing.T) {
 	const longest = 8 * time.Millisecond
 	for _, flush := range []time.Duration{time.Millisecond, 10 * time.Millisecond, 30 * time.Millisecond} {
@@ -49,7 +49,7 @@ func TestStableBesideBatchesInTime(t *testing.T) {
 				slices.Sort(took)
 				most, nearly := took[len(took)-1], took[len(took)*9/10]
 				if limit := longest + 2*flush + time.Millisecond; nearly > limit || most > limit+flush {
-					t.Errorf("seed %d, batches of %v, flushes of %v: MakeStable took %v, and mostly %v; want at most %v",
+					t.Errorf("seed %d, batches of %v, flushes of %v: MakeStable took %v, mostly %v; want at most %v",
 						seed, longest, flush, most, nearly, limit)
 				}
 			})

@@ -9,8 +9,8 @@ import (
 // flusherLabels are the profiling labels of the flusher; it would have those of the goroutine that started it.
 var flusherLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "flusher"))
 
-// flusher leads when no other goroutine does: for full chunks, every so often while something is written, for marks, and
-// when the lead is handed to it. It ends after Close. An idle log does not wake it.
+// flusher leads when no other goroutine does: for full chunks, every so often while something is written, for marks,
+// and when the lead is handed to it. It ends after Close. An idle log does not wake it.
 func (l *Log) flusher(every time.Duration) {
 	pprof.SetGoroutineLabels(flusherLabels)
 	defer close(l.done)

@@ -65,10 +65,10 @@ func (s *state) takeLeadLocked() bool {
 // hangs, the waiters with deadlines, such as Close, still return.
 func (ld *leader) lead(me *waiter) {
 	l := ld.log
-	defer ld.goOn()
 	for {
 		l.state.mu.Lock()
 		if l.state.err != nil && len(ld.pending) == 0 {
+			ld.goOn()
 			l.resignLocked()
 			l.state.mu.Unlock()
 			return
@@ -76,6 +76,7 @@ func (ld *leader) lead(me *waiter) {
 		want := l.state.wantedLocked()
 		queue := l.state.queue
 		if me != nil && me.woken {
+			ld.goOn()
 			ld.passLocked()
 			l.state.mu.Unlock()
 			return
@@ -144,6 +145,7 @@ func (ld *leader) rest() bool {
 	l.state.mu.Lock()
 	if l.state.err != nil || l.state.wantedLocked() == format.NoLSN {
 		// The waiters left wait for a batch to end, and End calls for a leader.
+		ld.goOn()
 		l.resignLocked()
 		l.state.mu.Unlock()
 		return true
@@ -163,7 +165,7 @@ func (ld *leader) rest() bool {
 	case lsn == anyCommit:
 		ld.notice.await(l.untilPadding())
 	default:
-		ld.notice.await(0)
+		ld.notice.await(stuckLook)
 	}
 	return false
 }
@@ -179,7 +181,7 @@ func (ld *leader) stuckAt() format.LSN {
 	return anyCommit
 }
 
-// goOn ends a leader's rest.
+// goOn ends a leader's rest: it has found something to do, or is about to give up the lead, and this struct with it.
 func (ld *leader) goOn() {
 	ld.idle = 0
 	ld.stopNotice()
@@ -191,6 +193,9 @@ func (ld *leader) stopNotice() {
 		ld.notice = nil
 	}
 }
+
+// stuckLook is the time after which a leader looks again although it got no notice.
+const stuckLook = 100 * time.Millisecond
 
 // spins is the number of idle turns in which the leader yields the processor before it waits for a notice.
 const spins = 64

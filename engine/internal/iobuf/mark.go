@@ -89,7 +89,7 @@ func (l *Log) placeMark() (lsn format.LSN, n int) {
 	k := l.known()
 	if lsn, n = b.mark(l.block, k); n > 0 {
 		l.proven.Store(int64(k.Durable))
-		l.filled(lsn)
 	}
+	l.filled(anyCommit) // it may also have sealed the segment
 	return lsn, n
 }

@@ -65,12 +65,8 @@ func (c *CommitNotice) Stop() {
 	}
 }
 
-// await waits for the notice, for limit at most unless that is 0.
+// await waits for the notice, for limit at most.
 func (c *CommitNotice) await(limit time.Duration) {
-	if limit == 0 {
-		<-c.C
-		return
-	}
 	t := time.NewTimer(limit)
 	defer t.Stop()
 	select {
