@@ -3,20 +3,13 @@ package main
 // logTargets are the bugs in the log: io buffers, their leader, and marks.
 var logTargets = []target{
 	{"engine/internal/iobuf/batch.go", iobufTests, []bug{
-		{offByOne, "b.end > limit)", "b.end > limit+1)", ""},
-		{inverted, "b.begin < limit && (b.end == 0 ||", "b.begin < limit && (b.end != 0 &&", ""},
-		{offByOne, "b.begin <= lsn && b.end-1 > lsn", "b.begin < lsn && b.end-1 > lsn", ""},
-		{checkDropped, "\tl.state.batches = append(l.state.batches, b.span)\n", "", ""},
+		{checkDropped, "return begin < durable || begin <= s.asked", "return begin < durable", ""},
+		{checkDropped, "\treturn format.NoLSN\n", "\treturn end - 1\n", ""},
 		{wakeupLost, "\tif waited {\n\t\tb.l.kickFlusher()\n\t}\n", "", ""},
-		{offByOne, "s.wanted = max(s.wanted, lsn)", "s.wanted = max(s.wanted, lsn-1)", ""},
 		{checkDropped,
 			"\tif ended {\n\t\treturn 0, ErrBatchEnded\n\t}\n",
 			"",
 			"The second look, under the lock, finds it too."},
-		{reordered,
-			"\tb.span.end = r.End()\n\twaited := len(s.waiters) > 0",
-			"\tb.span.end = r.LSN()\n\twaited := len(s.waiters) > 0",
-			""},
 	}},
 	{"engine/internal/iobuf/buffer.go", iobufTests, []bug{
 		{offByOne, "return end > len(b.mem)", "return end >= len(b.mem)", ""},
