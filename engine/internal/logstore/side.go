@@ -23,6 +23,8 @@ const sidePiece, sideDepth = 256 << 10, 16
 
 func allocBuffer(n int) ([]byte, error) { return iouring.AllocBuffer(n) }
 
+func useHugePages(b []byte) { iouring.UseHugePages(b) }
+
 func freeBuffer(b []byte) { iouring.FreeBuffer(b) }
 
 // close releases the device. It reports whether a write may still be in flight.

@@ -160,6 +160,9 @@ func (s *Store) startLog(r *Recovered, tail []byte) (err error) {
 		c.Space = unprotecting{s.Space, s.View, s.Super.SegmentSize}
 	}
 	s.tail.planned = false
+	for _, b := range s.bufs { // not before: opening touches a few blocks only
+		useHugePages(b)
+	}
 	s.Log, err = iobuf.New(c)
 	return err
 }
