@@ -11,13 +11,16 @@ import (
 type Stats struct {
 	Dir        string // where the store lay when it was opened
 	Generation uint64 // number of openings for writing
-	Log        LogStats
-	Space      SpaceStats
-	Snapshots  int64 // written
-	Snapshot   SnapshotStats
-	Pages      PageStats // zero in a standalone log
-	Cache      CacheStats
-	Txs        TxStats
+	// SuperblockMoves is the number of times that the superblock was written to a new file, since the disk did not take
+	// one of its copies.
+	SuperblockMoves int64
+	Log             LogStats
+	Space           SpaceStats
+	Snapshots       int64 // written
+	Snapshot        SnapshotStats
+	Pages           PageStats // zero in a standalone log
+	Cache           CacheStats
+	Txs             TxStats
 }
 
 // SnapshotStats are the state of the snapshot that the store was opened from, and of the log since the newest one. They
@@ -153,6 +156,7 @@ func (c *core) stats() Stats {
 		device = logstore.DeviceLine(c.store.Report())
 	}
 	st := Stats{Dir: c.store.Dir, Generation: uint64(c.store.Super.Generation)}
+	st.SuperblockMoves = c.store.SuperMoves()
 	st.Log = LogStats{
 		Device: device, StableLSN: l.StableEnd - 1, BytesWritten: l.BytesWritten, BytesPadded: l.BytesPadded,
 		Flushes: l.Flushes, BufferWaits: l.BufferWaits,

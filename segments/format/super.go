@@ -70,7 +70,7 @@ func (s StoreID) String() string { return hex.EncodeToString(s[:]) }
 // The copy that counts is never overwritten while the other one is bad: with a fixed order, a crash that tears the
 // second copy, and another one that tears the first in the next opening, would lose both. Alternating copies, one for
 // each change, would let the loss of one sector revive the state before the last change, such as an old "closed
-// cleanly".
+// cleanly". If a copy cannot be written, the superblock is written to a new file, which takes the name.
 const SuperblockSize = superCopies * SuperCopySize
 
 // SuperCopySize is the length of one copy of the superblock in bytes.
