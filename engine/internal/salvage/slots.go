@@ -55,10 +55,14 @@ func (r *Reader) readLog(ids []identity) error {
 		return err
 	}
 	var parts []part
-	var blank []head // slots whose header is not valid, without messages
+	var blank []head                // slots whose header is not valid, without messages
+	var outOfUse []format.SegmentID // they hold no part of the log, whatever is in them (rule 14)
+	if r.trusted {
+		outOfUse = r.Super.OutOfUse.Slots()
+	}
 	for i := range heads {
 		h := &heads[i]
-		if h.err == nil && !h.inUse() || errors.Is(h.err, format.ErrSegmentZero) {
+		if h.err == nil && !h.inUse() || errors.Is(h.err, format.ErrSegmentZero) || slices.Contains(outOfUse, h.slot) {
 			continue
 		}
 		bad, err := r.readBytes(seg, int64(h.slot.Offset(len(seg))))
