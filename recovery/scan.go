@@ -383,6 +383,7 @@ func (r *reader) read(i int) {
 		w.badIndex = s.o.Log && w.why != nil && format.IndexBegins(buf[w.end:], end, lsn, s.size, seed)
 		return
 	}
+	w.first = firstLSN(buf, gaps)
 	trials := make([]trial, len(r.gens))
 	for j, g := range r.gens {
 		trials[j] = trial{format.MakeSeed(s.o.Store, g, t.id), g < s.newest}

@@ -39,6 +39,7 @@ type walked struct {
 	rest    bool       // something other than zeros follows end
 	passed  bool       // an invalid message below from was passed over
 	base    format.LSN // of a probed slot: the base according to its messages; NoLSN if there are none
+	first   format.LSN // of a slot whose header cannot be read: the LSN where a message begins first; NoLSN if unread
 	err     error      // the segment could not be read
 
 	read     bool // by readNewest, so that no other goroutine reads it again
