@@ -105,6 +105,9 @@ func (s *Store) reseal(buf []byte, old recovery.Segment, seed format.Seed, from 
 func (s *Store) readTail(g recovery.Segment, buf []byte) (unread, err error) {
 	off := g.Slot.Offset(s.Super.SegmentSize)
 	unread, err = s.readAround(buf[format.SegmentStart:], int64(off)+format.SegmentStart)
+	if err != nil && vfs.IsUnreadable(err) { // it takes too long
+		unread, err = err, nil
+	}
 	if unread != nil {
 		s.Warn("a part of the log's tail cannot be read", unread)
 	}
