@@ -113,9 +113,10 @@ func TestSlotThatCannotBeFreedIsLeftOut(t *testing.T) {
 	}
 }
 
-// A segment has left when the process is killed, and its slot cannot be marked as free then: the next openings leave it
-// out of use, although the message by which the segment left is recycled, too. Proves rule 14.
-func TestGoneSlotThatCannotBeMarked(t *testing.T) {
+// goneSlots returns a store that was killed when segments had left and their slots were not marked as free yet, and its
+// pages.
+func goneSlots(t *testing.T) (*simdisk.Disk, []engine.PageID) {
+	t.Helper()
 	d := simdisk.New(5, simdisk.Options{})
 	pc, err := eagerStore(t, d)
 	if err != nil {
@@ -132,6 +133,17 @@ func TestGoneSlotThatCannotBeMarked(t *testing.T) {
 	res, err := enginetest.ScanLog(next, "/store")
 	if err != nil || len(res.Gone) == 0 {
 		t.Fatalf("%+v, %v", res, err)
+	}
+	return next, pids
+}
+
+// A segment has left when the process is killed, and its slot cannot be marked as free then: the next openings leave it
+// out of use, although the message by which the segment left is recycled, too. Proves rule 14.
+func TestGoneSlotThatCannotBeMarked(t *testing.T) {
+	next, pids := goneSlots(t)
+	res, err := enginetest.ScanLog(next, "/store")
+	if err != nil {
+		t.Fatal(err)
 	}
 	for n, slot := range res.Gone {
 		d := next.Copy()

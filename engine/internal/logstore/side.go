@@ -82,7 +82,8 @@ func (s *Store) zero(off, n int64, quit <-chan struct{}) error {
 
 // freeHeader returns the header of a slot that holds nothing, as far as it is the same for several slots.
 func (s *Store) freeHeader(stable format.LSN, l format.Ledger) format.SegmentHeader {
-	return format.SegmentHeader{State: format.SegmentStateFree, Stable: stable, Timeline: s.Timeline, Ledger: l}
+	return format.SegmentHeader{State: format.SegmentStateFree, Stable: stable, Generation: s.Super.Generation,
+		Timeline: s.Timeline, Ledger: l}
 }
 
 // markSlots durably writes the headers of slots that hold nothing, so that no later scan takes their contents for the
@@ -97,7 +98,7 @@ func (s *Store) markSlots(dev vfs.Device, buf []byte, slots []format.SegmentID, 
 			clear(buf)
 		}
 	}()
-	h.SegmentSize, h.BlockSize, h.Generation = s.Super.SegmentSize, block, s.Super.Generation
+	h.SegmentSize, h.BlockSize = s.Super.SegmentSize, block
 	h.Store = s.Super.Store
 	writes := make([]vfs.Write, len(slots))
 	for i, slot := range slots {

@@ -29,7 +29,7 @@ func (s *Store) Start(r *Recovered) error {
 	if err := s.fitFile(r); err != nil {
 		return err
 	}
-	before := s.Super.Timeline
+	before := writer{s.Super.Timeline, s.Super.Generation}
 	// The generation is durable before the first write of this opening to the log (format.Generation), and so is the
 	// end of the state of being closed cleanly.
 	if err := s.saveSuper(r.super); err != nil {
@@ -52,7 +52,7 @@ func (s *Store) Start(r *Recovered) error {
 		}
 	}
 	for _, slots := range []*[]format.SegmentID{&r.discard, &r.outOfUse} {
-		if err := s.markDiscarded(r, slots, s.Timeline); err != nil {
+		if err := s.markDiscarded(r, slots, writer{s.Timeline, s.Super.Generation}); err != nil {
 			return err
 		}
 	}
@@ -86,13 +86,20 @@ func (s *Store) fitFile(r *Recovered) error {
 	return s.file.Sync()
 }
 
-// markDiscarded durably frees slots without valid contents. Their headers show timeline t. It removes those from the
+// A writer is an opening for writing. Each timeline has one generation: where a header cannot be read, recovery finds
+// one by the other.
+type writer struct {
+	timeline   format.Timeline
+	generation format.Generation
+}
+
+// markDiscarded durably frees slots without valid contents. Their headers show the opening w. It removes those from the
 // list that the disk does not let it write to, and notes them in r.failed.
-func (s *Store) markDiscarded(r *Recovered, slots *[]format.SegmentID, t format.Timeline) error {
+func (s *Store) markDiscarded(r *Recovered, slots *[]format.SegmentID, w writer) error {
 	marked := (*slots)[:0:0]
 	for _, slot := range *slots {
 		h := s.freeHeader(r.Scan.Stable, s.Space.Ledger())
-		h.Timeline = t
+		h.Timeline, h.Generation = w.timeline, w.generation
 		switch err := s.markSlots(s.dev, s.bufs[0], []format.SegmentID{slot}, h); {
 		case err == nil:
 			marked = append(marked, slot)

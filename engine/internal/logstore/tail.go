@@ -49,12 +49,13 @@ func (s *Store) sealTail(r *Recovered, buf []byte) error {
 // first, durably, then the header that makes it count. The old slot counts until the new header is durable; from then
 // on the new slot counts and the old one holds nothing. So stable bytes are never written over (rule 1), whatever the
 // crash left behind them is never read again (trap 7), and everything that is shown is on the disk (rule 11). The
-// messages keep the durable ends that they carry. A header that is written before shows timeline before.
-func (s *Store) moveTail(r *Recovered, buf []byte, before format.Timeline) error {
+// messages keep the durable ends that they carry. A header that is written before shows the opening before.
+func (s *Store) moveTail(r *Recovered, buf []byte, before writer) error {
 	size, block, slot := s.Super.SegmentSize, s.dev.Block(), r.tail.Slot
 	off := int64(slot.Offset(size))
 	h := s.tailHeader(r)
-	h.State, h.Base, h.Stable, h.Timeline = format.SegmentStateFree, 0, r.Scan.Stable, before
+	h.State, h.Base, h.Stable = format.SegmentStateFree, 0, r.Scan.Stable
+	h.Timeline, h.Generation = before.timeline, before.generation
 	// The slot has no header that counts until the messages are durable. If blocks are longer than format.SegmentStart,
 	// the first write replaces the header by another that says free.
 	h.Put(buf)
