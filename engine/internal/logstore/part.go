@@ -81,3 +81,6 @@ func (s *Store) readAround(buf []byte, off int64) (unread, err error) {
 	}
 	return unread, nil
 }
+
+// Used returns the number of bytes, header included, of the segment with the given base that may hold messages.
+func (s *Store) Used(base format.LSN) int { return s.Super.Ends.Used(base, s.Super.SegmentSize) }

@@ -23,10 +23,11 @@ type plan struct {
 	fileSize int64              // before Start
 	slots    int                // that the file will hold
 	moves    bool               // there is a tail: it moves to another slot
-	seals    bool               // there is a tail: a pad fills its segment, and it stays where it is
-	end      format.LSN         // where the log goes on: Scan.End, or above it if the tail moves or is sealed
+	keeps    bool               // there is a tail: it stays where it is, and the log goes on in the next segment
+	end      format.LSN         // where the log goes on: Scan.End, or above it if there is a tail
 	first    []format.SegmentID // slots to be marked as free before the tail moves
 	spare    []format.SegmentID // slots that hold nothing
+	ends     format.EndList     // where segments end early
 }
 
 // tailMove is a plan to move the tail that has not been carried out yet: its slot in the Space and in pointers is the
@@ -179,9 +180,10 @@ func (s *Store) nextSuper(r *Recovered) format.Superblock {
 		sb.OutOfUse = l
 	}
 	branch := r.Scan.End
-	if r.seals { // the tail's header does not show the new timeline
+	if r.keeps { // the tail's header does not show the new timeline
 		branch = r.end
 	}
+	sb.Ends = r.ends
 	sb.Descend(s.Timeline, branch, r.base.Timeline, func(t format.Timeline) bool {
 		return r.Scan.Timelines[t] || slices.Contains(r.base.Others, t)
 	})
@@ -242,10 +244,13 @@ func (s *Store) planSlots(r *Recovered) {
 // is may be torn, and would take stable messages with it.
 //
 // If the disk does not return a part of the tail, that may change, so the only copy of these bytes must not be given
-// up. Then the tail stays where it is, and the log goes on in the next segment. This needs a block of its own behind
-// the last message: no block with stable bytes is written again (rule 1).
+// up. Then the tail stays where it is, and the log goes on in the next segment: the superblock says where the tail's
+// messages end. Nothing is written to the slot, since no block with stable bytes is written again (rule 1), and a disk
+// that does not return a part of it may not take another one.
 func (s *Store) planTail(r *Recovered) error {
 	r.end = r.Scan.End
+	ends := s.endsOf(r.Scan.Segments)
+	r.ends, _ = format.MakeEndList(ends)
 	if r.tail == nil {
 		return nil
 	}
@@ -255,8 +260,8 @@ func (s *Store) planTail(r *Recovered) error {
 	if r.lost, err = s.readTail(*r.tail, s.bufs[1][:used]); err != nil {
 		return err
 	}
-	if r.lost != nil && used%block == 0 && !r.tail.Unread {
-		r.seals, r.end = true, r.tail.Base+format.LSN(size)
+	if l, ok := format.MakeEndList(append(ends, r.Scan.End)); ok && r.lost != nil && !r.tail.Unread {
+		r.keeps, r.ends, r.end = true, l, r.tail.Base+format.LSN(size)
 		return nil
 	}
 	s.tail = tailMove{planned: true, from: *r.tail}
@@ -286,6 +291,14 @@ func (s *Store) planTail(r *Recovered) error {
 	}
 	r.end += format.LSN(n - used)
 	return nil
+}
+
+// endsOf returns where segments end early, of those that the log still has.
+func (s *Store) endsOf(segs []recovery.Segment) []format.LSN {
+	return slices.DeleteFunc(s.Super.Ends.Ends(), func(lsn format.LSN) bool {
+		base := lsn - lsn%format.LSN(s.Super.SegmentSize)
+		return !slices.ContainsFunc(segs, func(g recovery.Segment) bool { return g.Base == base })
+	})
 }
 
 // DeviceLine describes in one line how a device writes, and why not in a faster way.

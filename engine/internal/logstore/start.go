@@ -46,11 +46,6 @@ func (s *Store) Start(r *Recovered) error {
 			return fmt.Errorf("write the log's tail anew: %w", s.avoid(r.tail.Slot, err))
 		}
 	}
-	if r.seals {
-		if err := s.sealTail(r, tail); err != nil {
-			return fmt.Errorf("seal the log's tail: %w", err)
-		}
-	}
 	for _, slots := range []*[]format.SegmentID{&r.discard, &r.outOfUse} {
 		if err := s.markDiscarded(r, slots, writer{s.Timeline, s.Super.Generation}); err != nil {
 			return err
@@ -80,7 +75,7 @@ func (s *Store) fitFile(r *Recovered) error {
 		if err := s.file.Truncate(to); err != nil {
 			return err
 		}
-	case !s.Super.Clean || !r.moves && !r.seals:
+	case !s.Super.Clean || !r.moves:
 		return nil
 	}
 	return s.file.Sync()

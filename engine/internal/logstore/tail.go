@@ -9,10 +9,9 @@ import (
 )
 
 // loadTail returns the valid part of the last segment, up to a block boundary, in the io buffer that planTail has read
-// it to: as it will be in its new slot, or, if it is sealed, as it is, with a pad up to the segment's end. It verifies
-// every message, except below the snapshot's From: a message that is corrupt or cannot be read there is corrupt in the
-// new slot too, and all others are served. loadTail returns nil if the log goes on in a new segment. It changes nothing
-// on the disk.
+// it to, as it will be in its new slot. It verifies every message, except below the snapshot's From: a message that is
+// corrupt or cannot be read there is corrupt in the new slot too, and all others are served. loadTail returns nil if
+// there is no tail, or it stays where it is. It changes nothing on the disk.
 func (s *Store) loadTail(r *Recovered) ([]byte, error) {
 	if r.tail == nil {
 		return nil, nil
@@ -22,6 +21,10 @@ func (s *Store) loadTail(r *Recovered) ([]byte, error) {
 		old = s.tail.from
 	}
 	buf := s.bufs[1] // markSlots needs the first one
+	if r.keeps {
+		clear(buf) // a free io buffer is all zero
+		return nil, nil
+	}
 	used, n := int(r.Scan.End-old.Base), int(r.end-old.Base)
 	seed := format.MakeSeed(s.Super.Store, r.tail.Generation, r.tail.Slot)
 	if err := s.reseal(buf[:used], old, seed, r.base.From); err != nil {
@@ -32,17 +35,6 @@ func (s *Store) loadTail(r *Recovered) ([]byte, error) {
 		format.PutWord(buf[used:], format.PutPad(buf[used:], r.Scan.End, k, n-used, seed))
 	}
 	return buf[:n], nil
-}
-
-// sealTail writes the pad behind the valid part of the tail. buf is what loadTail has returned: zeros behind the pad's
-// header, so that nothing that a crash has left there is ever found.
-func (s *Store) sealTail(r *Recovered, buf []byte) error {
-	off, size := int64(r.tail.Slot.Offset(len(buf))), int64(len(buf))
-	if err := errors.Join(s.View.Drop(off, size), s.file.DropCache(off, size)); err != nil { // rule 2
-		return err
-	}
-	used := int(r.Scan.End - r.tail.Base)
-	return writeTo(s.dev, buf[used:], off+int64(used))
 }
 
 // moveTail writes buf, from loadTail, to the slot that the tail moves to, under this opening's generation: the body
