@@ -49,7 +49,7 @@ type LogStats struct {
 type SpaceStats struct {
 	Segments      int   // slots of the log file
 	SegmentsInUse int   // slots that are not free
-	OutOfUse      int   // slots that are never used, since their headers could not be written or read
+	OutOfUse      int   // slots that are not used, since they could not be written, or their headers not read
 	LiveBytes     int64 // of messages that are current
 	Draining      int   // segments in which nothing is current, that cannot be recycled yet
 	Recycled      int64 // segments recycled

@@ -1,6 +1,7 @@
 package segments
 
 import (
+	"errors"
 	"strconv"
 	"sync"
 	"time"
@@ -68,9 +69,14 @@ func (z *zeroer) claim(opened int) (format.SegmentID, bool) {
 	return free.take(), true
 }
 
-// finish is the transition writing → idle. It puts the slot back. Space.mu is held.
+// finish is the transition writing → idle. It puts the slot back, unless the disk does not take writes to it. Space.mu
+// is held.
 func (z *zeroer) finish(id format.SegmentID, err error) {
-	z.growth.free.put(id, err == nil)
+	if errors.Is(err, ErrBadSlot) {
+		z.growth.table.outOfUse++
+	} else {
+		z.growth.free.put(id, err == nil)
+	}
 	z.state = zeroIdle
 	z.changed.Broadcast()
 }

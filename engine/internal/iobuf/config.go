@@ -52,7 +52,9 @@ type Config struct {
 	MarkAfter  time.Duration // from the last acknowledgement to the mark that proves it; 0: no marks
 	Chunk      int           // bytes to be written although no goroutine waits for them; 0: 1 MiB
 	ListPages  bool          // make the lists of pages for SealSegment
-	Index      bool          // end each sealed segment with an index of its records: for a standalone log
+	// BadWrite, if not nil, is called for each device write that fails, once the log has stopped. It may block.
+	BadWrite func(slot format.SegmentID, err error)
+	Index    bool // end each sealed segment with an index of its records: for a standalone log
 
 	// The end of the log so far: everything below End is stable. Unless End is a multiple of the segment size, Slot and
 	// Seed are those of the partly filled segment, and Fill reads its first bytes, up to End, into a buffer.

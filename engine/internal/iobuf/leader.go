@@ -37,10 +37,11 @@ type leader struct {
 	seq     uint64        // the tag of pending[0]
 	writes  []vfs.Write
 	comps   []vfs.Completion
-	full    []*buffer // the buffers that the last reap found wholly durable
-	padded  int       // bytes of padding that stats does not count yet
-	woke    int       // the number of waiters that the last reap woke, until lead lets them run
-	idle    int       // turns without progress
+	full    []*buffer     // the buffers that the last reap found wholly durable
+	failed  []failedWrite // that the last reap has found
+	padded  int           // bytes of padding that stats does not count yet
+	woke    int           // the number of waiters that the last reap woke, until lead lets them run
+	idle    int           // turns without progress
 }
 
 // init prepares the leader for a device that takes depth writes at once.

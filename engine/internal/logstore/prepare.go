@@ -179,6 +179,9 @@ func (s *Store) nextSuper(r *Recovered) format.Superblock {
 	if l, ok := format.MakeSlotList(slices.Concat(r.outOfUse, r.unread)); ok {
 		sb.OutOfUse = l
 	}
+	sb.Suspects, _ = format.MakeSlotList(slices.DeleteFunc(sb.Suspects.Slots(), func(id format.SegmentID) bool {
+		return int(id) >= r.slots // cut off
+	}))
 	branch := r.Scan.End
 	if r.keeps { // the tail's header does not show the new timeline
 		branch = r.end
@@ -270,13 +273,16 @@ func (s *Store) planTail(r *Recovered) error {
 		r.tail.Identity = format.MakeIdentity(s.Super.Store, s.Timeline, r.tail.Generation, r.tail.Slot, r.tail.Base)
 	}()
 	r.moves = true
-	switch {
-	case len(r.spare) > 0:
-		s.tail.to, r.spare = r.spare[0], r.spare[1:]
-	case len(r.discard) > 0:
+	good := func(id format.SegmentID) bool { return !s.isSuspect(id) }
+	switch i, j := slices.IndexFunc(r.spare, good), slices.IndexFunc(r.discard, good); {
+	case i >= 0:
+		s.tail.to = r.spare[i]
+		r.spare = slices.Delete(r.spare, i, i+1)
+	case j >= 0:
 		// An opening that was cut off here left the tail in two slots, and there may be no room for a third.
-		s.tail.to, r.spare = r.discard[0], slices.Clone(r.discard[1:])
-		r.first, r.discard = append(r.first, r.discard...), nil
+		s.tail.to = r.discard[j]
+		r.first = append(r.first, r.discard...)
+		r.spare, r.discard = append(r.spare, slices.Delete(r.discard, j, j+1)...), nil
 	default:
 		s.tail.to = format.SegmentID(r.slots)
 		r.slots++

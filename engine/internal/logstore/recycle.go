@@ -190,7 +190,7 @@ var errLeftOut = errors.New("slots are left out of use")
 func (s *Store) freeSlots(ids []format.SegmentID, stable format.LSN) error {
 	err := s.tryFree(ids, stable)
 	if err == nil {
-		s.Space.Recycle(ids)
+		s.recycle(ids)
 		return nil
 	}
 	if errors.Is(err, ErrLater) || IsNoSpace(err) {
@@ -208,7 +208,7 @@ func (s *Store) freeSlots(ids []format.SegmentID, stable format.LSN) error {
 	if e := s.leaveOut(lost, nil); e != nil {
 		return errors.Join(err, e)
 	}
-	s.Space.Recycle(marked)
+	s.recycle(marked)
 	s.Space.Retire(lost)
 	s.c.Logger.Warn("slots are left out of use, since their headers cannot be written", "dir", s.Dir, "slots", lost,
 		"err", err)

@@ -7,6 +7,7 @@ import (
 
 	"pagecache/internal/vfs"
 	"pagecache/iouring"
+	"pagecache/segments"
 	"pagecache/segments/format"
 )
 
@@ -73,6 +74,10 @@ func (s *Store) zero(off, n int64, quit <-chan struct{}) error {
 			off += int64(len(b))
 			return writeTo(dev, b, off-int64(len(b)))
 		})
+		if isBadSector(err) {
+			s.suspect(s.SlotOf(format.Offset(end-1)), err)
+			return fmt.Errorf("%w: %w", segments.ErrBadSlot, err)
+		}
 		if err != nil {
 			return err
 		}

@@ -54,8 +54,12 @@ func (s *Store) Start(r *Recovered) error {
 	if err := s.leaveOut(r.failed, r.outOfUse); err != nil {
 		return err
 	}
-	s.Space.LeaveOut(len(r.unread) + len(r.failed))
-	s.Space.Ready(slices.Concat(r.spare, r.discard, r.outOfUse), r.Scan.Zero)
+	free, bad, err := s.testSuspects(r, slices.Concat(r.spare, r.discard, r.outOfUse))
+	if err != nil {
+		return err
+	}
+	s.Space.LeaveOut(len(r.unread) + len(r.failed) + bad)
+	s.Space.Ready(free, slices.DeleteFunc(slices.Clone(r.Scan.Zero), s.isSuspect))
 	return s.startLog(r, tail)
 }
 
@@ -120,6 +124,7 @@ func isBadSector(err error) bool { return vfs.IsUnreadable(err) && !errors.Is(er
 func (s *Store) avoid(slot format.SegmentID, err error) error {
 	if isBadSector(err) {
 		err = errors.Join(err, s.leaveOut([]format.SegmentID{slot}, nil))
+		s.suspect(slot, err) // its header may be all that can be written
 	}
 	return err
 }
@@ -141,7 +146,7 @@ func (s *Store) startLog(r *Recovered, tail []byte) (err error) {
 	c := iobuf.Config{
 		Device: s.dev, Space: s.Space, Buffers: s.bufs, Store: s.Super.Store, Generation: s.Super.Generation,
 		Timeline: s.Timeline, FlushEvery: s.c.FlushEvery, MarkAfter: markAfter, End: r.end, ListPages: s.c.Cleaned,
-		Index: s.Super.Log,
+		Index: s.Super.Log, BadWrite: s.suspect,
 	}
 	if s.c.Foreground {
 		c.MarkAfter = 0

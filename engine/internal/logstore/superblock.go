@@ -218,15 +218,29 @@ var errManyBad = errors.New("too many slots cannot be used")
 
 // leaveOut changes the list of slots that are left out of use, durably.
 func (f *superFile) leaveOut(add, remove []format.SegmentID) error {
+	return f.edit(func(sb *format.Superblock) *format.SlotList { return &sb.OutOfUse }, add, remove)
+}
+
+// suspect changes the list of slots that the disk may not take writes to, durably.
+func (f *superFile) suspect(add, remove []format.SegmentID) error {
+	return f.edit(func(sb *format.Superblock) *format.SlotList { return &sb.Suspects }, add, remove)
+}
+
+// edit changes a list of slots, durably.
+func (f *superFile) edit(list func(*format.Superblock) *format.SlotList, add, remove []format.SegmentID) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	sb := f.last
-	ids := slices.DeleteFunc(sb.OutOfUse.Slots(), func(id format.SegmentID) bool { return slices.Contains(remove, id) })
-	l, ok := format.MakeSlotList(append(ids, add...))
+	l := list(&sb)
+	ids := slices.DeleteFunc(l.Slots(), func(id format.SegmentID) bool { return slices.Contains(remove, id) })
+	changed, ok := format.MakeSlotList(append(ids, add...))
 	if !ok {
 		return errManyBad
 	}
-	sb.OutOfUse = l
+	if *l == changed {
+		return nil
+	}
+	*l = changed
 	return f.write(sb)
 }
 
