@@ -46,8 +46,9 @@ func (s *Store) Start(r *Recovered) error {
 			return fmt.Errorf("write the log's tail anew: %w", s.avoid(r.tail.Slot, err))
 		}
 	}
+	now := writer{s.Timeline, s.Super.Generation}
 	for _, slots := range []*[]format.SegmentID{&r.discard, &r.outOfUse} {
-		if err := s.markDiscarded(r, slots, writer{s.Timeline, s.Super.Generation}); err != nil {
+		if err := s.markDiscarded(r, slots, now); err != nil {
 			return err
 		}
 	}
