@@ -113,9 +113,10 @@ func TestSlotThatCannotBeFreedIsLeftOut(t *testing.T) {
 	}
 }
 
-// A segment has left when the process is killed, and its slot cannot be marked as free then: the next openings leave it
-// out of use, although the message by which the segment left is recycled, too. Proves rule 14.
-func TestGoneSlotThatCannotBeMarked(t *testing.T) {
+// goneSlots returns a store that was killed when segments had left and their slots were not marked as free yet, and its
+// pages.
+func goneSlots(t *testing.T) (*simdisk.Disk, []engine.PageID) {
+	t.Helper()
 	d := simdisk.New(5, simdisk.Options{})
 	pc, err := eagerStore(t, d)
 	if err != nil {
@@ -132,6 +133,17 @@ func TestGoneSlotThatCannotBeMarked(t *testing.T) {
 	res, err := enginetest.ScanLog(next, "/store")
 	if err != nil || len(res.Gone) == 0 {
 		t.Fatalf("%+v, %v", res, err)
+	}
+	return next, pids
+}
+
+// A segment has left when the process is killed, and its slot cannot be marked as free then: the next openings leave it
+// out of use, although the message by which the segment left is recycled, too. Proves rule 14.
+func TestGoneSlotThatCannotBeMarked(t *testing.T) {
+	next, pids := goneSlots(t)
+	res, err := enginetest.ScanLog(next, "/store")
+	if err != nil {
+		t.Fatal(err)
 	}
 	for n, slot := range res.Gone {
 		d := next.Copy()
@@ -240,5 +252,70 @@ func TestSalvageBesideSlotOutOfUse(t *testing.T) {
 		if p := enginetest.Get(t, saved, pid); len(p.Value) != 2500/len(pids) || p.Value[0] != 5 {
 			t.Errorf("page %d: %s", pid, enginetest.Brief(p.Value))
 		}
+	}
+}
+
+// A slot that is left out of use still holds a batch that an opening has cut off. The segment with the same LSNs, where
+// the log went on, was recycled since. Salvage does not bring the batch back. Proves rule 14, trap 7.
+func TestSalvageBesideDiscardedTailOutOfUse(t *testing.T) {
+	d := simdisk.New(5, simdisk.Options{})
+	pc := enginetest.OpenSim(t, d)
+	pid, _ := enginetest.Allocate(t, pc, []byte("true"))
+	pids := enginetest.AllocateMany(t, pc, 12, 1000) // more than the first segment, so that it is full of live pages
+	enginetest.Flush(t, pc)
+	stable, lsn := enginetest.Allocate(t, pc, []byte("stable"))
+	batch, err := pc.PinLog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx := enginetest.Begin(t, pc)
+	enginetest.Must(t)(pc.Replace(tx, pid, enginetest.Get(t, pc, pid).Ptr, []byte("discarded")))
+	tx.End()
+	if _, err := pc.MakeStable(lsn); err != nil {
+		t.Fatal(err)
+	}
+	killed := d.Copy()
+	if err := errors.Join(batch.Seal(), pc.Close()); err != nil {
+		t.Fatal(err)
+	}
+	d = killed
+	log, err := enginetest.ScanLog(d, "/store")
+	if err != nil || log.End == log.Tip || log.End < crashSegment {
+		t.Fatalf("%+v, %v", log, err)
+	}
+	tail := log.Segments[len(log.Segments)-1]
+	before := d.ReadDurable(logFile)
+	badHeaders(d, tail.Slot)
+	pc = enginetest.OpenSim(t, d)
+	enginetest.NoCheck(t, pc)
+	late := append(enginetest.AllocateMany(t, pc, 20, 1000), stable)
+	for _, pid := range pids { // those in the second segment
+		if places, err := engine.Places(pc, pid); err != nil {
+			t.Fatal(err)
+		} else if places[0].Off/crashSegment != 0 {
+			late = append(late, pid)
+		}
+	}
+	enginetest.Churn(t, pc, late, 2)
+	enginetest.CleanAll(t, pc)
+	for _, s := range pc.Segments() {
+		if s.State != "free" && s.Base == tail.Base {
+			t.Fatalf("the segment is still there: %+v", s)
+		}
+	}
+	if err := pc.Close(); err != nil {
+		t.Fatal(err)
+	}
+	now := d.ReadDurable(logFile) // with what the disk was given and has not taken
+	copy(now[tail.Slot.Offset(crashSegment):][:crashSegment], before[tail.Slot.Offset(crashSegment):])
+	d = d.Copy()
+	d.WriteFile(logFile, now)
+	r, err := engine.Salvage("/store", "/saved", enginetest.SimOptions(d), nil)
+	if err != nil || len(r.Losses) > 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	saved := enginetest.Open(t, "/saved", enginetest.SimOptions(d))
+	if p := enginetest.Get(t, saved, pid); string(p.Value) != "true" {
+		t.Errorf("page %d: %s", pid, enginetest.Brief(p.Value))
 	}
 }

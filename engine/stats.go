@@ -13,13 +13,16 @@ import (
 type Stats struct {
 	Dir        string // where the store lay when it was opened
 	Generation uint64 // number of openings for writing
-	Log        LogStats
-	Space      SpaceStats
-	Snapshots  int64 // written
-	Snapshot   SnapshotStats
-	Pages      PageStats // zero in a standalone log
-	Cache      CacheStats
-	Txs        TxStats
+	// SuperblockMoves is the number of times that the superblock was written to a new file, since the disk did not take
+	// one of its copies.
+	SuperblockMoves int64
+	Log             LogStats
+	Space           SpaceStats
+	Snapshots       int64 // written
+	Snapshot        SnapshotStats
+	Pages           PageStats // zero in a standalone log
+	Cache           CacheStats
+	Txs             TxStats
 }
 
 // SnapshotStats are the state of the snapshot that the store was opened from, and of the log since the newest one. They
@@ -60,7 +63,7 @@ type Pending struct {
 type SpaceStats struct {
 	Segments      int   // slots of the log file
 	SegmentsInUse int   // slots that are not free
-	OutOfUse      int   // slots that are never used, since their headers could not be written or read
+	OutOfUse      int   // slots that are not used, since they could not be written, or their headers not read
 	LiveBytes     int64 // of messages that are current
 	Draining      int   // segments in which nothing is current, that cannot be recycled yet
 	Recycled      int64 // segments recycled
@@ -175,6 +178,7 @@ func (c *core) stats() Stats {
 		device = logstore.DeviceLine(c.store.Report())
 	}
 	st := Stats{Dir: c.store.Dir, Generation: uint64(c.store.Super.Generation)}
+	st.SuperblockMoves = c.store.SuperMoves()
 	st.Log = LogStats{
 		Device: device, StableLSN: l.StableEnd - 1, BytesWritten: l.BytesWritten, BytesPadded: l.BytesPadded,
 		Flushes: l.Flushes, BufferWaits: l.BufferWaits,

@@ -7,3 +7,6 @@ func AllocBuffer(int) ([]byte, error) { return nil, ErrLinuxOnly }
 
 // FreeBuffer does nothing.
 func FreeBuffer([]byte) {}
+
+// UseHugePages does nothing.
+func UseHugePages([]byte) {}

@@ -22,6 +22,9 @@ func AllocBuffer(n int) ([]byte, error) {
 	return b[skip : skip+n : skip+n], nil
 }
 
+// UseHugePages does nothing under the race detector.
+func UseHugePages([]byte) {}
+
 // FreeBuffer frees a buffer from AllocBuffer.
 func FreeBuffer([]byte) {}
 

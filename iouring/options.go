@@ -24,10 +24,12 @@ func (m Mode) String() string {
 
 // WriterOptions say how to open a Writer. The zero value takes the best that works.
 type WriterOptions struct {
-	Ring    Mode     // io_uring; ModeOff uses system calls
-	Direct  Mode     // O_DIRECT
-	Depth   int      // writes in flight; 0: 8
-	Buffers [][]byte // memory that writes will come from; it is registered with the ring if the limits allow it
+	Ring   Mode // io_uring; ModeOff uses system calls
+	Direct Mode // O_DIRECT
+	Depth  int  // writes in flight; 0: 8
+	// Buffers are memory that writes will come from. Each is registered with the ring, if the limits allow it, when it
+	// was filled for the first time.
+	Buffers [][]byte
 }
 
 // WriterReport says which ways of writing a Writer uses, and why none better.
@@ -35,7 +37,7 @@ type WriterReport struct {
 	Ring        bool   // io_uring; if false, system calls
 	Direct      bool   // O_DIRECT; if false, through the page cache with RWF_DSYNC
 	FixedFile   bool   // the file is registered with the ring
-	FixedBuffer bool   // the buffers are registered with the ring
+	FixedBuffer bool   // the buffers are registered with the ring, each when it was filled for the first time
 	Block       int    // block size in bytes
 	Reason      string // one line: why nothing better is used; empty when everything is in use
 }

@@ -174,19 +174,21 @@ func (o *writerOpener) ring() (*ring.Ring, error) {
 	return r, nil
 }
 
-// registerBuffers registers the buffers if the limits allow it and a write from the first one works.
+// registerBuffers lets the ring register the buffers if the limits allow it and a write from registered memory works.
 func (o *writerOpener) registerBuffers(r *ring.Ring) {
-	err := r.RegisterBuffers(o.opts.Buffers)
+	probe := func(b []byte) error {
+		if o.scratch == nil {
+			return nil
+		}
+		return r.ProbeWrite(o.scratch.fd(), b)
+	}
+	err := memlockAllows(o.opts.Buffers)
+	if err == nil {
+		err = r.RegisterBuffers(o.opts.Buffers, o.report.Block, probe)
+	}
 	if err != nil {
 		o.because("buffers not registered: %v%s", err, memlockHint(err))
 		return
-	}
-	if first := o.opts.Buffers[0]; o.scratch != nil && len(first) >= o.report.Block {
-		if err := r.ProbeWrite(o.scratch.fd(), first[:o.report.Block]); err != nil {
-			r.UnregisterBuffers()
-			o.because("buffers not registered: %v", err)
-			return
-		}
 	}
 	o.report.FixedBuffer = true
 }

@@ -132,3 +132,22 @@ func memlockHint(err error) string {
 	}
 	return fmt.Sprintf(" (RLIMIT_MEMLOCK is %d bytes)", l.Cur)
 }
+
+// memlockAllows returns an error that wraps ENOMEM if the limit on locked memory is too low for registering the
+// buffers. The limit applies to processes without CAP_IPC_LOCK. Others of the same user may have used a part of it.
+func memlockAllows(bufs [][]byte) error {
+	var l unix.Rlimit
+	n := uint64(0)
+	for _, b := range bufs {
+		n += uint64(len(b))
+	}
+	if unix.Getrlimit(unix.RLIMIT_MEMLOCK, &l) != nil || n <= l.Cur {
+		return nil
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	if unix.Capget(&header, &caps[0]) != nil || caps[0].Effective&(1<<unix.CAP_IPC_LOCK) != 0 {
+		return nil
+	}
+	return fmt.Errorf("%d bytes: %w", n, unix.ENOMEM)
+}

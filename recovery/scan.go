@@ -42,6 +42,8 @@ type Options struct {
 	Shrinks     uint32            // how often the file was made shorter, from the superblock
 	// OutOfUse are slots that hold no part of the log, whatever is in them, from the superblock.
 	OutOfUse []format.SegmentID
+	// Ends are where segments end early, from the superblock.
+	Ends format.EndList
 	// Log says that this is a standalone log: its sealed segments end with an index, and their records are not read
 	// where that can be relied on. The messages are not indexed, so Apply and ByPage visit none.
 	Log bool
@@ -375,6 +377,7 @@ func (r *reader) read(i int) {
 	if t.valid {
 		seed := format.MakeSeed(s.o.Store, t.gen, t.id)
 		w.entries = r.entries[:0]
+		w.used = s.o.Ends.Used(t.base, s.size)
 		w.walk(buf, t.base, s.o.From, seed)
 		// The memory is used again, so that each segment's index is allocated once, with its final size.
 		r.entries, w.entries = w.entries, append([]entry(nil), w.entries...)
@@ -383,6 +386,7 @@ func (r *reader) read(i int) {
 		w.badIndex = s.o.Log && w.why != nil && format.IndexBegins(buf[w.end:], end, lsn, s.size, seed)
 		return
 	}
+	w.first = firstLSN(buf, gaps)
 	trials := make([]trial, len(r.gens))
 	for j, g := range r.gens {
 		trials[j] = trial{format.MakeSeed(s.o.Store, g, t.id), g < s.newest}

@@ -83,12 +83,26 @@ func (s *scanner) skipHeader(id format.SegmentID, err error) {
 	}
 }
 
+// firstLSN returns the LSN in the header of the first message of a segment, or NoLSN if it lies in a gap.
+func firstLSN(seg []byte, gaps []gap) format.LSN {
+	const first = format.SegmentStart
+	for _, g := range gaps {
+		if g.from < first+format.HeaderSize && g.to > first {
+			return format.NoLSN
+		}
+	}
+	return format.LSN(binary.LittleEndian.Uint64(seg[first+8:]))
+}
+
 // unreadNext returns the slot without a readable header that may hold the segment with the given base, and the error of
-// its header, which is nil if there is no such slot.
+// its header, which is nil if there is no such slot. A slot does not hold it if its first message was not written:
+// nothing behind that message was acknowledged (rule 5).
 func (s *scanner) unreadNext(base format.LSN) (format.SegmentID, error) {
 	for i := range s.slots {
 		t := &s.slots[i]
-		if b := s.segments[i].base; s.unread[t.id] != nil && !t.valid && (b == base || b == format.NoLSN) {
+		w := &s.segments[i]
+		begins := w.first == format.NoLSN || w.first == base+format.SegmentStart
+		if s.unread[t.id] != nil && !t.valid && begins && (w.base == base || w.base == format.NoLSN) {
 			return t.id, t.invalid
 		}
 	}

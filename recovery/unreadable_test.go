@@ -71,7 +71,7 @@ func TestEveryUnreadableSector(t *testing.T) {
 }
 
 // A slot whose header cannot be read is left out if the log ends inside a segment. If the log ends where a segment
-// would follow, Scan does not take that for its end.
+// would follow, it is left out if its first message was never written; else Scan does not take that for the log's end.
 func TestUnreadableHeader(t *testing.T) {
 	b := threeSegments()
 	end := b.lsn()
@@ -82,8 +82,19 @@ func TestUnreadableHeader(t *testing.T) {
 	}
 	b = threeSegments()
 	b.fill()
-	b.open(3, 0, format.SegmentStateFree)
+	end = b.lsn()
+	b.open(3, 0, format.SegmentStateFree) // no message was written to it
+	r, err = Scan(holey{b.file, 3 * testSize, 3*testSize + 64}, unreadableOptions(b))
+	if err != nil || r.End != end || len(r.Unreadable) != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	b.open(3, end, format.SegmentStateInUse).pages(1, 10)
+	b.file[b.at(format.SegmentStart)+format.HeaderSize] ^= 1 // the first message cannot be verified
 	_, err = Scan(holey{b.file, 3 * testSize, 3*testSize + 64}, unreadableOptions(b))
+	if !errors.Is(err, syscall.EIO) {
+		t.Fatalf("the first message is corrupt: %v", err)
+	}
+	_, err = Scan(holey{b.file, 3 * testSize, 3*testSize + format.SegmentStart + 64}, unreadableOptions(b))
 	ce := (*CorruptError)(nil)
 	if !errors.As(err, &ce) || !errors.Is(err, syscall.EIO) {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 
 	"pagecache/segments/format"
@@ -39,10 +40,12 @@ type walked struct {
 	rest    bool       // something other than zeros follows end
 	passed  bool       // an invalid message below from was passed over
 	base    format.LSN // of a probed slot: the base according to its messages; NoLSN if there are none
+	first   format.LSN // of a slot whose header cannot be read: the LSN where a message begins first; NoLSN if unread
 	err     error      // the segment could not be read
 
 	read     bool // by readNewest, so that no other goroutine reads it again
 	log      bool // of a standalone log
+	used     int  // bytes of the segment that may hold messages; 0: all
 	indexed  bool // only its index was read
 	badIndex bool // what begins at end is an index: no record is missing
 }
@@ -61,10 +64,10 @@ func keepsBody(k format.Kind) bool { return k == format.KindCounter || k == form
 // messages below are not needed now. They are verified when they are read, as those of the segments below.
 func (w *walked) walk(seg []byte, base, from format.LSN, seed format.Seed) {
 	w.base, w.stable = base, format.NoLSN
-	pos := format.SegmentStart
-	for len(seg)-pos >= format.HeaderSize {
+	pos, used := format.SegmentStart, cmp.Or(w.used, len(seg))
+	for used-pos >= format.HeaderSize {
 		lsn := base + format.LSN(pos)
-		h, body, err := format.DecodeMessage(seg[pos:], lsn, seed)
+		h, body, err := format.DecodeMessage(seg[pos:used], lsn, seed)
 		if err == nil {
 			w.durable = max(w.durable, h.Durable())
 			switch h.Kind {

@@ -90,8 +90,8 @@ func (s *Space) Recycle(ids []format.SegmentID) {
 	s.changed.Broadcast()
 }
 
-// Retire makes the slots of segments that have left Free, but never hands them out: their headers cannot be written. It
-// is known by other means, durably, that they hold nothing.
+// Retire makes the slots of segments that have left Free, but never hands them out: they cannot be written. It is known
+// by other means than their headers, durably, that they hold nothing.
 func (s *Space) Retire(ids []format.SegmentID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -146,7 +146,8 @@ func (s *Space) Totals() (slots, used int, live int64) {
 	return slots, used, live
 }
 
-// OutOfUse returns the number of slots that are not used, since their headers could not be written or read.
+// OutOfUse returns the number of slots that are not used, since a part of them could not be written, or their headers
+// could not be read.
 func (s *Space) OutOfUse() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

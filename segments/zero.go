@@ -2,6 +2,7 @@ package segments
 
 import (
 	"context"
+	"errors"
 	"runtime/pprof"
 	"strconv"
 	"sync"
@@ -73,11 +74,15 @@ func (z *zeroer) claim(opened int) (id format.SegmentID, from int, ok bool) {
 	return free.take(), from, true
 }
 
-// finish is the transition writing → idle. It puts the slot back. Space.mu is held.
+// finish is the transition writing → idle. It puts the slot back, unless the disk does not take writes to it. Space.mu
+// is held.
 func (z *zeroer) finish(id format.SegmentID, from int, err error) {
-	if err == nil {
+	switch {
+	case err == nil:
 		z.growth.free.put(id)
-	} else {
+	case errors.Is(err, ErrBadSlot):
+		z.growth.table.outOfUse++
+	default:
 		z.growth.free.putBlank(id, from)
 	}
 	z.state = zeroIdle

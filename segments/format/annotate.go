@@ -114,6 +114,16 @@ func (a *annotator) superCopy() {
 		a.field(4, "out of use", "slot %v", id)
 	}
 	a.skip((MaxSlotList - len(unused)) * 4)
+	ends := s.Ends.Ends()
+	for _, lsn := range ends {
+		a.field(8, "segment end", "LSN %v", lsn)
+	}
+	a.skip((MaxEndList - len(ends)) * 8)
+	suspects := s.Suspects.Slots()
+	for _, id := range suspects {
+		a.field(4, "suspect", "slot %v", id)
+	}
+	a.skip((MaxSlotList - len(suspects)) * 4)
 	a.rest("bytes")
 }
 

@@ -36,7 +36,7 @@ func testSuper() Superblock {
 		End: 0x12340, NextID: 5_000_000, NextPage: 77, IDInterval: 1_000_000, Floor: 0x12000,
 		Timeline: 0xfedcba9876543210, Branch: 0x12000, Joined: 0x1122334455667788, Listed: 0x4000,
 		Ancestors: [MaxAncestors]Ancestor{{0x0123456789abcdef, 0x8000}, {0x42, 0x4000}},
-		OutOfUse:  SlotList{4, 18}}
+		OutOfUse:  SlotList{4, 18}, Ends: EndList{0x11008}, Suspects: SlotList{9}}
 }
 
 // testSegment returns a segment with a message of every kind, and its header. If full is set, a pad fills all of the

@@ -20,7 +20,7 @@ func TestSlotList(t *testing.T) {
 		if !ok || !slices.Equal(l.Slots(), c.want) {
 			t.Errorf("%v: %v, %v", c.in, l.Slots(), ok)
 		}
-		s := Superblock{SegmentSize: MinSegmentSize, OutOfUse: l}
+		s := Superblock{SegmentSize: MinSegmentSize, OutOfUse: l, Suspects: l}
 		if got, err := DecodeSuperblock(s.Append(nil)); err != nil || got != s {
 			t.Errorf("%v: %v, %v", c.in, got.OutOfUse.Slots(), err)
 		}
@@ -29,8 +29,11 @@ func TestSlotList(t *testing.T) {
 		t.Error("the list has no limit")
 	}
 	for _, l := range []SlotList{{2, 1}, {1, 1}, {0, 1}, {1, 0, 2}} {
-		if _, err := DecodeSuperblock(Superblock{SegmentSize: MinSegmentSize, OutOfUse: l}.Append(nil)); err == nil {
-			t.Errorf("%v was accepted", l[:3])
+		for _, s := range []Superblock{{OutOfUse: l}, {Suspects: l}} {
+			s.SegmentSize = MinSegmentSize
+			if _, err := DecodeSuperblock(s.Append(nil)); err == nil {
+				t.Errorf("%v was accepted", l[:3])
+			}
 		}
 	}
 }

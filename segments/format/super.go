@@ -44,7 +44,9 @@ func (s StoreID) String() string { return hex.EncodeToString(s[:]) }
 //	1408   4  slots that the log file had (Extent)
 //	1412   4  how often it had been made shorter before
 //	1416  512 slots that are left out of use (SlotList)
-//	1928 2168 zero
+//	1928 128 where segments end early (EndList)
+//	2056 512 slots that the disk may not take writes to (SlotList)
+//	2568 1528 zero
 //
 // Magic, checksum and version are at the same place in every version from 2 on.
 //
@@ -70,7 +72,7 @@ func (s StoreID) String() string { return hex.EncodeToString(s[:]) }
 // The copy that counts is never overwritten while the other one is bad: with a fixed order, a crash that tears the
 // second copy, and another one that tears the first in the next opening, would lose both. Alternating copies, one for
 // each change, would let the loss of one sector revive the state before the last change, such as an old "closed
-// cleanly".
+// cleanly". If a copy cannot be written, the superblock is written to a new file, which takes the name.
 const SuperblockSize = superCopies * SuperCopySize
 
 // SuperCopySize is the length of one copy of the superblock in bytes.
@@ -87,6 +89,8 @@ const (
 	superListed                  = superAncestors + MaxAncestors*ancestorSize
 	superExtent                  = superListed + 8
 	superOutOfUse                = superExtent + 8
+	superEnds                    = superOutOfUse + slotListSize
+	superSuspects                = superEnds + endListSize
 	// superSize1 is the length of the superblock of version 1 in bytes. It had one copy.
 	superSize1 = 80
 )
@@ -116,6 +120,10 @@ type Superblock struct {
 	Extent    Extent // of the log file, at least
 	// OutOfUse are slots that hold no part of the log, whatever is in them: their headers could not be written or read.
 	OutOfUse SlotList
+	// Ends are where segments end early, of which the disk did not return a part when the log ended there.
+	Ends EndList
+	// Suspects are slots that the disk has not taken a write to. They may hold a part of the log.
+	Suspects SlotList
 }
 
 // Append appends the encoding of s to dst, both copies, and returns the extended slice.
@@ -145,6 +153,8 @@ func (s Superblock) Append(dst []byte) []byte {
 	binary.LittleEndian.PutUint32(b[superExtent:], s.Extent.Slots)
 	binary.LittleEndian.PutUint32(b[superExtent+4:], s.Extent.Shrinks)
 	s.OutOfUse.put(b[superOutOfUse:])
+	s.Ends.put(b[superEnds:])
+	s.Suspects.put(b[superSuspects:])
 	binary.LittleEndian.PutUint32(b[8:], superCRC(b[:]))
 	for range superCopies {
 		dst = append(dst, b[:]...)
@@ -304,7 +314,9 @@ func decodeSuperCopy(src []byte) (Superblock, error) {
 		},
 	}
 	copy(s.Store[:], src[16:])
-	valid := s.OutOfUse.decode(src[superOutOfUse:superOutOfUse+slotListSize]) && s.Listed >= 0
+	valid := s.OutOfUse.decode(src[superOutOfUse:superOutOfUse+slotListSize]) && s.Listed >= 0 &&
+		s.Ends.decode(src[superEnds:superEnds+endListSize]) &&
+		s.Suspects.decode(src[superSuspects:superSuspects+slotListSize])
 	for i := range s.Ancestors {
 		a := src[superAncestors+i*ancestorSize:]
 		s.Ancestors[i] = Ancestor{Timeline(binary.LittleEndian.Uint64(a)), LSN(binary.LittleEndian.Uint64(a[8:]))}

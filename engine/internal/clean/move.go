@@ -68,7 +68,7 @@ func (c *Cleaner) readPages(v segments.Candidate) (pages segments.PageList, err 
 	if err := c.readSegment(v.ID); err != nil {
 		return nil, err
 	}
-	from, seed, buf := c.extent(v).From, c.c.Store.Space.Segment(v.ID).Seed(), c.buf
+	from, seed, buf := c.extent(v).From, c.c.Store.Space.Segment(v.ID).Seed(), c.buf[:c.c.Store.Used(v.Base)]
 	for pos := format.SegmentStart; len(buf)-pos >= format.HeaderSize; {
 		lsn := v.Base + format.LSN(pos)
 		h, _, err := format.DecodeMessage(buf[pos:], lsn, seed)

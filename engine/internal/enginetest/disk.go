@@ -71,7 +71,7 @@ func scanLog(d vfs.Dir) (*recovery.Result, error) {
 func ScanOptions(sb format.Superblock) recovery.Options {
 	return recovery.Options{Store: sb.Store, SegmentSize: sb.SegmentSize, Generation: sb.Generation, Clean: sb.Clean,
 		End: sb.End, Floor: sb.Floor, Joined: sb.Joined, Lineage: sb.Lineage(), Listed: sb.Listed, Log: sb.Log,
-		File: LogName, OutOfUse: sb.OutOfUse.Slots()}
+		File: LogName, OutOfUse: sb.OutOfUse.Slots(), Ends: sb.Ends}
 }
 
 // Files returns the contents of all files of the store in /store, by name, without its blobs.

@@ -60,6 +60,8 @@ type Config struct {
 	Index      bool          // end each sealed segment with an index of its records: for a standalone log
 	Report     *report.Reporter
 	SlowWrite  time.Duration // from which on a device write is reported as slow; 0: never
+	// BadWrite, if not nil, is called for each device write that fails, once the log has stopped. It may block.
+	BadWrite func(slot format.SegmentID, err error)
 
 	// The end of the log so far: everything below End is stable. Unless End is a multiple of the segment size, Slot and
 	// Seed are those of the partly filled segment, and Fill reads its first bytes, up to End, into a buffer.

@@ -22,6 +22,12 @@ type deviceWrite struct {
 	done     bool
 }
 
+// failedWrite is a write that has failed.
+type failedWrite struct {
+	slot format.SegmentID
+	err  error
+}
+
 const (
 	// commitDepth is the most writes that may be in flight for the sake of waiters; meanwhile commits gather for the
 	// next one.
@@ -169,6 +175,12 @@ func (ld *leader) reap() {
 	for _, b := range ld.full {
 		l.retire(b)
 	}
+	for _, w := range ld.failed {
+		if l.badWrite != nil {
+			l.badWrite(w.slot, w.err)
+		}
+	}
+	ld.failed = ld.failed[:0]
 }
 
 // complete marks the completed writes as done and returns the error of the first that failed.
@@ -182,6 +194,9 @@ func (ld *leader) complete() (cause error) {
 		w := &ld.pending[i]
 		w.done = true
 		l.watch.ended(w)
+		if c.Err != nil {
+			ld.failed = append(ld.failed, failedWrite{w.b.slot, c.Err})
+		}
 		if c.Err != nil && cause == nil {
 			cause = fmt.Errorf("write %d bytes at segment %v offset %d: %w", w.to-w.from, w.b.slot, w.from, c.Err)
 		}

@@ -38,6 +38,7 @@ type leader struct {
 	writes  []vfs.Write
 	comps   []vfs.Completion
 	full    []*buffer     // the buffers that the last reap found wholly durable
+	failed  []failedWrite // that the last reap has found
 	padded  int           // bytes of padding that stats does not count yet
 	woke    int           // the number of waiters that the last reap woke, until lead lets them run
 	idle    int           // turns without progress

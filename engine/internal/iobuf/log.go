@@ -28,9 +28,10 @@ type Log struct {
 	indexed     bool // sealed segments end with an index
 	maxBody     int  // of a message, bytes
 	markAfter   time.Duration
-	patience    time.Duration // Config.Patience
-	bufs        []*buffer     // nil in a read-only log
-	began       time.Time     // when New was called: a clock that nobody sets
+	patience    time.Duration                 // Config.Patience
+	bufs        []*buffer                     // nil in a read-only log
+	badWrite    func(format.SegmentID, error) // Config.BadWrite
+	began       time.Time                     // when New was called: a clock that nobody sets
 
 	// The atomics that stand alone.
 
@@ -141,7 +142,8 @@ func New(c Config) (*Log, error) {
 		dev: c.Device, space: c.Space, store: c.Store, generation: c.Generation, timeline: c.Timeline,
 		segmentSize: size, block: block,
 		chunk: max(block, min(chunk, size/2)&^(block-1)), listPages: c.ListPages, markAfter: c.MarkAfter,
-		indexed: c.Index, maxBody: maxBody(size, c.Index),
+		badWrite: c.BadWrite,
+		indexed:  c.Index, maxBody: maxBody(size, c.Index),
 		kick: make(chan struct{}, 1), arm: make(chan struct{}, 1), handoff: make(chan struct{}, 1),
 		resigned: make(chan struct{}, 1), report: c.Report, zero: c.Zero,
 		quit: make(chan struct{}), done: make(chan struct{}), began: time.Now(), patience: c.Patience,

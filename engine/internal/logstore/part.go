@@ -3,6 +3,7 @@ package logstore
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"pagecache/internal/vfs"
 	"pagecache/segments"
@@ -43,8 +44,12 @@ func (s *Store) ReadPart(base format.LSN, buf []byte) (Part, error) {
 	return p, nil
 }
 
+// readPatience is the time after which a range is not read block by block any further: a dying disk may take seconds
+// for each error.
+const readPatience = 10 * time.Second
+
 // readAround fills buf from the file. Blocks that the disk cannot read, and bytes beyond the end of the file, are zero.
-// unread is the error of the first such block.
+// unread is the error of the first such block. After readPatience, it is returned as err.
 func (s *Store) readAround(buf []byte, off int64) (unread, err error) {
 	n, err := s.file.ReadAt(buf, off)
 	if err == nil || err == io.EOF {
@@ -54,7 +59,11 @@ func (s *Store) readAround(buf []byte, off int64) (unread, err error) {
 	if !vfs.IsUnreadable(err) {
 		return nil, err
 	}
+	start := time.Now()
 	for at := 0; at < len(buf); at += readBlock {
+		if unread != nil && time.Since(start) > readPatience {
+			return nil, unread
+		}
 		b := buf[at:min(at+readBlock, len(buf))]
 		n, err := s.file.ReadAt(b, off+int64(at))
 		switch {
@@ -72,3 +81,6 @@ func (s *Store) readAround(buf []byte, off int64) (unread, err error) {
 	}
 	return unread, nil
 }
+
+// Used returns the number of bytes, header included, of the segment with the given base that may hold messages.
+func (s *Store) Used(base format.LSN) int { return s.Super.Ends.Used(base, s.Super.SegmentSize) }

@@ -25,12 +25,13 @@ type plan struct {
 	fileSize int64              // before Start
 	slots    int                // that the file will hold
 	moves    bool               // there is a tail: it moves to another slot
-	seals    bool               // there is a tail: a pad fills its segment, and it stays where it is
-	end      format.LSN         // where the log goes on: Scan.End, or above it if the tail moves or is sealed
+	keeps    bool               // there is a tail: it stays where it is, and the log goes on in the next segment
+	end      format.LSN         // where the log goes on: Scan.End, or above it if there is a tail
 	first    []format.SegmentID // slots to be marked as free before the tail moves
 	spare    []format.SegmentID // slots that hold nothing, and may have no disk space
 	short    int                // bytes with disk space of the only segment, if it is a short one; else 0
 	filled   bool               // space was reserved for a slot within the file: it is not durable yet
+	ends     format.EndList     // where segments end early
 }
 
 // tailMove is a plan to move the tail that has not been carried out yet: its slot in the Space and in pointers is the
@@ -185,10 +186,14 @@ func (s *Store) nextSuper(r *Recovered) format.Superblock {
 	if l, ok := format.MakeSlotList(slices.Concat(r.outOfUse, r.unread)); ok {
 		sb.OutOfUse = l
 	}
+	sb.Suspects, _ = format.MakeSlotList(slices.DeleteFunc(sb.Suspects.Slots(), func(id format.SegmentID) bool {
+		return int(id) >= r.slots // cut off
+	}))
 	branch := r.Scan.End
-	if r.seals { // the tail's header does not show the new timeline
+	if r.keeps { // the tail's header does not show the new timeline
 		branch = r.end
 	}
+	sb.Ends = r.ends
 	sb.Descend(s.Timeline, branch, r.base.Timeline, func(t format.Timeline) bool {
 		return r.Scan.Timelines[t] || slices.Contains(r.base.Others, t)
 	})
@@ -249,10 +254,13 @@ func (s *Store) planSlots(r *Recovered) {
 // is may be torn, and would take stable messages with it.
 //
 // If the disk does not return a part of the tail, that may change, so the only copy of these bytes must not be given
-// up. Then the tail stays where it is, and the log goes on in the next segment. This needs a block of its own behind
-// the last message: no block with stable bytes is written again (rule 1).
+// up. Then the tail stays where it is, and the log goes on in the next segment: the superblock says where the tail's
+// messages end. Nothing is written to the slot, since no block with stable bytes is written again (rule 1), and a disk
+// that does not return a part of it may not take another one.
 func (s *Store) planTail(r *Recovered) error {
 	r.end = r.Scan.End
+	ends := s.endsOf(r.Scan.Segments)
+	r.ends, _ = format.MakeEndList(ends)
 	if r.tail == nil {
 		if r.end == 0 {
 			r.short = s.shortFor(0)
@@ -265,8 +273,8 @@ func (s *Store) planTail(r *Recovered) error {
 	if r.lost, err = s.readTail(*r.tail, s.bufs[1][:used]); err != nil {
 		return fmt.Errorf("read the log's tail: %w", err)
 	}
-	if r.lost != nil && used%block == 0 && !r.tail.Unread {
-		r.seals, r.end = true, r.tail.Base+format.LSN(size)
+	if l, ok := format.MakeEndList(append(ends, r.Scan.End)); ok && r.lost != nil && !r.tail.Unread {
+		r.keeps, r.ends, r.end = true, l, r.tail.Base+format.LSN(size)
 		return nil
 	}
 	if r.tail.Base == 0 && r.lost == nil && !r.tail.Unread && len(r.Scan.Segments) == 1 {
@@ -282,13 +290,15 @@ func (s *Store) planTail(r *Recovered) error {
 		r.tail.Identity = format.MakeIdentity(s.Super.Store, s.Timeline, r.tail.Generation, r.tail.Slot, r.tail.Base)
 	}()
 	r.moves = true
-	switch {
+	good := func(id format.SegmentID) bool { return !s.isSuspect(id) }
+	switch j := slices.IndexFunc(r.discard, good); {
 	case solid >= 0:
 		s.tail.to, r.spare = r.spare[solid], slices.Delete(slices.Clone(r.spare), solid, solid+1)
-	case len(r.discard) > 0:
+	case j >= 0:
 		// An opening that was cut off here left the tail in two slots, and there may be no room for a third.
-		s.tail.to, r.spare = r.discard[0], slices.Clone(r.discard[1:])
-		r.first, r.discard = append(r.first, r.discard...), nil
+		s.tail.to = r.discard[j]
+		r.first = append(r.first, r.discard...)
+		r.spare, r.discard = append(r.spare, slices.Delete(r.discard, j, j+1)...), nil
 	default:
 		s.tail.to = format.SegmentID(r.slots)
 		r.slots++
@@ -330,6 +340,9 @@ func (s *Store) fillSpare(r *Recovered) (int, error) {
 		return -1, err
 	}
 	for i, slot := range r.spare {
+		if s.isSuspect(slot) {
+			continue
+		}
 		if err := s.allocateSlot(slot, cmp.Or(r.short, s.Super.SegmentSize)); IsNoSpace(err) {
 			continue
 		} else if err != nil {
@@ -367,6 +380,14 @@ func (s *Store) allocateSlot(slot format.SegmentID, n int) error {
 		_ = s.file.Punch(off+format.SegmentStart, size-format.SegmentStart) // if it fails, the slot keeps its space
 	}
 	return err
+}
+
+// endsOf returns where segments end early, of those that the log still has.
+func (s *Store) endsOf(segs []recovery.Segment) []format.LSN {
+	return slices.DeleteFunc(s.Super.Ends.Ends(), func(lsn format.LSN) bool {
+		base := lsn - lsn%format.LSN(s.Super.SegmentSize)
+		return !slices.ContainsFunc(segs, func(g recovery.Segment) bool { return g.Base == base })
+	})
 }
 
 // DeviceLine describes in one line how a device writes, and why not in a faster way.

@@ -98,7 +98,8 @@ func (s *Store) scan(base Base, fileSize int64) (*recovery.Result, error) {
 		Clean: s.Super.Clean, End: s.Super.End, Floor: s.Super.Floor, File: s.LogFile(),
 		Joined: s.Super.Joined, Lineage: s.Super.Lineage(), Listed: s.Super.Listed, Shrinks: s.Super.Extent.Shrinks,
 		From: base.From, Stable: base.Stable, Counter: base.Counter, Known: base.Known, Recycled: base.Recycled,
-		Left: base.Left, Log: s.Super.Log, Unreadable: vfs.IsUnreadable, OutOfUse: s.Super.OutOfUse.Slots()}
+		Left: base.Left, Log: s.Super.Log, Unreadable: vfs.IsUnreadable, OutOfUse: s.Super.OutOfUse.Slots(),
+		Ends: s.Super.Ends}
 	defer func() { s.c.Report.Degraded("reading at Open", "", s.distrust.close()) }()
 	if s.distrust.bulk != nil {
 		o.Bulk = s.distrust.bulk

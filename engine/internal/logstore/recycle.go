@@ -205,7 +205,7 @@ var errLeftOut = errors.New("slots are left out of use")
 func (s *Store) freeSlots(ids []format.SegmentID, stable format.LSN) error {
 	err := s.tryFree(ids, stable)
 	if err == nil {
-		s.Space.Recycle(ids)
+		s.recycle(ids)
 		return nil
 	}
 	if errors.Is(err, ErrLater) || IsNoSpace(err) {
@@ -223,7 +223,7 @@ func (s *Store) freeSlots(ids []format.SegmentID, stable format.LSN) error {
 	if e := s.leaveOut(lost, nil); e != nil {
 		return errors.Join(err, e)
 	}
-	s.Space.Recycle(marked)
+	s.recycle(marked)
 	s.Space.Retire(lost)
 	s.c.Report.Corruption(fmt.Sprintf("slots %v are left out of use, since their headers cannot be written", lost), err)
 	if inFlight {

@@ -7,6 +7,7 @@ import (
 
 	"pagecache/internal/vfs"
 	"pagecache/iouring"
+	"pagecache/segments"
 	"pagecache/segments/format"
 )
 
@@ -22,6 +23,8 @@ type side struct {
 const sidePiece, sideDepth = 256 << 10, 16
 
 func allocBuffer(n int) ([]byte, error) { return iouring.AllocBuffer(n) }
+
+func useHugePages(b []byte) { iouring.UseHugePages(b) }
 
 func freeBuffer(b []byte) { iouring.FreeBuffer(b) }
 
@@ -74,6 +77,10 @@ func (s *Store) zero(off, n int64, quit <-chan struct{}) error {
 			off += int64(len(b))
 			return writeTo(dev, b, off-int64(len(b)))
 		})
+		if isBadSector(err) {
+			s.suspect(s.SlotOf(format.Offset(end-1)), err)
+			return fmt.Errorf("%w: %w", segments.ErrBadSlot, err)
+		}
 		if err != nil {
 			return err
 		}
@@ -83,7 +90,8 @@ func (s *Store) zero(off, n int64, quit <-chan struct{}) error {
 
 // freeHeader returns the header of a slot that holds nothing, as far as it is the same for several slots.
 func (s *Store) freeHeader(stable format.LSN, l format.Ledger) format.SegmentHeader {
-	return format.SegmentHeader{State: format.SegmentStateFree, Stable: stable, Timeline: s.Timeline, Ledger: l}
+	return format.SegmentHeader{State: format.SegmentStateFree, Stable: stable, Generation: s.Super.Generation,
+		Timeline: s.Timeline, Ledger: l}
 }
 
 // markSlots durably writes the headers of slots that hold nothing, so that no later scan takes their contents for the
@@ -98,7 +106,7 @@ func (s *Store) markSlots(dev vfs.Device, buf []byte, slots []format.SegmentID, 
 			clear(buf)
 		}
 	}()
-	h.SegmentSize, h.BlockSize, h.Generation = s.Super.SegmentSize, block, s.Super.Generation
+	h.SegmentSize, h.BlockSize = s.Super.SegmentSize, block
 	h.Store = s.Super.Store
 	writes := make([]vfs.Write, len(slots))
 	for i, slot := range slots {

@@ -32,7 +32,7 @@ func (s *Store) Start(r *Recovered) error {
 	if err := s.fitFile(r); err != nil {
 		return err
 	}
-	before := s.Super.Timeline
+	before := writer{s.Super.Timeline, s.Super.Generation}
 	// The generation is durable before the first write of this opening to the log (format.Generation), and so is the
 	// end of the state of being closed cleanly.
 	if err := s.saveSuper(r.super); err != nil {
@@ -49,21 +49,21 @@ func (s *Store) Start(r *Recovered) error {
 			return fmt.Errorf("write the log's tail anew: %w", s.avoid(r.tail.Slot, err))
 		}
 	}
-	if r.seals {
-		if err := s.sealTail(r, tail); err != nil {
-			return fmt.Errorf("seal the log's tail: %w", err)
-		}
-	}
+	now := writer{s.Timeline, s.Super.Generation}
 	for _, slots := range []*[]format.SegmentID{&r.discard, &r.outOfUse} {
-		if err := s.markDiscarded(r, slots, s.Timeline); err != nil {
+		if err := s.markDiscarded(r, slots, now); err != nil {
 			return err
 		}
 	}
 	if err := s.leaveOut(r.failed, r.outOfUse); err != nil {
 		return err
 	}
-	s.Space.LeaveOut(len(r.unread) + len(r.failed))
-	if err := s.readySlots(r); err != nil {
+	free, bad, err := s.testSuspects(r, slices.Concat(r.spare, r.discard, r.outOfUse))
+	if err != nil {
+		return err
+	}
+	s.Space.LeaveOut(len(r.unread) + len(r.failed) + bad)
+	if err := s.readySlots(r, free); err != nil {
 		return err
 	}
 	return s.startLog(r, tail)
@@ -71,8 +71,7 @@ func (s *Store) Start(r *Recovered) error {
 
 // readySlots gives the free slots to the Space. It reserves disk space for those that are kept for urgent writes, if
 // there is room. Of the others it is not known whether they have space, and it is looked into when they are needed.
-func (s *Store) readySlots(r *Recovered) error {
-	free := slices.Concat(r.spare, r.discard, r.outOfUse)
+func (s *Store) readySlots(r *Recovered, free []format.SegmentID) error {
 	slices.Sort(free)
 	before, err := s.file.Occupied()
 	if err != nil {
@@ -95,7 +94,7 @@ func (s *Store) readySlots(r *Recovered) error {
 	if err == nil && after != before {
 		err = s.file.Sync()
 	}
-	s.Space.Ready(solid, r.Scan.Zero)
+	s.Space.Ready(solid, slices.DeleteFunc(slices.Clone(r.Scan.Zero), s.isSuspect))
 	s.Space.ReadyHollow(hollow)
 	return err
 }
@@ -125,19 +124,26 @@ func (s *Store) fitFile(r *Recovered) error {
 		if err := s.file.Truncate(to); err != nil {
 			return err
 		}
-	case (!s.Super.Clean || !r.moves && !r.seals) && !r.filled:
+	case (!s.Super.Clean || !r.moves) && !r.filled:
 		return nil
 	}
 	return s.file.Sync()
 }
 
-// markDiscarded durably frees slots without valid contents. Their headers show timeline t. It removes those from the
+// A writer is an opening for writing. Each timeline has one generation: where a header cannot be read, recovery finds
+// one by the other.
+type writer struct {
+	timeline   format.Timeline
+	generation format.Generation
+}
+
+// markDiscarded durably frees slots without valid contents. Their headers show the opening w. It removes those from the
 // list that the disk does not let it write to, and notes them in r.failed.
-func (s *Store) markDiscarded(r *Recovered, slots *[]format.SegmentID, t format.Timeline) error {
+func (s *Store) markDiscarded(r *Recovered, slots *[]format.SegmentID, w writer) error {
 	marked := (*slots)[:0:0]
 	for _, slot := range *slots {
 		h := s.freeHeader(r.Scan.Stable, s.Space.Ledger())
-		h.Timeline = t
+		h.Timeline, h.Generation = w.timeline, w.generation
 		switch err := s.markSlots(s.dev, s.bufs[0], []format.SegmentID{slot}, h); {
 		case err == nil:
 			marked = append(marked, slot)
@@ -163,6 +169,7 @@ func isBadSector(err error) bool { return vfs.IsUnreadable(err) && !errors.Is(er
 func (s *Store) avoid(slot format.SegmentID, err error) error {
 	if isBadSector(err) {
 		err = errors.Join(err, s.leaveOut([]format.SegmentID{slot}, nil))
+		s.suspect(slot, err) // its header may be all that can be written
 	}
 	return err
 }
@@ -184,7 +191,7 @@ func (s *Store) startLog(r *Recovered, tail []byte) (err error) {
 	c := iobuf.Config{
 		Device: s.dev, Space: s.Space, Buffers: s.bufs, Store: s.Super.Store, Generation: s.Super.Generation,
 		Timeline: s.Timeline, FlushEvery: s.c.FlushEvery, MarkAfter: markAfter, Patience: batchPatience, End: r.end,
-		ListPages: s.c.Cleaned, Index: s.Super.Log, Report: s.c.Report, SlowWrite: s.c.SlowWrite,
+		ListPages: s.c.Cleaned, Index: s.Super.Log, Report: s.c.Report, SlowWrite: s.c.SlowWrite, BadWrite: s.suspect,
 	}
 	if s.c.Foreground {
 		c.MarkAfter, c.Patience = 0, 0
@@ -206,6 +213,9 @@ func (s *Store) startLog(r *Recovered, tail []byte) (err error) {
 	}
 	if c.Limit = r.short; !s.c.Foreground {
 		c.Zero = func(off, n int64) error { return s.zero(off, n, nil) }
+	}
+	for _, b := range s.bufs { // not before: opening touches a few blocks only
+		useHugePages(b)
 	}
 	s.tail.planned, s.looked = false, time.Now()
 	s.Log, err = iobuf.New(c)

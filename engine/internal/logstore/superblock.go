@@ -48,6 +48,7 @@ func (s *Store) readSuper() error {
 			return errors.Join(err, f.Close())
 		}
 	}
+	s.super.replace = s.replaceSuper
 	states, err := s.super.open(f)
 	if err != nil {
 		return err
@@ -167,7 +168,17 @@ type superFile struct {
 	file  vfs.File
 	last  format.Superblock // as written last
 	first int               // the copy that is written first: one that does not count, if there is one
+
+	// replace writes the superblock to a new file, which it returns, because a copy in the old one cannot be written.
+	// If it is nil, nothing does.
+	// After an error that wraps errUnnamed it is not known which file has the name.
+	replace  func(sb format.Superblock, why error) (vfs.File, error)
+	replaced int64 // how often that was done
+	unnamed  error // wraps errUnnamed: nothing can be written any more
 }
+
+// errUnnamed reports that it is not known whether the name of the superblock belongs to the old file or the new one.
+var errUnnamed = errors.New("the new file of the superblock may not be durable")
 
 // open reads the superblock from its file, which f keeps. Cached pages are not trusted (rule 11): if an earlier sync
 // has failed, they show a copy that the disk does not hold.
@@ -219,15 +230,29 @@ var errManyBad = errors.New("too many slots cannot be used")
 
 // leaveOut changes the list of slots that are left out of use, durably.
 func (f *superFile) leaveOut(add, remove []format.SegmentID) error {
+	return f.edit(func(sb *format.Superblock) *format.SlotList { return &sb.OutOfUse }, add, remove)
+}
+
+// suspect changes the list of slots that the disk may not take writes to, durably.
+func (f *superFile) suspect(add, remove []format.SegmentID) error {
+	return f.edit(func(sb *format.Superblock) *format.SlotList { return &sb.Suspects }, add, remove)
+}
+
+// edit changes a list of slots, durably.
+func (f *superFile) edit(list func(*format.Superblock) *format.SlotList, add, remove []format.SegmentID) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	sb := f.last
-	ids := slices.DeleteFunc(sb.OutOfUse.Slots(), func(id format.SegmentID) bool { return slices.Contains(remove, id) })
-	l, ok := format.MakeSlotList(append(ids, add...))
+	l := list(&sb)
+	ids := slices.DeleteFunc(l.Slots(), func(id format.SegmentID) bool { return slices.Contains(remove, id) })
+	changed, ok := format.MakeSlotList(append(ids, add...))
 	if !ok {
 		return errManyBad
 	}
-	sb.OutOfUse = l
+	if *l == changed {
+		return nil
+	}
+	*l = changed
 	return f.write(sb)
 }
 
@@ -239,8 +264,12 @@ func (f *superFile) change(sb format.Superblock) error {
 }
 
 // write writes both copies, the second once the first is durable. If that fails, the next change begins with the copy
-// about which nothing is known. mu is held.
+// about which nothing is known. If the disk does not take a copy, both are written to a new file: a change in place
+// would overwrite the only good copy, and a crash could tear it. mu is held.
 func (f *superFile) write(sb format.Superblock) error {
+	if f.unnamed != nil {
+		return fmt.Errorf("write superblock: %w", f.unnamed)
+	}
 	f.last.Sequence++ // also if the write fails: no two contents have the same number
 	sb.Sequence = f.last.Sequence
 	b := sb.Append(nil)
@@ -251,12 +280,39 @@ func (f *superFile) write(sb format.Superblock) error {
 		if err == nil {
 			err = f.file.Sync()
 		}
+		if isBadSector(err) && f.replace != nil {
+			if err = f.moveTo(sb, err); err == nil {
+				break
+			}
+		}
 		if err != nil {
 			return fmt.Errorf("write superblock: %w", err)
 		}
 	}
 	f.first, f.last = 0, sb
 	return nil
+}
+
+// moveTo writes the superblock to a new file, because the old one cannot be written: why says why. mu is held.
+func (f *superFile) moveTo(sb format.Superblock, why error) error {
+	file, err := f.replace(sb, why)
+	if errors.Is(err, errUnnamed) {
+		f.unnamed = err
+	}
+	if err != nil {
+		return errors.Join(why, err)
+	}
+	_ = f.file.Close() // it has lost its name
+	f.file = file
+	f.replaced++
+	return nil
+}
+
+// moves returns how often the superblock was written to a new file.
+func (f *superFile) moves() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.replaced
 }
 
 // saveSuper makes sb the superblock, durably. That of a new store is written to a temporary file, which gets its name
@@ -272,36 +328,59 @@ func (s *Store) saveSuper(sb format.Superblock) error {
 }
 
 // createSuper makes the file of a new store's superblock. From its success on there is a store.
-func (s *Store) createSuper(sb format.Superblock) error {
+func (s *Store) createSuper(sb format.Superblock) (err error) {
 	sb.Sequence = 1
-	f, err := s.Held.Open(superTmpName, vfs.FlagWrite|vfs.FlagCreate|vfs.FlagTrunc)
-	if err == nil {
-		if err = f.Allocate(0, format.SuperblockSize); err == nil {
-			_, err = f.WriteAt(sb.Append(nil), 0)
-		}
-		if err == nil {
-			err = f.Sync()
-		}
-		err = errors.Join(err, f.Close())
-		if err == nil {
-			err = s.Held.Rename(superTmpName, SuperName)
-		}
-		if err != nil {
-			_ = s.Held.Remove(superTmpName)
-		}
-	}
-	if err == nil {
-		s.fresh = false
-		if err = s.Held.Sync(); err == nil {
-			s.super.file, err = s.Held.Open(SuperName, vfs.FlagWrite)
-		}
-	}
+	s.super.file, err = s.nameSuper(sb, func() { s.fresh = false })
 	if err != nil {
 		return fmt.Errorf("make superblock: %w", err)
 	}
-	s.super.last = sb
+	s.super.last, s.super.replace = sb, s.replaceSuper
 	return nil
 }
+
+// replaceSuper implements superFile.replace. The file system gives the new file other blocks of the disk. Until it
+// has the name, the old file counts.
+func (s *Store) replaceSuper(sb format.Superblock, why error) (vfs.File, error) {
+	named := false
+	f, err := s.nameSuper(sb, func() { named = true })
+	if err != nil && named {
+		return nil, fmt.Errorf("%w: %w", errUnnamed, err)
+	}
+	if err == nil {
+		s.c.Report.Corruption("the superblock was written to a new file, since a copy of it could not be written", why)
+	}
+	return f, err
+}
+
+// nameSuper writes a superblock to a temporary file, durably, gives it the name, and opens it. It calls named once the
+// file has the name, which is durable if nameSuper succeeds.
+func (s *Store) nameSuper(sb format.Superblock, named func()) (vfs.File, error) {
+	f, err := s.Held.Open(superTmpName, vfs.FlagWrite|vfs.FlagCreate|vfs.FlagTrunc)
+	if err != nil {
+		return nil, err
+	}
+	if err = f.Allocate(0, format.SuperblockSize); err == nil {
+		_, err = f.WriteAt(sb.Append(nil), 0)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = s.Held.Rename(superTmpName, SuperName)
+	}
+	if err != nil {
+		_ = s.Held.Remove(superTmpName)
+		return nil, err
+	}
+	named()
+	if err = s.Held.Sync(); err != nil {
+		return nil, err
+	}
+	return s.Held.Open(SuperName, vfs.FlagWrite)
+}
+
+// SuperMoves returns how often this opening has written the superblock to a new file.
+func (s *Store) SuperMoves() int64 { return s.super.moves() }
 
 // IsNoSpace reports whether err says that there is no room: on the disk, in a quota, or below a file-size limit.
 func IsNoSpace(err error) bool {

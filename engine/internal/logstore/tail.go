@@ -9,10 +9,9 @@ import (
 )
 
 // loadTail returns the valid part of the last segment, up to a block boundary, in the io buffer that planTail has read
-// it to: as it will be in its new slot, or, if it is sealed, as it is, with a pad up to the segment's end. It verifies
-// every message, except below the snapshot's From: a message that is corrupt or cannot be read there is corrupt in the
-// new slot too, and all others are served. loadTail returns nil if the log goes on in a new segment. It changes nothing
-// on the disk.
+// it to, as it will be in its new slot. It verifies every message, except below the snapshot's From: a message that is
+// corrupt or cannot be read there is corrupt in the new slot too, and all others are served. loadTail returns nil if
+// there is no tail, or it stays where it is. It changes nothing on the disk.
 func (s *Store) loadTail(r *Recovered) ([]byte, error) {
 	if r.tail == nil {
 		return nil, nil
@@ -22,6 +21,10 @@ func (s *Store) loadTail(r *Recovered) ([]byte, error) {
 		old = s.tail.from
 	}
 	buf := s.bufs[1] // markSlots needs the first one
+	if r.keeps {
+		clear(buf) // a free io buffer is all zero
+		return nil, nil
+	}
 	used, n := int(r.Scan.End-old.Base), int(r.end-old.Base)
 	seed := format.MakeSeed(s.Super.Store, r.tail.Generation, r.tail.Slot)
 	if err := s.reseal(buf[:used], old, seed, r.base.From); err != nil {
@@ -34,27 +37,17 @@ func (s *Store) loadTail(r *Recovered) ([]byte, error) {
 	return buf[:n], nil
 }
 
-// sealTail writes the pad behind the valid part of the tail. buf is what loadTail has returned: zeros behind the pad's
-// header, so that nothing that a crash has left there is ever found.
-func (s *Store) sealTail(r *Recovered, buf []byte) error {
-	off, size := int64(r.tail.Slot.Offset(len(buf))), int64(len(buf))
-	if err := errors.Join(s.View.Drop(off, size), s.file.DropCache(off, size)); err != nil { // rule 2
-		return err
-	}
-	used := int(r.Scan.End - r.tail.Base)
-	return writeTo(s.dev, buf[used:], off+int64(used))
-}
-
 // moveTail writes buf, from loadTail, to the slot that the tail moves to, under this opening's generation: the body
 // first, durably, then the header that makes it count. The old slot counts until the new header is durable; from then
 // on the new slot counts and the old one holds nothing. So stable bytes are never written over (rule 1), whatever the
 // crash left behind them is never read again (trap 7), and everything that is shown is on the disk (rule 11). The
-// messages keep the durable ends that they carry. A header that is written before shows timeline before.
-func (s *Store) moveTail(r *Recovered, buf []byte, before format.Timeline) error {
+// messages keep the durable ends that they carry. A header that is written before shows the opening before.
+func (s *Store) moveTail(r *Recovered, buf []byte, before writer) error {
 	size, block, slot := s.Super.SegmentSize, s.dev.Block(), r.tail.Slot
 	off := int64(slot.Offset(size))
 	h := s.tailHeader(r)
-	h.State, h.Base, h.Stable, h.Timeline = format.SegmentStateFree, 0, r.Scan.Stable, before
+	h.State, h.Base, h.Stable = format.SegmentStateFree, 0, r.Scan.Stable
+	h.Timeline, h.Generation = before.timeline, before.generation
 	// The slot has no header that counts until the messages are durable. If blocks are longer than format.SegmentStart,
 	// the first write replaces the header by another that says free.
 	h.Put(buf)
@@ -111,6 +104,9 @@ func (s *Store) reseal(buf []byte, old recovery.Segment, seed format.Seed, from 
 func (s *Store) readTail(g recovery.Segment, buf []byte) (unread, err error) {
 	off := g.Slot.Offset(s.Super.SegmentSize)
 	unread, err = s.readAround(buf[format.SegmentStart:], int64(off)+format.SegmentStart)
+	if err != nil && vfs.IsUnreadable(err) { // it takes too long
+		unread, err = err, nil
+	}
 	if unread != nil {
 		s.c.Report.Corruption("a part of the log's tail cannot be read", unread)
 	}

@@ -71,7 +71,7 @@ func (r *rescan) read(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		part, err := store.ReadPart(base, buf[:min(size, from-base)])
+		part, err := store.ReadPart(base, buf[:min(format.LSN(store.Used(base)), from-base)])
 		if err != nil {
 			return err
 		}

@@ -56,10 +56,14 @@ func (r *Reader) readLog(ids []identity) error {
 		return err
 	}
 	var parts []part
-	var blank []head // slots whose header is not valid, without messages
+	var blank []head                // slots whose header is not valid, without messages
+	var outOfUse []format.SegmentID // they hold no part of the log, whatever is in them (rule 14)
+	if r.trusted {
+		outOfUse = r.Super.OutOfUse.Slots()
+	}
 	for i := range heads {
 		h := &heads[i]
-		if h.err == nil && !h.inUse() || errors.Is(h.err, format.ErrSegmentZero) {
+		if h.err == nil && !h.inUse() || errors.Is(h.err, format.ErrSegmentZero) || slices.Contains(outOfUse, h.slot) {
 			continue
 		}
 		bad, err := r.readBytes(seg, int64(h.slot.Offset(len(seg))))
@@ -171,7 +175,7 @@ func (r *Reader) part(seg []byte, h *head, bad []span) (part, bool) {
 			return p, false
 		}
 	}
-	p.walk(seg, r.key.Seed(p.gen, p.slot))
+	p.walk(seg, r.Super.Ends.Used(p.base, len(seg)), r.key.Seed(p.gen, p.slot))
 	return p, true
 }
 
@@ -218,14 +222,14 @@ func (r *Reader) generations() (gens []format.Generation) {
 	return gens
 }
 
-// walk finds the messages of a segment. It goes from message to message, and over everything else by trying each place
-// where a message can begin.
-func (p *part) walk(seg []byte, seed format.Seed) {
+// walk finds the messages of a segment, of which used bytes may hold some. It goes from message to message, and over
+// everything else by trying each place where a message can begin.
+func (p *part) walk(seg []byte, used int, seed format.Seed) {
 	start := -1 // of the hole
 	pos := firstMessage
-	for len(seg)-pos >= format.HeaderSize {
+	for used-pos >= format.HeaderSize {
 		lsn := p.base + format.LSN(pos)
-		h, body, err := format.DecodeMessage(seg[pos:], lsn, seed)
+		h, body, err := format.DecodeMessage(seg[pos:used], lsn, seed)
 		if err != nil && start < 0 && format.IndexBegins(seg[pos:], seg[len(seg)-format.IndexTrailerSize:], lsn,
 			len(seg), seed) {
 			p.index = pos
@@ -245,6 +249,10 @@ func (p *part) walk(seg []byte, seed format.Seed) {
 		}
 		p.add(h, body, len(seg), pos, seed)
 		pos += h.Step()
+	}
+	if start >= 0 && used < len(seg) { // the segment ends early
+		p.holes = append(p.holes, span{from: start, to: used})
+		start = -1
 	}
 	if p.end = len(seg); start >= 0 {
 		p.end = start

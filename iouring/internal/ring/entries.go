@@ -69,42 +69,8 @@ func (r *Ring) RegisterFile() error {
 	return nil
 }
 
-// RegisterBuffers registers buffers, which saves the kernel pinning their pages for each write from them.
-func (r *Ring) RegisterBuffers(bufs [][]byte) error {
-	iov := make([]unix.Iovec, len(bufs))
-	for i, b := range bufs {
-		iov[i].Base = unsafe.SliceData(b)
-		iov[i].SetLen(len(b))
-	}
-	err := r.k.Register(r.fd, sys.IORING_REGISTER_BUFFERS, unsafe.Pointer(&iov[0]), uint32(len(iov)))
-	if err != nil {
-		return err
-	}
-	r.fixed = bufs
-	return nil
-}
-
-// UnregisterBuffers undoes RegisterBuffers. If the kernel refuses, the pages stay pinned until Close, but no write uses
-// the registration.
-func (r *Ring) UnregisterBuffers() {
-	_ = r.k.Register(r.fd, sys.IORING_UNREGISTER_BUFFERS, nil, 0)
-	r.fixed = nil
-}
-
 // RegisterEventfd has the kernel signal completions to an eventfd.
 func (r *Ring) RegisterEventfd(fd int) error {
 	fds := [1]int32{int32(fd)}
 	return r.k.Register(r.fd, sys.IORING_REGISTER_EVENTFD, unsafe.Pointer(&fds), 1)
-}
-
-// fixedIndex returns the index of the registered buffer that contains buf, −1 if none does.
-func (r *Ring) fixedIndex(buf []byte) int {
-	p := uintptr(unsafe.Pointer(unsafe.SliceData(buf)))
-	for i, b := range r.fixed {
-		base := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
-		if p >= base && p+uintptr(len(buf)) <= base+uintptr(len(b)) {
-			return i
-		}
-	}
-	return -1
 }

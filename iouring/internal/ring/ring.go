@@ -39,7 +39,8 @@ type Ring struct {
 	maps                    [][]byte
 	target                  int           // the file, or its index if fixedFile
 	fixedFile               bool          // the file is registered
-	fixed                   [][]byte      // registered buffers
+	fixed                   fixed         // buffers that are, or will be, registered
+	iov                     unix.Iovec    // of the buffer that is being registered
 	patience                time.Duration // how long Enter retries without any progress
 }
 

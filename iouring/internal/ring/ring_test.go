@@ -168,7 +168,7 @@ func TestInvalidLayout(t *testing.T) {
 // A write is WRITE_FIXED exactly if all of it lies in a registered buffer.
 func TestFixedIndex(t *testing.T) {
 	a, b := make([]byte, 8192), make([]byte, 8192)
-	r := &Ring{fixed: [][]byte{a[:4096], b}}
+	r := &Ring{fixed: fixed{{mem: a[:4096], registered: true}, {mem: b, registered: true}}}
 	for want, buf := range map[int][]byte{0: a[:4096], 1: b[4096:], -1: a[2048:6144]} {
 		if got := r.fixedIndex(buf); got != want {
 			t.Errorf("index %d, want %d", got, want)

@@ -1,0 +1,140 @@
+package engine_test
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"testing"
+
+	"pagecache/engine"
+	"pagecache/engine/internal/enginetest"
+	"pagecache/internal/simdisk"
+)
+
+// badBlock makes device writes fail that cover the byte at offset at of the log file.
+func badBlock(d *simdisk.Disk, at int64) {
+	d.SetFault(func(o simdisk.Op) error {
+		if o.Kind == simdisk.OpDeviceWrite && o.Name == logFile && o.Off <= at && at < o.Off+int64(o.Len) {
+			return syscall.EIO
+		}
+		return nil
+	})
+}
+
+// A block of a slot cannot be written. The log stops once, whether the process closes the store then or is killed. From
+// then on the slot is left out of use, and once the disk takes the write, it is used again. Nothing that was
+// acknowledged is lost. Proves rule 8.
+func TestSlotThatStoppedTheLogIsLeftOut(t *testing.T) {
+	for _, block := range []int64{0, 4096, 8192, 12288} {
+		for _, killed := range []bool{false, true} {
+			name := fmt.Sprintf("block at %d, killed %v", block, killed)
+			d := simdisk.New(7, simdisk.Options{})
+			stops, out := 0, 0
+			pages := map[engine.PageID][]byte{}
+			for opening := range 7 {
+				if badBlock(d, 2*crashSegment+block); opening == 6 {
+					d.SetFault(nil)
+				}
+				pc, err := eagerStore(t, d)
+				if err != nil {
+					t.Fatalf("%s, opening %d: %v", name, opening, err)
+				}
+				out = pc.Stats().Space.OutOfUse
+				for i := range 40 {
+					v := enginetest.Random(500, uint64(100*opening+i))
+					tx := enginetest.Begin(t, pc)
+					pid, _, err := pc.Allocate(tx, v)
+					tx.End()
+					if err == nil {
+						_, err = pc.Flush()
+					}
+					if err == nil {
+						pages[pid] = v
+					} else if stops++; !errors.Is(err, engine.ErrFailed) {
+						t.Fatalf("%s, opening %d: %v", name, opening, err)
+					} else {
+						break
+					}
+				}
+				if err := hasPages(pc, pages); err != nil {
+					t.Fatalf("%s, opening %d: %v", name, opening, err)
+				}
+				if out != 1 && opening > 0 && opening < 6 {
+					t.Errorf("%s, opening %d: %d slots are out of use", name, opening, out)
+				}
+				next := d.Copy()
+				_ = pc.Close()
+				if d = d.Copy(); killed {
+					d = next
+				}
+			}
+			if stops != 1 || out != 0 {
+				t.Errorf("%s: the log has stopped %d times, %d slots are out of use", name, stops, out)
+			}
+			if err := enginetest.Problems("/store", enginetest.SimOptions(d)); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
+
+// A block of the slot that the log's tail is to move to cannot be written, while its header can. One opening fails, and
+// no later one.
+func TestTailMovesToASlotThatCanBeWritten(t *testing.T) {
+	d := simdisk.New(5, simdisk.Options{})
+	pc := enginetest.OpenSim(t, d)
+	pages := pagesOf(t, pc, 6) // longer than a block
+	enginetest.Close(t, pc)
+	d = d.Copy()
+	probe := d.Copy()
+	_, headers := watch(probe, 4096, func() {
+		pc = enginetest.OpenSim(t, probe)
+	})
+	enginetest.Close(t, pc)
+	failed := 0
+	for opening := range 6 {
+		badBlock(d, headers[0].off+4096)
+		pc, err := engine.Open("/store", engine.Bytes{}, enginetest.SimOptions(d))
+		if err != nil {
+			if failed++; !errors.Is(err, syscall.EIO) || failed > 1 {
+				t.Fatalf("opening %d: %v", opening, err)
+			}
+			d = d.Copy()
+			continue
+		}
+		for i := range 10 {
+			v := enginetest.Random(3000, uint64(10*opening+i))
+			pid, _ := enginetest.Allocate(t, pc, v)
+			pages[pid] = v
+		}
+		enginetest.Flush(t, pc)
+		if err := hasPages(pc, pages); err != nil {
+			t.Errorf("opening %d: %v", opening, err)
+		}
+		if n := pc.Stats().Space.OutOfUse; n != 1 {
+			t.Errorf("opening %d: %d slots are out of use", opening, n)
+		}
+		if err := pc.Close(); err != nil {
+			t.Errorf("opening %d: %v", opening, err)
+		}
+		d = d.Copy()
+	}
+	if failed != 1 {
+		t.Errorf("%d openings have failed", failed)
+	}
+}
+
+// hasPages returns an error unless the store has the pages.
+func hasPages(pc *engine.PageCache[[]byte], pages map[engine.PageID][]byte) error {
+	tx, err := pc.Begin()
+	if err != nil {
+		return err
+	}
+	defer tx.End()
+	for pid, want := range pages {
+		if p, err := pc.Get(tx, pid); err != nil || string(p.Value) != string(want) {
+			return fmt.Errorf("page %d: %s, %w", pid, enginetest.Brief(p.Value), err)
+		}
+	}
+	return nil
+}
