@@ -296,8 +296,9 @@ func (c *Cleaner) runStep(m mode) (did bool, err error) {
 	return c.step(c.c.Contained, m)
 }
 
-// maySleep reports whether there is nothing to do before the next write, if err is how the last step has ended. Whatever
-// a Tx, the log or a scan of it holds back does not wait for a write, nor does the space that is to be given back.
+// maySleep reports whether there is nothing to do before the next write, if err is how the last step has ended.
+// Whatever a Tx, the log or a scan of it holds back does not wait for a write, nor does the space that is to be given
+// back.
 func (c *Cleaner) maySleep(err error) bool {
 	if err != nil {
 		return errors.Is(err, iobuf.ErrFailed)

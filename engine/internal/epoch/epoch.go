@@ -4,8 +4,8 @@
 //	    holds one of them.
 //	E2  Entering costs one uncontended compare-and-swap, leaving one store.
 //	E3  The cost of Oldest and Readers follows the readers that are inside now, not those that ever were (trap 48):
-//	    slots that nobody uses leave the domain, and a look at the slots pays for those that it finds unused. While the
-//	    oldest reader stays inside, Oldest looks at its slot only.
+//	    slots that nobody uses leave the domain, and a look at the slots pays for those that it finds unused. While
+//	    the oldest reader stays inside, Oldest looks at its slot only.
 //
 // (Epoch-based reclamation: Fraser, Practical Lock-Freedom, 2004.)
 package epoch

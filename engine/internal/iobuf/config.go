@@ -73,8 +73,8 @@ type Config struct {
 	// that is opened if the log ends between segments; 0: all. It is a multiple of the device's block, and End is at
 	// least a block below it. A log with an index has none.
 	Limit int
-	// Zero durably writes zeros to a range of the log file, in whole blocks. With it, the leader zeroes blank parts of a
-	// slot in steps, before small writes reach them: the first write to space that is only reserved makes the file
+	// Zero durably writes zeros to a range of the log file, in whole blocks. With it, the leader zeroes blank parts of
+	// a slot in steps, before small writes reach them: the first write to space that is only reserved makes the file
 	// system change its metadata, so a small durable write takes about twice as long as one to space that was written
 	// before. Nil disables this.
 	Zero func(off, n int64) error
