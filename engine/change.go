@@ -24,10 +24,12 @@ func (c condition) String() string { return enumName("condition", int(c), "state
 type change[P any] struct {
 	kind    format.Kind // KindAppend, KindCompact, KindFree, KindRoot or KindCounter
 	payload payload
-	frag    P           // the new fragment, for KindAppend and KindCompact
-	size    int64       // Size of frag, if that will be resident
-	root    format.Root // the new contents, for KindRoot
-	counter uint64      // the new contents, for KindCounter
+	frag    P              // the new fragment, for KindAppend and KindCompact
+	size    int64          // Size of frag, if that will be resident
+	sum     invariants.Sum // of frag, if that will be resident
+	made    *entry[P]      // for KindCompact and KindAppend: the entry that holds frag, if there is one already
+	root    format.Root    // the new contents, for KindRoot
+	counter uint64         // the new contents, for KindCounter
 	on      condition
 	old     PagePtr[P] // for ifState
 	from    *head      // for ifHead
@@ -52,6 +54,11 @@ func (c *change[P]) meets(pid PageID, h *head) bool {
 	return true
 }
 
+// take makes the change one to a fragment that a caller has given.
+func (c *change[P]) take(v owned[P]) {
+	c.frag, c.size, c.payload, c.made, c.sum = v.frag, v.size, v.payload, v.entry, v.sum
+}
+
 // bodyLen returns the length in bytes of the body of the message.
 func (c *change[P]) bodyLen() int {
 	if c.kind == format.KindAppend {
@@ -71,7 +78,14 @@ func (c *change[P]) entry(h *head, msg pagestack.Ref) *head {
 	}
 	switch c.kind {
 	case format.KindAppend:
-		return &pagestack.NewDelta(h, c.frag, msg.LSN, msg.Ptr).Head
+		e := c.made
+		if e != nil { // no earlier turn has published it
+			e.InitDelta(h, c.frag, msg.LSN, msg.Ptr)
+		} else {
+			e = pagestack.NewDelta(h, c.frag, msg.LSN, msg.Ptr)
+		}
+		e.Sum = c.sum
+		return &e.Head
 	case format.KindFree:
 		return pagestack.NewFree(ts, msg.LSN, msg.Ptr)
 	case format.KindRoot:
@@ -79,8 +93,14 @@ func (c *change[P]) entry(h *head, msg pagestack.Ref) *head {
 	case format.KindCounter:
 		return pagemap.NewCounter(ts, c.counter, msg)
 	}
-	e := pagestack.New[P](pagestack.KindBase, ts, 1, msg.LSN, msg.Ptr)
-	e.Frag = c.frag
+	e := c.made
+	if e != nil { // as above
+		e.InitBase(ts, msg)
+	} else {
+		e = pagestack.New[P](pagestack.KindBase, ts, 1, msg.LSN, msg.Ptr)
+		e.Frag = c.frag
+	}
+	e.Sum = c.sum
 	return &e.Head
 }
 
@@ -203,9 +223,10 @@ func (pc *PageCache[P]) consolidate(tx *Tx, pid PageID, s *slot, h *head) (*entr
 	if err != nil {
 		return nil, err
 	}
+	defer tx.release()
 	c := change[P]{kind: format.KindCompact, frag: value, on: ifHead, from: h, sameState: true}
-	c.size = pc.mem.size(value)
-	if c.payload, err = pc.encode(tx, value); err != nil {
+	c.size, c.sum = pc.mem.size(value), sumOf(pc.m, value)
+	if c.payload, err = pc.encode(tx, pid, value); err != nil {
 		return nil, err
 	}
 	e, won, err := pc.apply(tx, page{id: pid, slot: s}, &c)

@@ -498,3 +498,43 @@ func TestSealBesideCloseInTx(t *testing.T) {
 		t.Errorf("Close took %v after Seal", took)
 	}
 }
+
+// Stats and Segments, which need no Tx and work after Close, may run beside it. Calls that come too late, however many,
+// do not hold Close up. Trap 41.
+func TestStatsBesideClose(t *testing.T) {
+	for range 5 {
+		pc := enginetest.Open(t, t.TempDir(), &engine.Options{SegmentSize: 16 << 10, FlushEvery: time.Millisecond})
+		l := enginetest.OpenLog(t, t.TempDir(), &engine.Options{SegmentSize: 16 << 10})
+		enginetest.AllocateMany(t, pc, 20, 700)
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		for _, call := range []func(){
+			func() { pc.Stats() }, func() { pc.Segments() }, func() { pc.StableLSN() }, func() { l.Stats() },
+			func() { _, _ = pc.AttemptGC() }, func() { _, _ = l.Reserve(-1) },
+			func() {
+				if tx, err := pc.Begin(); err == nil {
+					tx.End()
+				}
+			},
+		} {
+			for range 2 {
+				wg.Go(func() {
+					for done := false; !done; {
+						select {
+						case <-stop:
+							done = true // once more after Close
+						default:
+						}
+						call()
+					}
+				})
+			}
+		}
+		enginetest.Soon(t, "Close beside Stats", func() {
+			enginetest.Close(t, pc)
+			enginetest.Close(t, l)
+		})
+		close(stop)
+		wg.Wait()
+	}
+}

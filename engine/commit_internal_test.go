@@ -33,7 +33,7 @@ func TestReadersWaitForCommit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := pc.encode(tx, long)
+		p, err := pc.encode(tx, pid, long)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,8 +3,11 @@ package engine
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"reflect"
 
 	"pagecache/engine/internal/compress"
+	"pagecache/internal/invariants"
 	"pagecache/internal/vfs"
 	"pagecache/mmapread"
 	"pagecache/recovery"
@@ -44,38 +47,106 @@ func (p *payload) kind(k format.Kind) format.Kind {
 	return k
 }
 
-// own returns a value that the store may keep: v itself, or a copy if v is a view of the disk, such as Get returns. If
-// a page kept a view, nothing would keep the place behind it from being written again (rule 3). Only views of Bytes can
-// be recognized.
-func (pc *PageCache[P]) own(pid PageID, v P) (P, error) {
-	if pc.raw == nil {
-		return v, nil
-	}
-	b := pc.raw(v)
-	if len(b) == 0 || !pc.core.store.View.Holds(b) && !pc.blobs.Holds(b) {
-		return v, nil
-	}
-	err := pc.values.guard(true, pid, func() (err error) {
-		v, err = pc.m.Decode(bytes.Clone(b))
-		return err
-	})
-	return v, err
+// owned is a copy of a fragment that a caller has given: the store keeps the fragment, and the payload goes into the
+// log.
+type owned[P any] struct {
+	frag    P
+	size    int64 // Size of frag
+	payload payload
+	sum     invariants.Sum
+	entry   *entry[P] // not initialized, holds frag in memory of its own; nil: there is none yet
 }
 
-// encode makes the payload of a fragment: in the Tx's scratch memory unless the fragment is its own encoding, or in a
-// blob, durably, if it is long. A payload that is not installed must be discarded.
-func (pc *PageCache[P]) encode(tx *Tx, frag P) (payload, error) {
+// copyIn makes the payload of a fragment that a caller has given, and a copy of the fragment, which the store keeps
+// (rule 20). The caller may change its own as soon as the call returns, and a part of a page that goes into another one
+// is copied, too: no page keeps memory of another, or a view of the disk behind which the place is used again (rule 3).
+// in makes an entry with a short fragment in it.
+//
+// Memory for a copy is taken once, for a short fragment of Bytes together with that of its entry. What Append has
+// written is decoded; so a type that aliases what it decodes aliases memory that belongs to this fragment alone. A
+// fragment that Decode refuses could never be read: nothing is written. Size is called before a blob may be written: it
+// may panic, as Append and Decode may.
+func (pc *PageCache[P]) copyIn(tx *Tx, pid PageID, frag P, in inlined[P]) (c owned[P], err error) {
+	var encoded []byte
+	if pc.raw != nil {
+		c.frag, c.entry, err = pc.copyRaw(pid, frag, in)
+		encoded = pc.raw(c.frag)
+	} else if encoded, err = pc.appended(tx, pid, frag); err == nil {
+		if c.frag = frag; !pc.flat {
+			c.frag, err = pc.m.Decode(clip(bytes.Clone(encoded)))
+		}
+		if err != nil {
+			err = fmt.Errorf("decode the fragment, to keep it: %w", err)
+		}
+	}
+	if err != nil {
+		return c, err
+	}
+	c.size, c.sum = int64(pc.m.Size(c.frag)), sumOf(pc.m, c.frag)
+	c.payload, err = pc.values.pack(tx, encoded)
+	return c, err
+}
+
+// copyRaw copies a fragment of Bytes, with its entry if it is short. The fragment may be a view of the disk.
+func (pc *PageCache[P]) copyRaw(pid PageID, frag P, in inlined[P]) (c P, e *entry[P], err error) {
+	b := pc.raw(frag)
+	err = pc.values.guard(mmapread.MayView(b), pid, func() (err error) {
+		if in.make != nil && len(b) <= in.most {
+			e = in.make(b)
+			c = e.Frag
+			return nil
+		}
+		c, err = pc.m.Decode(clip(bytes.Clone(b)))
+		return err
+	})
+	return c, e, err
+}
+
+// isFlat reports whether a value of type t has no pointers.
+func isFlat(t reflect.Type) bool {
+	switch k := t.Kind(); {
+	case k == reflect.Array:
+		return isFlat(t.Elem())
+	case k == reflect.Struct:
+		for i := range t.NumField() {
+			if !isFlat(t.Field(i).Type) {
+				return false
+			}
+		}
+		return true
+	default:
+		return k >= reflect.Bool && k <= reflect.Complex128 // the numbers, in the order of package reflect
+	}
+}
+
+// clip returns b without the room behind it, so that appending to a value that the store has handed out copies it.
+func clip(b []byte) []byte { return b[:len(b):len(b)] }
+
+// encode makes the payload of a fragment that the store owns and that is no view: in the Tx's scratch memory unless the
+// fragment is its own encoding, or in a blob, durably, if it is long. A payload that is not installed must be
+// discarded. It is valid until the call of the Tx releases the scratch memory.
+func (pc *PageCache[P]) encode(tx *Tx, pid PageID, frag P) (payload, error) {
 	if pc.raw != nil {
 		return pc.values.pack(tx, pc.raw(frag))
 	}
-	return pc.values.pack(tx, pc.appended(tx, frag))
+	encoded, err := pc.appended(tx, pid, frag)
+	if err != nil {
+		return payload{}, err
+	}
+	return pc.values.pack(tx, encoded)
 }
 
-// appended returns the encoded fragment, in the Tx's scratch memory.
-func (pc *PageCache[P]) appended(tx *Tx, frag P) []byte {
-	b := pc.m.Append(tx.s().scratch[:0], frag)
-	tx.s().scratch = keepScratch(b)
-	return b
+// appended returns the encoded fragment, which may be a view, in the Tx's scratch memory.
+func (pc *PageCache[P]) appended(tx *Tx, pid PageID, frag P) (encoded []byte, err error) {
+	buf := tx.buffer()
+	err = pc.values.guard(true, pid, func() error {
+		encoded = pc.m.Append(buf.Encoded[:0], frag)
+		return nil
+	})
+	if err == nil {
+		buf.Encoded = encoded
+	}
+	return encoded, err
 }
 
 // pack makes the payload of an encoded fragment: compressed if that is shorter, in a blob if it is too long for the
@@ -106,21 +177,12 @@ func (v *values) compressed(tx *Tx, b []byte) []byte {
 	if v.zip == nil || len(b) < compress.MinLen || len(b) > v.store.SegmentSize() {
 		return nil
 	}
-	z := v.zip.Pack(tx.s().zipped[:0], b)
-	if len(z) >= len(b) || len(z) > v.inline {
-		return nil
+	buf := tx.buffer()
+	buf.Packed = v.zip.Pack(buf.Packed[:0], b)
+	if z := buf.Packed; len(z) < len(b) && len(z) <= v.inline {
+		return z
 	}
-	tx.s().zipped = keepScratch(z)
-	return z
-}
-
-// keepScratch returns the memory that is kept for the next value: not that of a rare long one.
-func keepScratch(b []byte) []byte {
-	const keep = 1 << 20
-	if cap(b) > keep {
-		return nil
-	}
-	return b
+	return nil
 }
 
 // discard deletes the blob of a payload that was not installed.
@@ -128,15 +190,6 @@ func (v *values) discard(p *payload) {
 	if p.form == formBlob && !p.kept {
 		v.blobs.Discard(p.blob)
 	}
-}
-
-// encodeView encodes a value that may be a view of the disk, as a copy in the Tx's scratch memory.
-func (pc *PageCache[P]) encodeView(tx *Tx, pid PageID, v P) (encoded []byte, err error) {
-	err = pc.values.guard(true, pid, func() error {
-		encoded = pc.appended(tx, v)
-		return nil
-	})
-	return encoded, err
 }
 
 // guard calls f, which looks at values of a page. If they may be views, a fault becomes an error: the file was

@@ -572,20 +572,23 @@ func TestOpenTxIsAnnounced(t *testing.T) {
 		pc := enginetest.Open(t, "/store", o)
 		for range 100 {
 			tx := enginetest.Begin(t, pc)
-			time.Sleep(time.Second)
+			time.Sleep(900 * time.Millisecond)
 			tx.End()
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		h.never("TxOpen")
 		tx := enginetest.Begin(t, pc)
-		time.Sleep(9 * time.Second)
+		time.Sleep(900 * time.Millisecond)
 		synctest.Wait()
 		h.never("TxOpen")
-		time.Sleep(5 * time.Second)
+		if st := pc.Stats().Txs; st.Open != 1 || st.Oldest != tx.TS() || st.Age < 600*time.Millisecond {
+			t.Errorf("%+v, want one that has been open for 900 ms", st)
+		}
+		time.Sleep(600 * time.Millisecond)
 		synctest.Wait()
 		i := h.await("TxOpen", 1).(engine.TxOpenInfo)
-		if i.TS != tx.TS() || i.Age < 10*time.Second || i.Age > 14*time.Second {
+		if i.TS != tx.TS() || i.Age < time.Second || i.Age > 1500*time.Millisecond {
 			t.Errorf("%+v, want timestamp %d", i, tx.TS())
 		}
 		time.Sleep(time.Minute)

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 
@@ -138,8 +139,13 @@ func (pc *PageCache[P]) dropBase(tx *Tx, pid PageID) bool {
 	}
 	e := base.ToOnDisk()
 	for _, d := range slices.Backward(deltas) {
+		frag := d.Frag
+		if pc.raw != nil { // it may share memory with d, which keeps the base in memory
+			frag, _ = pc.m.Decode(clip(bytes.Clone(pc.raw(frag)))) // of Bytes: it does not fail
+		}
 		// Its timestamp is one above its predecessor's, as before.
-		e = &pagestack.NewDelta(e, d.Frag, d.LSN, d.Ptr()).Head
+		kept := pagestack.NewDelta(e, frag, d.LSN, d.Ptr())
+		kept.Sum, e = d.Sum, &kept.Head
 	}
 	return pc.mem.replaceResident(tx, pid, h, e)
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"pagecache/engine/internal/compress"
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/internal/vfs"
@@ -26,16 +25,40 @@ func (pc *PageCache[P]) materialize(pid PageID, h *head) (*entry[P], error) {
 	if h.Depth() > 1 {
 		ext := &pagestack.Ext{Refs: make([]pagestack.Ref, 0, h.Depth())}
 		h.Refs(func(r pagestack.Ref) { ext.Refs = append(ext.Refs, r) })
+		if ext.Size, err = pc.sizeOf(pid, value); err != nil {
+			return nil, err
+		}
 		e := pagestack.New[P](pagestack.KindMerged, h.TS(), h.Depth(), h.LSN, h.Ptr())
-		e.Ext, e.Frag = ext, value
+		e.Ext, e.Frag, e.Sum = ext, value, sumOf(pc.m, value)
 		return e, nil
 	}
 	e := pagestack.New[P](pagestack.KindBase, h.TS(), h.Depth(), h.LSN, h.Ptr())
-	if view {
-		e.Ext = pc.mem.mapped
-	}
 	e.Frag = value
-	return e, nil
+	if view {
+		e.Ext, err = pc.viewOf(pid, value)
+	} else {
+		e.Sum = sumOf(pc.m, value)
+	}
+	return e, err
+}
+
+// viewOf returns the Ext of a Base entry whose value may be a view. Unless views of this type are known to be nothing
+// else, it holds the value's size, which is asked for here, where a fault is an error of the read, and never again.
+func (pc *PageCache[P]) viewOf(pid PageID, value P) (*pagestack.Ext, error) {
+	if pc.mem.viewsOnly {
+		return pc.mem.mapped, nil
+	}
+	size, err := pc.sizeOf(pid, value)
+	return &pagestack.Ext{Size: size}, err
+}
+
+// sizeOf returns the Ext.Size of a value.
+func (pc *PageCache[P]) sizeOf(pid PageID, value P) (n int64, err error) {
+	err = pc.values.guard(pc.raw == nil, pid, func() error {
+		n = pagestack.SizeOf(pc.m.Size(value))
+		return nil
+	})
+	return n, err
 }
 
 // merged returns the page's merged value. view says that it may be a view of the disk.
@@ -48,10 +71,14 @@ func (pc *PageCache[P]) merged(pid PageID, h *head) (value P, view bool, err err
 	if buf == nil {
 		buf = new([]P)
 	}
+	if n := h.Depth(); n > cap(*buf) {
+		*buf = make([]P, 0, n)
+	}
 	defer func() {
 		clear(*buf) // it must keep nothing alive
-		*buf = (*buf)[:0]
-		pc.frags.Put(buf)
+		if *buf = (*buf)[:0]; cap(*buf) <= maxFragsKept {
+			pc.frags.Put(buf)
+		}
 	}()
 	if *buf, view, err = pc.appendFragments(*buf, pid, h); err != nil {
 		return value, false, err
@@ -61,23 +88,27 @@ func (pc *PageCache[P]) merged(pid PageID, h *head) (value P, view bool, err err
 	}
 	slices.Reverse(*buf)
 	pc.mem.counts.merges.Add(1)
-	err = pc.values.guard(view, pid, func() error {
+	err = pc.values.guard(view || pc.raw == nil, pid, func() error {
 		value = pc.m.Merge(*buf)
 		return nil
 	})
 	return value, false, err
 }
 
+// maxFragsKept is the number of fragments of a page above which the memory for merging them is not kept.
+const maxFragsKept = 64
+
 // appendFragments appends the values that make up the page, newest first, to dst, and fetches those that are not
 // resident. view says that one of them may be a view. There may be fewer values than messages: a Merged entry has one
 // for several.
 func (pc *PageCache[P]) appendFragments(dst []P, pid PageID, h *head) (_ []P, view bool, err error) {
+	checkUnmodified(pc.m, pid, h)
 	for ; h.Kind() == pagestack.KindDelta; h = h.Next() {
 		dst = append(dst, pagestack.EntryOf[P](h).Frag)
 	}
 	if h.Kind() != pagestack.KindOnDisk {
 		e := pagestack.EntryOf[P](h)
-		return append(dst, e.Frag), e.Ext == pc.mem.mapped, nil
+		return append(dst, e.Frag), h.Kind() == pagestack.KindBase && e.Ext != nil, nil
 	}
 	pc.values.fetchBlocks(h)
 	h.Links(func(r pagestack.Ref, older LSN) {
@@ -109,7 +140,7 @@ func (pc *PageCache[P]) fetch(pid PageID, r pagestack.Ref, older LSN) (frag P, v
 	}
 	pc.mem.counts.fetches.Add(1)
 	err = pc.values.guard(view && pc.raw == nil, pid, func() (err error) {
-		frag, err = pc.m.Decode(body)
+		frag, err = pc.m.Decode(clip(body))
 		return err
 	})
 	if err != nil {
@@ -141,7 +172,7 @@ func (v *values) encoded(pid PageID, r pagestack.Ref, older LSN) (b []byte, view
 		return b, view, nil
 	case m.Kind.Zstd():
 		err = mmapread.Guard(func() (err error) {
-			b, err = compress.Unpack(m.Body, v.store.SegmentSize())
+			b, err = v.unzip.Unpack(m.Body, v.store.SegmentSize())
 			return err
 		})
 		return b, false, logstore.InPage(pid, v.store.CorruptMessage(r.LSN, r.Ptr, err))

@@ -25,6 +25,7 @@ func (pc *PageCache[P]) Get(tx *Tx, pid PageID) (Page[P], error) {
 				if tx.s().hits.Add(uint64(pid)) {
 					pc.mem.handOver(tx)
 				}
+				checkUnmodified(pc.m, pid, h)
 				return Page[P]{Kind: KindMaterialized, Value: pagestack.EntryOf[P](h).Frag, Ptr: ptrTo[P](pid, h)}, nil
 			}
 		}

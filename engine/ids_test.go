@@ -84,7 +84,7 @@ func TestSalvageReportsImplausiblePageIDs(t *testing.T) {
 		}
 		enginetest.NoCheck(t, pc)
 		enginetest.Close(t, pc)
-		sb := engine.StoreOf(pc).Super
+		sb := engine.StoreOf(pc).Written()
 		sb.NextPage, sb.Clean = c.next, c.next > 0
 		d.WriteFile("/store/superblock", sb.Append(nil))
 		var lost []string
@@ -112,7 +112,7 @@ func TestSalvageReportsImplausibleIDCounter(t *testing.T) {
 		pc := enginetest.Open(t, "/store", o)
 		pid, _ := enginetest.Allocate(t, pc, []byte("x"))
 		enginetest.Close(t, pc)
-		sb := engine.StoreOf(pc).Super
+		sb := engine.StoreOf(pc).Written()
 		sb.NextID, sb.IDInterval = hostile.NextID, hostile.IDInterval
 		d.WriteFile("/store/superblock", sb.Append(nil))
 		var lost []string

@@ -3,14 +3,16 @@ package engine
 import (
 	"fmt"
 
+	"pagecache/engine/internal/pagestack"
 	"pagecache/segments/format"
 )
 
 // Link appends a delta to the page if the page is still in the state old. It returns the new state and true. If another
 // writer got there first, it returns the current state and false; that state is zero if the page does not exist. The
-// write is in memory when Link returns; MakeStable(ptr.LastLSN()) makes it durable. The store keeps delta, which the
-// caller must not modify afterwards. After an error nothing was done. Errors: ErrNoSpace, ErrFailed, ErrTooLarge,
-// ErrClosed, ErrReadOnly, ErrTxEnded, ErrReserved, ErrCorrupt. Safe for concurrent use.
+// write is in memory when Link returns; MakeStable(ptr.LastLSN()) makes it durable. The store copies delta,
+// which may be, or share memory with, a value that Get returned; the caller may change it when Link has returned. After
+// an error nothing was done. Errors: ErrNoSpace, ErrFailed, ErrTooLarge, ErrClosed, ErrReadOnly, ErrTxEnded,
+// ErrReserved, ErrCorrupt, and that of Decode if it refuses what Append has written. Safe for concurrent use.
 func (pc *PageCache[P]) Link(tx *Tx, pid PageID, old PagePtr[P], delta P) (PagePtr[P], bool, error) {
 	return pc.write(tx, pid, delta, change[P]{kind: format.KindAppend, old: old})
 }
@@ -34,13 +36,19 @@ func (pc *PageCache[P]) write(tx *Tx, pid PageID, frag P, c change[P]) (PagePtr[
 	if err != nil || pg.head == nil {
 		return PagePtr[P]{}, false, err
 	}
-	if c.frag, err = pc.own(pid, frag); err == nil {
-		c.size = pc.mem.size(c.frag)
-		c.payload, err = pc.encode(tx, c.frag)
+	defer tx.release()
+	in := pc.inlineBase
+	if c.kind == format.KindAppend {
+		in = inlined[P]{}
+		if pagestack.BeginsRun(pg.head) {
+			in = pc.inlineDelta
+		}
 	}
+	v, err := pc.copyIn(tx, pid, frag, in)
 	if err != nil {
 		return PagePtr[P]{}, false, describePage(verb(c.kind), pid, err)
 	}
+	c.take(v)
 	tx.wrote(c.bodyLen())
 	pc.cleaner.Pace() // it delays the caller while the cleaner is behind
 	h, won, err := pc.apply(tx, pg, &c)
@@ -101,13 +109,12 @@ func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
 		return 0, PagePtr[P]{}, fmt.Errorf("allocate: %w", err)
 	}
 	c := change[P]{kind: format.KindCompact, on: ifOwned}
-	if c.frag, err = pc.own(0, frag); err == nil {
-		c.size = pc.mem.size(c.frag)
-		c.payload, err = pc.encode(tx, c.frag)
-	}
+	defer tx.release()
+	v, err := pc.copyIn(tx, 0, frag, pc.inlineBase)
 	if err != nil {
 		return 0, PagePtr[P]{}, describe("allocate", err)
 	}
+	c.take(v)
 	tx.wrote(len(c.payload.body))
 	pc.cleaner.Pace() // it delays the caller while the cleaner is behind
 	pg, err := pc.finder.take()

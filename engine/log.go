@@ -31,7 +31,7 @@ func OpenLog(dir string, opts *Options) (*Log, error) {
 		return nil, err
 	}
 	l := &Log{drop: make(chan struct{}, 1), core: core{opts: opts.withDefaults()}}
-	store, err := logstore.Open(dir, l.core.opts.storeConfig(true, nil))
+	store, err := logstore.Open(dir, l.core.prepare().storeConfig(true, nil))
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func OpenLog(dir string, opts *Options) (*Log, error) {
 		store.Abandon()
 		return nil, fmt.Errorf("open %s: %w", store.Dir, err)
 	}
-	l.core.store, l.core.calls.closed, l.recycler = store, &l.core.closed, logstore.NewRecycler(store)
+	l.core.store, l.recycler = store, logstore.NewRecycler(store)
 	l.first.Store(int64(store.Space.First()))
 	return l, nil
 }

@@ -21,7 +21,7 @@ type scripted struct {
 	mu     sync.Mutex
 	merges [][]string
 	bomb   string // the method that panics
-	refuse bool   // Decode fails
+	refuse bool   // Decode fails for "old"
 }
 
 var errRefused = errors.New("refused")
@@ -35,7 +35,7 @@ func (m *scripted) at(method string) {
 	}
 }
 
-// set chooses the method that panics, "" for none, and whether Decode fails.
+// set chooses the method that panics, "" for none, and whether Decode fails for "old".
 func (m *scripted) set(bomb string, refuse bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -64,10 +64,10 @@ func (m *scripted) Decode(src []byte) (string, error) {
 	m.at("Decode")
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.refuse {
+	b, err := hex.AppendDecode(nil, src)
+	if m.refuse && string(b) == "old" {
 		return "", errRefused
 	}
-	b, err := hex.AppendDecode(nil, src)
 	return string(b), err
 }
 
@@ -246,6 +246,36 @@ func TestDecodeErrorIsTemporary(t *testing.T) {
 	m.set("", false)
 	if p, err := pc.Get(tx, pid); err != nil || p.Value != "old,+,+,+,+" {
 		t.Errorf("page holds %q, want \"old,+,+,+,+\", error %v", p.Value, err)
+	}
+	tx.End()
+	enginetest.Close(t, pc)
+}
+
+// A value that Decode refuses is not written: Link, Replace and Allocate return the error of Decode, and nothing was
+// done.
+func TestRefusedValueIsNotWritten(t *testing.T) {
+	d, m := simdisk.New(5, simdisk.Options{}), &scripted{}
+	pc, tx := openScripted(t, d, m)
+	pid, ptr, err := pc.Allocate(tx, "good")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.set("", true)
+	before := pc.Stats()
+	if _, _, err := pc.Allocate(tx, "old"); !errors.Is(err, errRefused) {
+		t.Errorf("Allocate: error %v, want that of Decode", err)
+	}
+	if _, won, err := pc.Link(tx, pid, ptr, "old"); won || !errors.Is(err, errRefused) {
+		t.Errorf("Link: %v, error %v, want that of Decode", won, err)
+	}
+	if _, won, err := pc.Replace(tx, pid, ptr, "old"); won || !errors.Is(err, errRefused) {
+		t.Errorf("Replace: %v, error %v, want that of Decode", won, err)
+	}
+	if now := pc.Stats(); now.Log.BytesGiven != before.Log.BytesGiven || now.Pages != before.Pages {
+		t.Errorf("refused values changed the counts from %+v to %+v", before, now)
+	}
+	if _, won, err := pc.Link(tx, pid, ptr, "better"); err != nil || !won {
+		t.Error(won, err)
 	}
 	tx.End()
 	enginetest.Close(t, pc)

@@ -29,8 +29,9 @@ type memory[P any] struct {
 	policy *lru.Policy
 	// allowance limits what evictions write.
 	allowance *lru.Allowance
-	// mapped is the Ext of every Base entry whose value may be a view of the mapped file. viewsOnly says that such a
-	// value always is one (Bytes); for other types a part of it may be on the heap.
+	// viewsOnly says that a value that may be a view of the mapped file always is one (Bytes). mapped is the Ext of all
+	// Base entries with such a value. For other types a part of it may be on the heap, and each entry has an Ext of its
+	// own.
 	mapped    *pagestack.Ext
 	viewsOnly bool
 	// Goroutines that fetch pages write counts, those that evict write evictions, and all read the fields around them.
@@ -78,7 +79,7 @@ func (y *memory[P]) weigh(h *head) (heap, mapped int64) {
 		heap += weighDelta(h, y.size(pagestack.EntryOf[P](h).Frag))
 	}
 	if h != nil && isWhole(h.Kind()) {
-		whole, views := y.weighWhole(h, y.size(pagestack.EntryOf[P](h).Frag))
+		whole, views := y.weighWhole(h, y.sizeOf(h))
 		heap, mapped = heap+whole, views
 	}
 	if heap > 0 {
@@ -90,13 +91,22 @@ func (y *memory[P]) weigh(h *head) (heap, mapped int64) {
 // size returns Materializer.Size.
 func (y *memory[P]) size(frag P) int64 { return int64(y.m.Size(frag)) }
 
+// sizeOf returns the size of the value of a whole page with head h. One that may be a view was measured when it became
+// resident, where a fault is an error of the read (trap 42).
+func (y *memory[P]) sizeOf(h *head) int64 {
+	if ext := h.Ext(); ext != nil && ext.Size > 0 {
+		return ext.Size
+	}
+	return y.size(pagestack.EntryOf[P](h).Frag)
+}
+
 // weighWhole returns the bytes of an entry with the value of a whole page, which has the given size, without its
 // deltas.
 func (y *memory[P]) weighWhole(h *head, size int64) (heap, mapped int64) {
 	switch ext := h.Ext(); {
 	case ext == nil:
 		heap = size
-	case ext == y.mapped && y.viewsOnly:
+	case ext == y.mapped: // of Bytes
 		mapped = size
 	default:
 		heap = size + int64(cap(ext.Refs))*refSize
@@ -164,7 +174,7 @@ func (y *memory[P]) handOver(tx *Tx) {
 // keep makes a value that was read from disk resident, if the page's head is still h. If another writer was first, the
 // value is still the page's state at that moment.
 func (y *memory[P]) keep(tx *Tx, pg page, e *entry[P]) {
-	w := measured{size: y.size(e.Frag)}
+	w := measured{size: y.sizeOf(&e.Head)}
 	w.heap, w.views = y.weigh(pg.head)
 	if !pg.slot.CompareAndSwap(pg.head, &e.Head) {
 		y.counts.misses.Add(1)
@@ -293,6 +303,7 @@ func (y *memory[P]) evictNow(tx *Tx, pid PageID, unstable bool) (freed int64, _ 
 		if !unstable && h.LSN >= y.store.Log.StableEnd() {
 			return 0, lru.OutcomeBusy
 		}
+		checkUnmodified(y.m, pid, h)
 		e := h.ToOnDisk()
 		y.pages.Table.Unmark(pid) // before the swap (pagetable, T3)
 		invariants.Jitter()

@@ -38,7 +38,7 @@ func TestCleaningKeepsLongViews(t *testing.T) {
 	if err != nil || !bytes.Equal(p.Value, want) {
 		t.Fatalf("get: %d bytes, want %d, %v", len(p.Value), len(want), err)
 	}
-	if !pc.core.store.View.Holds(p.Value) {
+	if !pc.core.store.View.Holds(int64(pc.pages.Table.Get(pid).Load().Ptr().Off), p.Value) {
 		t.Fatal("the value is not a view")
 	}
 	tx.End()

@@ -89,6 +89,7 @@ func (pc *PageCache[P]) CASRoot(tx *Tx, name string, old, new PageID) (PageID, b
 		const text = "change root %.64q…: %w: its name has %d bytes, the most is %d"
 		return 0, false, fmt.Errorf(text, name, ErrTooLarge, len(name), MaxRootName)
 	}
+	defer tx.release()
 	now, won, err := pc.casRoot(tx, name, old, new)
 	if err != nil {
 		return 0, false, describe(fmt.Sprintf("change root %.64q", name), err)
@@ -129,11 +130,11 @@ func (pc *PageCache[P]) casRoot(tx *Tx, name string, old, new PageID) (now PageI
 // encodeRoot returns the body of the message of a root, in the scratch memory of the Tx, counts it, and delays the
 // caller while the cleaner is behind.
 func encodeRoot(tx *Tx, c *clean.Cleaner, r format.Root) []byte {
-	s := tx.s()
-	s.scratch = format.AppendRoot(s.scratch[:0], r)
-	tx.wrote(len(s.scratch))
+	buf := tx.buffer()
+	buf.Encoded = format.AppendRoot(buf.Encoded[:0], r)
+	tx.wrote(len(buf.Encoded))
 	c.Pace()
-	return s.scratch
+	return buf.Encoded
 }
 
 // addRoot adds a root, on the page that take returns. It returns false if another goroutine has added one of that name.

@@ -1,13 +1,14 @@
 package engine
 
 import (
+	"bytes"
 	"fmt"
-	"slices"
 
 	"pagecache/engine/internal/clean"
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
+	"pagecache/internal/invariants"
 	"pagecache/lru"
 	"pagecache/segments"
 	"pagecache/segments/format"
@@ -72,20 +73,19 @@ func (v *mover[P]) Cost(pid PageID, e clean.Extent) (n int64, blob bool) {
 	if h.Depth() == 1 { // it is copied as it is, or a pointer to the same blob is written
 		return int64(format.AlignUp(int(h.Ptr().Len))), false
 	}
-	value, view, err := pc.merged(pid, h) // often shorter than its fragments
+	value, _, err := pc.merged(pid, h) // often shorter than its fragments
 	if err != nil {
 		return 0, false
 	}
-	size := 0
-	err = pc.values.guard(view, pid, func() error {
-		b := pc.appended(&v.tx, value)
-		if z := pc.values.compressed(&v.tx, b); z != nil {
-			b = z
-		}
-		size = len(b)
-		return nil
-	})
-	return int64(format.AlignUp(format.HeaderSize + size)), err == nil && size > pc.values.inline
+	defer v.tx.release()
+	b, err := pc.appended(&v.tx, pid, value)
+	if err != nil {
+		return 0, false
+	}
+	if z := pc.values.compressed(&v.tx, b); z != nil {
+		b = z
+	}
+	return int64(format.AlignUp(format.HeaderSize + len(b))), len(b) > pc.values.inline
 }
 
 // Move implements clean.Pages. The page's state stays, and so do its resident values, unless they may be views of the
@@ -144,6 +144,7 @@ func (v containedMover[P]) Move(pid PageID, e clean.Extent) (n int64, cold bool,
 func (v *mover[P]) forget() {
 	var none P
 	v.c.payload, v.c.frag = payload{}, none
+	v.tx.release()
 }
 
 // prepare computes the change for the page with head h.
@@ -164,7 +165,7 @@ func (v *mover[P]) make(h *head, msg pagestack.Ref) *head { return movedTo(h, ms
 // the old place (rule 3). A page that is a blob keeps the blob.
 func (pc *PageCache[P]) prepareMove(tx *Tx, pid PageID, h *head, c *change[P]) (err error) {
 	var none P
-	c.kind, c.payload, c.frag, c.size = format.KindCompact, payload{}, none, 0
+	c.kind, c.payload, c.frag, c.size, c.sum = format.KindCompact, payload{}, none, 0, invariants.Sum{}
 	switch h.Kind() {
 	case pagestack.KindFree:
 		c.kind = format.KindFree
@@ -181,7 +182,7 @@ func (pc *PageCache[P]) prepareMove(tx *Tx, pid PageID, h *head, c *change[P]) (
 		err = logstore.InPage(pid, err)
 		if h.Kind() != pagestack.KindOnDisk {
 			c.frag = pagestack.EntryOf[P](h).Frag // in the blob, which stays where it is, or on the heap
-			c.size = pc.mem.size(c.frag)
+			c.size, c.sum = pc.mem.sizeOf(h), pagestack.EntryOf[P](h).Sum
 		}
 		c.payload = payload{body: ptr.Append(nil), form: formBlob, blob: ptr.ID, kept: true}
 		return err
@@ -194,17 +195,17 @@ func (pc *PageCache[P]) prepareMove(tx *Tx, pid PageID, h *head, c *change[P]) (
 	resident := h.TailEntry().Kind() != pagestack.KindOnDisk
 	if !view {
 		if resident {
-			c.size = pc.mem.size(value)
+			c.size, c.sum = pc.mem.size(value), sumOf(pc.m, value)
 		}
-		c.payload, err = pc.encode(tx, value)
+		c.payload, err = pc.encode(tx, pid, value)
 		return err
 	}
-	encoded, err := pc.encodeView(tx, pid, value)
+	encoded, err := pc.appended(tx, pid, value)
 	if err == nil && resident { // before a blob may be written: Decode may fail
-		if c.frag, err = pc.m.Decode(slices.Clone(encoded)); err != nil {
+		if c.frag, err = pc.m.Decode(clip(bytes.Clone(encoded))); err != nil {
 			return fmt.Errorf("decode page %d, to move it: %w", pid, err)
 		}
-		c.size = pc.mem.size(c.frag)
+		c.size, c.sum = pc.mem.size(c.frag), sumOf(pc.m, c.frag)
 	}
 	if err == nil {
 		c.payload, err = pc.values.pack(tx, encoded)
@@ -226,7 +227,7 @@ func movedTo[P any](h *head, msg pagestack.Ref, c *change[P]) *head {
 		return pagemap.NewCounter(h.TS(), h.Ext().Counter, msg)
 	}
 	e := pagestack.New[P](pagestack.KindBase, h.TS(), 1, msg.LSN, msg.Ptr)
-	e.Frag = c.frag
+	e.Frag, e.Sum = c.frag, c.sum
 	if c.payload.kept {
 		e.Ext = h.Ext()
 	}
@@ -240,10 +241,7 @@ func (v *mover[P]) Unknown() bool { return v.pc.pages.Unknown() }
 func (v *mover[P]) Written() int64 { return v.pc.txs.written() + v.pc.mem.counts.rewritten.Load() }
 
 // WrittenByCallers implements clean.Pages.
-func (v *mover[P]) WrittenByCallers() int64 {
-	v.pc.txs.oldest() // notes how old the open Txs are
-	return v.pc.txs.written()
-}
+func (v *mover[P]) WrittenByCallers() int64 { return v.pc.txs.written() }
 
 // Settle implements clean.Pages.
 func (v *mover[P]) Settle() {

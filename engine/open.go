@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"math"
 	"path/filepath"
+	"reflect"
 	"time"
 
 	"pagecache/engine/internal/blob"
@@ -15,6 +16,7 @@ import (
 	"pagecache/engine/internal/idgen"
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/scratch"
 	"pagecache/engine/internal/snapshot"
 	"pagecache/lru"
 	"pagecache/segments/format"
@@ -59,7 +61,7 @@ func open[P any](dir string, m Materializer[P], o Options) (*PageCache[P], error
 	pc := &PageCache[P]{m: callerCode[P]{m}, cleaner: clean.New(), limit: min(o.ConsolidateAfter, pagestack.MaxDepth-1)}
 	pc.core.opts = o
 	pc.finder = finder{&pc.core, &pc.txs, &pc.pages}
-	c := o.storeConfig(false, pc.cleaner.Kick)
+	c := pc.core.prepare().storeConfig(false, pc.cleaner.Kick)
 	var err error
 	if c.Format, err = formatOf(m); err != nil {
 		return nil, fmt.Errorf("open: %w", err)
@@ -68,15 +70,19 @@ func open[P any](dir string, m Materializer[P], o Options) (*PageCache[P], error
 	if err != nil {
 		return nil, err
 	}
-	pc.core.store = store
+	pc.core.store, pc.flat = store, isFlat(reflect.TypeFor[P]())
 	if _, ok := any(m).(Bytes); ok {
 		pc.raw, _ = any(func(b []byte) []byte { return b }).(func(P) []byte)
+		pc.inlineBase.make, _ = any(pagestack.NewInline).(func([]byte) *entry[P])
+		pc.inlineDelta.make, _ = any(pagestack.NewInlineDelta).(func([]byte) *entry[P])
+		pc.inlineBase.most, pc.inlineDelta.most = pagestack.MaxInline, pagestack.MaxInlineDelta
 	}
 	if o.seam.Verbatim {
 		pc.limit = pagestack.MaxDepth // no chain exceeds it
 	}
 	pc.openMemory()
 	if err := pc.recover(); err != nil {
+		pc.core.scratch.Stop()
 		pc.mem.policy.Close()
 		store.Abandon()
 		return nil, fmt.Errorf("open %s: %w", store.Dir, err)
@@ -92,8 +98,8 @@ func (pc *PageCache[P]) openMemory() {
 	y.exhausted.Store(-1)
 	y.budget = lru.NewBudget(pc.core.opts.CacheCapacity)
 	y.allowance = lru.NewAllowance(pc.core.opts.EvictionWrites, y.budget)
-	pc.txs.budget, pc.txs.closed, pc.core.calls.closed = y.budget, &pc.core.closed, &pc.core.closed
-	pc.txs.watch.txs, pc.txs.watch.report = &pc.txs, pc.core.opts.report
+	pc.txs.init(&pc.core.closed, pc.core.scratch, pc.core.opts.report)
+	pc.txs.budget, pc.txs.handOver, pc.txs.buffers = y.budget, y.handOver, scratch.NewBuffers(pc.core.scratch)
 	y.policy = lru.New(y.budget, evictor[P]{pc}, lru.Options{Passive: pc.core.opts.seam.Foreground})
 }
 
@@ -106,8 +112,11 @@ func (pc *PageCache[P]) recover() (err error) {
 	store.Attach(pc.blobs)
 	pc.values = values{store: store, blobs: pc.blobs, ids: &pc.ids, cold: &pc.mem.counts.cold}
 	pc.values.inline = store.SegmentSize() / 4
+	if pc.values.unzip, err = compress.NewUnpacker(pc.core.scratch); err != nil {
+		return err
+	}
 	if o.Compression == CompressionZstd {
-		if pc.values.zip, err = compress.New(o.CompressionLevel); err != nil {
+		if pc.values.zip, err = compress.New(o.CompressionLevel, pc.core.scratch); err != nil {
 			return err
 		}
 	}
@@ -196,7 +205,7 @@ func baseOf(snaps *snapshot.Store) (b logstore.Base, err error) {
 // startBackground starts the cleaner and the snapshot writer.
 func (pc *PageCache[P]) startBackground() {
 	o := &pc.core.opts
-	pages := &mover[P]{pc: pc, warmth: clean.Warmth{Store: pc.core.store}}
+	pages := &mover[P]{pc: pc, tx: Tx{owner: &pc.txs}, warmth: clean.Warmth{Store: pc.core.store}}
 	pc.cleaner.Start(clean.Config{
 		Store: pc.core.store, Pages: pages, Contained: containedMover[P]{pages}, Blobs: pc.blobs,
 		Readers: &pc.txs.domain, Report: o.report,
@@ -214,24 +223,6 @@ func (pc *PageCache[P]) startBackground() {
 
 // WasRecovered reports whether the store existed before this opening.
 func (pc *PageCache[P]) WasRecovered() bool { return pc.core.store.Found }
-
-// Begin begins a Tx. It does not block, except when a note of ids is overdue. It works for ever, also after ErrFailed
-// and on a full disk. Timestamps never repeat, but those that were drawn while ids could not be noted, and that nothing
-// was written after, may do so after a crash. The only error is ErrClosed. Safe for concurrent use.
-func (pc *PageCache[P]) Begin() (*Tx, error) {
-	ts, ok := pc.ids.Try()
-	if !ok {
-		pc.ids.Pass(ts)
-	}
-	tx := pc.txs.begin()
-	if pc.core.closed.Load() {
-		tx.End()
-		return nil, fmt.Errorf("begin: %w", ErrClosed)
-	}
-	tx.s().ts.Store(ts)
-	pc.txs.watch.begun()
-	return tx, nil
-}
 
 // Close makes everything written durable, marks the store as closed cleanly and releases it. Calls that are under way
 // or come later fail with ErrClosed, but Txs and batches can be ended. Close waits up to 5 s for that. If a Tx does not
@@ -270,6 +261,7 @@ func (pc *PageCache[P]) CloseContext(ctx context.Context) error {
 	}
 	ctx, cancelLate := withGrace(ctx)
 	defer cancelLate()
+	pc.txs.watch.Stop()
 	left = errors.Join(left, pc.core.shutBatches(ctx))
 	ended := await(ctx, pc.cleaner.Done()) && await(ctx, evicted)
 	if pc.core.opts.PrintProfileOnClose {
@@ -318,6 +310,7 @@ func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // finish closes the page-less store. failed is the error of closing so far.
 func (c *core) finish(ctx context.Context, end logstore.Ending, failed error) error {
+	c.scratch.Stop()
 	if n := c.calls.wait(ctx); n > 0 {
 		end.Busy = true
 		failed = errors.Join(failed, fmt.Errorf("%d calls still running", n))

@@ -12,6 +12,7 @@ import (
 	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/report"
+	"pagecache/internal/invariants"
 	"pagecache/segments/format"
 )
 
@@ -28,17 +29,17 @@ type DiskPtr = format.DiskPtr
 const FirstUserPage = format.FirstUserPage
 
 // A Materializer defines the page type of a store: how fragments are merged, measured, encoded and decoded. Many
-// goroutines call its methods concurrently. The caller must not modify a P after passing it to the store. See
-// docs/MATERIALIZER.md.
+// goroutines call its methods concurrently. The store keeps nothing that callers pass to it: it keeps what Decode makes
+// of the encoding (or a copy, if P is a byte string of Bytes or has no pointers). See docs/MATERIALIZER.md.
 type Materializer[P any] interface {
 	// Merge combines the fragments of a page, oldest first, at least two. The result must not alias any of them.
 	Merge(frags []P) P
-	// Size returns the memory that a fragment occupies, in bytes.
+	// Size returns the memory that a fragment occupies, in bytes, the same at any time. It must not panic.
 	Size(frag P) int
 	// Append appends the encoding of frag to dst and returns the extended slice.
 	Append(dst []byte, frag P) []byte
-	// Decode decodes a fragment. The result may alias src, which does not change until the Tx ends. If it does, a value
-	// obtained from Get must be copied before it is passed back to Link, Replace or Allocate. (Bytes does this itself.)
+	// Decode decodes a fragment. The result may alias src, which does not change until the Tx ends, or is memory that
+	// belongs to this fragment alone. An error while a fragment is written is the error of that call.
 	Decode(src []byte) (P, error)
 }
 
@@ -50,6 +51,31 @@ func (c callerCode[P]) Merge(frags []P) P                { return c.m.Merge(frag
 func (c callerCode[P]) Size(frag P) int                  { return c.m.Size(frag) }
 func (c callerCode[P]) Append(dst []byte, frag P) []byte { return c.m.Append(dst, frag) }
 func (c callerCode[P]) Decode(src []byte) (P, error)     { return c.m.Decode(src) }
+
+// sumOf returns the checksum of a value that the store keeps. Only in builds with the invariants tag.
+func sumOf[P any](m callerCode[P], v P) invariants.Sum {
+	if !invariants.Enabled {
+		return invariants.Sum{}
+	}
+	return invariants.SumOf(m.Append(nil, v))
+}
+
+// checkUnmodified panics if a value of the page with head h is not what it was when it became resident: the embedder
+// has changed memory that belongs to the store (rule 20). Only in builds with the invariants tag.
+func checkUnmodified[P any](m callerCode[P], pid PageID, h *head) {
+	for ; invariants.Enabled && h != nil; h = h.Next() {
+		if h.Kind() != pagestack.KindDelta && !isWhole(h.Kind()) {
+			return
+		}
+		if e := pagestack.EntryOf[P](h); e.Sum.IsSet() && !e.Sum.Matches(m.Append(nil, e.Frag)) {
+			const text = "engine: the value of page %d at LSN %d was modified; copy a value to change it (rule 20)"
+			panic(fmt.Sprintf(text, pid, h.LSN))
+		}
+		if h.Kind() != pagestack.KindDelta {
+			return
+		}
+	}
+}
 
 // contain calls f, which does the store's own work on a page, and returns its error. If the Materializer panics in it,
 // or faults on mapped memory, contain reports that and returns ErrPanic. Other panics are faults of ours and go on.

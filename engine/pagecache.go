@@ -24,7 +24,7 @@
 //	P3  One winner. Of several calls with the same PagePtr exactly one changes the page; the others return its current
 //	    state. Housekeeping never makes a caller lose (rule 6).
 //	P4  Views. A value that Get returns does not change until its Tx ends, and is never torn or half merged (rules 2,
-//	    3).
+//	    3). Values that callers pass in are copied, and stay theirs (rule 20).
 //	P5  Ids. GenerateID and Begin never return a number twice in the life of a store, crashes included; after a crash,
 //	    only timestamps may come again that were drawn while the log took no note of them (rule 19). A page id is
 //	    used again only after its freeing has won and every Tx that could have seen the page has ended (trap 2).
@@ -52,6 +52,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -61,28 +62,40 @@ import (
 	"pagecache/engine/internal/idgen"
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagemap"
+	"pagecache/engine/internal/scratch"
 	"pagecache/engine/internal/snapshot"
 )
 
 // PageCache is an open page store. All methods are safe for concurrent use.
 type PageCache[P any] struct {
-	core    core
-	m       callerCode[P]
-	raw     func(P) []byte // if the page type is Bytes: a fragment is its own encoding; else nil
-	limit   int            // Options.ConsolidateAfter
-	pages   pagemap.Map
-	txs     txs
-	ids     idgen.Generator
-	finder  finder
-	values  values
-	mem     memory[P]
-	gates   gates
-	cleaner *clean.Cleaner
-	blobs   *blob.Store
-	snaps   *snapshot.Store
-	frags   sync.Pool // of *[]P, empty: scratch memory for the fragments of a page while it is merged
+	core core
+	m    callerCode[P]
+	raw  func(P) []byte // if the page type is Bytes: a fragment is its own encoding; else nil
+	flat bool           // a P has no pointers: assigning it copies all of it
+	// inlineBase and inlineDelta are set if the page type is Bytes.
+	inlineBase, inlineDelta inlined[P]
+	limit                   int // Options.ConsolidateAfter
+	pages                   pagemap.Map
+	txs                     txs
+	ids                     idgen.Generator
+	finder                  finder
+	values                  values
+	mem                     memory[P]
+	gates                   gates
+	cleaner                 *clean.Cleaner
+	blobs                   *blob.Store
+	snaps                   *snapshot.Store
+	// frags holds *[]P, empty and short: scratch memory for the fragments of a page while it is merged. The collector
+	// empties it.
+	frags sync.Pool
 	// aheadInBlobs says that a goroutine reads blobs ahead for Prefetch.
 	aheadInBlobs atomic.Bool
+}
+
+// inlined makes an entry of Bytes and a copy of its value in one piece of memory. The zero inlined makes none.
+type inlined[P any] struct {
+	make func(b []byte) *entry[P]
+	most int // the length in bytes of the longest value
 }
 
 // core is the part that page stores and standalone logs have in common.
@@ -93,6 +106,8 @@ type core struct {
 	closed atomic.Bool
 	// shut is set by Close once it does not wait for batches any more: from then on none can be ended.
 	shut atomic.Bool
+	// scratch counts, limits and releases the memory that calls work in.
+	scratch *scratch.Keeper
 	// calls are the calls that use the log outside of a Tx. Close waits for them before it releases the io buffers.
 	calls txs
 	// left has the batches that could not be ended because the store is closing. Only builds with the invariants tag
@@ -100,15 +115,53 @@ type core struct {
 	left sync.Map
 }
 
+// keptScratch is the most bytes of scratch memory that a store keeps for values on their way to the log. To it comes
+// what compression keeps.
+const keptScratch = 8 << 20
+
+// prepare makes calls and scratch ready for use, and returns the options.
+func (c *core) prepare() *Options {
+	limit := int64(keptScratch)
+	if c.opts.Compression == CompressionZstd {
+		limit += compress.MostKept(c.opts.CompressionLevel)
+	}
+	c.scratch = scratch.New(limit)
+	c.calls.init(&c.closed, c.scratch, c.opts.report)
+	return &c.opts
+}
+
 // enter begins a call that uses the io buffers or the map outside of a Tx. The call ends with End. It fails once the
 // store is closed.
 func (c *core) enter() (*Tx, error) {
+	if c.closed.Load() { // calls that come later do not hold up Close, however many there are
+		return nil, ErrClosed
+	}
 	call := c.calls.begin()
 	if c.closed.Load() { // after begin: Close sets it, then looks for calls
 		call.End()
 		return nil, ErrClosed
 	}
 	return call, nil
+}
+
+// Begin begins a Tx. It does not block, except when a note of ids is overdue. It works for ever, also after ErrFailed
+// and on a full disk. Timestamps never repeat, but those that were drawn while ids could not be noted, and that nothing
+// was written after, may do so after a crash. The only error is ErrClosed. Safe for concurrent use.
+func (pc *PageCache[P]) Begin() (*Tx, error) {
+	ts, ok := pc.ids.Try()
+	if !ok {
+		pc.ids.Pass(ts)
+	}
+	// Txs that come after Close do not even begin: Close waits for those that do.
+	if !pc.core.closed.Load() {
+		tx := pc.txs.begin()
+		if tx.s().ts.Store(ts); !pc.core.closed.Load() {
+			pc.txs.watch.Opened()
+			return tx, nil
+		}
+		tx.End()
+	}
+	return nil, fmt.Errorf("begin: %w", ErrClosed)
 }
 
 // finder finds the pages that calls name, and checks first whether the call may go on.
@@ -190,6 +243,7 @@ type values struct {
 	blobs  *blob.Store
 	ids    *idgen.Generator     // numbers the blobs
 	zip    *compress.Compressor // nil: values are not compressed
-	inline int                  // the longest encoded value, in bytes, that goes into the log and not into a blob
-	cold   *atomic.Int64        // counts the values that were read from disk
+	unzip  *compress.Unpacker
+	inline int           // the longest encoded value, in bytes, that goes into the log and not into a blob
+	cold   *atomic.Int64 // counts the values that were read from disk
 }

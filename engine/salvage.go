@@ -235,16 +235,18 @@ func (s *salvager) savePage(pc *PageCache[[]byte], pid PageID, found *salvage.Pa
 
 // saveBase writes the first fragment of a page under its old id.
 func saveBase(pc *PageCache[[]byte], tx *Tx, pid PageID, b []byte) (PagePtr[[]byte], error) {
-	p, err := pc.encode(tx, b)
+	v, err := pc.copyIn(tx, pid, b, pc.inlineBase)
 	if err != nil {
 		return PagePtr[[]byte]{}, err
 	}
+	defer tx.release()
 	pg, err := pc.finder.unused(pid)
 	if err != nil {
-		pc.values.discard(&p)
+		pc.values.discard(&v.payload)
 		return PagePtr[[]byte]{}, err
 	}
-	c := change[[]byte]{kind: format.KindCompact, payload: p, frag: b, size: pc.mem.size(b), on: ifOwned}
+	c := change[[]byte]{kind: format.KindCompact, on: ifOwned}
+	c.take(v)
 	h, _, err := pc.apply(tx, pg, &c)
 	if err != nil {
 		return PagePtr[[]byte]{}, err

@@ -23,6 +23,7 @@ type Stats struct {
 	Pages           PageStats // zero in a standalone log
 	Cache           CacheStats
 	Txs             TxStats
+	Scratch         ScratchStats
 }
 
 // SnapshotStats are the state of the snapshot that the store was opened from, and of the log since the newest one. They
@@ -125,9 +126,16 @@ var _ = PolicyStats(lru.Stats{}) // the same fields
 type TxStats struct {
 	Open   int
 	Oldest uint64 // timestamp of the oldest open Tx; 0 if there is none
-	// Age is the time since that Tx began, accurate to about 100 ms. In a store that is open read-only, it is counted
-	// from the first Stats that found the Tx.
-	Age time.Duration
+	// Age is the time since that Tx began, less the time until a look found it, which is a quarter of a second at most.
+	Age  time.Duration
+	Kept int // in memory: open, or kept for the next Begin
+}
+
+// ScratchStats are the state of the memory that calls work in, beside the cache: for encoding, compressing and
+// decompressing values. It is kept for later calls, and released after a second or two without use.
+type ScratchStats struct {
+	Bytes int64 // kept, or used again by calls that are under way
+	Limit int64 // the most bytes that are kept
 }
 
 // Stats returns the store's state and counts. Safe for concurrent use; the counts are read one after another.
@@ -152,7 +160,8 @@ func (pc *PageCache[P]) Stats() Stats {
 		Policy:         PolicyStats(pc.mem.policy.Stats()),
 	}
 	st.Cache.HeapResident, st.Cache.MappedResident = pc.mem.budget.Resident()
-	st.Txs.Open, st.Txs.Oldest, st.Txs.Age = pc.txs.oldest()
+	x := pc.txs.look()
+	st.Txs = TxStats{Open: x.open, Oldest: x.oldest, Age: x.age, Kept: x.kept}
 	c := pc.cleaner.Stats()
 	st.Space.Draining, st.Space.Recycled = c.Draining, c.Recycled
 	st.Space.Cleaned, st.Space.BytesMoved = c.Cleaned, c.Moved
@@ -192,6 +201,7 @@ func (c *core) stats() Stats {
 	st.Space.Segments, st.Space.SegmentsInUse, st.Space.LiveBytes = c.store.Space.Totals()
 	st.Space.OutOfUse = c.store.Space.OutOfUse()
 	st.Space.FileBytes = c.store.Occupied()
+	st.Scratch = ScratchStats{Bytes: c.scratch.Bytes(), Limit: c.scratch.Limit()}
 	return st
 }
 

@@ -197,7 +197,7 @@ func TestStatsNameWhatIsOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	st = pc.Stats()
-	if st.Txs != (engine.TxStats{}) || st.Log.OldestBatch != (engine.Pending{}) || st.Log.Batches != 0 {
+	if st.Txs != (engine.TxStats{Kept: 2}) || st.Log.OldestBatch != (engine.Pending{}) || st.Log.Batches != 0 {
 		t.Errorf("with nothing open: %+v, %+v", st.Txs, st.Log)
 	}
 	enginetest.Close(t, pc)

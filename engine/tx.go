@@ -10,6 +10,7 @@ import (
 
 	"pagecache/engine/internal/epoch"
 	"pagecache/engine/internal/report"
+	"pagecache/engine/internal/scratch"
 	"pagecache/internal/invariants"
 	"pagecache/lru"
 	"pagecache/segments/format"
@@ -33,18 +34,21 @@ type txState struct {
 	ts atomic.Uint64
 	// bytes counts the messages written with this Tx over all its lives. It is written by the owner and read by the
 	// cleaner, for which a stale value is good enough.
-	bytes   atomic.Int64
-	scratch []byte // for encoding
-	zipped  []byte // for compressing
+	bytes atomic.Int64
+	// buffer is the scratch memory of the write call that is under way; nil: it has needed none yet.
+	buffer *scratch.Buffer
+	lane   uint32 // which Buffers the Tx takes first
 	// The fields below record accesses and changes of resident bytes that the policy has not been notified of. They
 	// belong to the owner.
 	hits     lru.Hits
 	account  lru.Account
 	pressure lru.Pressure // of the bytes that became resident since the last reclaim
 	changes  int64        // the number of hits that are changes of resident bytes, not hits
-	// seen is the timestamp with which oldest found the Tx open first, and seenAt is when that was. Guarded by txs.mu.
-	seen   uint64
-	seenAt time.Time
+	// seen is the timestamp with which a look found the Tx open first, and seenAt is when that was. announced says that
+	// it was announced as open for long. Guarded by txs.mu.
+	seen      uint64
+	seenAt    time.Time
+	announced bool
 }
 
 // s returns the state of the Tx.
@@ -59,9 +63,30 @@ func (tx *Tx) wrote(n int) {
 // TS returns the timestamp of the Tx: an id like those of GenerateID, unique and rising over the life of the store.
 func (tx *Tx) TS() uint64 { return tx.s().ts.Load() }
 
+// buffer returns scratch memory for the write call that is under way, which ends with release.
+func (tx *Tx) buffer() *scratch.Buffer {
+	s := tx.s()
+	if s.buffer == nil {
+		s.buffer = tx.owner.buffers.Take(s.lane)
+	}
+	return s.buffer
+}
+
+// release gives the scratch memory back, if the call has used any.
+func (tx *Tx) release() {
+	if s := tx.s(); s.buffer != nil {
+		tx.owner.buffers.Put(s.lane, s.buffer)
+		s.buffer = nil
+	}
+}
+
 // End ends the Tx. A second End right after the first does nothing. The store uses an ended Tx again, so a later call
 // with it may meet another caller's Tx; in builds with the invariants tag such a call fails with ErrTxEnded.
 func (tx *Tx) End() {
+	if !tx.s().slot.Inside() {
+		return
+	}
+	tx.release() // a call that panicked has not
 	if tx.s().slot.Leave() {
 		tx.tracker.Done()
 		owner := tx.owner
@@ -72,24 +97,83 @@ func (tx *Tx) End() {
 	}
 }
 
-// txs makes and reuses the Txs of a store.
+// txs makes and reuses the Txs of a store. Those that nobody uses are given up, except for a few, when a look at them
+// finds many, or at a tick. So time and memory follow the Txs that are open now (trap 48).
 type txs struct {
 	domain epoch.Domain
-	pool   sync.Pool
+	pool   sync.Pool // may still hold Txs that were given up
 	mu     sync.Mutex
-	all    []*Tx // for ever: the collector may empty the pool, and the domain still knows the slots
+	all    []*Tx // that the domain knows: the collector may empty the pool
 	next   int
-	budget *lru.Budget // nil: nothing becomes resident in these Txs
+	made   uint32
+	gone   int64 // bytes of messages that Txs wrote that were given up
+	// buffers is nil if nothing is encoded in these Txs, budget if nothing becomes resident in them. handOver gives the
+	// policy the accesses that a Tx recorded; nil: there are none.
+	buffers  *scratch.Buffers
+	keeper   *scratch.Keeper
+	budget   *lru.Budget
+	handOver func(*Tx)
 	// watchers is the number of goroutines in await. Written by await; publishes nothing. A Tx that ends looks at it
 	// once it is outside the epoch.
 	watchers atomic.Int32
 	left     chan struct{} // guarded by mu: closed when a Tx ends; nil if no goroutine waits for that
 	closed   *atomic.Bool  // of the store
-	watch    txWatch
+	// watch calls look while Txs of callers are open.
+	watch  report.Watch
+	report *report.Reporter
+}
+
+// init is called before the first begin.
+func (t *txs) init(closed *atomic.Bool, k *scratch.Keeper, r *report.Reporter) {
+	t.closed, t.keeper, t.report = closed, k, r
+	t.watch.Init(txPatience/txLooks, func() bool { return !closed.Load() && t.look().open > 0 })
+	t.domain.OnSparse(t.trim)
+	k.OnTick(func(bool) bool {
+		t.trim()
+		return t.isMany()
+	})
+}
+
+// manyTxs is the number of Txs above which ticks look for some to give up.
+const manyTxs = 64
+
+// isMany reports whether there are so many Txs that a tick may give some up.
+func (t *txs) isMany() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.all) > manyTxs
+}
+
+// trim gives up the Txs that nobody uses, except for a few. Nobody can begin them again, so they belong to trim.
+func (t *txs) trim() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.domain.Trim() {
+		return
+	}
+	var kept []*Tx // and not the long array of a burst
+	var accounts []*lru.Account
+	for _, tx := range t.all {
+		s := tx.s()
+		if !s.slot.IsRemoved() {
+			kept = append(kept, tx)
+			continue
+		}
+		t.gone += s.bytes.Load()
+		accounts = append(accounts, &s.account)
+		if t.handOver != nil && s.hits.Len() > 0 {
+			t.handOver(tx)
+		}
+	}
+	t.all, t.next = kept, 0
+	if t.budget != nil {
+		t.budget.Unregister(accounts)
+	}
 }
 
 // begin returns a Tx that is inside the epoch. The loop ends because make returns Txs that no other goroutine has,
-// unless the pool gives the same one to another goroutine at the same time, whose begin then succeeds.
+// unless the pool gives the same one to another goroutine at the same time, whose begin then succeeds, or trim removes
+// it, which leaves some.
 func (t *txs) begin() *Tx {
 	for {
 		tx, _ := t.pool.Get().(*Tx)
@@ -129,11 +213,16 @@ func (t *txs) make() *Tx {
 		}
 	}
 	tx := &Tx{owner: t}
+	t.made++
+	tx.s().lane = t.made
 	t.all = append(t.all, tx)
 	if t.budget != nil {
 		t.budget.Register(&tx.s().account)
 	}
-	t.domain.Register(&tx.s().slot)
+	t.domain.Join(&tx.s().slot)
+	if len(t.all) == manyTxs+1 {
+		t.keeper.Wake()
+	}
 	return tx
 }
 
@@ -188,6 +277,7 @@ func (t *txs) wait(ctx context.Context) (open int) {
 func (t *txs) written() (n int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	n = t.gone
 	for _, tx := range t.all {
 		n += tx.s().bytes.Load()
 	}
@@ -207,10 +297,17 @@ func (t *txs) check(tx *Tx) error {
 	return nil
 }
 
-// oldest returns how many Txs are open, and the timestamp and age of the oldest. A Tx that is just beginning counts
-// with its previous timestamp. Begin does not look at a clock, so the age is counted from when oldest found the Tx
-// first. The cleaner calls it every 100 ms while there is something to clean, and txWatch at each look.
-func (t *txs) oldest() (n int, ts uint64, age time.Duration) {
+// txsState is the state of the Txs at a look.
+type txsState struct {
+	open, kept int
+	oldest     uint64        // timestamp of the oldest open Tx; 0 if there is none
+	age        time.Duration // since the first look that found that Tx
+}
+
+// look returns the state of the Txs, and announces those that are open for long, each once. Begin is too fast for
+// reading a clock, so the age of a Tx counts from the first look that finds it. A Tx that is just beginning counts with
+// its previous timestamp, and Txs of the store's own work do not count.
+func (t *txs) look() (st txsState) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
@@ -219,93 +316,24 @@ func (t *txs) oldest() (n int, ts uint64, age time.Duration) {
 		if id == ownTS || !tx.s().slot.Inside() {
 			continue
 		}
-		n++
+		st.open++
 		s := tx.s()
 		if s.seen != id || s.seenAt.IsZero() {
-			s.seen, s.seenAt = id, now
+			s.seen, s.seenAt, s.announced = id, now, false
 		}
-		if n == 1 || id < ts {
-			ts, age = id, now.Sub(s.seenAt)
+		age := now.Sub(s.seenAt)
+		if st.open == 1 || id < st.oldest {
+			st.oldest, st.age = id, age
 		}
-	}
-	return n, ts, age
-}
-
-const (
-	// txPatience is the age from which on an open Tx is reported, and txLooks the number of looks at it until then.
-	txPatience, txLooks = 10 * time.Second, 4
-)
-
-// txWatch reports Txs that are open for long. Its timer runs only while a Tx is open, except for the next look. Begin
-// is too fast for reading a clock, so the age of a Tx counts from the first look that finds it.
-type txWatch struct {
-	txs    *txs
-	report *report.Reporter
-	// on says that look will be called. Written by begun and look; publishes nothing. A Begin that reads a stale true
-	// has its Tx found by the look that makes it false, or by the one before.
-	on   atomic.Bool
-	seen map[uint64]seenTx // by timestamp; belongs to look
-}
-
-// seenTx is an open Tx that a look has found.
-type seenTx struct {
-	at       time.Time // of the first look
-	reported bool
-}
-
-// begun notes that a Tx has begun.
-func (w *txWatch) begun() {
-	if !w.on.Load() {
-		w.start()
-	}
-}
-
-func (w *txWatch) start() {
-	if w.on.CompareAndSwap(false, true) {
-		w.arm()
-	}
-}
-
-// arm has look called later.
-func (w *txWatch) arm() { time.AfterFunc(txPatience/txLooks, w.look) }
-
-// look reports the Txs that have been open for long, each once.
-func (w *txWatch) look() {
-	if w.txs.closed.Load() {
-		return
-	}
-	w.txs.oldest() // notes how old the open Txs are
-	now, open := time.Now(), map[uint64]seenTx{}
-	for _, ts := range w.txs.open() {
-		x, found := w.seen[ts]
-		if !found {
-			x.at = now
-		}
-		if age := now.Sub(x.at); age >= txPatience && !x.reported {
-			x.reported = true
-			w.report.TxOpen(ts, age)
-		}
-		open[ts] = x
-	}
-	w.seen = open
-	if len(open) > 0 {
-		w.arm()
-		return
-	}
-	w.on.Store(false)
-	if len(w.txs.open()) > 0 { // it began before the store above, and saw that on was true
-		w.start()
-	}
-}
-
-// open returns the timestamps of the open Txs. One that is just beginning may be missing or have an old timestamp.
-func (t *txs) open() (all []uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, tx := range t.all {
-		if ts := tx.s().ts.Load(); ts != ownTS && tx.s().slot.Inside() {
-			all = append(all, ts)
+		if age >= txPatience && !s.announced {
+			s.announced = true
+			t.report.TxOpen(id, age)
 		}
 	}
-	return all
+	st.kept = len(t.all)
+	return st
 }
+
+// txPatience is the age from which on an open Tx is announced, counted from the first look that found it. txLooks is
+// the number of looks in that time.
+const txPatience, txLooks = time.Second, 4

@@ -3,6 +3,9 @@ package mmapread
 import (
 	"fmt"
 	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"unsafe"
 )
 
 // addresser is implemented by the runtime's panic for a fault outside the Go heap, beside error.
@@ -28,4 +31,33 @@ func asFault(p any) error {
 		return fmt.Errorf("%w: address %#x", ErrFault, a.Addr())
 	}
 	panic(p)
+}
+
+// mapped is the range of addresses in which all windows lie that this process has ever mapped. The kernel puts them
+// close together and far from the Go heap. It only grows.
+var mapped struct {
+	mu sync.Mutex // held to change the range
+	// low and high are written before a window is published, so a goroutine that has a view finds it inside. Both are
+	// zero before the first window. They publish nothing.
+	low, high atomic.Uintptr
+}
+
+// noteWindow adds a window to the range.
+func noteWindow(b []byte) {
+	at := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
+	mapped.mu.Lock()
+	defer mapped.mu.Unlock()
+	if low := mapped.low.Load(); low == 0 || at < low {
+		mapped.low.Store(at)
+	}
+	if end := at + uintptr(len(b)); end > mapped.high.Load() {
+		mapped.high.Store(end)
+	}
+}
+
+// MayView returns false if b is certainly no view of any Map of this process, so that reading it needs no Guard. It
+// looks at two numbers, whatever the number of maps.
+func MayView(b []byte) bool {
+	at := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
+	return at < mapped.high.Load() && at >= mapped.low.Load()
 }

@@ -218,6 +218,7 @@ func (m *Map) addWindow(i int) (mmap.MMap, error) {
 			return nil, errors.Join(fmt.Errorf("madvise %s: %w", m.f.Name(), err), w.Unmap())
 		}
 	}
+	noteWindow(w)
 	bs := *m.cold.blocks.Load()
 	n := max(i+1, len(*ws))
 	next, nextBlocks := make([]mmap.MMap, n), make([]blocks, n)
@@ -231,19 +232,16 @@ func (m *Map) addWindow(i int) (mmap.MMap, error) {
 	return w, nil
 }
 
-// Holds reports whether b, which is not empty, lies in the map.
-func (m *Map) Holds(b []byte) bool {
+// Holds reports whether b, which is not empty, begins in a view of the file at off. The cost does not depend on the
+// number of windows.
+func (m *Map) Holds(off int64, b []byte) bool {
 	ws := m.windows.Load()
-	if ws == nil {
+	if ws == nil || off < 0 || off/m.window >= int64(len(*ws)) {
 		return false
 	}
+	w := (*ws)[off/m.window]
 	at := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
-	for _, w := range *ws {
-		if w != nil && at-uintptr(unsafe.Pointer(unsafe.SliceData(w))) < uintptr(len(w)) { // wraps where at is below
-			return true
-		}
-	}
-	return false
+	return w != nil && at-uintptr(unsafe.Pointer(unsafe.SliceData(w))) < uintptr(len(w)) // wraps where at is below
 }
 
 // Drop unmaps the pages of a range of the file, so that they are read anew. Before a range is written again, its pages

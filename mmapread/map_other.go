@@ -17,7 +17,7 @@ func OpenWhole(*os.File, Fetcher) (*Map, error) { return nil, ErrUnsupported }
 func (*Map) View(int64, int) ([]byte, error) { return nil, ErrUnsupported }
 
 // Holds returns false.
-func (*Map) Holds([]byte) bool { return false }
+func (*Map) Holds(int64, []byte) bool { return false }
 
 // Drop fails with ErrUnsupported.
 func (*Map) Drop(int64, int64) error { return ErrUnsupported }

@@ -26,8 +26,8 @@ func TestNoAddressSpace(t *testing.T) {
 			t.Error(err)
 		}
 		v, err := m.View(at, 5000)
-		if err != nil || !bytes.Equal(v, want[:5000]) || m.Holds(v) != held {
-			t.Errorf("%v; in the map: %v", err, m.Holds(v))
+		if err != nil || !bytes.Equal(v, want[:5000]) || m.Holds(at, v) != held {
+			t.Errorf("%v; in the map: %v", err, m.Holds(at, v))
 		}
 		if v, err = m.View(at, len(want)); err != nil || !bytes.Equal(v, want) {
 			t.Errorf("over windows: %v", err)

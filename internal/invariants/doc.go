@@ -4,6 +4,7 @@
 //   - Enabled guards checks that are too costly for a normal build.
 //   - Jitter varies the schedule of goroutines.
 //   - Sometimes counts how often a rare path is taken, so that a test can check that its run has taken it.
+//   - Sum is a checksum of bytes that must not change.
 //   - Track finds objects that their owner drops without ending them.
 package invariants
 

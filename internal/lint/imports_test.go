@@ -27,7 +27,8 @@ var house = map[string][]string{
 	"engine/internal/blob": {
 		"engine/internal/report", "internal/vfs", "iouring", "mmapread", "recovery", "segments/format",
 	},
-	"engine/internal/compress": {"segments/format"},
+	"engine/internal/scratch":  {},
+	"engine/internal/compress": {"engine/internal/scratch", "segments/format"},
 	"engine/internal/idgen":    {"engine/internal/iobuf", "segments/format"},
 	"engine/internal/pageids":  {"engine/internal/epoch", "recovery", "segments/format"},
 	"engine/internal/roots":    {"segments/format"},
@@ -51,14 +52,14 @@ var house = map[string][]string{
 	},
 	"engine/internal/salvage": {
 		"engine/internal/logstore", "engine/internal/blob", "engine/internal/snapshot", "engine/internal/compress",
-		"recovery", "segments/format", "internal/vfs",
+		"engine/internal/scratch", "recovery", "segments/format", "internal/vfs",
 	},
 	"engine": {
 		"engine/internal/epoch", "engine/internal/pagetable", "engine/internal/pagestack", "engine/internal/iobuf",
 		"engine/internal/logstore", "engine/internal/clean", "engine/internal/blob", "engine/internal/snapshot",
 		"engine/internal/pagemap", "engine/internal/pageids", "engine/internal/idgen", "engine/internal/compress",
-		"engine/internal/salvage", "engine/internal/seam", "engine/internal/report", "engine/internal/roots",
-		"segments", "segments/format",
+		"engine/internal/salvage", "engine/internal/scratch", "engine/internal/seam", "engine/internal/report",
+		"engine/internal/roots", "segments", "segments/format",
 		"mmapread", "lru", "recovery", "internal/vfs", "internal/osfs", "internal/invariants",
 	},
 	"engine/internal/enginetest": { // a harness for tests

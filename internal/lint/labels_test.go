@@ -18,6 +18,7 @@ var labelOwners = map[string]string{
 	"C": "engine/internal/clean",
 	"B": "engine/internal/blob",
 	"E": "engine/internal/epoch",
+	"J": "engine/internal/scratch",
 	"T": "engine/internal/pagetable",
 	"K": "engine/internal/pagestack",
 	"L": "engine/internal/iobuf",

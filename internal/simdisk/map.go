@@ -59,7 +59,7 @@ func (v *view) View(off int64, n int) ([]byte, error) {
 }
 
 // Holds is vfs.Map.Holds. It does not look at the bytes.
-func (v *view) Holds([]byte) bool { return true }
+func (v *view) Holds(int64, []byte) bool { return true }
 
 // Drop is vfs.Map.Drop. It does nothing: views always show the latest writes.
 func (v *view) Drop(int64, int64) error { return nil }

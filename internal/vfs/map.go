@@ -8,8 +8,9 @@ type Map interface {
 	// Close, and do not change until that range of the file is written again. Out of bounds: ErrBounds. Reading the
 	// view may fault if the file is truncated or the disk fails: see mmapread.Guard.
 	View(off int64, n int) ([]byte, error)
-	// Holds reports whether b, which is not empty, is a view or a part of one.
-	Holds(b []byte) bool
+	// Holds reports whether b, which is not empty, begins in a view of the file at off, and is not a copy. off is the
+	// beginning of the range that View was called for, or of any part of it.
+	Holds(off int64, b []byte) bool
 	// Drop unmaps what the map shows of a range, so that later views read it anew. The caller does that before the
 	// range is written again. off and n are multiples of 4096 bytes.
 	Drop(off, n int64) error

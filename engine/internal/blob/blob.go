@@ -49,23 +49,32 @@ type Store struct {
 
 	held held // the directory of the blobs
 
-	mu      sync.Mutex
-	live    map[format.BlobID]*file
+	// live maps each format.BlobID to its *file. Written under mu; readers look a blob up without a lock (trap 40).
+	// They find every blob that a message which they have read points to: Write and Adopt store it first.
+	live sync.Map
+
+	mu      sync.Mutex    // no disk access is made while it is held
 	retired []retiredBlob // still in live, too
 
-	// mapped counts the maps in live. Written under mu; a stale zero makes Holds miss only maps that are just being
-	// opened, of which its caller has no view yet.
-	mapped atomic.Int32
-	// bytes is the length of all files in live. Written under mu; statistics read it.
-	bytes atomic.Int64
+	// mapped counts the maps in live, count the blobs, and bytes is the length of all their files. Written under mu. A
+	// stale mapped makes a reader open a map in vain, or read without one; statistics read the others.
+	mapped, count, bytes atomic.Int64
 }
 
 // file is a blob that can be read.
 type file struct {
-	size int64    // of the file in bytes
-	file vfs.File // open while view is
-	view vfs.Map  // nil: not mapped
+	size int64 // of the file in bytes
+	// mapping is nil as long as the blob is not mapped. Written once, under mu; it publishes the map to readers.
+	mapping atomic.Pointer[mapping]
 }
+
+// mapping is the map of a blob's file, which stays open with it.
+type mapping struct {
+	file vfs.File
+	view vfs.Map
+}
+
+func (m *mapping) close() { _, _ = m.view.Close(), m.file.Close() }
 
 // retiredBlob is a blob to which no page's current state points.
 type retiredBlob struct {
@@ -79,7 +88,14 @@ func New(c Config) *Store {
 	if c.MaxLen == 0 {
 		c.MaxLen = format.MaxBlob
 	}
-	return &Store{c: c, live: map[format.BlobID]*file{}}
+	return &Store{c: c}
+}
+
+// find returns a blob that is live, or nil.
+func (s *Store) find(id format.BlobID) *file {
+	f, _ := s.live.Load(id)
+	l, _ := f.(*file)
+	return l
 }
 
 // path returns the path of the directory of the blobs, for messages.
@@ -93,9 +109,10 @@ func (s *Store) name(id format.BlobID) string { return filepath.Join(s.path(), i
 func (s *Store) Adopt(ptr format.BlobPtr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.live[ptr.ID] == nil {
-		s.live[ptr.ID] = &file{size: format.BlobHeaderSize + ptr.Len}
-		s.bytes.Add(format.BlobHeaderSize + ptr.Len)
+	l := &file{size: format.BlobHeaderSize + ptr.Len}
+	if _, known := s.live.LoadOrStore(ptr.ID, l); !known {
+		s.count.Add(1)
+		s.bytes.Add(l.size)
 	}
 }
 
@@ -103,8 +120,9 @@ func (s *Store) Adopt(ptr format.BlobPtr) {
 // race.
 func (s *Store) Discard(id format.BlobID) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.removeLocked(id)
+	m := s.takeLocked(id)
+	s.mu.Unlock()
+	s.delete(id, m)
 }
 
 // Retire schedules a blob for deletion: no message that is written from now on points to it. Reap deletes it once lsn
@@ -126,36 +144,54 @@ func (s *Store) Waiting() int {
 // log is stable, oldest the epoch in which the oldest reader has entered.
 func (s *Store) Reap(stable format.LSN, oldest uint64) (n int) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	maps := map[format.BlobID]*mapping{}
 	kept := s.retired[:0]
 	for _, r := range s.retired {
 		if stable < r.lsn || r.epoch > oldest {
 			kept = append(kept, r)
 			continue
 		}
-		s.removeLocked(r.id)
+		if m := s.takeLocked(r.id); m != nil || maps[r.id] == nil {
+			maps[r.id] = m
+		}
 		n++
 	}
 	s.retired = kept
+	s.mu.Unlock()
+	for id, m := range maps {
+		s.delete(id, m)
+	}
 	return n
 }
 
-func (s *Store) removeLocked(id format.BlobID) {
-	if f := s.live[id]; f != nil {
-		s.bytes.Add(-f.size)
-		delete(s.live, id)
-		s.unmapLocked(f)
+// takeLocked removes a blob from those that can be read, and returns its map, or nil.
+func (s *Store) takeLocked(id format.BlobID) *mapping {
+	f := s.find(id)
+	if f == nil {
+		return nil
+	}
+	s.live.Delete(id)
+	s.count.Add(-1)
+	s.bytes.Add(-f.size)
+	return s.unmapLocked(f)
+}
+
+// unmapLocked returns the map of a blob, which the caller closes, or nil. Nobody uses the blob any more.
+func (s *Store) unmapLocked(f *file) *mapping {
+	m := f.mapping.Swap(nil)
+	if m != nil {
+		s.mapped.Add(-1)
+	}
+	return m
+}
+
+// delete closes the map of a blob that cannot be read any more, if it has one, and removes its file.
+func (s *Store) delete(id format.BlobID, m *mapping) {
+	if m != nil {
+		m.close()
 	}
 	if err := s.remove(id); err != nil { // RemoveStrays of the next opening tries again
 		s.c.Report.Background("blob not removed", s.name(id), err)
-	}
-}
-
-func (s *Store) unmapLocked(f *file) {
-	if f.view != nil {
-		_, _ = f.view.Close(), f.file.Close()
-		f.view, f.file = nil, nil
-		s.mapped.Add(-1)
 	}
 }
 
@@ -169,21 +205,6 @@ func (s *Store) remove(id format.BlobID) error {
 		return nil
 	}
 	return err
-}
-
-// Holds reports whether b, which is not empty, lies in the map of a blob.
-func (s *Store) Holds(b []byte) bool {
-	if s.mapped.Load() == 0 {
-		return false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, f := range s.live {
-		if f.view != nil && f.view.Holds(b) {
-			return true
-		}
-	}
-	return false
 }
 
 // strays calls f with each blob in the directory that is not live.
@@ -212,11 +233,7 @@ func (s *Store) strays(live func(format.BlobID) bool, f func(format.BlobID) erro
 // FindStrays returns the blobs that were neither adopted nor written: those that crashes have left. It changes nothing.
 // The caller calls it when recovery has adopted all blobs, before the first Write.
 func (s *Store) FindStrays() (ids []format.BlobID, err error) {
-	live := func(id format.BlobID) bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.live[id] != nil
-	}
+	live := func(id format.BlobID) bool { return s.find(id) != nil }
 	err = s.strays(live, func(id format.BlobID) error {
 		ids = append(ids, id)
 		return nil
@@ -241,11 +258,7 @@ func (s *Store) Strays(live func(format.BlobID) bool) (n int64, err error) {
 }
 
 // Count returns how many blobs exist, retired ones included, and the bytes of their files.
-func (s *Store) Count() (n int, bytes int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.live), s.bytes.Load()
-}
+func (s *Store) Count() (n int, bytes int64) { return int(s.count.Load()), s.bytes.Load() }
 
 // Close unmaps all blobs, which ends the validity of all contents that Read has returned. The files stay. A nil Store
 // has nothing to close.
@@ -255,8 +268,10 @@ func (s *Store) Close() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, f := range s.live {
-		s.unmapLocked(f)
+	for _, f := range s.live.Range {
+		if m := s.unmapLocked(f.(*file)); m != nil {
+			m.close()
+		}
 	}
 	s.held.close()
 }
@@ -267,8 +282,8 @@ func (s *Store) Remove() {
 	if s == nil {
 		return
 	}
-	for id := range s.live {
-		_ = s.remove(id)
+	for id := range s.live.Range {
+		_ = s.remove(id.(format.BlobID))
 	}
 	for _, r := range s.retired {
 		_ = s.remove(r.id)

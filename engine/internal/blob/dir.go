@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"sync"
+	"sync/atomic"
 
 	"pagecache/internal/vfs"
 )
@@ -11,9 +12,10 @@ import (
 // held is the directory of the blobs. It is opened when it is first needed, and stays open until Close: if the store's
 // directory is moved, the blobs move with it (rule 15).
 type held struct {
+	// open is nil as long as the directory is not open. Written under mu; it publishes the directory.
+	open atomic.Pointer[vfs.Dir]
 	mu   sync.Mutex
-	dir  vfs.Dir // nil: not open
-	made bool    // its name is durable
+	made bool // its name is durable; guarded by mu
 }
 
 // Find opens the directory of the blobs if it exists. Anything else under its name is an error. The caller calls it
@@ -28,6 +30,9 @@ func (s *Store) Find() error {
 
 // dir returns the directory. If there is none yet the error wraps fs.ErrNotExist.
 func (s *Store) dir() (vfs.Dir, error) {
+	if dir := s.held.open.Load(); dir != nil {
+		return *dir, nil
+	}
 	s.held.mu.Lock()
 	defer s.held.mu.Unlock()
 	return s.dirLocked()
@@ -35,14 +40,15 @@ func (s *Store) dir() (vfs.Dir, error) {
 
 func (s *Store) dirLocked() (vfs.Dir, error) {
 	h := &s.held
-	if h.dir == nil {
-		dir, err := s.c.In.OpenDir(s.c.Name)
-		if err != nil {
-			return nil, err
-		}
-		h.dir = dir
+	if dir := h.open.Load(); dir != nil {
+		return *dir, nil
 	}
-	return h.dir, nil
+	dir, err := s.c.In.OpenDir(s.c.Name)
+	if err != nil {
+		return nil, err
+	}
+	h.open.Store(&dir)
+	return dir, nil
 }
 
 // makeDir returns the directory, and makes it, durably, if there is none yet.
@@ -50,10 +56,10 @@ func (s *Store) makeDir() (vfs.Dir, error) {
 	s.held.mu.Lock()
 	defer s.held.mu.Unlock()
 	h := &s.held
-	if h.made {
-		return h.dir, nil
-	}
 	dir, err := s.dirLocked()
+	if err == nil && h.made {
+		return dir, nil
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = s.c.In.Mkdir(s.c.Name); err == nil || errors.Is(err, fs.ErrExist) {
 			dir, err = s.dirLocked()
@@ -69,8 +75,8 @@ func (s *Store) makeDir() (vfs.Dir, error) {
 func (h *held) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.dir != nil {
-		_ = h.dir.Close()
+	if dir := h.open.Swap(nil); dir != nil {
+		_ = (*dir).Close()
 	}
-	h.dir, h.made = nil, false
+	h.made = false
 }

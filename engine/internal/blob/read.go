@@ -61,7 +61,7 @@ func (s *Store) contents(ptr format.BlobPtr) (contents []byte, view bool, err er
 		}
 		return err
 	})
-	return contents, len(contents) > 0 && v.Holds(contents), err
+	return contents, len(contents) > 0 && v.Holds(format.BlobHeaderSize, contents), err
 }
 
 // verify checks all bytes of a blob's file and returns the contents among them.
@@ -77,11 +77,11 @@ func verify(ptr format.BlobPtr, store format.StoreID, all []byte) ([]byte, error
 // open returns the file of a blob and its map. The map stays open until the blob is removed. If the map is nil the
 // caller must close the file.
 func (s *Store) open(id format.BlobID) (vfs.Map, vfs.File, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l := s.live[id]
-	if l != nil && l.view != nil {
-		return l.view, l.file, nil
+	l := s.find(id)
+	if l != nil {
+		if m := l.mapping.Load(); m != nil {
+			return m.view, m.file, nil
+		}
 	}
 	dir, err := s.dir()
 	if err != nil {
@@ -91,16 +91,38 @@ func (s *Store) open(id format.BlobID) (vfs.Map, vfs.File, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if l == nil || s.mapped.Load() == maxMaps {
+	if l == nil || s.mapped.Load() >= maxMaps {
 		return nil, f, nil
 	}
 	v, err := f.OpenMap(vfs.PatternSequential, s.c.Reader)
 	if err != nil {
 		return nil, nil, errors.Join(err, f.Close())
 	}
-	l.view, l.file = v, f
+	own := &mapping{f, v}
+	if m := s.install(id, l, own); m != nil {
+		if m != own {
+			own.close()
+		}
+		return m.view, m.file, nil
+	}
+	_ = v.Close()
+	return nil, f, nil
+}
+
+// install makes m the map of the blob l, unless it has one, and returns the blob's map; nil if there are too many maps,
+// or the blob was removed.
+func (s *Store) install(id format.BlobID, l *file, m *mapping) *mapping {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := l.mapping.Load(); now != nil {
+		return now
+	}
+	if s.find(id) != l || s.mapped.Load() >= maxMaps {
+		return nil
+	}
+	l.mapping.Store(m)
 	s.mapped.Add(1)
-	return v, f, nil
+	return m
 }
 
 // ReadAhead starts to read a blob into the page cache and does not wait for that. It is a hint: Read reports errors.

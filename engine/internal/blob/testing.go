@@ -11,6 +11,26 @@ func (s *Store) Names() ([]string, error) {
 	return dir.ReadDir()
 }
 
+// Holds reports whether b, which is not empty, lies in the map of a blob.
+func (s *Store) Holds(b []byte) bool {
+	for _, f := range s.live.Range {
+		if m := f.(*file).mapping.Load(); m != nil && m.view.Holds(0, b) {
+			return true
+		}
+	}
+	return false
+}
+
+// Pause locks what a write, a read and a removal of blobs lock, until resume is called.
+func (s *Store) Pause() (resume func()) {
+	s.mu.Lock()
+	s.held.mu.Lock()
+	return func() {
+		s.held.mu.Unlock()
+		s.mu.Unlock()
+	}
+}
+
 // SetMaxLen changes the length in bytes of the longest blob. Nothing else may use the Store meanwhile.
 func (s *Store) SetMaxLen(n int) { s.c.MaxLen = n }
 

@@ -60,7 +60,7 @@ func (s *Store) Read(lsn format.LSN, ptr format.DiskPtr) (Message, error) {
 		h, body, err = s.readCopy(ptr, lsn, seg.Seed(), err)
 	}
 	m, err := makeMessage(h, body, err)
-	m.View = len(m.Body) > 0 && s.View.Holds(m.Body)
+	m.View = len(m.Body) > 0 && s.View.Holds(int64(ptr.Off), m.Body)
 	return m, s.CorruptMessage(lsn, ptr, err)
 }
 

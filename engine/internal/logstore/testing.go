@@ -14,6 +14,9 @@ func (s *Store) File() vfs.File { return s.file }
 // which one more is kept.
 func (s *Store) Reserved() (n, per int) { return s.reserved() }
 
+// Written returns the superblock as it was written last, by Close for example.
+func (s *Store) Written() format.Superblock { return s.super.current() }
+
 // Beside calls write with the side device.
 func (s *Store) Beside(write func(dev vfs.Device, zeros []byte) error) error { return s.beside(write) }
 

@@ -133,7 +133,7 @@ func (a *Allocator) takeFree(d *epoch.Domain) (format.PageID, bool) {
 			a.free = append(a.free, a.limbo[n].pid)
 			n++
 		}
-		a.limbo = slices.Delete(a.limbo, 0, n)
+		a.limbo = a.limbo[n:] // the others are not moved: there may be many
 		slices.Sort(a.free)
 	}
 	pid, ok := a.highestInSnapshot()

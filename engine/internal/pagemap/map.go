@@ -76,17 +76,24 @@ func IsPending(err error) bool {
 // page's id was handed out and nothing was written.
 func (m *Map) Find(pid format.PageID) (*Slot, *Head, error) {
 	s, h, err := m.FindNow(pid)
+	if block := m.toRebuild(err); block != nil {
+		if err := m.snaps.Await(context.Background(), block); err != nil {
+			return s, nil, err
+		}
+		return m.FindNow(pid) // the block is rebuilt
+	}
+	return s, h, err
+}
+
+// toRebuild returns the corrupt block that err, of a look into the snapshot, is about; nil if it is about none, or
+// during Rebuild. It allocates only if there is an error.
+func (m *Map) toRebuild(err error) *recovery.BlockError {
 	if err == nil || m.rebuilding {
-		return s, h, err
+		return nil
 	}
-	block := (*recovery.BlockError)(nil) // on the heap, because of errors.As: only after an error
-	if !errors.As(err, &block) {
-		return s, h, err
-	}
-	if err := m.snaps.Await(context.Background(), block); err != nil {
-		return s, nil, err
-	}
-	return m.FindNow(pid) // the block is rebuilt
+	var block *recovery.BlockError
+	errors.As(err, &block)
+	return block
 }
 
 // FindNow is Find that does not wait. If the snapshot is corrupt there, the page is looked up in the log in the
@@ -102,7 +109,7 @@ func (m *Map) FindNow(pid format.PageID) (*Slot, *Head, error) {
 		return s, nil, nil
 	}
 	p, err := m.inBase(pid)
-	if block := (*recovery.BlockError)(nil); err != nil && !m.rebuilding && errors.As(err, &block) {
+	if block := m.toRebuild(err); block != nil {
 		m.snaps.Note(block)
 	}
 	// It may have been taken in meanwhile. A block that was rebuilt since then says nothing of such pages.

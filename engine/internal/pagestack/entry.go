@@ -85,6 +85,8 @@ type Head struct {
 // chained is the part of an Entry that does not depend on the type of its value.
 type chained struct {
 	Head
+	// Sum is the checksum of the value's encoding, if the value is not a view; only in builds with the invariants tag.
+	Sum  invariants.Sum
 	Next *Head // the next older entry; set in a Delta only
 	Ext  *Ext
 }
@@ -100,7 +102,13 @@ type Entry[P any] struct {
 type Ext struct {
 	Refs    []Ref // of Merged and Listed entries: the messages that make up the page, newest first
 	Counter uint64
+	// Size is the bytes of memory of the value of a Merged entry, and of a Base entry whose value may be a view of the
+	// disk, at least 1. 0: it is the same at any time, and costs no look at the value.
+	Size int64
 }
+
+// SizeOf returns the Size of a value of n bytes.
+func SizeOf(n int) int64 { return max(1, int64(n)) }
 
 // rootEntry is an entry of kind Root: the whole page.
 type rootEntry struct {

@@ -58,7 +58,7 @@ type Events struct {
 	// BatchOpen: a batch has been open for a second. Nothing that was written since its PinLog becomes stable before
 	// its Seal.
 	BatchOpen func(BatchOpenInfo)
-	// TxOpen: a Tx has been open for 10 s. No space that it may look at is used again before its End.
+	// TxOpen: a Tx has been open for a second. No space that it may look at is used again before its End.
 	TxOpen func(TxOpenInfo)
 	// Panic: the Materializer has panicked in work that the store does by itself, such as cleaning or evicting. The
 	// store goes on without that page's part of the work. Each page is announced once for each opening.

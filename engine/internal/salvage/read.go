@@ -22,6 +22,7 @@ import (
 	"pagecache/engine/internal/blob"
 	"pagecache/engine/internal/compress"
 	"pagecache/engine/internal/logstore"
+	"pagecache/engine/internal/scratch"
 	"pagecache/engine/internal/snapshot"
 	"pagecache/internal/vfs"
 	"pagecache/recovery"
@@ -57,6 +58,7 @@ type Reader struct {
 	bulk  vfs.Bulk
 	size  int64 // of the file
 	blobs *blob.Store
+	unzip *compress.Unpacker
 	most  format.PageID // ids from here on are implausible
 
 	trusted  bool            // Super was read and belongs to this log
@@ -77,7 +79,11 @@ const lostPages = 1 << 23
 // Open locks the store and reads everything that is intact in its log. Errors: logstore.ErrLocked, logstore.ErrFormat,
 // recovery.ErrCorrupt if nothing in the log can be verified, and those of a log that cannot be opened.
 func Open(c Config) (*Reader, error) {
-	r := &Reader{c: c, known: format.NoLSN}
+	unzip, err := compress.NewUnpacker(scratch.New(0))
+	if err != nil {
+		return nil, err
+	}
+	r := &Reader{c: c, known: format.NoLSN, unzip: unzip}
 	if err := r.open(); err != nil {
 		r.Close()
 		return nil, err
@@ -199,7 +205,7 @@ func (r *Reader) Value(m Message) ([]byte, error) {
 		b, _, err := r.blobs.Read(ptr)
 		return b, err
 	case m.Kind.Zstd():
-		return compress.Unpack(body, r.Super.SegmentSize)
+		return r.unzip.Unpack(body, r.Super.SegmentSize)
 	}
 	return body, nil
 }

@@ -1,11 +1,11 @@
 // Package scratch keeps memory that calls have worked in, for later calls, and gives it back to the collector when the
 // store is idle.
 //
-//	S1  Whatever the number of calls and Txs that ever were, a store keeps at most Limit bytes of scratch memory beside
-//	    what the calls under way use (trap 48).
-//	S2  Memory that was not used for a tick or two is released, by a timer and not by a later call. An idle store has no
-//	    timer.
-//	S3  Bytes counts all of it: what is kept, and what calls have borrowed that was kept before.
+//	J1  Whatever the number of calls and Txs that ever were, a store keeps at most Limit bytes of scratch memory,
+//	    beside the memory that the calls under way use (trap 48).
+//	J2  Memory that was not used for a tick or two is released, by a timer and not by a later call. An idle store has
+//	    no timer.
+//	J3  Bytes counts all memory that is kept, and the part of it that calls have borrowed.
 package scratch
 
 import (

@@ -3,6 +3,7 @@ package scratch
 import (
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -15,7 +16,8 @@ func use(b *Buffers, lane uint32, n int) {
 	b.Put(lane, m)
 }
 
-// What is kept is counted, stays within the limit, and is released by the second tick after its last use. Trap 48.
+// Memory that is kept is counted, stays within the limit, and is released by the second tick after its last use.
+// Trap 48.
 func TestIdleBuffersAreReleased(t *testing.T) {
 	const limit = 3 << 20
 	k := New(limit)
@@ -98,40 +100,31 @@ func TestBufferHasOneOwner(t *testing.T) {
 
 // The timer ticks while a task asks for it, or memory is used, and not when nothing is left to do. Stop ends it.
 func TestIdleKeeperHasNoTimer(t *testing.T) {
-	k := New(1)
-	ticks, left := make(chan bool, 10), 2
-	k.OnTick(func(idle bool) bool {
-		ticks <- idle
-		left--
-		return left > 0
+	synctest.Test(t, func(t *testing.T) {
+		k := New(1)
+		ticks, left := 0, 2
+		k.OnTick(func(bool) bool {
+			ticks++
+			left--
+			return left > 0
+		})
+		want := func(n int) {
+			t.Helper()
+			time.Sleep(10*Interval + Interval/2)
+			synctest.Wait()
+			if ticks != n {
+				t.Errorf("%d ticks, want %d", ticks, n)
+			}
+			ticks = 0
+		}
+		k.Wake()
+		want(2) // the task asked for the second
+		k.Use()
+		want(2) // the second finds that it is idle
+		k.Use()
+		k.Stop()
+		want(0)
+		k.Wake()
+		want(0)
 	})
-	wait := func() {
-		t.Helper()
-		select {
-		case <-ticks:
-		case <-time.After(10 * time.Second):
-			t.Fatal("no tick")
-		}
-	}
-	quiet := func() {
-		t.Helper()
-		select {
-		case <-ticks:
-			t.Error("an idle Keeper ticks")
-		case <-time.After(Interval * 3 / 2):
-		}
-	}
-	k.Wake()
-	wait()
-	wait() // the task asked for it
-	quiet()
-	k.Use()
-	wait()
-	wait() // whether it is idle now
-	quiet()
-	k.Use()
-	k.Stop()
-	quiet()
-	k.Wake()
-	quiet()
 }
