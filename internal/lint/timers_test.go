@@ -20,7 +20,7 @@ var waits = map[string]string{
 	"engine/internal/logstore.(Store).readBuffered": "limit for places that nobody writes to; a few yields before",
 
 	// Actions that are due at a time. The timer runs only while one is.
-	"engine.(txWatch).arm":                              "looks while a Tx is open",
+	"engine/internal/report.(Watch).arm":                "looks while a Tx is open",
 	"engine/internal/iobuf.(Log).flusher":               "flushes while something is unflushed, and marks",
 	"engine/internal/iobuf.(watch).arm":                 "looks while a write is in flight",
 	"engine/internal/iobuf.(Log).lookLocked":            "looks while a batch is open",

@@ -14,8 +14,8 @@ import (
 // inside a group is stable before the whole group is durable, since recovery would cut the log at its beginning. If
 // batches began without a pause, a group would never end. So a fence closes, and from then on BeginBatch waits until
 // all batches of the group have ended (rule 18, trap 38). It closes as soon as the beginning of the open group is
-// durable, and sooner if a goroutine waits for something in it to become stable: at the end of the next flush, or at once if the
-// leader is at work then, since that goroutine waits for the flush that follows.
+// durable, and sooner if a goroutine waits for something in it to become stable: at the end of the next flush, or at
+// once if the leader is at work then, since that goroutine waits for the flush that follows.
 //
 //	                 begin                 durable or awaited, see fenced
 //	       ┌──────┐         ┌──────┐                                   ┌────────┐

@@ -34,8 +34,12 @@ func (l *Log) CloseContext(ctx context.Context) (format.LSN, error) {
 	case <-ctx.Done():
 	case <-time.After(CloseTimeout): // the device does not complete a write; Drained returns false
 	}
+	l.watch.stop()
 	l.state.mu.Lock()
 	defer l.state.mu.Unlock()
+	if l.state.look != nil {
+		l.state.look.Stop()
+	}
 	if err == nil && l.state.err != ErrClosed {
 		err = l.state.err // a write failed before or during Close
 	}

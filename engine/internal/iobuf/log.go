@@ -117,12 +117,13 @@ type state struct {
 	waiters []*waiter // in any order
 	batches batches
 	stuck   stuck
-	durable format.LSN // the first byte that is not durable
-	wanted  format.LSN // the highest LSN that a goroutine wants durable; NoLSN before the first
-	leading bool       // a goroutine is the leader, or will be: see leader
-	acked   bool       // something was acknowledged since markArmed was set, or since markDue looked last
-	looking bool       // lookAtBatches will be called: a batch is, or was, open
-	stats   Stats      // all but StableEnd
+	durable format.LSN  // the first byte that is not durable
+	wanted  format.LSN  // the highest LSN that a goroutine wants durable; NoLSN before the first
+	leading bool        // a goroutine is the leader, or will be: see leader
+	acked   bool        // something was acknowledged since markArmed was set, or since markDue looked last
+	looking bool        // lookAtBatches will be called: a batch is, or was, open
+	look    *time.Timer // that calls it; nil before the first time
+	stats   Stats       // all but StableEnd
 }
 
 // New starts a log. Its flusher goroutine runs until Close.

@@ -18,6 +18,8 @@ type watch struct {
 	oldest   deviceWrite // the oldest write in flight; zero if there is none
 	reported deviceWrite // the write that was reported last
 	armed    bool        // look will be called
+	timer    *time.Timer // that calls look
+	stopped  bool        // look does nothing more
 
 	// spoke is set once, with the first report. Publishes nothing. A stale false omits the report that a write has
 	// ended.
@@ -66,7 +68,7 @@ func (w *watch) inFlight(pending []deviceWrite) {
 func (w *watch) look() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.oldest.began == 0 {
+	if w.oldest.began == 0 || w.stopped {
 		w.armed = false
 		return
 	}
@@ -82,7 +84,16 @@ func (w *watch) look() {
 }
 
 // arm has look called after d.
-func (w *watch) arm(d time.Duration) { time.AfterFunc(d, w.look) }
+func (w *watch) arm(d time.Duration) { w.timer = time.AfterFunc(d, w.look) }
+
+// stop ends the looks, so that no timer keeps a closed log in memory.
+func (w *watch) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.stopped = true; w.timer != nil {
+		w.timer.Stop()
+	}
+}
 
 // ended reports that a write has ended, if it was reported as slow. The leader calls it.
 func (w *watch) ended(x *deviceWrite) {
@@ -108,7 +119,7 @@ const batchPatience = time.Second
 func (l *Log) lookLocked(d time.Duration) {
 	if !l.state.looking {
 		l.state.looking = true
-		time.AfterFunc(d, l.lookAtBatches)
+		l.state.look = time.AfterFunc(d, l.lookAtBatches)
 	}
 }
 
