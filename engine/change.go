@@ -146,6 +146,9 @@ func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error
 		}
 		e := c.entry(h, pagestack.Ref{LSN: r.LSN(), Ptr: r.Ptr()})
 		if pc.pages.Install(pg.slot, h, e, &r, c.payload.blob) {
+			if !c.sameState && c.kind != format.KindCounter {
+				tx.wrote(c.bodyLen())
+			}
 			pc.mem.swapped(tx, pg.id, h, e, w)
 			return e, true, nil
 		}

@@ -49,7 +49,6 @@ func (pc *PageCache[P]) write(tx *Tx, pid PageID, frag P, c change[P]) (PagePtr[
 		return PagePtr[P]{}, false, describePage(verb(c.kind), pid, err)
 	}
 	c.take(v)
-	tx.wrote(c.bodyLen())
 	pc.cleaner.Pace() // it delays the caller while the cleaner is behind
 	h, won, err := pc.apply(tx, pg, &c)
 	if err != nil {
@@ -81,7 +80,6 @@ func (pc *PageCache[P]) Free(tx *Tx, pid PageID, old PagePtr[P]) (PagePtr[P], bo
 	if err != nil || pg.head == nil {
 		return PagePtr[P]{}, false, err
 	}
-	tx.wrote(0)
 	h, won, err := pc.apply(tx, pg, &change[P]{kind: format.KindFree, old: old})
 	if err != nil {
 		return PagePtr[P]{}, false, describePage("free", pid, err)
@@ -115,7 +113,6 @@ func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
 		return 0, PagePtr[P]{}, describe("allocate", err)
 	}
 	c.take(v)
-	tx.wrote(len(c.payload.body))
 	pc.cleaner.Pace() // it delays the caller while the cleaner is behind
 	pg, err := pc.finder.take()
 	if err != nil {

@@ -127,12 +127,11 @@ func (pc *PageCache[P]) casRoot(tx *Tx, name string, old, new PageID) (now PageI
 	}
 }
 
-// encodeRoot returns the body of the message of a root, in the scratch memory of the Tx, counts it, and delays the
-// caller while the cleaner is behind.
+// encodeRoot returns the body of the message of a root, in the scratch memory of the Tx, and delays the caller while the
+// cleaner is behind.
 func encodeRoot(tx *Tx, c *clean.Cleaner, r format.Root) []byte {
 	buf := tx.buffer()
 	buf.Encoded = format.AppendRoot(buf.Encoded[:0], r)
-	tx.wrote(len(buf.Encoded))
 	c.Pace()
 	return buf.Encoded
 }
@@ -167,7 +166,6 @@ func (pc *PageCache[P]) addRoot(tx *Tx, r format.Root, take func() (page, error)
 
 // removeRoot frees the page of a root, if its head is still that of pg.
 func (pc *PageCache[P]) removeRoot(tx *Tx, name string, pg page) (bool, error) {
-	tx.wrote(0)
 	shard := pc.pages.Roots.Shard(name)
 	shard.Lock()
 	defer shard.Unlock()

@@ -216,3 +216,26 @@ func TestStatsNameWhatIsOpen(t *testing.T) {
 	}
 	enginetest.Close(t, l)
 }
+
+// A change that loses, or that finds nothing to do, gives the log nothing.
+func TestLostChangesGiveNothing(t *testing.T) {
+	pc := enginetest.Open(t, t.TempDir(), nil)
+	tx := enginetest.Begin(t, pc)
+	defer tx.End()
+	pid, old, err := pc.Allocate(tx, []byte("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	enginetest.Must(t)(pc.Link(tx, pid, old, []byte("b")))
+	given := pc.Stats().Log.BytesGiven
+	for name, change := range map[string]func() (bool, error){
+		"link":    func() (bool, error) { _, won, err := pc.Link(tx, pid, old, []byte("c")); return won, err },
+		"replace": func() (bool, error) { _, won, err := pc.Replace(tx, pid, old, []byte("c")); return won, err },
+		"free":    func() (bool, error) { _, won, err := pc.Free(tx, pid, old); return won, err },
+		"root":    func() (bool, error) { _, won, err := pc.CASRoot(tx, "r", pid, pid+1); return won, err },
+	} {
+		if won, err := change(); won || err != nil || pc.Stats().Log.BytesGiven != given {
+			t.Errorf("%s: %v, %v; given %d bytes, then %d", name, won, err, given, pc.Stats().Log.BytesGiven)
+		}
+	}
+}

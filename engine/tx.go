@@ -54,7 +54,7 @@ type txState struct {
 // s returns the state of the Tx.
 func (tx *Tx) s() *txState { return tx.state.P() }
 
-// wrote counts a message with a body of n bytes.
+// wrote counts a message with a body of n bytes that is in the log for a caller.
 func (tx *Tx) wrote(n int) {
 	s := tx.s()
 	s.bytes.Store(s.bytes.Load() + int64(format.HeaderSize+n))
