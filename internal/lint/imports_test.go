@@ -56,14 +56,19 @@ var house = map[string][]string{
 		"internal/vfs", "internal/osfs", "internal/invariants",
 	},
 	"engine/internal/linear": {"engine", "engine/internal/seam"}, // tests, in a module of their own
-	"cmd/pcbench":            {"engine", "segments/format"},
-	"bench":                  {"engine"},
-	"internal/invariants":    {},
-	"internal/vfs":           {},
-	"internal/osfs":          {"internal/vfs", "iouring", "mmapread"},
-	"internal/simdisk":       {"internal/vfs"},
-	"internal/lint":          {},
-	"internal/mutants":       {},
+	"engine/statspage":       {"engine", "internal/htmlpage"},
+	"internal/htmlpage":      {"engine"},
+	"internal/machine":       {},
+	"cmd/pcbench": {
+		"engine", "engine/statspage", "segments/format", "internal/htmlpage", "internal/machine",
+	},
+	"bench":               {"engine", "internal/htmlpage", "internal/machine"},
+	"internal/invariants": {},
+	"internal/vfs":        {},
+	"internal/osfs":       {"internal/vfs", "iouring", "mmapread"},
+	"internal/simdisk":    {"internal/vfs"},
+	"internal/lint":       {},
+	"internal/mutants":    {},
 }
 
 // helpers lists the packages that tests may import in addition.
