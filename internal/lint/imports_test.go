@@ -82,14 +82,13 @@ var outside = map[string][]string{
 	"golang.org/x/sys": {
 		"iouring", "iouring/internal/ring", "mmapread", "internal/osfs", "cmd/pcbench", "bench",
 	},
-	"github.com/edsrzf/mmap-go":               {"mmapread"},
-	"github.com/iceber/iouring-go/syscall":    {"iouring/internal/ring"},
-	"github.com/dgraph-io/ristretto":          {"lru"},
-	"github.com/klauspost/compress":           {"engine", "engine/internal/compress"},
-	"github.com/HdrHistogram/hdrhistogram-go": {"cmd/pcbench", "bench"},
-	"github.com/spf13/pflag":                  {"cmd/pcbench", "bench"},
-	"github.com/cockroachdb/pebble":           {"bench"},
-	"github.com/anishathalye/porcupine":       {"engine/internal/linear"},
+	"github.com/edsrzf/mmap-go":            {"mmapread"},
+	"github.com/iceber/iouring-go/syscall": {"iouring/internal/ring"},
+	"github.com/dgraph-io/ristretto":       {"lru"},
+	"github.com/klauspost/compress":        {"engine", "engine/internal/compress"},
+	"github.com/spf13/pflag":               {"cmd/pcbench", "bench"},
+	"github.com/cockroachdb/pebble":        {"bench"},
+	"github.com/anishathalye/porcupine":    {"engine/internal/linear"},
 }
 
 // Packages import only packages that house and outside list for them. None uses cgo.

@@ -1,0 +1,147 @@
+package load
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pagecache/cmd/pcbench/internal/job"
+	"pagecache/cmd/pcbench/internal/units"
+)
+
+// Progress shows how far a load has got. On a terminal it rewrites one line; otherwise it writes a line every few
+// seconds. A nil Progress shows nothing.
+type Progress struct {
+	Out      io.Writer
+	Terminal bool
+	Every    time.Duration
+	Newline  time.Duration // on a terminal, the interval between new lines; 0: none
+
+	mu sync.Mutex // one line at a time
+}
+
+// NewProgress returns a Progress that writes to f, usually standard error.
+func NewProgress(f *os.File) *Progress {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	if err == nil {
+		return &Progress{Out: f, Terminal: true, Every: 200 * time.Millisecond}
+	}
+	return &Progress{Out: f, Every: 3 * time.Second}
+}
+
+// columns returns the width of the terminal, or 0 if it is not known.
+func (p *Progress) columns() int {
+	f, ok := p.Out.(*os.File)
+	if !ok || !p.Terminal {
+		return 0
+	}
+	w, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0
+	}
+	return int(w.Col)
+}
+
+// With returns a Progress as the options of a run want it: nil for eta=never.
+func (p *Progress) With(r *job.Run) *Progress {
+	if p == nil || r.ETA == "never" {
+		return nil
+	}
+	q := &Progress{Out: p.Out, Terminal: p.Terminal, Every: p.Every, Newline: r.ETANewline}
+	if r.ETAInterval > 0 {
+		q.Every = r.ETAInterval
+	}
+	return q
+}
+
+// progressState is the content of a progress line.
+type progressState struct {
+	ramping bool
+	share   float64 // done so far, 0 to 1
+	bytes   [3]int64
+	ops     [3]int64
+}
+
+// watch shows the states that now returns until the caller calls end, which clears the line on a terminal.
+func (p *Progress) watch(name string, now func() progressState) (end func()) {
+	started, last, lastAt := time.Now(), progressState{}, time.Now()
+	return p.Lines(func() string {
+		s, at := now(), time.Now()
+		line := s.line(name, last, at.Sub(lastAt), at.Sub(started))
+		last, lastAt = s, at
+		return line
+	})
+}
+
+// Lines shows the lines that now returns until the caller calls end, which clears the line on a terminal.
+func (p *Progress) Lines(now func() string) (end func()) {
+	if p == nil {
+		return func() {}
+	}
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(p.Every)
+		defer tick.Stop()
+		width, began := 0, time.Now()
+		for {
+			select {
+			case <-quit:
+				if width > 0 {
+					p.print("\r%s\r", strings.Repeat(" ", width))
+				}
+				return
+			case at := <-tick.C:
+				line := now()
+				if !p.Terminal {
+					p.print("%s\n", line)
+					continue
+				}
+				if most := p.columns() - 1; most > 0 && len(line) > most {
+					line = line[:most]
+				}
+				p.print("\r%-*s", width, line)
+				width = len(line)
+				if p.Newline > 0 && at.Sub(began) >= p.Newline {
+					p.print("\n")
+					width, began = 0, at
+				}
+			}
+		}
+	}()
+	return func() { close(quit); <-done }
+}
+
+func (p *Progress) print(form string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fmt.Fprintf(p.Out, form, args...)
+}
+
+// line returns a progress line with the speed since last, the share done, and the time left, such as
+// "NAME: [w=1240MiB/s,19.8k IOPS][45.0%][eta 00m:03s]".
+func (s progressState) line(name string, last progressState, since, all time.Duration) string {
+	b := &strings.Builder{}
+	fmt.Fprintf(b, "%s: ", name)
+	if s.ramping {
+		fmt.Fprint(b, "[ramping up]")
+	}
+	for d, letter := range []string{"r", "w", "t"} {
+		if n := s.ops[d] - last.ops[d]; n > 0 {
+			rate := func(n int64) uint64 { return uint64(perSecond(n, int64(since))) }
+			fmt.Fprintf(b, "[%s=%sB/s,%s IOPS]", letter, units.Shorten(rate(s.bytes[d]-last.bytes[d]), 4, units.Binary),
+				units.Shorten(rate(n), 4, units.Decimal))
+		}
+	}
+	fmt.Fprintf(b, "[%.1f%%]", s.share*100)
+	if s.share > 0 {
+		eta := int64(all.Seconds() * (1 - s.share) / s.share)
+		fmt.Fprintf(b, "[eta %02dm:%02ds]", eta/60, eta%60)
+	}
+	return b.String()
+}
