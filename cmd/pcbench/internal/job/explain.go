@@ -7,7 +7,7 @@ import (
 
 // hints are misspelt or foreign names, each with the option that was meant.
 var hints = map[string]string{
-	"time": "use --runtime", "duration": "use --runtime", "threads": "use --numjobs", "jobs": "use --numjobs",
+	"time": "use --runtime", "duration": "use --runtime", "jobs": "use --numjobs",
 	"qd": "use --iodepth", "queue_depth": "use --iodepth", "cache_size": "use --cache", "cachecapacity": "use --cache",
 	"format": "use --output-format", "json": "use --output-format=json", "seed": "use --randseed",
 	"pages":    "use --size",

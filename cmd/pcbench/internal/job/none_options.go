@@ -17,9 +17,9 @@ func refused(name, reason string) Option { return Option{Name: name, Refused: re
 var noOps = concat(
 	group("the store writes its log by its own means (see io); names of engines for files are accepted", engineOp,
 		"ioengine"),
-	group("jobs are goroutines of one process", noOpFlag, "thread"),
+	group("jobs are goroutines of one process", noOpFlag, "thread", "threads"),
 	group("the store allocates and lays out its own file", noOp, "fallocate", "create_serialize", "create_fsync",
-		"allow_file_create", "fadvise_hint", "nrfiles", "openfiles", "file_service_type", "overwrite",
+		"allow_file_create", "fadvise_hint", "nrfiles", "nr_files", "openfiles", "file_service_type", "overwrite",
 		"filename_format",
 		"unique_filename", "file_append", "unlink_each_loop", "allow_mounted_write"),
 	group("the engine chooses its memory and clock", noOp, "mem", "iomem", "iomem_align", "mem_align", "clocksource",

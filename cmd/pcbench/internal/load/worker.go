@@ -70,6 +70,7 @@ type worker struct {
 	logs    *recorder // nil: no logs
 	newest  engine.LSN
 	sink    byte // keeps the compiler from removing the reads
+	chained bool // the end of an operation is the start of the next
 	since   int  // writes since the last wait for stability
 	thought int64
 	blocks  int64
@@ -111,6 +112,8 @@ func newWorker(g *section, i int, seed uint64) *worker {
 	}
 	w.quota = quota(s, i)
 	w.logs = newRecorder(s)
+	w.chained = w.logs == nil && !s.Pace.Open() && s.Think.Time == 0 && s.Target.Latency == 0 && s.FDataSync == 0 &&
+		s.Dist.Kind == pick.KindRandom && !s.Map
 	return w
 }
 
@@ -139,7 +142,7 @@ func (w *worker) run() error {
 	if err := w.pin(); err != nil {
 		return err
 	}
-	var published int64
+	var published, end int64
 	if w.lane.trace != nil {
 		return w.replay()
 	}
@@ -158,12 +161,12 @@ func (w *worker) run() error {
 				return nil
 			}
 		}
-		start := g.now()
+		start := w.begin(end)
 		if start >= g.deadline {
 			return nil
 		}
 		bytes, lsn, err := w.do(d, i)
-		end := g.now()
+		end = g.now()
 		if err != nil {
 			if err = w.tolerate(d, err); err != nil {
 				return err
@@ -194,6 +197,16 @@ func (w *worker) run() error {
 	arrived = true
 	w.lane.written.Done()
 	return w.reread()
+}
+
+// begin returns the start of an operation. If a goroutine does nothing between two operations but draw a page
+// uniformly, which takes a few ns, the start is the end of the operation before, at last. This saves a reading of the
+// clock.
+func (w *worker) begin(last int64) int64 {
+	if w.chained && last > 0 {
+		return last
+	}
+	return w.g.now()
 }
 
 // publishEvery is the time between two updates of done, in ns.
