@@ -187,3 +187,23 @@ func TestLockOfRemovedMarker(t *testing.T) {
 		t.Error("lock succeeded on a replaced file")
 	}
 }
+
+// Removing the store frees the space of its log at once, even while the kernel still holds the file, as io_uring does
+// for some time after the process has closed it.
+func TestRemoveFreesSpace(t *testing.T) {
+	p := makePlace(t, t.TempDir())
+	f, err := os.Create(filepath.Join(p.store(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(make([]byte, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.remove(); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := f.Stat(); err != nil || info.Size() != 0 {
+		t.Errorf("the removed log still has %d bytes, %v", info.Size(), err)
+	}
+}
