@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"testing"
 
 	"pagecache/engine"
@@ -17,7 +18,7 @@ func eachStore(b *testing.B, f func(b *testing.B, s Store)) {
 			var s Store
 			var err error
 			if name == "pebble" {
-				s, err = OpenPebble(b.TempDir())
+				s, err = OpenPebble(b.TempDir(), PeerOptions{})
 			} else {
 				s, err = OpenPagecache(b.TempDir(), benchPages, engine.Options{})
 			}
@@ -85,42 +86,88 @@ func BenchmarkGet(b *testing.B) {
 	})
 }
 
-// The stores agree on the sizes of the pages after the same writes.
+// The stores agree on the sizes of the pages after the same writes, also with the settings for commits.
 func TestStoresAgree(t *testing.T) {
-	const pages, size, delta = 50, 100, 7
-	ours, err := OpenPagecache(t.TempDir(), pages, engine.Options{SegmentSize: 64 << 10})
+	peers := append(Peers(), Peer{Name: "pagecache", Open: func(dir string, _ PeerOptions) (Store, error) {
+		return OpenPagecache(dir, agreePages, engine.Options{SegmentSize: 64 << 10})
+	}})
+	for _, p := range peers {
+		t.Run(p.Name, func(t *testing.T) {
+			t.Parallel()
+			agree(t, p, PeerOptions{Cache: 16 << 20}, 4000)
+			agree(t, p, PeerOptions{Cache: 16 << 20, Sync: true, Goroutines: 4}, 100)
+		})
+	}
+}
+
+const agreePages = 50
+
+// agree links deltas to pages, and compares the lengths of the pages.
+func agree(t *testing.T, p Peer, o PeerOptions, links int) {
+	t.Helper()
+	const size, delta = 100, 7
+	s, err := p.Open(t.TempDir(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	theirs, err := OpenPebble(t.TempDir())
-	if err != nil {
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := Load(s, agreePages, size); err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range []Store{ours, theirs} {
-		if err := Load(s, pages, size); err != nil {
+	l := Workload{Goroutines: 4, Pages: agreePages, Value: delta, Seed: 3}
+	r, err := Run(l, int64(links), func(w *Worker) error { return s.Link(w.Page(), w.Values.Next()) }, s.Flush)
+	if err != nil || r.Ops != int64(links) {
+		t.Fatalf("%d operations: %v", r.Ops, err)
+	}
+	if err := s.Commit(0, make([]byte, delta)); err != nil {
+		t.Fatal(err)
+	}
+	sum := 0
+	for i := range agreePages {
+		n, err := s.Get(i)
+		if err != nil {
 			t.Fatal(err)
 		}
-		l := Workload{Goroutines: 4, Pages: pages, Value: delta, Seed: 3}
-		r, err := Run(l, 4000, func(w *Worker) error { return s.Link(w.Page(), w.Values.Next()) }, s.Flush)
-		if err != nil || r.Ops != 4000 {
-			t.Fatalf("%d operations: %v", r.Ops, err)
-		}
-		if err := s.Commit(0, make([]byte, delta)); err != nil {
-			t.Fatal(err)
-		}
-		sum := 0
-		for i := range pages {
-			n, err := s.Get(i)
+		sum += n
+	}
+	if want := agreePages*size + (links+1)*delta; sum != want {
+		t.Errorf("%d bytes, want %d", sum, want)
+	}
+	if err := s.Replace(1, make([]byte, 2*size)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.Get(1); n != 2*size || err != nil {
+		t.Errorf("a page of %d bytes, want %d: %v", n, 2*size, err)
+	}
+}
+
+// The logs agree on the number of records, before and after they are closed.
+func TestLogsAgree(t *testing.T) {
+	for name, open := range map[string]func(dir string) (Log, error){
+		"pagecache": func(dir string) (Log, error) { return OpenPagecacheLog(dir) },
+		"raft-wal":  func(dir string) (Log, error) { return OpenRaftWAL(dir) },
+	} {
+		dir := t.TempDir()
+		for want := 20; want <= 60; want += 20 {
+			l, err := open(dir)
 			if err != nil {
 				t.Fatal(err)
 			}
-			sum += n
-		}
-		if want := pages*size + 4001*delta; sum != want {
-			t.Errorf("%T holds %d bytes, want %d", s, sum, want)
-		}
-		if err := s.Close(); err != nil {
-			t.Error(err)
+			for range 2 {
+				if err := l.Append(slices.Repeat([][]byte{make([]byte, 100)}, 10)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n, err := l.Scan(); err != nil || n != want {
+				t.Errorf("%s: %d records, want %d: %v", name, n, want, err)
+			}
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }

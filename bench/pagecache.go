@@ -38,6 +38,22 @@ func OpenPagecache(dir string, pages int, opts engine.Options) (*Pagecache, erro
 	return &Pagecache{PC: pc, pages: make([]page, pages)}, nil
 }
 
+// OpenKept opens the store in dir, or makes one. Close keeps it. In a store that was there before, page i is the one
+// that was allocated as number i, as Load does it.
+func OpenKept(dir string, pages int, opts engine.Options) (*Pagecache, error) {
+	pc, err := engine.Open(dir, engine.Bytes{}, &opts)
+	if err != nil {
+		return nil, err
+	}
+	s := &Pagecache{PC: pc, pages: make([]page, pages)}
+	if pc.Stats().Pages.InUse > 0 {
+		for i := range s.pages {
+			s.pages[i].pid.Store(uint64(engine.FirstUserPage) + uint64(i))
+		}
+	}
+	return s, nil
+}
+
 // Replace implements Store.
 func (s *Pagecache) Replace(i int, value []byte) error {
 	_, err := s.write(i, value, asWhole)
@@ -125,7 +141,7 @@ func (s *Pagecache) Get(i int) (int, error) {
 	}
 	defer tx.End()
 	p, err := s.PC.Get(tx, engine.PageID(s.pages[i].pid.Load()))
-	return len(p.Value), err
+	return look(p.Value), err
 }
 
 // PageID returns the page's id in the store, or 0 if the page does not exist.

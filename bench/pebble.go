@@ -7,6 +7,23 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
+// PeerOptions are the settings of another store that depend on the work.
+type PeerOptions struct {
+	Cache      int64 // bytes of its own cache; 0: 512 MiB
+	Sync       bool  // all writes are durable commits. Stores that need another setting for this use it
+	Goroutines int   // that write at the same time
+}
+
+// defaultCache is the default of PeerOptions.Cache.
+const defaultCache = 512 << 20
+
+func (o PeerOptions) cache() int64 {
+	if o.Cache > 0 {
+		return o.Cache
+	}
+	return defaultCache
+}
+
 // Pebble is a Store on CockroachDB's LSM tree. A page is a key of 8 bytes. Link is a Merge with the default merger,
 // which concatenates as engine.Bytes does.
 type Pebble struct {
@@ -28,10 +45,10 @@ func (quiet) Errorf(string, ...any) {}
 // Fatalf ends the program, as Pebble expects.
 func (quiet) Fatalf(form string, args ...any) { log.Fatalf(form, args...) }
 
-// OpenPebble makes a store in dir, with options that suit the comparison: large memtables, a large cache, and the
-// write-ahead log.
-func OpenPebble(dir string) (*Pebble, error) {
-	s := &Pebble{cache: pebble.NewCache(512 << 20)}
+// OpenPebble opens the store in dir, or makes one, with options that suit the comparison: large memtables, a large
+// cache, and the write-ahead log.
+func OpenPebble(dir string, o PeerOptions) (*Pebble, error) {
+	s := &Pebble{cache: pebble.NewCache(o.cache())}
 	db, err := pebble.Open(dir, &pebble.Options{
 		Cache:                       s.cache,
 		MemTableSize:                64 << 20,
@@ -82,7 +99,7 @@ func (s *Pebble) Get(page int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return len(v), closer.Close()
+	return look(v), closer.Close()
 }
 
 // Flush implements Store.

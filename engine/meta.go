@@ -127,8 +127,8 @@ func (pc *PageCache[P]) casRoot(tx *Tx, name string, old, new PageID) (now PageI
 	}
 }
 
-// encodeRoot returns the body of the message of a root, in the scratch memory of the Tx, and delays the caller while the
-// cleaner is behind.
+// encodeRoot returns the body of the message of a root, in the scratch memory of the Tx, and delays the caller while
+// the cleaner is behind.
 func encodeRoot(tx *Tx, c *clean.Cleaner, r format.Root) []byte {
 	buf := tx.buffer()
 	buf.Encoded = format.AppendRoot(buf.Encoded[:0], r)

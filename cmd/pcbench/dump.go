@@ -14,12 +14,13 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"pagecache/cmd/pcbench/internal/load"
 	"pagecache/segments/format"
 )
 
 // dump is the command pcbench dump. It writes the files of a store as annotated hex, in the format of docs/FORMAT.md.
 // It only reads and takes no lock. If the store is open, it shows the data that has reached the disk.
-func dump(ctx context.Context, args []string, out io.Writer) error {
+func dump(ctx context.Context, args []string, out io.Writer, _ *load.Progress) error {
 	f := pflag.NewFlagSet("pcbench dump", pflag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	var d dumper
@@ -36,7 +37,7 @@ func dump(ctx context.Context, args []string, out io.Writer) error {
 			f.FlagUsages())
 		return err
 	} else if err != nil {
-		return &usageError{explain(f, err)}
+		return &usageError{explainFlag(f, err)}
 	}
 	switch {
 	case f.NArg() != 1:
@@ -115,6 +116,9 @@ func (d *dumper) keep(h format.Header) bool {
 
 // store writes the superblock of the store in dir, and the chosen slot or all slots.
 func (d *dumper) store(ctx context.Context, dir string, out io.Writer) error {
+	if err := wantStore("dump", dir); err != nil {
+		return err
+	}
 	only := d.slot
 	b, unreadable, err := readSuperblock(filepath.Join(dir, "superblock"))
 	if err != nil {
@@ -133,7 +137,10 @@ func (d *dumper) store(ctx context.Context, dir string, out io.Writer) error {
 	}
 	defer log.Close()
 	segment := make([]byte, super.SegmentSize)
-	for slot := format.SegmentID(max(only, 0)); ctx.Err() == nil; slot++ {
+	for slot := format.SegmentID(max(only, 0)); ; slot++ {
+		if ctx.Err() != nil {
+			return &unfinishedError{fmt.Errorf("dump: interrupted: the segments from slot %d on are not shown", slot)}
+		}
 		n, err := log.ReadAt(segment, int64(slot.Offset(super.SegmentSize)))
 		if err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("dump: %w", err)
@@ -154,7 +161,6 @@ func (d *dumper) store(ctx context.Context, dir string, out io.Writer) error {
 			return nil
 		}
 	}
-	return nil
 }
 
 // readSuperblock reads a superblock. One copy is enough for the rest of the dump: if a copy cannot be read, it is shown

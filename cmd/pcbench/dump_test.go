@@ -55,7 +55,7 @@ func TestDump(t *testing.T) {
 		{[]string{"--body=-1", dir}, exitUsage, "--body=-1"},
 		{[]string{"--slots=1", dir}, exitUsage, "did you mean --slot"},
 		{[]string{"--slot=999", dir}, exitFailed, "ends before"},
-		{[]string{t.TempDir()}, exitFailed, "superblock"}, {[]string{"--help"}, 0, "--body"},
+		{[]string{t.TempDir()}, exitNoStore, "no store here"}, {[]string{"--help"}, 0, "--body"},
 	} {
 		if text, status := show(c.args...); status != c.status || !strings.Contains(text, c.text) {
 			t.Errorf("%v: status %d, %s", c.args, status, text)

@@ -3,22 +3,40 @@ package main
 import (
 	"bytes"
 	"context"
-	"fmt"
+	"flag"
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
-	"github.com/spf13/pflag"
+	"pagecache/cmd/pcbench/internal/job"
 )
+
+var update = flag.Bool("update", false, "write the golden files, and the table in docs/PCBENCH.md")
+
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(file, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("the text differs from %s (-update rewrites it):\n%s", file, got)
+	}
+}
 
 // The help texts are golden files, so that a change of an option shows in a diff.
 func TestHelpGolden(t *testing.T) {
 	for name, line := range map[string]string{
 		"help.txt": "help", "help-run.txt": "run --help", "help-dump.txt": "dump --help",
-		"help-check.txt": "check --help", "help-salvage.txt": "salvage --help",
+		"help-tour.txt": "help tour", "help-check.txt": "check --help", "help-salvage.txt": "salvage --help",
 	} {
 		var out, errOut bytes.Buffer
 		if status := command(context.Background(), strings.Fields(line), &out, &errOut, nil); status != 0 {
@@ -33,65 +51,44 @@ func TestHelpGolden(t *testing.T) {
 	}
 }
 
-const benchmarksDoc = "../../docs/BENCHMARKS.md"
+const (
+	benchmarksDoc = "../../docs/BENCHMARKS.md"
+	pcbenchDoc    = "../../docs/PCBENCH.md"
+)
 
-// The table of pcbench's own options in docs/BENCHMARKS.md is generated from the flags.
+// The table of all options in docs/PCBENCH.md is generated from the one table.
 func TestDocumentedOptions(t *testing.T) {
 	const begin, end = "<!-- begin: written by go test ./cmd/pcbench -update -->\n", "<!-- end -->\n"
-	text, err := os.ReadFile(benchmarksDoc)
+	text, err := os.ReadFile(pcbenchDoc)
 	if err != nil {
 		t.Fatal(err)
 	}
 	before, rest, ok := strings.Cut(string(text), begin)
 	table, after, ok2 := strings.Cut(rest, end)
 	if !ok || !ok2 {
-		t.Fatalf("%s has no section for the options of pcbench", benchmarksDoc)
+		t.Fatalf("%s has no section for the options of pcbench", pcbenchDoc)
 	}
-	if want := "\n" + ownTable() + "\n"; table != want {
+	if want := "\n" + job.Markdown() + "\n"; table != want {
 		if *update {
-			if err := os.WriteFile(benchmarksDoc, []byte(before+begin+want+end+after), 0o644); err != nil {
+			if err := os.WriteFile(pcbenchDoc, []byte(before+begin+want+end+after), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			return
 		}
-		t.Errorf("the options in %s are\n%s\nwant (-update writes it)\n%s", benchmarksDoc, table, want)
+		t.Errorf("the options in %s differ: go test ./cmd/pcbench -update writes them", pcbenchDoc)
 	}
 }
 
-func runFlags() *pflag.FlagSet {
-	s := defaults()
-	return newFlags(&s, &text{})
-}
-
-// ownTable returns the options that fio does not have, as a Markdown table.
-func ownTable() string {
-	b := &strings.Builder{}
-	fmt.Fprint(b, "| option | meaning | default |\n|---|---|---|\n")
-	runFlags().VisitAll(func(o *pflag.Flag) {
-		if slices.Contains(ownOptions, o.Name) {
-			value, usage := pflag.UnquoteUsage(o)
-			fmt.Fprintf(b, "| `--%s=%s` | %s | %s |\n", o.Name, strings.ToUpper(value), usage, o.DefValue)
-		}
-	})
-	return b.String()
-}
-
-// Every option that docs/BENCHMARKS.md shows in a section about pcbench exists, and every command line of pcbench run
-// in the documents is valid.
+// Every option that docs/PCBENCH.md shows exists, and every command line of pcbench run in the documents is valid.
 func TestDocumentedCommands(t *testing.T) {
-	text, err := os.ReadFile(benchmarksDoc)
+	text, err := os.ReadFile(pcbenchDoc)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, ok := strings.Cut(string(text), "\n## pcbench and fio\n")
-	if !ok {
-		t.Fatalf("%s has no section about pcbench", benchmarksDoc)
-	}
-	section, _, _ = strings.Cut(section, "\n## ")
-	flags, named := runFlags(), 0
-	for _, m := range regexp.MustCompile("`--([a-z_-]+)").FindAllStringSubmatch(section, -1) {
-		if named++; flags.Lookup(m[1]) == nil {
-			t.Errorf("%s: --%s does not exist", benchmarksDoc, m[1])
+	named := 0
+	for _, m := range regexp.MustCompile("`--([a-z_-]+)").FindAllStringSubmatch(string(text), -1) {
+		if named++; job.Lookup(m[1]) == nil && m[1] != "keep" {
+			t.Errorf("%s: --%s does not exist", pcbenchDoc, m[1])
 		}
 	}
 	names, err := filepath.Glob("../../docs/*.md")
@@ -107,7 +104,7 @@ func TestDocumentedCommands(t *testing.T) {
 		joined := regexp.MustCompile(`\\\n\s*`).ReplaceAllString(string(text), "")
 		for _, m := range regexp.MustCompile("pcbench run (--[^`#\n]*)").FindAllStringSubmatch(joined, -1) {
 			commands++
-			if _, _, err := parse(strings.Fields(m[1])); err != nil {
+			if _, err := job.Parse(strings.Fields(m[1])); err != nil {
 				t.Errorf("%s: pcbench run %s: %v", name, m[1], err)
 			}
 		}

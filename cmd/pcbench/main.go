@@ -1,10 +1,9 @@
-// Package main is pcbench, the load generator of the page cache. Its options and reports are those of fio, so that
-// the results of both can be compared.
+// Package main is pcbench, the load generator of the page cache. Its options, job files and reports are those of fio,
+// so that the results of both can be compared.
 //
-// main.go chooses the command and signals.go stops it; tour.go, run.go, dump.go and store.go are the commands.
-// help.go and options.go define the options of a load (spec), check.go validates them, and explain.go suggests
-// corrections. session.go opens a store, in a directory that place.go makes, and runs groups of jobs on it; worker.go
-// is the hot loop. normal.go and json.go write the results (result.go).
+// main.go chooses the command and signals.go stops it; tour.go, run.go, dump.go and store.go are the commands. Package
+// job has the one table of options and parses command lines and job files; load applies the load; report writes the
+// results. Their helpers are pick (distributions), stats (latencies and speeds) and units (sizes and times).
 package main
 
 import (
@@ -15,63 +14,75 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
-)
+	"slices"
+	"strings"
 
-// version is the version of pcbench.
-const version = "0.1.0"
+	"pagecache/cmd/pcbench/internal/job"
+	"pagecache/cmd/pcbench/internal/load"
+	"pagecache/cmd/pcbench/internal/report"
+)
 
 // Exit statuses.
 const (
 	exitFailed      = 1
 	exitUsage       = 2
+	exitNoStore     = 3   // there is no store in the directory
 	exitInterrupted = 130 // the status that a shell reports for Ctrl-C
 )
 
 func main() {
 	ctx, _ := listen(stopSignals(), os.Stderr, os.Exit)
-	os.Exit(command(ctx, os.Args[1:], os.Stdout, os.Stderr, newProgress(os.Stderr)))
+	os.Exit(command(ctx, os.Args[1:], os.Stdout, os.Stderr, load.NewProgress(os.Stderr)))
 }
 
 // command runs one command line and returns its exit status. When ctx is done, it stops the load, reports it, and
 // removes the store.
-func command(ctx context.Context, args []string, out, errOut io.Writer, pr *progress) int {
+func command(ctx context.Context, args []string, out, errOut io.Writer, pr *load.Progress) int {
 	var err error
 	first := ""
 	if len(args) > 0 {
 		first = args[0]
 	}
 	switch first {
-	case "":
-		err = tour(ctx, ".", out, pr)
+	case "", "tour":
+		err = tourCommand(ctx, args, out, pr)
 	case "run":
 		err = run(ctx, args[1:], out, pr)
 	case "dump":
-		err = dump(ctx, args[1:], out)
+		err = dump(ctx, args[1:], out, pr)
 	case "check":
-		err = check(ctx, args[1:], out)
+		err = check(ctx, args[1:], out, pr)
 	case "salvage":
-		err = salvage(ctx, args[1:], out)
+		err = salvage(ctx, args[1:], out, pr)
 	case "version", "--version", "-v":
 		_, err = fmt.Fprintln(out, versionText())
+	case "completion":
+		err = completion(args[1:], out)
+	case "man":
+		_, err = fmt.Fprint(out, job.Man(report.Version))
 	case "help", "--help", "-h":
-		_, err = fmt.Fprint(out, usageText)
+		err = help(ctx, args[1:], out)
 	default:
-		err = &usageError{fmt.Errorf("%q: no such command; pcbench help lists the commands", first)}
-		if first[0] == '-' {
-			err = &usageError{fmt.Errorf("%q: options follow run: pcbench run %s", first, first)}
-		}
+		err = &usageError{unknownCommand(first)}
 	}
 	var wrong *usageError
+	var unfinished *unfinishedError
 	switch {
+	case errors.As(err, &unfinished):
+		fmt.Fprintf(errOut, "pcbench: %v\n", err)
+		return exitInterrupted
 	case errors.As(err, &wrong):
 		fmt.Fprintf(errOut, "pcbench: %v\n", err)
 		return exitUsage
+	case errors.Is(err, errNoStore):
+		fmt.Fprintf(errOut, "pcbench: %v\n", err)
+		return exitNoStore
 	case err != nil:
 		fmt.Fprintf(errOut, "pcbench: %v\n", err)
 		return exitFailed
 	case ctx.Err() != nil:
 		removed := "; the store is removed"
-		if first != "" && first != "run" {
+		if first != "" && first != "run" && first != "tour" {
 			removed = ""
 		}
 		fmt.Fprintf(errOut, "pcbench: interrupted%s\n", removed)
@@ -95,5 +106,59 @@ func versionText() string {
 			}
 		}
 	}
-	return fmt.Sprintf("pcbench %s (%s, %s/%s%s)", version, runtime.Version(), runtime.GOOS, runtime.GOARCH, commit)
+	return fmt.Sprintf("pcbench %s (%s, %s/%s%s)", report.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH,
+		commit)
+}
+
+// commands are the commands of pcbench.
+var commands = []string{"run", "tour", "dump", "check", "salvage", "completion", "man", "help", "version"}
+
+// unknownCommand returns an error that suggests the right command.
+func unknownCommand(word string) error {
+	if word[0] == '-' {
+		return fmt.Errorf("%q: options follow run: pcbench run %s", word, word)
+	}
+	if strings.HasSuffix(word, ".fio") {
+		return fmt.Errorf("%q: job files follow run: pcbench run %s", word, word)
+	}
+	best := slices.MinFunc(commands, func(a, b string) int { return job.Distance(word, a) - job.Distance(word, b) })
+	if job.Distance(word, best) <= 2 && len(word) > 1 {
+		return fmt.Errorf("%q: no such command; did you mean %s?", word, best)
+	}
+	return fmt.Errorf("%q: no such command; pcbench help lists the commands", word)
+}
+
+// help is the command pcbench help, with the name of a command or without.
+func help(ctx context.Context, args []string, out io.Writer) error {
+	if len(args) == 0 {
+		_, err := fmt.Fprint(out, usageText)
+		return err
+	}
+	switch args[0] {
+	case "run":
+		return run(ctx, []string{"--help"}, out, nil)
+	case "tour":
+		return tourCommand(ctx, []string{"tour", "--help"}, out, nil)
+	case "dump":
+		return dump(ctx, []string{"--help"}, out, nil)
+	case "check":
+		return check(ctx, []string{"--help"}, out, nil)
+	case "salvage":
+		return salvage(ctx, []string{"--help"}, out, nil)
+	}
+	_, err := fmt.Fprint(out, usageText)
+	return err
+}
+
+// completion is the command pcbench completion.
+func completion(args []string, out io.Writer) error {
+	if len(args) != 1 {
+		return &usageError{errors.New("completion: name one shell: bash, zsh or fish")}
+	}
+	text, err := job.Completion(args[0], commands)
+	if err != nil {
+		return &usageError{err}
+	}
+	_, err = fmt.Fprint(out, text)
+	return err
 }

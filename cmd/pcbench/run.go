@@ -6,41 +6,94 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"sync"
+	"syscall"
 	"time"
+
+	"pagecache/cmd/pcbench/internal/job"
+	"pagecache/cmd/pcbench/internal/load"
 )
 
 // run is the command pcbench run. A load that fails or is interrupted is still reported.
-func run(ctx context.Context, args []string, out io.Writer, pr *progress) (err error) {
-	s, help, err := parse(args)
+func run(ctx context.Context, args []string, out io.Writer, pr *load.Progress) error {
+	p, err := job.Parse(args)
 	if err != nil {
 		return &usageError{err}
 	}
-	if help {
+	switch {
+	case p.Help:
 		_, err := fmt.Fprint(out, helpText())
 		return err
-	}
-	if s.Output != "" {
-		f, err := os.Create(s.Output)
-		if err != nil {
-			return fmt.Errorf("--output: %w", err)
+	case p.Run.ShowCmd:
+		for _, s := range p.Jobs {
+			if _, err := fmt.Fprintf(out, "pcbench run %s\n", s.Command()); err != nil {
+				return err
+			}
 		}
-		defer func() { err = errors.Join(err, f.Close()) }()
-		out = f
+		return nil
+	case p.Run.ParseOnly:
+		return nil
 	}
-	s.Engine.Events = pr.events()
-	ses, err := open(s)
+	return runJobs(ctx, p, out, pr)
+}
+
+// runJobs runs parsed jobs and reports them. Warnings and errors of a store are shown even if progress is not.
+func runJobs(ctx context.Context, p *job.Parsed, out io.Writer, pr *load.Progress) error {
+	warn := pr
+	if pr = pr.With(&p.Run); pr != nil {
+		warn = pr
+		for _, note := range p.Notes {
+			fmt.Fprintf(pr.Out, "pcbench: %s\n", note)
+		}
+	}
+	for _, s := range p.Jobs {
+		s.Engine.Events = warn.Events()
+	}
+	o, err := newOutput(p.Run.Output, out)
 	if err != nil {
 		return err
 	}
-	r, err := ses.run(ctx, s, pr)
-	err = errors.Join(err, ses.close())
-	if r == nil || len(r.jobs) == 0 {
-		return err
+	var mu sync.Mutex // one report at a time
+	runner := &load.Runner{Jobs: p.Jobs, Progress: pr, Status: func(r *load.Result) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err := write(o, r, &p.Run); err != nil && pr != nil {
+			fmt.Fprintf(pr.Out, "pcbench: %v\n", err)
+		}
+	}}
+	endStatus := status(ctx, runner, p.Run.StatusInterval)
+	r, err := runner.Run(ctx)
+	endStatus()
+	if r == nil {
+		return errors.Join(err, o.close(false))
 	}
-	if s.JSON {
-		err = errors.Join(err, writeJSON(out, []*result{r}, time.Now()))
-	} else {
-		err = errors.Join(err, writeNormal(out, []*result{r}))
+	mu.Lock()
+	defer mu.Unlock()
+	err = errors.Join(write(o, r, &p.Run), r.Err, err)
+	return errors.Join(err, o.close(true))
+}
+
+// status asks for reports, at the interval if it is not 0 and at SIGUSR1, until the caller calls end.
+func status(ctx context.Context, r *load.Runner, interval time.Duration) (end func()) {
+	signals, quit, done := make(chan os.Signal, 1), make(chan struct{}), make(chan struct{})
+	signal.Notify(signals, syscall.SIGUSR1)
+	var tick <-chan time.Time
+	if interval > 0 {
+		t := time.NewTicker(interval)
+		tick = t.C
 	}
-	return errors.Join(r.summary(), err)
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-quit:
+				return
+			case <-signals:
+			case <-tick:
+			}
+			r.Ask(ctx)
+		}
+	}()
+	return func() { signal.Stop(signals); close(quit); <-done }
 }

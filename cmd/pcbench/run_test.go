@@ -13,7 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"pagecache/engine"
+	"pagecache/cmd/pcbench/internal/load"
+	"pagecache/cmd/pcbench/internal/report"
 )
 
 // pcbench runs a command line in a directory of its own. It checks that afterwards the directory is empty and no
@@ -27,7 +28,7 @@ func pcbench(t *testing.T, ctx context.Context, line string) (out, errOut string
 		args = append(args, "--directory="+filepath.Join(dir, "new", "below"))
 	}
 	before := runtime.NumGoroutine()
-	status = command(ctx, args, &o, &e, &progress{out: io.Discard, every: time.Millisecond})
+	status = command(ctx, args, &o, &e, &load.Progress{Out: io.Discard, Every: time.Millisecond})
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("files left behind: %v, %v", left, err)
 	}
@@ -68,7 +69,7 @@ func TestRuns(t *testing.T) {
 				t.Errorf("%s: %+v", c.line, j)
 			}
 			w := j.Write
-			if w.Total > 0 && (len(w.Clat.Percentile) != len(percentiles) || w.IOPS <= 0 || w.BW != w.Bps/1024) {
+			if w.Total > 0 && (len(w.Clat.Percentile) != 17 || w.IOPS <= 0 || w.BW != w.Bps/1024) {
 				t.Errorf("%s: %+v", c.line, w)
 			}
 		}
@@ -106,48 +107,6 @@ func TestInvalidate(t *testing.T) {
 	}
 }
 
-// When many workers race for missing pages, each page is allocated once and all pages are written.
-func TestClaims(t *testing.T) {
-	s := defaults()
-	s.Directory, s.RW, s.Size, s.IOSize, s.NumJobs, s.IODepth = t.TempDir(), "randwrite", 64<<10, 8<<20, 4, 2
-	ses, err := open(&s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ses.run(context.Background(), &s, nil); err != nil {
-		t.Fatal(err)
-	}
-	seen := map[uint64]bool{}
-	for i := range ses.table {
-		seen[ses.table[i].Load()] = true
-	}
-	if pages := ses.pc.Stats().Pages.InUse; pages != 16 || len(seen) != 16 || seen[0] || seen[claimed] {
-		t.Errorf("%d pages in the store, %d in the table", pages, len(seen))
-	}
-	if err := ses.close(); err != nil {
-		t.Error(err)
-	}
-}
-
-// A load of --size bytes in order writes each page once, with any number of jobs.
-func TestInOrder(t *testing.T) {
-	s := defaults()
-	s.Directory, s.RW, s.Size, s.IOSize, s.NumJobs, s.IODepth = t.TempDir(), "write", 400<<10, 400<<10, 4, 2
-	ses, err := open(&s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ses.close()
-	if _, err := ses.run(context.Background(), &s, nil); err != nil {
-		t.Fatal(err)
-	}
-	for i := range ses.table {
-		if ses.table[i].Load() < uint64(engine.FirstUserPage) {
-			t.Errorf("page %d was not written", i)
-		}
-	}
-}
-
 // Ctrl-C ends a layout and a run. pcbench reports the load and leaves nothing behind.
 func TestInterrupt(t *testing.T) {
 	for _, line := range []string{
@@ -181,7 +140,7 @@ func TestCommands(t *testing.T) {
 		status int
 		text   string
 	}{
-		"version":             {0, "pcbench " + version},
+		"version":             {0, "pcbench " + report.Version},
 		"help":                {0, "pcbench run OPTIONS"},
 		"--help":              {0, "pcbench run OPTIONS"},
 		"run --help":          {0, "--random_distribution"},
@@ -226,7 +185,7 @@ func TestTour(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
 	var out bytes.Buffer
-	if err := tour(ctx, dir, &out, nil); err != nil {
+	if err := tour(ctx, dir, nil, &out, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"load: (groupid=0", "read: (groupid=1", "Run status group 0", "Store stats:"} {
@@ -236,5 +195,78 @@ func TestTour(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(dir); len(left) != 0 {
 		t.Errorf("files left behind: %v", left)
+	}
+}
+
+// The jobs of a file share one store, and each is reported.
+func TestJobFileRuns(t *testing.T) {
+	for name, jobs := range map[string]int{"ssd-test.fio": 4, "random-readers.fio": 2} {
+		file, err := filepath.Abs(filepath.Join("testdata", "examples", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, errOut, status := pcbench(t, context.Background(), "run --segment=256k --output-format=json,terse "+
+			"--direct=auto "+file)
+		first, terse, _ := strings.Cut(out, "\n}\n")
+		r := readReport(t, first+"\n}")
+		if status != 0 || len(r.Jobs) != jobs || strings.Count(terse, "\n") != jobs {
+			t.Errorf("%s: status %d, %d jobs, %s\n%s", name, status, len(r.Jobs), errOut, terse)
+		}
+	}
+}
+
+// --parse-only runs nothing, and --showcmd prints what can be run.
+func TestParseOnly(t *testing.T) {
+	out, errOut, status := pcbench(t, context.Background(), "run --parse-only --rw=randread --name=a --name=b")
+	if out != "" || status != 0 {
+		t.Errorf("%d, %s%s", status, out, errOut)
+	}
+	out, _, status = pcbench(t, context.Background(), "run --showcmd --rw=randread --name=a --name=b --stonewall")
+	if lines := strings.Split(strings.TrimSpace(out), "\n"); status != 0 || len(lines) != 2 ||
+		!strings.HasPrefix(lines[1], "pcbench run --name=b --rw=randread") || !strings.Contains(lines[1],
+		"--stonewall=1") {
+		t.Errorf("%d, %s", status, out)
+	}
+}
+
+// The report appears under its name only when it is complete, and an interrupted run is marked.
+func TestOutputAtEnd(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "report")
+	o, err := newOutput(file, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(o, "half")
+	if _, err := os.Stat(file); err == nil {
+		t.Error("the file is there before the report is complete")
+	}
+	if err := o.close(false); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("%v are left, %v", left, err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	_, _, status := pcbench(t, ctx, "run --rw=randread --size=1m --runtime=1h --time_based --output-format=json "+
+		"--output="+file)
+	b, err := os.ReadFile(file)
+	if err != nil || status != exitInterrupted {
+		t.Fatalf("%d, %v", status, err)
+	}
+	if r := readReport(t, string(b)); r.Jobs[0].Store["interrupted"] != true {
+		t.Errorf("%v", r.Jobs[0].Store)
+	}
+}
+
+// Words that are nearly right get suggestions.
+func TestSuggestions(t *testing.T) {
+	for line, want := range map[string]string{"rnu": "did you mean run", "chek x": "did you mean check",
+		"a.fio": "pcbench run a.fio", "run --runtim=5": "did you mean --runtime", "help salvage": "copies everything",
+		"completion": "name one shell", "completion fish": "random_distribution", "man": ".TH PCBENCH"} {
+		if out, errOut, _ := pcbench(t, context.Background(), line); !strings.Contains(out+errOut, want) {
+			t.Errorf("%s: %s%s; want %q", line, out, errOut, want)
+		}
 	}
 }

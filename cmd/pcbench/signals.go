@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"pagecache/cmd/pcbench/internal/job"
 )
 
 // listen returns a context that ends at the first signal, so that the running command can stop, report and clean up.
@@ -22,7 +24,7 @@ func listen(signals <-chan os.Signal, errOut io.Writer, exit func(status int)) (
 			case <-signals:
 			}
 			if n > 0 {
-				fmt.Fprintln(errOut, "pcbench: stopped at once; if a directory NAME"+placeSuffix+
+				fmt.Fprintln(errOut, "pcbench: stopped at once; if a directory NAME"+job.PlaceSuffix+
 					" is left, the next run with that --name removes it")
 				exit(exitInterrupted)
 				return

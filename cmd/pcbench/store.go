@@ -8,26 +8,40 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"pagecache/cmd/pcbench/internal/load"
 	"pagecache/engine"
 )
 
 // check is the command pcbench check. It verifies a store that is not open and lists its problems.
-func check(_ context.Context, args []string, out io.Writer) error {
+func check(ctx context.Context, args []string, out io.Writer, pr *load.Progress) error {
 	f := pflag.NewFlagSet("pcbench check", pflag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	snaps := f.String("snapshots", "", "`directory` of the snapshots (default that of the store)")
 	if err := f.Parse(args); errors.Is(err, pflag.ErrHelp) {
 		_, err := fmt.Fprint(out, "pcbench check OPTIONS DIR verifies every byte that matters of a store\n",
-			"that is not open, and lists the problems. The exit status is 1 if there are any.\n\n", f.FlagUsages())
+			"that is not open, and lists the problems. The exit status is 1 if there are any,\n",
+			"and 3 if DIR holds no store. Ctrl-C ends it at once.\n\n", f.FlagUsages())
 		return err
 	} else if err != nil {
-		return &usageError{explain(f, err)}
+		return &usageError{explainFlag(f, err)}
 	}
 	if f.NArg() != 1 {
 		return &usageError{errors.New("check: name one directory, that of the store")}
 	}
-	problem := func(err error) { fmt.Fprintln(out, err) }
-	r, err := engine.Check(f.Arg(0), &engine.Options{SnapshotDir: *snaps}, problem)
+	if err := wantStore("check", f.Arg(0)); err != nil {
+		return err
+	}
+	lines := &lister{out: out}
+	var r engine.CheckReport
+	finished, err := interruptible(ctx, pr, "checking "+f.Arg(0), func() (err error) {
+		r, err = engine.Check(f.Arg(0), &engine.Options{SnapshotDir: *snaps},
+			func(err error) { lines.add(err.Error()) })
+		return err
+	})
+	if !finished {
+		return &unfinishedError{fmt.Errorf("check: interrupted: %s was not checked to its end; %d problems so far",
+			f.Arg(0), lines.end())}
+	}
 	if err != nil {
 		return fmt.Errorf("check: %w", err)
 	}
@@ -52,7 +66,7 @@ func check(_ context.Context, args []string, out io.Writer) error {
 }
 
 // salvage is the command pcbench salvage. It copies everything readable from a corrupt store to a new one.
-func salvage(_ context.Context, args []string, out io.Writer) error {
+func salvage(ctx context.Context, args []string, out io.Writer, pr *load.Progress) error {
 	f := pflag.NewFlagSet("pcbench salvage", pflag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	snaps := f.String("snapshots", "", "`directory` of the snapshots of the corrupt store (default that of the store)")
@@ -62,13 +76,25 @@ func salvage(_ context.Context, args []string, out io.Writer) error {
 			"blocks, and needs neither superblock nor snapshots.\n\n", f.FlagUsages())
 		return err
 	} else if err != nil {
-		return &usageError{explain(f, err)}
+		return &usageError{explainFlag(f, err)}
 	}
 	if f.NArg() != 2 {
 		return &usageError{errors.New("salvage: name two directories: that of the corrupt store, and a new one")}
 	}
-	lost := func(what string) { fmt.Fprintln(out, "lost:", what) }
-	r, err := engine.Salvage(f.Arg(0), f.Arg(1), &engine.Options{SnapshotDir: *snaps}, lost)
+	if err := wantStore("salvage", f.Arg(0)); err != nil {
+		return err
+	}
+	lines := &lister{out: out}
+	var r engine.SalvageReport
+	finished, err := interruptible(ctx, pr, "salvaging "+f.Arg(0), func() (err error) {
+		r, err = engine.Salvage(f.Arg(0), f.Arg(1), &engine.Options{SnapshotDir: *snaps},
+			func(what string) { lines.add("lost: " + what) })
+		return err
+	})
+	if !finished {
+		return &unfinishedError{fmt.Errorf("salvage: interrupted: %s is incomplete, remove it; %d losses so far",
+			f.Arg(1), lines.end())}
+	}
 	if err != nil {
 		return err
 	}

@@ -79,10 +79,17 @@ func TestCheckAndSalvage(t *testing.T) {
 		}
 	}
 	missing := filepath.Join(dir, "none")
-	for _, args := range [][]string{{"check", missing}, {"salvage", missing, out + "2"}, {"salvage", dir, out}} {
-		if text, status := call(args...); status != exitFailed {
+	empty := t.TempDir()
+	for _, args := range [][]string{
+		{"check", missing}, {"salvage", missing, out + "2"}, {"dump", missing}, {"check", empty}, {"dump", empty},
+		{"salvage", empty, out + "3"},
+	} {
+		if text, status := call(args...); status != exitNoStore || !strings.Contains(text, "no store here") {
 			t.Errorf("%v: %d, %s", args, status, text)
 		}
+	}
+	if text, status := call("salvage", dir, out); status != exitFailed {
+		t.Errorf("%d, %s", status, text)
 	}
 	for _, name := range []string{"check", "salvage"} {
 		if text, status := call(name, "--help"); status != 0 || !strings.Contains(text, "pcbench "+name) {
@@ -133,5 +140,39 @@ func TestDumpFilters(t *testing.T) {
 		if text, status := call("dump", arg, dir); status != exitUsage {
 			t.Errorf("%s: %d, %s", arg, status, text)
 		}
+	}
+}
+
+// Check, salvage and dump stop at once when they are interrupted, and say what was not done.
+func TestInterruptedCommands(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	pc, err := engine.Open(dir, engine.Bytes{}, &engine.Options{SegmentSize: 64 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pc.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	var o, e bytes.Buffer
+	if status := command(ctx, []string{"dump", dir}, &o, &e, nil); status != exitInterrupted ||
+		!strings.Contains(e.String(), "not shown") {
+		t.Errorf("dump: %d, %s", status, &e)
+	}
+	hang := make(chan struct{})
+	finished, err := interruptible(ctx, nil, "x", func() error { <-hang; return nil })
+	close(hang)
+	if finished || err != nil {
+		t.Errorf("finished %t, %v", finished, err)
+	}
+	var out bytes.Buffer
+	l := &lister{out: &out}
+	l.add("a")
+	if n := l.end(); n != 1 {
+		t.Errorf("%d lines", n)
+	}
+	if l.add("b"); out.String() != "a\n" {
+		t.Errorf("the list goes on after its end: %s", &out)
 	}
 }

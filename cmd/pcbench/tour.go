@@ -2,39 +2,25 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pagecache/cmd/pcbench/internal/job"
+	"pagecache/cmd/pcbench/internal/load"
 )
 
-// stops returns the loads of the tour, each of at most a few seconds. scale divides their sizes.
-func stops(scale int64) []*spec {
-	stop := func(name, rw string, limit time.Duration, change func(*spec)) *spec {
-		s := defaults()
-		s.Name, s.RW, s.Runtime = name, rw, limit
-		s.Size = 128 << 20 / scale
-		s.IOSize = s.Size
-		s.GroupReporting = true
-		s.IODepth = 2
-		change(&s)
-		return &s
-	}
-	return []*spec{
-		stop("load", "write", 6*time.Second, func(s *spec) { s.EndFsync = true }),
-		stop("read", "randread", 4*time.Second, func(s *spec) { s.TimeBased = true }),
-		stop("append", "randwrite", 5*time.Second, func(s *spec) {
-			s.Delta, s.IOSize, s.EndFsync = 100, 100_000_000/scale, true
-		}),
-		stop("commit", "randwrite", 4*time.Second, func(s *spec) {
-			s.Delta, s.IOSize, s.IODepth, s.FDataSync = 100, 100_000_000/scale, 16, 1
-		}),
-	}
-}
+// stops are the loads of the tour, each of at most a few seconds, as options. SIZE is the size of the pages, APPEND
+// that of the deltas.
+const stops = `--group_reporting --size=SIZE --iodepth=2 --filename=FILE
+--name=load --rw=write --runtime=6 --end_fsync
+--name=read --stonewall --rw=randread --runtime=4 --time_based
+--name=append --stonewall --rw=randwrite --delta=100 --io_size=APPEND --runtime=5 --end_fsync
+--name=commit --stonewall --rw=randwrite --delta=100 --io_size=APPEND --runtime=4 --iodepth=16 --fdatasync=1`
 
 // tourSpace is the largest disk space, in bytes, that the tour takes.
 const tourSpace = 2 << 30
@@ -42,10 +28,46 @@ const tourSpace = 2 << 30
 // tourTime limits the tour on a slow disk.
 const tourTime = 27 * time.Second
 
+const tourHelp = `pcbench tour OPTIONS runs four loads of a few seconds on a temporary store.
+
+  --directory=DIR       directory for the store (default .)
+  --keep                leave the store at the end
+  --output=FILE, --output-format=FORMAT, --terse-version=N, --eta=WHEN
+                        as for pcbench run
+`
+
+// tourCommand is the command pcbench tour, and pcbench without a command.
+func tourCommand(ctx context.Context, args []string, out io.Writer, pr *load.Progress) error {
+	dir, keep, rest := ".", false, []string{}
+	for i := 1; i < len(args); i++ {
+		name, value, hasValue := strings.Cut(args[i], "=")
+		switch name {
+		case "--help", "-h":
+			_, err := fmt.Fprint(out, tourHelp)
+			return err
+		case "--keep":
+			keep = value != "0"
+		case "--directory", "--output", "--output-format", "--terse-version", "--eta":
+			if !hasValue {
+				if i++; i >= len(args) {
+					return &usageError{fmt.Errorf("%s: needs a value", name)}
+				}
+				value = args[i]
+			}
+			if name == "--directory" {
+				dir = value
+			} else {
+				rest = append(rest, name+"="+value)
+			}
+		default:
+			return &usageError{fmt.Errorf("tour: %s: no such option (pcbench tour --help lists them)", args[i])}
+		}
+	}
+	return tour(ctx, dir, append(rest, fmt.Sprintf("--unlink=%d", map[bool]int{true: 0, false: 1}[keep])), out, pr)
+}
+
 // tour runs a few loads on a temporary store in dir and reports them. If the disk is small, the loads are smaller.
-func tour(ctx context.Context, dir string, out io.Writer, pr *progress) error {
-	ctx, cancel := context.WithTimeout(ctx, tourTime)
-	defer cancel()
+func tour(ctx context.Context, dir string, options []string, out io.Writer, pr *load.Progress) error {
 	scale := int64(1)
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dir, &fs); err == nil {
@@ -53,34 +75,19 @@ func tour(ctx context.Context, dir string, out io.Writer, pr *progress) error {
 			scale *= 2
 		}
 	}
-	specs := stops(scale)
-	base := *specs[0]
-	base.Name, base.Directory = "tour-"+strconv.Itoa(os.Getpid()), dir
-	base.Delta = 100 // the pages must accept the deltas of later stops
-	base.Engine.Events = pr.events()
-	ses, err := open(&base)
+	words := strings.Fields(strings.NewReplacer("SIZE", fmt.Sprint(128<<20/scale), "APPEND",
+		fmt.Sprint(100_000_000/scale), "FILE", fmt.Sprintf("tour-%d", os.Getpid())).Replace(stops))
+	p, err := job.Parse(append(append([]string{"--directory=" + dir}, options...), words...))
 	if err != nil {
-		return err
+		return &usageError{err}
 	}
-	fmt.Fprintf(out, "A tour on the temporary store %s, with %s of pages of %s.\n",
-		ses.place.dir, bytesText(base.Size), bytesText(base.BS))
-	fmt.Fprint(out, "  load    writes the pages in order\n  read    reads random pages\n"+
-		"  append  links 100 bytes to random pages\n"+
-		"  commit  does the same with 16 goroutines, each of which makes each write durable\n\n")
-	var results []*result
-	for _, s := range specs {
-		if ctx.Err() != nil {
-			break
-		}
-		var r *result
-		if r, err = ses.run(ctx, s, pr); r != nil {
-			results = append(results, r)
-			err = r.summary()
-		}
-		if err != nil {
-			break
-		}
+	if p.Run.Output == "" && p.Run.Formats[0] == "normal" {
+		fmt.Fprintf(out, "A tour on the temporary store %s/tour-%d%s.\n", dir, os.Getpid(), job.PlaceSuffix)
+		fmt.Fprint(out, "  load    writes the pages in order\n  read    reads random pages\n"+
+			"  append  links 100 bytes to random pages\n"+
+			"  commit  does the same with 16 goroutines, each of which makes each write durable\n\n")
 	}
-	err = errors.Join(err, ses.close())
-	return errors.Join(err, writeNormal(out, results))
+	ctx, cancel := context.WithTimeout(ctx, tourTime)
+	defer cancel()
+	return runJobs(ctx, p, out, pr)
 }

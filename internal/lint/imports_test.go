@@ -67,14 +67,19 @@ var house = map[string][]string{
 		"internal/vfs", "internal/osfs", "internal/invariants",
 	},
 	"engine/internal/linear": {"engine", "engine/internal/seam"}, // tests, in a module of their own
-	"cmd/pcbench":            {"engine", "segments/format"},
-	"bench":                  {"engine"},
-	"internal/invariants":    {},
-	"internal/vfs":           {},
-	"internal/osfs":          {"internal/vfs", "iouring", "mmapread"},
-	"internal/simdisk":       {"internal/vfs"},
-	"internal/lint":          {},
-	"internal/mutants":       {},
+	"engine/statspage":       {"engine", "internal/htmlpage"},
+	"internal/htmlpage":      {"engine"},
+	"internal/machine":       {},
+	"cmd/pcbench": {
+		"engine", "engine/statspage", "segments/format", "internal/htmlpage", "internal/machine",
+	},
+	"bench":               {"engine", "internal/htmlpage", "internal/machine"},
+	"internal/invariants": {},
+	"internal/vfs":        {},
+	"internal/osfs":       {"internal/vfs", "iouring", "mmapread"},
+	"internal/simdisk":    {"internal/vfs"},
+	"internal/lint":       {},
+	"internal/mutants":    {},
 }
 
 // helpers lists the packages that tests may import in addition.
@@ -88,14 +93,13 @@ var outside = map[string][]string{
 	"golang.org/x/sys": {
 		"iouring", "iouring/internal/ring", "mmapread", "internal/osfs", "cmd/pcbench", "bench",
 	},
-	"github.com/edsrzf/mmap-go":               {"mmapread"},
-	"github.com/iceber/iouring-go/syscall":    {"iouring/internal/ring"},
-	"github.com/dgraph-io/ristretto":          {"lru"},
-	"github.com/klauspost/compress":           {"engine", "engine/internal/compress"},
-	"github.com/HdrHistogram/hdrhistogram-go": {"cmd/pcbench", "bench"},
-	"github.com/spf13/pflag":                  {"cmd/pcbench", "bench"},
-	"github.com/cockroachdb/pebble":           {"bench"},
-	"github.com/anishathalye/porcupine":       {"engine/internal/linear"},
+	"github.com/edsrzf/mmap-go":            {"mmapread"},
+	"github.com/iceber/iouring-go/syscall": {"iouring/internal/ring"},
+	"github.com/dgraph-io/ristretto":       {"lru"},
+	"github.com/klauspost/compress":        {"engine", "engine/internal/compress"},
+	"github.com/spf13/pflag":               {"cmd/pcbench", "bench"},
+	"github.com/cockroachdb/pebble":        {"bench"},
+	"github.com/anishathalye/porcupine":    {"engine/internal/linear"},
 }
 
 // Packages import only packages that house and outside list for them. None uses cgo.

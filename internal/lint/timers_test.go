@@ -31,6 +31,7 @@ var waits = map[string]string{
 	"engine/internal/clean.(Cleaner).run":               "looks while something is written or held back",
 	"segments.(zeroer).zeroAhead":                       "waits whether the next segment is opened soon",
 	"lru.(Policy).run":                                  "feeds hits together, while there are some",
+	"engine/statspage.(Page).run":                       "takes samples, which is what the page is for",
 
 	// Pauses that leave the processor to others, during work.
 	"engine/internal/snapshot.(writing).rest":           "between slices of a snapshot",

@@ -158,7 +158,8 @@ func (b builder) compile(name, engineDir, benchDir string, flags ...string) (ver
 	v := version{path: filepath.Join(b.dir, "compare-"+name), bench: benchModeOwn}
 	// These flags keep paths and commits out of the binary, so that its hash depends on the code. Only the path of the
 	// old engine remains, if the new benchmark code uses it.
-	args := append([]string{"build", "-trimpath", "-buildvcs=false", "-o", v.path}, flags...)
+	// The tag leaves out the parts of compare that abtest does not use.
+	args := append([]string{"build", "-trimpath", "-buildvcs=false", "-tags", "abtest", "-o", v.path}, flags...)
 	if _, err := command(b.ctx, filepath.Join(benchDir, "bench"), "go", append(args, "./cmd/compare")...); err != nil {
 		return v, fmt.Errorf("build the %s version: %w", name, err)
 	}

@@ -28,15 +28,15 @@ const (
 )
 
 // coldStore opens a store of count pages, none of which is resident or in the file cache.
-func coldStore(dir string, count, size int, o engine.Options) (*engine.PageCache[[]byte], error) {
+func coldStore(c *config, dir string, count, size int, o engine.Options) (*engine.PageCache[[]byte], error) {
 	pc, err := engine.Open(dir, engine.Bytes{}, &engine.Options{CacheCapacity: 64 << 20})
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(fillPages(pc, count, size), pc.Close(), forget()); err != nil {
+	if err := errors.Join(fillPages(pc, count, size), pc.Close(), c.forget()); err != nil {
 		return nil, err
 	}
-	settle()
+	c.settle()
 	return engine.Open(dir, engine.Bytes{}, &o)
 }
 
@@ -99,12 +99,12 @@ func getOnce(pc *engine.PageCache[[]byte], i, size int) error {
 // coldGets measures Gets of pages that must be read from disk.
 func coldGets(goroutines int, figure coldFigure) side {
 	return func(_ context.Context, c *config, dir string) (float64, error) {
-		pc, err := coldStore(dir, coldPages, coldPage, engine.Options{})
+		pc, err := coldStore(c, dir, c.part(coldPages), coldPage, engine.Options{})
 		if err != nil {
 			return 0, err
 		}
 		read := func(i int) error { return getOnce(pc, i, coldPage) }
-		r, l, err := inParallel(goroutines, coldPages, c.during(), read)
+		r, l, err := inParallel(goroutines, c.part(coldPages), c.during(), read)
 		st := pc.Stats()
 		fmt.Fprintf(os.Stderr, "  %d cold Gets by %d goroutines: %.0f/s, median %v, 99 %% %v; %d of %d from disk\n",
 			len(l), goroutines, r, l.percentile(50), l.percentile(99), st.Pages.FetchesCold, st.Pages.Fetches)
@@ -123,23 +123,24 @@ func coldChains(deltas int) side {
 		if err != nil {
 			return 0, err
 		}
-		err = fillPages(pc, chainPages, pageSize)
+		count := c.part(chainPages)
+		err = fillPages(pc, count, pageSize)
 		values := bench.NewValues(2, deltaSize)
-		ptrs := make([]engine.PagePtr[[]byte], chainPages)
+		ptrs := make([]engine.PagePtr[[]byte], count)
 		for round := 0; round < deltas && err == nil; round++ {
-			for i := 0; i < chainPages && err == nil; i++ {
+			for i := 0; i < count && err == nil; i++ {
 				err = linkOnce(pc, i, &ptrs[i], values.Next())
 			}
 		}
-		if err := errors.Join(err, pc.Close(), forget()); err != nil {
+		if err := errors.Join(err, pc.Close(), c.forget()); err != nil {
 			return 0, err
 		}
-		settle()
+		c.settle()
 		if pc, err = engine.Open(dir, engine.Bytes{}, nil); err != nil {
 			return 0, err
 		}
 		read := func(i int) error { return getOnce(pc, i, pageSize+deltas*deltaSize) }
-		r, _, err := inParallel(64, chainPages, c.during(), read)
+		r, _, err := inParallel(64, count, c.during(), read)
 		return r, errors.Join(err, pc.Close())
 	}
 }
@@ -160,13 +161,14 @@ func linkOnce(pc *engine.PageCache[[]byte], i int, ptr *engine.PagePtr[[]byte], 
 
 // fioRandom returns fio's rate of random reads that bypass the file cache.
 func fioRandom(ctx context.Context, c *config, dir string) (float64, error) {
-	if _, err := fio(ctx, dir, coldBytes, "--bs=8m", "--ioengine=io_uring", "--iodepth=2"); err != nil {
+	size := c.space(coldBytes)
+	if _, err := fio(ctx, dir, size, "--bs=8m", "--ioengine=io_uring", "--iodepth=2"); err != nil {
 		return 0, err
 	}
-	if err := forget(); err != nil {
+	if err := c.forget(); err != nil {
 		return 0, err
 	}
-	job, err := fioAgain(ctx, dir, coldBytes, "--rw=randread", "--bs=4k", "--ioengine=io_uring", "--iodepth=64",
+	job, err := fioAgain(ctx, dir, size, "--rw=randread", "--bs=4k", "--ioengine=io_uring", "--iodepth=64",
 		"--runtime="+c.during().String())
 	if err != nil {
 		return 0, err
@@ -174,12 +176,13 @@ func fioRandom(ctx context.Context, c *config, dir string) (float64, error) {
 	return job.Read.IOPS, nil
 }
 
-// coldFile returns a file of coldBytes bytes that are not cached.
-func coldFile(ctx context.Context, dir string) (*os.File, error) {
-	if _, err := fio(ctx, dir, coldBytes, "--bs=8m", "--ioengine=io_uring", "--iodepth=2"); err != nil {
+// coldFile returns a file of coldBytes bytes, or the part of them, that are not cached.
+func coldFile(ctx context.Context, c *config, dir string) (*os.File, error) {
+	size := c.space(coldBytes)
+	if _, err := fio(ctx, dir, size, "--bs=8m", "--ioengine=io_uring", "--iodepth=2"); err != nil {
 		return nil, err
 	}
-	if err := forget(); err != nil {
+	if err := c.forget(); err != nil {
 		return nil, err
 	}
 	return os.Open(filepath.Join(dir, "fio"))
@@ -188,12 +191,13 @@ func coldFile(ctx context.Context, dir string) (*os.File, error) {
 // coldFaults returns how often 64 goroutines read the first and last byte of such a message per second through a
 // memory map.
 func coldFaults(ctx context.Context, c *config, dir string) (float64, error) {
-	f, err := coldFile(ctx, dir)
+	f, err := coldFile(ctx, c, dir)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	m, err := unix.Mmap(int(f.Fd()), 0, coldBytes, unix.PROT_READ, unix.MAP_SHARED)
+	size := int(c.space(coldBytes))
+	m, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
 		return 0, err
 	}
@@ -202,8 +206,8 @@ func coldFaults(ctx context.Context, c *config, dir string) (float64, error) {
 		return 0, err
 	}
 	var sum atomic.Int64
-	r, _, err := inParallel(64, coldPages, c.during(), func(i int) error {
-		at := i * coldMessage % (coldBytes - coldMessage)
+	r, _, err := inParallel(64, c.part(coldPages), c.during(), func(i int) error {
+		at := i * coldMessage % (size - coldMessage)
 		sum.Add(int64(m[at]) + int64(m[at+coldMessage-1]))
 		return nil
 	})
@@ -212,7 +216,7 @@ func coldFaults(ctx context.Context, c *config, dir string) (float64, error) {
 
 // coldReads returns the median latency of reading such a message with pread.
 func coldReads(ctx context.Context, c *config, dir string) (float64, error) {
-	f, err := coldFile(ctx, dir)
+	f, err := coldFile(ctx, c, dir)
 	if err != nil {
 		return 0, err
 	}
@@ -221,8 +225,8 @@ func coldReads(ctx context.Context, c *config, dir string) (float64, error) {
 		return 0, err
 	}
 	b := make([]byte, coldMessage)
-	_, l, err := inParallel(1, coldPages, c.during(), func(i int) error {
-		_, err := f.ReadAt(b, int64(i)*coldMessage%(coldBytes-coldMessage))
+	_, l, err := inParallel(1, c.part(coldPages), c.during(), func(i int) error {
+		_, err := f.ReadAt(b, int64(i)*coldMessage%(c.space(coldBytes)-coldMessage))
 		return err
 	})
 	return coldMedian(0, l), err
@@ -230,14 +234,14 @@ func coldReads(ctx context.Context, c *config, dir string) (float64, error) {
 
 // coldBeside returns the 99th percentile, in µs, of Gets of one resident page while 64 goroutines read from disk.
 func coldBeside(_ context.Context, c *config, dir string) (float64, error) {
-	pc, err := coldStore(dir, coldPages, coldPage, engine.Options{})
+	pc, err := coldStore(c, dir, c.part(coldPages), coldPage, engine.Options{})
 	if err != nil {
 		return 0, err
 	}
 	done := make(chan error, 1)
 	go func() {
 		read := func(i int) error { return getOnce(pc, i+1, coldPage) }
-		_, _, err := inParallel(64, coldPages-1, c.during(), read)
+		_, _, err := inParallel(64, c.part(coldPages)-1, c.during(), read)
 		done <- err
 	}()
 	var l latencies

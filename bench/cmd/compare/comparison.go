@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
 
 	"pagecache/bench"
 )
@@ -16,7 +15,7 @@ import (
 // side measures one side of a comparison in the fresh directory dir and returns the figure.
 type side func(ctx context.Context, c *config, dir string) (float64, error)
 
-// comparison is one line of the table. Some compare our side with another side and have a target for the ratio; others
+// comparison is one line of the table. Some compare our side with other sides and have a target for the ratio; others
 // measure our side only and have a target for its figure.
 type comparison struct {
 	name   string
@@ -24,15 +23,23 @@ type comparison struct {
 	unit   string
 	ours   side
 	other  string // name of the other side
-	theirs side   // nil: our side only
+	theirs side   // nil: our side only, or rivals
+	rivals []rival
 	// Targets for ours/theirs, or for the figure of our side. Zero: no target.
 	ratioMin, ratioMax, oursMin, oursMax float64
 
 	repeats string // an earlier comparison that has the same side of ours; "": none
 	run     string // comparisons with the same run take their figures of our side from one run; "": a run of its own
+	cost    cost
 
-	our, their, ratios []float64
-	skipped            string // why this machine cannot measure it
+	figures [][]float64 // of each side, of each round
+	skipped string      // why this machine cannot measure it
+}
+
+// rival is a side of a comparison.
+type rival struct {
+	name    string
+	measure side
 }
 
 // errSkip is the error of a side that this machine cannot measure. It states the reason.
@@ -40,53 +47,90 @@ type errSkip string
 
 func (e errSkip) Error() string { return string(e) }
 
-// measure measures both sides once. The side that goes first alternates from round to round.
+// sides returns all sides, ours first.
+func (m *comparison) sides() []rival {
+	all := []rival{{name: ourName, measure: m.ours}}
+	if m.theirs != nil {
+		all = append(all, rival{name: m.other, measure: m.theirs})
+	}
+	return append(all, m.rivals...)
+}
+
+// ourName is the name of our side.
+const ourName = "pagecache"
+
+// higher reports whether a higher figure is better.
+func (m *comparison) higher() bool { return strings.HasSuffix(m.unit, "/s") }
+
+// measure measures all sides once. The side that goes first changes from round to round.
 func (m *comparison) measure(ctx context.Context, c *config, round int) error {
 	if m.skipped != "" {
 		return nil
 	}
-	sides := []side{m.ours}
-	if m.theirs != nil {
-		sides = append(sides, m.theirs)
-	}
+	sides := m.sides()
 	got := make([]float64, len(sides))
 	for k := range sides {
 		i := (k + round) % len(sides)
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		dir := filepath.Join(c.dir, fmt.Sprintf("%s.%d", m.name, i))
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			return err
-		}
-		settle()
-		v, err := sides[i](ctx, c, dir)
-		err = errors.Join(err, os.RemoveAll(dir))
+		v, err := m.once(ctx, c, i, sides[i].measure)
 		var skip errSkip
 		if errors.As(err, &skip) {
 			m.skipped = string(skip)
 			return nil
 		}
+		if err == nil && (math.IsNaN(v) || math.IsInf(v, 0)) {
+			if v = 0; !c.small() {
+				err = errors.New("nothing was measured: --seconds is too short")
+			}
+		}
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", sides[i].name, err)
 		}
 		got[i] = v
 	}
-	m.our = append(m.our, got[0])
+	if m.figures == nil {
+		m.figures = make([][]float64, len(sides))
+	}
 	line := fmt.Sprintf("round %d  %-16s %12s %s", round+1, m.name, bench.Number(got[0]), m.unit)
-	if m.theirs != nil {
-		m.their = append(m.their, got[1])
-		m.ratios = append(m.ratios, got[0]/got[1])
-		line += fmt.Sprintf("  %s %s, ratio %.2f", m.other, bench.Number(got[1]), got[0]/got[1])
+	for i, v := range got {
+		m.figures[i] = append(m.figures[i], v)
+		if i > 0 {
+			line += fmt.Sprintf("  %s %s, ratio %.2f", sides[i].name, bench.Number(v), got[0]/v)
+		}
 	}
 	fmt.Fprintln(os.Stderr, line)
 	return nil
 }
 
-// unmeasured reports whether the table has nothing to say about m.
-func (m *comparison) unmeasured() bool { return len(m.our) == 0 && m.skipped == "" }
+// once measures a side in a fresh directory.
+func (m *comparison) once(ctx context.Context, c *config, i int, f side) (float64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	dir := filepath.Join(c.dir, fmt.Sprintf("%s.%d", m.name, i))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return 0, err
+	}
+	c.settle()
+	v, err := f(ctx, c, dir)
+	return v, errors.Join(err, os.RemoveAll(dir))
+}
 
-// verdict returns the targets as text, and whether the medians reach them.
+// ratios returns the ratios of our figure to that of side i, of each round. It returns nil if a figure of side i is 0.
+func (m *comparison) ratios(i int) (ratios []float64) {
+	for k, v := range m.figures[i] {
+		if v == 0 {
+			return nil
+		}
+		ratios = append(ratios, m.figures[0][k]/v)
+	}
+	return ratios
+}
+
+// unmeasured reports whether the table has nothing to say about m.
+func (m *comparison) unmeasured() bool { return len(m.figures) == 0 && m.skipped == "" }
+
+// verdict returns the targets as text, and whether the medians reach them. Those of a ratio are about the first other
+// side.
 func (m *comparison) verdict() (target string, ok bool) {
 	ok = true
 	var parts []string
@@ -96,43 +140,16 @@ func (m *comparison) verdict() (target string, ok bool) {
 			ok = ok && reached
 		}
 	}
-	our := bench.Median(m.our)
+	our, ratio := 0.0, 0.0
+	if len(m.figures) > 0 {
+		our = bench.Median(m.figures[0])
+	}
+	if len(m.figures) > 1 {
+		ratio = bench.Median(m.ratios(1))
+	}
 	check(m.oursMin, our >= m.oursMin, "≥ %s")
 	check(m.oursMax, our <= m.oursMax, "≤ %s")
-	if m.theirs != nil {
-		ratio := bench.Median(m.ratios)
-		check(m.ratioMin, ratio >= m.ratioMin, "ratio ≥ %s")
-		check(m.ratioMax, ratio <= m.ratioMax, "ratio ≤ %s")
-	}
+	check(m.ratioMin, ratio >= m.ratioMin, "ratio ≥ %s")
+	check(m.ratioMax, ratio <= m.ratioMax, "ratio ≤ %s")
 	return strings.Join(parts, ", "), ok
-}
-
-// printTable prints all comparisons and returns the number of those that miss a target.
-func printTable(w io.Writer, all []*comparison) (failed int) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "\nwhat\tunit\tours\tagainst\ttheirs\tratio\ttarget\t")
-	for _, m := range all {
-		if m.skipped != "" {
-			fmt.Fprintf(t, "%s\t%s\t\t\t\t\t\tskipped: %s\n", m.what, m.unit, m.skipped)
-			continue
-		}
-		target, ok := m.verdict()
-		word := "pass"
-		if !ok {
-			word = "SHORT"
-			failed++
-		}
-		if target == "" {
-			word = ""
-		}
-		other, their, ratio := "", "", ""
-		if m.theirs != nil {
-			other, their = m.other, bench.Number(bench.Median(m.their))
-			ratio = fmt.Sprintf("%.2f", bench.Median(m.ratios))
-		}
-		our := bench.Number(bench.Median(m.our))
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.what, m.unit, our, other, their, ratio, target, word)
-	}
-	t.Flush()
-	return failed
 }

@@ -1,11 +1,17 @@
+//go:build !abtest
+
 // Command compare measures the promises of the project, side by side with other stores and with fio.
 //
-//	go run ./cmd/compare [--dir DIR] [--rounds N] [--seconds S] [--only REGEX] [--check]
+//	go run ./cmd/compare [--dir DIR] [--rounds N] [--seconds S] [--only REGEX] [--check] [--json=FILE] [--html=FILE]
+//	go run ./cmd/compare report FILE.json… [--markdown=FILE] [--html=FILE] [--docs=FILE]
 //	go run ./cmd/compare ours [--dir DIR] [--seconds S] [--only REGEX]
 //
 // Each round makes every comparison once, one after another. Within a comparison the sides take turns in going first,
-// so that disturbances of the machine affect all of them alike. It prints medians over the rounds, and the median of
-// the rounds' ratios. Everything happens in a fresh directory below --dir, which is removed at the end.
+// so that disturbances of the machine affect all of them alike. It prints medians over the rounds, the median of the
+// rounds' ratios, and their ranges. Everything happens in a fresh directory below --dir, which is removed at the end.
+// Before it starts, it estimates the time, and fails if the disk space does not suffice.
+//
+// The JSON document has every figure of every round. The report command makes tables and pictures of it.
 //
 // The ours command measures our side only, once, and writes JSON; abtest uses it.
 package main
@@ -14,40 +20,30 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"regexp"
-	"runtime"
 	"slices"
 	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 
 	"pagecache/bench"
 )
-
-// config is the measurement's part of the options.
-type config struct {
-	dir     string // of this run, fresh
-	rounds  int
-	seconds float64
-	logMiB  int64
-	only    *regexp.Regexp
-}
-
-// during returns the length of one timed measurement.
-func (c *config) during() time.Duration { return time.Duration(c.seconds * float64(time.Second)) }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var err error
-	if len(os.Args) > 1 && os.Args[1] == "ours" {
-		err = runOurs(ctx, os.Args[2:], os.Stdout)
-	} else {
-		err = run(ctx)
+	switch args := os.Args[1:]; {
+	case len(args) > 0 && args[0] == "ours":
+		err = runOurs(ctx, args[1:], os.Stdout)
+	case len(args) > 0 && args[0] == "report":
+		err = runReport(args[1:], os.Stdout)
+	default:
+		err = run(ctx, args, os.Stdout)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "compare:", err)
@@ -55,75 +51,114 @@ func main() {
 	}
 }
 
-func run(ctx context.Context) (err error) {
-	c := &config{}
-	var only, child string
-	check, list, asJSON := false, false, false
-	pflag.StringVar(&c.dir, "dir", ".", "make the stores in a fresh directory below `DIR`")
-	pflag.IntVar(&c.rounds, "rounds", 5, "`number` of rounds")
-	pflag.Float64Var(&c.seconds, "seconds", 3, "length of each timed measurement")
-	pflag.Int64Var(&c.logMiB, "log-mib", 3<<10, "MiB written to measure the bandwidth of the log")
-	pflag.StringVar(&only, "only", "", "measure only comparisons whose name matches this `REGEX`")
-	pflag.BoolVar(&check, "check", false, "fail if a comparison misses its target")
-	pflag.BoolVar(&list, "list", false, "print the names of the comparisons")
-	pflag.BoolVar(&asJSON, "json", false, "with --list: as JSON, one comparison a line")
-	pflag.StringVar(&child, "child", "", "measurement that needs a process of its own")
-	if err := pflag.CommandLine.MarkHidden("child"); err != nil {
-		return err
-	}
-	pflag.Parse()
-	if pflag.NArg() > 0 || c.rounds < 1 || c.seconds <= 0 || c.logMiB < 1 {
-		return errors.New("want no arguments, --rounds of 1 or more, --seconds and --log-mib above 0")
-	}
-	if child != "" {
-		return runChild(c, child)
-	}
-	if list {
-		return printList(os.Stdout, asJSON)
-	}
-	if c.only, err = regexp.Compile(only); err != nil {
-		return fmt.Errorf("--only: %w", err)
-	}
-	chosen := slices.DeleteFunc(comparisons(), func(m *comparison) bool { return !c.only.MatchString(m.name) })
-	if len(chosen) == 0 {
-		return fmt.Errorf("--only=%s matches no comparison; --list prints the names", only)
-	}
-	if c.dir, err = os.MkdirTemp(c.dir, "compare.tmp."); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(c.dir)) }()
-	return measureAll(ctx, c, chosen, check)
+// settings are the options of a run.
+type settings struct {
+	config
+	outputs
+	pattern, child string
+	check, list    bool
 }
 
-// measureAll measures all rounds and prints the table. With check, a missed target is an error.
-func measureAll(ctx context.Context, c *config, chosen []*comparison, check bool) error {
-	fmt.Printf("%s, %d processors, %d rounds, %gs each, in %s\n",
-		runtime.Version(), runtime.GOMAXPROCS(0), c.rounds, c.seconds, c.dir)
-	if b := bench.Busy(time.Second); b > 0.05 {
-		fmt.Printf("other programs use %.0f%% of the machine: expect noise\n", 100*b)
+// parse reads the options. help reports that the help text was printed.
+func parse(args []string) (s *settings, help bool, err error) {
+	s = &settings{}
+	f := pflag.NewFlagSet("compare", pflag.ContinueOnError)
+	f.StringVar(&s.dir, "dir", ".", "make the stores in a fresh directory below `DIR`")
+	f.IntVar(&s.rounds, "rounds", 5, "`number` of rounds")
+	f.Float64Var(&s.seconds, "seconds", 3, "length of each timed measurement")
+	f.Int64Var(&s.logMiB, "log-mib", 3<<10, "MiB written to measure the bandwidth of the log")
+	f.IntVar(&s.divide, "divide", 1, "divide the amounts of data by `N`, to try the program: the figures mean nothing")
+	f.StringVar(&s.pattern, "only", "", "measure only comparisons whose name matches this `REGEX`")
+	f.BoolVar(&s.check, "check", false, "fail if a comparison misses its target")
+	f.BoolVar(&s.list, "list", false, "print the names of the comparisons (with --json: and what abtest needs)")
+	f.StringVar(&s.json, "json", "", "write all figures as JSON to this `FILE` (none: standard output)")
+	f.Lookup("json").NoOptDefVal = stdoutName
+	s.outputs.flags(f)
+	f.StringVar(&s.child, "child", "", "measurement that needs a process of its own")
+	if err := f.MarkHidden("child"); err != nil {
+		return nil, false, err
 	}
-	for i := 0; i < c.rounds*len(chosen) && ctx.Err() == nil; i++ {
+	if err := f.Parse(args); err != nil {
+		return nil, errors.Is(err, pflag.ErrHelp), err
+	}
+	if f.NArg() > 0 || s.rounds < 1 || s.seconds <= 0 || s.logMiB < 1 || s.divide < 1 {
+		const want = "want no arguments, --rounds, --log-mib and --divide of 1 or more, and --seconds above 0"
+		return nil, false, errors.New(want)
+	}
+	if s.only, err = regexp.Compile(s.pattern); err != nil {
+		return nil, false, fmt.Errorf("--only: %w", err)
+	}
+	return s, false, nil
+}
+
+func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
+	s, help, err := parse(args)
+	switch {
+	case help:
+		return nil
+	case err != nil:
+		return err
+	case s.child != "":
+		return runChild(&s.config, s.child)
+	case s.list:
+		return printList(stdout, s.json != "")
+	}
+	chosen := slices.DeleteFunc(comparisons(), func(m *comparison) bool { return !s.only.MatchString(m.name) })
+	if len(chosen) == 0 {
+		return fmt.Errorf("--only=%s matches no comparison; --list prints the names", s.pattern)
+	}
+	took, bytes := estimate(&s.config, chosen)
+	if err := errors.Join(s.outputs.check(), enoughSpace(s.dir, bytes)); err != nil {
+		return err
+	}
+	r := newRecord(ctx, &s.config, args)
+	r.Busy = bench.Busy(time.Second)
+	// The JSON or Markdown may go to the standard output, so everything else goes to the standard error output then.
+	human := stdout
+	if s.json == stdoutName || s.markdown == stdoutName {
+		human = os.Stderr
+	}
+	if _, err := fmt.Fprintf(human, "%sestimate     about %s (until %s), up to %.1f GiB in %s\n", r.head(), about(took),
+		time.Now().Add(took).Format("15:04"), float64(bytes)/(1<<30), s.dir); err != nil {
+		return fmt.Errorf("write the standard output: %w", err)
+	}
+	if s.dir, err = os.MkdirTemp(s.dir, "compare.tmp."); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(s.dir)) }()
+	return s.measureAll(ctx, r, chosen, output{stdout, human})
+}
+
+// output is where results go.
+type output struct {
+	machine io.Writer // documents with the name -
+	human   io.Writer // the table
+}
+
+// measureAll measures all rounds, prints the table and writes the files. With --check, a missed target is an error.
+func (s *settings) measureAll(ctx context.Context, r *record, chosen []*comparison, out output) error {
+	var failed error
+	for i := 0; i < s.rounds*len(chosen) && ctx.Err() == nil && failed == nil; i++ {
 		m := chosen[i%len(chosen)]
-		if err := m.measure(ctx, c, i/len(chosen)); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("%s: %w", m.name, err)
+		if err := m.measure(ctx, &s.config, i/len(chosen)); err != nil && ctx.Err() == nil {
+			failed = fmt.Errorf("%s: %w", m.name, err)
 		}
 	}
-	missed := printTable(os.Stdout, slices.DeleteFunc(chosen, (*comparison).unmeasured))
+	r.Interrupted = ctx.Err() != nil || failed != nil
+	r.fill(chosen)
+	// After a failure, too, the rounds measured so far are worth having.
+	_, err := fmt.Fprintf(out.human, "\n%s", r.text())
+	if err != nil {
+		err = fmt.Errorf("write the standard output: %w", err)
+	}
+	if err := errors.Join(failed, err, s.outputs.write(r, out.machine)); err != nil {
+		return err
+	}
 	if ctx.Err() != nil {
 		return errors.New("interrupted; the table holds the rounds measured so far")
 	}
-	if check && missed > 0 {
+	if missed := r.missed(); s.check && missed > 0 {
 		return fmt.Errorf("%d of %d comparisons miss their targets", missed, len(chosen))
 	}
 	return nil
-}
-
-// settle gives every measurement the same start: it collects the garbage and writes back dirty data. The runtime
-// keeps its memory, as it does in a long-running program: on a virtual machine the first touch of a page costs more
-// than an operation measured here, on either side.
-func settle() {
-	runtime.GC()
-	unix.Sync()
-	const rest = 200 * time.Millisecond
-	time.Sleep(rest)
 }

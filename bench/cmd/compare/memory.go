@@ -30,7 +30,8 @@ func inChild(ctx context.Context, c *config, name, dir string, v any) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, self, "--child", name, "--dir", dir, "--seconds", fmt.Sprint(c.seconds))
+	cmd := exec.CommandContext(ctx, self, "--child", name, "--dir", dir, "--seconds", fmt.Sprint(c.seconds),
+		"--divide", fmt.Sprint(max(c.divide, 1)))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -77,7 +78,8 @@ func bounded(figure func(memory) float64) side {
 
 // runBounded reads random pages and replaces every fourth of them.
 func runBounded(c *config, dir string) (m memory, err error) {
-	pc, err := engine.Open(dir, engine.Bytes{}, &engine.Options{CacheCapacity: boundedCapacity})
+	capacity := int64(c.part(boundedCapacity))
+	pc, err := engine.Open(dir, engine.Bytes{}, &engine.Options{CacheCapacity: capacity})
 	if err != nil {
 		return m, err
 	}
@@ -91,12 +93,13 @@ func runBounded(c *config, dir string) (m memory, err error) {
 			case <-time.After(time.Millisecond):
 			}
 			st := pc.Stats()
-			m.Resident = max(m.Resident, float64(st.Cache.HeapResident+st.Cache.MappedResident)/boundedCapacity)
+			m.Resident = max(m.Resident, float64(st.Cache.HeapResident+st.Cache.MappedResident)/float64(capacity))
 			m.Anon = max(m.Anon, anonymous()/(1<<20))
 		}
 	}()
-	err = fillPages(pc, boundedPages, pageSize)
-	l := bench.Workload{Goroutines: writers, Pages: boundedPages, Value: pageSize, Seed: 3}
+	count := c.part(boundedPages)
+	err = fillPages(pc, count, pageSize)
+	l := bench.Workload{Goroutines: writers, Pages: count, Value: pageSize, Seed: 3}
 	if err == nil {
 		var r bench.Result
 		var turn [writers]int
@@ -171,7 +174,8 @@ func runEvicted(c *config, dir string) (e evictedCost, err error) {
 	if err != nil {
 		return e, err
 	}
-	if err := errors.Join(fillPages(pc, evictedPages, deltaSize), pc.SetCacheCapacity(1)); err != nil {
+	count := c.part(evictedPages)
+	if err := errors.Join(fillPages(pc, count, deltaSize), pc.SetCacheCapacity(1)); err != nil {
 		return e, errors.Join(err, pc.Close())
 	}
 	if _, err := pc.Flush(); err != nil {
@@ -180,7 +184,7 @@ func runEvicted(c *config, dir string) (e evictedCost, err error) {
 	for n := 0; pc.Stats().Cache.HeapResident > 1<<20 && n < 1000; n++ {
 		time.Sleep(10 * time.Millisecond)
 	}
-	e.PerPage = (heapBytes() - before) / evictedPages
+	e.PerPage = (heapBytes() - before) / float64(count)
 	st := pc.Stats()
 	fmt.Fprintf(os.Stderr, "  %d bytes resident after evicting all, %d evictions\n",
 		st.Cache.HeapResident+st.Cache.MappedResident, st.Cache.Evictions)
@@ -195,7 +199,7 @@ func runEvicted(c *config, dir string) (e evictedCost, err error) {
 		return [3]float64{samples[0].Value.Float64(), samples[1].Value.Float64(), float64(samples[2].Value.Uint64())}
 	}
 	was := read()
-	l := bench.Workload{Goroutines: 2, Pages: few, Value: deltaSize, Seed: 3}
+	l := bench.Workload{Goroutines: 2, Pages: min(few, count), Value: deltaSize, Seed: 3}
 	r, err := bench.RunFor(l, 2*boundedSeconds*c.during(), func(w *bench.Worker) error {
 		return getOnce(pc, w.Page(), deltaSize)
 	}, nil)

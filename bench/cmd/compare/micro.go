@@ -17,16 +17,17 @@ import (
 const fewPages = 1000
 
 // resident opens a store whose pages are all resident, and returns their ids.
-func resident(dir string) (*bench.Pagecache, []engine.PageID, error) {
-	s, err := open(dir)
+func resident(c *config, dir string) (*bench.Pagecache, []engine.PageID, error) {
+	s, err := open(c, dir)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := bench.Load(s, pages, pageSize); err != nil {
+	count := c.part(pages)
+	if err := bench.Load(s, count, pageSize); err != nil {
 		_ = s.Close()
 		return nil, nil, err
 	}
-	ids := make([]engine.PageID, pages)
+	ids := make([]engine.PageID, count)
 	for i := range ids {
 		ids[i] = s.PageID(i)
 	}
@@ -81,8 +82,8 @@ func gets(s *bench.Pagecache, ids []engine.PageID, goroutines int, d time.Durati
 // residentMeasure measures a store whose pages, with the given ids, are all resident.
 type residentMeasure func(s *bench.Pagecache, ids []engine.PageID) (float64, error)
 
-func onResident(dir string, f residentMeasure) (v float64, err error) {
-	s, ids, err := resident(dir)
+func onResident(c *config, dir string, f residentMeasure) (v float64, err error) {
+	s, ids, err := resident(c, dir)
 	if err != nil {
 		return 0, err
 	}
@@ -92,8 +93,8 @@ func onResident(dir string, f residentMeasure) (v float64, err error) {
 
 func getNanos(n, goroutines int) side {
 	return func(_ context.Context, c *config, dir string) (float64, error) {
-		return onResident(dir, func(s *bench.Pagecache, ids []engine.PageID) (float64, error) {
-			count, took, err := gets(s, ids[:n], goroutines, c.during()/2)
+		return onResident(c, dir, func(s *bench.Pagecache, ids []engine.PageID) (float64, error) {
+			count, took, err := gets(s, ids[:c.part(n)], goroutines, c.during()/2)
 			return float64(took.Nanoseconds()) * float64(goroutines) / float64(count), err
 		})
 	}
@@ -101,8 +102,8 @@ func getNanos(n, goroutines int) side {
 
 func getRate(goroutines int) side {
 	return func(_ context.Context, c *config, dir string) (float64, error) {
-		return onResident(dir, func(s *bench.Pagecache, ids []engine.PageID) (float64, error) {
-			count, took, err := gets(s, ids[:fewPages], goroutines, c.during()/2)
+		return onResident(c, dir, func(s *bench.Pagecache, ids []engine.PageID) (float64, error) {
+			count, took, err := gets(s, ids[:c.part(fewPages)], goroutines, c.during()/2)
 			return float64(count) / took.Seconds(), err
 		})
 	}
@@ -144,9 +145,9 @@ func allocations(n int, f func() error) (float64, error) {
 	return float64(after.Mallocs-before.Mallocs) / float64(n), err
 }
 
-func getAllocs(_ context.Context, _ *config, dir string) (float64, error) {
-	return onResident(dir, func(s *bench.Pagecache, ids []engine.PageID) (float64, error) {
-		const n = 1_000_000
+func getAllocs(_ context.Context, c *config, dir string) (float64, error) {
+	return onResident(c, dir, func(s *bench.Pagecache, ids []engine.PageID) (float64, error) {
+		n := c.part(1_000_000)
 		tx, err := s.PC.Begin()
 		if err != nil {
 			return 0, err
@@ -154,7 +155,7 @@ func getAllocs(_ context.Context, _ *config, dir string) (float64, error) {
 		defer tx.End()
 		return allocations(n, func() error {
 			for i := range n {
-				if _, err := s.PC.Get(tx, ids[i%fewPages]); err != nil {
+				if _, err := s.PC.Get(tx, ids[i%c.part(fewPages)]); err != nil {
 					return err
 				}
 			}
@@ -175,8 +176,8 @@ func beginEnd(s *bench.Pagecache, n int) error {
 }
 
 func txNanos(_ context.Context, c *config, dir string) (float64, error) {
-	return onResident(dir, func(s *bench.Pagecache, _ []engine.PageID) (float64, error) {
-		const n = 100_000
+	return onResident(c, dir, func(s *bench.Pagecache, _ []engine.PageID) (float64, error) {
+		n := c.part(100_000)
 		count, start := 0, time.Now()
 		for time.Since(start) < c.during()/2 {
 			if err := beginEnd(s, n); err != nil {
@@ -188,20 +189,21 @@ func txNanos(_ context.Context, c *config, dir string) (float64, error) {
 	})
 }
 
-func txAllocs(_ context.Context, _ *config, dir string) (float64, error) {
-	return onResident(dir, func(s *bench.Pagecache, _ []engine.PageID) (float64, error) {
-		const n = 1_000_000
+func txAllocs(_ context.Context, c *config, dir string) (float64, error) {
+	return onResident(c, dir, func(s *bench.Pagecache, _ []engine.PageID) (float64, error) {
+		n := c.part(1_000_000)
 		return allocations(n, func() error { return beginEnd(s, n) })
 	})
 }
 
 // linkAllocs counts all allocations that Links cause, those of consolidations, flushes and the Tx included.
-func linkAllocs(_ context.Context, _ *config, dir string) (float64, error) {
-	return onResident(dir, func(s *bench.Pagecache, _ []engine.PageID) (float64, error) {
-		const n = 1_000_000
-		l := bench.Workload{Goroutines: 1, Pages: pages, Value: deltaSize, Seed: 1}
+func linkAllocs(_ context.Context, c *config, dir string) (float64, error) {
+	return onResident(c, dir, func(s *bench.Pagecache, _ []engine.PageID) (float64, error) {
+		n := c.part(1_000_000)
+		l := bench.Workload{Goroutines: 1, Pages: c.part(pages), Value: deltaSize, Seed: 1}
 		return allocations(n, func() error {
-			_, err := bench.Run(l, n, func(w *bench.Worker) error { return s.Link(w.Page(), w.Values.Next()) }, nil)
+			op := func(w *bench.Worker) error { return s.Link(w.Page(), w.Values.Next()) }
+			_, err := bench.Run(l, int64(n), op, nil)
 			return err
 		})
 	})

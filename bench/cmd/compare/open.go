@@ -16,8 +16,11 @@ import (
 	"pagecache/engine"
 )
 
-// forget drops the file cache of the kernel.
-func forget() error {
+// forget drops the file cache of the kernel. With --divide it does nothing.
+func (c *config) forget() error {
+	if c.small() {
+		return nil
+	}
 	unix.Sync()
 	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0); err != nil {
 		return errSkip("only root can drop the file cache")
@@ -27,15 +30,16 @@ func forget() error {
 
 // opening measures the time in ms from Open to the first Get of a store of count small pages that was closed cleanly.
 func opening(count int) side {
-	return func(_ context.Context, _ *config, dir string) (ms float64, err error) {
+	return func(_ context.Context, c *config, dir string) (ms float64, err error) {
+		count := c.part(count)
 		pc, err := engine.Open(dir, engine.Bytes{}, nil)
 		if err != nil {
 			return 0, err
 		}
-		if err := errors.Join(fillPages(pc, count, deltaSize), pc.Close(), forget()); err != nil {
+		if err := errors.Join(fillPages(pc, count, deltaSize), pc.Close(), c.forget()); err != nil {
 			return 0, err
 		}
-		settle()
+		c.settle()
 		before := heapBytes()
 		start := time.Now()
 		if pc, err = engine.Open(dir, engine.Bytes{}, nil); err != nil {
@@ -86,27 +90,28 @@ const killedBytes = 1 << 30
 
 // openingKilled returns how fast, in MB of log a second, a store opens that was killed with 1 GiB of log since its
 // snapshot.
-func openingKilled(_ context.Context, _ *config, dir string) (mb float64, err error) {
+func openingKilled(_ context.Context, c *config, dir string) (mb float64, err error) {
 	alive, dead := filepath.Join(dir, "alive"), filepath.Join(dir, "dead")
 	pc, err := engine.Open(alive, engine.Bytes{}, nil)
 	if err != nil {
 		return 0, err
 	}
-	err = fillPages(pc, killedBytes/overwritePage, overwritePage)
+	bytes := c.part(killedBytes)
+	err = fillPages(pc, bytes/overwritePage, overwritePage)
 	if err == nil {
 		_, err = pc.Flush()
 	}
 	// The files are now as a kill would leave them.
-	if err = errors.Join(err, copyStore(dead, alive), pc.Close(), os.RemoveAll(alive), forget()); err != nil {
+	if err = errors.Join(err, copyStore(dead, alive), pc.Close(), os.RemoveAll(alive), c.forget()); err != nil {
 		return 0, err
 	}
-	settle()
+	c.settle()
 	start := time.Now()
 	if pc, err = engine.Open(dead, engine.Bytes{}, nil); err != nil {
 		return 0, err
 	}
 	took := time.Since(start)
-	return killedBytes / 1e6 / took.Seconds(), pc.Close()
+	return float64(bytes) / 1e6 / took.Seconds(), pc.Close()
 }
 
 // copyStore copies the files of a store, without its snapshots.
@@ -132,14 +137,15 @@ func copyStore(to, from string) error {
 }
 
 // fioRead lets fio read the same number of bytes from a file that is not cached.
-func fioRead(ctx context.Context, _ *config, dir string) (float64, error) {
-	if _, err := fio(ctx, dir, killedBytes, "--bs=8m", "--ioengine=io_uring", "--iodepth=2"); err != nil {
+func fioRead(ctx context.Context, c *config, dir string) (float64, error) {
+	bytes := c.space(killedBytes)
+	if _, err := fio(ctx, dir, bytes, "--bs=8m", "--ioengine=io_uring", "--iodepth=2"); err != nil {
 		return 0, err
 	}
-	if err := forget(); err != nil {
+	if err := c.forget(); err != nil {
 		return 0, err
 	}
-	job, err := fioAgain(ctx, dir, killedBytes, "--rw=read", "--bs=1m", "--ioengine=io_uring", "--iodepth=4")
+	job, err := fioAgain(ctx, dir, bytes, "--rw=read", "--bs=1m", "--ioengine=io_uring", "--iodepth=4")
 	if err != nil {
 		return 0, err
 	}

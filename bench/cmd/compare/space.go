@@ -56,7 +56,7 @@ func overwrite(theta float64) func(figure func(overwritten) float64) side {
 
 // overwriteOnce measures one run, in which pages are drawn by zipf with exponent theta, or uniformly if theta is 0.
 func overwriteOnce(ctx context.Context, c *config, dir string, theta float64) (o overwritten, err error) {
-	const count = overwriteLive / overwritePage
+	count := c.part(overwriteLive / overwritePage)
 	s, err := bench.OpenPagecache(dir, count, engine.Options{SegmentSize: overwriteSegment})
 	if err != nil {
 		return o, err
@@ -70,14 +70,14 @@ func overwriteOnce(ctx context.Context, c *config, dir string, theta float64) (o
 	if theta > 0 {
 		z := bench.NewZipfian(rng, theta, count)
 		const scatter = 0x9e3779b97f4a7c15
-		page = func() int { return int(uint64(z.Next()) * scatter % count) }
+		page = func() int { return int(uint64(z.Next()) * scatter % uint64(count)) }
 	}
 	before := s.PC.Stats()
 	l := bench.Workload{Goroutines: 1, Pages: count, Value: overwritePage, Seed: 1, Latencies: true}
 	stop := make(chan struct{})
 	worst := make(chan float64)
-	go watchSpace(s, stop, worst)
-	r, err := bench.Run(l, count*overwriteTurns, func(w *bench.Worker) error {
+	go watchSpace(s, float64(count)*overwritePage, stop, worst)
+	r, err := bench.Run(l, int64(count)*overwriteTurns, func(w *bench.Worker) error {
 		i := page()
 		if _, err := s.Get(i); err != nil {
 			return err
@@ -90,7 +90,7 @@ func overwriteOnce(ctx context.Context, c *config, dir string, theta float64) (o
 		return o, err
 	}
 	st := s.PC.Stats()
-	live := float64(overwriteLive)
+	live := float64(count) * overwritePage
 	o.space = float64(st.Space.SegmentsInUse) * overwriteSegment / live
 	o.file = float64(st.Space.Segments) * overwriteSegment / live
 	o.write = float64(st.Log.BytesWritten-before.Log.BytesWritten) / (live * overwriteTurns)
@@ -101,12 +101,12 @@ func overwriteOnce(ctx context.Context, c *config, dir string, theta float64) (o
 
 // watchSpace samples the slots in use every 20 ms until stop is closed, and then sends the largest number, as a
 // multiple of the live data.
-func watchSpace(s *bench.Pagecache, stop <-chan struct{}, worst chan<- float64) {
+func watchSpace(s *bench.Pagecache, live float64, stop <-chan struct{}, worst chan<- float64) {
 	largest := 0
 	for {
 		select {
 		case <-stop:
-			worst <- float64(largest) * overwriteSegment / overwriteLive
+			worst <- float64(largest) * overwriteSegment / live
 			return
 		case <-time.After(20 * time.Millisecond):
 			largest = max(largest, s.PC.Stats().Space.SegmentsInUse)
@@ -117,16 +117,17 @@ func watchSpace(s *bench.Pagecache, stop <-chan struct{}, worst chan<- float64) 
 // steadyBandwidth does the same as `pcbench run --rw=write --bs=64k --numjobs=4 --size=1g --io_size=8g
 // --end_fsync=1`. Most of the writes go to recycled segments.
 func steadyBandwidth(_ context.Context, c *config, dir string) (mb float64, err error) {
-	const size, count, turns = 64 << 10, 1 << 30 / (64 << 10), 8
+	const size, turns = 64 << 10, 8
+	count := c.part(1<<30/size) / writers * writers
 	s, err := bench.OpenPagecache(dir, count, engine.Options{})
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	l := bench.Workload{Goroutines: writers, Pages: count, Value: size, Seed: 1}
-	const share = count / writers
+	share := count / writers
 	var at [writers]int // each goroutine cycles through its share of the pages
-	r, err := bench.Run(l, count*turns, func(w *bench.Worker) error {
+	r, err := bench.Run(l, int64(count)*turns, func(w *bench.Worker) error {
 		at[w.Number]++
 		return s.Replace(w.Number*share+at[w.Number]%share, w.Values.Next())
 	}, s.Flush)
@@ -134,8 +135,8 @@ func steadyBandwidth(_ context.Context, c *config, dir string) (mb float64, err 
 }
 
 // fioOverwrite returns the bandwidth of fio overwriting a file that was written before.
-func fioOverwrite(ctx context.Context, _ *config, dir string) (float64, error) {
-	const size = 1 << 30
+func fioOverwrite(ctx context.Context, c *config, dir string) (float64, error) {
+	size := c.space(1 << 30)
 	if _, err := fio(ctx, dir, size, "--bs=8m", "--ioengine=io_uring", "--iodepth=2"); err != nil {
 		return 0, err
 	}
@@ -149,17 +150,18 @@ func fioOverwrite(ctx context.Context, _ *config, dir string) (float64, error) {
 
 // commitRecycled returns the median latency of a durable commit in a store whose segments were recycled.
 func commitRecycled(_ context.Context, c *config, dir string) (us float64, err error) {
-	s, err := bench.OpenPagecache(dir, pages, engine.Options{SegmentSize: overwriteSegment, FlushEvery: interval})
+	count := c.part(pages)
+	s, err := bench.OpenPagecache(dir, count, engine.Options{SegmentSize: overwriteSegment, FlushEvery: interval})
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	if err := bench.Load(s, pages, pageSize); err != nil {
+	if err := bench.Load(s, count, pageSize); err != nil {
 		return 0, err
 	}
-	age := bench.Workload{Goroutines: 1, Pages: pages, Value: pageSize, Seed: 2}
+	age := bench.Workload{Goroutines: 1, Pages: count, Value: pageSize, Seed: 2}
 	op := func(w *bench.Worker) error { return s.Replace(w.Page(), w.Values.Next()) }
-	if _, err := bench.Run(age, 5*pages, op, s.Flush); err != nil {
+	if _, err := bench.Run(age, int64(5*count), op, s.Flush); err != nil {
 		return 0, err
 	}
 	return commitOne(c, s)
@@ -167,7 +169,7 @@ func commitRecycled(_ context.Context, c *config, dir string) (us float64, err e
 
 // fioOverwriteLatency returns the median latency of fio overwriting a file that was written before.
 func fioOverwriteLatency(ctx context.Context, c *config, dir string) (float64, error) {
-	const size = 256 << 20
+	size := c.space(256 << 20)
 	if _, err := fio(ctx, dir, size, "--bs=8m", "--ioengine=io_uring", "--iodepth=2"); err != nil {
 		return 0, err
 	}
@@ -193,15 +195,16 @@ type linkFigure func(r bench.Result, slowest time.Duration) float64
 // snapshotting measures Links by two goroutines, each of which pauses after each Link.
 func snapshotting(snapshots bool, pause time.Duration, figure linkFigure) side {
 	return func(_ context.Context, c *config, dir string) (v float64, err error) {
-		s, err := bench.OpenPagecache(dir, snapshotPages, engine.Options{FlushEvery: interval})
+		count := c.part(snapshotPages)
+		s, err := bench.OpenPagecache(dir, count, engine.Options{FlushEvery: interval})
 		if err != nil {
 			return 0, err
 		}
 		defer func() { err = errors.Join(err, s.Close()) }()
-		if err := bench.Load(s, snapshotPages, deltaSize); err != nil {
+		if err := bench.Load(s, count, deltaSize); err != nil {
 			return 0, err
 		}
-		settle()
+		c.settle()
 		var stop atomic.Bool
 		done := make(chan error, 1)
 		go func() {
@@ -211,7 +214,7 @@ func snapshotting(snapshots bool, pause time.Duration, figure linkFigure) side {
 			}
 			done <- err
 		}()
-		l := bench.Workload{Goroutines: 2, Pages: snapshotPages, Value: deltaSize, Seed: 1}
+		l := bench.Workload{Goroutines: 2, Pages: count, Value: deltaSize, Seed: 1}
 		var slowest [2]time.Duration
 		r, err := bench.RunFor(l, c.during(), func(w *bench.Worker) error {
 			start := time.Now()

@@ -39,7 +39,9 @@ const (
 // warmGets measures Gets of count pages that are fetched from the file cache.
 func warmGets(count int, figure warmFigure, churn bool) side {
 	return func(_ context.Context, c *config, dir string) (float64, error) {
-		pc, err := coldStore(dir, count, pageSize, engine.Options{})
+		count := c.part(count)
+		few := int64(min(warmCapacity, count*pageSize/4))
+		pc, err := coldStore(c, dir, count, pageSize, engine.Options{})
 		if err != nil {
 			return 0, err
 		}
@@ -47,14 +49,14 @@ func warmGets(count int, figure warmFigure, churn bool) side {
 			err = errors.Join(err, getOnce(pc, i, pageSize))
 		}
 		if churn {
-			err = errors.Join(err, pc.SetCacheCapacity(warmCapacity))
+			err = errors.Join(err, pc.SetCacheCapacity(few))
 		}
 		var took time.Duration
 		var allocs uint64
 		first := pc.Stats().Pages.Fetches
 		for start := time.Now(); err == nil && (took == 0 || time.Since(start) < c.during()); {
 			if !churn {
-				err = evictAll(pc)
+				err = evictAll(pc, few)
 			}
 			if err == nil {
 				took, allocs, err = warmRound(pc, count, took, allocs)
@@ -99,13 +101,13 @@ func warmRound(pc *engine.PageCache[[]byte], count int, took time.Duration, allo
 	return took, allocs + after.Mallocs - before.Mallocs, nil
 }
 
-// evictAll waits up to 5 s until all pages are evicted, and then sets a capacity that holds all.
-func evictAll(pc *engine.PageCache[[]byte]) error {
+// evictAll waits up to 5 s until all pages are evicted but few bytes, and then sets a capacity that holds all.
+func evictAll(pc *engine.PageCache[[]byte], few int64) error {
 	if err := pc.SetCacheCapacity(1); err != nil {
 		return err
 	}
 	for n := 0; n < 1000; n++ {
-		if st := pc.Stats(); st.Cache.HeapResident+st.Cache.MappedResident < warmCapacity {
+		if st := pc.Stats(); st.Cache.HeapResident+st.Cache.MappedResident < few {
 			break
 		}
 		time.Sleep(5 * time.Millisecond)

@@ -1,0 +1,553 @@
+package load
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pagecache/cmd/pcbench/internal/job"
+	"pagecache/cmd/pcbench/internal/pick"
+	"pagecache/cmd/pcbench/internal/stats"
+	"pagecache/engine"
+)
+
+// runIn runs a command line in dir. Its error is that of the run or of a job.
+func runIn(t *testing.T, dir, line string) (*Result, error) {
+	t.Helper()
+	p, err := job.Parse(append([]string{"--directory=" + dir, "--segment=256k"}, strings.Fields(line)...))
+	if err != nil {
+		t.Fatalf("%s: %v", line, err)
+	}
+	r, err := (&Runner{Jobs: p.Jobs}).Run(context.Background())
+	if r == nil {
+		return nil, err
+	}
+	return r, errors.Join(r.Err, err)
+}
+
+// good runs a command line that must succeed and leave nothing behind.
+func good(t *testing.T, line string) *Result {
+	t.Helper()
+	dir := t.TempDir()
+	r, err := runIn(t, dir, line)
+	if err != nil {
+		t.Fatalf("%s: %v", line, err)
+	}
+	wantInside(t, dir)
+	return r
+}
+
+// ops returns the operations of all jobs in one direction.
+func ops(r *Result, d job.Dir) (n, bytes int64) {
+	for _, j := range r.Jobs {
+		n, bytes = n+j.Dirs[d].N(), bytes+j.Dirs[d].Bytes
+	}
+	return n, bytes
+}
+
+// A run reports the files that it leaves.
+func TestRunKeepsForeignFiles(t *testing.T) {
+	dir := t.TempDir()
+	p, err := job.Parse(strings.Fields("--rw=write --size=64k --directory=" + dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &Runner{Jobs: p.Jobs, Opened: func(dirs []string) { put(t, filepath.Join(dirs[0], storeName, "mine")) }}
+	_, err = r.Run(t.Context())
+	wantError(t, err, "pcbench has not made", "store/mine")
+}
+
+// When many workers race for missing pages, each page is allocated once and all pages are written.
+func TestClaims(t *testing.T) {
+	p, err := job.Parse(strings.Fields("--rw=randwrite --size=64k --io_size=8m --numjobs=4 --iodepth=2 --directory=" +
+		t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := openStore(p.Jobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := newSection(p.Jobs[0], st, 1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.run(context.Background())
+	seen := map[uint64]bool{}
+	for i := range st.table {
+		seen[st.table[i].Load()] = true
+	}
+	if pages := st.pc.Stats().Pages.InUse; pages != 16 || len(seen) != 16 || seen[0] || seen[claimed] {
+		t.Errorf("%d pages in the store, %d in the table", pages, len(seen))
+	}
+	if err := st.close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A load of --size bytes in order writes each page once, with any number of jobs. A second job reads what the first has
+// written, since they share a store; nothing is laid out before.
+func TestJobsShareStore(t *testing.T) {
+	r := good(t, "--size=400k --name=a --rw=write --numjobs=4 --iodepth=2 --name=b --stonewall --rw=randread")
+	if n, bytes := ops(r, job.DirWrite); n != 100 || bytes != 400<<10 || len(r.Jobs) != 5 || r.Groups != 2 {
+		t.Errorf("%d writes of %d bytes, %d jobs, %d groups", n, bytes, len(r.Jobs), r.Groups)
+	}
+	b := r.Jobs[4]
+	if b.Group != 1 || b.Dirs[job.DirRead].N() != 100 || b.Dirs[job.DirRead].Bytes != 400<<10 || b.Store.Given != 0 {
+		t.Errorf("%+v, store %+v", b, b.Store)
+	}
+}
+
+// The counts of the store are exact however short the run is, and do not have those of the ramp.
+func TestExactCounts(t *testing.T) {
+	r := good(t, "--rw=read --bs=1k --size=25k")
+	if u := r.Jobs[0].Store; u.Reads != 25 || u.Hits != 25 || u.Misses != 0 {
+		t.Errorf("%+v", u)
+	}
+	r = good(t, "--rw=read --bs=4k --size=400k --invalidate")
+	if u := r.Jobs[0].Store; u.Misses != 100 || u.Hits != 0 || u.FromCache+u.FromDevice != 100 {
+		t.Errorf("%+v", u)
+	}
+	r = good(t, "--rw=randwrite --bs=4k --size=128k --ramp_time=300ms --runtime=100ms --time_based")
+	j := r.Jobs[0]
+	n, given := j.Dirs[job.DirWrite].N(), j.Store.Given
+	if given != n*4096 || n == 0 {
+		t.Errorf("%d bytes were given for %d writes: the ramp is counted", given, n)
+	}
+	r = good(t, "--rw=write --bs=4k --size=64k --flush_every=never")
+	if u := r.Jobs[0].Store; u.InFlight+u.Written < 60<<10 || u.Given < 64<<10 {
+		t.Errorf("%d bytes in flight, %d written, %d given", u.InFlight, u.Written, u.Given)
+	}
+}
+
+// An open loop is not faster than its rate, and its latencies count from the intended start.
+func TestOpenLoop(t *testing.T) {
+	for _, line := range []string{
+		"--rate_iops=2000", "--rate=8m", "--rate_iops=1000,2000 --iodepth=4", "--rate_iops=4000 --thinktime=100us",
+	} {
+		r := good(t, "--rw=randread --bs=4k --size=1m --number_ios=200 --io_size=10m "+line)
+		j := r.Jobs[0]
+		d := &j.Dirs[job.DirRead]
+		if d.N() != 200 || j.Runtime < 199*1e9/4000 {
+			t.Errorf("%s: %d operations in %d ns", line, d.N(), j.Runtime)
+		}
+		if d.Lat.N != d.N() || d.Lat.Least < d.Clat.Least {
+			t.Errorf("%s: %d latencies from the intended start, least %d; calls %d", line, d.Lat.N, d.Lat.Least,
+				d.Clat.Least)
+		}
+	}
+}
+
+// The intended starts of poisson have exponential distances with the given mean.
+func TestPacer(t *testing.T) {
+	s := job.Defaults()
+	s.Pace.IOPS[job.DirRead], s.Pace.Poisson = 1000, true
+	p := newPacer(&s, pick.New(1, 1))
+	const n = 50_000
+	sum, squares, last := 0.0, 0.0, int64(0)
+	p.take(job.DirRead)
+	for range n {
+		at := p.take(job.DirRead)
+		d := float64(at - last)
+		sum, squares, last = sum+d, squares+d*d, at
+	}
+	mean := sum / n
+	if dev := math.Sqrt(squares/n - mean*mean); math.Abs(mean-1e6) > 2e4 || math.Abs(dev-1e6) > 3e4 {
+		t.Errorf("mean %v, deviation %v, want 1e6 and 1e6", mean, dev)
+	}
+	if at := p.take(job.DirWrite); at != -1 {
+		t.Errorf("writes are not limited, and start at %d", at)
+	}
+	before := p.take(job.DirRead)
+	p.shift(5e9)
+	if at := p.take(job.DirRead); at-before < 5e9 {
+		t.Errorf("after a shift by 5 s: %d ns later", at-before)
+	}
+	s.Pace = job.Pace{Rate: [3]int64{8 << 20}}
+	p = newPacer(&s, pick.New(1, 1))
+	p.take(job.DirRead)
+	if at := p.take(job.DirRead); at != 488281 {
+		t.Errorf("4 KiB at 8 MiB/s: the second operation starts at %d", at)
+	}
+}
+
+// Mixed loads, sizes, trims, batches, deltas and logs do the operations that were asked for.
+func TestLoads(t *testing.T) {
+	for _, c := range []struct {
+		line                        string
+		reads, writes, trims, bytes int64 // −1: at least one; bytes of reads and writes, 0: not checked
+	}{
+		{"--rw=randrw --rwmixread=70 --size=1m --io_size=4m", -1, -1, 0, 4 << 20},
+		{"--rw=write --bssplit=4k/50:8k/50 --size=1m --number_ios=50", 0, 50, 0, 0},
+		{"--rw=randtrim --size=64k --io_size=64k", 0, 0, 16, 0},
+		{"--rw=trimwrite --size=64k --io_size=128k", 0, 16, 16, 64 << 10},
+		{"--rw=randtrimwrite --size=64k --io_size=1m --numjobs=2 --iodepth=2", 0, -1, -1, 0},
+		{"--rw=write --batch=4 --size=64k --io_size=64k --fdatasync=1", 0, 16, 0, 256 << 10},
+		{"--rw=randrw --log --size=64k --io_size=1m --iodepth=2", -1, -1, 0, 0},
+		{"--rw=read --log --size=64k --io_size=128k --invalidate", 32, 0, 0, 128 << 10},
+		{"--rw=read --prefetch=8 --size=64k --invalidate", 16, 0, 0, 64 << 10},
+		{"--rw=read:-4k --size=64k", 16, 0, 0, 64 << 10},
+		{"--rw=randread:4 --size=64k --percentage_random=50", 16, 0, 0, 64 << 10},
+		{"--rw=randread --norandommap=0 --size=64k --loops=2", 32, 0, 0, 128 << 10},
+		{"--rw=write --size=64k --zero_buffers --compression=zstd", 0, 16, 0, 64 << 10},
+		{"--rw=randwrite --size=64k --dedupe_percentage=50 --buffer_compress_percentage=50", 0, 16, 0, 64 << 10},
+		{"--rw=randwrite --size=64k --snapshots=1ms --runtime=30ms --time_based", 0, -1, 0, 0},
+		{"--rw=write --size=64k --offset=16k --offset_increment=64k --numjobs=2", 0, 16, 0, 64 << 10},
+		{"--rw=read --size=64k --thinktime=10 --thinktime_spin=5 --thinktime_blocks=4", 16, 0, 0, 64 << 10},
+		{"--rw=write --size=64k --temporary", 0, 16, 0, 64 << 10},
+	} {
+		r := good(t, c.line)
+		reads, rb := ops(r, job.DirRead)
+		writes, wb := ops(r, job.DirWrite)
+		trims, _ := ops(r, job.DirTrim)
+		for _, n := range [][2]int64{{c.reads, reads}, {c.writes, writes}, {c.trims, trims}} {
+			if n[0] < 0 && n[1] == 0 || n[0] >= 0 && n[0] != n[1] {
+				t.Errorf("%s: %d reads, %d writes, %d trims", c.line, reads, writes, trims)
+				break
+			}
+		}
+		if c.bytes > 0 && rb+wb != c.bytes {
+			t.Errorf("%s: %d bytes, want %d", c.line, rb+wb, c.bytes)
+		}
+	}
+}
+
+// With norandommap=0, each round reads each page once.
+func TestMap(t *testing.T) {
+	s := job.Defaults()
+	s.RW, s.Random, s.Map, s.Size = "randread", true, true, 400<<10
+	g, err := newSection(&s, &store{table: makeTable(100)}, 1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for round := range 3 {
+		seen := map[int64]bool{}
+		for range 100 {
+			i, _ := g.workers[0].next()
+			seen[i] = true
+		}
+		if len(seen) != 100 {
+			t.Errorf("round %d: %d of 100 pages", round, len(seen))
+		}
+	}
+}
+
+// The mix of reads and writes, and the share of random pages, are those that were asked for.
+func TestMix(t *testing.T) {
+	s := job.Defaults()
+	s.RW, s.Random, s.ReadShare, s.Does, s.Size = "randrw", true, 70, [3]bool{true, true, false}, 4<<20
+	s.PercentRandom = [3]int{25, 25, 25}
+	g, err := newSection(&s, &store{table: makeTable(1024)}, 1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 100_000
+	reads, follows, last := 0.0, 0.0, int64(-1)
+	for range n {
+		i, d := g.workers[0].next()
+		if d == job.DirRead {
+			reads++
+		}
+		if i == (last+1)%1024 {
+			follows++
+		}
+		last = i
+	}
+	if math.Abs(reads/n-0.7) > 0.01 || math.Abs(follows/n-0.75) > 0.01 {
+		t.Errorf("%v reads, want 0.7; %v in order, want 0.75", reads/n, follows/n)
+	}
+}
+
+// verify finds nothing wrong in a good store: while the load runs, after it, and after another run has reopened it.
+func TestVerify(t *testing.T) {
+	for _, method := range job.VerifyMethods {
+		line := "--rw=randwrite --size=256k --bs=1k --io_size=512k --verify=" + method
+		if method == "pattern" {
+			line += " --verify_pattern=0xdeadbeef"
+		}
+		if r := good(t, line); r.Jobs[0].Verified == 0 {
+			t.Errorf("%s: nothing was verified", method)
+		}
+	}
+	dir := t.TempDir()
+	if _, err := runIn(t, dir, "--rw=randwrite --size=256k --verify=crc32c --unlink=0 --do_verify=0"); err != nil {
+		t.Fatal(err)
+	}
+	r, err := runIn(t, dir, "--rw=read --size=256k --verify=crc32c --unlink=0")
+	if err != nil || r.Jobs[0].Dirs[job.DirRead].N() != 64 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := runIn(t, dir, "--rw=read --size=256k --verify=sha256 --unlink=0"); !errors.Is(err, errVerify) {
+		t.Errorf("another method: %v", err)
+	}
+	r, err = runIn(t, dir, "--rw=read --size=256k --verify=sha256 --unlink=0 --continue_on_error=verify")
+	if err != nil || r.Jobs[0].Errors == 0 || !errors.Is(r.Jobs[0].First, errVerify) {
+		t.Errorf("%+v, %v", r.Jobs[0], err)
+	}
+	if _, err := runIn(t, dir, "--rw=read --size=256k --verify=crc32c --unlink=1"); err != nil {
+		t.Error(err)
+	}
+	wantInside(t, dir)
+}
+
+// A flipped bit, the page of another number and a page that is cut off are found.
+func TestVerifier(t *testing.T) {
+	v := newVerifier(&job.Verify{Method: "crc32c"})
+	page := bytes.Repeat([]byte("x"), 100)
+	if err := v.seal(page, 7); err != nil || v.check(page, 7) != nil {
+		t.Fatal(err, v.check(page, 7))
+	}
+	for what, bad := range map[string]error{"number": v.check(page, 8), "length": v.check(page[:99], 7),
+		"header": v.check(make([]byte, 100), 7)} {
+		if !errors.Is(bad, errVerify) {
+			t.Errorf("%s: %v", what, bad)
+		}
+	}
+	page[50] ^= 1
+	if err := v.check(page, 7); !errors.Is(err, errVerify) || !strings.Contains(err.Error(), "digest") {
+		t.Error(err)
+	}
+	if err := v.seal(make([]byte, 10), 7); !errors.Is(err, errVerify) {
+		t.Error(err)
+	}
+}
+
+// The search finds the largest depth that is fast enough, or 1.
+func TestSearch(t *testing.T) {
+	for most := 1; most <= 20; most++ {
+		for limit := 0; limit <= most; limit++ {
+			s, steps := newSearch(most), 0
+			for !s.step(s.now <= limit) {
+				if steps++; steps > 10 {
+					t.Fatalf("most %d, limit %d: no end", most, limit)
+				}
+			}
+			if s.now != max(1, limit) {
+				t.Errorf("most %d, limit %d: found %d", most, limit, s.now)
+			}
+		}
+	}
+	r := good(t, "--rw=randread --size=64k --iodepth=4 --latency_target=1 --latency_window=20ms --runtime=5 "+
+		"--time_based "+
+		"--latency_percentile=100 --thinktime=100")
+	if j := r.Jobs[0]; j.Depth < 1 || j.Depth > 4 {
+		t.Errorf("depth %d", j.Depth)
+	}
+}
+
+func TestSteady(t *testing.T) {
+	for _, c := range []struct {
+		values []float64
+		s      job.Steady
+		want   bool
+	}{
+		{[]float64{100, 102, 98}, job.Steady{What: "iops", Limit: 2}, true},
+		{[]float64{100, 102, 98}, job.Steady{What: "iops", Limit: 1.9}, false},
+		{[]float64{100, 102, 98}, job.Steady{What: "bw", Limit: 2, Percent: true}, true},
+		{[]float64{100, 101, 102}, job.Steady{What: "iops_slope", Limit: 0.5}, true},
+		{[]float64{100, 101, 102}, job.Steady{What: "iops_slope", Limit: 0.4}, false},
+		{[]float64{0, 0}, job.Steady{What: "iops", Limit: 1, Percent: true}, false},
+	} {
+		if got := steady(c.values, 2, &c.s); got != c.want {
+			t.Errorf("%v, %+v: %t", c.values, c.s, got)
+		}
+	}
+}
+
+func TestMaxLatency(t *testing.T) {
+	_, err := runIn(t, t.TempDir(), "--rw=randwrite --size=64k --max_latency=0.001us")
+	if !errors.Is(err, unix.ETIME) || !strings.Contains(err.Error(), "max_latency") {
+		t.Error(err)
+	}
+	_, err = runIn(t, t.TempDir(), "--rw=randread --size=64k --thinktime=1ms --rate_iops_min=1000000 "+
+		"--rate_cycle=50ms "+
+		"--runtime=5 --time_based")
+	if !errors.Is(err, unix.ETIME) || !strings.Contains(err.Error(), "too slow") {
+		t.Errorf("rate_iops_min: %v", err)
+	}
+}
+
+func makeTable(n int) []atomic.Uint64 { return make([]atomic.Uint64, n) }
+
+// The logs have fio's names and columns, and a trace that was written can be replayed.
+func TestLogs(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	good(t, fmt.Sprintf("--rw=randrw --size=64k --io_size=1m --write_lat_log=%s --write_bw_log=%s --write_iops_log=%s "+
+		"--write_hist_log=%s --log_hist_msec=1000 --write_iolog=%s --log_offset --bwavgtime=1", at("l"), at("b"),
+		at("i"),
+		at("h"), at("trace")))
+	lines := func(name string) []string {
+		b, err := os.ReadFile(at(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Split(strings.TrimSpace(string(b)), "\n")
+	}
+	if l := lines("l_clat.1.log"); len(l) != 256 || strings.Count(l[0], ",") != 5 {
+		t.Errorf("%d latencies, the first %q", len(l), l[0])
+	}
+	if l := lines("h_clat_hist.1.log"); len(l) < 2 || strings.Count(l[0], ",") != stats.Buckets+2 {
+		t.Errorf("%d histograms, %d columns", len(l), strings.Count(l[0], ","))
+	}
+	lines("l_lat.1.log")
+	lines("l_slat.1.log")
+	lines("b_bw.1.log")
+	lines("i_iops.1.log")
+	if l := lines("trace"); l[0] != "fio version 3 iolog" || len(l) != 256+4 {
+		t.Errorf("%d lines, the first %q", len(l), l[0])
+	}
+	r := good(t, "--rw=randrw --size=64k --replay_no_stall --read_iolog="+at("trace"))
+	n, _ := ops(r, job.DirRead)
+	m, _ := ops(r, job.DirWrite)
+	if n+m != 256 {
+		t.Errorf("%d reads and %d writes were replayed, want 256", n, m)
+	}
+	good(t, fmt.Sprintf("--rw=randread --size=64k --numjobs=2 --write_lat_log=%s --log_avg_msec=1000 --per_job_logs=0 "+
+		"--log_max_value", at("avg")))
+	if l := lines("avg_clat.1.log"); len(l) != 1 || !strings.HasPrefix(l[0], "1000, ") {
+		t.Errorf("averages: %q", l)
+	}
+}
+
+func TestParseTrace(t *testing.T) {
+	all, err := parseTrace(strings.NewReader("fio version 2 iolog\nf add\nf open\nf read 0 4096\nf wait 50 0\n" +
+		"f write 8192 4096\nf sync\nf close\n"))
+	if err != nil || len(all) != 3 || all[1].at != 50_000 || all[1].dir != job.DirWrite || all[1].offset != 8192 ||
+		!all[2].sync {
+		t.Errorf("%+v, %v", all, err)
+	}
+	for _, bad := range []string{"", "fio version 1 iolog\n", "fio version 3 iolog\nx f read 0 1\n",
+		"fio version 2 iolog\nf read x 1\n"} {
+		if _, err := parseTrace(strings.NewReader(bad)); err == nil {
+			t.Errorf("%q: no error", bad)
+		}
+	}
+}
+
+func TestParseDiskstats(t *testing.T) {
+	text := "   8       0 sda 1 2 3 4 5 6 7 8 9 10 11 0 0\n 254       0 vda 100 2 30 40 50 6 70 80 0 90 110 0 0\n"
+	d := parseDiskstats(bufio.NewScanner(strings.NewReader(text)), 254, 0)
+	if d == nil || d.Name != "vda" || d.Reads != 100 || d.Writes != 50 || d.Busy != 90 || d.In != 110 {
+		t.Fatalf("%+v", d)
+	}
+	later := *d
+	later.Reads, later.Busy = 160, 140
+	if u := later.since(d, 100); u.Reads != 60 || u.Util != 50 {
+		t.Errorf("%+v", u)
+	}
+	if parseDiskstats(bufio.NewScanner(strings.NewReader(text)), 1, 1) != nil {
+		t.Error("a disk that is not listed")
+	}
+}
+
+// A size that does not fit the disk is refused before anything runs, and a layout that fails reports one error.
+func TestSpace(t *testing.T) {
+	dir := t.TempDir()
+	_, err := runIn(t, dir, "--size=900t --bs=1m")
+	wantError(t, err, "the pages need", "free")
+	if strings.Count(err.Error(), "need") != 1 {
+		t.Error(err)
+	}
+	wantInside(t, dir)
+	p, err := job.Parse(strings.Fields("--size=64k --segment=64k --directory=" + dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := openStore(p.Jobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := st.pc.Close(); err != nil {
+		t.Fatal(err)
+	}
+	err = st.layout(context.Background(), p.Jobs[0], 16, nil)
+	if !errors.Is(err, engine.ErrClosed) || strings.Count(err.Error(), "closed") != 1 {
+		t.Errorf("%v", err)
+	}
+	if err := st.place.remove(); err != nil {
+		t.Error(err)
+	}
+}
+
+// wait_for, startdelay and exitall order and end jobs.
+func TestOrder(t *testing.T) {
+	r := good(t, "--size=64k --name=a --rw=write --name=b --rw=read --wait_for=a --startdelay=20ms --name=c "+
+		"--rw=randread "+
+		"--runtime=1h --time_based --name=d --rw=read --startdelay=50ms --exitall")
+	a, b, d := r.Jobs[0], r.Jobs[1], r.Jobs[3]
+	if b.Started.Before(a.Started.Add(a.Elapsed)) || b.Started.Sub(r.Started) < 20*time.Millisecond ||
+		d.Started.Sub(r.Started) < 50*time.Millisecond {
+		t.Errorf("a %v, b %v, d %v after the start", a.Started.Sub(r.Started), b.Started.Sub(r.Started),
+			d.Started.Sub(r.Started))
+	}
+}
+
+// A report of the jobs that run has their operations so far.
+func TestStatus(t *testing.T) {
+	p, err := job.Parse(strings.Fields("--rw=randread --size=64k --runtime=1h --time_based --directory=" + t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var got *Result
+	r := &Runner{Jobs: p.Jobs, Status: func(x *Result) { got = x }}
+	done := make(chan error, 1)
+	go func() {
+		_, err := r.Run(ctx)
+		done <- err
+	}()
+	for got == nil || got.Jobs[0].Dirs[job.DirRead].N() == 0 {
+		if ctx.Err() != nil {
+			t.Fatal("no report")
+		}
+		time.Sleep(time.Millisecond)
+		r.Ask(ctx)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// group_reporting adds up jobs as fio does.
+func TestGroups(t *testing.T) {
+	r := good(t, "--rw=randread --size=64k --io_size=1m --numjobs=4 --group_reporting --unified_rw_reporting=both")
+	if len(r.Jobs) != 1 || r.Jobs[0].Jobs != 4 || r.Jobs[0].Dirs[job.DirRead].N() != 256 {
+		t.Errorf("%+v", r.Jobs[0])
+	}
+}
+
+func TestProgressLine(t *testing.T) {
+	now := progressState{share: 0.5, bytes: [3]int64{0, 3 << 30, 0}, ops: [3]int64{0, 49152, 0}}
+	last := progressState{share: 0.4, bytes: [3]int64{0, 1 << 30, 0}, ops: [3]int64{0, 16384, 0}}
+	want := "x: [w=2048MiB/s,32.8k IOPS][50.0%][eta 00m:02s]"
+	if got := now.line("x", last, time.Second, 2*time.Second); got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	ramping := progressState{ramping: true}
+	if got := ramping.line("x", progressState{}, time.Second, time.Second); !strings.Contains(got, "ramping") {
+		t.Error(got)
+	}
+}
+
+func TestErrno(t *testing.T) {
+	if n := Errno(&os.PathError{Err: unix.ENOSPC}); n != int(unix.ENOSPC) {
+		t.Error(n)
+	}
+	if n := Errno(os.ErrClosed); n != int(unix.EIO) {
+		t.Error(n)
+	}
+}

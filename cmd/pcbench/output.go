@@ -1,0 +1,82 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"pagecache/cmd/pcbench/internal/job"
+	"pagecache/cmd/pcbench/internal/load"
+	"pagecache/cmd/pcbench/internal/report"
+)
+
+// output is where a report goes. A regular file appears under its name when the report is complete.
+type output struct {
+	io.Writer
+	f    *os.File // nil: standard output
+	name string
+}
+
+// newOutput makes the output of a run.
+func newOutput(name string, out io.Writer) (*output, error) {
+	if name == "" {
+		return &output{Writer: out}, nil
+	}
+	o := &output{name: name}
+	var err error
+	if info, statErr := os.Stat(name); statErr == nil && !info.Mode().IsRegular() {
+		o.f, err = os.OpenFile(name, os.O_WRONLY, 0) // a terminal, a pipe or /dev/null
+	} else {
+		o.f, err = os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--output: %w", err)
+	}
+	o.Writer = o.f
+	return o, nil
+}
+
+// close completes the output, or removes it if there was no report.
+func (o *output) close(written bool) error {
+	if o.f == nil {
+		return nil
+	}
+	temporary := o.f.Name() != o.name
+	if !temporary {
+		return o.f.Close()
+	}
+	if !written {
+		return errors.Join(o.f.Close(), os.Remove(o.f.Name()))
+	}
+	const mode = 0o644
+	err := errors.Join(o.f.Chmod(mode), o.f.Close())
+	if err == nil {
+		err = os.Rename(o.f.Name(), o.name)
+	}
+	if err != nil {
+		_ = os.Remove(o.f.Name()) // the first error counts
+		return fmt.Errorf("--output: %w", err)
+	}
+	return nil
+}
+
+// write writes a result in all formats of a run.
+func write(out io.Writer, r *load.Result, o *job.Run) error {
+	var errs []error
+	for _, f := range o.Formats {
+		switch f {
+		case "normal":
+			errs = append(errs, report.Normal(out, r))
+		case "json":
+			errs = append(errs, report.JSON(out, r, time.Now(), report.DetailPercentiles))
+		case "json+":
+			errs = append(errs, report.JSON(out, r, time.Now(), report.DetailBins))
+		case "terse":
+			errs = append(errs, report.Terse(out, r, o.TerseVersion))
+		}
+	}
+	return errors.Join(errs...)
+}
