@@ -38,8 +38,9 @@ type buffer struct {
 	slot format.SegmentID // written by rotate and resume, before open publishes it
 	// limit is the number of bytes of the slot that have disk space: len(mem), except in a short segment, which ends
 	// with a pad whose header lies below it. Nothing is written from it on. Written by rotate and resume, before open
-	// publishes it.
-	limit int
+	// publishes it with base and tail. Tail and mark may read it for another segment than the tail that they have
+	// read; then base or tail has changed, and they see that.
+	limit atomic.Int64
 	seed  format.Seed // written by rotate and resume, before open publishes it
 
 	// least is the urgency below which writers have to ask for room, and the segment that this is for (see leastOf).
@@ -79,7 +80,8 @@ type progress struct {
 const listShare = 128
 
 func newBuffer(mem []byte, indexed bool) *buffer {
-	b := &buffer{mem: mem, indexed: indexed, limit: len(mem)}
+	b := &buffer{mem: mem, indexed: indexed}
+	b.limit.Store(int64(len(mem)))
 	b.base.Store(int64(format.NoLSN))
 	b.tail.Store(uint64(makeTail(len(mem)+1, 0)))
 	return b
@@ -116,11 +118,14 @@ func (b *buffer) full(t tailWord) bool {
 	if b.isShort() {
 		end += 2 * format.HeaderSize // the part of the pad that its checksum covers fits
 	}
-	return end > b.limit
+	return end > b.end()
 }
 
+// end returns the offset in the segment at which its disk space ends.
+func (b *buffer) end() int { return int(b.limit.Load()) }
+
 // isShort reports whether only a part of the slot has disk space.
-func (b *buffer) isShort() bool { return b.limit < len(b.mem) }
+func (b *buffer) isShort() bool { return b.end() < len(b.mem) }
 
 // reserved returns the offset below which everything is reserved: all of a sealed segment.
 func (b *buffer) reserved() int {
@@ -289,7 +294,7 @@ func (b *buffer) tryPad(t tailWord, block int, k format.Known) (lsn format.LSN, 
 	if swapped && full && b.isShort() {
 		lsn = format.LSN(b.base.Load() + int64(off))
 		b.pad(off, len(b.mem), k)
-		return lsn, b.limit - off, true
+		return lsn, b.end() - off, true
 	}
 	if !swapped || full {
 		return 0, 0, swapped

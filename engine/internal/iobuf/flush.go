@@ -117,14 +117,14 @@ const unlimited = math.MaxInt64
 func (ld *leader) start(b *buffer, base format.LSN, n int) {
 	l, p := ld.log, &b.progress
 	from, to, end := p.submitted, p.submitted+min(n, maxWrite), base
-	if to >= b.limit {
+	if to >= b.end() {
 		to = from + n // the rest of a short segment is not written
 	}
 	if to == from+n {
 		p.covered = p.boundary
 		end = base + format.LSN(p.boundary)
 	}
-	n = min(to, b.limit) - from
+	n = min(to, b.end()) - from
 	if invariants.Enabled && (from%l.block != 0 || to%l.block != 0 || to > p.walked) {
 		panic(fmt.Sprintf("iobuf: write of [%d, %d) with %d committed", from, to, p.walked))
 	}
@@ -146,7 +146,7 @@ const (
 // writes gain nothing: for them bandwidth counts.
 func (ld *leader) zeroAhead(b *buffer, n int) {
 	l, p := ld.log, &b.progress
-	if l.zero == nil || p.submitted+n <= p.blank || p.blank >= b.limit || l.stopped.Load() {
+	if l.zero == nil || p.submitted+n <= p.blank || p.blank >= b.end() || l.stopped.Load() {
 		return
 	}
 	from := max(p.submitted, (p.blank+l.block-1)&^(l.block-1))
@@ -154,9 +154,9 @@ func (ld *leader) zeroAhead(b *buffer, n int) {
 	if n > smallWrite || from >= p.blank {
 		return
 	}
-	to := min(from+zeroStep, b.limit)
+	to := min(from+zeroStep, b.end())
 	if err := l.zero(int64(b.slot.Offset(l.segmentSize))+int64(from), int64(to-from)); err != nil {
-		to = b.limit // not again in this segment. Commits are slower; an error of the device shows in the write
+		to = b.end() // not again in this segment. Commits are slower; an error of the device shows in the write
 	}
 	p.blank = to
 }
@@ -214,7 +214,7 @@ func (ld *leader) advanceLocked() {
 		w := ld.pending[n]
 		n++
 		s.stats.Flushes++
-		s.stats.BytesWritten += int64(min(w.to, w.b.limit) - w.from)
+		s.stats.BytesWritten += int64(min(w.to, w.b.end()) - w.from)
 		if failed {
 			continue
 		}

@@ -211,7 +211,8 @@ func (l *Log) resume(c Config, used int) error {
 	if err := c.Fill(b.mem[:used]); err != nil {
 		return err
 	}
-	b.slot, b.seed, b.limit = c.Slot, c.Seed, l.takeLimit()
+	b.slot, b.seed = c.Slot, c.Seed
+	b.limit.Store(l.takeLimit())
 	// The leader does not walk the contents, so it cannot list their pages.
 	b.progress = progress{walked: used, boundary: used, submitted: used, covered: used, listed: false,
 		blank: len(b.mem)}

@@ -106,7 +106,7 @@ func (l *Log) openNext(u segments.Urgency) error {
 		pages: b.progress.pages[:0], listed: l.listPages, blank: l.space.Blank(),
 		index: b.progress.index.Reset(), known: b.indexed}
 	b.sealedAt.Store(0)
-	b.limit = l.takeLimit()
+	b.limit.Store(l.takeLimit())
 	l.rotation.next += format.LSN(l.segmentSize)
 	l.open(b, base, makeTail(format.SegmentStart, 0))
 	l.kickFlusher()
@@ -115,10 +115,10 @@ func (l *Log) openNext(u segments.Urgency) error {
 
 // takeLimit returns the limit of the next segment: all have disk space but for the first one that is opened. It is
 // called by New, or with rotation.mu held.
-func (l *Log) takeLimit() int {
+func (l *Log) takeLimit() int64 {
 	limit := l.rotation.limit
 	l.rotation.limit = l.segmentSize
-	return limit
+	return int64(limit)
 }
 
 // open makes b the active buffer, with the given tail. It holds state.mu throughout: b may be the active buffer
