@@ -45,8 +45,8 @@ type group struct {
 
 // batches is the state of all batches. Log.state.mu guards it.
 type batches struct {
-	groups []group  // those that are not wholly stable, in the order of the log. They do not overlap
-	open   []*Batch // the batches that have not ended, by LSN. All of them are in the last group
+	groups []group      // those that are not wholly stable, in the order of the log. They do not overlap
+	open   []*openBatch // the batches that have not ended, by LSN. All of them are in the last group
 	// slowBelow is the LSN below which open batches are slow.
 	slowBelow format.LSN
 	until     time.Time     // when the open batches become slow; zero if no BeginBatch has waited for them
@@ -58,7 +58,7 @@ type batches struct {
 }
 
 // begin adds a batch. Begin markers are reserved before they are added, so the order may be another.
-func (s *batches) begin(b *Batch) {
+func (s *batches) begin(b *openBatch) {
 	i := len(s.groups)
 	g := group{begin: b.lsn}
 	for i > 0 && s.groups[i-1].begin > b.lsn {
@@ -81,7 +81,7 @@ func (s *batches) begin(b *Batch) {
 // ended removes an open batch whose end marker ends at end. It returns the LSN that must be durable for the batch to be
 // stable, or NoLSN if that is not known yet, since the group has not ended. A flush before that would make nothing
 // stable, and the one that does might have to wait for it.
-func (s *batches) ended(b *Batch, end format.LSN) format.LSN {
+func (s *batches) ended(b *openBatch, end format.LSN) format.LSN {
 	b.ended = true
 	i := slices.Index(s.open, b)
 	s.open = slices.Delete(s.open, i, i+1)
@@ -157,11 +157,16 @@ func (l *Log) setFenceLocked() {
 type Batch struct {
 	tracker invariants.Tracker // first: then it takes no memory in a normal build
 	l       *Log
-	lsn     format.LSN    // the begin marker
-	since   time.Duration // when it began, since Log.began
-	ended   bool          // guarded by Log.state.mu
-	// reported says that it was reported as open for long. Guarded by Log.state.mu.
-	reported bool
+	b       *openBatch
+}
+
+// openBatch is what the log knows of a batch. It is not the Batch itself: a Batch that its user has dropped becomes
+// garbage, and the tracker reports it.
+type openBatch struct {
+	lsn      format.LSN    // the begin marker
+	since    time.Duration // when it began, since Log.began
+	ended    bool          // guarded by Log.state.mu
+	reported bool          // as open for long; guarded by Log.state.mu
 }
 
 // BeginBatch writes a begin marker. Everything that any goroutine writes from then on becomes stable, and is recovered,
@@ -175,7 +180,8 @@ func (l *Log) BeginBatch() (*Batch, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Batch{tracker: invariants.Track("iobuf.Batch", &l.stopped), l: l, lsn: r.LSN(), since: l.sinceBegan()}
+	b := &Batch{tracker: invariants.Track("iobuf.Batch", &l.stopped), l: l,
+		b: &openBatch{lsn: r.LSN(), since: l.sinceBegan()}}
 	l.state.mu.Lock() // before the commit: until then durability cannot pass the marker
 	if l.state.batches.refused {
 		l.state.mu.Unlock()
@@ -183,7 +189,7 @@ func (l *Log) BeginBatch() (*Batch, error) {
 		r.Abort()
 		return nil, ErrClosed
 	}
-	l.state.batches.begin(b)
+	l.state.batches.begin(b.b)
 	l.setFenceLocked()
 	l.lookLocked(batchPatience)
 	l.state.mu.Unlock()
@@ -260,14 +266,14 @@ func (l *Log) MissingFrom() (lsn format.LSN, ok bool) {
 }
 
 // LSN returns the LSN of the begin marker.
-func (b *Batch) LSN() format.LSN { return b.lsn }
+func (b *Batch) LSN() format.LSN { return b.b.lsn }
 
 // End writes the end marker and returns its LSN. It fails with ErrBatchEnded if the batch had ended already; after any
 // other error, as for Reserve, the batch is still open and End may be tried again.
 func (b *Batch) End() (format.LSN, error) {
 	s := &b.l.state
 	s.mu.Lock()
-	ended := b.ended
+	ended := b.b.ended
 	flushed := len(s.batches.open) == 1 && !s.leading && len(s.waiters) > 0 // the flusher comes at once
 	s.mu.Unlock()
 	if ended {
@@ -277,20 +283,20 @@ func (b *Batch) End() (format.LSN, error) {
 	if err != nil {
 		return 0, err
 	}
-	format.Manifest{Begin: b.lsn}.Append(r.Body()[:0])
+	format.Manifest{Begin: b.b.lsn}.Append(r.Body()[:0])
 	lsn := r.LSN()
 	if flushed {
 		b.l.padBehind(&r)
 	}
 	s.mu.Lock()
-	ended = b.ended
+	ended = b.b.ended
 	invariants.Sometimes("iobuf: another goroutine ends the batch first", ended)
 	if ended {
 		s.mu.Unlock()
 		r.Abort()
 		return 0, ErrBatchEnded
 	}
-	needed := s.batches.ended(b, r.End())
+	needed := s.batches.ended(b.b, r.End())
 	b.l.setFenceLocked()
 	waited := len(s.waiters) > 0 && needed != format.NoLSN
 	if waited {

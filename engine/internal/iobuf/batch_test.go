@@ -327,14 +327,14 @@ func TestGroupsAgreeWithBatches(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		type span struct{ begin, end format.LSN }
 		var s batches
-		all := map[*Batch]*span{}
-		var reserved []*Batch // not registered yet
+		all := map[*openBatch]*span{}
+		var reserved []*openBatch // not registered yet
 		next, durable := format.LSN(100), format.LSN(0)
 		for range 200 {
 			next += format.LSN(1 + rng.IntN(3))
 			switch k := rng.IntN(6); {
 			case k <= 1:
-				reserved = append(reserved, &Batch{lsn: next})
+				reserved = append(reserved, &openBatch{lsn: next})
 			case k == 2 && len(s.open) > 0:
 				b := s.open[rng.IntN(len(s.open))]
 				all[b].end = next + 1
