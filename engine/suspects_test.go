@@ -78,6 +78,65 @@ func TestSlotThatStoppedTheLogIsLeftOut(t *testing.T) {
 	}
 }
 
+// A full disk on which even a write to a slot of the file needs space (as on copy-on-write file systems) does not keep
+// a store with a suspect shut. The suspect is used again once the disk takes its writes. Proves rule 8.
+func TestSuspectOnAFullDisk(t *testing.T) {
+	const slot = 2 * crashSegment
+	for _, at := range []int64{slot, slot + 8192} { // the header is written alone
+		d := simdisk.New(7, simdisk.Options{})
+		badBlock(d, slot+8192)
+		pc, err := eagerStore(t, d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages := map[engine.PageID][]byte{}
+		for i := uint64(0); err == nil && i < 100; i++ {
+			v := enginetest.Random(500, i)
+			tx := enginetest.Begin(t, pc)
+			var pid engine.PageID
+			pid, _, err = pc.Allocate(tx, v)
+			if tx.End(); err == nil {
+				_, err = pc.Flush()
+			}
+			if err == nil {
+				pages[pid] = v
+			}
+		}
+		if !errors.Is(err, engine.ErrFailed) {
+			t.Fatalf("the log has not stopped at the bad block: %v", err)
+		}
+		_ = pc.Close()
+		for opening, full := range []bool{false, true, true, false, false} {
+			d = d.Copy()
+			if d.SetFault(nil); full {
+				d.SetFault(func(o simdisk.Op) error {
+					end := o.Off + int64(o.Len)
+					if o.Kind == simdisk.OpDeviceWrite && o.Name == logFile && o.Off <= at && at < end {
+						return syscall.ENOSPC
+					}
+					return nil
+				})
+			} else if opening == 0 {
+				badBlock(d, slot+8192) // the slot still holds a part of the log, or is found to be bad
+			}
+			pc, err := eagerStore(t, d)
+			if err != nil {
+				t.Fatalf("offset %d, opening %d: %v", at-slot, opening, err)
+			}
+			out := pc.Stats().Space.OutOfUse
+			if want := 1; opening == 4 && out != 0 || full && out != want {
+				t.Errorf("offset %d, opening %d: %d slots are out of use", at-slot, opening, out)
+			}
+			if err := hasPages(pc, pages); err != nil {
+				t.Errorf("offset %d, opening %d: %v", at-slot, opening, err)
+			}
+			if err := pc.Close(); err != nil {
+				t.Errorf("offset %d, opening %d: %v", at-slot, opening, err)
+			}
+		}
+	}
+}
+
 // A block of the slot that the log's tail is to move to cannot be written, while its header can. One opening fails, and
 // no later one.
 func TestTailMovesToASlotThatCanBeWritten(t *testing.T) {

@@ -42,7 +42,7 @@ type Options struct {
 	Shrinks     uint32            // how often the file was made shorter, from the superblock
 	// OutOfUse are slots that hold no part of the log, whatever is in them, from the superblock.
 	OutOfUse []format.SegmentID
-	// Ends are where segments end early, from the superblock.
+	// Ends are the LSNs at which segments end early, from the superblock.
 	Ends format.EndList
 	// Log says that this is a standalone log: its sealed segments end with an index, and their records are not read
 	// where that can be relied on. The messages are not indexed, so Apply and ByPage visit none.

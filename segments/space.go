@@ -51,11 +51,10 @@ type Options struct {
 	Full   func(err error)
 	Failed func(doing string, err error)
 	// Zero writes zeros to a range of the file, durably, or returns an error soon after quit is closed. If the error
-	// wraps ErrBadSlot, the slot is not used. With
-	// Background, the next slot is zeroed ahead if no segment is opened for ZeroAfter. The first write to space that
-	// is only reserved makes the file system change its metadata, so a small durable write takes about twice as long
-	// as one to space that was written before. If segments are filled faster than that, bandwidth counts, and writing
-	// everything twice would halve it. Nil disables zeroing.
+	// wraps ErrBadSlot, the slot is not used. With Background, the next slot is zeroed ahead if no segment is opened
+	// for ZeroAfter. The first write to space that is only reserved makes the file system change its metadata, so a
+	// small durable write takes about twice as long as one to space that was written before. If segments are filled
+	// faster than that, bandwidth counts, and writing everything twice would halve it. Nil disables zeroing.
 	Zero      func(off, n int64, quit <-chan struct{}) error
 	ZeroAfter time.Duration
 	// Short, if it is positive, says that the log has at most one segment, which is short: only its first Short bytes,

@@ -43,7 +43,7 @@ type DeviceReport struct {
 	Ring        bool   // io_uring; if false, system calls
 	Direct      bool   // O_DIRECT; if false, through the page cache with RWF_DSYNC
 	FixedFile   bool   // the file is registered with the ring
-	FixedBuffer bool   // the buffers are registered with the ring
+	FixedBuffer bool   // buffers are registered with the ring, each when it was filled for the first time
 	Block       int    // block size in bytes
 	Reason      string // one line: why nothing better is used; empty when everything is in use
 }

@@ -120,7 +120,8 @@ type Superblock struct {
 	Extent    Extent // of the log file, at least
 	// OutOfUse are slots that hold no part of the log, whatever is in them: their headers could not be written or read.
 	OutOfUse SlotList
-	// Ends are where segments end early, of which the disk did not return a part when the log ended there.
+	// Ends are the LSNs at which segments end early. When the log ended in such a segment, the disk did not return a
+	// part of it, so the log went on in the next one.
 	Ends EndList
 	// Suspects are slots that the disk has not taken a write to. They may hold a part of the log.
 	Suspects SlotList

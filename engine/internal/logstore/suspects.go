@@ -56,27 +56,27 @@ func (s *Store) testSuspects(r *Recovered, free []format.SegmentID) (usable []fo
 			continue
 		}
 		h := s.freeHeader(r.Scan.Stable, s.Space.Ledger())
-		if err := s.markSlots(s.dev, s.bufs[0], []format.SegmentID{id}, h); isBadSector(err) {
+		err := s.markSlots(s.dev, s.bufs[0], []format.SegmentID{id}, h)
+		badHeader := isBadSector(err)
+		if err == nil {
+			block := s.dev.Block()
+			err = writeTo(s.dev, s.bufs[0][block:], int64(id.Offset(s.Super.SegmentSize)+format.Offset(block)))
+		}
+		switch {
+		case err == nil:
+			tested = append(tested, id)
+			continue
+		case badHeader:
 			if err := s.leaveOut([]format.SegmentID{id}, nil); err != nil {
 				return nil, 0, err
 			}
-			bad++
-			continue
-		} else if err != nil {
-			return nil, 0, err
-		}
-		block := s.dev.Block()
-		switch err := writeTo(s.dev, s.bufs[0][block:], int64(id.Offset(s.Super.SegmentSize)+format.Offset(block))); {
-		case err == nil:
-			tested = append(tested, id)
-		case isBadSector(err):
+		case isBadSector(err): // it stays a suspect
 			s.c.Report.Corruption(fmt.Sprintf("slot %v is left out of use, since it cannot be written", id), err)
-			bad++
-		case IsNoSpace(err): // the slot has no disk space: it stays a suspect
-			bad++
+		case IsNoSpace(err): // it stays one for an opening with room. Some file systems take new space for each write
 		default:
 			return nil, 0, fmt.Errorf("test slot %v: %w", id, err)
 		}
+		bad++
 	}
 	if len(tested) > 0 {
 		if err := s.super.suspect(nil, tested); err != nil {

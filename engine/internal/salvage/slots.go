@@ -222,8 +222,8 @@ func (r *Reader) generations() (gens []format.Generation) {
 	return gens
 }
 
-// walk finds the messages of a segment, of which used bytes may hold some. It goes from message to message, and over
-// everything else by trying each place where a message can begin.
+// walk finds the messages in the first used bytes of a segment. It goes from message to message. Where none is valid,
+// it tries each place at which one can begin.
 func (p *part) walk(seg []byte, used int, seed format.Seed) {
 	start := -1 // of the hole
 	pos := firstMessage

@@ -160,7 +160,7 @@ func zeta(n uint64, theta float64) float64 {
 	return sum
 }
 
-// rank returns a rank below n, of which 0 is the most frequent.
+// rank returns a number from 0 to n−1. Lower numbers come more often.
 func (z *zipf) rank(rng *rand.PCG) uint64 {
 	u := float(rng)
 	switch uz := u * z.zetan; {
