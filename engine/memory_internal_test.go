@@ -310,6 +310,10 @@ func TestNothingEvictableEndsTheSearch(t *testing.T) {
 func TestCleaningReadsNoSegmentInVain(t *testing.T) {
 	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, FlushEvery: -1, seam: seam.Options{Eager: true}})
 	resume := quiet(pc)
+	some(t, pc, 1, 10)
+	if err := pc.mem.store.Log.EndSegment(); err != nil { // the first one of a new store is short
+		t.Fatal(err)
+	}
 	pids := some(t, pc, 200, 5000) // a segment
 	flushTest(t, pc)
 	tx := begin(t, pc)
