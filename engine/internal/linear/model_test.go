@@ -97,6 +97,9 @@ func ends(v []byte) (first, last uint64) {
 }
 
 // version is one version of a page or a root: its contents, and the versions before it. It never changes.
+//
+// A page that does not exist may become a root, and be freed again. Its history has no calls of that, only versions
+// that are missing.
 type version struct {
 	n      uint64 // changes since the life began
 	kind   engine.PageKind
@@ -105,9 +108,21 @@ type version struct {
 	before *version
 }
 
-func (v *version) next(kind engine.PageKind, sum uint64) *version {
+func (v *version) next(kind engine.PageKind, sum uint64) *version { return v.to(v.n+1, kind, sum) }
+
+// to returns version n. There are no versions between v and it in which the page is a caller's.
+func (v *version) to(n uint64, kind engine.PageKind, sum uint64) *version {
 	d := sumOf(v.digest, binary.LittleEndian.AppendUint64([]byte{byte(kind), 0, 0, 0, 0, 0, 0, 0}, sum))
-	return &version{n: v.n + 1, kind: kind, sum: sum, digest: d, before: v}
+	return &version{n: n, kind: kind, sum: sum, digest: d, before: v}
+}
+
+// mayBe reports whether v is what an opening found. A page that does not exist may have become a root, and be free
+// again.
+func (v *version) mayBe(found *version) bool {
+	if found.kind == engine.KindUnallocated && v.kind != found.kind {
+		return false
+	}
+	return v.live() == found.live() && v.sum == found.sum
 }
 
 func (v *version) live() bool { return v.kind == engine.KindMaterialized }
@@ -126,17 +141,24 @@ func (s state) step(o *op) (bool, state) {
 		return true, state{version: o.found}
 	case callFound:
 		for v := s.version; v != nil && v.n >= s.floor; v = v.before {
-			if v.kind == o.found.kind && v.sum == o.found.sum {
+			if v.mayBe(o.found) {
 				return true, s
 			}
 		}
 		return false, s
 	case callAllocate:
-		s2 := state{s.next(engine.KindMaterialized, sumOf(0, fragment(o.Token))), s.floor}
-		return !s.live() && (!o.Done || o.Now == s2.n), s2
+		n := s.n + 1
+		if o.Done {
+			n = o.Now
+		}
+		s2 := state{s.to(n, engine.KindMaterialized, sumOf(0, fragment(o.Token))), s.floor}
+		return !s.live() && n > s.n, s2
 	case callLink, callReplace, callFree:
 		return s.change(o)
 	case callGet:
+		if o.Done && !s.live() && o.Now > s.n && (o.Kind == engine.KindFree || o.Kind == engine.KindRoot) {
+			return true, state{s.to(o.Now, engine.KindFree, 0), s.floor} // it was used for a root meanwhile
+		}
 		unallocated := o.Kind == engine.KindUnallocated
 		return !o.Done || o.Kind == s.kind && o.Sum == s.sum && (unallocated || o.Now == s.n), s
 	case callFragments:
