@@ -157,7 +157,7 @@ func (s state) step(o *op) (bool, state) {
 		return s.change(o)
 	case callGet:
 		if o.Done && !s.live() && o.Now > s.n && (o.Kind == engine.KindFree || o.Kind == engine.KindRoot) {
-			return true, state{s.to(o.Now, engine.KindFree, 0), s.floor} // it was used for a root meanwhile
+			return true, state{s.to(o.Now, o.Kind, 0), s.floor} // it was used for a root meanwhile
 		}
 		unallocated := o.Kind == engine.KindUnallocated
 		return !o.Done || o.Kind == s.kind && o.Sum == s.sum && (unallocated || o.Now == s.n), s
