@@ -27,7 +27,8 @@ type killed struct {
 
 // join gives each call that the kill cut off its page, if that can be told, and appends what was found as a read of
 // each page and root. An Allocate that was cut off has made the page whose value begins with its token. If no value
-// does, nobody has seen that page, and the call is left out.
+// does, nobody has seen that value, and the call is left out; but a change of that page that came too late may have seen
+// its state.
 func (k *killed) join() {
 	first := map[uint64]engine.PageID{}
 	for _, o := range k.ops {
@@ -41,13 +42,19 @@ func (k *killed) join() {
 			first[t[0]] = pid
 		}
 	}
+	unseen := int64(math.MaxInt64) // when the first Allocate began that is left out
 	k.ops = slices.DeleteFunc(k.ops, func(o *op) bool {
-		if o.Call == callAllocate && !o.Done {
-			o.Page = first[o.Token]
-			return o.Page == 0
+		if o.Call != callAllocate || o.Done {
+			return false
 		}
-		return false
+		if o.Page = first[o.Token]; o.Page == 0 {
+			unseen = min(unseen, o.From)
+		}
+		return o.Page == 0
 	})
+	for _, o := range k.ops {
+		o.unseen = o.Done && !o.Won && !o.None && o.To > unseen
+	}
 	places := map[place]bool{}
 	for _, o := range k.ops {
 		if o.Page != 0 || o.Name != "" {

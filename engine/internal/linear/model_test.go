@@ -63,6 +63,7 @@ type op struct {
 	Last   uint64          `json:"2,omitempty"`
 	LSN    engine.LSN      `json:"l,omitempty"` // of the change
 	found  *version        // for callBegin and callFound
+	unseen bool            // the page that a lost change met may be that of an Allocate that was cut off
 }
 
 // fragment returns the fragment that a token makes up: the token several times. Some are too long for the log, so that
@@ -196,6 +197,9 @@ func (s state) change(o *op) (bool, state) {
 			s.version = s.next(engine.KindFree, 0)
 		}
 		return true, s
+	}
+	if o.unseen && !s.live() && o.Now > s.n { // no Get has returned its value
+		return true, state{s.to(o.Now, engine.KindMaterialized, 0), s.floor}
 	}
 	lost := !o.Won && (s.live() && s.n != o.Old && o.Now == s.n && !o.None || !s.live() && o.None)
 	return !o.Done || lost, s
