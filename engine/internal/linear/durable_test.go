@@ -27,7 +27,7 @@ type killed struct {
 
 // join gives each call that the kill cut off its page, if that can be told, and appends what was found as a read of
 // each page and root. An Allocate that was cut off has made the page whose value begins with its token. If no value
-// does, nobody has seen that value, and the call is left out; but a change of that page that came too late may have seen
+// does, nobody has seen that value, and the call is left out. A change of that page that came too late may have seen
 // its state.
 func (k *killed) join() {
 	first := map[uint64]engine.PageID{}

@@ -63,7 +63,7 @@ type op struct {
 	Last   uint64          `json:"2,omitempty"`
 	LSN    engine.LSN      `json:"l,omitempty"` // of the change
 	found  *version        // for callBegin and callFound
-	unseen bool            // the page that a lost change met may be that of an Allocate that was cut off
+	unseen bool            // the change was lost, perhaps on the page of an Allocate that was cut off
 }
 
 // fragment returns the fragment that a token makes up: the token several times. Some are too long for the log, so that
