@@ -63,6 +63,35 @@ var ioTargets = []target{
 		{notCounted, "\t\t\tbusy++\n", "", ""},
 		{offByOne, "found || len(r.queue) >= maxRetries {", "found {", ""},
 	}},
+	{"lru/allowance.go", allowanceTests, []bug{
+		{inverted, "\tif want <= a.left {\n", "\tif want > a.left {\n", ""},
+		{notCounted, "\ta.left = max(0, a.left-n)\n", "", ""},
+		{notCounted, "\ta.last = now\n", "", ""},
+		{checkDropped, "*a.percent/100, saved)", "*a.percent/100, saved<<40)", ""},
+		{inverted, "a.calm = now.Written-a.since.Written < misses",
+			"a.calm = now.Written-a.since.Written > misses", ""},
+		{notCounted, "\t\ta.since = now\n", "", ""},
+		{checkDropped, "\tif a.percent < 0 {\n\t\treturn false\n\t}\n", "", ""},
+		{offByOne, "want := size * longChain / int64(max(1, min(fewer, longChain)))", "want := size", ""},
+		{notCounted, "\ta.written.Add(n)\n", "", ""},
+		{offByOne, "misses >= calmMisses {", "misses >= 0 {", ""},
+	}},
+	{"engine/evict.go", evictTests, []bug{
+		{checkDropped, "== pagestack.KindOnDisk ||\n\t\th.LSN >= pc.core.store.Log.StableEnd() {",
+			"== pagestack.KindOnDisk {", ""},
+		{inverted, "if heap+mapped > int64(fewer)*seekBytes ||", "if heap+mapped < int64(fewer)*seekBytes ||", ""},
+		{notCounted, "\tpc.mem.allowance.Wrote(int64(e.Ptr().Len))\n", "", ""},
+		{wrongVictim, "|| (heap-baseHeap)*baseRatio > baseHeap+baseMapped {",
+			"|| heap < 0 && baseHeap+baseMapped < 0 {", ""},
+		{checkDropped, "pagestack.KindDelta || h.LSN >= pc.core.store.Log.StableEnd() {", "pagestack.KindDelta {", ""},
+		{notCounted, "rewritten.Load() - y.allowance.Written()\n", "rewritten.Load()\n", ""},
+		{reordered, "range slices.Backward(deltas) {", "range slices.All(deltas) {", ""},
+		{checkDropped, "clip(bytes.Clone(pc.raw(frag)))", "clip(bytes.TrimSpace(pc.raw(frag)))", ""},
+		{checkDropped, "if wrote {\n\t\treturn lru.OutcomeBusy",
+			"if wrote && tx == nil {\n\t\treturn lru.OutcomeBusy", ""},
+		{checkDropped, "h == nil || h.Depth() == 1 ||", "h == nil ||", ""},
+		{notCounted, "\tpc.mem.exhausted.Store(-1)\n", "", ""},
+	}},
 }
 
 // writerTests are the tests that must notice a bug in the writers of package iouring.
@@ -76,3 +105,10 @@ var mmapTests = []string{"mmapread"}
 
 // lruTests are the tests that must notice a bug in package lru.
 var lruTests = []string{"lru", "engine Evict|Memory|Resident|Capacity"}
+
+// allowanceTests are the tests that must notice a bug in the limit of what evictions write, evictTests those that must
+// notice one in what an eviction does to a page.
+var (
+	allowanceTests = []string{"lru", "engine EvictionWrites|Quarter"}
+	evictTests     = []string{"engine Evict|Memory|Resident|Capacity|Quarter", "engine Model|Clean"}
+)

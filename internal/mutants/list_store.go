@@ -18,7 +18,7 @@ var storeTargets = []target{
 			"errors.Join(s.View.Drop(off, size), s.file.DropCache(off, size))",
 			"s.View.Drop(off, size)",
 			""},
-		{wrongVictim, "isFollowed(d.Base, stable) && unseen(d) {", "isFollowed(d.Base, stable) {", ""},
+		{wrongVictim, "isFollowed(d.Base, stable) || !unseen(d):", "isFollowed(d.Base, stable):", ""},
 		{offByOne, "end <= lsn && stable > end+format.SegmentStart {", "end <= lsn && stable > end {", ""},
 		{wrongVictim, "v.Base < first || end <= lsn &&", "v.Base < first || v.Base <= lsn &&", ""},
 	}},
@@ -125,9 +125,61 @@ var storeTargets = []target{
 	{"engine/internal/blob/blob.go", blobTests, []bug{
 		{offByOne, "if stable < r.lsn || r.epoch > oldest {", "if stable < r.lsn || r.epoch > oldest+1 {", ""},
 		{checkDropped, "if stable < r.lsn || r.epoch > oldest {", "if r.epoch > oldest {", ""},
-		{notCounted, "\t\ts.bytes.Add(-f.size)\n", "", ""},
-		{checkDropped, "\tif s.live[ptr.ID] == nil {\n", "\tif true {\n", ""},
+		{notCounted, "\ts.bytes.Add(-f.size)\n", "", ""},
+		{checkDropped, "; !known {\n", "; known || !known {\n", ""},
 		{inverted, "ok && !live(id) {", "ok && live(id) {", ""},
+	}},
+	{"engine/internal/logstore/temporary.go", temporaryTests, []bug{
+		{inverted, "if memoryRoom(memoryDir) >= tmpSegments*size {",
+			"if memoryRoom(memoryDir) < tmpSegments*size {", ""},
+		{swallowed, "tmpPrefix); err == nil {\n\t\t\treturn tmp, nil",
+			"tmpPrefix); tmp != \"\" || err != nil {\n\t\t\treturn tmp, err", ""},
+		{notCounted, "\ts.removeDead(memoryDir)\n", "", ""},
+		{notCounted, "\ts.removeDead(os.TempDir())\n", "", ""},
+		{inverted, "time.Since(st.ModTime()) > unfinished", "time.Since(st.ModTime()) < 0*unfinished", ""},
+		{checkDropped, "err == nil && size == 0 && f.Lock(", "err == nil && size >= 0 && f.Lock(", ""},
+		{checkDropped, "f.Lock(vfs.LockExclusive) == nil {", "f != nil {", ""},
+		{notCounted, "\t\t\t_ = dir.Unlink()\n", "", ""},
+	}},
+	{"engine/internal/report/report.go", reportTests, []bug{
+		{notCounted, "\t\tr.lost++\n", "", ""},
+		{offByOne, "if len(r.queue) >= mostQueued {", "if len(r.queue) > mostQueued {", ""},
+		{wakeupLost, "make(chan struct{})\n\t\tr.start()\n", "make(chan struct{})\n", ""},
+		{wakeupLost, "\t\tif !done {\n", "\t\tif !done && false {\n", ""},
+		{wakeupLost, "\tclose(r.idle)\n", "", ""},
+		{checkDropped, "\t\tc.ending.Stop()\n\t\tc.ending = nil\n", "\t\tc.ending.Reset(settle)\n", ""},
+		{notCounted, "\t\t\tdelete(r.conditions, key)\n", "", ""},
+		{checkDropped, "\tif r.said[key] {\n\t\treturn false\n\t}\n", "", ""},
+		{checkDropped, "\tif len(r.said) >= mostSaid {\n\t\tclear(r.said)\n\t}\n", "", ""},
+		{swallowed, "errors.Is(err, recovery.ErrCorrupt) || vfs.IsUnreadable(err)) {",
+			"errors.Is(err, recovery.ErrCorrupt)) {", ""},
+		{inverted, "r.c.Announced != nil && r.c.Announced(err):", "r.c.Announced != nil && !r.c.Announced(err):", ""},
+		{checkDropped, "found.File, found.Place, &found", "found.File, found.Place, ce", ""},
+		{checkDropped, "if c == nil || c.ending != nil {", "if c == nil {", ""},
+		{swallowed, "\tr.contain(\"callback of Options.Events\", func() { e.deliver(&r.c.Events) })\n",
+			"\te.deliver(&r.c.Events)\n", ""},
+	}},
+	{"engine/internal/report/events.go", reportTests, []bug{
+		{swallowed, "\t\t\tvalue = x.Error() // a", "\t\t\tvalue = x // a", ""},
+		{checkDropped, "\t\tif f.IsZero() {\n\t\t\tcontinue\n\t\t}\n", "", ""},
+		{swallowed, "\tif i.Err != nil {\n\t\ti.File, i.Place = \"\", recovery.Place{}\n\t}\n", "", ""},
+	}},
+	{"engine/internal/report/watch.go", reportTests, []bug{
+		{wakeupLost, "\tif w.look() { // it was opened", "\tif false { // it was opened", ""},
+		{checkDropped, "\tif w.stopped.Load() { // Stop may", "\tif false { // Stop may", ""},
+		{checkDropped, "func (w *Watch) run() {\n\tif w.stopped.Load() {\n\t\treturn\n\t}\n",
+			"func (w *Watch) run() {\n", ""},
+		{wakeupLost, "\tw.on.Store(false)\n", "", ""},
+	}},
+	{"engine/internal/scratch/buffers.go", scratchTests, []bug{
+		{notCounted, "\tm.counted = bytes\n", "", ""},
+		{checkDropped, "\tif cap(m.Packed) > maxKept {\n\t\tm.Packed = nil\n\t}\n", "", ""},
+		{checkDropped, "within && bytes > 0 && i <", "(within || bytes > 0) && i <", ""},
+	}},
+	{"engine/internal/scratch/scratch.go", scratchTests, []bug{
+		{wakeupLost, "\tcase k.ticking:\n\t\tk.again = true\n", "\tcase k.ticking:\n", ""},
+		{inverted, "idle := !k.used.Swap(false)", "idle := k.used.Swap(false)", ""},
+		{checkDropped, "k.ticking = !k.stopped && (again", "k.ticking = (again", ""},
 	}},
 }
 
@@ -136,7 +188,10 @@ var (
 		"engine/internal/logstore",
 		"engine Super|Recycl|Drop|Crash$|Cut|Identity|Sector|Torn|Refus|Lost|Clean|Removed",
 	}
-	recoveryTests = []string{"recovery", "engine Damage|Crash$|Identity|Batch|Proof"}
-	snapshotTests = []string{"engine/internal/snapshot", "engine Snapshot|Crash$"}
-	blobTests     = []string{"engine/internal/blob", "engine Blob|Crash$"}
+	recoveryTests  = []string{"recovery", "engine Damage|Crash$|Identity|Batch|Proof"}
+	snapshotTests  = []string{"engine/internal/snapshot", "engine Snapshot|Crash$"}
+	blobTests      = []string{"engine/internal/blob", "engine Blob|Crash$"}
+	temporaryTests = []string{"engine/internal/logstore", "engine Temporary"}
+	reportTests    = []string{"engine/internal/report", "engine Event|Panic|Announce|Corrupt"}
+	scratchTests   = []string{"engine/internal/scratch", "engine Memory|Scratch"}
 )
