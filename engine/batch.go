@@ -97,7 +97,7 @@ func (c *core) awaitCallers(ctx context.Context, t *txs) int {
 	ctx, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
 	n := t.wait(ctx)
-	if !c.opts.seam.Foreground { // there, only the caller can end a batch
+	if !c.opts.seam.Impatient {
 		c.store.Log.AwaitBatches(ctx)
 	}
 	c.calls.wait(ctx) // calls that wait for the log end when it is closed

@@ -201,6 +201,7 @@ func (o *Options) withDefaults() Options {
 	} else if c.seam.FS != osfs.OS {
 		c.seam.Foreground = true
 	}
+	c.seam.Impatient = c.seam.Impatient || c.seam.Foreground // there, only the caller of Close can end a batch
 	return c
 }
 

@@ -57,7 +57,8 @@ var spaceTargets = []target{
 		{notCounted, "format.AlignUp(int(ptr.Len)))", "int(ptr.Len))", ""},
 		{inverted, "func (s *Space) Dead(ptr format.DiskPtr) { s.count(ptr, -1) }",
 			"func (s *Space) Dead(ptr format.DiskPtr) { s.count(ptr, 1) }", ""},
-		{swallowed, "\t\t\tbreak\n\t\t}\n\t}\n\treturn s.growth.broken\n", "\t\t\tbreak\n\t\t}\n\t}\n\treturn nil\n", ""},
+		{swallowed, "\t\t\tbreak\n\t\t}\n\t}\n\treturn s.growth.broken\n",
+			"\t\t\tbreak\n\t\t}\n\t}\n\treturn nil\n", ""},
 		{notCounted, "\ts.zeroer.opened++\n", "", ""},
 	}},
 	{"segments/slot.go", segmentsTests, []bug{

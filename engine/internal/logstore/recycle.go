@@ -181,11 +181,13 @@ func (r *Recycler) leave(ids []format.SegmentID, stable format.LSN) error {
 // free makes the slots free of segments that leave, if the message that says so is stable, and reports whether it did.
 func (r *Recycler) free() (bool, error) {
 	ids := r.leaving.ids
-	if ids == nil || r.failed != nil || r.s.Log.StableEnd() <= r.leaving.at {
+	stable := r.s.Log.StableEnd()
+	if ids == nil || r.failed != nil || stable <= r.leaving.at {
 		return false, r.failed
 	}
 	r.s.Space.Leave(r.leaving.message)
-	err := r.note(r.s.freeSlots(ids, r.leaving.message.Stable))
+	// The headers prove that the log does not end before the message. The copies of what the segments held lie there.
+	err := r.note(r.s.freeSlots(ids, stable-1))
 	if err != nil && !errors.Is(err, errLeftOut) {
 		return false, err
 	}
