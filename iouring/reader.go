@@ -59,6 +59,10 @@ type Reader struct {
 	// users counts the calls that may look at the ring outside of mu. They enter under mu, before Close, and leave at
 	// any time; Close waits for 0.
 	users atomic.Int64
+	// draining says that drain waits for users to become 0. Written by drain; publishes nothing. A call that leaves
+	// subtracts itself first and then reads it, and drain stores it first and then reads users, so one of them sees
+	// the other.
+	draining atomic.Bool
 
 	// leading says that there is a leader. Written under mu; Submitting reads it without, and a stale value costs a
 	// wait.
@@ -76,6 +80,7 @@ type Reader struct {
 	settling int            // calls of Settle under way: no read ahead is started meanwhile
 	parking  int            // the number of reads alone that park at once
 	brokenAt time.Time      // when the ring failed with read ahead in flight
+	changed  chan struct{}  // closed when a read has ended, or a leader or user left; nil unless somebody waits
 	muted    bool           // the ring does not signal completions: a caller polls
 	closed   bool
 	count    ReaderCounts

@@ -29,7 +29,7 @@ func (r *Reader) ReadAhead(fd int, ranges []Range) int {
 		return 0
 	}
 	r.users.Add(1)
-	defer r.users.Add(-1)
+	defer r.leave()
 	end := r.ring.Tail()
 	lead := !r.leading.Load()
 	r.leading.Store(true)
@@ -78,13 +78,18 @@ func (r *Reader) Settle(limit time.Duration) error {
 		time.Sleep(rest)
 		r.mu.Lock()
 	}
-	for end := time.Now().Add(limit); r.ahead > 0; {
-		if time.Now().After(end) {
+	if r.ahead == 0 {
+		return nil
+	}
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	for late := false; r.ahead > 0; {
+		if late {
 			return fmt.Errorf("settle: %d reads ahead did not end: %w", r.ahead, unix.ETIMEDOUT)
 		}
+		changed := r.nextChange()
 		r.mu.Unlock()
-		time.Sleep(50 * time.Microsecond)
-		r.reap() // in case a signal was lost
+		late = expires(t, changed)
 		r.mu.Lock()
 	}
 	return nil

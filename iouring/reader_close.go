@@ -35,6 +35,7 @@ func (r *Reader) fail(err error) {
 	abandoned.Lock()
 	abandoned.scratch = append(abandoned.scratch, r.scratch)
 	abandoned.Unlock()
+	r.change()
 	degraded, reason := r.degraded, r.report.Reason
 	r.degraded = nil // it is called once
 	r.mu.Unlock()
@@ -73,23 +74,60 @@ func (r *Reader) Close() error {
 	return errors.Join(perr, r.ring.Close())
 }
 
-// drain waits until nothing is in flight and no caller uses the ring.
+// drain waits until nothing is in flight and no caller uses the ring. The reaper takes the completions meanwhile: every
+// read that is in flight without a caller that polls has a signal (see signal and pollAlone).
 func (r *Reader) drain() error {
-	for end := time.Now().Add(r.drainLimit); ; time.Sleep(50 * time.Microsecond) {
-		var done requests
+	r.draining.Store(true)
+	t := time.NewTimer(r.drainLimit)
+	defer t.Stop()
+	for late := false; ; {
 		r.mu.Lock()
-		r.takeCompletions(&done)
 		left, idle := len(r.inFlight)-len(r.free), !r.leading.Load() && r.users.Load() == 0
-		broken := r.broken.Load()
+		broken, changed := r.broken.Load(), r.nextChange()
 		r.mu.Unlock()
-		done.wakeAll()
 		switch {
 		case broken:
 			return fmt.Errorf("close reader: %s", r.Report().Reason)
 		case left == 0 && idle:
 			return nil
-		case time.Now().After(end):
+		case late:
 			return fmt.Errorf("close reader: %d reads did not end: %w", left, unix.ETIMEDOUT)
 		}
+		late = expires(t, changed)
+	}
+}
+
+// expires waits for a change or the end of the limit, and reports whether it was the latter.
+func expires(limit *time.Timer, changed <-chan struct{}) bool {
+	select {
+	case <-changed:
+		return false
+	case <-limit.C:
+		return true
+	}
+}
+
+// nextChange returns a channel that is closed by the next change. mu is held.
+func (r *Reader) nextChange() <-chan struct{} {
+	if r.changed == nil {
+		r.changed = make(chan struct{})
+	}
+	return r.changed
+}
+
+// change wakes the goroutines that wait for reads to end, or for users of the ring to leave. mu is held.
+func (r *Reader) change() {
+	if r.changed != nil {
+		close(r.changed)
+		r.changed = nil
+	}
+}
+
+// leave takes a call off the users of the ring.
+func (r *Reader) leave() {
+	if r.users.Add(-1) == 0 && r.draining.Load() {
+		r.mu.Lock()
+		r.change()
+		r.mu.Unlock()
 	}
 }

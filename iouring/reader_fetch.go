@@ -50,7 +50,7 @@ func (r *Reader) Fetch(fd int, ranges []Range) error {
 	}
 	err := q.err
 	r.release(q)
-	r.users.Add(-1)
+	r.leave()
 	if err == nil {
 		return nil
 	}

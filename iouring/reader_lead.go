@@ -32,6 +32,9 @@ func (r *Reader) lead() {
 			r.count.Submissions++
 		}
 		r.leading.Store(more)
+		if !more {
+			r.change()
+		}
 		r.mu.Unlock()
 		done.wakeAll()
 		if !more {
@@ -89,6 +92,7 @@ func (r *Reader) takeCompletions(done *requests) {
 
 // complete ends a read that was in flight. mu is held.
 func (r *Reader) complete(f *readInFlight, err error, done *requests) {
+	r.change()
 	if f.long {
 		r.longs--
 	}

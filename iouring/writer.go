@@ -21,7 +21,7 @@ const (
 	retryPause               = 100 * time.Microsecond
 	// maxPartial is the limit on rewrites of one block of which the kernel took only a part.
 	maxPartial = 3
-	// drainLimit is the limit on Close after the queue has failed: Close then polls for the writes in flight, since
+	// drainLimit is the limit on Close after the queue has failed: Close then awaits the writes in flight, since
 	// waiting in the kernel fails.
 	drainLimit = 5 * time.Second
 )
@@ -211,7 +211,7 @@ func (w *Writer) Close() error {
 }
 
 // drain waits for the writes in flight. After a failure of the queue the kernel may still be reading their buffers,
-// which the caller is about to free, so drain then polls for their completions.
+// which the caller is about to free, so drain then awaits their completions all the same, for drainLimit at most.
 func (w *Writer) drain() error {
 	comps := make([]Completion, 0, len(w.inFlight))
 	var failed error
@@ -221,11 +221,13 @@ func (w *Writer) drain() error {
 			failed = errors.Join(failed, c.Err)
 		}
 	}
-	for end := time.Now().Add(w.drainLimit); len(w.free) < len(w.inFlight); time.Sleep(time.Millisecond) {
-		if comps = w.reap(comps[:0]); time.Now().After(end) {
+	for end, late := time.Now().Add(w.drainLimit), false; len(w.free) < len(w.inFlight); {
+		if late {
 			left := len(w.inFlight) - len(w.free)
 			return errors.Join(failed, fmt.Errorf("%w: %d of them: %w", ErrInFlight, left, w.failed))
 		}
+		late = w.q.Await(time.Until(end)) != nil // the limit, or a ring that cannot be waited for
+		comps = w.reap(comps[:0])
 	}
 	return failed
 }

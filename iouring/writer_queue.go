@@ -2,6 +2,8 @@
 
 package iouring
 
+import "time"
+
 // queue carries durable writes to the kernel: a ring.Ring, or the system calls that stand in for one. The Writer is its
 // only user.
 type queue interface {
@@ -14,5 +16,8 @@ type queue interface {
 	Enter(need int) error
 	// Pop returns a completion: the bytes written, or a negative errno.
 	Pop() (id uint64, res int32, ok bool)
+	// Await waits until a completion can be popped, for limit at most. It hands nothing to the kernel, so it works
+	// after Enter has failed.
+	Await(limit time.Duration) error
 	Close() error
 }

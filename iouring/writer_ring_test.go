@@ -129,3 +129,30 @@ func TestWriterEnterFails(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// After a ring has failed, Close still waits for the writes that the kernel has, and is woken by their completions
+// (rule 18).
+func TestCloseAwaitsWritesOfFailedRing(t *testing.T) {
+	f := logFile(t, t.TempDir(), 4<<20)
+	buf := memory(t, 4<<20)
+	failed := false
+	k := ring.Linux
+	k.Enter = func(fd int, submit, min, flags uint32) unix.Errno {
+		if failed {
+			return unix.EINVAL
+		}
+		return ring.Linux.Enter(fd, submit, min, flags)
+	}
+	w := newWriter(testRing(t, k, int(f.Fd()), 4), nil, 4096, 4)
+	if _, err := w.Do([]Write{{Buf: buf[:2<<20]}, {Off: 2 << 20, Buf: buf[2<<20:]}}, 0, nil); err != nil {
+		t.Fatal(err)
+	}
+	failed = true
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	got := make([]byte, len(buf))
+	if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, buf) {
+		t.Errorf("the file does not hold what was written: %v", err)
+	}
+}

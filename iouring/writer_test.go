@@ -76,6 +76,15 @@ func (q *fakeQueue) Pop() (uint64, int32, bool) {
 	return x.id, x.res, true
 }
 
+// Await waits as if nothing else happened in the meantime.
+func (q *fakeQueue) Await(limit time.Duration) error {
+	if len(q.ready) > 0 {
+		return nil
+	}
+	time.Sleep(limit)
+	return unix.ETIMEDOUT
+}
+
 func (q *fakeQueue) Close() error { q.closed = true; return nil }
 
 // fakeWriter returns a Writer over q that continues short writes at multiples of unit.

@@ -17,6 +17,7 @@ var waits = map[string]string{
 	"engine/internal/iobuf.(Log).awaitGroup":        "limit of PinLog",
 	"engine/internal/iobuf.(CommitNotice).await":    "limit of a leader's rest",
 	"engine/internal/report.(Reporter).Flush":       "limit of Close",
+	"iouring.(Reader).drain":                        "limit of Close",
 	"engine/internal/logstore.(Store).readBuffered": "limit for places that nobody writes to; a few yields before",
 
 	// Actions that are due at a time. The timer runs only while one is.
@@ -48,9 +49,7 @@ var waits = map[string]string{
 	"iouring.(Reader).readByCalls":       "EAGAIN and EINTR",
 	"iouring.(Writer).decide":            "EAGAIN",
 	"iouring/internal/ring.(Ring).Enter": "EAGAIN and EBUSY",
-	"iouring.(Reader).drain":             "at Close: completions whose signal was lost, and callers that leave",
-	"iouring.(Writer).drain":             "at Close: completions of a ring that has failed",
-	"iouring.(Reader).Settle":            "before a slot is used again: reads ahead whose signal was lost",
+	"iouring.(Reader).Settle":            "reads of a ring that has failed; else it is a limit",
 }
 
 // timed has the calls that wait for time to pass, or look again without being woken.

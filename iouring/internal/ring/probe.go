@@ -53,7 +53,7 @@ func (r *Ring) answer(want int) error {
 	if err := r.Enter(0); err != nil {
 		return fmt.Errorf("probe: %w", err)
 	}
-	if err := r.await(probePatience); err != nil {
+	if err := r.Await(probePatience); err != nil {
 		return fmt.Errorf("probe: %w", err)
 	}
 	id, res, ok := r.Pop()

@@ -137,8 +137,8 @@ func (r *Ring) Enter(need int) error {
 	}
 }
 
-// await waits until there is a completion, for at most limit.
-func (r *Ring) await(limit time.Duration) error {
+// Await waits until there is a completion, for at most limit. It submits nothing, and works after Enter has failed.
+func (r *Ring) Await(limit time.Duration) error {
 	fds := []unix.PollFd{{Fd: int32(r.fd), Events: unix.POLLIN}}
 	for end := time.Now().Add(limit); !r.Completed(); {
 		left := time.Until(end)
@@ -147,8 +147,11 @@ func (r *Ring) await(limit time.Duration) error {
 		}
 		// In small steps: a completion that the kernel's poll misses is then seen in the queue.
 		_, err := unix.Poll(fds, int(min(left, 100*time.Millisecond).Milliseconds())+1)
-		if err != nil && err != unix.EINTR {
+		switch {
+		case err != nil && err != unix.EINTR:
 			return err
+		case fds[0].Revents&unix.POLLNVAL != 0: // the descriptor is no ring's any more
+			return unix.EBADF
 		}
 	}
 	return nil

@@ -36,7 +36,7 @@ func TestEnterStalled(t *testing.T) {
 		if err := r.Enter(1); !errors.Is(err, unix.EAGAIN) {
 			t.Errorf("%v: %v", e, err)
 		}
-		if err := r.await(10 * time.Millisecond); !errors.Is(err, unix.ETIMEDOUT) {
+		if err := r.Await(10 * time.Millisecond); !errors.Is(err, unix.ETIMEDOUT) {
 			t.Errorf("%v: %v", e, err)
 		}
 		if err := r.Close(); err != nil {
@@ -182,5 +182,23 @@ func TestFixedIndex(t *testing.T) {
 	}
 	if s := unsafe.Sizeof(sys.CompletionQueueEvent16{}); s != 16 {
 		t.Errorf("a completion has %d bytes", s)
+	}
+}
+
+// Await of a descriptor that is no longer open ends at once.
+func TestAwaitOfClosedRing(t *testing.T) {
+	r := testRing(t, Linux, 0, 4)
+	if err := unix.Close(r.fd); err != nil {
+		t.Fatal(err)
+	}
+	r.fd = 1 << 20 // which no other test opens meanwhile
+	start := time.Now()
+	if err := r.Await(10 * time.Second); !errors.Is(err, unix.EBADF) || time.Since(start) > 5*time.Second {
+		t.Errorf("%v after %v", err, time.Since(start))
+	}
+	for _, m := range r.maps {
+		if err := unix.Munmap(m); err != nil {
+			t.Error(err)
+		}
 	}
 }
