@@ -32,6 +32,10 @@ type memDevice struct {
 	zeroed  [][2]int64
 	delay   time.Duration
 	hang    chan struct{} // if set, Do waits until it is closed
+	before  func()        // if set, Do calls it first
+	failed  bool          // a write has failed; no other may begin
+	broken  error         // of Do
+	bytes   int           // that were given to Do
 }
 
 func newMemDevice(t testing.TB, block, size int, seed uint64) *memDevice {
@@ -50,16 +54,26 @@ func (d *memDevice) Do(writes []vfs.Write, min int, dst []vfs.Completion) ([]vfs
 	if d.hang != nil {
 		<-d.hang
 	}
+	if d.before != nil {
+		d.before()
+	}
 	if d.delay > 0 {
 		time.Sleep(d.delay)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.broken != nil {
+		return dst, d.broken
+	}
 	d.flight = append(d.flight, writes...)
 	if len(d.flight) > d.Depth() {
 		d.t.Errorf("%d writes in flight, depth is %d", len(d.flight), d.Depth())
 	}
+	if d.failed && len(writes) > 0 {
+		d.t.Error("a write begins after one has failed")
+	}
 	for _, w := range writes {
+		d.bytes += len(w.Buf)
 		if w.Off%int64(d.block) != 0 || len(w.Buf)%d.block != 0 || len(w.Buf) == 0 {
 			d.t.Errorf("write of %d bytes at %d with blocks of %d", len(w.Buf), w.Off, d.block)
 		}
@@ -79,7 +93,7 @@ func (d *memDevice) Do(writes []vfs.Write, min int, dst []vfs.Completion) ([]vfs
 		d.writes++
 		c := vfs.Completion{Tag: w.Tag}
 		if d.writes == d.failAt {
-			c.Err = syscall.EIO
+			c.Err, d.failed = syscall.EIO, true
 		} else {
 			d.store(w)
 		}
@@ -215,6 +229,7 @@ func newRig(t testing.TB, c setup) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	l.stuckLook = trusting // before the first leader
 	return &rig{Log: l, t: t, dev: d, space: s, seg: segment}
 }
 

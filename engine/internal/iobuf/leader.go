@@ -139,19 +139,20 @@ func (ld *leader) completionsToAwait() int {
 }
 
 // rest is a turn with nothing in flight and nothing to write. It returns true if the leader has resigned: the log has
-// stopped, or nothing wanted is left. Otherwise it yields a few times, then asks for a notice of the message that it
-// waits for, and from the next turn on it waits for that.
+// stopped, or nothing wanted is left, and no writer waits for a buffer. Otherwise it yields a few times, then asks for
+// a notice of the message that it waits for, and from the next turn on it waits for that.
 func (ld *leader) rest() bool {
 	l := ld.log
 	l.state.mu.Lock()
-	if l.state.err != nil || l.state.wantedLocked() == format.NoLSN {
+	lsn := ld.stuckAt()
+	full := l.bufferWaiters.Load() > 0 && lsn != anyCommit // no buffer is free before the message at lsn is committed
+	if l.state.err != nil || l.state.wantedLocked() == format.NoLSN && !full {
 		// The waiters left wait for a batch to end, and End calls for a leader.
 		ld.goOn()
 		l.resignLocked()
 		l.state.mu.Unlock()
 		return true
 	}
-	lsn := ld.stuckAt()
 	if ld.idle++; ld.idle == spins && lsn != anyCommit {
 		l.stuckLocked(lsn) // so that its age is known
 	}
@@ -166,7 +167,7 @@ func (ld *leader) rest() bool {
 	case lsn == anyCommit:
 		ld.notice.await(l.untilPadding())
 	default:
-		ld.notice.await(stuckLook)
+		ld.notice.await(l.stuckLook)
 	}
 	return false
 }
@@ -195,8 +196,10 @@ func (ld *leader) stopNotice() {
 	}
 }
 
-// stuckLook is the time after which a leader looks again although it got no notice.
-const stuckLook = 100 * time.Millisecond
+// stuckLook is the time after which a leader looks again although it got no notice. Every message gives one, so that
+// costs nothing and should find nothing: builds with the invariants tag, and the tests of this package, rely on the
+// notices alone.
+const stuckLook, trusting = 100 * time.Millisecond, time.Hour
 
 // spins is the number of idle turns in which the leader yields the processor before it waits for a notice.
 const spins = 64

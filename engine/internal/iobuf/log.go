@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"pagecache/engine/internal/report"
+	"pagecache/internal/invariants"
 	"pagecache/internal/vfs"
 	"pagecache/segments"
 	"pagecache/segments/format"
@@ -32,6 +33,7 @@ type Log struct {
 	bufs        []*buffer                     // nil in a read-only log
 	badWrite    func(format.SegmentID, error) // Config.BadWrite
 	began       time.Time                     // when New was called: a clock that nobody sets
+	stuckLook   time.Duration                 // stuckLook or trusting
 
 	// The atomics that stand alone.
 
@@ -55,9 +57,9 @@ type Log struct {
 	// stopped is set once, by stopLocked, after state.err: the log has failed or closed. A reader that sees it finds
 	// the error in state.err. A stale false costs nothing: the next wait or reservation fails.
 	stopped atomic.Bool
-	// bufferWaiters is the number of goroutines that wait for a free buffer; while it is not zero every commit kicks
-	// the flusher. Written by takeFree; publishes nothing. A stale zero omits a kick, which takeFree and resignLocked
-	// make up for.
+	// bufferWaiters is the number of goroutines that wait for a free buffer; while it is not zero a leader does not
+	// resign before the message is committed that keeps the buffers. Written by takeFree, under state.mu; publishes
+	// nothing.
 	bufferWaiters atomic.Int32
 	// messages is the number of messages that the leader has found committed. Written by the leader; publishes
 	// nothing. It only rises. A stale read is a lower count.
@@ -148,6 +150,9 @@ func New(c Config) (*Log, error) {
 		kick: make(chan struct{}, 1), arm: make(chan struct{}, 1), handoff: make(chan struct{}, 1),
 		resigned: make(chan struct{}, 1), report: c.Report, zero: c.Zero,
 		quit: make(chan struct{}), done: make(chan struct{}), began: time.Now(), patience: c.Patience,
+	}
+	if l.stuckLook = stuckLook; invariants.Enabled {
+		l.stuckLook = trusting
 	}
 	l.watch.init(l, c.SlowWrite)
 	l.notices.due.Store(math.MaxInt64)

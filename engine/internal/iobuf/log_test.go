@@ -55,7 +55,8 @@ func TestStableMessageIsOnTheDevice(t *testing.T) {
 }
 
 // Many writers, some waiting for stability, some aborting, with several processor counts, block sizes and completion
-// orders: every message that was completed is in the log, and no other. Proves rules 1 and 5.
+// orders: every message that was completed is in the log, and no other. No leader looks again without a notice (see
+// stuckLook), so a lost one would stop a writer for an hour. Proves rules 1, 5 and 18.
 func TestConcurrentWritersLoseNothing(t *testing.T) {
 	for _, procs := range []int{1, 2, 8} {
 		for _, block := range []int{512, 4096} {

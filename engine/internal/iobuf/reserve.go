@@ -145,7 +145,7 @@ func (r *Reservation) finish(k format.Kind) {
 	b.commit(r.off, w)
 	// After the commit the leader may retire the buffer at any time, so nothing below touches it.
 	l.committed(lsn)
-	if end := r.off + format.AlignUp(r.size); r.off/l.chunk != end/l.chunk || l.bufferWaiters.Load() > 0 {
+	if end := r.off + format.AlignUp(r.size); r.off/l.chunk != end/l.chunk {
 		l.kickFlusher()
 	}
 }

@@ -143,7 +143,7 @@ func (l *Log) takeFree() (*buffer, error) {
 	invariants.Sometimes("iobuf: a writer waits for a free buffer", len(s.free) == 0)
 	if len(s.free) == 0 {
 		s.stats.BufferWaits++
-		l.bufferWaiters.Add(1) // before the flusher looks at the buffers: a later commit kicks it again
+		l.bufferWaiters.Add(1) // before the kick below: the flusher leads until there is a buffer
 		defer l.bufferWaiters.Add(-1)
 	}
 	for len(s.free) == 0 && s.err == nil {

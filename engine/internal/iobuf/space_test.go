@@ -140,3 +140,35 @@ func testRoomIsForOneSegment(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// While padding is limited, each message lets the leader look whether the block is full now. It does not look again by
+// itself before the limit ends. Proves rule 18.
+func TestLeaderLooksAtEachMessageWhilePaddingIsLimited(t *testing.T) {
+	r := newRig(t, setup{})
+	r.LimitPadding(0)
+	r.paddingLimited.Store(int64(time.Hour)) // the limit does not end
+	first, err := r.put(format.KindAppend, 1, body(100, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stable := make(chan error)
+	go func() { stable <- r.MakeStable(first) }()
+	r.untilResting()
+	for range 10 { // more than a block
+		if _, err := r.put(format.KindAppend, 1, body(100, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case err := <-stable:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(hangLimit / 4):
+		t.Fatal("a full block is not written")
+	}
+	r.UnlimitPadding()
+	if _, err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
