@@ -185,7 +185,8 @@ func (c *core) err() error {
 // ErrCorrupt. Safe for concurrent use.
 func (pc *PageCache[P]) Snapshot() error { return pc.SnapshotContext(context.Background()) }
 
-// SnapshotContext is Snapshot that gives up, with the context's error, when ctx ends.
+// SnapshotContext is Snapshot that gives up, with the context's error, when ctx ends, and a second later if the disk
+// does not answer.
 func (pc *PageCache[P]) SnapshotContext(ctx context.Context) error {
 	if pc.core.opts.ReadOnly {
 		return fmt.Errorf("snapshot: %w", ErrReadOnly)
@@ -194,8 +195,36 @@ func (pc *PageCache[P]) SnapshotContext(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
-	defer call.End()
-	return describe("snapshot", pc.snaps.Write(ctx, pc.core.store.Log, &pc.pages, snapshot.Pause))
+	return within(ctx, "snapshot", func() error {
+		defer call.End()
+		return describe("snapshot", pc.snaps.Write(ctx, pc.core.store.Log, &pc.pages, snapshot.Pause))
+	})
+}
+
+// diskPatience is the time for which a call that has a context waits for the disk after the context has ended.
+const diskPatience = time.Second
+
+// within calls f, which ends soon after ctx unless the disk does not answer, and returns its error. In that case within
+// returns without f, which goes on in a goroutine of its own. If ctx cannot end, within waits as long as f takes.
+func within(ctx context.Context, doing string, f func() error) error {
+	if ctx.Done() == nil {
+		return f()
+	}
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	t := time.NewTimer(diskPatience)
+	defer t.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-t.C:
+		return fmt.Errorf("%s: the disk does not answer: %w", doing, context.Cause(ctx))
+	}
 }
 
 // lastSnapshot writes the snapshot of a closing. If that fails, the next Open takes longer, and no more.

@@ -273,12 +273,14 @@ func (l *Log) CloseContext(ctx context.Context) error {
 		return fmt.Errorf("close: %d reservations still open", n)
 	}
 	l.core.store.Log.RefuseBatches()
-	l.core.awaitCallers(ctx, &l.core.calls)
-	ctx, cancel = withGrace(ctx)
-	defer cancel()
-	left := l.core.shutBatches(ctx)
-	end, err := l.core.store.Log.CloseContext(ctx)
-	return errors.Join(left, describe("close", l.core.finish(ctx, logstore.Ending{End: end}, err)))
+	return within(ctx, "close", func() error {
+		l.core.awaitCallers(ctx, &l.core.calls)
+		graced, cancel := withGrace(ctx)
+		defer cancel()
+		left := l.core.shutBatches(graced)
+		end, err := l.core.store.Log.CloseContext(graced)
+		return errors.Join(left, describe("close", l.core.finish(graced, logstore.Ending{End: end}, err)))
+	})
 }
 
 // A Record is a record of a log and its place.

@@ -236,11 +236,17 @@ func (pc *PageCache[P]) Close() error { return pc.CloseContext(context.Backgroun
 // of ctx, if it has one. Afterwards it waits for background work and the device for at least 100 ms, so that a store
 // that does nothing else is closed completely even if ctx has ended. The error says what did not end in time. If calls,
 // background work or device writes have not ended, the store is not marked as closed cleanly, and it stays locked until
-// the process ends, since they may still write.
+// the process ends, since they may still write. If the disk does not answer, CloseContext returns a second after ctx
+// has ended, at the latest, and closing ends when the disk answers.
 func (pc *PageCache[P]) CloseContext(ctx context.Context) error {
 	if pc.core.closed.Swap(true) {
 		return fmt.Errorf("close: %w", ErrClosed)
 	}
+	return within(ctx, "close", func() error { return shut(ctx, pc) })
+}
+
+// shut closes a store. It blocks while the disk does not answer.
+func shut[P any](ctx context.Context, pc *PageCache[P]) error {
 	store := pc.core.store
 	store.Log.RefuseBatches()
 	pc.cleaner.Stop()

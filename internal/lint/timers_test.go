@@ -12,6 +12,7 @@ var waits = map[string]string{
 	// Limits of one wait.
 	"engine.await":     "limit of Close",
 	"engine.withGrace": "limit of Close",
+	"engine.within":    "limit of Close and Snapshot",
 	"engine/internal/iobuf.(Log).CloseContext":      "limit of Close",
 	"engine/internal/iobuf.(Log).takeLeadWithin":    "limit of Close",
 	"engine/internal/iobuf.(Log).awaitGroup":        "limit of PinLog",

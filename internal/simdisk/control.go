@@ -62,6 +62,23 @@ func (d *Disk) Hang(hung bool) {
 	d.wake.Broadcast()
 }
 
+// HangAt makes the operations hang of which f says so, until the next call of HangAt, or a crash. All others go on. If
+// f is nil, none hangs.
+func (d *Disk) HangAt(f func(Op) bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stall = f
+	d.stalls++
+	d.wake.Broadcast()
+}
+
+// Hanging returns the number of operations that hang because of HangAt.
+func (d *Disk) Hanging() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.hanging
+}
+
 // Crash crashes the disk and returns the disk after the restart. seed decides which pending changes survive.
 func (d *Disk) Crash(seed uint64) *Disk {
 	d.mu.Lock()

@@ -72,7 +72,10 @@ type Disk struct {
 	fault   func(Op) error
 	left    int // operations until the crash; negative: no crash is planned
 	hung    bool
-	tags    uint64 // the last tag of a device write
+	stall   func(Op) bool // see HangAt
+	stalls  int           // calls of HangAt
+	hanging int           // operations that wait for the next one
+	tags    uint64        // the last tag of a device write
 	ops     atomic.Int64
 	crashed atomic.Bool // set under mu
 }
@@ -95,6 +98,7 @@ func New(seed uint64, o Options) *Disk {
 
 // op counts an operation and returns its error. last reports that the disk crashes at this operation.
 func (d *Disk) op(o Op) (last bool, err error) {
+	d.awaitStall(o)
 	if d.crashed.Load() {
 		return false, ErrCrashed
 	}
@@ -109,6 +113,18 @@ func (d *Disk) op(o Op) (last bool, err error) {
 		return false, d.fault(o)
 	}
 	return false, nil
+}
+
+// awaitStall lets an operation wait if HangAt says so.
+func (d *Disk) awaitStall(o Op) {
+	if d.stall == nil || d.crashed.Load() || !d.stall(o) {
+		return
+	}
+	d.hanging++
+	for n := d.stalls; n == d.stalls && !d.crashed.Load(); {
+		d.wake.Wait()
+	}
+	d.hanging--
 }
 
 func (d *Disk) crashLocked() {

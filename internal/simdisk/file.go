@@ -24,11 +24,13 @@ func (h *file) Name() string { return h.name }
 func (h *file) ReadAt(p []byte, off int64) (int, error) {
 	h.d.mu.Lock()
 	defer h.d.mu.Unlock()
+	o := Op{OpRead, h.name, off, len(p)}
+	h.d.awaitStall(o)
 	if h.d.crashed.Load() {
 		return 0, ErrCrashed
 	}
 	if h.d.fault != nil {
-		if err := h.d.fault(Op{OpRead, h.name, off, len(p)}); err != nil {
+		if err := h.d.fault(o); err != nil {
 			return 0, err
 		}
 	}
