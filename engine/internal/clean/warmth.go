@@ -37,9 +37,12 @@ func (w *Warmth) Look(e Extent) {
 
 // Was reports whether all blocks of a message in the segment that Look has looked at were warm.
 func (w *Warmth) Was(ptr format.DiskPtr) bool {
+	if ptr.Off < w.extent.From {
+		return false
+	}
 	first, last := (ptr.Off-w.extent.From)/blockSize, (ptr.Off+format.Offset(ptr.Len)-1-w.extent.From)/blockSize
 	for i := first; i <= last; i++ {
-		if i < 0 || int(i) >= len(w.warm) || !w.warm[i] {
+		if int(i) >= len(w.warm) || !w.warm[i] {
 			return false
 		}
 	}
