@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"pagecache/cmd/pcbench/internal/pick"
 )
 
 // checkEngine refuses the engines that are not for files. The part after a colon is a path.
@@ -234,8 +236,15 @@ func (s *Spec) derive(given map[string]bool) {
 			s.BS[d] = s.BS[d].Unaligned()
 		}
 	}
-	if s.Own.Batch > 0 {
-		s.Own.Batch = max(1, s.Own.Batch)
+	if s.Own.Node {
+		if !given["bs"] && !given["bsrange"] && !given["bssplit"] {
+			for _, d := range Dirs {
+				s.BS[d] = pick.OneSize(16 << 10)
+			}
+		}
+		if !given["delta"] {
+			s.Own.Delta = 128
+		}
 	}
 	if s.OffsetPercent > 0 {
 		s.Offset = s.Size / 100 * int64(s.OffsetPercent)

@@ -59,7 +59,7 @@ func (g *section) beside() (end func()) {
 	}
 	if s.Own.Snapshots > 0 {
 		every(s.Own.Snapshots, func() {
-			if err := g.st.pc.Snapshot(); err != nil {
+			if err := g.st.all.Snapshot(); err != nil {
 				g.fail(fmt.Errorf("snapshot: %w", err))
 			}
 		})

@@ -10,9 +10,12 @@ import (
 )
 
 // laidOut returns a worker of random reads whose pages are resident.
-func laidOut(tb testing.TB) *worker {
+func laidOut(tb testing.TB) *worker { return laidOutAs(tb, "--rw=randread --size=1m --segment=256k") }
+
+// laidOutAs returns a worker of a load whose pages are resident.
+func laidOutAs(tb testing.TB, line string) *worker {
 	tb.Helper()
-	p, err := job.Parse(strings.Fields("--rw=randread --size=1m --segment=256k --directory=" + tb.TempDir()))
+	p, err := job.Parse(append(strings.Fields(line), "--directory="+tb.TempDir()))
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -206,6 +206,12 @@ func TestLoads(t *testing.T) {
 		{"--rw=write --size=64k --offset=16k --offset_increment=64k --numjobs=2", 0, 16, 0, 64 << 10},
 		{"--rw=read --size=64k --thinktime=10 --thinktime_spin=5 --thinktime_blocks=4", 16, 0, 0, 64 << 10},
 		{"--rw=write --size=64k --temporary", 0, 16, 0, 64 << 10},
+		{"--node --rw=randread --size=256k --io_size=1m", 64, 0, 0, 1 << 20},
+		{"--node --rw=randwrite --size=256k --number_ios=500 --io_size=1m --fdatasync=50", 0, 500, 0, 500 * 128},
+		{"--node --rw=randrw --bs=4k --delta=100 --size=64k --io_size=1m --iodepth=4 --batch=4", -1, -1, 0, 0},
+		{"--node --rw=randread --cold --prefetch=4 --size=256k", 16, 0, 0, 256 << 10},
+		{"--node --rw=randtrimwrite --size=256k --io_size=1m --numjobs=2 --iodepth=2", 0, -1, -1, 0},
+		{"--node --rw=randrw --size=256k --snapshots=5ms --runtime=50ms --time_based", -1, -1, 0, 0},
 	} {
 		r := good(t, c.line)
 		reads, rb := ops(r, job.DirRead)
@@ -549,5 +555,16 @@ func TestErrno(t *testing.T) {
 	}
 	if n := Errno(os.ErrClosed); n != int(unix.EIO) {
 		t.Error(n)
+	}
+}
+
+// Reads of pages whose fragments are all in memory count as resident, though the fragments have to be merged.
+func TestMergedReadsAreResident(t *testing.T) {
+	for _, line := range []string{"--delta=100", "--node"} {
+		r := good(t, "--rw=randrw --size=1m --io_size=8m --flush_every=never "+line)
+		if u := r.Jobs[0].Store; u.Merges == 0 || u.Misses > 0 || u.FromCache+u.FromDevice > 0 {
+			t.Errorf("%s: %d merges, %d misses, %d from the page cache, %d from the device", line, u.Merges, u.Misses,
+				u.FromCache, u.FromDevice)
+		}
 	}
 }
