@@ -365,9 +365,16 @@ func TestSteady(t *testing.T) {
 		{[]float64{100, 101, 102}, job.Steady{What: "iops_slope", Limit: 0.4}, false},
 		{[]float64{0, 0}, job.Steady{What: "iops", Limit: 1, Percent: true}, false},
 	} {
-		if got := steady(c.values, 2, &c.s); got != c.want {
-			t.Errorf("%v, %+v: %t", c.values, c.s, got)
+		var got Steadiness
+		if got.look(c.values, 2, &c.s); got.Attained != c.want {
+			t.Errorf("%v, %+v: %+v", c.values, c.s, got)
 		}
+	}
+	r := good(t, "--rw=randread --size=64k --steadystate=iops:100% --steadystate_duration=30ms "+
+		"--steadystate_check_interval=10ms --runtime=1m --time_based")
+	if s := r.Jobs[0].Steady; !s.Attained || len(s.IOPS) != 3 || s.IOPSMean() <= 0 ||
+		math.Abs(s.BWMean()-4096*s.IOPSMean()) > s.BWMean()/1000 {
+		t.Errorf("%+v", s)
 	}
 }
 

@@ -44,10 +44,7 @@ type fixed float64
 
 // MarshalJSON returns the number, or 0 for infinity and NaN.
 func (f fixed) MarshalJSON() ([]byte, error) {
-	if math.IsNaN(float64(f)) || math.IsInf(float64(f), 0) {
-		f = 0
-	}
-	return strconv.AppendFloat(nil, float64(f), 'f', 6, 64), nil
+	return strconv.AppendFloat(nil, finite(float64(f)), 'f', 6, 64), nil
 }
 
 // pairs is a JSON object that keeps the order of its names.
@@ -163,9 +160,38 @@ func jobPairs(r *load.Result, j *load.Job, detail Detail) pairs {
 		p = append(p, pair{"desc", s.Description})
 	}
 	if s.Steady.What != "" {
-		p = append(p, pair{"steadystate", pairs{{"ss", s.Steady.What}, {"attained", int(b2i(j.Steady))}}})
+		p = append(p, pair{"steadystate", steadyPairs(j)})
 	}
 	return append(p, pair{"store", storePairs(r, j)})
+}
+
+// steadyPairs has the state of steadystate.
+func steadyPairs(j *load.Job) pairs {
+	o, s := &j.Spec.Steady, j.Steady
+	unit := ""
+	if o.Percent {
+		unit = "%"
+	}
+	whole := func(values []float64) (out []int64) {
+		out = []int64{}
+		for _, v := range values {
+			out = append(out, int64(v))
+		}
+		return out
+	}
+	return pairs{{"ss", fmt.Sprintf("%s:%f%s", o.What, o.Limit, unit)}, {"duration", int64(o.Duration.Seconds())},
+		{"attained", b2i(s.Attained)}, {"criterion", fmt.Sprintf("%f%s", finite(s.Measure), unit)},
+		{"max_deviation", fixed(s.Deviation)}, {"slope", fixed(s.Slope)},
+		{"data", pairs{{"bw_mean", int64(s.BWMean())}, {"iops_mean", int64(s.IOPSMean())}, {"iops", whole(s.IOPS)},
+			{"bw", whole(s.BW)}}}}
+}
+
+// finite returns v, or 0 for infinity and NaN.
+func finite(v float64) float64 {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return 0
+	}
+	return v
 }
 
 var percentileNone = []float64{}
