@@ -136,32 +136,3 @@ func TestFioExamples(t *testing.T) {
 	}
 	t.Logf("%d examples are accepted", accepted)
 }
-
-// fio_jsonplus_clat2csv, of fio's package, reads json+: its counts add up to the operations of the report.
-func TestJSONPlusTool(t *testing.T) {
-	if _, err := exec.LookPath("fio_jsonplus_clat2csv"); err != nil {
-		t.Skip("SKIPPED: fio_jsonplus_clat2csv is not installed")
-	}
-	dir := t.TempDir()
-	report := filepath.Join(dir, "report.json")
-	_, errOut, status := pcbench(t, context.Background(), "run --segment=256k --rw=randread --size=1m "+
-		"--output-format=json+ "+
-		"--output="+report)
-	if status != 0 {
-		t.Fatalf("%d, %s", status, errOut)
-	}
-	c := exec.CommandContext(t.Context(), "fio_jsonplus_clat2csv", report, filepath.Join(dir, "out.csv"))
-	if out, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	b, err := os.ReadFile(filepath.Join(dir, "out_job0.csv"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	columns, last := strings.Split(lines[0], ", "), strings.Split(lines[len(lines)-1], ", ")
-	i := slices.Index(columns, "read_clat_ns_cumulative")
-	if i < 0 || last[i] != "256" {
-		t.Errorf("the last line is %q, want 256 reads in column %d", last, i)
-	}
-}
