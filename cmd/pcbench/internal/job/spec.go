@@ -101,7 +101,7 @@ type Spec struct {
 	Own    Own
 	Engine engine.Options
 
-	Given [][2]string // the options that were set, for the report
+	Global, Given [][2]string // the options that were set for all jobs, and for this one, for the report
 }
 
 // Pace limits the speed of a job: an open loop, in which operations have intended starts.

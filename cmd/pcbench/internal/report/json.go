@@ -106,26 +106,37 @@ func JSON(out io.Writer, r *load.Result, at time.Time, detail Detail) error {
 	return nil
 }
 
-// globalOptions returns the options that programs need to label a job and that the command line does not set. In
-// fio's report, the global options apply where a job has none of its own.
-func globalOptions(s *job.Spec) pairs {
-	p := pairs{}
+// globalOptions returns the options that were given for all jobs, and those that programs need to label a job even if
+// nobody has given them. In fio's report, the global options apply where a job has none of its own.
+func globalOptions(s *job.Spec) (p pairs) {
+	for _, o := range s.Global {
+		p = append(p, pair{o[0], o[1]})
+	}
 	for _, o := range [][2]string{
 		{"rw", s.RW}, {"bs", strconv.FormatInt(s.PageSize(), 10)}, {"size", strconv.FormatInt(s.Size, 10)},
-		{"numjobs", strconv.Itoa(s.NumJobs)}, {"iodepth", strconv.Itoa(s.IODepth)}, {"ioengine", "pagecache"},
+		{"numjobs", strconv.Itoa(s.NumJobs)}, {"iodepth", strconv.Itoa(s.IODepth)},
 	} {
-		if !slices.ContainsFunc(s.Given, func(g [2]string) bool { return g[0] == o[0] }) {
+		is := func(g [2]string) bool { return g[0] == o[0] }
+		if !slices.ContainsFunc(s.Given, is) && !slices.ContainsFunc(s.Global, is) {
 			p = append(p, pair{o[0], o[1]})
 		}
 	}
-	return p
+	return append(slices.DeleteFunc(p, func(o pair) bool { return o.name == "ioengine" }),
+		pair{"ioengine", "pagecache"})
 }
 
 func jobPairs(r *load.Result, j *load.Job, detail Detail) pairs {
 	s, u := j.Spec, &j.Usage
 	options := pairs{}
+	for _, o := range s.Global { // a job file may change the options for all jobs between two sections
+		if !slices.Contains(r.Jobs[0].Spec.Global, o) {
+			options = append(options, pair{o[0], o[1]})
+		}
+	}
 	for _, o := range s.Given {
-		options = append(options, pair{o[0], o[1]})
+		if o[0] != "ioengine" { // it is in the global options
+			options = append(options, pair{o[0], o[1]})
+		}
 	}
 	p := pairs{{"jobname", s.Name}, {"groupid", j.Group}, {"job_start", j.Started.UnixMilli()},
 		{"error", load.Errno(j.Err)}, {"eta", 0}, {"elapsed", int64(math.Ceil(j.Elapsed.Seconds()))},
