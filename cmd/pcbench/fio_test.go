@@ -5,12 +5,9 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-
-	"pagecache/cmd/pcbench/internal/job"
 )
 
 // fio runs the fio that is installed, or skips the test.
@@ -195,32 +192,4 @@ func TestJSONLikeFio(t *testing.T) {
 			t.Errorf("%v: %s: the table says so, and it is not true", d.fields, d.how)
 		}
 	}
-}
-
-// The examples of fio that make sense for pages are accepted, and all others are refused with a reason: an unknown
-// option is none. The directory is that of fio's source, in FIO_EXAMPLES; a few are in testdata.
-func TestFioExamples(t *testing.T) {
-	dirs := []string{filepath.Join("testdata", "examples")}
-	if d := os.Getenv("FIO_EXAMPLES"); d != "" {
-		dirs = append(dirs, d)
-	}
-	accepted := 0
-	for _, dir := range dirs {
-		names, err := filepath.Glob(filepath.Join(dir, "*.fio"))
-		if err != nil || len(names) == 0 {
-			t.Fatalf("%s: no examples, %v", dir, err)
-		}
-		for _, name := range names {
-			_, err := job.Parse([]string{name})
-			if err == nil {
-				accepted++
-			} else if dir == dirs[0] {
-				t.Error(err)
-			}
-			if err != nil && strings.Contains(err.Error(), "no such option") {
-				t.Errorf("%s: %v", name, err)
-			}
-		}
-	}
-	t.Logf("%d examples are accepted", accepted)
 }
