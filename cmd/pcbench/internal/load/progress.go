@@ -28,10 +28,19 @@ type Progress struct {
 	width int        // of the line on the terminal that is rewritten
 }
 
+// OnTerminal reports whether w is a terminal.
+func OnTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
 // NewProgress returns a Progress that writes to f, usually standard error.
 func NewProgress(f *os.File) *Progress {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	if err == nil {
+	if OnTerminal(f) {
 		return &Progress{Out: f, Terminal: true, Every: 200 * time.Millisecond}
 	}
 	return &Progress{Out: f, Every: 3 * time.Second}
