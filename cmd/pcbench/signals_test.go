@@ -210,7 +210,8 @@ func TestCommandsStopAtOnce(t *testing.T) {
 			for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Microsecond) {
 				b, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", c.Process.Pid))
 				var read int64
-				if _, scanErr := fmt.Sscanf(string(b), "rchar: %d", &read); err != nil || scanErr != nil || read > 256<<10 {
+				_, scanErr := fmt.Sscanf(string(b), "rchar: %d", &read)
+				if err != nil || scanErr != nil || read > 256<<10 {
 					break // it reads the store, or has ended
 				}
 			}

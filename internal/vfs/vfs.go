@@ -10,8 +10,8 @@ package vfs
 
 import "io"
 
-// SetFS makes an *engine.Options use a file system. Package engine defines it, for tests of pcbench, which cannot import
-// the engine's other seams.
+// SetFS makes an *engine.Options use a file system. Package engine defines it, for tests of pcbench, which cannot
+// import the engine's other seams.
 var SetFS func(options any, fs FS)
 
 // FS is a file system. Its methods are those that take a path. A path may name another directory at each call, so

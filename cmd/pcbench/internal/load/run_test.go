@@ -547,11 +547,15 @@ func TestProgressLine(t *testing.T) {
 	now := progressState{share: 0.5, bytes: [3]int64{0, 3 << 30, 0}, ops: [3]int64{0, 49152, 0}}
 	last := progressState{share: 0.4, bytes: [3]int64{0, 1 << 30, 0}, ops: [3]int64{0, 16384, 0}}
 	want := "x: [w=2048MiB/s,32.8k IOPS][50.0%][eta 00m:02s]"
-	if got := now.line("x", last, time.Second, 2*time.Second); got != want {
-		t.Errorf("%s\nwant %s", got, want)
+	since := [2]time.Duration{time.Second, 2 * time.Second}
+	for most, want := range map[int]string{0: want, 60: want, 39: "x: [w=2048MiB/s][50.0%][eta 00m:02s]",
+		33: "[w=2048MiB/s][50.0%][eta 00m:02s]", 25: "[50.0%][eta 00m:02s]", 5: "[50.0%][eta 00m:02s]"} {
+		if got := now.line("x", last, since, most); got != want {
+			t.Errorf("%d columns: %s\nwant %s", most, got, want)
+		}
 	}
 	ramping := progressState{ramping: true}
-	if got := ramping.line("x", progressState{}, time.Second, time.Second); !strings.Contains(got, "ramping") {
+	if got := ramping.line("x", progressState{}, since, 0); !strings.Contains(got, "ramping") {
 		t.Error(got)
 	}
 }

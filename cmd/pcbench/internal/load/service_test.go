@@ -130,7 +130,8 @@ func serviceTime(dir, line string, of func(*Job) *stats.Latencies) error {
 	}
 	disk := &slow{}
 	vfs.SetFS(&p.Jobs[0].Engine, disk.fs())
-	r, err := (&Runner{Jobs: p.Jobs, Opened: func([]string) { disk.serve = time.Millisecond }}).Run(context.Background())
+	runner := &Runner{Jobs: p.Jobs, Opened: func([]string) { disk.serve = time.Millisecond }}
+	r, err := runner.Run(context.Background())
 	if err = errors.Join(err, r.Err); err != nil {
 		return err
 	}

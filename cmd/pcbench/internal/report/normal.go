@@ -118,6 +118,9 @@ func loop(s *job.Spec) string {
 		}
 		return "open (" + kind + "): operations begin at the given rate; lat is from the intended start"
 	}
+	if s.Workers() == 1 {
+		return "closed: 1 goroutine, which begins an operation when the one before has ended"
+	}
 	return fmt.Sprintf("closed: %d goroutines, each begins an operation when the one before has ended", s.Workers())
 }
 
