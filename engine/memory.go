@@ -54,6 +54,7 @@ type counts struct {
 	hits           atomic.Int64 // counted in steps of lru.HitsLen
 	rewritten      atomic.Int64 // bytes of messages written by consolidations
 	misses         atomic.Int64
+	merged         atomic.Int64 // of misses: everything was resident and only had to be merged
 	cold           atomic.Int64 // fetches that read from disk
 }
 
@@ -171,17 +172,23 @@ func (y *memory[P]) handOver(tx *Tx) {
 	y.policy.Take(&tx.s().hits)
 }
 
-// keep makes a value that was read from disk resident, if the page's head is still h. If another writer was first, the
-// value is still the page's state at that moment.
+// keep makes a value that was read from disk, or merged, resident if the page's head is still that of pg. If another
+// writer was first, the value is still the page's state at that moment.
 func (y *memory[P]) keep(tx *Tx, pg page, e *entry[P]) {
 	w := measured{size: y.sizeOf(&e.Head)}
 	w.heap, w.views = y.weigh(pg.head)
-	if !pg.slot.CompareAndSwap(pg.head, &e.Head) {
-		y.counts.misses.Add(1)
+	fetched := pg.head.TailEntry().Kind() == pagestack.KindOnDisk
+	won := pg.slot.CompareAndSwap(pg.head, &e.Head)
+	if won {
+		y.swapped(tx, pg.id, pg.head, &e.Head, w)
+	}
+	y.counts.misses.Add(1) // after the mark and before the load below: see sweep
+	if !fetched {
+		y.counts.merged.Add(1)
+	}
+	if !won {
 		return
 	}
-	y.swapped(tx, pg.id, pg.head, &e.Head, w)
-	y.counts.misses.Add(1) // after the mark and before the load below: see sweep
 	if y.exhausted.Load() >= 0 {
 		y.exhausted.Store(-1)
 	}

@@ -150,8 +150,12 @@ type Options struct {
 	report *report.Reporter // of the opening; set by withDefaults
 }
 
-// Test harnesses outside of this package reach the seam through package seam, which only this module can import.
-func init() { seam.Set = func(options any, s seam.Options) { options.(*Options).seam = s } }
+// Test harnesses outside of this package reach the seam through packages seam and vfs, which only this module can
+// import.
+func init() {
+	seam.Set = func(options any, s seam.Options) { options.(*Options).seam = s }
+	vfs.SetFS = func(options any, fs vfs.FS) { options.(*Options).seam.FS = fs }
+}
 
 const (
 	defaultIOBuffers         = 3

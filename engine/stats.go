@@ -94,8 +94,8 @@ type CacheStats struct {
 	Capacity       int64 // Options.CacheCapacity, its default for this machine, or that of SetCacheCapacity
 	HeapResident   int64 // of values on the Go heap, including their entries
 	MappedResident int64 // of values that are views of the mapped file, which GOMEMLIMIT does not see (trap 21)
-	Hits           int64 // Gets of resident pages, counted in steps of 64 for each Tx
-	Misses         int64 // Gets that had to read
+	Hits           int64 // Gets of resident pages, counted in steps of 64 for each Tx, and of pages to be merged only
+	Misses         int64 // Gets that had to read, from the kernel's page cache or the disk
 	Evictions      int64 // pages evicted
 	Reclaimed      int64 // bytes evicted by foreground calls that exceeded the capacity
 	BytesRewritten int64 // written to the log by evictions; see Options.EvictionWrites
@@ -146,6 +146,7 @@ func (pc *PageCache[P]) Stats() Stats {
 		Since: pc.snaps.Since(pc.core.store.Log), Rebuilding: pc.snaps.Rebuilding(), Rebuilt: pc.snaps.Rebuilt(),
 	}
 	n, e := &pc.mem.counts, &pc.mem.evictions
+	merged := n.merged.Load() // before misses, which counts first
 	free, roots := pc.pages.IDs.Spare(), int64(pc.pages.Roots.Len())
 	st.Pages = PageStats{
 		InUse: max(0, int64(pc.pages.IDs.Next())-int64(FirstUserPage)-free-roots), Roots: roots, Free: free,
@@ -155,7 +156,8 @@ func (pc *PageCache[P]) Stats() Stats {
 	st.Pages.FetchesWarm = st.Pages.Fetches - st.Pages.FetchesCold
 	st.Cache = CacheStats{
 		Capacity: pc.mem.budget.Capacity(),
-		Hits:     n.hits.Load(), Misses: n.misses.Load(), Evictions: e.pages.Load(), Reclaimed: e.reclaimed.Load(),
+		Hits:     n.hits.Load() + merged, Misses: n.misses.Load() - merged, Evictions: e.pages.Load(),
+		Reclaimed:      e.reclaimed.Load(),
 		BytesRewritten: pc.mem.allowance.Written(),
 		Policy:         PolicyStats(pc.mem.policy.Stats()),
 	}

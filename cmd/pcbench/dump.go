@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -20,7 +21,7 @@ import (
 
 // dump is the command pcbench dump. It writes the files of a store as annotated hex, in the format of docs/FORMAT.md.
 // It only reads and takes no lock. If the store is open, it shows the data that has reached the disk.
-func dump(ctx context.Context, args []string, out io.Writer, _ *load.Progress) error {
+func dump(ctx context.Context, args []string, out io.Writer, pr *load.Progress) error {
 	f := pflag.NewFlagSet("pcbench dump", pflag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	var d dumper
@@ -50,7 +51,23 @@ func dump(ctx context.Context, args []string, out io.Writer, _ *load.Progress) e
 	if err := d.choose(*pages, *kinds, *lsns); err != nil {
 		return &usageError{err}
 	}
-	return d.store(ctx, f.Arg(0), out)
+	if load.OnTerminal(out) {
+		pr = nil // the lines of the dump show how far it is
+	}
+	to, slots := &onlyUntil{out: out}, reading(f.Arg(0))
+	state := func() string { return fmt.Sprintf("%s, slot %d", slots(), d.now.Load()) }
+	finished, err := interruptible(ctx, pr, "dumping "+f.Arg(0), state, func() error {
+		return d.store(ctx, f.Arg(0), to)
+	})
+	if to.ended.Store(true); !finished {
+		return d.unfinished()
+	}
+	return err
+}
+
+// unfinished is the error of a dump that was interrupted.
+func (d *dumper) unfinished() error {
+	return &unfinishedError{fmt.Errorf("dump: interrupted: the segments from slot %d on are not shown", d.now.Load())}
 }
 
 // dumper holds the options of dump.
@@ -61,6 +78,7 @@ type dumper struct {
 	pages    map[format.PageID]bool // nil: all
 	kinds    map[string]bool        // nil: all
 	from, to format.LSN             // both included
+	now      atomic.Int64           // the slot that is shown; written by the goroutine that dumps
 }
 
 // choose parses the filters.
@@ -138,8 +156,8 @@ func (d *dumper) store(ctx context.Context, dir string, out io.Writer) error {
 	defer log.Close()
 	segment := make([]byte, super.SegmentSize)
 	for slot := format.SegmentID(max(only, 0)); ; slot++ {
-		if ctx.Err() != nil {
-			return &unfinishedError{fmt.Errorf("dump: interrupted: the segments from slot %d on are not shown", slot)}
+		if d.now.Store(int64(slot)); ctx.Err() != nil {
+			return d.unfinished()
 		}
 		n, err := log.ReadAt(segment, int64(slot.Offset(super.SegmentSize)))
 		if err != nil && !errors.Is(err, io.EOF) {

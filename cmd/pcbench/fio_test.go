@@ -5,12 +5,9 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-
-	"pagecache/cmd/pcbench/internal/job"
 )
 
 // fio runs the fio that is installed, or skips the test.
@@ -19,7 +16,7 @@ func fio(t *testing.T, args ...string) string {
 	if _, err := exec.LookPath("fio"); err != nil {
 		t.Skip("SKIPPED: fio is not installed")
 	}
-	c := exec.CommandContext(t.Context(), "fio", append(args, "--ioengine=psync", "--thread")...)
+	c := exec.CommandContext(t.Context(), "fio", args...)
 	c.Dir = t.TempDir()
 	out, err := c.Output()
 	if err != nil {
@@ -28,140 +25,171 @@ func fio(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// fields returns the paths of all fields of a report with their kinds, sorted. Fields that are documented as different
-// in docs/PCBENCH.md are left out.
-func fields(t *testing.T, text string) (all []string) {
+// field is the path of a field of a report, with the kind of its value.
+type field struct{ path, kind string }
+
+// fieldsOf returns all fields of a report in their order, each once. Paths begin below jobs, and bins have one.
+func fieldsOf(t *testing.T, text string) (all []field) {
 	t.Helper()
 	d := json.NewDecoder(strings.NewReader(text))
 	d.UseNumber()
-	var report any
-	if err := d.Decode(&report); err != nil {
-		t.Fatalf("%v\n%s", err, text)
-	}
-	var walk func(at string, v any)
-	walk = func(at string, v any) {
-		for _, other := range []string{"/disk_util", "/global options", "/job options", "/store", "/job_start"} {
-			if strings.HasSuffix(at, other) {
-				return
-			}
+	var walk func(path string)
+	walk = func(path string) {
+		token, err := d.Token()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, text)
 		}
-		switch v := v.(type) {
-		case map[string]any:
-			all = append(all, at+" object")
-			for k, x := range v {
-				if !strings.HasSuffix(at, "/bins") {
-					walk(at+"/"+k, x)
+		f := field{strings.TrimPrefix(strings.TrimPrefix(path, "/jobs"), "/"), "text"}
+		switch v := token.(type) {
+		case json.Delim:
+			for d.More() {
+				if v == '[' {
+					walk(path)
+					continue
+				}
+				name, err := d.Token()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if at := path + "/" + name.(string); strings.HasSuffix(path, "/bins") {
+					walk(path + "/N")
+				} else {
+					walk(at)
 				}
 			}
-		case []any:
-			for _, x := range v {
-				walk(at, x)
+			if _, err := d.Token(); err != nil { // the closing bracket
+				t.Fatal(err)
 			}
+			return // the fields below say enough
 		case json.Number:
-			kind := " int"
-			if strings.Contains(v.String(), ".") {
-				kind = " float"
+			if f.kind = "int"; strings.Contains(v.String(), ".") {
+				f.kind = "float"
 			}
-			all = append(all, at+kind)
-		default:
-			all = append(all, at+" text")
+		case bool:
+			f.kind = "bool"
+		}
+		if !slices.Contains(all, f) {
+			all = append(all, f)
 		}
 	}
-	walk("", report)
-	slices.Sort(all)
-	return slices.Compact(all)
+	walk("")
+	return all
 }
 
-// For these kinds of load, the report has the same fields as that of the fio that is installed, if that is 3.33.
+// difference is a row of the table of differences in docs/PCBENCH.md.
+type difference struct {
+	fields []string // a path, or the beginning of one before *
+	how    string   // only here, only in fio, or value
+	found  bool
+}
+
+// differences reads the table of differences.
+func differences(t *testing.T) (rows []*difference) {
+	t.Helper()
+	text, err := os.ReadFile(pcbenchDoc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text2, ok := strings.Cut(string(text), "<!-- differences: TestJSONLikeFio compares them -->")
+	if !ok {
+		t.Fatal("the table of differences is not found")
+	}
+	table, _, _ := strings.Cut(text2, "<!-- end -->")
+	for line := range strings.Lines(table) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 5 || !strings.Contains(cells[1], "`") {
+			continue
+		}
+		row := &difference{how: strings.TrimSpace(cells[2])}
+		for _, f := range strings.Split(cells[1], ",") {
+			row.fields = append(row.fields, strings.Trim(strings.TrimSpace(f), "`"))
+		}
+		if strings.TrimSpace(cells[3]) == "" {
+			t.Errorf("%v has no reason", row.fields)
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+func (d *difference) matches(path string) bool {
+	return slices.ContainsFunc(d.fields, func(f string) bool {
+		start, wild := strings.CutSuffix(f, "*")
+		return path == f || wild && strings.HasPrefix(path, start)
+	})
+}
+
+// For these kinds of load, the report has the same fields as that of the fio that is installed, if that is 3.33, of the
+// same kinds and in the same order. The table in docs/PCBENCH.md has all differences, and no others.
 func TestJSONLikeFio(t *testing.T) {
 	if v := fio(t, "--version"); !strings.HasPrefix(v, "fio-3.33") {
 		t.Skipf("SKIPPED: this is %s, not 3.33", strings.TrimSpace(v))
 	}
-	for _, line := range []string{
-		"--rw=read --size=256k",
-		"--rw=write --size=256k --end_fsync=1",
-		"--rw=randrw --size=256k --fdatasync=4",
-		"--rw=randread --size=256k --numjobs=2 --group_reporting",
-		"--rw=randwrite --size=256k --rate_iops=1000 --lat_percentiles=1",
-		"--rw=randrw --size=256k --unified_rw_reporting=mixed",
-		"--rw=randrw --size=256k --unified_rw_reporting=both --continue_on_error=all --description=x",
-		"--rw=randread --size=256k --percentile_list=50:99 --clat_percentiles=1",
+	table := differences(t)
+	note := func(line, how, path string) {
+		for _, d := range table {
+			if d.how == how && d.matches(path) {
+				d.found = true
+				return
+			}
+		}
+		t.Errorf("%s: %s: %s: no row of the table says so", line, path, how)
+	}
+	for i, line := range []string{
+		"--rw=read --name=a",
+		"--rw=write --end_fsync=1 --name=a",
+		"--rw=randrw --fdatasync=4 --bs=8k --name=a --iodepth=1 --numjobs=1",
+		"--rw=randread --name=a --numjobs=2 --group_reporting",
+		"--rw=randwrite --name=a --rate_iops=1000 --lat_percentiles=1",
+		"--rw=randrw --name=a --unified_rw_reporting=mixed",
+		"--name=a --rw=randrw --unified_rw_reporting=both --continue_on_error=all --description=x",
+		"--rw=randread --percentile_list=50:99 --clat_percentiles=1 --name=a --name=b --stonewall",
+		"--rw=randread --runtime=5 --time_based --steadystate=iops:90% --steadystate_duration=1 --name=a",
+		"--rw=randwrite --verify=crc32c --name=a",
 	} {
 		for _, format := range []string{"json", "json+"} {
-			options := append(strings.Fields(line), "--name=a", "--output-format="+format)
-			theirs := fields(t, fio(t, append(options, "--directory=.")...))
-			out, errOut, status := pcbench(t, context.Background(), "run --segment=256k "+strings.Join(options, " "))
+			if format == "json+" && i%4 != 0 {
+				continue // it only adds bins
+			}
+			options := append([]string{"--size=256k", "--ioengine=psync", "--thread", "--output-format=" + format},
+				strings.Fields(line)...)
+			theirs := fieldsOf(t, fio(t, append(options, "--directory=.")...))
+			out, errOut, status := pcbench(t, context.Background(), "run "+strings.Join(options, " "))
 			if status != 0 {
 				t.Fatalf("%s: %d, %s", line, status, errOut)
 			}
-			ours := fields(t, out)
+			ours := fieldsOf(t, out)
+			var both [2][]field
 			for _, f := range theirs {
-				if !slices.Contains(ours, f) {
-					t.Errorf("%s, %s: only fio has %s", line, format, f)
+				if slices.Contains(ours, f) {
+					both[0] = append(both[0], f)
+				} else {
+					note(line, "only in fio", f.path)
 				}
 			}
 			for _, f := range ours {
-				if !slices.Contains(theirs, f) {
-					t.Errorf("%s, %s: fio does not have %s", line, format, f)
+				if slices.Contains(theirs, f) {
+					both[1] = append(both[1], f)
+				} else {
+					note(line, "only here", f.path)
 				}
 			}
-		}
-	}
-}
-
-// The examples of fio that make sense for pages are accepted, and all others are refused with a reason: an unknown
-// option is none. The directory is that of fio's source, in FIO_EXAMPLES; a few are in testdata.
-func TestFioExamples(t *testing.T) {
-	dirs := []string{filepath.Join("testdata", "examples")}
-	if d := os.Getenv("FIO_EXAMPLES"); d != "" {
-		dirs = append(dirs, d)
-	}
-	accepted := 0
-	for _, dir := range dirs {
-		names, err := filepath.Glob(filepath.Join(dir, "*.fio"))
-		if err != nil || len(names) == 0 {
-			t.Fatalf("%s: no examples, %v", dir, err)
-		}
-		for _, name := range names {
-			_, err := job.Parse([]string{name})
-			if err == nil {
-				accepted++
-			} else if dir == dirs[0] {
-				t.Error(err)
+			inOrder := func(fields []field) (rest []field) { // options are in the order in which they were given
+				for _, f := range fields {
+					if !strings.Contains(f.path, "options/") {
+						rest = append(rest, f)
+					}
+				}
+				return rest
 			}
-			if err != nil && strings.Contains(err.Error(), "no such option") {
-				t.Errorf("%s: %v", name, err)
+			if a, b := inOrder(both[0]), inOrder(both[1]); !slices.Equal(a, b) {
+				t.Errorf("%s: the order differs:\n%v\nfio: %v", line, b, a)
 			}
 		}
 	}
-	t.Logf("%d examples are accepted", accepted)
-}
-
-// fio_jsonplus_clat2csv, of fio's package, reads json+: its counts add up to the operations of the report.
-func TestJSONPlusTool(t *testing.T) {
-	if _, err := exec.LookPath("fio_jsonplus_clat2csv"); err != nil {
-		t.Skip("SKIPPED: fio_jsonplus_clat2csv is not installed")
-	}
-	dir := t.TempDir()
-	report := filepath.Join(dir, "report.json")
-	_, errOut, status := pcbench(t, context.Background(), "run --segment=256k --rw=randread --size=1m "+
-		"--output-format=json+ "+
-		"--output="+report)
-	if status != 0 {
-		t.Fatalf("%d, %s", status, errOut)
-	}
-	c := exec.CommandContext(t.Context(), "fio_jsonplus_clat2csv", report, filepath.Join(dir, "out.csv"))
-	if out, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	b, err := os.ReadFile(filepath.Join(dir, "out_job0.csv"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	columns, last := strings.Split(lines[0], ", "), strings.Split(lines[len(lines)-1], ", ")
-	i := slices.Index(columns, "read_clat_ns_cumulative")
-	if i < 0 || last[i] != "256" {
-		t.Errorf("the last line is %q, want 256 reads in column %d", last, i)
+	for _, d := range table {
+		if d.how != "value" && !d.found {
+			t.Errorf("%v: %s: the table says so, and it is not true", d.fields, d.how)
+		}
 	}
 }

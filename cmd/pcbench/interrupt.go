@@ -7,13 +7,16 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/pflag"
 
 	"pagecache/cmd/pcbench/internal/job"
 	"pagecache/cmd/pcbench/internal/load"
+	"pagecache/cmd/pcbench/internal/units"
 	"pagecache/segments/format"
 )
 
@@ -42,12 +45,14 @@ func wantStore(doing, dir string) error {
 type unfinishedError struct{ error }
 
 // interruptible calls do, which cannot be stopped, in a goroutine of its own. When ctx is done it returns false at
-// once,
-// and the goroutine ends with the process.
-func interruptible(ctx context.Context, pr *load.Progress, what string, do func() error) (finished bool, err error) {
+// once, and the goroutine ends with the process. On a terminal it shows what state returns, the time, and what is done.
+func interruptible(ctx context.Context, pr *load.Progress, what string, state func() string, do func() error) (
+	finished bool, err error) {
 	began := time.Now()
 	if pr != nil && pr.Terminal {
-		defer pr.Lines(func() string { return fmt.Sprintf("%s: %ds", what, int(time.Since(began).Seconds())) })()
+		defer pr.Lines(func() string {
+			return fmt.Sprintf("%s, %ds: %s", state(), int(time.Since(began).Seconds()), what)
+		})()
 	}
 	done := make(chan error, 1)
 	go func() { done <- do() }()
@@ -57,6 +62,41 @@ func interruptible(ctx context.Context, pr *load.Progress, what string, do func(
 	case <-ctx.Done():
 		return false, nil
 	}
+}
+
+// reading returns a function that says how much the process has read since now, and how long the log in dir is.
+func reading(dir string) func() string {
+	began, total := bytesRead(), int64(0)
+	if info, err := os.Stat(filepath.Join(dir, "log")); err == nil {
+		total = info.Size()
+	}
+	return func() string {
+		return fmt.Sprintf("%s read, log of %s", units.Bytes(bytesRead()-began), units.Bytes(total))
+	}
+}
+
+// bytesRead returns the bytes that the process has read by system calls, or 0 if the kernel does not say.
+func bytesRead() (n int64) {
+	b, err := os.ReadFile("/proc/self/io")
+	if err == nil {
+		_, _ = fmt.Sscanf(string(b), "rchar: %d", &n) // 0 if it is no number
+	}
+	return n
+}
+
+// onlyUntil is a writer that writes nothing more once ended is set.
+type onlyUntil struct {
+	out   io.Writer
+	ended atomic.Bool
+}
+
+var errEnded = errors.New("interrupted")
+
+func (o *onlyUntil) Write(b []byte) (int, error) {
+	if o.ended.Load() {
+		return 0, errEnded
+	}
+	return o.out.Write(b)
 }
 
 // lister writes lines until it is ended. Safe for concurrent use: an interrupted command goes on in the background.
@@ -74,6 +114,13 @@ func (l *lister) add(line string) {
 		l.n++
 		fmt.Fprintln(l.out, line)
 	}
+}
+
+// count returns the number of lines.
+func (l *lister) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.n
 }
 
 // end ends the list and returns the number of lines.

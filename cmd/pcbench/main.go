@@ -32,7 +32,7 @@ const (
 
 func main() {
 	ctx, _ := listen(stopSignals(), os.Stderr, os.Exit)
-	os.Exit(command(ctx, os.Args[1:], os.Stdout, os.Stderr, load.NewProgress(os.Stderr)))
+	os.Exit(command(ctx, os.Args[1:], fold(os.Stdout), fold(os.Stderr), load.NewProgress(os.Stderr)))
 }
 
 // command runs one command line and returns its exit status. When ctx is done, it stops the load, reports it, and
@@ -49,7 +49,7 @@ func command(ctx context.Context, args []string, out, errOut io.Writer, pr *load
 	case "run":
 		err = run(ctx, args[1:], out, pr)
 	case "dump":
-		err = dump(ctx, args[1:], out, pr)
+		err = dump(ctx, args[1:], unfolded(out), pr)
 	case "check":
 		err = check(ctx, args[1:], out, pr)
 	case "salvage":
@@ -57,9 +57,9 @@ func command(ctx context.Context, args []string, out, errOut io.Writer, pr *load
 	case "version", "--version", "-v":
 		_, err = fmt.Fprintln(out, versionText())
 	case "completion":
-		err = completion(args[1:], out)
+		err = completion(args[1:], unfolded(out))
 	case "man":
-		_, err = fmt.Fprint(out, job.Man(report.Version))
+		_, err = fmt.Fprint(unfolded(out), job.Man(report.Version))
 	case "help", "--help", "-h":
 		err = help(ctx, args[1:], out)
 	default:

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -49,6 +50,9 @@ func runJobs(ctx context.Context, p *job.Parsed, out io.Writer, pr *load.Progres
 	}
 	for _, s := range p.Jobs {
 		s.Engine.Events = warn.Events()
+	}
+	if !slices.Equal(p.Run.Formats, []string{"normal"}) {
+		out = unfolded(out)
 	}
 	o, err := newOutput(p.Run.Output, out)
 	if err != nil {

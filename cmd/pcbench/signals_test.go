@@ -3,6 +3,9 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -56,6 +59,14 @@ func TestListen(t *testing.T) {
 	if !strings.Contains(errOut.String(), "stopping") || !strings.Contains(errOut.String(), "at once") {
 		t.Errorf("standard error: %s", &errOut)
 	}
+}
+
+// pcbenchIn runs a command line with its store in dir.
+func pcbenchIn(t *testing.T, dir, line string) (out, errOut string, status int) {
+	t.Helper()
+	var o, e bytes.Buffer
+	status = command(context.Background(), append(strings.Fields(line), "--directory="+dir), &o, &e, nil)
+	return o.String(), e.String(), status
 }
 
 // child is a pcbench process.
@@ -172,5 +183,54 @@ func TestSecondSignal(t *testing.T) {
 		c.signal(second)
 		c.until("at once")
 		c.ends()
+	}
+}
+
+// check, salvage and dump end within 100 ms of a signal, also if nobody reads what they write, and say what was not
+// done. On a busy machine one of several tries must be that fast.
+func TestCommandsStopAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	_, errOut, status := pcbenchIn(t, dir, "run --rw=write --bs=128 --size=24m --unlink=0 --name=a")
+	if status != 0 {
+		t.Fatalf("%d, %s", status, errOut)
+	}
+	store := filepath.Join(dir, "a.pcbench", "store")
+	for _, args := range [][]string{{"check", store}, {"salvage", store, filepath.Join(dir, "out")}, {"dump", store}} {
+		interrupted, fastest := false, time.Hour
+		for try := 0; try < 10 && fastest > 100*time.Millisecond; try++ {
+			if err := os.RemoveAll(filepath.Join(dir, "out")); err != nil {
+				t.Fatal(err)
+			}
+			r, w, err := os.Pipe() // nobody reads it
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := startChild(t, w, args...)
+			w.Close()
+			for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Microsecond) {
+				b, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", c.Process.Pid))
+				var read int64
+				_, scanErr := fmt.Sscanf(string(b), "rchar: %d", &read)
+				if err != nil || scanErr != nil || read > 256<<10 {
+					break // it reads the store, or has ended
+				}
+			}
+			began := time.Now()
+			_ = c.Process.Signal(os.Interrupt) // it may have ended
+			text, _ := io.ReadAll(c.err)
+			took := time.Since(began)
+			_ = c.Wait()
+			r.Close()
+			if c.ProcessState.ExitCode() != exitInterrupted {
+				continue // the signal came before the handler, or after the end
+			}
+			interrupted, fastest = true, min(fastest, took)
+			if !strings.Contains(string(text), args[0]+": interrupted: ") {
+				t.Errorf("%s does not say what was not done: %s", args[0], text)
+			}
+		}
+		if !interrupted || fastest > 100*time.Millisecond {
+			t.Errorf("%s: interrupted %t, the fastest end after %v", args[0], interrupted, fastest)
+		}
 	}
 }

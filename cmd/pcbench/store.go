@@ -33,7 +33,9 @@ func check(ctx context.Context, args []string, out io.Writer, pr *load.Progress)
 	}
 	lines := &lister{out: out}
 	var r engine.CheckReport
-	finished, err := interruptible(ctx, pr, "checking "+f.Arg(0), func() (err error) {
+	read := reading(f.Arg(0))
+	state := func() string { return fmt.Sprintf("%s, %d problems", read(), lines.count()) }
+	finished, err := interruptible(ctx, pr, "checking "+f.Arg(0), state, func() (err error) {
 		r, err = engine.Check(f.Arg(0), &engine.Options{SnapshotDir: *snaps},
 			func(err error) { lines.add(err.Error()) })
 		return err
@@ -86,7 +88,9 @@ func salvage(ctx context.Context, args []string, out io.Writer, pr *load.Progres
 	}
 	lines := &lister{out: out}
 	var r engine.SalvageReport
-	finished, err := interruptible(ctx, pr, "salvaging "+f.Arg(0), func() (err error) {
+	read := reading(f.Arg(0))
+	state := func() string { return fmt.Sprintf("%s, %d losses", read(), lines.count()) }
+	finished, err := interruptible(ctx, pr, "salvaging "+f.Arg(0), state, func() (err error) {
 		r, err = engine.Salvage(f.Arg(0), f.Arg(1), &engine.Options{SnapshotDir: *snaps},
 			func(what string) { lines.add("lost: " + what) })
 		return err

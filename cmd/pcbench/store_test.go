@@ -7,7 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"pagecache/cmd/pcbench/internal/load"
 	"pagecache/engine"
 )
 
@@ -161,7 +163,7 @@ func TestInterruptedCommands(t *testing.T) {
 		t.Errorf("dump: %d, %s", status, &e)
 	}
 	hang := make(chan struct{})
-	finished, err := interruptible(ctx, nil, "x", func() error { <-hang; return nil })
+	finished, err := interruptible(ctx, nil, "x", nil, func() error { <-hang; return nil })
 	close(hang)
 	if finished || err != nil {
 		t.Errorf("finished %t, %v", finished, err)
@@ -174,5 +176,33 @@ func TestInterruptedCommands(t *testing.T) {
 	}
 	if l.add("b"); out.String() != "a\n" {
 		t.Errorf("the list goes on after its end: %s", &out)
+	}
+}
+
+// On a terminal, check, salvage and dump show how much they have read, and what they have found.
+func TestProgressOfCommands(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "terminal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	pr := &load.Progress{Out: f, Terminal: true, Every: time.Millisecond}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "log"), make([]byte, 8192), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	shown := ""
+	finished, err := interruptible(context.Background(), pr, "checking x", reading(dir), func() error {
+		for end := time.Now().Add(10 * time.Second); shown == "" && time.Now().Before(end); {
+			b, err := os.ReadFile(f.Name())
+			if err != nil {
+				return err
+			}
+			shown = string(b)
+		}
+		return nil
+	})
+	if !finished || err != nil || !strings.Contains(shown, "B read, log of 8192B, 0s: checking x") {
+		t.Errorf("%t, %v, shown: %q", finished, err, shown)
 	}
 }

@@ -10,6 +10,10 @@ package vfs
 
 import "io"
 
+// SetFS makes an *engine.Options use a file system. Package engine defines it, for tests of pcbench, which cannot
+// import the engine's other seams.
+var SetFS func(options any, fs FS)
+
 // FS is a file system. Its methods are those that take a path. A path may name another directory at each call, so
 // everything else is done in a directory that was opened (rule 15). Safe for concurrent use.
 type FS interface {

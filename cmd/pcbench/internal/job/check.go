@@ -71,7 +71,7 @@ func (s *Spec) checkLoad(given map[string]bool, bad *faults) {
 		{"fdatasync", s.FDataSync > 0}, {"end_fsync", s.EndFsync}, {"delta", s.Own.Delta > 0},
 		{"refill_buffers", s.Buffers.Refill}, {"batch", s.Own.Batch > 0}, {"verify_only", s.Verify.Only},
 	} {
-		asked := given[o.name] && o.on && !s.Verify.Only
+		asked := given[o.name] && o.on && !s.Verify.Only && !(o.name == "delta" && s.Own.Node)
 		bad.when(asked && !s.Writes(), "--%s: --rw=%s does not write; use --rw=write, randwrite or randrw", o.name,
 			s.RW)
 		bad.when(asked && fixed, "--%s: --rwmixread=100 leaves nothing to write; use less, or leave --%s out", o.name,
@@ -112,6 +112,17 @@ func (s *Spec) checkOwn(given map[string]bool, bad *faults) {
 	bad.when(s.Own.Log && s.Does[DirTrim], "--log: --rw=%s frees pages, which a log does not have", s.RW)
 	bad.when(s.Own.Log && s.Verify.Method != "", "--log: records are not verified; leave --verify out")
 	bad.when(s.Own.Log && !s.Unlink, "--log: a log is always removed; leave --unlink out")
+	if s.Own.Node {
+		bad.when(s.Own.Log, "--node: a log has no pages; leave --log out")
+		bad.when(s.Verify.Method != "", "--node: nodes are not verified; leave --verify out")
+		for _, d := range Dirs {
+			bad.when(s.Does[d] && !s.BS[d].Fixed(), "--node: nodes have one size; use --bs")
+		}
+		bad.when(s.Own.Delta < NodeKey+1 || s.Own.Delta > 1<<15,
+			"--delta=%d: a record of --node must have %d to %d bytes", s.Own.Delta, NodeKey+1, 1<<15)
+		bad.when(s.NodeRecords() < 2, "--node: a page of --bs=%d has no room for two records of --delta=%d",
+			s.PageSize(), s.Own.Delta)
+	}
 	bad.when(s.Own.Batch > 0 && s.Verify.Method != "", "--batch: batches are not verified; leave --verify out")
 	bad.when(s.Engine.ReadOnly && (s.Writes() || s.Does[DirTrim]), "--store_read_only: --rw=%s writes; use --rw=read",
 		s.RW)
@@ -144,6 +155,9 @@ func checkAll(p *Parsed) (bad faults) {
 			continue
 		}
 		bad.when(first.Own.Log != s.Own.Log, "--log: %s and %s share a store; give it to both", first.Name, s.Name)
+		bad.when(first.Own.Node != s.Own.Node || s.Own.Node && (first.PageSize() != s.PageSize() ||
+			first.Own.Delta != s.Own.Delta),
+			"--node: %s and %s share a store; give it, and the same --bs and --delta, to both", first.Name, s.Name)
 		a, b := first.Engine, s.Engine
 		b.Direct = a.Direct // a note says which counts
 		bad.when(!reflect.DeepEqual(a, b) || first.Unlink != s.Unlink,

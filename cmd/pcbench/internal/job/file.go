@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -104,7 +105,7 @@ func (p *parser) line(line, where string, r *reading) {
 	if o.Name == "name" && r.now != nil {
 		r.now.name = value
 	}
-	p.add(r.now, setting{o, name, value, where})
+	p.add(r.now, setting{option: o, name: name, value: value, where: where})
 }
 
 // stripComment removes a comment, which begins at a # or ; after white space.
@@ -198,7 +199,7 @@ func memory() int64 {
 func (s *Spec) Command() string {
 	b := &strings.Builder{}
 	fmt.Fprintf(b, "--name=%s", s.Name)
-	for _, g := range s.Given {
+	for _, g := range slices.Concat(s.Global, s.Given) {
 		if g[0] == "name" {
 			continue
 		}

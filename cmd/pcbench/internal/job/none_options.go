@@ -29,9 +29,9 @@ var noOps = concat(
 		"iodepth_low", "io_submit_mode", "serialize_overlap"),
 	group("options of fio's engines for requests to a device", noOp, "sqthread_poll_cpu", "nonvectored", "uncached",
 		"cmdprio_percentage",
-		"cmdprio_class", "cmdprio", "cmdprio_bssplit"),
+		"cmdprio_class", "cmdprio", "cmdprio_bssplit", "hipri_percentage", "force_async"),
 	group("options of fio's engines for requests to a device, too", noOpFlag, "hipri", "registerfiles", "fixedbufs",
-		"sqthread_poll", "userspace_reap"),
+		"sqthread_poll", "userspace_reap", "nowait", "thp"),
 	group("the random numbers are those of PCG with any value", noOp, "random_generator", "softrandommap"),
 	group("buffers are random unless an option says otherwise", noOp, "scramble_buffers"),
 	group("everything is measured; the report is the same", noOp, "disable_lat", "disable_clat", "disable_slat",
@@ -129,7 +129,8 @@ var refusals = concat(
 		"libblkio_pre_connect_props", "libblkio_pre_start_props", "libblkio_queue_size", "skip_bad", "cmd_type",
 		"write_mode", "verify_mode", "readfua", "writefua", "sg_write_mode", "stream_id", "md_per_io_size", "pi_act",
 		"pi_chk", "apptag", "apptag_mask", "xnvme_async", "xnvme_sync", "xnvme_admin", "xnvme_mem", "xnvme_dev_nsid",
-		"xnvme_dev_subnqn", "xnvme_iovec", "time_based_cpu", "direct_write_to_pmem", "serverip", "ime_psync", "svcl"),
+		"xnvme_dev_subnqn", "xnvme_iovec", "time_based_cpu", "direct_write_to_pmem", "serverip", "ime_psync", "svcl",
+		"busy_wait_polling", "stat_type"),
 	group("fio no longer has them", refused, "rwmixcycle", "percentage_sequential"),
 )
 

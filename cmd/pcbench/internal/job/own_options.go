@@ -29,6 +29,9 @@ var ownOptions = []Option{
 	{Name: "log", Own: true, Help: "use a standalone log: a write appends a record of bs bytes, a read reads one; " +
 		"the " +
 		"oldest beyond size are dropped", set: onOff(func(s *Spec) *bool { return &s.Own.Log })},
+	{Name: "node", Own: true, Help: "pages are nodes of a B-tree, 16k each unless bs is given: a read looks up a " +
+		"key, a write inserts or updates a record of delta bytes (128), with its key of 16",
+		set: onOff(func(s *Spec) *bool { return &s.Own.Node })},
 }
 
 var (

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"pagecache/cmd/pcbench/internal/pick"
 )
 
 // checkEngine refuses the engines that are not for files. The part after a colon is a path.
@@ -21,6 +23,7 @@ type setting struct {
 	name   string // as it was given
 	value  string
 	where  string // the file and line, or --name
+	global bool   // it is for all jobs that follow
 }
 
 // section is what one job is made of.
@@ -109,7 +112,7 @@ func (p *parser) words(args []string) (help bool) {
 			p.sections = append(p.sections, &section{name: value, settings: append([]setting(nil), p.global...)})
 			now = p.sections[len(p.sections)-1]
 		}
-		p.add(now, setting{o, name, value, "--" + name})
+		p.add(now, setting{option: o, name: name, value: value, where: "--" + name})
 	}
 	return false
 }
@@ -123,6 +126,7 @@ func (p *parser) add(to *section, s setting) {
 		err := s.option.setRun(&p.run, s.value)
 		p.bad.when(err != nil, "%s=%s: %w", s.where, s.value, err)
 	case to == nil:
+		s.global = true
 		p.global = append(p.global, s)
 	default:
 		to.settings = append(to.settings, s)
@@ -204,7 +208,11 @@ func build(sec *section) (*Spec, faults) {
 			bad.when(err != nil, "%s=%s: %w", x.where, x.value, err)
 		}
 		given[x.option.Name] = true
-		s.give(x.option.Name, x.value)
+		to := &s.Given
+		if x.global {
+			to = &s.Global
+		}
+		*to = give(*to, x.option.Name, x.value)
 	}
 	if len(bad) > 0 { // otherwise some numbers are missing
 		return &s, bad
@@ -213,18 +221,18 @@ func build(sec *section) (*Spec, faults) {
 	return &s, s.check(given)
 }
 
-// give records an option for the report; the last value counts.
-func (s *Spec) give(name, value string) {
+// give adds an option to a list for the report; the last value counts.
+func give(to [][2]string, name, value string) [][2]string {
 	if o := Lookup(name); value == "" && o.OnOff() {
 		value = "1"
 	}
-	for i := range s.Given {
-		if s.Given[i][0] == name {
-			s.Given[i][1] = value
-			return
+	for i := range to {
+		if to[i][0] == name {
+			to[i][1] = value
+			return to
 		}
 	}
-	s.Given = append(s.Given, [2]string{name, value})
+	return append(to, [2]string{name, value})
 }
 
 // derive sets the values that follow from others.
@@ -234,8 +242,15 @@ func (s *Spec) derive(given map[string]bool) {
 			s.BS[d] = s.BS[d].Unaligned()
 		}
 	}
-	if s.Own.Batch > 0 {
-		s.Own.Batch = max(1, s.Own.Batch)
+	if s.Own.Node {
+		if !given["bs"] && !given["bsrange"] && !given["bssplit"] {
+			for _, d := range Dirs {
+				s.BS[d] = pick.OneSize(16 << 10)
+			}
+		}
+		if !given["delta"] {
+			s.Own.Delta = 128
+		}
 	}
 	if s.OffsetPercent > 0 {
 		s.Offset = s.Size / 100 * int64(s.OffsetPercent)

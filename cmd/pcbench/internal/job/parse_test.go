@@ -43,7 +43,7 @@ func TestParse(t *testing.T) {
 	if len(s.Given) != 22 || s.Given[4] != [2]string{"bs", "8k"} {
 		t.Errorf("given: %v", s.Given)
 	}
-	s.Given = nil
+	s.Global, s.Given = nil, nil
 	if !reflect.DeepEqual(*s, want) {
 		t.Errorf("got  %+v\nwant %+v", *s, want)
 	}

@@ -101,7 +101,7 @@ type Spec struct {
 	Own    Own
 	Engine engine.Options
 
-	Given [][2]string // the options that were set, for the report
+	Global, Given [][2]string // the options that were set for all jobs, and for this one, for the report
 }
 
 // Pace limits the speed of a job: an open loop, in which operations have intended starts.
@@ -181,7 +181,21 @@ type Own struct {
 	Prefetch  int // pages to read ahead in order; 0: none
 	Snapshots time.Duration
 	Log       bool // a standalone log instead of pages
+	Node      bool // pages are nodes of a B-tree, and Delta is the length of a record with its key
 	LogFile   string
+}
+
+// The layout of a node: NodeHeader bytes, and for each record NodePerRecord bytes beside its key, of NodeKey bytes, and
+// its value.
+const (
+	NodeHeader    = 12
+	NodePerRecord = 8
+	NodeKey       = 16
+)
+
+// NodeRecords returns the number of records that a node has room for.
+func (s *Spec) NodeRecords() int64 {
+	return (s.PageSize() - NodeHeader) / (NodePerRecord + max(1, s.Own.Delta))
 }
 
 // Reads reports whether the job reads.

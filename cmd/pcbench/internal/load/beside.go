@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -59,7 +60,7 @@ func (g *section) beside() (end func()) {
 	}
 	if s.Own.Snapshots > 0 {
 		every(s.Own.Snapshots, func() {
-			if err := g.st.pc.Snapshot(); err != nil {
+			if err := g.st.all.Snapshot(); err != nil {
 				g.fail(fmt.Errorf("snapshot: %w", err))
 			}
 		})
@@ -185,30 +186,36 @@ func (g *section) steadier() func() {
 	s := &g.spec.Steady
 	window := max(2, int(s.Duration/s.Every))
 	last, before := counts{}, int64(0)
-	var values []float64
+	var values, iops, bw []float64
+	keep := func(to []float64, v float64) []float64 {
+		if to = append(to, v); len(to) > window {
+			to = to[1:]
+		}
+		return to
+	}
 	return func() {
 		now, c := g.now(), g.total()
-		seconds := float64(now-before) / 1e9
-		var v float64
+		seconds, n := float64(now-before)/1e9, float64(c.all()-last.all())
+		bytes := float64(c.bytes[0]+c.bytes[1]+c.bytes[2]-last.bytes[0]-last.bytes[1]-last.bytes[2]) / seconds
+		v := n / seconds
 		switch s.What {
 		case "bw", "bw_slope":
-			v = float64(c.bytes[0]+c.bytes[1]+c.bytes[2]-last.bytes[0]-last.bytes[1]-last.bytes[2]) / seconds
+			v = bytes
 		case "lat", "lat_slope":
-			v = float64(c.latency-last.latency) / math.Max(1, float64(c.all()-last.all()))
-		default:
-			v = float64(c.all()-last.all()) / seconds
+			v = float64(c.latency-last.latency) / math.Max(1, n)
 		}
 		last, before = c, now
 		if now < g.ramp+int64(s.Ramp) {
 			return
 		}
-		if values = append(values, v); len(values) > window {
-			values = values[1:]
-		}
-		if len(values) == window && steady(values, s.Every.Seconds(), s) {
-			g.mu.Lock()
-			g.steady = true
-			g.mu.Unlock()
+		values, iops, bw = keep(values, v), keep(iops, n/seconds), keep(bw, bytes)
+		steady := Steadiness{IOPS: slices.Clone(iops), BW: slices.Clone(bw)}
+		steady.look(values, s.Every.Seconds(), s)
+		steady.Attained = steady.Attained && len(values) == window
+		g.mu.Lock()
+		g.steady = steady
+		g.mu.Unlock()
+		if steady.Attained {
 			g.stop.Store(true)
 		}
 	}

@@ -43,6 +43,9 @@ func (w *worker) get(i int64) (int64, error) {
 		w.touch(b)
 		return int64(len(b)), err
 	}
+	if st.nodes != nil {
+		return w.lookUp(i)
+	}
 	tx, err := st.pc.Begin()
 	if err != nil {
 		return 0, err
@@ -89,12 +92,12 @@ func (w *worker) prefetch(tx *engine.Tx, i int64) error {
 			pids = append(pids, engine.PageID(pid))
 		}
 	}
-	return st.pc.Prefetch(tx, pids...)
+	return st.all.Prefetch(tx, pids...)
 }
 
 // put writes page i, and allocates it if it does not exist.
 func (w *worker) put(i int64) (int64, engine.LSN, error) {
-	tx, err := w.g.st.pc.Begin()
+	tx, err := w.g.st.all.Begin()
 	if err != nil {
 		return 0, 0, err
 	}
@@ -129,29 +132,38 @@ func (w *worker) putIn(tx *engine.Tx, i int64) (int64, engine.LSN, error) {
 	}
 }
 
-// change links to a page or replaces it. It begins without knowing the version of the page: the first call, which
-// fails, returns it. The loop ends because each call that fails means that another writer has succeeded.
+// change links to a page or replaces it.
 func (w *worker) change(tx *engine.Tx, i int64, pid engine.PageID) (n int64, lsn engine.LSN, freed bool, err error) {
-	pc := w.g.st.pc
+	if w.g.st.nodes != nil {
+		return w.putRecord(tx, i, pid)
+	}
 	v, err := w.vals.take(i)
 	if err != nil {
 		return 0, 0, false, err
 	}
-	var ptr engine.PagePtr[[]byte]
+	lsn, freed, err = changed(w.g.st.pc, tx, pid, v, w.g.spec.Own.Delta > 0)
+	return int64(len(v)), lsn, freed, err
+}
+
+// changed links v to a page, or replaces the page by v. It begins without knowing the version of the page: the first
+// call, which fails, returns it. The loop ends because each call that fails means that another writer has succeeded.
+func changed[P any](pc *engine.PageCache[P], tx *engine.Tx, pid engine.PageID, v P, link bool) (lsn engine.LSN,
+	freed bool, err error) {
+	var ptr engine.PagePtr[P]
 	for {
 		var won bool
-		if w.g.spec.Own.Delta > 0 {
+		if link {
 			ptr, won, err = pc.Link(tx, pid, ptr, v)
 		} else {
 			ptr, won, err = pc.Replace(tx, pid, ptr, v)
 		}
 		switch {
 		case err != nil:
-			return 0, 0, false, err
+			return 0, false, err
 		case won:
-			return int64(len(v)), ptr.LastLSN(), false, nil
+			return ptr.LastLSN(), false, nil
 		case ptr.IsZero():
-			return 0, 0, true, nil
+			return 0, true, nil
 		}
 	}
 }
@@ -159,12 +171,12 @@ func (w *worker) change(tx *engine.Tx, i int64, pid engine.PageID) (n int64, lsn
 // batch writes pages from i on that are recovered whole or not at all.
 func (w *worker) batch(i int64) (bytes int64, lsn engine.LSN, err error) {
 	st, l := w.g.st, w.lane
-	tx, err := st.pc.Begin()
+	tx, err := st.all.Begin()
 	if err != nil {
 		return 0, 0, err
 	}
 	defer tx.End()
-	b, err := st.pc.PinLog()
+	b, err := st.all.PinLog()
 	if err != nil {
 		return 0, 0, err
 	}
@@ -182,7 +194,7 @@ func (w *worker) batch(i int64) (bytes int64, lsn engine.LSN, err error) {
 // free frees page i. A page that does not exist stays so.
 func (w *worker) free(i int64) (int64, error) {
 	st := w.g.st
-	tx, err := st.pc.Begin()
+	tx, err := st.all.Begin()
 	if err != nil {
 		return 0, err
 	}
@@ -191,16 +203,26 @@ func (w *worker) free(i int64) (int64, error) {
 	if pid <= claimed || !st.table[i].CompareAndSwap(pid, claimed) {
 		return 0, nil
 	}
-	var ptr engine.PagePtr[[]byte]
-	for { // ends: each call that fails means that another writer has succeeded
+	if st.nodes != nil {
+		err = freePage(st.nodes, tx, engine.PageID(pid))
+	} else {
+		err = freePage(st.pc, tx, engine.PageID(pid))
+	}
+	if err != nil {
+		st.table[i].Store(pid)
+		return 0, err
+	}
+	st.table[i].Store(0)
+	return w.g.spec.PageSize(), nil
+}
+
+// freePage frees a page. It ends because each call that fails means that another writer has succeeded.
+func freePage[P any](pc *engine.PageCache[P], tx *engine.Tx, pid engine.PageID) (err error) {
+	var ptr engine.PagePtr[P]
+	for {
 		var won bool
-		if ptr, won, err = st.pc.Free(tx, engine.PageID(pid), ptr); err != nil {
-			st.table[i].Store(pid)
-			return 0, err
-		}
-		if won || ptr.IsZero() {
-			st.table[i].Store(0)
-			return w.g.spec.PageSize(), nil
+		if ptr, won, err = pc.Free(tx, pid, ptr); err != nil || won || ptr.IsZero() {
+			return err
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -10,9 +11,12 @@ import (
 )
 
 // laidOut returns a worker of random reads whose pages are resident.
-func laidOut(tb testing.TB) *worker {
+func laidOut(tb testing.TB) *worker { return laidOutAs(tb, "--rw=randread --size=1m --segment=256k") }
+
+// laidOutAs returns a worker of a load whose pages are resident.
+func laidOutAs(tb testing.TB, line string) *worker {
 	tb.Helper()
-	p, err := job.Parse(strings.Fields("--rw=randread --size=1m --segment=256k --directory=" + tb.TempDir()))
+	p, err := job.Parse(append(strings.Fields(line), "--directory="+tb.TempDir()))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -56,6 +60,56 @@ func TestNoAllocations(t *testing.T) {
 	if n := testing.AllocsPerRun(10_000, func() { w.step(t) }); n != 0 {
 		t.Errorf("%v allocations for each read", n)
 	}
+}
+
+// The hot loop adds at most 60 ns to a read of a resident page, with drawing the page and reading the clock. The test
+// takes the shortest of many short turns of the loop with pcbench and without it, since other programs disturb some.
+func TestOwnShare(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: it measures")
+	}
+	w := laidOut(t)
+	const ops, limit = 20_000, 60.0
+	drawn := make([]int64, 1024)
+	for i := range drawn {
+		drawn[i] = w.g.picker.Next(w.rng)
+	}
+	share := 0.0
+	for range 20 {
+		with, without := math.Inf(1), math.Inf(1)
+		for range 20 {
+			start := time.Now()
+			for range ops {
+				w.step(t)
+			}
+			with = min(with, float64(time.Since(start))/ops)
+			start = time.Now()
+			for i := range ops {
+				w.plainGet(t, drawn[i%len(drawn)])
+			}
+			without = min(without, float64(time.Since(start))/ops)
+		}
+		if share = with - without; share <= limit {
+			t.Logf("a read takes %.0f ns, of which %.0f are pcbench's", with, share)
+			return
+		}
+	}
+	t.Errorf("pcbench's own share of a read is %.0f ns, want at most %.0f", share, limit)
+}
+
+// plainGet reads page i without pcbench.
+func (w *worker) plainGet(tb testing.TB, i int64) {
+	pc := w.g.st.pc
+	tx, err := pc.Begin()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	page, err := pc.Get(tx, engine.PageID(w.g.st.table[i].Load()))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	w.sink += page.Value[0]
+	tx.End()
 }
 
 // The difference to BenchmarkGet is pcbench's own share of a read, with a reading of the clock.

@@ -28,10 +28,28 @@ type Progress struct {
 	width int        // of the line on the terminal that is rewritten
 }
 
+// OnTerminal reports whether w is a terminal.
+func OnTerminal(w io.Writer) bool {
+	f, ok := w.(interface{ Fd() uintptr })
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// Columns returns the width of a terminal, or 0 if it is not known.
+func Columns(f *os.File) int {
+	w, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0
+	}
+	return int(w.Col)
+}
+
 // NewProgress returns a Progress that writes to f, usually standard error.
 func NewProgress(f *os.File) *Progress {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	if err == nil {
+	if OnTerminal(f) {
 		return &Progress{Out: f, Terminal: true, Every: 200 * time.Millisecond}
 	}
 	return &Progress{Out: f, Every: 3 * time.Second}
@@ -43,11 +61,7 @@ func (p *Progress) columns() int {
 	if !ok || !p.Terminal {
 		return 0
 	}
-	w, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
-	if err != nil {
-		return 0
-	}
-	return int(w.Col)
+	return Columns(f)
 }
 
 // With returns a Progress as the options of a run want it: nil for eta=never.
@@ -75,7 +89,7 @@ func (p *Progress) watch(name string, now func() progressState) (end func()) {
 	started, last, lastAt := time.Now(), progressState{}, time.Now()
 	return p.Lines(func() string {
 		s, at := now(), time.Now()
-		line := s.line(name, last, at.Sub(lastAt), at.Sub(started))
+		line := s.line(name, last, [2]time.Duration{at.Sub(lastAt), at.Sub(started)}, p.columns()-1)
 		last, lastAt = s, at
 		return line
 	})
@@ -163,24 +177,30 @@ func (p *Progress) clearLocked() {
 }
 
 // line returns a progress line with the speed since last, the share done, and the time left, such as
-// "NAME: [w=1240MiB/s,19.8k IOPS][45.0%][eta 00m:03s]".
-func (s progressState) line(name string, last progressState, since, all time.Duration) string {
-	b := &strings.Builder{}
-	fmt.Fprintf(b, "%s: ", name)
-	if s.ramping {
-		fmt.Fprint(b, "[ramping up]")
-	}
+// "NAME: [w=1240MiB/s,19.8k IOPS][45.0%][eta 00m:03s]". The times are those since last and since the start. On a terminal
+// of few columns, it has no operations per second, then no speeds.
+func (s progressState) line(name string, last progressState, since [2]time.Duration, most int) string {
+	speeds, short := "", ""
 	for d, letter := range []string{"r", "w", "t"} {
 		if n := s.ops[d] - last.ops[d]; n > 0 {
-			rate := func(n int64) uint64 { return uint64(perSecond(n, int64(since))) }
-			fmt.Fprintf(b, "[%s=%sB/s,%s IOPS]", letter, units.Shorten(rate(s.bytes[d]-last.bytes[d]), 4, units.Binary),
-				units.Shorten(rate(n), 4, units.Decimal))
+			rate := func(n int64) uint64 { return uint64(perSecond(n, int64(since[0]))) }
+			bytes := units.Shorten(rate(s.bytes[d]-last.bytes[d]), 4, units.Binary)
+			speeds += fmt.Sprintf("[%s=%sB/s,%s IOPS]", letter, bytes, units.Shorten(rate(n), 4, units.Decimal))
+			short += fmt.Sprintf("[%s=%sB/s]", letter, bytes)
 		}
 	}
-	fmt.Fprintf(b, "[%.1f%%]", s.share*100)
+	end := fmt.Sprintf("[%.1f%%]", s.share*100)
 	if s.share > 0 {
-		eta := int64(all.Seconds() * (1 - s.share) / s.share)
-		fmt.Fprintf(b, "[eta %02dm:%02ds]", eta/60, eta%60)
+		eta := int64(since[1].Seconds() * (1 - s.share) / s.share)
+		end += fmt.Sprintf("[eta %02dm:%02ds]", eta/60, eta%60)
 	}
-	return b.String()
+	if s.ramping {
+		speeds = "[ramping up]" + speeds
+	}
+	for _, line := range []string{name + ": " + speeds + end, name + ": " + short + end, short + end} {
+		if most <= 0 || len(line) <= most {
+			return line
+		}
+	}
+	return end
 }

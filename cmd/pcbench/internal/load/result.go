@@ -42,10 +42,10 @@ type Job struct {
 	Dirs     [3]Direction
 	Sync     stats.Latencies
 	Usage    Usage
-	Store    *StoreUse // of the section, shared by its jobs
-	Depth    int       // queue depth that latency_target has found, or iodepth
-	Verified int64     // pages that were read again and checked
-	Steady   bool      // steadystate was attained
+	Store    *StoreUse   // of the section, shared by its jobs
+	Depth    int         // queue depth that latency_target has found, or iodepth
+	Verified int64       // pages that were read again and checked
+	Steady   *Steadiness // of steadystate
 }
 
 // Direction sums up all operations of a job in one direction.

@@ -206,6 +206,12 @@ func TestLoads(t *testing.T) {
 		{"--rw=write --size=64k --offset=16k --offset_increment=64k --numjobs=2", 0, 16, 0, 64 << 10},
 		{"--rw=read --size=64k --thinktime=10 --thinktime_spin=5 --thinktime_blocks=4", 16, 0, 0, 64 << 10},
 		{"--rw=write --size=64k --temporary", 0, 16, 0, 64 << 10},
+		{"--node --rw=randread --size=256k --io_size=1m", 64, 0, 0, 1 << 20},
+		{"--node --rw=randwrite --size=256k --number_ios=500 --io_size=1m --fdatasync=50", 0, 500, 0, 500 * 128},
+		{"--node --rw=randrw --bs=4k --delta=100 --size=64k --io_size=1m --iodepth=4 --batch=4", -1, -1, 0, 0},
+		{"--node --rw=randread --cold --prefetch=4 --size=256k", 16, 0, 0, 256 << 10},
+		{"--node --rw=randtrimwrite --size=256k --io_size=1m --numjobs=2 --iodepth=2", 0, -1, -1, 0},
+		{"--node --rw=randrw --size=256k --snapshots=5ms --runtime=50ms --time_based", -1, -1, 0, 0},
 	} {
 		r := good(t, c.line)
 		reads, rb := ops(r, job.DirRead)
@@ -359,9 +365,16 @@ func TestSteady(t *testing.T) {
 		{[]float64{100, 101, 102}, job.Steady{What: "iops_slope", Limit: 0.4}, false},
 		{[]float64{0, 0}, job.Steady{What: "iops", Limit: 1, Percent: true}, false},
 	} {
-		if got := steady(c.values, 2, &c.s); got != c.want {
-			t.Errorf("%v, %+v: %t", c.values, c.s, got)
+		var got Steadiness
+		if got.look(c.values, 2, &c.s); got.Attained != c.want {
+			t.Errorf("%v, %+v: %+v", c.values, c.s, got)
 		}
+	}
+	r := good(t, "--rw=randread --size=64k --steadystate=iops:100% --steadystate_duration=30ms "+
+		"--steadystate_check_interval=10ms --runtime=1m --time_based")
+	if s := r.Jobs[0].Steady; !s.Attained || len(s.IOPS) != 3 || s.IOPSMean() <= 0 ||
+		math.Abs(s.BWMean()-4096*s.IOPSMean()) > s.BWMean()/1000 {
+		t.Errorf("%+v", s)
 	}
 }
 
@@ -534,11 +547,15 @@ func TestProgressLine(t *testing.T) {
 	now := progressState{share: 0.5, bytes: [3]int64{0, 3 << 30, 0}, ops: [3]int64{0, 49152, 0}}
 	last := progressState{share: 0.4, bytes: [3]int64{0, 1 << 30, 0}, ops: [3]int64{0, 16384, 0}}
 	want := "x: [w=2048MiB/s,32.8k IOPS][50.0%][eta 00m:02s]"
-	if got := now.line("x", last, time.Second, 2*time.Second); got != want {
-		t.Errorf("%s\nwant %s", got, want)
+	since := [2]time.Duration{time.Second, 2 * time.Second}
+	for most, want := range map[int]string{0: want, 60: want, 39: "x: [w=2048MiB/s][50.0%][eta 00m:02s]",
+		33: "[w=2048MiB/s][50.0%][eta 00m:02s]", 25: "[50.0%][eta 00m:02s]", 5: "[50.0%][eta 00m:02s]"} {
+		if got := now.line("x", last, since, most); got != want {
+			t.Errorf("%d columns: %s\nwant %s", most, got, want)
+		}
 	}
 	ramping := progressState{ramping: true}
-	if got := ramping.line("x", progressState{}, time.Second, time.Second); !strings.Contains(got, "ramping") {
+	if got := ramping.line("x", progressState{}, since, 0); !strings.Contains(got, "ramping") {
 		t.Error(got)
 	}
 }
@@ -549,5 +566,16 @@ func TestErrno(t *testing.T) {
 	}
 	if n := Errno(os.ErrClosed); n != int(unix.EIO) {
 		t.Error(n)
+	}
+}
+
+// Reads of pages whose fragments are all in memory count as resident, though the fragments have to be merged.
+func TestMergedReadsAreResident(t *testing.T) {
+	for _, line := range []string{"--delta=100", "--node"} {
+		r := good(t, "--rw=randrw --size=1m --io_size=8m --flush_every=never "+line)
+		if u := r.Jobs[0].Store; u.Merges == 0 || u.Misses > 0 || u.FromCache+u.FromDevice > 0 {
+			t.Errorf("%s: %d merges, %d misses, %d from the page cache, %d from the device", line, u.Merges, u.Misses,
+				u.FromCache, u.FromDevice)
+		}
 	}
 }

@@ -62,7 +62,7 @@ type section struct {
 
 	sampled  [][]sample // of each job
 	verified atomic.Int64
-	steady   bool
+	steady   Steadiness
 	err      error // that of the flush at the end, or of a goroutine beside the load
 	done     chan struct{}
 }
@@ -202,7 +202,7 @@ func (g *section) collect(of func(*worker) *workerStats, now int64) (jobs []*Job
 	reads, given := int64(0), int64(0)
 	for i := range s.NumJobs {
 		j := &Job{Spec: s, Group: g.group, Jobs: 1, Started: g.base, Elapsed: time.Duration(now), Err: sideErr,
-			Depth: int(g.lanes[i].depth.Load()), Steady: steady}
+			Depth: int(g.lanes[i].depth.Load()), Steady: &steady}
 		for _, w := range g.workers[i*s.IODepth : (i+1)*s.IODepth] {
 			c := of(w)
 			j.add(c, g.ramp)

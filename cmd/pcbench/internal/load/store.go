@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -26,8 +27,10 @@ type store struct {
 	patched bool // the pages accept deltas
 	keep    bool
 	isLog   bool
-	logFile *os.File // of Options.Logger; nil for none
-	pc      *engine.PageCache[[]byte]
+	logFile *os.File                  // of Options.Logger; nil for none
+	all     pageStore                 // pc or nodes
+	pc      *engine.PageCache[[]byte] // nil for nodes
+	nodes   *engine.PageCache[node]   // of --node, else nil
 	log     *records
 	first   *job.Spec
 	// table holds the id of each page; 0 means that the page does not exist, claimed that a goroutine is allocating or
@@ -37,6 +40,20 @@ type store struct {
 	laid atomic.Int64
 	// changed is the largest LSN that a worker has published (CompareAndSwap upwards); for the bytes in flight.
 	changed atomic.Int64
+}
+
+// pageStore is what page stores of all types of pages have in common.
+type pageStore interface {
+	Begin() (*engine.Tx, error)
+	Stats() engine.Stats
+	Flush() (int, error)
+	MakeStable(lsn engine.LSN) (int, error)
+	StableLSN() engine.LSN
+	Snapshot() error
+	Prefetch(tx *engine.Tx, pids ...engine.PageID) error
+	PinLog() (*engine.Batch, error)
+	Pages(tx *engine.Tx) iter.Seq2[engine.PageID, engine.PageKind]
+	Close() error
 }
 
 // claimed is not the id of a page of pcbench: the store reserves pages 0 and 1.
@@ -134,10 +151,15 @@ func (st *store) start() (err error) {
 		if l, err = engine.OpenLog(st.place.store(), &st.opts); err == nil {
 			st.log = newRecords(l, len(st.table))
 		}
+	case st.first.Own.Node:
+		st.nodes, err = engine.Open(st.place.store(), nodes{st.first.PageSize(), st.first.Own.Delta}, &st.opts)
+		st.all = st.nodes
 	case st.patched:
 		st.pc, err = engine.Open(st.place.store(), patched{}, &st.opts)
+		st.all = st.pc
 	default:
 		st.pc, err = engine.Open(st.place.store(), engine.Bytes{}, &st.opts)
+		st.all = st.pc
 	}
 	return err
 }
@@ -145,13 +167,13 @@ func (st *store) start() (err error) {
 // findPages enters the pages of a store that is there into the table: in the order of their ids, or by the numbers in
 // the headers of verify.
 func (st *store) findPages(verified bool) error {
-	tx, err := st.pc.Begin()
+	tx, err := st.all.Begin()
 	if err != nil {
 		return err
 	}
 	defer tx.End()
 	at := 0
-	for pid, kind := range st.pc.Pages(tx) {
+	for pid, kind := range st.all.Pages(tx) {
 		if kind != engine.KindMaterialized {
 			continue
 		}
@@ -176,7 +198,7 @@ func (st *store) stats() engine.Stats {
 	if st.isLog {
 		return st.log.log.Stats()
 	}
-	return st.pc.Stats()
+	return st.all.Stats()
 }
 
 // flush makes everything stable.
@@ -184,7 +206,7 @@ func (st *store) flush() (err error) {
 	if st.isLog {
 		_, err = st.log.log.Flush()
 	} else {
-		_, err = st.pc.Flush()
+		_, err = st.all.Flush()
 	}
 	return err
 }
@@ -194,7 +216,7 @@ func (st *store) makeStable(lsn engine.LSN) (err error) {
 	if st.isLog {
 		_, err = st.log.log.MakeStable(lsn)
 	} else {
-		_, err = st.pc.MakeStable(lsn)
+		_, err = st.all.MakeStable(lsn)
 	}
 	return err
 }
@@ -205,7 +227,7 @@ func (st *store) inFlight() int64 {
 	if st.isLog {
 		stable = st.log.log.StableLSN()
 	} else {
-		stable = st.pc.StableLSN()
+		stable = st.all.StableLSN()
 	}
 	return max(0, st.changed.Load()-int64(stable))
 }
@@ -256,7 +278,7 @@ func (st *store) stop() error {
 	if st.isLog {
 		return st.log.log.Close()
 	}
-	return st.pc.Close()
+	return st.all.Close()
 }
 
 // close closes the store, and removes it unless it is kept.
@@ -294,6 +316,9 @@ func (st *store) layout(ctx context.Context, s *job.Spec, pages int64, pr *Progr
 	for i := range layoutWorkers() {
 		wg.Go(func() {
 			v := newValues(sizes, &s.Buffers, newVerifier(&s.Verify), pick.New(s.Seed, layoutStream+i))
+			if s.Own.Node {
+				v = nodeValues(s, s.Seed, layoutStream+i)
+			}
 			if err := st.layoutSome(ctx, v, pages); err != nil {
 				cancel(&layoutError{err})
 			}
@@ -332,7 +357,7 @@ func (st *store) layoutSome(ctx context.Context, v *values, pages int64) error {
 			}
 			continue
 		}
-		tx, err := st.pc.Begin()
+		tx, err := st.all.Begin()
 		if err != nil {
 			return err
 		}
@@ -353,15 +378,17 @@ func (st *store) allocate(tx *engine.Tx, i int64, v *values) (lsn engine.LSN, n 
 	if st.table[i].Load() != 0 || !st.table[i].CompareAndSwap(0, claimed) {
 		return 0, 0, false, nil
 	}
-	b, err := v.take(i)
-	if err == nil {
-		var pid engine.PageID
-		var ptr engine.PagePtr[[]byte]
-		if pid, ptr, err = st.pc.Allocate(tx, b); err == nil {
-			st.table[i].Store(uint64(pid))
-			return ptr.LastLSN(), int64(len(b)), true, nil
+	var pid engine.PageID
+	if st.nodes != nil {
+		pid, lsn, n, err = st.allocateNode(tx, v)
+	} else {
+		var b []byte
+		if b, err = v.take(i); err == nil {
+			var ptr engine.PagePtr[[]byte]
+			pid, ptr, err = st.pc.Allocate(tx, b)
+			lsn, n = ptr.LastLSN(), int64(len(b))
 		}
 	}
-	st.table[i].Store(0)
-	return 0, 0, false, err
+	st.table[i].Store(uint64(pid)) // 0 after an error
+	return lsn, n, err == nil, err
 }

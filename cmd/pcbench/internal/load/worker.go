@@ -58,6 +58,7 @@ type worker struct {
 	does  [2]job.Dir
 	vals  *values // of writes: whole pages, or deltas
 	pages *values // of pages that do not exist yet
+	keys  *nodeKeys
 
 	verify *verifier
 	last   int64 // the page before
@@ -109,6 +110,10 @@ func newWorker(g *section, i int, seed uint64) *worker {
 		if w.vals = w.pages; s.Own.Delta > 0 {
 			w.vals = newValues(pick.OneSize(s.Own.Delta), &s.Buffers, nil, pick.New(seed, valueStream+i))
 		}
+	}
+	if s.Own.Node {
+		w.keys, w.vals = newNodeKeys(s), nodeValues(s, seed, valueStream+i)
+		w.pages = w.vals
 	}
 	w.quota = quota(s, i)
 	w.logs = newRecorder(s)

@@ -44,10 +44,7 @@ type fixed float64
 
 // MarshalJSON returns the number, or 0 for infinity and NaN.
 func (f fixed) MarshalJSON() ([]byte, error) {
-	if math.IsNaN(float64(f)) || math.IsInf(float64(f), 0) {
-		f = 0
-	}
-	return strconv.AppendFloat(nil, float64(f), 'f', 6, 64), nil
+	return strconv.AppendFloat(nil, finite(float64(f)), 'f', 6, 64), nil
 }
 
 // pairs is a JSON object that keeps the order of its names.
@@ -109,26 +106,37 @@ func JSON(out io.Writer, r *load.Result, at time.Time, detail Detail) error {
 	return nil
 }
 
-// globalOptions returns the options that programs need to label a job and that the command line does not set. In
-// fio's report, the global options apply where a job has none of its own.
-func globalOptions(s *job.Spec) pairs {
-	p := pairs{}
+// globalOptions returns the options that were given for all jobs, and those that programs need to label a job even if
+// nobody has given them. In fio's report, the global options apply where a job has none of its own.
+func globalOptions(s *job.Spec) (p pairs) {
+	for _, o := range s.Global {
+		p = append(p, pair{o[0], o[1]})
+	}
 	for _, o := range [][2]string{
 		{"rw", s.RW}, {"bs", strconv.FormatInt(s.PageSize(), 10)}, {"size", strconv.FormatInt(s.Size, 10)},
-		{"numjobs", strconv.Itoa(s.NumJobs)}, {"iodepth", strconv.Itoa(s.IODepth)}, {"ioengine", "pagecache"},
+		{"numjobs", strconv.Itoa(s.NumJobs)}, {"iodepth", strconv.Itoa(s.IODepth)},
 	} {
-		if !slices.ContainsFunc(s.Given, func(g [2]string) bool { return g[0] == o[0] }) {
+		is := func(g [2]string) bool { return g[0] == o[0] }
+		if !slices.ContainsFunc(s.Given, is) && !slices.ContainsFunc(s.Global, is) {
 			p = append(p, pair{o[0], o[1]})
 		}
 	}
-	return p
+	return append(slices.DeleteFunc(p, func(o pair) bool { return o.name == "ioengine" }),
+		pair{"ioengine", "pagecache"})
 }
 
 func jobPairs(r *load.Result, j *load.Job, detail Detail) pairs {
 	s, u := j.Spec, &j.Usage
 	options := pairs{}
+	for _, o := range s.Global { // a job file may change the options for all jobs between two sections
+		if !slices.Contains(r.Jobs[0].Spec.Global, o) {
+			options = append(options, pair{o[0], o[1]})
+		}
+	}
 	for _, o := range s.Given {
-		options = append(options, pair{o[0], o[1]})
+		if o[0] != "ioengine" { // it is in the global options
+			options = append(options, pair{o[0], o[1]})
+		}
 	}
 	p := pairs{{"jobname", s.Name}, {"groupid", j.Group}, {"job_start", j.Started.UnixMilli()},
 		{"error", load.Errno(j.Err)}, {"eta", 0}, {"elapsed", int64(math.Ceil(j.Elapsed.Seconds()))},
@@ -163,9 +171,38 @@ func jobPairs(r *load.Result, j *load.Job, detail Detail) pairs {
 		p = append(p, pair{"desc", s.Description})
 	}
 	if s.Steady.What != "" {
-		p = append(p, pair{"steadystate", pairs{{"ss", s.Steady.What}, {"attained", int(b2i(j.Steady))}}})
+		p = append(p, pair{"steadystate", steadyPairs(j)})
 	}
 	return append(p, pair{"store", storePairs(r, j)})
+}
+
+// steadyPairs has the state of steadystate.
+func steadyPairs(j *load.Job) pairs {
+	o, s := &j.Spec.Steady, j.Steady
+	unit := ""
+	if o.Percent {
+		unit = "%"
+	}
+	whole := func(values []float64) (out []int64) {
+		out = []int64{}
+		for _, v := range values {
+			out = append(out, int64(v))
+		}
+		return out
+	}
+	return pairs{{"ss", fmt.Sprintf("%s:%f%s", o.What, o.Limit, unit)}, {"duration", int64(o.Duration.Seconds())},
+		{"attained", b2i(s.Attained)}, {"criterion", fmt.Sprintf("%f%s", finite(s.Measure), unit)},
+		{"max_deviation", fixed(s.Deviation)}, {"slope", fixed(s.Slope)},
+		{"data", pairs{{"bw_mean", int64(s.BWMean())}, {"iops_mean", int64(s.IOPSMean())}, {"iops", whole(s.IOPS)},
+			{"bw", whole(s.BW)}}}}
+}
+
+// finite returns v, or 0 for infinity and NaN.
+func finite(v float64) float64 {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return 0
+	}
+	return v
 }
 
 var percentileNone = []float64{}

@@ -118,6 +118,9 @@ func loop(s *job.Spec) string {
 		}
 		return "open (" + kind + "): operations begin at the given rate; lat is from the intended start"
 	}
+	if s.Workers() == 1 {
+		return "closed: 1 goroutine, which begins an operation when the one before has ended"
+	}
 	return fmt.Sprintf("closed: %d goroutines, each begins an operation when the one before has ended", s.Workers())
 }
 
@@ -170,8 +173,28 @@ func writeJob(w io.Writer, j *load.Job) {
 		s.Target.Latency.Nanoseconds(),
 		s.Target.Window.Microseconds(), s.Target.Percentile, j.Depth)
 	if s.Steady.What != "" {
-		fmt.Fprintf(w, "  steadystate  : attained=%t\n", j.Steady)
+		writeSteady(w, j)
 	}
+}
+
+// writeSteady writes the state of steadystate.
+func writeSteady(w io.Writer, j *load.Job) {
+	o, s := &j.Spec.Steady, j.Steady
+	attained, unit, kind := "no", "", "mean dev"
+	if s.Attained {
+		attained = "yes"
+	}
+	if o.Percent {
+		unit = "%"
+	}
+	what, slope := strings.CutSuffix(o.What, "_slope")
+	if slope {
+		kind = "slope"
+	}
+	bw := int64(s.BWMean())
+	fmt.Fprintf(w, "  steadystate  : attained=%s, bw=%s/s (%s/s), iops=%s, %s %s=%.3f%s\n", attained, units.Bytes(bw),
+		units.BytesSI(bw), units.Shorten(uint64(s.IOPSMean()), j.Spec.Significant, units.Decimal), what, kind,
+		finite(s.Measure), unit)
 }
 
 // depth is a range of queue depths, as fio lists them.
