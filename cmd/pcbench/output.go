@@ -16,16 +16,16 @@ import (
 // output is where a report goes. A regular file appears under its name when the report is complete.
 type output struct {
 	io.Writer
-	f    *os.File // nil: standard output
-	name string
+	f            *os.File // nil: standard output
+	option, name string
 }
 
-// newOutput makes the output of a run.
-func newOutput(name string, out io.Writer) (*output, error) {
+// newOutput makes the output of a run that an option names. Without a name it is out.
+func newOutput(option, name string, out io.Writer) (*output, error) {
 	if name == "" {
 		return &output{Writer: out}, nil
 	}
-	o := &output{name: name}
+	o := &output{option: option, name: name}
 	var err error
 	if info, statErr := os.Stat(name); statErr == nil && !info.Mode().IsRegular() {
 		o.f, err = os.OpenFile(name, os.O_WRONLY, 0) // a terminal, a pipe or /dev/null
@@ -33,7 +33,7 @@ func newOutput(name string, out io.Writer) (*output, error) {
 		o.f, err = os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("--output: %w", err)
+		return nil, fmt.Errorf("%s: %w", option, err)
 	}
 	o.Writer = o.f
 	return o, nil
@@ -46,7 +46,10 @@ func (o *output) close(written bool) error {
 	}
 	temporary := o.f.Name() != o.name
 	if !temporary {
-		return o.f.Close()
+		if err := o.f.Close(); err != nil {
+			return fmt.Errorf("%s: %w", o.option, err)
+		}
+		return nil
 	}
 	if !written {
 		return errors.Join(o.f.Close(), os.Remove(o.f.Name()))
@@ -58,7 +61,7 @@ func (o *output) close(written bool) error {
 	}
 	if err != nil {
 		_ = os.Remove(o.f.Name()) // the first error counts
-		return fmt.Errorf("--output: %w", err)
+		return fmt.Errorf("%s: %w", o.option, err)
 	}
 	return nil
 }

@@ -288,6 +288,8 @@ type Run struct {
 	ParseOnly      bool
 	ShowCmd        bool
 	ReadOnly       bool
+	HTML           string // file for the page of pictures; empty: none
+	Live           string // address to serve the pictures on; empty: none
 }
 
 // DefaultRun returns the default options of a run.
