@@ -11,6 +11,7 @@ import (
 	"pagecache/cmd/pcbench/internal/job"
 	"pagecache/cmd/pcbench/internal/load"
 	"pagecache/cmd/pcbench/internal/report"
+	"pagecache/internal/htmlpage"
 )
 
 // output is where a report goes. A regular file appears under its name when the report is complete.
@@ -67,16 +68,23 @@ func (o *output) close(written bool) error {
 }
 
 // write writes a result in all formats of a run.
-func write(out io.Writer, r *load.Result, o *job.Run) error {
+func write(out io.Writer, r *load.Result, o *job.Run) error { return writeAll(out, r, o, nil) }
+
+// writeAll writes a result with a comparison, unless that is nil. Terse has no place for it.
+func writeAll(out io.Writer, r *load.Result, o *job.Run, c *htmlpage.Comparison) error {
 	var errs []error
 	for _, f := range o.Formats {
 		switch f {
 		case "normal":
+			if c != nil {
+				errs = append(errs, report.Against(out, r, c))
+				continue
+			}
 			errs = append(errs, report.Normal(out, r))
 		case "json":
-			errs = append(errs, report.JSON(out, r, time.Now(), report.DetailPercentiles))
+			errs = append(errs, report.JSONAgainst(out, r, time.Now(), report.DetailPercentiles, c))
 		case "json+":
-			errs = append(errs, report.JSON(out, r, time.Now(), report.DetailBins))
+			errs = append(errs, report.JSONAgainst(out, r, time.Now(), report.DetailBins, c))
 		case "terse":
 			errs = append(errs, report.Terse(out, r, o.TerseVersion))
 		}

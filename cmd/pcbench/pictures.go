@@ -29,6 +29,7 @@ type pictures struct {
 	mu     sync.Mutex // guards the fields below, which requests read
 	facts  []htmlpage.Fact
 	runner *load.Runner
+	table  func() *htmlpage.Comparison // nil: no comparison
 }
 
 // newPictures prepares the pages that a run asks for, before anything else begins: it makes the file, and listens. It
@@ -68,6 +69,36 @@ func (x *pictures) url() string {
 		return ""
 	}
 	return "http://" + x.server.Addr().String() + "/"
+}
+
+// announce says where the live page is.
+func announce(x *pictures, pr *load.Progress) {
+	if url := x.url(); url != "" && pr != nil {
+		pr.Print("pcbench: the pictures are at " + url + " while the jobs run")
+	}
+}
+
+// compare sets the function that returns the comparison so far.
+func (x *pictures) compare(table func() *htmlpage.Comparison) {
+	if x != nil {
+		x.mu.Lock()
+		x.table = table
+		x.mu.Unlock()
+	}
+}
+
+// page returns the page of a result. The caller holds x.mu.
+func (x *pictures) page(r *load.Result) *htmlpage.Report {
+	facts := append([]htmlpage.Fact(nil), x.facts...)
+	if len(r.Timelines) > 0 { // the device of the log is known once a job has begun
+		facts = append(facts, htmlpage.Fact{Name: "log", Value: r.Timelines[0].Before.Log.Device})
+	}
+	p := report.Page(r, facts)
+	if x.table != nil {
+		p.Comparisons = append(p.Comparisons, *x.table())
+		p.Notes = append(p.Notes, "The pictures are those of the page cache in its last round.")
+	}
+	return p
 }
 
 // describe sets the facts: the conditions of the run, with the disk below dir if it is known.
@@ -116,7 +147,7 @@ func (x *pictures) now() *htmlpage.Report {
 	if r == nil {
 		r = &load.Result{}
 	}
-	page := report.Page(r, x.withDevice(r))
+	page := x.page(r)
 	switch n := len(r.Timelines); {
 	case n == 0:
 		page.Notes = append(page.Notes, "The pages are laid out. The pictures follow when the jobs begin.")
@@ -124,15 +155,6 @@ func (x *pictures) now() *htmlpage.Report {
 		page.Notes = append(page.Notes, "The jobs run. The page shows newer values every second.")
 	}
 	return page
-}
-
-// withDevice returns the facts with the device of the log, which is known once a job has begun. The caller holds x.mu.
-func (x *pictures) withDevice(r *load.Result) []htmlpage.Fact {
-	facts := append([]htmlpage.Fact(nil), x.facts...)
-	if len(r.Timelines) > 0 {
-		facts = append(facts, htmlpage.Fact{Name: "log", Value: r.Timelines[0].Before.Log.Device})
-	}
-	return facts
 }
 
 // finish ends the live page and writes the file. A nil result is that of a run that did not begin.
@@ -148,7 +170,7 @@ func (x *pictures) finish(r *load.Result) error {
 		return x.html.close(false)
 	}
 	x.mu.Lock()
-	page := report.Page(r, x.withDevice(r))
+	page := x.page(r)
 	x.mu.Unlock()
 	if err := page.Write(x.html); err != nil {
 		_ = x.html.close(false) // the first error counts

@@ -50,6 +50,9 @@ func runJobs(ctx context.Context, p *job.Parsed, out io.Writer, pr *load.Progres
 	for _, s := range p.Jobs {
 		s.Engine.Events = warn.Events()
 	}
+	if len(p.Run.Against) > 0 {
+		return runAgainst(ctx, p, out, pr)
+	}
 	o, err := newOutput("--output", p.Run.Output, out)
 	if err != nil {
 		return err
@@ -58,9 +61,7 @@ func runJobs(ctx context.Context, p *job.Parsed, out io.Writer, pr *load.Progres
 	if err != nil {
 		return errors.Join(err, o.close(false))
 	}
-	if url := pages.url(); url != "" && warn != nil {
-		fmt.Fprintf(warn.Out, "pcbench: the pictures are at %s while the jobs run\n", url)
-	}
+	announce(pages, warn)
 	var mu sync.Mutex // one report at a time
 	runner := &load.Runner{Jobs: p.Jobs, Progress: pr, Status: func(r *load.Result) {
 		mu.Lock()

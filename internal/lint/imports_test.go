@@ -72,9 +72,10 @@ var house = map[string][]string{
 	"internal/htmlpage/pagetest": {}, // a browser for tests
 	"internal/machine":           {},
 	"cmd/pcbench": {
-		"engine", "engine/statspage", "segments/format", "internal/htmlpage", "internal/machine",
+		"engine", "engine/statspage", "segments/format", "internal/htmlpage", "internal/machine", "internal/versus",
 	},
-	"bench":               {"engine", "internal/htmlpage", "internal/machine"},
+	"bench":               {"engine", "internal/htmlpage", "internal/machine", "internal/versus"},
+	"internal/versus":     {},
 	"internal/invariants": {},
 	"internal/vfs":        {},
 	"internal/osfs":       {"internal/vfs", "iouring", "mmapread"},

@@ -26,7 +26,13 @@ type Result struct {
 	Disks       []Disk
 	Err         error // the first error of all jobs
 	Timelines   []*Timeline
+	// Written are the bytes that the process gave to devices since the first section began, and Space those that the
+	// stores take on disk, after a flush; with Runner.Settle.
+	Written, Space int64
 }
+
+// Whole returns the outcome of all jobs as one.
+func (r *Result) Whole() *Job { return together(r.Jobs) }
 
 // Job is the outcome of one job, or of several together.
 type Job struct {
@@ -147,7 +153,7 @@ func (j *Job) merge(k *Job) {
 	j.Usage = j.Usage.plus(k.Usage)
 }
 
-// together returns the outcome of jobs of one section as one.
+// together returns the outcome of jobs as one, with the use of the store by the first.
 func together(jobs []*Job) *Job {
 	sum := &Job{Spec: jobs[0].Spec, Group: jobs[0].Group, Started: jobs[0].Started, Store: jobs[0].Store,
 		Depth: jobs[0].Depth, Steady: jobs[0].Steady}

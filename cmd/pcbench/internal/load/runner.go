@@ -9,6 +9,7 @@ import (
 
 	"pagecache/cmd/pcbench/internal/job"
 	"pagecache/cmd/pcbench/internal/pick"
+	"pagecache/internal/versus"
 )
 
 // Runner runs jobs.
@@ -21,6 +22,8 @@ type Runner struct {
 	Opened func(dirs []string)
 	// Timelines makes the sections record their work over time, for Result.Timelines.
 	Timelines bool
+	// Settle makes all stores stable after the jobs, unmeasured, for Result.Written and Result.Space.
+	Settle bool
 
 	mu       sync.Mutex
 	started  time.Time
@@ -60,6 +63,9 @@ func (r *Runner) Run(ctx context.Context) (*Result, error) {
 		}
 	}
 	errs := []error{runErr}
+	if r.Settle {
+		errs = append(errs, r.settle(stores, res))
+	}
 	for _, st := range stores {
 		errs = append(errs, st.close())
 	}
@@ -68,6 +74,25 @@ func (r *Runner) Run(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	return res, err
+}
+
+// settle makes all stores stable, and measures them.
+func (r *Runner) settle(stores []*opened, res *Result) error {
+	var errs []error
+	for _, st := range stores {
+		errs = append(errs, st.flush())
+		n, err := versus.Space(st.place.dir)
+		errs = append(errs, err)
+		res.Space += n
+	}
+	if len(r.sections) > 0 {
+		g := r.sections[0]
+		now := getUsage()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		res.Written = (now.Oublock - g.usage.Oublock) * versus.Block
+	}
+	return errors.Join(errs...)
 }
 
 // opened is a store with the jobs that share it.
