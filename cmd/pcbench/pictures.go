@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -111,7 +112,7 @@ func (x *pictures) describe(dir string) {
 	}
 	add("command", "pcbench "+strings.Join(os.Args[1:], " "))
 	add("pcbench", report.Version)
-	add("commit", machine.Commit())
+	add("commit", cmp.Or(machine.Commit(), "unknown, since the build did not record it"))
 	m := machine.Describe(dir)
 	if dir == "" {
 		m.Disk, m.FileSystem = "", ""

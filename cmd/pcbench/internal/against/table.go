@@ -145,21 +145,15 @@ func fioNotes(s *job.Spec) []string {
 			"likes: the time of that is nobody's, and blocks count as device bytes when they become dirty. The page "+
 			"cache writes its log while the load runs. --direct=1 makes fio write to the device.")
 	}
-	if s.Workers() > 1 && !hasEngine(s) {
+	if s.FDataSync > 0 && s.Asynchronous() {
+		list = append(list, "With an asynchronous engine, fio counts the writes of --fdatasync for all requests of a "+
+			"job together. The page cache counts those of each goroutine.")
+	}
+	if s.Workers() > 1 && !s.Asynchronous() {
 		list = append(list, "Each goroutine of pcbench is a thread of fio that makes one system call after another. "+
 			"--ioengine=io_uring lets fio have iodepth requests in flight instead.")
 	}
 	return list
-}
-
-// hasEngine reports whether the engine of fio was chosen.
-func hasEngine(s *job.Spec) bool {
-	for _, g := range s.Given {
-		if g[0] == "ioengine" {
-			return true
-		}
-	}
-	return false
 }
 
 // peerNotes returns the differences between the page cache and other stores.

@@ -112,10 +112,15 @@ func checkAgainst(p *Parsed) (bad faults) {
 		bad.when(s.Map && s.Random, "--norandommap=0: other stores than fio draw pages independently; leave it out")
 	}
 	if slices.Contains(r.Against, AgainstFio) {
-		bad.when(s.Pace.Open() && s.IODepth > 1 && !s.asynchronous(),
+		bad.when(s.Pace.Open() && s.IODepth > 1 && !s.Asynchronous(),
 			"--rate: fio has one rate for each thread; with --iodepth=%d, give --ioengine=io_uring too", s.IODepth)
 	}
 	return bad
+}
+
+// isForFio reports whether fio gets an option in a comparison.
+func (r *Run) isForFio(name string) bool {
+	return slices.Contains(r.Against, AgainstFio) && (name == "ioengine" || slices.Contains(forFio, name))
 }
 
 // ofReport reports whether an option says only what is reported.
@@ -133,8 +138,8 @@ func (s *Spec) given(name string) string {
 	return ""
 }
 
-// asynchronous reports whether fio is to use an engine that has several requests in flight.
-func (s *Spec) asynchronous() bool {
+// Asynchronous reports whether fio is to use an engine that has several requests in flight.
+func (s *Spec) Asynchronous() bool {
 	return slices.Contains([]string{"io_uring", "libaio", "posixaio"}, s.given("ioengine"))
 }
 
@@ -145,7 +150,7 @@ func (s *Spec) FioOptions() []string {
 	if name := s.given("ioengine"); name != "" {
 		engineName = name
 	}
-	if s.asynchronous() {
+	if s.Asynchronous() {
 		jobs, depth = s.NumJobs, s.IODepth
 	}
 	opts := []string{"--name=" + s.Name, "--ioengine=" + engineName, fmt.Sprintf("--numjobs=%d", jobs),

@@ -62,6 +62,9 @@ func TestOptionsForFio(t *testing.T) {
 			t.Fatal(err)
 		}
 		options := p.Jobs[0].FioOptions()
+		if with, err := Parse(append(strings.Fields(line), "--against=fio")); err != nil || len(with.Notes) > 0 {
+			t.Errorf("%s: %v, notes %q", line, err, with.Notes)
+		}
 		if got := strings.Join(options, " "); got != want {
 			t.Errorf("%s:\n%s, want\n%s", line, got, want)
 		}
