@@ -80,6 +80,12 @@ func (s *Pebble) Replace(page int, value []byte) error {
 	return s.DB.Set(key(&k, page), value, pebble.NoSync)
 }
 
+// ReplaceSync is Replace, and returns once the write is durable.
+func (s *Pebble) ReplaceSync(page int, value []byte) error {
+	var k [8]byte
+	return s.DB.Set(key(&k, page), value, pebble.Sync)
+}
+
 // Link implements Store.
 func (s *Pebble) Link(page int, delta []byte) error {
 	var k [8]byte

@@ -1,9 +1,10 @@
 // Package main is pcbench, the load generator of the page cache. Its options, job files and reports are those of fio,
 // so that the results of both can be compared.
 //
-// main.go chooses the command and signals.go stops it; tour.go, run.go, dump.go and store.go are the commands. Package
-// job has the one table of options and parses command lines and job files; load applies the load; report writes the
-// results. Their helpers are pick (distributions), stats (latencies and speeds) and units (sizes and times).
+// main.go chooses the command and signals.go stops it; tour.go, run.go, dump.go and store.go are the commands, and
+// pictures.go makes the pages of --html and --live. Package job has the one table of options and parses command lines
+// and job files; load applies the load; report writes the results. Their helpers are pick (distributions), stats
+// (latencies and speeds) and units (sizes and times).
 package main
 
 import (

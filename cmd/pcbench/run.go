@@ -51,13 +51,21 @@ func runJobs(ctx context.Context, p *job.Parsed, out io.Writer, pr *load.Progres
 	for _, s := range p.Jobs {
 		s.Engine.Events = warn.Events()
 	}
+	if len(p.Run.Against) > 0 {
+		return runAgainst(ctx, p, out, pr)
+	}
 	if !slices.Equal(p.Run.Formats, []string{"normal"}) {
 		out = unfolded(out)
 	}
-	o, err := newOutput(p.Run.Output, out)
+	o, err := newOutput("--output", p.Run.Output, out)
 	if err != nil {
 		return err
 	}
+	pages, err := newPictures(p)
+	if err != nil {
+		return errors.Join(err, o.close(false))
+	}
+	announce(pages, warn)
 	var mu sync.Mutex // one report at a time
 	runner := &load.Runner{Jobs: p.Jobs, Progress: pr, Status: func(r *load.Result) {
 		mu.Lock()
@@ -66,16 +74,17 @@ func runJobs(ctx context.Context, p *job.Parsed, out io.Writer, pr *load.Progres
 			fmt.Fprintf(pr.Out, "pcbench: %v\n", err)
 		}
 	}}
+	pages.watch(runner)
 	endStatus := status(ctx, runner, p.Run.StatusInterval)
 	r, err := runner.Run(ctx)
 	endStatus()
 	if r == nil {
-		return errors.Join(err, o.close(false))
+		return errors.Join(err, o.close(false), pages.finish(nil))
 	}
 	mu.Lock()
 	defer mu.Unlock()
 	err = errors.Join(write(o, r, &p.Run), r.Err, err)
-	return errors.Join(err, o.close(true))
+	return errors.Join(err, o.close(true), pages.finish(r))
 }
 
 // status asks for reports, at the interval if it is not 0 and at SIGUSR1, until the caller calls end.

@@ -233,7 +233,7 @@ func TestParseOnly(t *testing.T) {
 func TestOutputAtEnd(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "report")
-	o, err := newOutput(file, io.Discard)
+	o, err := newOutput("--output", file, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}

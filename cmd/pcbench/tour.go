@@ -32,7 +32,8 @@ const tourHelp = `pcbench tour OPTIONS runs four loads of a few seconds on a tem
 
   --directory=DIR       directory for the store (default .)
   --keep                leave the store at the end
-  --output=FILE, --output-format=FORMAT, --terse-version=N, --eta=WHEN
+  --output=FILE, --output-format=FORMAT, --terse-version=N, --eta=WHEN,
+  --html=FILE, --live=ADDRESS
                         as for pcbench run
 `
 
@@ -47,7 +48,7 @@ func tourCommand(ctx context.Context, args []string, out io.Writer, pr *load.Pro
 			return err
 		case "--keep":
 			keep = value != "0"
-		case "--directory", "--output", "--output-format", "--terse-version", "--eta":
+		case "--directory", "--output", "--output-format", "--terse-version", "--eta", "--html", "--live":
 			if !hasValue {
 				if i++; i >= len(args) {
 					return &usageError{fmt.Errorf("%s: needs a value", name)}

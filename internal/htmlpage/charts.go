@@ -51,6 +51,7 @@ var kinds = []struct {
 	{"read", func(s *Sample) *Speed { return &s.Read }},
 	{"write", func(s *Sample) *Speed { return &s.Write }},
 	{"commit", func(s *Sample) *Speed { return &s.Commit }},
+	{"trim", func(s *Sample) *Speed { return &s.Trim }},
 }
 
 // lineCharts returns the pictures of a run over time that have values. Their ids begin with prefix.

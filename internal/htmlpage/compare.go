@@ -132,7 +132,16 @@ func (c rowCells) RatioText() string {
 	if c.Ratio == nil {
 		return ""
 	}
-	return fmt.Sprintf("%.2f", c.Ratio.Median)
+	return RatioText(c.Ratio.Median)
+}
+
+// RatioText formats a ratio with two decimals, or with two digits if it is small.
+func RatioText(ratio float64) string {
+	const small = 0.1
+	if ratio < small {
+		return fmt.Sprintf("%.2g", ratio)
+	}
+	return fmt.Sprintf("%.2f", ratio)
 }
 
 // RatioRange returns the range of the ratio, or "" if it has none.
@@ -140,7 +149,7 @@ func (c rowCells) RatioRange() string {
 	if c.Ratio == nil || c.Ratio.Least == c.Ratio.Most {
 		return ""
 	}
-	return fmt.Sprintf("%.2f … %.2f", c.Ratio.Least, c.Ratio.Most)
+	return RatioText(c.Ratio.Least) + " … " + RatioText(c.Ratio.Most)
 }
 
 // number formats v with about four digits, and with narrow spaces between thousands.

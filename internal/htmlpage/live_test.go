@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pagecache/internal/htmlpage"
+	"pagecache/internal/htmlpage/pagetest"
 )
 
 // A server on a loopback address answers to localhost only, and ends with its context.
@@ -56,7 +57,7 @@ func TestServeAnswersLocally(t *testing.T) {
 
 // A page of a running load shows newer values without being loaded again.
 func TestBrowserRefreshes(t *testing.T) {
-	browser(t)
+	pagetest.Browser(t)
 	var asked atomic.Int64
 	growing := func() *htmlpage.Report { return sampleReport(10 + int(asked.Add(1))) }
 	live := htmlpage.NewLive(growing, 100*time.Millisecond)
@@ -68,13 +69,13 @@ func TestBrowserRefreshes(t *testing.T) {
 		}
 		page := httptest.NewRecorder()
 		live.ServeHTTP(page, r)
-		check := strings.Replace(checkScript, "<script>", "<script>setTimeout(() => {", 1)
+		check := strings.Replace(pagetest.CheckScript, "<script>", "<script>setTimeout(() => {", 1)
 		check = strings.Replace(check, "</script>", "}, 1000)</script>", 1)
 		_, _ = io.WriteString(w, strings.Replace(page.Body.String(), "</body>", check, 1))
 	})
 	s := httptest.NewServer(mux)
 	defer s.Close()
-	c := render(t, looks[0], s.URL+"/debug/store")
+	c := pagetest.Render(t, pagetest.Looks[0], s.URL+"/debug/store")
 	if len(c.Wrong) > 0 || c.Charts != 10 || c.Main != 14 {
 		t.Errorf("%d charts, %d figures, wrong: %v", c.Charts, c.Main, c.Wrong)
 	}

@@ -29,9 +29,9 @@ type Run struct {
 
 // Sample is one interval of a run.
 type Sample struct {
-	Seconds             float64 // from the beginning of the run to the end of the interval
-	Read, Write, Commit Speed
-	Store               *Store // nil: unknown
+	Seconds                   float64 // from the beginning of the run to the end of the interval
+	Read, Write, Commit, Trim Speed
+	Store                     *Store // nil: unknown
 }
 
 // Speed is the work of one kind in an interval. Percentiles are in nanoseconds; 0: none.
@@ -59,7 +59,7 @@ type Store struct {
 
 // Latencies are the times of all operations of one kind.
 type Latencies struct {
-	Name        string       // read, write or commit
+	Name        string       // read, write, commit or trim
 	Bins        []Bin        // of the whole run; nil: the sum of Columns
 	Columns     []Column     // over time; nil: no heatmap
 	Percentiles []Percentile // of the whole run, exact

@@ -53,13 +53,18 @@ func series(name string, samples []Sample, figure func(*Sample) float64) line {
 	for i := 0; i < len(samples); i += per {
 		group := samples[i:min(i+per, len(samples))]
 		p := point{seconds: round(group[len(group)-1].Seconds), min: math.Inf(1), max: math.Inf(-1)}
+		total := 0.0 // seconds: a mean is over time, since intervals may differ
 		for k := range group {
-			v := figure(&group[k])
+			v, length := figure(&group[k]), group[k].Seconds
+			if i+k > 0 {
+				length -= samples[i+k-1].Seconds
+			}
 			if math.IsNaN(v) || math.IsInf(v, 0) {
 				continue
 			}
 			p.n++
-			p.mean += (v - p.mean) / float64(p.n)
+			total += max(length, 1e-9)
+			p.mean += (v - p.mean) * max(length, 1e-9) / total
 			p.min, p.max = min(p.min, v), max(p.max, v)
 		}
 		if p.n == 0 {

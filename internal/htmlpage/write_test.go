@@ -298,3 +298,21 @@ func TestEmptyReport(t *testing.T) {
 		}
 	}
 }
+
+// A point of several intervals is their mean over time: a long interval counts for more than a short one.
+func TestMeanOverTime(t *testing.T) {
+	r := &htmlpage.Report{Runs: []htmlpage.Run{{}}}
+	at := 0.0
+	for i := range 200 { // two for each point: 1 s at 100, then 3 s at 20
+		s := htmlpage.Sample{Read: htmlpage.Speed{IOPS: 100}}
+		if at++; i%2 == 1 {
+			at += 2
+			s.Read.IOPS = 20
+		}
+		s.Seconds = at
+		r.Runs[0].Samples = append(r.Runs[0].Samples, s)
+	}
+	if page := write(t, r); !strings.Contains(page, "[4,40,20,100],[8,40,20,100]") {
+		t.Error("the mean of 1 s at 100 and 3 s at 20 is not 40")
+	}
+}

@@ -66,14 +66,16 @@ var house = map[string][]string{
 		"engine", "engine/internal/logstore", "engine/internal/seam", "recovery", "segments/format", "internal/simdisk",
 		"internal/vfs", "internal/osfs", "internal/invariants",
 	},
-	"engine/internal/linear": {"engine", "engine/internal/seam"}, // tests, in a module of their own
-	"engine/statspage":       {"engine", "internal/htmlpage"},
-	"internal/htmlpage":      {"engine"},
-	"internal/machine":       {},
+	"engine/internal/linear":     {"engine", "engine/internal/seam"}, // tests, in a module of their own
+	"engine/statspage":           {"engine", "internal/htmlpage"},
+	"internal/htmlpage":          {"engine"},
+	"internal/htmlpage/pagetest": {}, // a browser for tests
+	"internal/machine":           {},
 	"cmd/pcbench": {
-		"engine", "engine/statspage", "segments/format", "internal/htmlpage", "internal/machine",
+		"engine", "engine/statspage", "segments/format", "internal/htmlpage", "internal/machine", "internal/versus",
 	},
-	"bench":               {"engine", "internal/htmlpage", "internal/machine"},
+	"bench":               {"engine", "internal/htmlpage", "internal/machine", "internal/versus"},
+	"internal/versus":     {},
 	"internal/invariants": {},
 	"internal/vfs":        {},
 	"internal/osfs":       {"internal/vfs", "iouring", "mmapread"},
@@ -85,7 +87,7 @@ var house = map[string][]string{
 // helpers lists the packages that tests may import in addition.
 var helpers = []string{
 	"engine/internal/enginetest", "internal/simdisk", "internal/vfs", "internal/osfs", "internal/invariants", "iouring",
-	"iouring/internal/ringtest", "segments/format",
+	"iouring/internal/ringtest", "segments/format", "internal/htmlpage/pagetest",
 }
 
 // outside lists, for each module that is not ours, the packages that may import it.

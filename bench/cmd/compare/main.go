@@ -5,6 +5,7 @@
 //	go run ./cmd/compare [--dir DIR] [--rounds N] [--seconds S] [--only REGEX] [--check] [--json=FILE] [--html=FILE]
 //	go run ./cmd/compare report FILE.json… [--markdown=FILE] [--html=FILE] [--docs=FILE]
 //	go run ./cmd/compare ours [--dir DIR] [--seconds S] [--only REGEX]
+//	go run ./cmd/compare peer [--list]
 //
 // Each round makes every comparison once, one after another. Within a comparison the sides take turns in going first,
 // so that disturbances of the machine affect all of them alike. It prints medians over the rounds, the median of the
@@ -13,7 +14,8 @@
 //
 // The JSON document has every figure of every round. The report command makes tables and pictures of it.
 //
-// The ours command measures our side only, once, and writes JSON; abtest uses it.
+// The ours command measures our side only, once, and writes JSON; abtest uses it. The peer command applies one load to
+// one other store: pcbench run --against uses it.
 package main
 
 import (
@@ -42,6 +44,8 @@ func main() {
 		err = runOurs(ctx, args[1:], os.Stdout)
 	case len(args) > 0 && args[0] == "report":
 		err = runReport(args[1:], os.Stdout)
+	case len(args) > 0 && args[0] == "peer":
+		err = runPeer(ctx, args[1:], os.Stdin, os.Stdout)
 	default:
 		err = run(ctx, args, os.Stdout)
 	}

@@ -2,6 +2,7 @@ package job
 
 import (
 	"fmt"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"unicode"
@@ -136,6 +137,9 @@ func (s *Spec) checkOwn(given map[string]bool, bad *faults) {
 
 // checkAll checks the jobs against each other.
 func checkAll(p *Parsed) (bad faults) {
+	bad.when(p.Run.HTML != "" && filepath.Clean(p.Run.HTML) == filepath.Clean(p.Run.Output),
+		"--html=%s: is the file of --output; give another one", p.Run.HTML)
+	bad = append(bad, checkAgainst(p)...)
 	names := map[string]bool{}
 	for _, s := range p.Jobs {
 		bad.when(s.WaitFor != "" && !names[s.WaitFor], "--wait_for=%s: no job before %s has this name", s.WaitFor,

@@ -14,6 +14,7 @@ var groups = []struct {
 	{"Contents and checks", valueOptions}, {"Report of a job", reportOptions}, {"Logs and traces", logOptions},
 	{"The store's work (not in fio)", ownOptions}, {"Options of the store (not in fio, except direct)", engineOptions},
 	{"The whole run (not in job files)", runOptions},
+	{"Comparison with other programs (not in fio, not in job files)", againstOptions},
 }
 
 // usage returns the option with its placeholder.

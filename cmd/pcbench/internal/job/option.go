@@ -49,7 +49,7 @@ type Option struct {
 
 // Options is the table of all options, in the order of the help text.
 var Options = concat(loadOptions, timeOptions, paceOptions, valueOptions, reportOptions, logOptions, ownOptions,
-	engineOptions, runOptions, noOps, refusals)
+	engineOptions, runOptions, againstOptions, noOps, refusals)
 
 func concat(tables ...[]Option) (all []Option) {
 	for _, t := range tables {

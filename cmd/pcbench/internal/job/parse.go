@@ -152,7 +152,7 @@ func (p *parser) finish() (*Parsed, error) {
 				seen[note] = true
 				out.Notes = append(out.Notes, note)
 			}
-			if why := x.option.NoOp; why != "" && !seen[x.name] {
+			if why := x.option.NoOp; why != "" && !seen[x.name] && !p.run.isForFio(x.option.Name) {
 				seen[x.name] = true
 				out.Notes = append(out.Notes, fmt.Sprintf("%s has no effect: %s", x.name, why))
 			}

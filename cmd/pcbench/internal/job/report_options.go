@@ -2,6 +2,7 @@ package job
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -159,6 +160,23 @@ var runOptions = []Option{
 		func(r *Run) *bool { return &r.ParseOnly })},
 	{Name: "showcmd", Help: "print the jobs as command lines, and run nothing", Scope: ScopeRun, setRun: runOnOff(
 		func(r *Run) *bool { return &r.ShowCmd })},
+	{Name: "html", Arg: "file", Own: true, Help: "file for a page of pictures, which needs no network: speeds, " +
+		"latencies, amplification, memory and cleaning over time; written at the end", Scope: ScopeRun,
+		setRun: func(r *Run, v string) error {
+			r.HTML = v
+			if v == "" {
+				return fmt.Errorf("must name a file, like run.html")
+			}
+			return nil
+		}},
+	{Name: "live", Arg: "address", Own: true, Help: "serve the pictures while the jobs run, on host:port; without a " +
+		"host on 127.0.0.1; :0 chooses a port", Scope: ScopeRun, setRun: func(r *Run, v string) error {
+		r.Live = v
+		if _, _, err := net.SplitHostPort(v); err != nil {
+			return fmt.Errorf("must be host:port or :port, like :8080")
+		}
+		return nil
+	}},
 	{Name: "readonly", Help: "refuse jobs that write", Scope: ScopeRun, setRun: runOnOff(
 		func(r *Run) *bool { return &r.ReadOnly })},
 }

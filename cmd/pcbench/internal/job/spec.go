@@ -302,9 +302,14 @@ type Run struct {
 	ParseOnly      bool
 	ShowCmd        bool
 	ReadOnly       bool
+	HTML           string   // file for the page of pictures; empty: none
+	Live           string   // address to serve the pictures on; empty: none
+	Against        []string // other sides of a comparison, in small letters; empty: none
+	Rounds         int      // of the comparison
+	Peers          string   // the program that knows other stores; empty: where it usually is
 }
 
 // DefaultRun returns the default options of a run.
 func DefaultRun() Run {
-	return Run{Formats: []string{"normal"}, TerseVersion: 3, ETA: "auto"}
+	return Run{Formats: []string{"normal"}, TerseVersion: 3, ETA: "auto", Rounds: 3}
 }

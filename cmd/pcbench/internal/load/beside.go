@@ -47,6 +47,9 @@ func (g *section) beside() (end func()) {
 		})
 	}
 	every(min(s.Logs.BWEvery, s.Logs.IOPSEvery), g.sampler())
+	if g.tracker != nil {
+		wg.Go(func() { g.tracker.run(quit) })
+	}
 	if s.Pace.RateMin != [3]int64{} || s.Pace.IOPSMin != [3]int64{} {
 		every(s.Pace.Cycle, g.minimum())
 	}

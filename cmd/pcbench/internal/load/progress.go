@@ -114,7 +114,7 @@ func (p *Progress) Lines(now func() string) (end func()) {
 			case at := <-tick.C:
 				line := now()
 				if !p.Terminal {
-					p.print(line)
+					p.Print(line)
 					continue
 				}
 				if most := p.columns() - 1; most > 0 && len(line) > most {
@@ -138,13 +138,13 @@ func (p *Progress) Events() engine.Events {
 	}
 	return engine.AllEvents(func(e engine.Event) {
 		if e.Level() >= slog.LevelWarn {
-			p.print("pcbench: " + strings.ToLower(e.Level().String()) + ": " + e.String())
+			p.Print("pcbench: " + strings.ToLower(e.Level().String()) + ": " + e.String())
 		}
 	})
 }
 
-// print writes a line that stays. On a terminal it takes the place of the line that is rewritten.
-func (p *Progress) print(line string) {
+// Print writes a line that stays. On a terminal it takes the place of the line that is rewritten.
+func (p *Progress) Print(line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.clearLocked()

@@ -3,7 +3,7 @@
 // runner.go opens the stores, in directories that place.go makes, and runs sections of jobs on them, one stage after
 // another. section.go runs the jobs of one section; worker.go is the hot loop. pace.go computes intended starts,
 // target.go and steady.go decide when a job ends by itself. values.go and verify.go make and check the contents of
-// pages. result.go has the outcome.
+// pages. timeline.go records the work over time, and result.go has the outcome.
 package load
 
 import (
@@ -25,7 +25,14 @@ type Result struct {
 	Interrupted bool
 	Disks       []Disk
 	Err         error // the first error of all jobs
+	Timelines   []*Timeline
+	// Written are the bytes that the process gave to devices since the first section began, and Space those that the
+	// stores take on disk, after a flush; with Runner.Settle.
+	Written, Space int64
 }
+
+// Whole returns the outcome of all jobs as one.
+func (r *Result) Whole() *Job { return together(r.Jobs) }
 
 // Job is the outcome of one job, or of several together.
 type Job struct {
@@ -144,6 +151,16 @@ func (j *Job) merge(k *Job) {
 	}
 	j.Sync.Merge(&k.Sync)
 	j.Usage = j.Usage.plus(k.Usage)
+}
+
+// together returns the outcome of jobs as one, with the use of the store by the first.
+func together(jobs []*Job) *Job {
+	sum := &Job{Spec: jobs[0].Spec, Group: jobs[0].Group, Started: jobs[0].Started, Store: jobs[0].Store,
+		Depth: jobs[0].Depth, Steady: jobs[0].Steady}
+	for _, j := range jobs {
+		sum.merge(j)
+	}
+	return sum
 }
 
 // addSpreads adds the speeds of two jobs. The deviation is that of independent jobs.

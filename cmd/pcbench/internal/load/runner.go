@@ -9,6 +9,7 @@ import (
 
 	"pagecache/cmd/pcbench/internal/job"
 	"pagecache/cmd/pcbench/internal/pick"
+	"pagecache/internal/versus"
 )
 
 // Runner runs jobs.
@@ -19,6 +20,10 @@ type Runner struct {
 	Status func(*Result)
 	// Opened is called when all stores are open, with their directories.
 	Opened func(dirs []string)
+	// Timelines makes the sections record their work over time, for Result.Timelines.
+	Timelines bool
+	// Settle makes all stores stable after the jobs, unmeasured, for Result.Written and Result.Space.
+	Settle bool
 
 	mu       sync.Mutex
 	started  time.Time
@@ -58,6 +63,9 @@ func (r *Runner) Run(ctx context.Context) (*Result, error) {
 		}
 	}
 	errs := []error{runErr}
+	if r.Settle {
+		errs = append(errs, r.settle(stores, res))
+	}
 	for _, st := range stores {
 		errs = append(errs, st.close())
 	}
@@ -66,6 +74,25 @@ func (r *Runner) Run(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	return res, err
+}
+
+// settle makes all stores stable, and measures them.
+func (r *Runner) settle(stores []*opened, res *Result) error {
+	var errs []error
+	for _, st := range stores {
+		errs = append(errs, st.flush())
+		n, err := versus.Space(st.place.dir)
+		errs = append(errs, err)
+		res.Space += n
+	}
+	if len(r.sections) > 0 {
+		g := r.sections[0]
+		now := getUsage()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		res.Written = (now.Oublock - g.usage.Oublock) * versus.Block
+	}
+	return errors.Join(errs...)
 }
 
 // opened is a store with the jobs that share it.
@@ -119,6 +146,9 @@ func (r *Runner) stages(ctx context.Context, of map[*job.Spec]*store) error {
 			if err != nil {
 				return err
 			}
+			if r.Timelines {
+				g.tracker = newTracker(g)
+			}
 			number += s.NumJobs
 			sections = append(sections, g)
 		}
@@ -158,7 +188,7 @@ func (r *Runner) prepare(ctx context.Context, stage []*job.Spec, of map[*job.Spe
 
 // stage runs sections at the same time. It reports whether the run is to stop after it.
 func (r *Runner) stage(ctx context.Context, sections []*section) (stop bool, err error) {
-	defer r.Progress.watch(progressName(sections), func() progressState { return together(sections) })()
+	defer r.Progress.watch(progressName(sections), func() progressState { return allOf(sections) })()
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var errs []error
@@ -201,8 +231,8 @@ func progressName(sections []*section) string {
 	return sections[0].spec.Name
 }
 
-// together returns the state of sections that run at the same time.
-func together(sections []*section) (sum progressState) {
+// allOf returns the state of sections that run at the same time.
+func allOf(sections []*section) (sum progressState) {
 	sum.ramping = true
 	for _, g := range sections {
 		if !g.begun.Load() {
@@ -243,9 +273,32 @@ func (r *Runner) await(ctx context.Context, g *section, sections []*section) {
 func (r *Runner) result(ctx context.Context) *Result {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	res := &Result{Started: r.started, Interrupted: ctx.Err() != nil}
+	res := &Result{Started: r.started, Interrupted: ctx.Err() != nil, Timelines: r.timelines()}
 	res.finish(inOrder(r.Jobs, r.ended))
 	return res
+}
+
+// Now returns what is known of a run that has begun, without the jobs: the timelines of the sections so far. It returns
+// nil before the stores are open. Safe for concurrent use.
+func (r *Runner) Now() *Result {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.started.IsZero() {
+		return nil
+	}
+	return &Result{Started: r.started, Timelines: r.timelines()}
+}
+
+// timelines returns the timelines of the sections that have begun, in order. The caller holds r.mu.
+func (r *Runner) timelines() (all []*Timeline) {
+	for _, s := range r.Jobs {
+		for _, g := range r.sections {
+			if g.spec == s && g.tracker != nil && g.begun.Load() {
+				all = append(all, g.tracker.timeline())
+			}
+		}
+	}
+	return all
 }
 
 // inOrder sorts jobs as their sections were given.

@@ -60,6 +60,8 @@ type section struct {
 	before engine.Stats
 	usage  unix.Rusage
 
+	tracker *tracker // of the timeline; nil: none
+
 	sampled  [][]sample // of each job
 	verified atomic.Int64
 	steady   Steadiness
@@ -162,6 +164,9 @@ func (g *section) outcome() []*Job {
 		flushed = g.now()
 		end = flushed
 	}
+	if g.tracker != nil {
+		g.tracker.finish(end)
+	}
 	jobs := g.collect(func(w *worker) *workerStats { return &w.workerStats }, end)
 	for _, j := range jobs {
 		if flushed > 0 {
@@ -173,6 +178,9 @@ func (g *section) outcome() []*Job {
 			}
 		}
 		j.Store.InFlight = inFlight
+	}
+	if g.tracker != nil {
+		g.tracker.whole.Store(together(jobs))
 	}
 	return jobs
 }

@@ -88,6 +88,7 @@ type worker struct {
 	copied atomic.Pointer[workerStats]
 	made   atomic.Int64
 	ended  atomic.Bool // publishes err and the counts
+	shots  shots       // for the timeline
 	_      [64]byte
 }
 
@@ -185,7 +186,9 @@ func (w *worker) run() error {
 		}
 		if end-published > publishEvery {
 			published = end
-			w.publish()
+			if w.publish() && w.chained {
+				end = 0 // copying is no part of the next operation
+			}
 		}
 		if s.FDataSync > 0 && d == job.DirWrite {
 			if w.since++; w.since == s.FDataSync {
@@ -353,7 +356,8 @@ func (w *worker) stabilize(lsn engine.LSN, start int64) (err error) {
 	return nil
 }
 
-func (w *worker) publish() {
+// publish publishes the counts, and copies of them if somebody has asked for these. It reports whether it made one.
+func (w *worker) publish() (copied bool) {
 	for d := range w.done.ops {
 		w.done.ops[d].Store(w.dirs[d].clat.N)
 		w.done.bytes[d].Store(w.dirs[d].bytes)
@@ -366,7 +370,12 @@ func (w *worker) publish() {
 	if asked := w.g.asked.Load(); asked > w.made.Load() {
 		w.copied.Store(w.clone())
 		w.made.Store(asked)
+		copied = true
 	}
+	if t := w.g.tracker; t != nil && w.shots.take(&w.workerStats, t) {
+		copied = true
+	}
+	return copied
 }
 
 // pin binds the goroutine to the processors of cpus_allowed.

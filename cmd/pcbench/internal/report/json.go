@@ -14,6 +14,7 @@ import (
 	"pagecache/cmd/pcbench/internal/job"
 	"pagecache/cmd/pcbench/internal/load"
 	"pagecache/cmd/pcbench/internal/stats"
+	"pagecache/internal/htmlpage"
 )
 
 // The report in JSON has the names, units and order of fio's report, so that programs that read fio's report can read
@@ -81,6 +82,11 @@ func pid() int { return os.Getpid() }
 
 // JSON writes the report in the format that fio calls json or json+.
 func JSON(out io.Writer, r *load.Result, at time.Time, detail Detail) error {
+	return JSONAgainst(out, r, at, detail, nil)
+}
+
+// JSONAgainst writes the report with a comparison, unless that is nil. r is the page cache's last round.
+func JSONAgainst(out io.Writer, r *load.Result, at time.Time, detail Detail, c *htmlpage.Comparison) error {
 	jobs, disks := []pairs{}, []pairs{}
 	for _, j := range r.Jobs {
 		jobs = append(jobs, jobPairs(r, j, detail))
@@ -97,10 +103,13 @@ func JSON(out io.Writer, r *load.Result, at time.Time, detail Detail) error {
 	e := json.NewEncoder(out)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	err := e.Encode(pairs{{"fio version", "pcbench-" + Version}, {"timestamp", at.Unix()},
+	all := pairs{{"fio version", "pcbench-" + Version}, {"timestamp", at.Unix()},
 		{"timestamp_ms", at.UnixMilli()}, {"time", at.Format(time.ANSIC)}, {"global options", global}, {"jobs", jobs},
-		{"disk_util", disks}})
-	if err != nil {
+		{"disk_util", disks}}
+	if c != nil {
+		all = append(all, pair{"comparison", comparisonPairs(c)})
+	}
+	if err := e.Encode(all); err != nil {
 		return fmt.Errorf("write the report: %w", err)
 	}
 	return nil

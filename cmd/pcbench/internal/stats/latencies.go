@@ -45,6 +45,17 @@ func BucketValue(i int) int64 {
 	return base + int64(float64(i%bucketVals)*float64(int64(1)<<shift)+0.5*float64(int64(1)<<shift))
 }
 
+// BucketBounds returns the durations in ns from which on and below which a bucket counts. The last one counts longer
+// durations, too.
+func BucketBounds(i int) (from, to int64) {
+	if i < bucketVals<<1 {
+		return int64(i), int64(i) + 1
+	}
+	shift := i>>bucketBits - 1
+	from = int64(1)<<(shift+bucketBits) + int64(i%bucketVals)<<shift
+	return from, from + int64(1)<<shift
+}
+
 // Add adds a duration.
 func (l *Latencies) Add(ns int64) {
 	if l.counts == nil {
@@ -129,6 +140,21 @@ func (l *Latencies) At(percentiles []float64) []int64 {
 
 // Bin is a bucket of the histogram that is not empty.
 type Bin struct{ Value, Count int64 } // ns, durations
+
+// Percentile returns the duration in ns that p percent of the durations of bins, which ascend, did not exceed, within
+// 0.8 %, or 0 without any.
+func Percentile(bins []Bin, p float64) int64 {
+	n, sum := int64(0), int64(0)
+	for _, b := range bins {
+		n += b.Count
+	}
+	for _, b := range bins {
+		if sum += b.Count; float64(sum) >= math.Ceil(p/100*float64(n)) {
+			return b.Value
+		}
+	}
+	return 0
+}
 
 // Bins returns the buckets that are not empty, in ascending order.
 func (l *Latencies) Bins() (all []Bin) {

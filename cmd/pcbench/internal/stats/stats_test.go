@@ -59,6 +59,9 @@ func TestPercentilesOfTrace(t *testing.T) {
 		if math.Abs(float64(got-exact)) > 0.01*float64(exact)+0.5 {
 			t.Errorf("percentile %v: %d, exactly %d", Percentiles[i], got, exact)
 		}
+		if p := Percentile(l.Bins(), Percentiles[i]); p != got {
+			t.Errorf("percentile %v of the bins: %d, want %d", Percentiles[i], p, got)
+		}
 	}
 }
 
@@ -67,6 +70,10 @@ func TestBuckets(t *testing.T) {
 	for i := range Buckets {
 		if got := BucketOf(BucketValue(i)); got != i {
 			t.Fatalf("bucket %d: its value %d is in bucket %d", i, BucketValue(i), got)
+		}
+		from, to := BucketBounds(i)
+		if BucketOf(from) != i || BucketOf(to-1) != i || i+1 < Buckets && BucketOf(to) != i+1 {
+			t.Fatalf("bucket %d: its bounds are %d and %d", i, from, to)
 		}
 	}
 	for ns, want := range map[int64]int{0: 0, 127: 127, 128: 128, 130: 129, 255: 191, 256: 192, 1 << 60: Buckets - 1} {
