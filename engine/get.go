@@ -33,6 +33,19 @@ func (pc *PageCache[P]) Get(tx *Tx, pid PageID) (Page[P], error) {
 	return pc.getSlow(tx, pid)
 }
 
+// State returns the page's state and kind, as Get does, and never reads the page: nothing of it is fetched, decoded or
+// merged, and neither Hits nor Misses count the call. So a Link that needs no value ("blind") costs no read, also if
+// the page is evicted. Only the record of a page that was not accessed since Open is looked up in the snapshot. Errors:
+// ErrTxEnded, ErrClosed, and ErrCorrupt if that record is corrupt and the log cannot replace it. It works for ever, as
+// Begin does. Safe for concurrent use.
+func (pc *PageCache[P]) State(tx *Tx, pid PageID) (PagePtr[P], PageKind, error) {
+	pg, err := pc.finder.find(tx, "state of", pid)
+	if err != nil {
+		return PagePtr[P]{}, KindUnallocated, err
+	}
+	return ptrTo[P](pid, pg.head), pc.finder.kindOf(pid, pg.head), nil
+}
+
 // getSlow is Get for a page whose value is not resident, for reserved and missing pages, and for errors.
 func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (Page[P], error) {
 	pg, err := pc.finder.find(tx, "get", pid)

@@ -24,6 +24,7 @@ const (
 	callReplace
 	callFree
 	callGet
+	callState
 	callFragments
 	callCASRoot
 	callRoot
@@ -36,7 +37,7 @@ const (
 	callFound // not a call: the contents that the opening after a kill found
 )
 
-var callNames = [...]string{"Allocate", "Link", "Replace", "Free", "Get", "Fragments", "CASRoot", "Root", "id",
+var callNames = [...]string{"Allocate", "Link", "Replace", "Free", "Get", "State", "Fragments", "CASRoot", "Root", "id",
 	"MakeStable", "Flush", "PinLog", "Seal", "begins with", "found after the kill"}
 
 func (c call) String() string { return callNames[c] }
@@ -110,6 +111,13 @@ func (v *version) next(kind engine.PageKind, sum uint64) *version {
 	return &version{n: v.n + 1, kind: kind, sum: sum, digest: d, before: v}
 }
 
+// at returns the version with number n that follows v, after others that are unknown.
+func (v *version) at(n uint64, kind engine.PageKind) *version {
+	w := v.next(kind, 0)
+	w.n = n
+	return w
+}
+
 func (v *version) live() bool { return v.kind == engine.KindMaterialized }
 
 // state is a page or a root in the model.
@@ -118,15 +126,35 @@ type state struct {
 	floor uint64 // the number of the oldest version that a kill may leave
 }
 
+// unused returns the state in which o found a page that is not in use. Roots take the ids of such pages and give them
+// back, so the page may be a root by now, or free again after some versions as a root.
+func (s state) unused(o *op) state {
+	if s.live() || !o.Done || o.Page == 0 {
+		return s
+	}
+	switch o.Call {
+	case callAllocate:
+		if o.Now > s.n+1 {
+			s.version = s.at(o.Now-1, engine.KindFree)
+		}
+	case callGet, callState:
+		if o.Now > s.n && (o.Kind == engine.KindRoot || o.Kind == engine.KindFree) {
+			s.version = s.at(o.Now, o.Kind)
+		}
+	}
+	return s
+}
+
 // step tells whether o may happen in s and what the state is afterwards. A call that was cut off by the kill, at its
 // place in the order, does what it can.
 func (s state) step(o *op) (bool, state) {
-	switch o.Call {
+	switch s = s.unused(o); o.Call {
 	case callBegin:
 		return true, state{version: o.found}
 	case callFound:
 		for v := s.version; v != nil && v.n >= s.floor; v = v.before {
-			if v.kind == o.found.kind && v.sum == o.found.sum {
+			root := o.Page != 0 && !v.live() && (o.found.kind == engine.KindRoot || o.found.kind == engine.KindFree)
+			if root || v.kind == o.found.kind && v.sum == o.found.sum {
 				return true, s
 			}
 		}
@@ -139,6 +167,9 @@ func (s state) step(o *op) (bool, state) {
 	case callGet:
 		unallocated := o.Kind == engine.KindUnallocated
 		return !o.Done || o.Kind == s.kind && o.Sum == s.sum && (unallocated || o.Now == s.n), s
+	case callState:
+		unallocated := o.Kind == engine.KindUnallocated
+		return !o.Done || o.Kind == s.kind && (unallocated || o.Now == s.n), s
 	case callFragments:
 		return !o.Done || !s.live() && o.None || s.live() && o.Now == s.n && o.Sum == s.sum, s
 	case callRoot:
