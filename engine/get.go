@@ -113,27 +113,33 @@ func (pc *PageCache[P]) consolidateLong(tx *Tx, pg page) *entry[P] {
 
 // Fragments returns the page's state and its fragments, unmerged, newest first: the deltas that are known singly, then
 // the rest of the page as one value if it was merged before, else fragment by fragment. A page that does not exist has
-// a zero PagePtr and no fragments. The values are valid until the Tx ends. Errors are those of Get, and ErrReserved for
-// pages 0 and 1. Safe for concurrent use.
+// a zero PagePtr and no fragments. The values are valid until the Tx ends. Fragments that had to be read stay resident,
+// until they are evicted. Errors are those of Get, and ErrReserved for pages 0 and 1. Safe for concurrent use.
 func (pc *PageCache[P]) Fragments(tx *Tx, pid PageID) (PagePtr[P], []P, error) {
-	if err := pc.finder.check(tx, "fragments of", pid); err != nil {
-		return PagePtr[P]{}, nil, err
+	return pc.AppendFragments(tx, pid, nil)
+}
+
+// AppendFragments is Fragments that appends the fragments to dst and returns the extended slice. With room in dst, it
+// allocates nothing for a page that is resident. After an error, or if there is no page, it returns dst as it was.
+func (pc *PageCache[P]) AppendFragments(tx *Tx, pid PageID, dst []P) (PagePtr[P], []P, error) {
+	pg, err := pc.finder.find(tx, "fragments of", pid)
+	if err == nil && pid < FirstUserPage {
+		err = describePage("fragments of", pid, ErrReserved)
 	}
-	if pid < FirstUserPage {
-		return PagePtr[P]{}, nil, describePage("fragments of", pid, ErrReserved)
-	}
-	pg, err := pc.finder.lookup("fragments of", pid)
 	if err != nil || !pg.exists() {
-		return PagePtr[P]{}, nil, err
+		return PagePtr[P]{}, dst, err
 	}
 	if e := pc.consolidateLong(tx, pg); e != nil {
-		return ptrTo[P](pid, &e.Head), []P{e.Frag}, nil
+		return ptrTo[P](pid, &e.Head), append(dst, e.Frag), nil
 	}
-	frags, _, err := pc.appendFragments(make([]P, 0, pg.head.Depth()), pid, pg.head)
-	if err != nil {
-		return PagePtr[P]{}, nil, err
+	all := dst
+	if dst == nil {
+		all = make([]P, 0, pg.head.Depth())
 	}
-	return ptrTo[P](pid, pg.head), frags, nil
+	if all, err = pc.fragments(tx, pg, all); err != nil {
+		return PagePtr[P]{}, dst, err
+	}
+	return ptrTo[P](pid, pg.head), all, nil
 }
 
 // Prefetch starts reading the given pages, blobs included, into the page cache and returns without waiting. Resident
