@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -80,6 +81,22 @@ func (c *churner) value() []byte {
 	return bytes.Repeat([]byte{byte(c.rng.Uint32())}, 1+c.rng.IntN(c.most))
 }
 
+// read returns the state and the value of a page: with Get, from its fragments, or what the value must be, without a
+// read.
+func (c *churner) read(tx *Tx, pid PageID) (PagePtr[[]byte], []byte, error) {
+	switch c.rng.IntN(4) {
+	case 0:
+		ptr, _, err := c.pc.State(tx, pid)
+		return ptr, c.vals[pid], err
+	case 1:
+		ptr, frags, err := c.pc.Fragments(tx, pid)
+		slices.Reverse(frags)
+		return ptr, slices.Concat(frags...), err
+	}
+	p, err := c.pc.Get(tx, pid)
+	return p.Ptr, p.Value, err
+}
+
 // step reads, changes or allocates one page.
 func (c *churner) step() error {
 	tx, err := c.pc.Begin()
@@ -97,21 +114,21 @@ func (c *churner) step() error {
 	}
 	i := c.rng.IntN(len(c.pids))
 	pid := c.pids[i]
-	p, err := c.pc.Get(tx, pid)
-	if err != nil || !bytes.Equal(p.Value, c.vals[pid]) {
-		return fmt.Errorf("page %d: %d bytes, want %d: %w", pid, len(p.Value), len(c.vals[pid]), err)
+	ptr, value, err := c.read(tx, pid)
+	if err != nil || !bytes.Equal(value, c.vals[pid]) {
+		return fmt.Errorf("page %d: %d bytes, want %d: %w", pid, len(value), len(c.vals[pid]), err)
 	}
 	won, v := true, c.value()
 	switch n := c.rng.IntN(10); {
 	case n < 2:
-		_, won, err = c.pc.Replace(tx, pid, p.Ptr, v)
+		_, won, err = c.pc.Replace(tx, pid, ptr, v)
 		c.vals[pid] = v
 	case n < 4 && len(c.vals[pid]) < 4*c.most:
 		d := v[:1+len(v)/8]
-		_, won, err = c.pc.Link(tx, pid, p.Ptr, d)
+		_, won, err = c.pc.Link(tx, pid, ptr, d)
 		c.vals[pid] = append(bytes.Clone(c.vals[pid]), d...)
 	case n == 4:
-		_, won, err = c.pc.Free(tx, pid, p.Ptr)
+		_, won, err = c.pc.Free(tx, pid, ptr)
 		c.pids = append(c.pids[:i], c.pids[i+1:]...)
 		delete(c.vals, pid)
 	}

@@ -187,6 +187,45 @@ func ExamplePageCache_Link_retry() {
 	// Output: try 2: 123 <nil>
 }
 
+// State returns what a compare-and-swap needs, and reads nothing. So a delta can be appended to a page that is not in
+// memory without a read from disk, also when a loop tries again.
+func ExamplePageCache_State() {
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	load(dir, "a page on disk")
+
+	pc, err := engine.Open(dir, engine.Bytes{}, nil) // no page is in memory
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer pc.Close()
+	tx, err := pc.Begin()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer tx.End()
+
+	const pid = engine.FirstUserPage
+	for won := false; !won; {
+		old, kind, err := pc.State(tx, pid)
+		if err != nil || kind != engine.KindMaterialized {
+			log.Fatal(kind, err)
+		}
+		if _, won, err = pc.Link(tx, pid, old, []byte(", and a delta")); err != nil {
+			log.Fatal(err)
+		}
+	}
+	fmt.Println(pc.Stats().Pages.Fetches, "fragments read")
+	page, err := pc.Get(tx, pid) // reads
+	fmt.Printf("%s %v\n", page.Value, err)
+	// Output:
+	// 0 fragments read
+	// a page on disk, and a delta <nil>
+}
+
 // All writes between PinLog and Seal are recovered together or not at all.
 func ExampleBatch() {
 	pc, err := engine.Open("", engine.Bytes{}, &engine.Options{Temporary: true})

@@ -65,7 +65,7 @@ func (pc *PageCache[P]) sizeOf(pid PageID, value P) (n int64, err error) {
 func (pc *PageCache[P]) merged(pid PageID, h *head) (value P, view bool, err error) {
 	if h.Kind() == pagestack.KindOnDisk && h.Depth() == 1 {
 		pc.values.fetchBlocks(h)
-		return pc.fetch(pid, pagestack.Ref{LSN: h.LSN, Ptr: h.Ptr()}, 0)
+		return pc.fetch(pid, pagestack.Ref{LSN: h.LSN, Ptr: h.Ptr()}, 0, false)
 	}
 	buf, _ := pc.frags.Get().(*[]P)
 	if buf == nil {
@@ -117,18 +117,97 @@ func (pc *PageCache[P]) appendFragments(dst []P, pid PageID, h *head) (_ []P, vi
 		}
 		var f P
 		var v bool
-		if f, v, err = pc.fetch(pid, r, older); err == nil {
+		if f, v, err = pc.fetch(pid, r, older, false); err == nil {
 			dst, view = append(dst, f), view || v
 		}
 	})
 	return dst, view, err
 }
 
+// fragments appends the values that make up the page, newest first, to dst. If some of them are not resident, it makes
+// them so.
+func (pc *PageCache[P]) fragments(tx *Tx, pg page, dst []P) ([]P, error) {
+	h := pg.head
+	if h.TailEntry().Kind() == pagestack.KindOnDisk {
+		var err error
+		if h, err = pc.unfold(pg.id, h); err != nil {
+			return dst, err
+		}
+		pc.mem.keepAll(tx, pg, h)
+	} else if tx.s().hits.Add(uint64(pg.id)) {
+		pc.mem.handOver(tx)
+	}
+	dst, _, err := pc.appendFragments(dst, pg.id, h)
+	return dst, err
+}
+
+// unfold returns a chain for the same state as h, the head of a page whose tail entry is OnDisk: with a resident entry
+// for each message, none of which is published. Deltas are no views: they are small, and count as heap.
+//
+// Only the head of a chain has the timestamp of the page's state. Those of the older entries are lower by one each, and
+// may wrap, since no timestamps are known of the states before.
+func (pc *PageCache[P]) unfold(pid PageID, h *head) (*head, error) {
+	type link struct {
+		ref   pagestack.Ref
+		older LSN
+	}
+	var top []*entry[P] // deltas that are resident
+	for ; h.Kind() == pagestack.KindDelta; h = h.Next() {
+		top = append(top, pagestack.EntryOf[P](h))
+	}
+	links := make([]link, 0, h.Depth())
+	h.Links(func(r pagestack.Ref, older LSN) { links = append(links, link{r, older}) })
+	pc.values.fetchBlocks(h)
+	var e *entry[P]
+	for i, l := range slices.Backward(links) {
+		frag, view, err := pc.fetch(pid, l.ref, l.older, e != nil)
+		if err != nil {
+			return nil, err
+		}
+		if e != nil {
+			e = pagestack.NewDelta(&e.Head, frag, l.ref.LSN, l.ref.Ptr)
+		} else {
+			e = pagestack.New[P](pagestack.KindBase, h.TS()-uint64(i), 1, l.ref.LSN, l.ref.Ptr)
+			e.Frag = frag
+		}
+		if !view {
+			e.Sum = sumOf(pc.m, frag)
+		} else if e.Ext, err = pc.viewOf(pid, frag); err != nil {
+			return nil, err
+		}
+	}
+	for _, d := range slices.Backward(top) {
+		kept := pagestack.NewDelta(&e.Head, d.Frag, d.LSN, d.Ptr())
+		kept.Sum, e = d.Sum, kept
+	}
+	return &e.Head, nil
+}
+
+// keepAll makes the chain e of unfold resident, as keep does with an entry.
+func (y *memory[P]) keepAll(tx *Tx, pg page, e *head) {
+	heap, mapped := y.weigh(e)
+	oldHeap, oldMapped := y.weigh(pg.head)
+	won := pg.slot.CompareAndSwap(pg.head, e)
+	if won {
+		if oldHeap+oldMapped == 0 {
+			y.pages.Table.Mark(pg.id)
+		}
+		p := y.budget.Count(&tx.s().account, heap-oldHeap, mapped-oldMapped)
+		tx.s().pressure = max(tx.s().pressure, p)
+		y.changed(tx, pg.id)
+	}
+	y.counts.misses.Add(1) // after the mark and before the load below: see sweep
+	if won && y.exhausted.Load() >= 0 {
+		y.exhausted.Store(-1)
+	}
+	y.reclaim(tx, pg.id)
+}
+
 // fetch reads and decodes one fragment; older is the LSN of the page's message before it, 0 if there is none. view says
-// that it may be a view of the disk.
-func (pc *PageCache[P]) fetch(pid PageID, r pagestack.Ref, older LSN) (frag P, view bool, err error) {
+// that it may be a view of the disk; with copied, it is none.
+func (pc *PageCache[P]) fetch(pid PageID, r pagestack.Ref, older LSN, copied bool) (frag P, view bool, err error) {
 	body, view, err := pc.values.encoded(pid, r, older)
-	if err == nil && view && pc.core.opts.CopyOnRead {
+	if err == nil && view && (copied || pc.core.opts.CopyOnRead) {
 		view = false
 		err = pc.values.guard(true, pid, func() error {
 			body = slices.Clone(body)

@@ -33,6 +33,19 @@ func (pc *PageCache[P]) Get(tx *Tx, pid PageID) (Page[P], error) {
 	return pc.getSlow(tx, pid)
 }
 
+// State returns the page's state and kind, as Get does, and never reads the page: nothing of it is fetched, decoded or
+// merged, and neither Hits nor Misses count the call. So a Link that needs no value ("blind") costs no read, also if
+// the page is evicted. Only the record of a page that was not accessed since Open is looked up in the snapshot. Errors:
+// ErrTxEnded, ErrClosed, and ErrCorrupt if that record is corrupt and the log cannot replace it. It works for ever, as
+// Begin does. Safe for concurrent use.
+func (pc *PageCache[P]) State(tx *Tx, pid PageID) (PagePtr[P], PageKind, error) {
+	pg, err := pc.finder.find(tx, "state of", pid)
+	if err != nil {
+		return PagePtr[P]{}, KindUnallocated, err
+	}
+	return ptrTo[P](pid, pg.head), pc.finder.kindOf(pid, pg.head), nil
+}
+
 // getSlow is Get for a page whose value is not resident, for reserved and missing pages, and for errors.
 func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (Page[P], error) {
 	pg, err := pc.finder.find(tx, "get", pid)
@@ -100,27 +113,33 @@ func (pc *PageCache[P]) consolidateLong(tx *Tx, pg page) *entry[P] {
 
 // Fragments returns the page's state and its fragments, unmerged, newest first: the deltas that are known singly, then
 // the rest of the page as one value if it was merged before, else fragment by fragment. A page that does not exist has
-// a zero PagePtr and no fragments. The values are valid until the Tx ends. Errors are those of Get, and ErrReserved for
-// pages 0 and 1. Safe for concurrent use.
+// a zero PagePtr and no fragments. The values are valid until the Tx ends. Fragments that had to be read stay resident,
+// until they are evicted. Errors are those of Get, and ErrReserved for pages 0 and 1. Safe for concurrent use.
 func (pc *PageCache[P]) Fragments(tx *Tx, pid PageID) (PagePtr[P], []P, error) {
-	if err := pc.finder.check(tx, "fragments of", pid); err != nil {
-		return PagePtr[P]{}, nil, err
+	return pc.AppendFragments(tx, pid, nil)
+}
+
+// AppendFragments is Fragments that appends the fragments to dst and returns the extended slice. With room in dst, it
+// allocates nothing for a page that is resident. After an error, or if there is no page, it returns dst as it was.
+func (pc *PageCache[P]) AppendFragments(tx *Tx, pid PageID, dst []P) (PagePtr[P], []P, error) {
+	pg, err := pc.finder.find(tx, "fragments of", pid)
+	if err == nil && pid < FirstUserPage {
+		err = describePage("fragments of", pid, ErrReserved)
 	}
-	if pid < FirstUserPage {
-		return PagePtr[P]{}, nil, describePage("fragments of", pid, ErrReserved)
-	}
-	pg, err := pc.finder.lookup("fragments of", pid)
 	if err != nil || !pg.exists() {
-		return PagePtr[P]{}, nil, err
+		return PagePtr[P]{}, dst, err
 	}
 	if e := pc.consolidateLong(tx, pg); e != nil {
-		return ptrTo[P](pid, &e.Head), []P{e.Frag}, nil
+		return ptrTo[P](pid, &e.Head), append(dst, e.Frag), nil
 	}
-	frags, _, err := pc.appendFragments(make([]P, 0, pg.head.Depth()), pid, pg.head)
-	if err != nil {
-		return PagePtr[P]{}, nil, err
+	all := dst
+	if dst == nil {
+		all = make([]P, 0, pg.head.Depth())
 	}
-	return ptrTo[P](pid, pg.head), frags, nil
+	if all, err = pc.fragments(tx, pg, all); err != nil {
+		return PagePtr[P]{}, dst, err
+	}
+	return ptrTo[P](pid, pg.head), all, nil
 }
 
 // Prefetch starts reading the given pages, blobs included, into the page cache and returns without waiting. Resident

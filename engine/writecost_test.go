@@ -80,3 +80,32 @@ func BenchmarkReplace(b *testing.B) {
 		return pc.Replace(tx, pid, old, v)
 	})
 }
+
+// BenchmarkBlindLink measures State and Link to evicted pages. No page is read, since none is consolidated.
+func BenchmarkBlindLink(b *testing.B) {
+	pc := enginetest.Open(b, b.TempDir(), &engine.Options{ConsolidateAfter: 1 << 15})
+	pids := enginetest.AllocateMany(b, pc, 1000, 4<<10)
+	enginetest.Flush(b, pc)
+	if err := engine.EvictAll(pc, pids); err != nil {
+		b.Fatal(err)
+	}
+	delta := make([]byte, 100)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for n := range b.N {
+		tx := enginetest.Begin(b, pc)
+		pid := pids[n%len(pids)]
+		old, _, err := pc.State(tx, pid)
+		if err == nil {
+			_, _, err = pc.Link(tx, pid, old, delta)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		tx.End()
+	}
+	b.StopTimer()
+	if n := pc.Stats().Pages.Fetches; n != 0 {
+		b.Errorf("%d fragments were read", n)
+	}
+}

@@ -172,12 +172,20 @@ func (d *Driver) get(tx *engine.Tx) error {
 	if d.rng.IntN(8) == 0 {
 		pid = engine.FirstUserPage + engine.PageID(d.rng.IntN(20))
 	}
+	state, kind, err := d.PC.State(tx, pid)
+	if err != nil {
+		return err
+	}
 	p, err := d.PC.Get(tx, pid)
 	if err != nil {
 		return err
 	}
 	if err := d.H.Now.Compare(pid, p); err != nil {
 		return err
+	}
+	if kind != p.Kind || Version(state) != Version(p.Ptr) {
+		return Violated("State of page %d: %v in version %d, Get: %v in version %d", pid, kind, Version(state), p.Kind,
+			Version(p.Ptr))
 	}
 	if p.Kind != engine.KindMaterialized {
 		return nil

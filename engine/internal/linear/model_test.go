@@ -24,6 +24,7 @@ const (
 	callReplace
 	callFree
 	callGet
+	callState
 	callFragments
 	callCASRoot
 	callRoot
@@ -36,7 +37,7 @@ const (
 	callFound // not a call: the contents that the opening after a kill found
 )
 
-var callNames = [...]string{"Allocate", "Link", "Replace", "Free", "Get", "Fragments", "CASRoot", "Root", "id",
+var callNames = [...]string{"Allocate", "Link", "Replace", "Free", "Get", "State", "Fragments", "CASRoot", "Root", "id",
 	"MakeStable", "Flush", "PinLog", "Seal", "begins with", "found after the kill"}
 
 func (c call) String() string { return callNames[c] }
@@ -156,12 +157,12 @@ func (s state) step(o *op) (bool, state) {
 		return !s.live() && n > s.n, s2
 	case callLink, callReplace, callFree:
 		return s.change(o)
-	case callGet:
+	case callGet, callState:
 		if o.Done && !s.live() && o.Now > s.n && (o.Kind == engine.KindFree || o.Kind == engine.KindRoot) {
 			return true, state{s.to(o.Now, o.Kind, 0), s.floor} // it was used for a root meanwhile
 		}
-		unallocated := o.Kind == engine.KindUnallocated
-		return !o.Done || o.Kind == s.kind && o.Sum == s.sum && (unallocated || o.Now == s.n), s
+		same := o.Kind == s.kind && (o.Kind == engine.KindUnallocated || o.Now == s.n)
+		return !o.Done || same && (o.Call == callState || o.Sum == s.sum), s
 	case callFragments:
 		return !o.Done || !s.live() && o.None || s.live() && o.Now == s.n && o.Sum == s.sum, s
 	case callRoot:

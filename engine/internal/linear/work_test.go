@@ -166,8 +166,11 @@ func (w *worker) step() error {
 // page reads a shared page, and perhaps changes it. It allocates one in the place of one that does not exist.
 func (w *worker) page(i int) error {
 	pid := engine.PageID(w.shared[i].Load())
-	if w.rng.IntN(5) == 0 && pid != 0 {
+	switch k := w.rng.IntN(10); {
+	case k < 2 && pid != 0:
 		return w.fragments(pid)
+	case k < 4 && pid != 0:
+		return w.blind(i, pid)
 	}
 	var p engine.Page[[]byte]
 	if pid != 0 {
@@ -198,6 +201,26 @@ func (w *worker) keep(pid engine.PageID, ptr engine.PagePtr[[]byte]) {
 	} else {
 		w.ptrs[w.rng.IntN(len(w.ptrs))] = held{pid, ptr}
 	}
+}
+
+// blind changes a shared page from the state that State returns, or allocates one in the place of one that does not
+// exist.
+func (w *worker) blind(i int, pid engine.PageID) error {
+	var ptr engine.PagePtr[[]byte]
+	var kind engine.PageKind
+	err := w.do(&op{Call: callState, Page: pid}, func(o *op) (err error) {
+		ptr, kind, err = w.pc.State(w.tx, pid)
+		o.Kind, o.Now = kind, enginetest.Version(ptr)
+		return err
+	})
+	switch {
+	case err != nil:
+		return err
+	case kind != engine.KindMaterialized:
+		return w.allocate(i, pid)
+	}
+	w.keep(pid, ptr)
+	return w.change(pid, ptr)
 }
 
 func (w *worker) fragments(pid engine.PageID) error {

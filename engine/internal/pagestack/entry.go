@@ -14,7 +14,8 @@
 //	K1  LSNs strictly fall from the head to the tail entry of a chain: a writer loads the head before it reserves its
 //	    place in the log. Replaying the log in order therefore rebuilds the chain.
 //	K2  The timestamp goes up by one on Link, Replace, Free and Allocate. It stays the same on consolidation, merging
-//	    and eviction (rule 6).
+//	    and eviction (rule 6). That of a chain's head counts: entries below it that were read from disk have made-up
+//	    ones, lower by one each, modulo 2^48.
 //	K3  A page with nothing resident takes 24 bytes, plus 16 for each message after the first. That memory holds no
 //	    pointers, so the garbage collector does not scan it.
 //
