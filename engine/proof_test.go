@@ -27,7 +27,7 @@ func TestAcknowledgedCommitsAreProven(t *testing.T) {
 	for _, idle := range []bool{false, true} {
 		t.Run(fmt.Sprintf("idle=%v", idle), func(t *testing.T) {
 			dir := t.TempDir()
-			pc := enginetest.Open(t, dir, &engine.Options{})
+			pc := enginetest.Open(t, dir, &engine.Options{SegmentMode: engine.SegmentModeLinear}) // nothing moves
 			enginetest.NoCheck(t, pc)
 			var lsns []engine.LSN
 			tx := enginetest.Begin(t, pc)
