@@ -16,6 +16,8 @@ type sparseFile struct {
 	space map[format.SegmentID]bool
 	room  int   // slots
 	err   error // of Punch
+	// beheaded says that the header of a free slot was punched.
+	beheaded bool
 }
 
 func (f *sparseFile) ids(off, n int64) (ids []format.SegmentID) {
@@ -40,6 +42,7 @@ func (f *sparseFile) Allocate(off, n int64) error {
 }
 
 func (f *sparseFile) Punch(off, n int64) error {
+	f.beheaded = f.beheaded || off%testSize < format.SegmentStart
 	for _, id := range f.ids(off, n) {
 		if f.err == nil && f.space[id] {
 			delete(f.space, id)
@@ -86,6 +89,9 @@ func TestSpaceIsTakenAgainBeforeTheFileGrows(t *testing.T) {
 		if err != nil || !f.space[id] || int(id) != i {
 			t.Fatalf("segment %d: slot %v, has space: %v, %v", i, id, f.space[id], err)
 		}
+	}
+	if f.beheaded {
+		t.Error("a free slot has lost its header (rule 4d)")
 	}
 	if f.size > 55 {
 		t.Errorf("the file has %d slots", f.size)
@@ -187,8 +193,45 @@ func TestShrinkRemovesHollowSlots(t *testing.T) {
 			t.Errorf("%d kept: %v, %v; %d slots, want %d; %d with space, before %d", kept, did, err, f.size, want,
 				len(f.space), before)
 		}
+		if n := len(s.free.hollow); n > 0 && int(s.free.hollow[0]) >= s.table.slots {
+			t.Errorf("%d kept: slot %v is free, and the file has %d", kept, s.free.hollow[0], s.table.slots)
+		}
 		if last, ok := s.Last(); ok {
 			t.Errorf("the last slot in use is %v, and a free one with space lies before it", last.ID)
 		}
+	}
+}
+
+// On a disk with less room than the file asked for, the space that it got is given back, except for the slot that is
+// used. That slot keeps its header: only the bytes behind may be zeroed ahead. Proves rule 9, G1.
+func TestVainAttemptGivesItsSpaceBack(t *testing.T) {
+	s, f := sparseSpace(40, 0, 0)
+	if _, err := s.GiveBack(); err != nil || len(f.space) != 0 {
+		t.Fatalf("%v have space, %v", f.space, err)
+	}
+	f.room = 3 // less than a stride
+	if id, _, err := s.OpenSegment(0, UrgencyOrdinary); err != nil || id != 0 || !f.space[id] {
+		t.Fatalf("slot %v, %v", id, err)
+	}
+	if f.room != 2 || len(f.space) != 1 {
+		t.Errorf("%v have space, and there is room for %d more", f.space, f.room)
+	}
+	if from := s.Blank(); from != format.SegmentStart {
+		t.Errorf("blank from offset %d on, want %d: the header must stay", from, format.SegmentStart)
+	}
+}
+
+// A short segment leaves a slot without space, which gets some before another segment uses it. Proves G1.
+func TestShortSlotBecomesHollow(t *testing.T) {
+	f := &sparseFile{space: map[format.SegmentID]bool{}, room: 100}
+	s := NewSpace(Options{File: f, SegmentSize: testSize, Short: 8192})
+	for i := range 2 {
+		if id, _, err := s.OpenSegment(format.LSN(i*testSize), UrgencyOrdinary); err != nil || int(id) != i {
+			t.Fatalf("slot %v, %v", id, err)
+		}
+	}
+	recycle(t, s, 0)
+	if !slices.Equal(s.free.hollow, slots(1)) || slices.Contains(s.free.ids, 0) {
+		t.Errorf("hollow %v, with space %v", s.free.hollow, s.free.ids)
 	}
 }

@@ -67,6 +67,9 @@ func TestSlotTransitions(t *testing.T) {
 		t.Fatalf("a drained slot is %v", g.State())
 	}
 	recycled(true)
+	if _, used, _ := s.Totals(); used != 0 {
+		t.Errorf("%d slots are in use", used)
+	}
 	if _, ok := s.Find(0); ok || g.State() != StateFree || g.Base() != format.NoLSN || s.Ledger().Recycled != 1 {
 		t.Fatalf("a recycled slot is %v, base %v", g.State(), g.Base())
 	}

@@ -180,7 +180,13 @@ func TestCallbackThatBlocks(t *testing.T) {
 			t.Errorf("Flush returned after %v", time.Since(start))
 		}
 		close(free)
-		r.Flush()
+		synctest.Wait() // all are announced
+		r.BatchOpen(1, 0)
+		start = time.Now()
+		if r.Flush(); time.Since(start) != 0 {
+			t.Errorf("Flush waited for %v after the last event", time.Since(start))
+		}
+		h.all = h.all[:len(h.all)-1]
 		if n := len(h.all); n != mostQueued+1 {
 			t.Fatalf("%d events, want %d", n, mostQueued+1)
 		}
@@ -224,7 +230,52 @@ func TestConditions(t *testing.T) {
 		time.Sleep(2 * settle)
 		synctest.Wait()
 		h.want(t, "DiskFull", "SpaceAgain")
+		r.Room("log") // as each step does that makes progress
+		for range 20 {
+			r.Room("log")
+			time.Sleep(settle / 4)
+		}
+		synctest.Wait()
+		h.want(t, "SpaceAgain")
+		r.DiskFull("log", syscall.ENOSPC)
+		r.Room("log")
+		time.Sleep(settle / 2)
+		r.DiskFull("log", syscall.ENOSPC) // and stays so
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		h.want(t, "DiskFull")
 	})
+}
+
+// A Reporter remembers a limited number of places, and then announces them again.
+func TestRememberedPlacesAreLimited(t *testing.T) {
+	r := New(Config{Events: All(func(Event) {})})
+	for i := range 3 * mostSaid {
+		r.Panic(PanicInfo{Page: format.PageID(i)})
+		if len(r.said) > mostSaid {
+			t.Fatalf("%d places are remembered", len(r.said))
+		}
+	}
+	if !r.once("panic 0") || r.once("panic 0") {
+		t.Error("a place that was forgotten is not announced again, or twice")
+	}
+	r.Flush()
+}
+
+// A line in JSON has the text of an error, and the place of corruption only once.
+func TestErrorsInJSON(t *testing.T) {
+	var logs bytes.Buffer
+	r := New(Config{Logger: slog.New(slog.NewJSONHandler(&logs, nil))})
+	r.LogFailed(fmt.Errorf("cause: %w", syscall.EIO))
+	_ = r.Corrupt(&recovery.CorruptError{File: "/store/log", Place: recovery.Place{}.WithPage(7), Reason: "reason"})
+	r.Flush()
+	lines := strings.Split(logs.String(), "\n")
+	if !strings.Contains(lines[0], `"cause: input/output error"`) {
+		t.Errorf("%s lacks the error", lines[0])
+	}
+	if strings.Count(lines[1], "/store/log") != 1 || strings.Contains(lines[1], `"file"`) {
+		t.Errorf("%s has the file twice", lines[1])
+	}
 }
 
 // Corruption of one place, a panic on one page, and the same error in the background are announced once. An error whose
@@ -251,14 +302,18 @@ func TestOnce(t *testing.T) {
 		r.Background("what", "", known)
 		r.Background("what", "", nil)
 		_ = r.Corrupt(known)
+		_ = r.Corrupt(fmt.Errorf("read: %w", syscall.EIO)) // unreadable
 		_ = r.Corrupt(nil)
 		r.Corruption("snapshot skipped", syscall.EACCES)
 		r.Degraded("reader", "", "reason")
 		r.Degraded("device", "", "")
 	}
 	r.Flush()
-	if i := h.all[2].(CorruptionInfo); i.File != "log" || i.Place != (recovery.Place{}).WithPage(1) {
+	want := recovery.Place{}.WithPage(1)
+	i := h.all[2].(CorruptionInfo)
+	if i.File != "log" || i.Place != want || i.Err.(*recovery.CorruptError).Place != want {
 		t.Errorf("%+v", i)
 	}
-	h.want(t, "Corruption", "Panic", "Corruption", "Panic", "BackgroundError", "BackgroundError", "Degraded")
+	h.want(t, "Corruption", "Panic", "Corruption", "Panic", "BackgroundError", "Corruption", "BackgroundError",
+		"Degraded")
 }

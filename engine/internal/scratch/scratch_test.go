@@ -61,6 +61,12 @@ func TestLongBuffersAreNotKept(t *testing.T) {
 	if n := k.Bytes(); n != 0 {
 		t.Errorf("%d bytes are kept", n)
 	}
+	m := b.Take(1)
+	m.Packed = make([]byte, maxKept+1)
+	b.Put(1, m)
+	if n := k.Bytes(); n != 0 {
+		t.Errorf("%d bytes of compressed data are kept", n)
+	}
 	use(b, 1, maxKept)
 	if n := k.Bytes(); n != maxKept {
 		t.Errorf("%d bytes are kept, want %d", n, maxKept)
@@ -126,5 +132,34 @@ func TestIdleKeeperHasNoTimer(t *testing.T) {
 		want(0)
 		k.Wake()
 		want(0)
+	})
+}
+
+// A Wake during a tick asks for another one. After Stop during a tick none follows.
+func TestWakeAndStopDuringTick(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := New(1)
+		ticks := 0
+		k.OnTick(func(bool) bool {
+			switch ticks++; ticks {
+			case 1, 2:
+				k.Wake()
+			case 4:
+				k.Stop()
+			}
+			return ticks == 4
+		})
+		k.Wake()
+		time.Sleep(10 * Interval)
+		synctest.Wait()
+		if ticks != 3 {
+			t.Errorf("%d ticks, want 3", ticks)
+		}
+		k.Wake()
+		time.Sleep(10 * Interval)
+		synctest.Wait()
+		if ticks != 4 {
+			t.Errorf("%d ticks, want 4", ticks)
+		}
 	})
 }
