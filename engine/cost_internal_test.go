@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"pagecache/internal/invariants"
 	"pagecache/segments/format"
 )
 
@@ -234,5 +235,63 @@ func TestScratchMemoryIsLimitedAndReleased(t *testing.T) {
 		if err := pc.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// Beside 10 000 blobs, which are all mapped or have been looked up, a call on another page allocates as often as beside
+// none, and takes about as long: a scan of the blobs would take a hundred times as long. Trap 40.
+func TestCallsCostTheSameBesideManyBlobs(t *testing.T) {
+	if raced || invariants.Enabled {
+		t.Skip("calls cost more in debug builds")
+	}
+	const rounds, calls = 8, 100
+	measure := func(blobs int) (allocs float64, took time.Duration) {
+		o := &Options{SegmentSize: 64 << 10, FlushEvery: -1, CacheCapacity: 1 << 30, Temporary: true} // in memory
+		pc := openTest(t, "", o)
+		defer closeTest(t, pc)
+		defer quiet(pc)()
+		pids := some(t, pc, blobs, 17<<10)
+		flushTest(t, pc)
+		evictAll(t, pc, pids)
+		tx := begin(t, pc)
+		defer tx.End()
+		for _, pid := range pids {
+			if _, err := pc.Get(tx, pid); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n, _ := pc.blobs.Count(); n != blobs {
+			t.Fatalf("%d blobs, want %d", n, blobs)
+		}
+		value := make([]byte, 20)
+		call := func() {
+			pid, ptr, err := pc.Allocate(tx, value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ptr = must(t)(pc.Link(tx, pid, ptr, value))
+			must(t)(pc.Replace(tx, pid, ptr, value))
+			if _, err := pc.Get(tx, pid); err != nil {
+				t.Fatal(err)
+			}
+		}
+		took = time.Hour
+		for range rounds {
+			start := time.Now()
+			allocs = testing.AllocsPerRun(calls, call)
+			took = min(took, time.Since(start))
+		}
+		return allocs, took
+	}
+	few, quick := measure(0)
+	many := 10_000
+	if testing.Short() {
+		many = 1000
+	}
+	allocs, took := measure(many)
+	t.Logf("%d blobs: %v allocations and %v for %d calls of each kind; without: %v, %v", many, allocs, took, calls, few,
+		quick)
+	if allocs > few+1 || took > 20*quick {
+		t.Error("calls beside blobs cost more")
 	}
 }
