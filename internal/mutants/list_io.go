@@ -106,9 +106,12 @@ var mmapTests = []string{"mmapread"}
 // lruTests are the tests that must notice a bug in package lru.
 var lruTests = []string{"lru", "engine Evict|Memory|Resident|Capacity"}
 
-// allowanceTests are the tests that must notice a bug in the limit of what evictions write, evictTests those that must
-// notice one in what an eviction does to a page.
+// allowanceTests are the tests that must notice a bug in the limit on the bytes that evictions write, and evictTests
+// those that must notice one in an eviction.
 var (
 	allowanceTests = []string{"lru", "engine EvictionWrites|Quarter"}
-	evictTests     = []string{"engine Evict|Memory|Resident|Capacity|Quarter", "engine Model|Clean"}
+	evictTests     = []string{
+		"engine Eviction|Evicted|PolicyKeeps|Quarter|ResidentBytes|SetCache",
+		"engine Model|Clean",
+	}
 )

@@ -139,6 +139,6 @@ var (
 	idTests    = []string{"engine/internal/pageids", "engine/internal/idgen", "engine IDs|Ids|Allocat|Crash$"}
 	idgenTests = []string{"engine/internal/idgen", "engine IDs|Ids|Allocat|Crash$"}
 	epochTests = []string{"engine/internal/epoch", "engine/internal/pageids"}
-	hotTests   = []string{"engine Hot|Gate|Mover|Stress$"}
+	hotTests   = []string{"engine HotPage", "engine Stress$"}
 	rootTests  = []string{"engine/internal/roots", "engine/internal/pagemap", "engine Root|Meta|Model|Crash$"}
 )

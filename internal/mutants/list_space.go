@@ -141,7 +141,7 @@ var segmentsTests = []string{
 }
 
 // cleanTests are the tests that must notice a bug in package clean.
-var cleanTests = []string{"engine/internal/clean", "engine Clean|Space|Full|Mover|Moves"}
+var cleanTests = []string{"engine/internal/clean", "engine Clean|Space|Full|Mover|Moves|Idle|GivesSpaceBack|Short"}
 
 // warmthTests are the tests that must notice a bug in what keeps moved pages warm.
-var warmthTests = []string{"engine MovedPages|Warm", "engine/internal/clean", "engine Clean|Moves"}
+var warmthTests = []string{"engine/internal/clean", "engine MovedPages", "engine Clean|Moves"}

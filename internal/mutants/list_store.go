@@ -161,7 +161,8 @@ var storeTargets = []target{
 			"\te.deliver(&r.c.Events)\n", ""},
 	}},
 	{"engine/internal/report/events.go", reportTests, []bug{
-		{swallowed, "\t\t\tvalue = x.Error() // a", "\t\t\tvalue = x // a", ""},
+		{swallowed, "\t\t\tvalue = x.Error() // a", "\t\t\tvalue = x // a",
+			"The handlers of package slog print the text of an error, too; those of others may not."},
 		{checkDropped, "\t\tif f.IsZero() {\n\t\t\tcontinue\n\t\t}\n", "", ""},
 		{swallowed, "\tif i.Err != nil {\n\t\ti.File, i.Place = \"\", recovery.Place{}\n\t}\n", "", ""},
 	}},
@@ -180,7 +181,8 @@ var storeTargets = []target{
 	{"engine/internal/scratch/scratch.go", scratchTests, []bug{
 		{wakeupLost, "\tcase k.ticking:\n\t\tk.again = true\n", "\tcase k.ticking:\n", ""},
 		{inverted, "idle := !k.used.Swap(false)", "idle := k.used.Swap(false)", ""},
-		{checkDropped, "k.ticking = !k.stopped && (again", "k.ticking = (again", ""},
+		{checkDropped, "k.ticking = !k.stopped && (again", "k.ticking = (again",
+			"The next tick finds that the Keeper was stopped."},
 	}},
 }
 

@@ -91,6 +91,7 @@ var (
 	only    = flag.String("only", "", "a regular expression: plant the bugs whose label or kind matches")
 	list    = flag.Bool("list", false, "print the bugs and run nothing")
 	also    = flag.Bool("equivalent", false, "plant also the bugs that are listed as equivalent")
+	instead = flag.String("tests", "", "a package, with an optional regular expression: run only these tests")
 	quick   = flag.Bool("quick", false, "run only the first tests that each file's entry names, for a first look")
 	timeout = flag.Duration("timeout", 4*time.Minute, "how long the tests of one package may take")
 )
@@ -141,7 +142,11 @@ func plant(t target, b bug) (result, string) {
 	if err != nil {
 		return broken, err.Error()
 	}
-	for _, tests := range t.tests {
+	which := t.tests
+	if *instead != "" {
+		which = []string{*instead}
+	}
+	for _, tests := range which {
 		pkg, run, _ := strings.Cut(tests, " ")
 		out, err := test(overlay, pkg, run)
 		switch {
