@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -533,6 +534,7 @@ func TestStatsBesideClose(t *testing.T) {
 						default:
 						}
 						call()
+						runtime.Gosched() // else Close, which hands on many times, waits for 14 time slices each time
 					}
 				})
 			}

@@ -292,7 +292,6 @@ func TestCallsCostTheSameBesideManyBlobs(t *testing.T) {
 	t.Logf("%d blobs: %v allocations and %v for %d calls of each kind; without: %v, %v", many, allocs, took, calls, few,
 		quick)
 	if allocs > few+1 || took > 20*quick {
-		t.Errorf("%d blobs: %v allocations and %v for %d calls of each kind; without: %v, %v", many, allocs, took, calls,
-			few, quick)
+		t.Error("calls beside blobs cost more")
 	}
 }

@@ -47,8 +47,8 @@ func opens(t *testing.T, s *Space, base format.LSN) (opened func() int) {
 func TestOpeningWaitsForTheZeroer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		zeroing := make(chan struct{})
-		s := NewSpace(Options{File: full(100), SegmentSize: testSize, Slots: 3, Background: true, ZeroAfter: time.Second,
-			Zero: func(int64, int64, <-chan struct{}) error { <-zeroing; return nil }})
+		s := NewSpace(Options{File: full(100), SegmentSize: testSize, Slots: 3, Background: true,
+			ZeroAfter: time.Second, Zero: func(int64, int64, <-chan struct{}) error { <-zeroing; return nil }})
 		s.Ready(slots(3), slots(3))
 		if _, err := openMany(s, 2); err != nil {
 			t.Fatal(err)
@@ -167,7 +167,8 @@ func TestLastSlotInUse(t *testing.T) {
 		s.Adopt(f)
 	}
 	s.Ready([]format.SegmentID{1, 4, 8}, nil)
-	if last, ok := s.Last(); !ok || last.ID != 3 || last.State != StateInactive || last.Newest || last.Base != testSize {
+	last, ok := s.Last()
+	if !ok || last.ID != 3 || last.State != StateInactive || last.Newest || last.Base != testSize {
 		t.Errorf("%+v, %v", last, ok)
 	}
 	if s.Drain(7) || !s.Drain(0) {

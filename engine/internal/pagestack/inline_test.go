@@ -30,7 +30,7 @@ func TestInlineValues(t *testing.T) {
 			if n > 0 {
 				at := uintptr(unsafe.Pointer(&e.Frag[0])) - uintptr(unsafe.Pointer(e))
 				if b[0]++; at != c.begin || e.Frag[0] == b[0] {
-					t.Fatalf("%s of %d bytes: the value is %d bytes behind its entry, or that of the caller", name, n, at)
+					t.Fatalf("%s of %d bytes: the value is %d bytes behind its entry, or the caller's", name, n, at)
 				}
 			}
 			frags = append(frags, e.Frag) // and not the entry

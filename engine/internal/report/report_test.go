@@ -310,7 +310,8 @@ func TestOnce(t *testing.T) {
 	}
 	r.Flush()
 	want := recovery.Place{}.WithPage(1)
-	if i := h.all[2].(CorruptionInfo); i.File != "log" || i.Place != want || i.Err.(*recovery.CorruptError).Place != want {
+	i := h.all[2].(CorruptionInfo)
+	if i.File != "log" || i.Place != want || i.Err.(*recovery.CorruptError).Place != want {
 		t.Errorf("%+v", i)
 	}
 	h.want(t, "Corruption", "Panic", "Corruption", "Panic", "BackgroundError", "Corruption", "BackgroundError",
