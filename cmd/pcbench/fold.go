@@ -63,9 +63,15 @@ func appendFolded(dst, line []byte, columns int) []byte {
 		if len(runes) <= columns {
 			return append(dst, line...)
 		}
-		at := 0
+		at, open := 0, 0
 		for i := skip; i < len(runes); i++ {
-			if runes[i] == ' ' && runes[i-1] != '[' && (i <= columns || at == 0) {
+			switch runes[i] { // numbers in brackets stay whole
+			case '[':
+				open++
+			case ']':
+				open--
+			}
+			if runes[i] == ' ' && open <= 0 && (i <= columns || at == 0) {
 				at = i
 			}
 			if i >= columns && at > 0 {
