@@ -50,8 +50,8 @@ func (f *folder) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// appendFolded appends a line, broken at spaces if it has more columns and the terminal is narrow. What follows is
-// indented by two more than the line. A word that is too long stays whole.
+// appendFolded appends a line, broken at spaces if it has more columns and the terminal is narrow. Its later parts are
+// indented by two more than the first. A word that is too long stays whole.
 func appendFolded(dst, line []byte, columns int) []byte {
 	if columns < foldFrom || columns >= foldBelow {
 		return append(dst, line...)
