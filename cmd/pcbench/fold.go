@@ -50,8 +50,8 @@ func (f *folder) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// appendFolded appends a line, broken at spaces if it has more columns and the terminal is narrow. What follows is
-// indented by two more than the line. A word that is too long stays whole.
+// appendFolded appends a line, broken at spaces if it has more columns and the terminal is narrow. Its later parts are
+// indented by two more than the first. A word that is too long stays whole.
 func appendFolded(dst, line []byte, columns int) []byte {
 	if columns < foldFrom || columns >= foldBelow {
 		return append(dst, line...)
@@ -63,9 +63,15 @@ func appendFolded(dst, line []byte, columns int) []byte {
 		if len(runes) <= columns {
 			return append(dst, line...)
 		}
-		at := 0
+		at, open := 0, 0
 		for i := skip; i < len(runes); i++ {
-			if runes[i] == ' ' && runes[i-1] != '[' && (i <= columns || at == 0) {
+			switch runes[i] { // numbers in brackets stay whole
+			case '[':
+				open++
+			case ']':
+				open--
+			}
+			if runes[i] == ' ' && open <= 0 && (i <= columns || at == 0) {
 				at = i
 			}
 			if i >= columns && at > 0 {

@@ -51,6 +51,18 @@ func TestHelpGolden(t *testing.T) {
 	}
 }
 
+// help knows all commands, and suggests one for a misspelt word.
+func TestHelpOfCommands(t *testing.T) {
+	for _, name := range commands {
+		if text, status := call("help", name); status != 0 || !strings.Contains(text, "pcbench "+name) {
+			t.Errorf("%s: %d, %s", name, status, text)
+		}
+	}
+	if text, status := call("help", "rnu"); status != exitUsage || !strings.Contains(text, "did you mean run?") {
+		t.Errorf("%d, %s", status, text)
+	}
+}
+
 const (
 	benchmarksDoc = "../../docs/BENCHMARKS.md"
 	pcbenchDoc    = "../../docs/PCBENCH.md"

@@ -147,6 +147,15 @@ func help(ctx context.Context, args []string, out io.Writer) error {
 	case "salvage":
 		return salvage(ctx, []string{"--help"}, out, nil)
 	}
+	if !slices.Contains(commands, args[0]) {
+		return &usageError{fmt.Errorf("help: %w", unknownCommand(args[0]))}
+	}
+	for line := range strings.Lines(usageText) { // the others have no options
+		if strings.HasPrefix(line, "  pcbench "+args[0]+" ") {
+			_, err := fmt.Fprint(out, strings.TrimLeft(line, " "))
+			return err
+		}
+	}
 	_, err := fmt.Fprint(out, usageText)
 	return err
 }

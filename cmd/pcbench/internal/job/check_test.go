@@ -164,3 +164,18 @@ func TestParseOddities(t *testing.T) {
 		}
 	}
 }
+
+// A misspelt value is answered with the right one, and one that resembles none with the list alone.
+func TestExplainValue(t *testing.T) {
+	for line, want := range map[string]string{
+		"--rw=randwrit": "did you mean randwrite?", "--compression=zst": "did you mean zstd?",
+		"--rw=rndread": "did you mean randread?", "--output-format=jsn": "did you mean json?", "--rw=xyz": "",
+		"--io=io_uring_is_it": "",
+	} {
+		_, err := Parse(strings.Fields(line))
+		if err == nil || !strings.Contains(err.Error(), "must be one of") || !strings.Contains(err.Error(), want) ||
+			want == "" && strings.Contains(err.Error(), "mean") {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+}

@@ -2,7 +2,9 @@ package job
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 )
 
 // hints are misspelt or foreign names, each with the option that was meant.
@@ -32,6 +34,19 @@ func explainUnknown(name string) error {
 		return fmt.Errorf("--%s: no such option; did you mean --%s?", name, best)
 	}
 	return fmt.Errorf("--%s: no such option (--help lists them)", name)
+}
+
+// explainValue returns an error for a value that is none of those that an option takes.
+func explainValue(v string, values []string) error {
+	err := fmt.Errorf("must be one of %s", strings.Join(values, ", "))
+	if v == "" || len(values) == 0 {
+		return err
+	}
+	best := slices.MinFunc(values, func(a, b string) int { return Distance(v, a) - Distance(v, b) })
+	if n := Distance(v, best); n <= 1+len(v)/5 && n < len(best) {
+		return fmt.Errorf("%w; did you mean %s?", err, best)
+	}
+	return err
 }
 
 // explainWord returns an error for a word that belongs to no option and names no file.

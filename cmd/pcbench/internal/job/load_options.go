@@ -59,7 +59,7 @@ func setLoad(s *Spec, v string) error {
 		s.Step = n
 		return err
 	}
-	return fmt.Errorf("must be one of %s", strings.Join(loadNames, ", "))
+	return explainValue(name, loadNames)
 }
 
 func setBS(parse func(string) (pick.Sizes, error)) setter {

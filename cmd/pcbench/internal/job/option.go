@@ -180,7 +180,7 @@ func oneOf(values []string, at func(*Spec) *string) setter {
 				return nil
 			}
 		}
-		return fmt.Errorf("must be one of %s", strings.Join(values, ", "))
+		return explainValue(v, values)
 	}
 }
 

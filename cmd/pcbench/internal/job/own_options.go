@@ -2,7 +2,6 @@ package job
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"pagecache/cmd/pcbench/internal/units"
@@ -172,6 +171,6 @@ func choice[T any](names []string, values []T, at func(*Spec) *T) setter {
 				return nil
 			}
 		}
-		return fmt.Errorf("must be one of %s", strings.Join(names, ", "))
+		return explainValue(v, names)
 	}
 }

@@ -121,7 +121,7 @@ var runOptions = []Option{
 		r.Formats = nil
 		for _, f := range strings.Split(v, ",") {
 			if !slices.Contains(formats, f) {
-				return fmt.Errorf("must be one of %s", strings.Join(formats, ", "))
+				return explainValue(f, formats)
 			}
 			r.Formats = append(r.Formats, f)
 		}

@@ -177,8 +177,8 @@ func (p *Progress) clearLocked() {
 }
 
 // line returns a progress line with the speed since last, the share done, and the time left, such as
-// "NAME: [w=1240MiB/s,19.8k IOPS][45.0%][eta 00m:03s]". The times are those since last and since the start. On a terminal
-// of few columns, it has no operations per second, then no speeds.
+// "NAME: [w=1240MiB/s,19.8k IOPS][45.0%][eta 00m:03s]". The times are those since last and since the start. If it has
+// more than most columns, which is 0 if that is not known, it has no operations per second, and then no speeds.
 func (s progressState) line(name string, last progressState, since [2]time.Duration, most int) string {
 	speeds, short := "", ""
 	for d, letter := range []string{"r", "w", "t"} {
