@@ -7,10 +7,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"pagecache/cmd/pcbench/internal/against"
+	"pagecache/cmd/pcbench/internal/job"
+	"pagecache/cmd/pcbench/internal/load"
 	"pagecache/internal/htmlpage/pagetest"
 	"pagecache/internal/versus"
 )
@@ -214,6 +218,39 @@ func TestAgainstMissing(t *testing.T) {
 		if status != exitFailed || !strings.Contains(errOut, want) || time.Since(began) > time.Minute {
 			t.Errorf("%s: status %d, %s", line, status, errOut)
 		}
+	}
+}
+
+// The live page of a comparison shows the page cache's load, and the table once a round is complete.
+func TestAgainstLive(t *testing.T) {
+	path, _ := program(t, fakeList, `{"format": 1, "seconds": 2, "read": {"operations": 1000, "bytes": 4096000, `+
+		`"p50_ns": 1000, "p99_ns": 2000, "p999_ns": 3000}, "cpu_seconds": 0.5, "space_bytes": 1048576}`)
+	p, err := job.Parse(strings.Fields("--size=1m --runtime=200ms --time_based --rounds=2 --live=:0 --segment=256k " +
+		"--against=pebble --peers=" + path + " --directory=" + t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := newPictures(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.endLive()
+	c, err := against.New(t.Context(), p, func(ctx context.Context) (*load.Result, error) {
+		r := &load.Runner{Jobs: p.Jobs, Settle: true}
+		x.watch(r)
+		return r.Run(ctx)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.compare(c.Table)
+	var comparisons []int
+	err = c.Run(t.Context(), func(int, int, string) { comparisons = append(comparisons, len(x.now().Comparisons)) })
+	if err != nil || !slices.Equal(comparisons, []int{0, 0, 1, 1}) {
+		t.Errorf("%v, comparisons before each turn: %v", err, comparisons)
+	}
+	if page := x.now(); len(page.Runs) != 1 || len(page.Comparisons) != 1 || len(page.Comparisons[0].Sides) != 2 {
+		t.Errorf("%+v", page)
 	}
 }
 

@@ -96,7 +96,9 @@ func (x *pictures) page(r *load.Result) *htmlpage.Report {
 	}
 	p := report.Page(r, facts)
 	if x.table != nil {
-		p.Comparisons = append(p.Comparisons, *x.table())
+		if t := x.table(); len(t.Rows) > 0 { // a round is complete
+			p.Comparisons = append(p.Comparisons, *t)
+		}
 		p.Notes = append(p.Notes, "The pictures are those of the page cache in its last round.")
 	}
 	return p

@@ -79,7 +79,7 @@ func ratioAt(r float64) float64 {
 
 // newComparison returns the view of c.
 func newComparison(c *Comparison) *comparison {
-	v := &comparison{Title: c.Title, Sides: c.Sides, Notes: c.Notes}
+	v := &comparison{Title: c.Title, Sides: c.Sides, Notes: c.Notes, Rows: []row{}}
 	for i := range c.Rows {
 		r := &c.Rows[i]
 		out := row{Name: r.Name, Metric: r.Metric, Unit: r.Unit, LowerIsBetter: r.LowerIsBetter, Target: r.Target,

@@ -137,7 +137,7 @@ func wholeFigures(l *load.Timeline) (list []htmlpage.Fact) {
 	}
 	if n := j.Dirs[0].N() + j.Dirs[1].N() + j.Dirs[2].N(); n > 0 {
 		busy := (j.Usage.User + j.Usage.System) / 100 * float64(j.Runtime)
-		add("CPU time of each", Nanos(busy/float64(n)))
+		add("CPU time per operation", Nanos(busy/float64(n)))
 	}
 	add("measured for", time.Duration(j.Runtime).Round(time.Millisecond).String())
 	return list
