@@ -20,8 +20,14 @@ var _ Store = (*Badger)(nil)
 
 // OpenBadger opens the store in dir, or makes one.
 func OpenBadger(dir string, o PeerOptions) (*Badger, error) {
-	db, err := badger.Open(badger.DefaultOptions(dir).WithLogger(nil).WithMetricsEnabled(false).
-		WithSyncWrites(o.Sync).WithBlockCacheSize(o.cache()).WithCompression(options.None).WithNumCompactors(2))
+	opts := badger.DefaultOptions(dir).WithLogger(nil).WithMetricsEnabled(false).WithSyncWrites(o.Sync).
+		WithBlockCacheSize(o.cache()).WithCompression(options.None).WithNumCompactors(2)
+	if o.Buffer > 0 { // memory is short
+		const cacheShare, memtables = 2, 2 // Badger needs memory besides its cache
+		opts = opts.WithMemTableSize(o.Buffer).WithNumMemtables(memtables).WithBlockCacheSize(o.cache() / cacheShare).
+			WithValueLogFileSize(2 * o.Buffer)
+	}
+	db, err := badger.Open(opts)
 	if err != nil {
 		return nil, err
 	}
@@ -36,6 +42,11 @@ func (s *Badger) Replace(page int, value []byte) error {
 
 // Link implements Store.
 func (s *Badger) Link(page int, delta []byte) error {
+	return s.update(page, func(v []byte) []byte { return append(v, delta...) })
+}
+
+// update replaces a page by what change makes of its value, which change may modify and keep.
+func (s *Badger) update(page int, change func(value []byte) []byte) error {
 	var k [8]byte
 	return s.retry(func(txn *badger.Txn) error {
 		item, err := txn.Get(key(&k, page))
@@ -46,7 +57,7 @@ func (s *Badger) Link(page int, delta []byte) error {
 		if err != nil {
 			return err
 		}
-		return txn.Set(k[:], append(v, delta...))
+		return txn.Set(k[:], change(v))
 	})
 }
 
@@ -101,3 +112,51 @@ func (s *Badger) Flush() error { return s.DB.Sync() }
 
 // Close implements Store.
 func (s *Badger) Close() error { return s.DB.Close() }
+
+var _ Updater = (*Badger)(nil)
+
+// GetLink implements Updater.
+func (s *Badger) GetLink(page int, delta []byte) error {
+	return s.update(page, func(v []byte) []byte {
+		look(v)
+		return append(v, delta...)
+	})
+}
+
+// BlindLink implements Updater. Badger cannot append without reading.
+func (s *Badger) BlindLink(page int, delta []byte) error { return s.Link(page, delta) }
+
+// FragmentsLink implements Updater. A page of Badger is in one piece.
+func (s *Badger) FragmentsLink(page int, delta []byte) error { return s.GetLink(page, delta) }
+
+// GetReplace implements Updater.
+func (s *Badger) GetReplace(page int, value []byte) error {
+	var k [8]byte
+	return s.retry(func(txn *badger.Txn) error {
+		item, err := txn.Get(key(&k, page))
+		if err != nil {
+			return err
+		}
+		if err := item.Value(func(v []byte) error { look(v); return nil }); err != nil {
+			return err
+		}
+		return txn.Set(k[:], value)
+	})
+}
+
+// GetMany implements Updater.
+func (s *Badger) GetMany(pages []int) error {
+	return s.DB.View(func(txn *badger.Txn) error {
+		var k [8]byte
+		for _, i := range pages {
+			item, err := txn.Get(key(&k, i))
+			if err != nil {
+				return err
+			}
+			if err := item.Value(func(v []byte) error { first(v); return nil }); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

@@ -52,9 +52,16 @@ func sweep(b *testing.B, values, threads []int, op func(s Store, w *Worker) erro
 						}
 						b.ReportAllocs()
 						b.SetBytes(int64(value))
+						var used Sampler
+						used.Restart()
 						b.ResetTimer()
 						if _, err := Run(l, int64(b.N), func(w *Worker) error { return op(s, w) }, nil); err != nil {
 							b.Fatal(err)
+						}
+						b.StopTimer()
+						if shares := used.Stop(); shares != nil { // nil with -cpuprofile, too
+							b.ReportMetric(shares[Cleaner], "cleaner-%")
+							b.ReportMetric(shares[Collector], "collector-%")
 						}
 					})
 				}

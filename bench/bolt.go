@@ -59,13 +59,18 @@ func (s *Bolt) Replace(page int, value []byte) error {
 
 // Link implements Store.
 func (s *Bolt) Link(page int, delta []byte) error {
+	return s.change(page, func(v []byte) []byte { return append(v[:len(v):len(v)], delta...) })
+}
+
+// change replaces a page by what f makes of its value, which f must not modify.
+func (s *Bolt) change(page int, f func(value []byte) []byte) error {
 	return s.update(func(b *bolt.Bucket) error {
 		k := key(new([8]byte), page)
 		v := b.Get(k)
 		if v == nil {
 			return fmt.Errorf("page %d does not exist", page)
 		}
-		return b.Put(k, append(v[:len(v):len(v)], delta...))
+		return b.Put(k, f(v))
 	})
 }
 
@@ -79,12 +84,19 @@ func (s *Bolt) Commit(page int, delta []byte) error {
 
 // Get implements Store.
 func (s *Bolt) Get(page int) (n int, err error) {
-	err = s.DB.View(func(tx *bolt.Tx) error {
-		var k [8]byte
-		n = look(tx.Bucket(bucket).Get(key(&k, page)))
+	err = s.view(page, func(v []byte) error {
+		n = look(v)
 		return nil
 	})
 	return n, err
+}
+
+// view calls f with the value of a page, which f must not keep.
+func (s *Bolt) view(page int, f func(value []byte) error) error {
+	return s.DB.View(func(tx *bolt.Tx) error {
+		var k [8]byte
+		return f(tx.Bucket(bucket).Get(key(&k, page)))
+	})
 }
 
 // loadMany writes pages in one transaction.
@@ -105,3 +117,39 @@ func (s *Bolt) Flush() error { return s.DB.Sync() }
 
 // Close implements Store.
 func (s *Bolt) Close() error { return s.DB.Close() }
+
+var _ Updater = (*Bolt)(nil)
+
+// GetLink implements Updater.
+func (s *Bolt) GetLink(page int, delta []byte) error {
+	return s.change(page, func(v []byte) []byte {
+		look(v)
+		return append(v[:len(v):len(v)], delta...)
+	})
+}
+
+// BlindLink implements Updater. bbolt cannot append without reading.
+func (s *Bolt) BlindLink(page int, delta []byte) error { return s.Link(page, delta) }
+
+// FragmentsLink implements Updater. A page of bbolt is in one piece.
+func (s *Bolt) FragmentsLink(page int, delta []byte) error { return s.GetLink(page, delta) }
+
+// GetReplace implements Updater.
+func (s *Bolt) GetReplace(page int, value []byte) error {
+	return s.change(page, func(v []byte) []byte {
+		look(v)
+		return value
+	})
+}
+
+// GetMany implements Updater.
+func (s *Bolt) GetMany(pages []int) error {
+	return s.DB.View(func(tx *bolt.Tx) error {
+		b := tx.Bucket(bucket)
+		var k [8]byte
+		for _, i := range pages {
+			first(b.Get(key(&k, i)))
+		}
+		return nil
+	})
+}

@@ -61,6 +61,12 @@ func (w *Worker) Page() int {
 	return int(hi)
 }
 
+// Uint64 draws a number.
+func (w *Worker) Uint64() uint64 { return w.rng.Uint64() }
+
+// Float64 draws a number from 0 to 1, without 1.
+func (w *Worker) Float64() float64 { return float64(w.rng.Uint64()>>11) / (1 << 53) }
+
 // Workload describes a run.
 type Workload struct {
 	Goroutines int

@@ -1,15 +1,18 @@
 package bench
 
 import (
+	"cmp"
 	"encoding/binary"
 	"log"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
 )
 
 // PeerOptions are the settings of another store that depend on the work.
 type PeerOptions struct {
 	Cache      int64 // bytes of its own cache; 0: 512 MiB
+	Buffer     int64 // bytes of each of its write buffers, 8 MiB or more; 0: 64 MiB
 	Sync       bool  // all writes are durable commits. Stores that need another setting for this use it
 	Goroutines int   // that write at the same time
 }
@@ -17,12 +20,12 @@ type PeerOptions struct {
 // defaultCache is the default of PeerOptions.Cache.
 const defaultCache = 512 << 20
 
-func (o PeerOptions) cache() int64 {
-	if o.Cache > 0 {
-		return o.Cache
-	}
-	return defaultCache
-}
+// defaultBuffer is the default of PeerOptions.Buffer.
+const defaultBuffer = 64 << 20
+
+func (o PeerOptions) cache() int64 { return cmp.Or(o.Cache, defaultCache) }
+
+func (o PeerOptions) buffer() int64 { return cmp.Or(o.Buffer, defaultBuffer) }
 
 // Pebble is a Store on CockroachDB's LSM tree. A page is a key of 8 bytes. Link is a Merge with the default merger,
 // which concatenates as engine.Bytes does.
@@ -46,21 +49,31 @@ func (quiet) Errorf(string, ...any) {}
 func (quiet) Fatalf(form string, args ...any) { log.Fatalf(form, args...) }
 
 // OpenPebble opens the store in dir, or makes one, with options that suit the comparison: large memtables, a large
-// cache, and the write-ahead log.
+// cache, the write-ahead log, and Bloom filters, which save most reads of the levels that do not have a key.
 func OpenPebble(dir string, o PeerOptions) (*Pebble, error) {
+	return openPebble(dir, o, pebble.DefaultMerger)
+}
+
+func openPebble(dir string, o PeerOptions, merger *pebble.Merger) (*Pebble, error) {
+	const bitsPerKey = 10
 	s := &Pebble{cache: pebble.NewCache(o.cache())}
-	db, err := pebble.Open(dir, &pebble.Options{
+	options := &pebble.Options{
 		Cache:                       s.cache,
-		MemTableSize:                64 << 20,
+		MemTableSize:                uint64(o.buffer()),
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       24,
 		MaxOpenFiles:                1000,
 		FormatMajorVersion:          pebble.FormatNewest,
-		Merger:                      pebble.DefaultMerger,
+		Merger:                      merger,
 		CompactionConcurrencyRange:  func() (lower, upper int) { return 1, 2 },
 		Logger:                      quiet{},
-	})
+	}
+	options.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
+	for i := range options.Levels {
+		options.Levels[i].FilterPolicy = bloom.FilterPolicy(bitsPerKey)
+	}
+	db, err := pebble.Open(dir, options)
 	if err != nil {
 		s.cache.Unref()
 		return nil, err
@@ -115,4 +128,44 @@ func (s *Pebble) Flush() error { return s.DB.LogData(nil, pebble.Sync) }
 func (s *Pebble) Close() error {
 	defer s.cache.Unref()
 	return s.DB.Close()
+}
+
+var _ Updater = (*Pebble)(nil)
+
+// GetLink implements Updater. Nothing keeps another goroutine from changing the page between Get and Merge.
+func (s *Pebble) GetLink(page int, delta []byte) error {
+	if _, err := s.Get(page); err != nil {
+		return err
+	}
+	return s.Link(page, delta)
+}
+
+// BlindLink implements Updater.
+func (s *Pebble) BlindLink(page int, delta []byte) error { return s.Link(page, delta) }
+
+// FragmentsLink implements Updater. Pebble merges whatever it reads.
+func (s *Pebble) FragmentsLink(page int, delta []byte) error { return s.GetLink(page, delta) }
+
+// GetReplace implements Updater. Nothing keeps another goroutine from changing the page between Get and Set.
+func (s *Pebble) GetReplace(page int, value []byte) error {
+	if _, err := s.Get(page); err != nil {
+		return err
+	}
+	return s.Replace(page, value)
+}
+
+// GetMany implements Updater. A Get by itself is the fastest read; a snapshot for all of them makes each slower.
+func (s *Pebble) GetMany(pages []int) error {
+	var k [8]byte
+	for _, i := range pages {
+		v, closer, err := s.DB.Get(key(&k, i))
+		if err != nil {
+			return err
+		}
+		first(v)
+		if err := closer.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
 }

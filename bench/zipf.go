@@ -40,3 +40,10 @@ func (z *Zipfian) Next() int {
 	}
 	return min(int(z.n)-1, int(z.n*math.Pow(z.eta*u-z.eta+1, z.alpha)))
 }
+
+// For returns a Zipfian for the same numbers that draws from rng. It takes constant time.
+func (z *Zipfian) For(rng *rand.Rand) *Zipfian {
+	other := *z
+	other.rng = rng
+	return &other
+}

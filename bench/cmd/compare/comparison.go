@@ -32,8 +32,9 @@ type comparison struct {
 	run     string // comparisons with the same run take their figures of our side from one run; "": a run of its own
 	cost    cost
 
-	figures [][]float64 // of each side, of each round
-	skipped string      // why this machine cannot measure it
+	figures [][]float64      // of each side, of each round
+	shares  [][]bench.Shares // of the processor time of each side's process, of each round; nil: too short to tell
+	skipped string           // why this machine cannot measure it
 }
 
 // rival is a side of a comparison.
@@ -68,10 +69,10 @@ func (m *comparison) measure(ctx context.Context, c *config, round int) error {
 		return nil
 	}
 	sides := m.sides()
-	got := make([]float64, len(sides))
+	got, shares := make([]float64, len(sides)), make([]bench.Shares, len(sides))
 	for k := range sides {
 		i := (k + round) % len(sides)
-		v, err := m.once(ctx, c, i, sides[i].measure)
+		v, used, err := m.once(ctx, c, i, sides[i].measure)
 		var skip errSkip
 		if errors.As(err, &skip) {
 			m.skipped = string(skip)
@@ -85,34 +86,44 @@ func (m *comparison) measure(ctx context.Context, c *config, round int) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", sides[i].name, err)
 		}
-		got[i] = v
+		got[i], shares[i] = v, used
 	}
 	if m.figures == nil {
-		m.figures = make([][]float64, len(sides))
+		m.figures, m.shares = make([][]float64, len(sides)), make([][]bench.Shares, len(sides))
 	}
 	line := fmt.Sprintf("round %d  %-16s %12s %s", round+1, m.name, bench.Number(got[0]), m.unit)
 	for i, v := range got {
-		m.figures[i] = append(m.figures[i], v)
+		m.figures[i], m.shares[i] = append(m.figures[i], v), append(m.shares[i], shares[i])
 		if i > 0 {
 			line += fmt.Sprintf("  %s %s, ratio %.2f", sides[i].name, bench.Number(v), got[0]/v)
 		}
 	}
 	fmt.Fprintln(os.Stderr, line)
+	for i, used := range shares {
+		if used != nil {
+			fmt.Fprintf(os.Stderr, "  %s: %v of the processor time\n", sides[i].name, used)
+		}
+	}
 	return nil
 }
 
-// once measures a side in a fresh directory.
-func (m *comparison) once(ctx context.Context, c *config, i int, f side) (float64, error) {
+// once measures a side in a fresh directory. It returns the figure, and the shares of the processor time.
+func (m *comparison) once(ctx context.Context, c *config, i int, f side) (float64, bench.Shares, error) {
 	if err := ctx.Err(); err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	dir := filepath.Join(c.dir, fmt.Sprintf("%s.%d", m.name, i))
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		return 0, err
+		return 0, nil, err
 	}
+	c.sampler, c.shares = &bench.Sampler{}, nil
 	c.settle()
 	v, err := f(ctx, c, dir)
-	return v, errors.Join(err, os.RemoveAll(dir))
+	shares := c.sampler.Stop()
+	if c.shares != nil {
+		shares = c.shares
+	}
+	return v, shares, errors.Join(err, os.RemoveAll(dir))
 }
 
 // ratios returns the ratios of our figure to that of side i, of each round. It returns nil if a figure of side i is 0.

@@ -18,6 +18,7 @@ type group struct {
 var groups = []group{
 	{"Writing", writingLines}, {"In memory", residentLines}, {"Space", spaceLines},
 	{"Opening, snapshots and recycled segments", openingLines}, {"Reading", readingLines}, {"Memory", memoryLines},
+	{"Reading and then changing", workLines},
 }
 
 // comparisons returns the lines of the table, in order. docs/BENCHMARKS.md explains each.

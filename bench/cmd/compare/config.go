@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pagecache/bench"
 )
 
 // config is the measurement's part of the options.
@@ -16,6 +18,9 @@ type config struct {
 	logMiB  int64
 	divide  int // the amounts of data are divided by it; 0 or 1: full size
 	only    *regexp.Regexp
+	// sampler measures the shares of the processor time in what is being measured now; nil: they are not measured.
+	sampler *bench.Sampler
+	shares  bench.Shares // of a child that has measured, instead of this process; nil: none has
 }
 
 // during returns the length of one timed measurement.
@@ -43,13 +48,19 @@ func (c *config) space(n int64) int64 {
 	return max(n/int64(c.divide), least) / unit * unit
 }
 
-// settle gives every measurement the same start. With --divide it only collects the garbage.
+// collect collects the garbage. Then the measurement of the processor time begins.
+func (c *config) collect() {
+	runtime.GC()
+	c.sampler.Restart()
+}
+
+// settle gives every measurement the same start, like the function settle, and begins to measure the processor time.
+// With --divide it only collects the garbage before that.
 func (c *config) settle() {
-	if c.small() {
-		runtime.GC()
-		return
+	if !c.small() {
+		settle()
 	}
-	settle()
+	c.collect()
 }
 
 // settle gives every measurement the same start: it collects the garbage and writes back dirty data. The runtime

@@ -19,6 +19,10 @@ import (
 // peerGroups is empty: abtest measures our side only.
 var peerGroups []group
 
+// abtest needs no other stores.
+func otherUpdaters() []updaterStore { return nil }
+func otherNodes() []nodeStore       { return nil }
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

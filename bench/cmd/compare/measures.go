@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"runtime"
 	"time"
 
 	"pagecache/bench"
@@ -29,7 +28,7 @@ func onStore(c *config, s bench.Store, m measure) (v float64, err error) {
 	if err := bench.Load(s, c.part(pages), pageSize); err != nil {
 		return 0, err
 	}
-	runtime.GC()
+	c.collect()
 	return m(c, s)
 }
 

@@ -33,24 +33,49 @@ func inChild(ctx context.Context, c *config, name, dir string, v any) error {
 	cmd := exec.CommandContext(ctx, self, "--child", name, "--dir", dir, "--seconds", fmt.Sprint(c.seconds),
 		"--divide", fmt.Sprint(max(c.divide, 1)))
 	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
+	text, err := cmd.Output()
 	if err != nil {
 		return fmt.Errorf("run child %s: %w", name, err)
 	}
-	return json.Unmarshal(out, v)
+	out := childOutput{Value: v}
+	if err := json.Unmarshal(text, &out); err != nil {
+		return fmt.Errorf("run child %s: %w", name, err)
+	}
+	if out.Skipped != "" {
+		return errSkip(out.Skipped)
+	}
+	c.shares = out.Shares
+	return nil
+}
+
+// childOutput is what a child prints as JSON.
+type childOutput struct {
+	Value   any
+	Shares  bench.Shares
+	Skipped string // the reason, if this machine cannot measure it
 }
 
 // runChild is the main function of a child.
 func runChild(c *config, name string) error {
 	f := children[name]
 	if f == nil {
+		f = limitedChild(name)
+	}
+	if f == nil {
 		return fmt.Errorf("no child %q", name)
 	}
+	c.sampler = &bench.Sampler{}
+	c.sampler.Restart()
 	v, err := f(c, filepath.Join(c.dir, "store"))
+	out := childOutput{Value: v, Shares: c.sampler.Stop()}
+	var skip errSkip
+	if errors.As(err, &skip) {
+		out.Skipped, err = string(skip), nil
+	}
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(os.Stdout).Encode(v)
+	return json.NewEncoder(os.Stdout).Encode(out)
 }
 
 const (

@@ -31,7 +31,7 @@ func resident(c *config, dir string) (*bench.Pagecache, []engine.PageID, error) 
 	for i := range ids {
 		ids[i] = s.PageID(i)
 	}
-	runtime.GC()
+	c.collect()
 	return s, ids, nil
 }
 

@@ -5,10 +5,8 @@ package main
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"pagecache/bench"
@@ -155,28 +153,6 @@ func peerSpace(c *config, s bench.Store, dir string) (float64, error) {
 	return bytes / (float64(count) * overwritePage), err
 }
 
-// diskUsage returns the bytes that the files below dir take on disk. Holes take none.
-func diskUsage(dir string) (bytes float64, err error) {
-	const block = 512 // the unit of Blocks, whatever the file system's is
-	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		info, err := d.Info()
-		if errors.Is(err, fs.ErrNotExist) { // removed meanwhile
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if s, ok := info.Sys().(*syscall.Stat_t); ok {
-			bytes += float64(s.Blocks) * block
-		}
-		return nil
-	})
-	return bytes, err
-}
-
 // Parameters of the comparisons of logs.
 const (
 	logRecord  = 256
@@ -284,4 +260,31 @@ func logLines() []*comparison {
 		line("log-open", "opening of a log of 1 000 000 records of 256 B, closed cleanly, cold", "ms",
 			logWork{fill: true, cold: true, what: logOpen}, cost{10, 0, 700}),
 	}
+}
+
+// otherUpdaters are the stores of the comparisons of programs that read pages and change them.
+func otherUpdaters() (all []updaterStore) {
+	for _, p := range bench.Peers() {
+		if p.OpenNodes == nil {
+			continue
+		}
+		all = append(all, updaterStore{p.Name, func(dir string, o bench.PeerOptions) (bench.Updater, error) {
+			s, err := p.Open(dir, o)
+			if err != nil {
+				return nil, err
+			}
+			return s.(bench.Updater), nil
+		}})
+	}
+	return all
+}
+
+// otherNodes are the stores that keep the nodes of a B-tree.
+func otherNodes() (all []nodeStore) {
+	for _, p := range bench.Peers() {
+		if p.OpenNodes != nil {
+			all = append(all, nodeStore{p.Name, p.OpenNodes})
+		}
+	}
+	return all
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -53,6 +54,21 @@ type recordSide struct {
 	Name    string    `json:"name"`
 	Figures []float64 `json:"figures"`
 	Ratios  []float64 `json:"ratios,omitempty"` // of our figure to this one
+	// Shares are the parts of the processor time of the side's process, in percent, of each round in which they were
+	// measured.
+	Shares []bench.Shares `json:"processor_percent,omitempty"`
+}
+
+// share returns the median share of the processor time with that name, or "" if none was measured.
+func (s *recordSide) share(name string) string {
+	if len(s.Shares) == 0 {
+		return ""
+	}
+	var all []float64
+	for _, used := range s.Shares {
+		all = append(all, used[name])
+	}
+	return fmt.Sprintf("%.1f %%", bench.Median(all))
 }
 
 // newRecord returns the record of a run that begins.
@@ -103,6 +119,10 @@ func (r *record) fill(chosen []*comparison) {
 		if m.skipped == "" {
 			for i, s := range m.sides() {
 				side := recordSide{Name: s.name, Figures: m.figures[i]}
+				if len(m.shares) > i {
+					unknown := func(s bench.Shares) bool { return s == nil }
+					side.Shares = slices.DeleteFunc(slices.Clone(m.shares[i]), unknown)
+				}
 				if i > 0 {
 					side.Ratios = m.ratios(i)
 				}

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"pagecache/bench"
@@ -235,3 +238,25 @@ func snapshotting(snapshots bool, pause time.Duration, figure linkFigure) side {
 func rateOf(r bench.Result, _ time.Duration) float64 { return r.Rate() }
 
 func slowestOf(_ bench.Result, slowest time.Duration) float64 { return float64(slowest) / 1e6 }
+
+// diskUsage returns the bytes that the files below dir take on disk. Holes take none.
+func diskUsage(dir string) (bytes float64, err error) {
+	const block = 512 // the unit of Blocks, whatever the file system's is
+	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) { // removed meanwhile
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if s, ok := info.Sys().(*syscall.Stat_t); ok {
+			bytes += float64(s.Blocks) * block
+		}
+		return nil
+	})
+	return bytes, err
+}

@@ -31,7 +31,8 @@ func spreadRatio(v []float64) string {
 }
 
 // tableHead are the columns of the tables. Each side of a comparison has a row.
-var tableHead = []string{"name", "what", "unit", "side", "median", "range", "ratio", "range", "target", ""}
+var tableHead = []string{"name", "what", "unit", "side", "median", "range", "ratio", "range", "cleaner", "collector",
+	"target", ""}
 
 // cells returns the rows of the tables. The name is in the first row of a comparison only.
 func (r *record) cells() (rows [][]string) {
@@ -39,14 +40,15 @@ func (r *record) cells() (rows [][]string) {
 		l := &r.Lines[i]
 		if l.Skipped != "" {
 			skipped := "skipped: " + l.Skipped
-			rows = append(rows, []string{l.Name, l.What, l.Unit, skipped, "", "", "", "", l.Target, ""})
+			rows = append(rows, []string{l.Name, l.What, l.Unit, skipped, "", "", "", "", "", "", l.Target, ""})
 			continue
 		}
 		for k, s := range l.Sides {
 			median := bench.Number(bench.Median(s.Figures))
-			row := []string{"", "", "", s.Name, median, spread(s.Figures), "", "", "", ""}
+			row := []string{"", "", "", s.Name, median, spread(s.Figures), "", "", s.share(bench.Cleaner),
+				s.share(bench.Collector), "", ""}
 			if k == 0 {
-				row[0], row[1], row[2], row[8], row[9] = l.Name, l.What, l.Unit, l.Target, r.verdict(l)
+				row[0], row[1], row[2], row[10], row[11] = l.Name, l.What, l.Unit, l.Target, r.verdict(l)
 			} else {
 				row[6], row[7] = fmt.Sprintf("%.2f", bench.Median(s.Ratios)), spreadRatio(s.Ratios)
 			}
