@@ -239,3 +239,48 @@ func TestLostChangesGiveNothing(t *testing.T) {
 		}
 	}
 }
+
+// A Get that only merges fragments which are all resident reads nothing: it is no miss. A Get after reopening is one.
+func TestMergingIsNoMiss(t *testing.T) {
+	d := simdisk.New(1, simdisk.Options{})
+	pc := enginetest.OpenSim(t, d)
+	get := func(pid engine.PageID) {
+		t.Helper()
+		tx, err := pc.Begin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.End()
+		if page, err := pc.Get(tx, pid); err != nil || string(page.Value) != "wholedelta" {
+			t.Fatalf("%q, %v", page.Value, err)
+		}
+	}
+	tx, err := pc.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, ptr, err := pc.Allocate(tx, []byte("whole"))
+	if err == nil {
+		_, _, err = pc.Link(tx, pid, ptr, []byte("delta"))
+	}
+	tx.End()
+	if err != nil {
+		t.Fatal(err)
+	}
+	get(pid)
+	if s := pc.Stats(); s.Pages.Merges != 1 || s.Cache.Misses != 0 || s.Cache.Hits < 1 || s.Pages.Fetches != 0 {
+		t.Errorf("%d merges, %d misses, %d hits, %d fetches", s.Pages.Merges, s.Cache.Misses, s.Cache.Hits,
+			s.Pages.Fetches)
+	}
+	if err := pc.Close(); err != nil {
+		t.Fatal(err)
+	}
+	pc = enginetest.OpenSim(t, d)
+	get(pid)
+	if s := pc.Stats(); s.Cache.Misses != 1 {
+		t.Errorf("%d misses after reopening", s.Cache.Misses)
+	}
+	if err := pc.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

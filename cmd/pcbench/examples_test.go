@@ -52,7 +52,7 @@ func small(s *job.Spec, dir string) {
 	s.NumJobs, s.IODepth = min(s.NumJobs, 3), min(s.IODepth, 4)
 	short := func(times ...*time.Duration) {
 		for _, d := range times {
-			*d = min(*d, 30*time.Millisecond)
+			*d = min(*d, 100*time.Millisecond)
 		}
 	}
 	short(&s.Runtime, &s.Ramp, &s.Think.Time, &s.Target.Window, &s.Steady.Duration, &s.Steady.Ramp)

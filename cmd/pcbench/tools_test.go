@@ -96,7 +96,7 @@ func logged(t *testing.T) string {
 		for _, jobs := range []int{1, 2} {
 			name := fmt.Sprintf("%s/randread-iodepth-%d-numjobs-%d", dir, depth, jobs)
 			_, errOut, status := pcbench(t, context.Background(), fmt.Sprintf("run --rw=randread --bs=4k --size=256k "+
-				"--segment=256k --iodepth=%d --numjobs=%d --runtime=150ms --time_based --group_reporting "+
+				"--segment=256k --iodepth=%d --numjobs=%d --runtime=400ms --time_based --group_reporting "+
 				"--thinktime=50us --bwavgtime=20 --log_hist_msec=50 --log_avg_msec=10 --output-format=json "+
 				"--output=%[3]s.json --write_lat_log=%[3]s --write_bw_log=%[3]s --write_iops_log=%[3]s "+
 				"--write_hist_log=%s/hist-%[1]d-%[2]d", depth, jobs, name, dir))

@@ -190,6 +190,7 @@ func (g *section) steadier() func() {
 	window := max(2, int(s.Duration/s.Every))
 	last, before := counts{}, int64(0)
 	var values, iops, bw []float64
+	attained := false
 	keep := func(to []float64, v float64) []float64 {
 		if to = append(to, v); len(to) > window {
 			to = to[1:]
@@ -208,7 +209,7 @@ func (g *section) steadier() func() {
 			v = float64(c.latency-last.latency) / math.Max(1, n)
 		}
 		last, before = c, now
-		if now < g.ramp+int64(s.Ramp) {
+		if now < g.ramp+int64(s.Ramp) || attained { // then the jobs are ending
 			return
 		}
 		values, iops, bw = keep(values, v), keep(iops, n/seconds), keep(bw, bytes)
@@ -218,7 +219,7 @@ func (g *section) steadier() func() {
 		g.mu.Lock()
 		g.steady = steady
 		g.mu.Unlock()
-		if steady.Attained {
+		if attained = steady.Attained; attained {
 			g.stop.Store(true)
 		}
 	}
