@@ -130,6 +130,7 @@ func TestCallsRefuseOtherTx(t *testing.T) {
 		_, _, errs["Free"] = pc.Free(tx, pid, ptr)
 		_, errs["Get"] = pc.Get(tx, pid)
 		_, _, errs["State"] = pc.State(tx, pid)
+		_, errs["GetMany"] = pc.GetMany(tx, []engine.PageID{pid}, nil)
 		_, _, errs["Fragments"] = pc.Fragments(tx, pid)
 		_, errs["Meta"] = pc.Meta(tx)
 		_, errs["Root"] = pc.Root(tx, "")

@@ -144,6 +144,8 @@ var besideArguments = map[reflect.Type]func(c *besideCall) any{
 		context.AfterFunc(ctx, cancel)
 		return ctx
 	},
+	reflect.TypeFor[[]engine.Page[[]byte]](): func(c *besideCall) any { return []engine.Page[[]byte](nil) },
+
 	reflect.TypeFor[[]byte]():   func(c *besideCall) any { return c.value() },
 	reflect.TypeFor[[][]byte](): func(c *besideCall) any { return [][]byte{c.value(), c.value()} },
 	reflect.TypeFor[string]():   func(c *besideCall) any { return string(rune('a' + c.rng.IntN(3))) },
@@ -184,6 +186,14 @@ var besideResults = map[reflect.Type]func(c *besideCall, v any) error{
 		for _, err := range v.(iter.Seq2[engine.Record, error]) {
 			if err != nil {
 				return err
+			}
+		}
+		return nil
+	},
+	reflect.TypeFor[[]engine.Page[[]byte]](): func(c *besideCall, v any) error {
+		for _, p := range v.([]engine.Page[[]byte]) {
+			if p.Kind == engine.KindMaterialized && p.Ptr.IsZero() {
+				return enginetest.Violated("a page of kind %v with the state %+v", p.Kind, p.Ptr)
 			}
 		}
 		return nil

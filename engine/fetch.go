@@ -134,8 +134,8 @@ func (pc *PageCache[P]) fragments(tx *Tx, pg page, dst []P) ([]P, error) {
 			return dst, err
 		}
 		pc.mem.keepAll(tx, pg, h)
-	} else if tx.s().hits.Add(uint64(pg.id)) {
-		pc.mem.handOver(tx)
+	} else {
+		pc.used(tx, pg.id)
 	}
 	dst, _, err := pc.appendFragments(dst, pg.id, h)
 	return dst, err
@@ -305,4 +305,29 @@ func appendSealed(ranges []vfs.Range, s *logstore.Store, h *head) []vfs.Range {
 		}
 	})
 	return ranges
+}
+
+// prefetchBlob starts reading the blobs of one page, in a Tx of its own. It returns false if the store is being closed.
+func (f *finder) prefetchBlob(v *values, pid PageID) bool {
+	tx := f.txs.beginOwn()
+	defer tx.End()
+	if f.core.closed.Load() { // Close waits for the Txs that have not seen it
+		return false
+	}
+	_, h, err := f.pages.FindNow(pid)
+	if err != nil || h == nil {
+		return true // Get reports the error
+	}
+	if h = h.TailEntry(); h.Kind() == pagestack.KindOnDisk {
+		v.fetchBlocks(h)
+		h.Refs(func(r pagestack.Ref) {
+			if !r.Ptr.Blob {
+				return
+			}
+			if ptr, err := v.store.Blob(r.LSN, r.Ptr); err == nil {
+				v.blobs.ReadAhead(ptr)
+			}
+		})
+	}
+	return true
 }

@@ -218,8 +218,16 @@ func (pc *PageCache[P]) GenerateID() (uint64, error) {
 	if pc.core.opts.ReadOnly {
 		return 0, fmt.Errorf("generate id: %w", ErrReadOnly)
 	}
-	id, err := pc.ids.Draw()
-	return id, describe("generate id", err)
+	id, ok := pc.ids.Try()
+	if !ok {
+		if err := pc.ids.Approve(id); err != nil {
+			return 0, describe("generate id", err)
+		}
+	}
+	if pc.core.closed.Load() { // Close may not have counted the id: see Draw
+		return 0, fmt.Errorf("generate id: %w", ErrClosed)
+	}
+	return id, nil
 }
 
 // noteID writes id v to page 1.

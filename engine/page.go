@@ -189,7 +189,7 @@ const (
 	KindFree                         // was freed
 	KindCounter                      // page 1, the id counter
 	KindMeta                         // page 0, which stands for the roots as a whole
-	KindUnreadable                   // only from Pages: the state of the page cannot be read; Get returns the error
+	KindUnreadable                   // only from Pages and GetMany: the page cannot be read; Get returns the error
 	KindRoot                         // holds a root; no page for calls other than Get and Pages
 )
 

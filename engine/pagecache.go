@@ -173,11 +173,16 @@ type finder struct {
 
 // check is the beginning of every call on a page: it reports a Tx that cannot be used and a closed store.
 func (f *finder) check(tx *Tx, doing string, pid PageID) error {
+	return describePage(doing, pid, f.admit(tx))
+}
+
+// admit is check without the words.
+func (f *finder) admit(tx *Tx) error {
 	err := f.txs.check(tx)
 	if err == nil && f.core.closed.Load() {
 		err = ErrClosed
 	}
-	return describePage(doing, pid, err)
+	return err
 }
 
 // find looks a page up for a call that names it. The slot is nil if the page was never allocated.

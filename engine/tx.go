@@ -44,6 +44,7 @@ type txState struct {
 	account  lru.Account
 	pressure lru.Pressure // of the bytes that became resident since the last reclaim
 	changes  int64        // the number of hits that are changes of resident bytes, not hits
+	touched  byte         // from the values that GetMany has fetched ahead
 	// seen is the timestamp with which a look found the Tx open first, and seenAt is when that was. announced says that
 	// it was announced as open for long. Guarded by txs.mu.
 	seen      uint64

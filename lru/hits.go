@@ -13,9 +13,10 @@ type Hits struct {
 // Add records a key. It returns true if h is full: the caller then calls Policy.Take. Until it does, each further key
 // overwrites an earlier one.
 func (h *Hits) Add(key uint64) (full bool) {
-	h.keys[h.n%HitsLen] = key
-	h.n++
-	return h.n >= HitsLen
+	n := h.n // the compiler would load it again after each store
+	h.keys[n%HitsLen] = key
+	h.n = n + 1
+	return n+1 >= HitsLen
 }
 
 // held returns the keys that were not overwritten. The slice is valid until the next Add.

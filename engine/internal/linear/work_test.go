@@ -175,7 +175,12 @@ func (w *worker) page(i int) error {
 	var p engine.Page[[]byte]
 	if pid != 0 {
 		err := w.do(&op{Call: callGet, Page: pid}, func(o *op) (err error) {
-			p, err = w.pc.Get(w.tx, pid)
+			if many := []engine.Page[[]byte]{{}}; w.rng.IntN(3) == 0 {
+				many, err = w.pc.GetMany(w.tx, []engine.PageID{pid}, many[:0])
+				p = many[0]
+			} else {
+				p, err = w.pc.Get(w.tx, pid)
+			}
 			o.Kind, o.Now, o.Sum = p.Kind, enginetest.Version(p.Ptr), sumOf(0, p.Value)
 			o.First, o.Last = ends(p.Value)
 			return err

@@ -176,6 +176,9 @@ func (h *Head) init(k Kind, ts uint64, depth int, r Ref) *Head {
 // Kind returns the kind of the entry.
 func (h *Head) Kind() Kind { return h.place.kind() }
 
+// IsWhole reports whether the entry holds the value of the whole page: whether it is a Base or Merged.
+func (h *Head) IsWhole() bool { return h.place.isWhole() }
+
 // TS returns the write timestamp.
 func (h *Head) TS() uint64 { return h.stamp.Load() >> depthBits }
 

@@ -51,6 +51,13 @@ func (p place) kind() Kind {
 	return Kind(p >> kindShift)
 }
 
+// isWhole reports whether the kind is KindBase or KindMerged. Their numbers differ in one bit only, and those of deltas
+// are higher.
+func (p place) isWhole() bool {
+	const whole = KindBase | KindMerged
+	return p>>kindShift|place(KindMerged&^KindBase) == place(whole)
+}
+
 // index returns the index of a Delta in its run.
 func (p place) index() int { return int(p >> kindShift & (RunLen - 1)) }
 
