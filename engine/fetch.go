@@ -141,6 +141,13 @@ func (pc *PageCache[P]) fragments(tx *Tx, pg page, dst []P) ([]P, error) {
 	return dst, err
 }
 
+// used records an access to a page that is resident.
+func (pc *PageCache[P]) used(tx *Tx, pid PageID) {
+	if tx.s().hits.Add(uint64(pid)) {
+		pc.mem.handOver(tx)
+	}
+}
+
 // unfold returns a chain for the same state as h, the head of a page whose tail entry is OnDisk: with a resident entry
 // for each message, none of which is published. Deltas are no views: they are small, and count as heap.
 //

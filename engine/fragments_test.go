@@ -67,7 +67,8 @@ func fragmentsReadOnce(t *testing.T, o *engine.Options) {
 		if n := st.Cache.HeapResident + st.Cache.MappedResident; n <= bytes {
 			t.Errorf("%s: %d bytes are resident, none more than before", turn, n)
 		}
-		if n := testing.AllocsPerRun(100, func() { _, _, _ = pc.AppendFragments(tx, pid, dst) }); n != 0 && !invariants.Enabled {
+		n := testing.AllocsPerRun(100, func() { _, _, _ = pc.AppendFragments(tx, pid, dst) })
+		if n != 0 && !invariants.Enabled {
 			t.Errorf("%s: AppendFragments allocates %v times for a resident page", turn, n)
 		}
 	}

@@ -53,20 +53,12 @@ func (pc *PageCache[P]) get(tx *Tx, pid PageID) (value P, ptr PagePtr[P], kind P
 	return pagestack.EntryOf[P](h).Frag, PagePtr[P]{pid, h.TS(), h.LSN}, KindMaterialized, nil
 }
 
-// used records an access to a page that is resident.
-func (pc *PageCache[P]) used(tx *Tx, pid PageID) {
-	if tx.s().hits.Add(uint64(pid)) {
-		pc.mem.handOver(tx)
-	}
-}
-
 // GetMany appends to dst, for each of pids, in the same order, what Get returns, and returns the extended slice. The
-// pages are looked up side by side: resident ones in a fraction of the time that as many Gets take if they are not in
-// the processor's caches, and those on disk with one submission of reads for all of them. Each page is as it was at
-// some moment of the call; they make no snapshot. If some pages cannot be read, their Kind is KindUnreadable, all
-// others are as they are, and the error joins those that Get would return. If the call cannot begin (ErrTxEnded,
-// ErrClosed), it returns dst as it was. With room in dst it allocates nothing for resident pages. Safe for concurrent
-// use.
+// pages are looked up side by side: resident ones faster than with Get if they are not in the processor's caches, and
+// those on disk with one submission of reads for all of them. Each page is as it was at some moment of the call; they
+// make no snapshot. If some pages cannot be read, their Kind is KindUnreadable, all others are as they are, and the
+// error joins those that Get would return. If the call cannot begin (ErrTxEnded, ErrClosed), it returns dst as it was.
+// With room in dst it allocates nothing for resident pages. Safe for concurrent use.
 func (pc *PageCache[P]) GetMany(tx *Tx, pids []PageID, dst []Page[P]) ([]Page[P], error) {
 	if err := pc.finder.admit(tx); err != nil {
 		return dst, describe("get pages", err)
@@ -84,8 +76,8 @@ func (pc *PageCache[P]) GetMany(tx *Tx, pids []PageID, dst []Page[P]) ([]Page[P]
 	return dst, pc.getMissing(tx, pids, pages, missing)
 }
 
-// sideBySide is the number of pages that GetMany looks up at the same time: the cache misses that a processor has under
-// way at most are about as many.
+// sideBySide is the number of pages that GetMany looks up at the same time: a processor can wait for about this number
+// of cache misses at once.
 const sideBySide = 16
 
 // getResident sets those of pages that are resident, sideBySide at most, and appends the indices of the others, plus
