@@ -94,7 +94,7 @@ type CacheStats struct {
 	Capacity       int64 // Options.CacheCapacity, its default for this machine, or that of SetCacheCapacity
 	HeapResident   int64 // of values on the Go heap, including their entries
 	MappedResident int64 // of values that are views of the mapped file, which GOMEMLIMIT does not see (trap 21)
-	// Hits are Gets and Fragments of resident pages, counted in steps of 64 for each Tx, and of pages to be merged only.
+	// Hits are Gets and Fragments of resident pages, in steps of 64 for each Tx, and of pages to be merged only.
 	// Misses are those that had to read, from the kernel's page cache or the disk.
 	Hits, Misses   int64
 	Evictions      int64 // pages evicted
