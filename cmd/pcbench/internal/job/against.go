@@ -87,7 +87,7 @@ func checkAgainst(p *Parsed) (bad faults) {
 	s := p.Jobs[0]
 	bad.when(s.Does[DirTrim], "--against: --rw=%s frees pages, which the other sides do not", s.RW)
 	peers := len(r.Against) > 1 || r.Against[0] != AgainstFio
-	for _, g := range s.Given {
+	for _, g := range slices.Concat(s.Global, s.Given) {
 		why := uncomparable[g[0]]
 		if g[0] == "unlink" && s.Unlink {
 			why = ""
@@ -130,7 +130,7 @@ func ofReport(name string) bool {
 
 // given returns the value of an option that was given, or "".
 func (s *Spec) given(name string) string {
-	for _, g := range s.Given {
+	for _, g := range slices.Concat(s.Global, s.Given) {
 		if g[0] == name {
 			return g[1]
 		}
@@ -158,7 +158,7 @@ func (s *Spec) FioOptions() []string {
 	if s.given("rw") == "" {
 		opts = append(opts, "--rw="+s.RW)
 	}
-	for _, g := range s.Given {
+	for _, g := range slices.Concat(s.Global, s.Given) {
 		if slices.Contains(forFio, g[0]) {
 			opts = append(opts, "--"+g[0]+"="+g[1])
 		}
