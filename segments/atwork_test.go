@@ -1,6 +1,7 @@
 package segments
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,9 +70,9 @@ func TestOpeningWaitsForTheZeroer(t *testing.T) {
 // The next slot is zeroed only if no segment is opened for a while: then bandwidth counts.
 func TestBusyLogIsNotZeroedAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		zeroed := 0
+		var zeroed atomic.Int64
 		s := NewSpace(Options{File: &growFile{}, SegmentSize: testSize, Slots: 20, Background: true,
-			ZeroAfter: time.Second, Zero: func(int64, int64, <-chan struct{}) error { zeroed++; return nil }})
+			ZeroAfter: time.Second, Zero: func(int64, int64, <-chan struct{}) error { zeroed.Add(1); return nil }})
 		s.Ready(slots(20), slots(20))
 		for i := range 5 {
 			if _, _, err := s.OpenSegment(format.LSN(i*testSize), UrgencyOrdinary); err != nil {
@@ -80,16 +81,16 @@ func TestBusyLogIsNotZeroedAhead(t *testing.T) {
 			time.Sleep(600 * time.Millisecond)
 		}
 		time.Sleep(time.Minute)
-		if zeroed > 1 {
-			t.Errorf("%d slots were zeroed", zeroed)
+		if n := zeroed.Load(); n > 1 {
+			t.Errorf("%d slots were zeroed", n)
 		}
 		if _, _, err := s.OpenSegment(5*testSize, UrgencyOrdinary); err != nil {
 			t.Fatal(err)
 		}
-		before := zeroed
+		before := zeroed.Load()
 		time.Sleep(time.Minute)
-		if zeroed != before+1 {
-			t.Errorf("%d slots were zeroed while the log was idle, want 1", zeroed-before)
+		if n := zeroed.Load() - before; n != 1 {
+			t.Errorf("%d slots were zeroed while the log was idle, want 1", n)
 		}
 		s.Close(time.Minute)
 	})
