@@ -33,7 +33,7 @@ func TestModifiedValueIsFoundByEviction(t *testing.T) {
 				return ""
 			}
 			p.Value[3]++
-			if text := evict(); !strings.Contains(text, "was modified") || !strings.Contains(text, fmt.Sprint(pid)) {
+			if text := evict(); !strings.Contains(text, "was modified") || !strings.Contains(text, fmt.Sprintf("page %d ", pid)) {
 				t.Errorf("%d bytes, %d deltas: evicted after the value was modified: %s", size, deltas, text)
 			}
 			p.Value[3]--

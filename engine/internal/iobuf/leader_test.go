@@ -44,7 +44,8 @@ func TestChunksAreWrittenAlthoughNobodyWaits(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		r.within("three chunks are written", func() bool { return int(r.DurableEnd()) >= r.seg/4*3-512 })
+		// The flusher may be kicked for the third chunk before its last message is committed. It comes for it later.
+		r.within("two chunks are written", func() bool { return int(r.DurableEnd()) >= r.seg/4*2-512 })
 		if err := r.EndSegment(); err == nil { // in the last chunk
 			t.Fatal("there is room for another segment")
 		}
