@@ -33,7 +33,8 @@ func TestModifiedValueIsFoundByEviction(t *testing.T) {
 				return ""
 			}
 			p.Value[3]++
-			if text := evict(); !strings.Contains(text, "was modified") || !strings.Contains(text, fmt.Sprintf("page %d ", pid)) {
+			want := fmt.Sprintf("page %d at LSN %d was modified", pid, p.Ptr.LastLSN())
+			if text := evict(); !strings.Contains(text, want) {
 				t.Errorf("%d bytes, %d deltas: evicted after the value was modified: %s", size, deltas, text)
 			}
 			p.Value[3]--
