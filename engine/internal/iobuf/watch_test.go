@@ -1,6 +1,7 @@
 package iobuf
 
 import (
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,15 +14,24 @@ import (
 func TestSlowWritesAreReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const slow = 10 * time.Second
+		var mu sync.Mutex // the test holds it, except while it sleeps
+		mu.Lock()
+		defer mu.Unlock()
 		var got []report.SlowWriteInfo
 		l := &Log{began: time.Now(), report: report.New(report.Config{Events: report.Events{
-			SlowWrite: func(i report.SlowWriteInfo) { got = append(got, i) },
+			SlowWrite: func(i report.SlowWriteInfo) {
+				mu.Lock()
+				defer mu.Unlock()
+				got = append(got, i)
+			},
 		}})}
 		l.watch.init(l, slow)
 		pass := func(d time.Duration, events int) {
 			t.Helper()
+			mu.Unlock()
 			time.Sleep(d)
 			synctest.Wait()
+			mu.Lock()
 			if len(got) != events {
 				t.Fatalf("%d events, want %d: %+v", len(got), events, got)
 			}

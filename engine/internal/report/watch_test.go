@@ -1,6 +1,7 @@
 package report
 
 import (
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,10 +11,21 @@ import (
 func TestWatchLooksWhileSomethingIsOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const every = time.Second
+		var mu sync.Mutex // the test holds it, except while it sleeps
+		mu.Lock()
+		defer mu.Unlock()
+		sleep := func(d time.Duration) {
+			mu.Unlock()
+			time.Sleep(d)
+			synctest.Wait()
+			mu.Lock()
+		}
 		open, looks := false, 0
 		var between func() // what happens after a look
 		var w Watch
 		w.Init(every, func() bool {
+			mu.Lock()
+			defer mu.Unlock()
 			looks++
 			was := open
 			if between != nil {
@@ -23,8 +35,7 @@ func TestWatchLooksWhileSomethingIsOpen(t *testing.T) {
 		})
 		want := func(n int) {
 			t.Helper()
-			time.Sleep(10*every + every/2)
-			synctest.Wait()
+			sleep(10*every + every/2)
 			if looks != n {
 				t.Errorf("%d looks, want %d", looks, n)
 			}
@@ -54,13 +65,14 @@ func TestWatchLooksWhileSomethingIsOpen(t *testing.T) {
 		open = true
 		w.Opened()
 		between = w.Stop // before the timer is set again
-		time.Sleep(every)
-		synctest.Wait()
+		sleep(every)
 		if looks != 1 || w.timer.Load().Stop() {
 			t.Errorf("%d looks, and a timer keeps a stopped Watch in memory", looks)
 		}
 		looks, between = 0, nil
+		mu.Unlock()
 		w.run() // the timer had fired
+		mu.Lock()
 		want(0)
 	})
 }
