@@ -35,6 +35,18 @@ func TestWritersOnFullDiskGoOn(t *testing.T) {
 	}
 }
 
+// Cleaning a full disk goes on as long as it makes room, although it moves more bytes for each byte written than the
+// budget credits for it: 85 % of the disk is live, so that hardly more than two pages of each segment are garbage.
+// Proves rule 9.
+func TestCleaningOnFullDiskPaysForItself(t *testing.T) {
+	c := newCrowd(t, crowdConfig{live: 85, unflushed: true})
+	rng := rand.New(rand.NewPCG(5, 5))
+	for range 2000 {
+		c.try("replace", func() error { return c.replace(rng) })
+	}
+	c.close()
+}
+
 // Many concurrent frees of small pages do not take the last space either: until all pages are freed there is always
 // room for more frees. Proves rule 9.
 func TestAllPagesOfFullDiskAreFreed(t *testing.T) {

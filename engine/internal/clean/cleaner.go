@@ -8,7 +8,8 @@
 //	C4  A page that is resident, or in the kernel's page cache, is there as well after it was moved (trap 53).
 //
 // cleaner.go is the loop and its steps; victim.go chooses segments, as pure functions over candidates; move.go empties
-// a segment; pace.go decides when writers wait; warmth.go keeps moved pages in the kernel's page cache.
+// a segment; gain.go measures whether that makes room on a full disk; pace.go decides when writers wait; warmth.go
+// keeps moved pages in the kernel's page cache.
 //
 // (Segment cleaning by cost and benefit: Rosenblum and Ousterhout, The Design and Implementation of a Log-Structured
 // File System, 1991.)
@@ -106,6 +107,7 @@ type Cleaner struct {
 	costly   skipped              // segments whose cleaning writes as much as it frees
 	budget   budget               // bytes that may be moved
 	idle     budget               // bytes that may be moved while the store is idle
+	gain     gain                 // room that cleaning has made
 	mode     mode                 // of the step
 	tidied   bool                 // nothing was left to do when the store was last idle
 	tidiedAt int64                // bytes that callers had written then
@@ -174,6 +176,7 @@ func (c *Cleaner) Start(cfg Config) {
 	c.looked = time.Now() // callers may need the slots that earlier openings have left
 	c.budget = budget{left: 2 * used, written: written, live: live}
 	c.idle = budget{left: used - live, written: given, live: live} // earlier openings have left it
+	c.gain = gain{highest: c.account().gained()}
 	if cfg.Options.ByHand {
 		close(c.done)
 	} else {

@@ -37,7 +37,7 @@ func (c *Cleaner) empty(v segments.Candidate, diskFull bool) (err error) {
 			reads++
 		}
 		c.moved.Add(n)
-		c.spend(n)
+		c.spend(n, diskFull)
 		return err == nil
 	})
 	if err != nil {

@@ -52,7 +52,7 @@ func (c *Cleaner) moveEnd() (bool, error) {
 	s := c.c.Store.Space
 	slots, used, _ := s.Totals()
 	need := used + s.Kept() + 1
-	if slots-need < max(minGap, need/4) || !c.mayMove(c.mode) || c.recycler.Waiting() > 0 {
+	if slots-need < max(minGap, need/4) || !c.mayMove(c.mode, false) || c.recycler.Waiting() > 0 {
 		return false, nil
 	}
 	last, ok := s.Last()

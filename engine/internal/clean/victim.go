@@ -125,8 +125,8 @@ func (c *Cleaner) candidates(skip ...skipped) []segments.Candidate {
 // victim chooses the segment that is most worth cleaning, if room is needed.
 func (c *Cleaner) victim(m mode, diskFull bool) (v segments.Candidate, ok bool) {
 	u := c.usage(m)
-	c.refill(u)
-	if !c.mayMove(m) {
+	c.refill(u, diskFull)
+	if !c.mayMove(m, diskFull) {
 		return v, false
 	}
 	if diskFull {
@@ -190,24 +190,28 @@ func (b *budget) refill(factor float64, u usage, written int64) {
 	b.written, b.live = written, u.live
 }
 
-// refill credits both budgets.
-func (c *Cleaner) refill(u usage) {
+// refill credits both budgets. On a full disk, cleaning that makes room pays for itself: it goes on until callers have
+// room to write, however much of each segment is live.
+func (c *Cleaner) refill(u usage, diskFull bool) {
+	if diskFull {
+		c.budget.left += gainFactor * c.gain.update(c.account())
+	}
 	c.budget.refill(moveFactor, u, c.c.Pages.Written())
 	c.idle.refill(idleFactor, u, c.c.Pages.WrittenByCallers())
 	c.spent.Store(c.budget.left <= 0)
 }
 
 // spend takes n bytes that were moved from the budgets.
-func (c *Cleaner) spend(n int64) {
+func (c *Cleaner) spend(n int64, diskFull bool) {
 	c.budget.left -= n
-	if c.mode == modeIdle {
+	if c.mode == modeIdle && !diskFull {
 		c.idle.left -= n
 	}
 }
 
-// mayMove reports whether the budgets allow to move anything.
-func (c *Cleaner) mayMove(m mode) bool {
-	return c.c.Options.Eager || c.budget.left > 0 && (m != modeIdle || c.idle.left > 0)
+// mayMove reports whether the budgets allow to move anything. A store may be idle because callers wait for room.
+func (c *Cleaner) mayMove(m mode, diskFull bool) bool {
+	return c.c.Options.Eager || c.budget.left > 0 && (m != modeIdle || diskFull || c.idle.left > 0)
 }
 
 // extent returns where a segment lies in the file.
