@@ -118,7 +118,8 @@ var spaceTargets = []target{
 		{checkDropped, "if last.Newest || c.stuck.has(v) {", "if c.stuck.has(v) {", ""},
 		{notCounted, "\t\tc.looks++\n", "", ""},
 		{checkDropped, "bool { return d.Epoch <= oldest })", "bool { return d.Epoch <= oldest || true })", ""},
-		{checkDropped, " || !c.mayMove(c.mode) || c.recycler.Waiting() > 0 {", " || c.recycler.Waiting() > 0 {", ""},
+		{checkDropped, " || !c.mayMove(c.mode, false) || c.recycler.Waiting() > 0 {", " || c.recycler.Waiting() > 0 {",
+			""},
 	}},
 	{"engine/internal/clean/warmth.go", warmthTests, []bug{
 		{offByOne, "format.Offset(ptr.Len)-1-w.extent.From)", "format.Offset(ptr.Len)-w.extent.From)", ""},
