@@ -11,7 +11,7 @@ type ratioRow struct {
 	Name, Side, Text     string
 	Y                    int // of the middle
 	Dot, From, To, Label float64
-	Class                string
+	Class                string // empty: the ratio has no place on the scale, and Text says so
 }
 
 // The places of the picture of all comparisons, in pixels.
@@ -43,8 +43,8 @@ text { fill: #e4e9f0; } .soft { fill: #9aa6b5; } .back { fill: #0e1217; } .grid 
 	`<text class="soft" x="{{.Dot}}" y="{{$.Foot}}" text-anchor="middle">{{.Text}}</text>
 {{end}}{{range .Rows}}<text x="16" y="{{.Y}}" dy="4">{{.Name}}</text>` +
 	`<text class="soft" x="160" y="{{.Y}}" dy="4">{{.Side}}</text>` +
-	`<path class="whisker {{.Class}}" d="M{{.From}} {{.Y}}H{{.To}}"/>` +
-	`<circle class="{{.Class}}" cx="{{.Dot}}" cy="{{.Y}}" r="4"/>` +
+	`{{if .Class}}<path class="whisker {{.Class}}" d="M{{.From}} {{.Y}}H{{.To}}"/>` +
+	`<circle class="{{.Class}}" cx="{{.Dot}}" cy="{{.Y}}" r="4"/>{{end}}` +
 	`<text class="soft" x="{{.Label}}" y="{{.Y}}" dy="4">{{.Text}}</text>
 {{end}}</svg>
 `))
@@ -61,17 +61,21 @@ func (r *Report) WriteRatios(w io.Writer) error {
 	picture.Title = r.Title
 	for i := range r.Comparisons {
 		for _, line := range newComparison(&r.Comparisons[i]).Rows {
-			for _, c := range line.Cells {
-				if c.Ratio == nil {
+			for k, c := range line.Cells {
+				if k == 0 { // the side that the others are compared with
 					continue
 				}
-				s := *c.Ratio
-				if line.LowerIsBetter {
-					s = spread{1 / s.Median, 1 / s.Most, 1 / s.Least}
+				row := ratioRow{Name: line.Name, Side: c.Side, Text: "no ratio", Label: at(ratioEdge) + 12,
+					Y: ratiosTop + ratiosRow/2 + ratiosRow*len(picture.Rows)}
+				if c.Ratio != nil {
+					s := *c.Ratio
+					if line.LowerIsBetter {
+						s = spread{1 / s.Median, 1 / s.Most, 1 / s.Least}
+					}
+					row.Class, row.Text = c.Better, fmt.Sprintf("%.2f", s.Median)
+					row.Dot, row.From, row.To = at(s.Median), at(s.Least), at(s.Most)
 				}
-				picture.Rows = append(picture.Rows, ratioRow{Name: line.Name, Side: c.Side, Class: c.Better,
-					Text: fmt.Sprintf("%.2f", s.Median), Y: ratiosTop + ratiosRow/2 + ratiosRow*len(picture.Rows),
-					Dot: at(s.Median), From: at(s.Least), To: at(s.Most), Label: at(ratioEdge) + 12})
+				picture.Rows = append(picture.Rows, row)
 			}
 		}
 	}

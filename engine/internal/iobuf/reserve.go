@@ -41,8 +41,8 @@ func (l *Log) ReserveUrgent(kind format.Kind, page format.PageID, n int) (Reserv
 }
 
 // reserve is Reserve for a given urgency. An index of the segment needs room for the message in the given number of
-// units. The loop ends because each turn gets a place, or finds the buffer full and
-// opens the next segment (rotate), which waits for a free buffer or fails.
+// units. The loop ends because each turn gets a place, or finds the buffer full and opens the next segment (rotate),
+// which waits for a free buffer or fails.
 func (l *Log) reserve(kind format.Kind, page format.PageID, n, units int, u segments.Urgency) (Reservation, error) {
 	if l.active.Load() == nil && l.stopped.Load() { // before the size: a read-only log has no segment size
 		return Reservation{}, l.Err()
