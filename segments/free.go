@@ -30,7 +30,8 @@ type freeList struct {
 	low int
 
 	hollow []format.SegmentID // the highest first: the next one to be filled is the last
-	// unsure has those of hollow that may have space: Open does not know. It is tried if the disk is full.
+	// unsure has those of hollow that may have space: Open does not know, and a short segment leaves some. It is tried if
+	// the disk is full.
 	unsure map[format.SegmentID]bool
 
 	// partial has the slots in use that have space for a short segment only. They become hollow.
@@ -89,6 +90,12 @@ func (f *freeList) takeHighest(n int) []format.SegmentID {
 
 // putHollow adds a slot whose space was given back.
 func (f *freeList) putHollow(id format.SegmentID) { f.hollow = insert(f.hollow, id) }
+
+// putPartial adds a slot that has space for a short segment only.
+func (f *freeList) putPartial(id format.SegmentID) {
+	f.putHollow(id)
+	f.unsure[id] = true
+}
 
 // addHollow adds many slots of which it is not known whether they have space.
 func (f *freeList) addHollow(ids []format.SegmentID) {

@@ -79,7 +79,7 @@ func (s *Space) Recycle(ids []format.SegmentID) {
 	for _, id := range ids {
 		if s.free.partial[id] {
 			delete(s.free.partial, id)
-			s.free.putHollow(id)
+			s.free.putPartial(id)
 		} else {
 			s.free.put(id)
 		}

@@ -235,3 +235,21 @@ func TestShortSlotBecomesHollow(t *testing.T) {
 		t.Errorf("hollow %v, with space %v", s.free.hollow, s.free.ids)
 	}
 }
+
+// The space of a short segment is given back, too: its slot may stay hollow for ever. Proves trap 45.
+func TestShortSlotGivesSpaceBack(t *testing.T) {
+	f := &sparseFile{space: map[format.SegmentID]bool{}, room: 100}
+	s := NewSpace(Options{File: f, SegmentSize: testSize, Short: 8192, Reserve: 3})
+	for i := range 2 {
+		if id, _, err := s.OpenSegment(format.LSN(i*testSize), UrgencyOrdinary); err != nil || int(id) != i {
+			t.Fatalf("slot %v, %v", id, err)
+		}
+	}
+	recycle(t, s, 0)
+	if did, err := s.GiveBackUnused(); !did || err != nil || f.space[0] || f.beheaded {
+		t.Errorf("GiveBackUnused: %t, %v; %v have space, header punched: %t", did, err, f.space, f.beheaded)
+	}
+	if did, err := s.GiveBackUnused(); did || err != nil {
+		t.Errorf("again: %t, %v", did, err)
+	}
+}

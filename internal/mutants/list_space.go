@@ -45,6 +45,7 @@ var spaceTargets = []target{
 		{notCounted, "\tf.put(id)\n\tf.blank[id] = from\n", "\tf.put(id)\n\t_ = from\n", ""},
 		{notCounted, "\tf.hollow = slices.DeleteFunc(f.hollow, gone)\n", "", ""},
 		{notCounted, "\tf.low = min(f.low, len(f.ids))\n", "", ""},
+		{notCounted, "\tf.putHollow(id)\n\tf.unsure[id] = true\n", "\tf.putHollow(id)\n", ""},
 		{notCounted, "\t\tf.unsure[id] = true\n", "\t\tf.unsure[id] = false\n", ""},
 		{offByOne, "solid < len(f.ids)-spare &&", "solid < len(f.ids) &&", ""},
 	}},
