@@ -30,8 +30,8 @@ type freeList struct {
 	low int
 
 	hollow []format.SegmentID // the highest first: the next one to be filled is the last
-	// unsure has those of hollow that may have space: Open does not know, and a short segment leaves some. It is tried if
-	// the disk is full.
+	// unsure has those of hollow that may have space: Open does not know, and a short segment leaves some. It is tried
+	// if the disk is full.
 	unsure map[format.SegmentID]bool
 
 	// partial has the slots in use that have space for a short segment only. They become hollow.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -18,7 +19,8 @@ import (
 )
 
 // memDevice keeps the written bytes in memory. It completes writes in an order that its seed chooses, checks that no
-// byte is written twice (proves rule 1), and fails the write that failAt names.
+// byte is written twice (proves rule 1), and fails the write that failAt names. The flusher uses it from New on, so a
+// test changes it within locked.
 type memDevice struct {
 	t       testing.TB
 	mu      sync.Mutex
@@ -32,7 +34,7 @@ type memDevice struct {
 	zeroed  [][2]int64
 	delay   time.Duration
 	hang    chan struct{} // if set, Do waits until it is closed
-	before  func()        // if set, Do calls it first
+	before  func()        // if set, Do calls it first; one leader at a time does
 	failed  bool          // a write has failed; no other may begin
 	broken  error         // of Do
 	bytes   int           // that were given to Do
@@ -50,15 +52,25 @@ func (d *memDevice) Block() int { return d.block }
 
 func (d *memDevice) Close() error { return nil }
 
+// locked calls use, which may read and change d, while the log does not use d.
+func (d *memDevice) locked(use func(d *memDevice)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	use(d)
+}
+
 func (d *memDevice) Do(writes []vfs.Write, min int, dst []vfs.Completion) ([]vfs.Completion, error) {
-	if d.hang != nil {
-		<-d.hang
+	d.mu.Lock()
+	hang, before, delay := d.hang, d.before, d.delay
+	d.mu.Unlock()
+	if hang != nil {
+		<-hang
 	}
-	if d.before != nil {
-		d.before()
+	if before != nil {
+		before()
 	}
-	if d.delay > 0 {
-		time.Sleep(d.delay)
+	if delay > 0 {
+		time.Sleep(delay)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -118,6 +130,12 @@ func (d *memDevice) zero(off, n int64) {
 	d.zeroed = append(d.zeroed, [2]int64{off, n})
 }
 
+// zeroedSoFar returns the ranges that zero has zeroed.
+func (d *memDevice) zeroedSoFar() (ranges [][2]int64) {
+	d.locked(func(d *memDevice) { ranges = slices.Clone(d.zeroed) })
+	return ranges
+}
+
 func (d *memDevice) store(w vfs.Write) {
 	if d.data == nil {
 		return // benchmarks
@@ -156,10 +174,13 @@ func (s *memSpace) OpenSegment(base format.LSN, _ segments.Urgency) (format.Segm
 }
 
 func (s *memSpace) Room(u segments.Urgency) error {
-	if s.room == nil {
+	s.mu.Lock()
+	room := s.room
+	s.mu.Unlock()
+	if room == nil {
 		return nil
 	}
-	return s.room(u)
+	return room(u)
 }
 
 func (s *memSpace) Ledger() format.Ledger { return format.Ledger{} }

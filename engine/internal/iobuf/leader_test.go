@@ -116,7 +116,7 @@ func TestLeadGoesToNoWaiterWithDeadline(t *testing.T) {
 		put(0)
 		r.untilIdle() // the header may be written
 		calls, begun, go1, go2 := 0, make(chan struct{}), make(chan struct{}), make(chan struct{})
-		r.dev.before = func() { // one leader at a time calls it
+		before := func() {
 			switch calls++; calls {
 			case 1:
 				close(begun)
@@ -125,6 +125,7 @@ func TestLeadGoesToNoWaiterWithDeadline(t *testing.T) {
 				<-go2
 			}
 		}
+		r.dev.locked(func(d *memDevice) { d.before = before })
 		first, done := put(600), make(chan error, 1)
 		go func() { done <- r.MakeStable(first) }()
 		<-begun // the waiter leads
@@ -195,12 +196,12 @@ func TestNoWriteBeginsAfterAFailure(t *testing.T) {
 	for seed := range uint64(10) {
 		r := newRig(t, setup{seed: seed})
 		filled, calls := make(chan struct{}), 0
-		r.dev.before = func() { // one leader at a time calls it
+		before := func() {
 			if calls++; calls == 1 {
 				<-filled
 			}
 		}
-		r.dev.failAt = 2 // one of several in flight
+		r.dev.locked(func(d *memDevice) { d.before, d.failAt = before, 2 }) // one of several in flight
 		for r.Tail() < format.LSN(2*r.seg-1000) {
 			if _, err := r.put(format.KindData, 0, body(500, 1)); err != nil {
 				t.Fatal(err)
@@ -226,7 +227,7 @@ func TestBrokenDeviceFailsTheLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.dev.broken = syscall.EIO
+	r.dev.locked(func(d *memDevice) { d.broken = syscall.EIO })
 	failed := make(chan error)
 	for range 3 {
 		go func() { failed <- r.MakeStable(lsn) }()

@@ -137,7 +137,7 @@ func testWriters(t *testing.T, block int, seed uint64) {
 func TestFailedWriteWakesAllWaiters(t *testing.T) {
 	for fail := 1; fail < 12; fail++ {
 		r := newRig(t, setup{slots: 100, seed: uint64(fail)})
-		r.dev.failAt = fail
+		r.dev.locked(func(d *memDevice) { d.failAt = fail })
 		var wg sync.WaitGroup
 		for w := range 8 {
 			wg.Go(func() {
@@ -247,7 +247,8 @@ func TestWritersWithoutFreeBuffersProgress(t *testing.T) {
 // becomes stable.
 func TestWaiterWithDeadlineReturnsWhileDeviceHangs(t *testing.T) {
 	r := newRig(t, setup{seed: 1})
-	r.dev.hang = make(chan struct{})
+	hang := make(chan struct{})
+	r.dev.locked(func(d *memDevice) { d.hang = hang })
 	lsn, err := r.put(format.KindAppend, 1, []byte("late"))
 	if err != nil {
 		t.Fatal(err)
@@ -259,7 +260,7 @@ func TestWaiterWithDeadlineReturnsWhileDeviceHangs(t *testing.T) {
 		t.Errorf("the device hangs, and MakeStableContext returns %v", err)
 	}
 	r.untilWaiting(0)
-	close(r.dev.hang)
+	close(hang)
 	if err := r.MakeStable(lsn); err != nil {
 		t.Error(err)
 	}
@@ -297,7 +298,10 @@ func TestEnumerationsPrint(t *testing.T) {
 // BenchmarkReserveComplete is a message of 100 bytes, flushing to memory included.
 func BenchmarkReserveComplete(b *testing.B) {
 	r := newRig(b, setup{segment: 1 << 20, buffers: 3, block: 4096, slots: 1, seed: 1})
-	r.dev.data, r.space.limit = nil, math.MaxInt
+	r.dev.locked(func(d *memDevice) { d.data = nil })
+	r.space.mu.Lock()
+	r.space.limit = math.MaxInt
+	r.space.mu.Unlock()
 	b.ReportAllocs()
 	p := make([]byte, 100)
 	for b.Loop() {

@@ -106,9 +106,8 @@ func TestRoomIsForOneSegment(t *testing.T) { testRoomIsForOneSegment(t) }
 
 func testRoomIsForOneSegment(t *testing.T) {
 	r := newRig(t, setup{slots: 16, seed: 1})
-	r.space.least = segments.UrgencyCleaning
 	asked := 0
-	r.space.room = func(segments.Urgency) error {
+	room := func(segments.Urgency) error {
 		if asked++; asked > 1 {
 			return fmt.Errorf("%w: %w", segments.ErrNoRoom, syscall.ENOSPC)
 		}
@@ -125,6 +124,9 @@ func testRoomIsForOneSegment(t *testing.T) {
 		}
 		return nil
 	}
+	r.space.mu.Lock()
+	r.space.least, r.space.room = segments.UrgencyCleaning, room
+	r.space.mu.Unlock()
 	urgent, err := r.ReserveUrgent(format.KindAppend, 1, 10) // there is an active buffer
 	if err != nil {
 		t.Fatal(err)
