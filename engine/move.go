@@ -27,6 +27,7 @@ type mover[P any] struct {
 	cold   bool // messages of the page had to be read
 	warm   bool // its messages in the extent were in the kernel's page cache
 	warmth clean.Warmth
+	look   [atOnce]looked // scratch memory of In
 }
 
 // inside reports whether any message of the page lies in the extent.
@@ -35,25 +36,60 @@ func inside(h *head, e clean.Extent) (yes bool) {
 	return yes
 }
 
-// In implements clean.Pages. Most of the pages of a victim are dead, and the loop that skips them is so short that the
-// processor waits for several entries at a time.
+// atOnce is the number of pages whose entries In looks at together.
+const atOnce = 64
+
+// In implements clean.Pages. Most of the pages of a victim have left it, and neither their slots nor their entries are
+// in the processor's caches. So it looks at many of them in two short loops, in which the processor waits for several
+// at a time, before it visits those that are left.
 func (v *mover[P]) In(list segments.PageList, e clean.Extent, visit func(PageID) bool) {
 	v.warmth.Look(e)
+	n := 0
 	for pid := range list.All() {
-		if !outside(&v.pc.pages, pid, e) && !visit(pid) {
+		if v.look[n].pid = pid; n+1 < atOnce {
+			n++
+			continue
+		}
+		if n = 0; !v.visitInside(v.look[:], e, visit) {
 			return
 		}
 	}
+	v.visitInside(v.look[:n], e, visit)
 }
 
-// outside reports whether the page has no message in the extent, if that shows at once: only for pages in one message.
-func outside(m *pagemap.Map, pid PageID, e clean.Extent) bool {
-	s := m.Table.Get(pid)
-	if s == nil {
-		return false
+// looked is a page that In looks at.
+type looked struct {
+	pid  PageID
+	head *head
+}
+
+// visitInside visits the pages that may have a message in the extent. It returns false as soon as visit does.
+func (v *mover[P]) visitInside(look []looked, e clean.Extent, visit func(PageID) bool) bool {
+	for i := range look {
+		look[i].head = nil
+		if s := v.pc.pages.Table.Get(look[i].pid); s != nil {
+			look[i].head = s.Load()
+		}
 	}
-	h := s.Load()
-	if h == nil || h.Depth() != 1 {
+	defer clear(look) // the entries may be replaced
+	left := look[:0]
+	for _, l := range look {
+		if l.head == nil || !outside(l.head, e) {
+			left = append(left, l)
+		}
+	}
+	for _, l := range left {
+		if !visit(l.pid) {
+			return false
+		}
+	}
+	return true
+}
+
+// outside reports whether the page with head h has no message in the extent, if that shows at once: only for pages in
+// one message.
+func outside(h *head, e clean.Extent) bool {
+	if h.Depth() != 1 {
 		return false
 	}
 	switch h.Kind() {
