@@ -499,3 +499,44 @@ func TestSalvageOfRoots(t *testing.T) {
 		}
 	}
 }
+
+// A root that cannot be added, since the disk is full, counts nowhere, and the id that its page would have had is
+// handed out again.
+func TestRootThatFindsNoSpace(t *testing.T) {
+	d := simdisk.New(8, simdisk.Options{})
+	pc := enginetest.OpenSim(t, d)
+	addRoots(t, pc, 0, 3)
+	d.SetCapacity(1)
+	tx := enginetest.Begin(t, pc)
+	var last engine.PageID
+	for _, size := range []int{4000, 100, 1, 0} { // until not even an empty page fits
+		for {
+			pid, _, err := pc.Allocate(tx, make([]byte, size))
+			if errors.Is(err, engine.ErrNoSpace) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			last = max(last, pid)
+		}
+	}
+	for range 3 {
+		now, won, err := pc.CASRoot(tx, "a name of some length", 0, 1)
+		if !errors.Is(err, engine.ErrNoSpace) || won || now != 0 {
+			t.Fatalf("now %d, won %t, error %v; want ErrNoSpace", now, won, err)
+		}
+	}
+	if n := pc.Stats().Pages.Roots; n != 3 {
+		t.Errorf("%d roots, want 3", n)
+	}
+	d.SetCapacity(0)
+	if pid, _, err := pc.Allocate(tx, nil); err != nil || pid != last+1 {
+		t.Errorf("the next page is %d, want %d; error %v", pid, last+1, err)
+	}
+	if _, won, err := pc.CASRoot(tx, "a name of some length", 0, 1); !won || err != nil {
+		t.Errorf("with room again: won %t, error %v", won, err)
+	}
+	tx.End()
+	enginetest.Close(t, pc)
+}
