@@ -40,6 +40,7 @@ type Writer struct {
 	unit     int        // a short write is continued at a multiple of this: the block with O_DIRECT, otherwise one byte
 	inFlight []inFlight // by id; len is the depth
 	free     []uint64   // ids that are not in flight
+	parker   *parker    // nil: Park cannot wait
 	failed   error      // why no more writes are possible
 	closed   bool
 
@@ -111,6 +112,18 @@ func (w *Writer) Do(writes []Write, need int, dst []Completion) ([]Completion, e
 			return w.reap(dst), err
 		}
 	}
+}
+
+// Park waits until a write in flight may have completed. Where Do blocks a thread, and keeps the goroutine's processor
+// from others for up to 20 ms, Park leaves both to them; but a goroutine that has parked may wait for a processor when
+// it goes on. Use it where others have work to do, and Do where the time until the completion matters most. Park may
+// return early, takes no completion, and returns at once if nothing is in flight. It returns false if it cannot wait:
+// then call Do.
+func (w *Writer) Park() bool {
+	if w.failed != nil || w.parker == nil {
+		return false
+	}
+	return len(w.free) == len(w.inFlight) || w.parker.park()
 }
 
 func (w *Writer) aligned(x *Write) error {
@@ -200,7 +213,7 @@ func (w *Writer) Close() error {
 	w.closed = true
 	err := w.drain()
 	w.failed = fmt.Errorf("writer: %w", os.ErrClosed)
-	err = errors.Join(err, w.q.Close())
+	err = errors.Join(err, w.q.Close(), w.parker.close())
 	if w.file != nil {
 		if len(w.free) == len(w.inFlight) {
 			unmark(w.file)

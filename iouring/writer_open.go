@@ -69,7 +69,11 @@ func (o *writerOpener) open() (w *Writer, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return newWriter(q, o.file, o.report.Block, o.opts.Depth), nil
+	w = newWriter(q, o.file, o.report.Block, o.opts.Depth)
+	if r, ok := q.(*ring.Ring); ok {
+		w.parker = newParker(r)
+	}
+	return w, nil
 }
 
 // because adds a reason for not using something better.

@@ -13,6 +13,9 @@ func OpenWriter(int, WriterOptions) (*Writer, WriterReport, error) {
 // Do fails with ErrLinuxOnly.
 func (*Writer) Do(_ []Write, _ int, dst []Completion) ([]Completion, error) { return dst, ErrLinuxOnly }
 
+// Park returns false.
+func (*Writer) Park() bool { return false }
+
 // Depth returns 0.
 func (*Writer) Depth() int { return 0 }
 

@@ -27,6 +27,11 @@ var ioTargets = []target{
 		{checkDropped, "\t\tif len(w.free) == len(w.inFlight) {\n\t\t\tunmark(w.file)\n\t\t}\n", "\t\tunmark(w.file)\n",
 			"No test makes a kernel keep a write so long. The mark would go with it, as it does after a kill."},
 	}},
+	{"iouring/writer_park.go", []string{"iouring Park"}, []bug{
+		{wakeupLost, "\tp.ring.Mute(false)\n", "", ""},
+		{inverted, "if !r.CanMute() {", "if r.CanMute() {", "Park cannot wait then, and Do waits as before."},
+		{notCounted, "p.limit = min(2*p.limit, mostPark)", "p.limit = min(p.limit, mostPark)", ""},
+	}},
 	{"iouring/writer_mark.go", markTests, []bug{
 		{checkDropped, "\tl := unix.Flock_t{Type: unix.F_RDLCK, Start: markByte, Len: 1}\n\tif err",
 			"\tl := unix.Flock_t{Type: unix.F_UNLCK, Start: markByte, Len: 1}\n\tif err", ""},

@@ -8,7 +8,7 @@ import (
 
 // The types that cross the seam for each read or write are identical on both sides, so these need no adapter.
 var (
-	_ vfs.Device       = (*iouring.Writer)(nil)
+	_ vfs.Parker       = (*iouring.Writer)(nil)
 	_ vfs.Map          = (*mmapread.Map)(nil)
 	_ mmapread.Fetcher = (*iouring.Reader)(nil)
 	_ mmapread.Fetcher = (*osReader)(nil)

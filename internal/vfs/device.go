@@ -17,6 +17,15 @@ type Device interface {
 	Close() error
 }
 
+// Parker is a Device that can wait without blocking a thread. Where Do would keep the goroutine's processor from
+// others, Park leaves it to them.
+type Parker interface {
+	Device
+	// Park waits until a write in flight may have completed; it may return early. It takes no completion. It returns
+	// false if it cannot wait: then Do does.
+	Park() bool
+}
+
 // Write is one durable write of a Device.
 type Write = struct {
 	Off int64  // file offset in bytes, a multiple of the device's block

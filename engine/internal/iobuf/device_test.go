@@ -114,6 +114,14 @@ func (d *memDevice) Do(writes []vfs.Write, min int, dst []vfs.Completion) ([]vfs
 	return dst, nil
 }
 
+// Park implements vfs.Parker. The next Do completes some of the writes, or none.
+func (d *memDevice) Park() bool {
+	runtime.Gosched()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.rng.IntN(4) > 0
+}
+
 // zero zeroes a range in which nothing was written.
 func (d *memDevice) zero(off, n int64) {
 	d.mu.Lock()

@@ -82,7 +82,7 @@ func (ld *leader) lead(me *waiter) {
 			l.state.mu.Unlock()
 			return
 		}
-		failed, alone := l.state.err != nil, len(l.state.waiters) <= 1
+		failed, waiters := l.state.err != nil, len(l.state.waiters)
 		l.state.mu.Unlock()
 		if ld.woke > 1 && me != nil {
 			// The waiters that the last completion woke are likely to commit again soon: let one write serve them all.
@@ -102,16 +102,10 @@ func (ld *leader) lead(me *waiter) {
 			continue
 		}
 		ld.goOn()
-		await := 1
-		if me != nil && !alone {
-			await = ld.completionsToAwait()
-		}
 		if len(ld.writes) > 0 {
 			l.watch.begun(ld.pending, len(ld.writes))
 		}
-		var err error
-		ld.comps, err = l.dev.Do(ld.writes, await, ld.comps[:0])
-		if err != nil {
+		if err := ld.do(me != nil, waiters); err != nil {
 			ld.pending = ld.pending[:0]
 			l.watch.inFlight(nil)
 			l.fail(err)
@@ -119,6 +113,24 @@ func (ld *leader) lead(me *waiter) {
 		}
 		ld.reap()
 	}
+}
+
+// do starts the writes of a turn, and waits for a completion: in the kernel, which takes the least time, or, if nobody
+// waits for the log, parked, since others may have work to do. waits says that the leader is one of the waiters.
+func (ld *leader) do(waits bool, waiters int) (err error) {
+	l, await := ld.log, 1
+	parks := waiters == 0 && l.parker != nil
+	switch {
+	case parks:
+		await = 0
+	case waits && waiters > 1:
+		await = ld.completionsToAwait()
+	}
+	ld.comps, err = l.dev.Do(ld.writes, await, ld.comps[:0])
+	if parks && err == nil && len(ld.comps) == 0 && !l.parker.Park() {
+		ld.comps, err = l.dev.Do(nil, 1, ld.comps)
+	}
+	return err
 }
 
 // completionsToAwait returns how many completions a leader that is one of several waiters awaits in the kernel, 0 or

@@ -18,6 +18,7 @@ import (
 type Log struct {
 	// Set by New and never changed.
 	dev         vfs.Device
+	parker      vfs.Parker // dev, if it can park; else nil
 	space       Space
 	store       format.StoreID
 	generation  format.Generation
@@ -151,6 +152,7 @@ func New(c Config) (*Log, error) {
 		resigned: make(chan struct{}, 1), report: c.Report, zero: c.Zero,
 		quit: make(chan struct{}), done: make(chan struct{}), began: time.Now(), patience: c.Patience,
 	}
+	l.parker, _ = c.Device.(vfs.Parker)
 	if l.stuckLook = stuckLook; invariants.Enabled {
 		l.stuckLook = trusting
 	}
