@@ -148,6 +148,10 @@ func checkAll(p *Parsed) (bad faults) {
 		bad.when(p.Run.ReadOnly && (s.Writes() || s.Does[DirTrim]), "--readonly: --rw=%s of %s writes", s.RW, s.Name)
 	}
 	for i, s := range p.Jobs {
+		if s.Trace != nil && s.beyond() > 0 {
+			p.Notes = append(p.Notes, fmt.Sprintf("read_iolog: %d of %d operations lie beyond --size, and begin again "+
+				"at 0", s.beyond(), len(s.Trace.Ops)))
+		}
 		first := p.Jobs[0]
 		for _, o := range p.Jobs[:i] {
 			if SameStore(o, s) {

@@ -237,6 +237,9 @@ func give(to [][2]string, name, value string) [][2]string {
 
 // derive sets the values that follow from others.
 func (s *Spec) derive(given map[string]bool) {
+	if s.Trace != nil {
+		s.followTrace()
+	}
 	if s.Unaligned {
 		for _, d := range Dirs {
 			s.BS[d] = s.BS[d].Unaligned()

@@ -96,9 +96,9 @@ var logOptions = []Option{
 			time.Millisecond, func(s *Spec) *time.Duration { return &s.Logs.IOPSEvery })},
 	{Name: "write_iolog", Arg: "file", Help: "write a trace of the operations, in fio's version 3", set: text(
 		func(s *Spec) *string { return &s.Logs.WriteIOLog })},
-	{Name: "read_iolog", Arg: "file", Help: "replay a trace, in fio's version 2 or 3, instead of drawing pages",
-		set: text(
-			func(s *Spec) *string { return &s.Logs.ReadIOLog })},
+	{Name: "read_iolog", Arg: "file", Help: "replay a trace, in fio's version 2 or 3, whatever rw says; a " +
+		"request reads or writes all pages that it touches, and offsets beyond size begin again at 0",
+		set: setTrace},
 	{Name: "replay_no_stall", Help: "replay as fast as possible", set: off(
 		func(s *Spec) *bool { return &s.Logs.ReplayStall })},
 	{Name: "replay_time_scale", Arg: "percent", Default: "100", Help: "speed of the replay, in percent of the " +

@@ -77,6 +77,7 @@ type Spec struct {
 	Think   Think
 	Target  Target
 	Steady  Steady
+	Trace   *Trace // of Logs.ReadIOLog; nil: none
 	Verify  Verify
 	Buffers Buffers
 	Logs    Logs
@@ -113,7 +114,7 @@ type Pace struct {
 	IgnoreThink   bool
 }
 
-// Open reports whether the operations of any direction have intended starts.
+// Open reports whether any direction has a rate.
 func (p *Pace) Open() bool { return p.Rate != [3]int64{} || p.IOPS != [3]int64{} }
 
 // Think makes a goroutine pause between operations.
@@ -206,6 +207,11 @@ func (s *Spec) Writes() bool { return s.Does[DirWrite] }
 
 // Workers returns the number of goroutines of all jobs.
 func (s *Spec) Workers() int { return s.NumJobs * s.IODepth }
+
+// Open reports whether the operations of any direction have intended starts: those of a rate, or of a trace.
+func (s *Spec) Open() bool {
+	return s.Pace.Open() || s.Trace != nil && s.Trace.Timed && s.Logs.ReplayStall
+}
 
 // Untimed reports whether the job runs until its bytes are done.
 func (s *Spec) Untimed() bool { return s.Runtime == 0 }

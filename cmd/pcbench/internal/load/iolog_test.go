@@ -25,13 +25,14 @@ func drawnByFio(t *testing.T, options ...string) (pages []int64, reads float64) 
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("fio: %v\n%s", err, out)
 	}
-	trace, err := readTrace(name)
+	p, err := job.Parse([]string{"--size=16m", "--read_iolog=" + name})
 	if err != nil {
 		t.Fatal(err)
 	}
+	trace := p.Jobs[0].Trace.Ops
 	for _, x := range trace {
-		pages = append(pages, x.offset/4096)
-		if x.dir == job.DirRead {
+		pages = append(pages, x.Offset/4096)
+		if x.Dir == job.DirRead {
 			reads++
 		}
 	}

@@ -58,6 +58,34 @@ func (p *pacer) take(d job.Dir) int64 {
 	return int64(at)
 }
 
+// both reports whether a job reads and writes, and both have rates. A nil pacer has none.
+func (p *pacer) both(s *job.Spec) bool {
+	return p != nil && s.Reads() && s.Writes() && p.interval[job.DirRead] > 0 && p.interval[job.DirWrite] > 0
+}
+
+// first returns the direction, read or write, whose next operation has the earliest intended start.
+func (p *pacer) first() job.Dir {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.next[job.DirWrite] < p.next[job.DirRead] {
+		return job.DirWrite
+	}
+	return job.DirRead
+}
+
+// left returns the number of operations of a job that were due before a time, in ns after the base, and that no
+// goroutine has taken. If their distances are random, it is the expected number.
+func (p *pacer) left(s *job.Spec, at int64) (n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for d, interval := range p.interval {
+		if s.Does[d] && interval > 0 {
+			n += max(0, int64(math.Ceil((float64(at)-p.next[d])/interval)))
+		}
+	}
+	return n
+}
+
 // shift moves all later starts, for pauses that are not made up for.
 func (p *pacer) shift(ns int64) {
 	p.mu.Lock()

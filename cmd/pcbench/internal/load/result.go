@@ -52,6 +52,7 @@ type Job struct {
 	Store    *StoreUse   // of the section, shared by its jobs
 	Depth    int         // queue depth that latency_target has found, or iodepth
 	Verified int64       // pages that were read again and checked
+	NotBegun int64       // operations, in an open loop, that were due before the end and did not begin
 	Steady   *Steadiness // of steadystate
 }
 
@@ -135,6 +136,7 @@ func (j *Job) merge(k *Job) {
 	j.Elapsed = max(j.Elapsed, k.Elapsed)
 	j.Errors += k.Errors
 	j.Verified += k.Verified
+	j.NotBegun += k.NotBegun
 	if j.First == nil {
 		j.First = k.First
 	}

@@ -23,7 +23,6 @@ type lane struct {
 	first, pages int64 // the pages of the job
 	pacer        *pacer
 	permuted     *pick.Permutation
-	trace        []traced
 	// depth is the number of goroutines that may work. Written by the section's watcher (Store); a stale read costs one
 	// operation at the old depth.
 	depth atomic.Int64
@@ -79,15 +78,8 @@ func newSection(s *job.Spec, st *store, number, group int) (*section, error) {
 	if !s.Repeat {
 		seed = uint64(time.Now().UnixNano())
 	}
-	var trace []traced
-	if s.Logs.ReadIOLog != "" {
-		var err error
-		if trace, err = readTrace(s.Logs.ReadIOLog); err != nil {
-			return nil, err
-		}
-	}
 	for j := range s.NumJobs {
-		l := &lane{pages: pages, trace: trace}
+		l := &lane{pages: pages}
 		l.first = s.FirstPage() + int64(j)*(s.OffsetIncrement/s.PageSize())
 		l.pages = min(pages, int64(len(st.table))-l.first)
 		if s.OffsetIncrement == 0 {
@@ -179,10 +171,35 @@ func (g *section) outcome() []*Job {
 		}
 		j.Store.InFlight = inFlight
 	}
+	for i, j := range jobs {
+		j.NotBegun = g.notBegun(i)
+	}
 	if g.tracker != nil {
 		g.tracker.whole.Store(together(jobs))
 	}
 	return jobs
+}
+
+// notBegun returns the number of operations of job i, in an open loop, that were due when it ended early.
+func (g *section) notBegun(i int) (n int64) {
+	l, end := g.lanes[i], int64(0)
+	for _, w := range g.workers[i*g.spec.IODepth : (i+1)*g.spec.IODepth] {
+		if w.open && w.early > 0 {
+			if end = max(end, w.early); w.taken >= 0 && w.taken < w.early {
+				n++
+			}
+		}
+	}
+	switch {
+	case end == 0:
+	case l.pacer != nil:
+		n += l.pacer.left(g.spec, end)
+	default:
+		for k := l.cursor.Load(); k < int64(len(g.spec.Trace.Ops)) && intendedStart(g.spec, k) < end; k++ {
+			n++
+		}
+	}
+	return n
 }
 
 func (g *section) workersErr() error {

@@ -156,7 +156,7 @@ type tracker struct {
 }
 
 func newTracker(g *section) *tracker {
-	return &tracker{g: g, open: g.spec.Pace.Open(), every: int64(trackEvery), most: mostIntervals}
+	return &tracker{g: g, open: g.spec.Open(), every: int64(trackEvery), most: mostIntervals}
 }
 
 // run records intervals until quit is closed.

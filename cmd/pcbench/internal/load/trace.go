@@ -4,137 +4,67 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"os"
-	"strconv"
-	"strings"
 
 	"pagecache/cmd/pcbench/internal/job"
 )
 
-// traced is an operation of a trace.
-type traced struct {
-	at            int64 // ns after the beginning; −1 if the trace has no times
-	dir           job.Dir
-	sync          bool
-	offset, bytes int64
+// intendedStart returns when operation k of the trace of a job is to begin, in ns after the base.
+func intendedStart(s *job.Spec, k int64) int64 {
+	return s.Trace.Ops[k].At * 100 / int64(s.Logs.ReplayScale)
 }
 
-// readTrace reads a trace of fio, version 2 (with waits) or 3 (with times).
-func readTrace(name string) ([]traced, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, fmt.Errorf("--read_iolog: %w", err)
-	}
-	defer f.Close()
-	all, err := parseTrace(f)
-	if err != nil {
-		return nil, fmt.Errorf("--read_iolog: %s: %w", name, err)
-	}
-	if len(all) == 0 {
-		return nil, fmt.Errorf("--read_iolog: %s: holds no operations", name)
-	}
-	return all, nil
-}
-
-func parseTrace(in io.Reader) (all []traced, err error) {
-	lines := bufio.NewScanner(in)
-	if !lines.Scan() {
-		return nil, fmt.Errorf("is empty")
-	}
-	var version int
-	if _, err := fmt.Sscanf(lines.Text(), "fio version %d iolog", &version); err != nil || version < 2 || version > 3 {
-		return nil, fmt.Errorf("begins with %q, not with fio version 2 or 3 iolog", lines.Text())
-	}
-	waited := int64(0)
-	for n := 2; lines.Scan(); n++ {
-		words := strings.Fields(lines.Text())
-		at := waited
-		if version == 3 && len(words) > 0 {
-			us, err := strconv.ParseInt(words[0], 10, 64)
-			if err != nil {
-				return nil, fmt.Errorf("line %d: %q is not a time", n, words[0])
-			}
-			at, words = us*traceUnit, words[1:]
-		}
-		if len(words) < 2 {
-			continue
-		}
-		t := traced{at: at}
-		switch words[1] {
-		case "read":
-			t.dir = job.DirRead
-		case "write":
-			t.dir = job.DirWrite
-		case "trim":
-			t.dir = job.DirTrim
-		case "sync", "datasync":
-			t.sync = true
-		case "wait":
-			if len(words) > 2 {
-				us, _ := strconv.ParseInt(words[2], 10, 64)
-				waited = us * 1000
-			}
-			continue
-		default: // add, open, close
-			continue
-		}
-		if len(words) == 4 {
-			var err1, err2 error
-			t.offset, err1 = strconv.ParseInt(words[2], 10, 64)
-			t.bytes, err2 = strconv.ParseInt(words[3], 10, 64)
-			if err1 != nil || err2 != nil {
-				return nil, fmt.Errorf("line %d: want FILE ACTION OFFSET LENGTH", n)
-			}
-		}
-		all = append(all, t)
-	}
-	return all, lines.Err()
-}
-
-// traceUnit is the unit of the times of a trace of version 3, in ns.
-const traceUnit = 1e3
-
-// replay does the operations of the trace. The goroutines of the job take one after another.
-func (w *worker) replay() error {
+// replay does the operations of the trace. The goroutines of the job take one after another. It reports whether all of
+// them are taken.
+func (w *worker) replay() (done bool, err error) {
 	g, s, l := w.g, w.g.spec, w.lane
-	size := s.PageSize()
+	size, ops := s.PageSize(), s.Trace.Ops
 	for !g.stop.Load() {
 		k := l.cursor.Add(1) - 1
-		if k >= int64(len(l.trace)) {
-			return nil
+		if k >= int64(len(ops)) {
+			return true, nil
 		}
-		t := &l.trace[k]
+		t := &ops[k]
 		intended := int64(-1)
-		if s.Logs.ReplayStall && t.at >= 0 {
-			intended = t.at * 100 / int64(s.Logs.ReplayScale)
+		if s.Logs.ReplayStall {
+			intended = intendedStart(s, k)
 			until(g.base, intended, &g.stop)
 		}
-		start := g.now()
-		if start >= g.deadline {
-			return nil
+		if !w.open {
+			intended = -1
 		}
-		if t.sync {
+		start := g.now()
+		if start >= g.deadline || g.stop.Load() {
+			w.taken = intended
+			return false, nil
+		}
+		if t.Sync {
 			if err := w.stabilize(w.newest, start); err != nil {
-				return err
+				return false, err
 			}
 			continue
 		}
-		i := l.first + t.offset/size%l.pages
-		bytes, _, err := w.do(t.dir, i)
-		end := g.now()
-		if err != nil {
-			if err = w.tolerate(t.dir, err); err != nil {
-				return err
+		first := t.Offset / size
+		i, bytes := l.first+first%l.pages, int64(0)
+		for k := first; k == first || k*size < t.Offset+t.Bytes && k < first+l.pages; k++ { // all pages that the request touches
+			n, _, err := w.do(t.Dir, l.first+k%l.pages)
+			if bytes += n; err != nil {
+				if err = w.tolerate(t.Dir, err); err != nil {
+					return false, err
+				}
+			}
+			if g.stop.Load() {
+				break
 			}
 		}
+		end := g.now()
 		if start >= g.ramp {
-			if err := w.measure(t.dir, i, bytes, [3]int64{intended, start, end}); err != nil {
-				return err
+			if err := w.measure(t.Dir, i, bytes, [3]int64{intended, start, end}); err != nil {
+				return false, err
 			}
 		}
 		w.publish()
 	}
-	return nil
+	return false, nil
 }
 
 // writeTrace writes the operations as a trace of version 3.
@@ -143,7 +73,7 @@ func writeTrace(out io.Writer, name string, all []logged, pageSize int64) error 
 	fmt.Fprintf(b, "fio version 3 iolog\n0 %s add\n0 %s open\n", name, name)
 	last := int64(0)
 	for _, e := range all {
-		last = (e.at - e.clat) / traceUnit
+		last = (e.at - e.clat) / job.TraceUnit
 		fmt.Fprintf(b, "%d %s %s %d %d\n", last, name, e.dir, e.page*pageSize, e.bytes)
 	}
 	fmt.Fprintf(b, "%d %s close\n", last, name)

@@ -70,9 +70,13 @@ type worker struct {
 	late    error     // that of a page that was not as verify wants it
 	logs    *recorder // nil: no logs
 	newest  engine.LSN
-	sink    byte // keeps the compiler from removing the reads
-	chained bool // the end of an operation is the start of the next
-	since   int  // writes since the last wait for stability
+	sink    byte  // keeps the compiler from removing the reads
+	chained bool  // the end of an operation is the start of the next
+	open    bool  // operations have intended starts
+	early   int64 // when the worker ended before its quota was done, in ns after the base; 0: it did not
+	both    bool  // reads and writes have rates, which are kept, as in fio, whatever rwmixread says
+	taken   int64 // intended start of the operation that it did not begin then; −1: none
+	since   int   // writes since the last wait for stability
 	thought int64
 	blocks  int64
 
@@ -117,8 +121,10 @@ func newWorker(g *section, i int, seed uint64) *worker {
 		w.pages = w.vals
 	}
 	w.quota = quota(s, i)
+	w.taken, w.both = -1, w.lane.pacer.both(s)
 	w.logs = newRecorder(s)
-	w.chained = w.logs == nil && !s.Pace.Open() && s.Think.Time == 0 && s.Target.Latency == 0 && s.FDataSync == 0 &&
+	w.open = s.Open()
+	w.chained = w.logs == nil && !w.open && s.Think.Time == 0 && s.Target.Latency == 0 && s.FDataSync == 0 &&
 		s.Dist.Kind == pick.KindRandom && !s.Map
 	return w
 }
@@ -137,7 +143,6 @@ func quota(s *job.Spec, i int) int64 {
 
 // run reads and writes until the quota is done, the time is over, or the section stops.
 func (w *worker) run() error {
-	g, s := w.g, w.g.spec
 	defer w.finish()
 	arrived := false
 	defer func() {
@@ -148,11 +153,32 @@ func (w *worker) run() error {
 	if err := w.pin(); err != nil {
 		return err
 	}
-	var published, end int64
-	if w.lane.trace != nil {
-		return w.replay()
+	work := w.work
+	if w.g.spec.Trace != nil {
+		work = w.replay
 	}
-	for n := int64(0); n < w.quota && !g.stop.Load() && !w.lane.stop.Load(); {
+	done, err := work()
+	if !done { // the job has run until now, even if its last operation ended long before
+		w.early = min(w.g.now(), w.g.deadline)
+		w.end = max(w.end, w.early)
+	}
+	if err != nil || !done && w.early >= w.g.deadline || w.g.spec.Trace != nil {
+		return err
+	}
+	arrived = true
+	w.lane.written.Done()
+	return w.reread()
+}
+
+// work reads and writes. It reports whether the quota is done; otherwise the time is over, the section stops, or there
+// was an error.
+func (w *worker) work() (done bool, err error) {
+	g, s := w.g, w.g.spec
+	var published, end int64
+	for n := int64(0); n < w.quota; {
+		if g.stop.Load() || w.lane.stop.Load() {
+			return false, nil
+		}
 		if s.Target.Latency > 0 && int64(w.index) >= w.lane.depth.Load() {
 			time.Sleep(time.Millisecond)
 			continue
@@ -161,27 +187,26 @@ func (w *worker) run() error {
 		intended := int64(-1)
 		if w.lane.pacer != nil {
 			if intended = w.lane.pacer.take(d); intended >= g.deadline {
-				return nil
+				return false, nil
 			}
-			if until(g.base, intended, &g.stop); g.stop.Load() {
-				return nil
-			}
+			until(g.base, intended, &g.stop)
 		}
 		start := w.begin(end)
-		if start >= g.deadline {
-			return nil
+		if start >= g.deadline || intended >= 0 && g.stop.Load() {
+			w.taken = intended
+			return false, nil
 		}
 		bytes, lsn, err := w.do(d, i)
 		end = g.now()
 		if err != nil {
 			if err = w.tolerate(d, err); err != nil {
-				return err
+				return false, err
 			}
 		}
 		if start >= g.ramp {
 			n++
 			if err := w.measure(d, i, bytes, [3]int64{intended, start, end}); err != nil {
-				return err
+				return false, err
 			}
 		}
 		if end-published > publishEvery {
@@ -194,7 +219,7 @@ func (w *worker) run() error {
 			if w.since++; w.since == s.FDataSync {
 				w.since = 0
 				if err := w.stabilize(lsn, end); err != nil {
-					return err
+					return false, err
 				}
 			}
 		}
@@ -202,9 +227,7 @@ func (w *worker) run() error {
 			w.think(end)
 		}
 	}
-	arrived = true
-	w.lane.written.Done()
-	return w.reread()
+	return true, nil
 }
 
 // begin returns the start of an operation. If a goroutine does nothing between two operations but draw a page
@@ -232,7 +255,7 @@ func (w *worker) measure(d job.Dir, i, bytes int64, at [3]int64) error {
 	c.bytes += bytes
 	w.end = at[2]
 	lat := clat
-	if w.lane.pacer != nil {
+	if w.open {
 		if at[0] >= 0 {
 			lat = at[2] - at[0]
 		}
@@ -283,6 +306,8 @@ func (w *worker) next() (i int64, d job.Dir) {
 		return w.last, job.DirTrim
 	}
 	switch {
+	case w.both:
+		d = w.lane.pacer.first()
 	case w.mix == 1<<16:
 		d = w.does[0]
 	case w.mix == 0 || w.rng.Uint64()>>48 >= w.mix:

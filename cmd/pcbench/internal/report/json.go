@@ -256,7 +256,7 @@ func bandPairs(list []float64, unit int64) (p pairs) {
 func storePairs(r *load.Result, j *load.Job) pairs {
 	u, s := j.Store, j.Spec
 	kind := "closed"
-	if s.Pace.Open() {
+	if s.Open() {
 		kind = "open"
 	}
 	resident, cache, device := u.Served()
@@ -271,7 +271,8 @@ func storePairs(r *load.Result, j *load.Job) pairs {
 		{"cold_pulls", u.FromDevice}, {"reads_resident_percent", fixed(resident)},
 		{"reads_page_cache_percent", fixed(cache)}, {"reads_device_percent", fixed(device)}, {"evictions", u.Evicted},
 		{"heap_resident_bytes", u.Heap}, {"mapped_resident_bytes", u.Mapped}, {"snapshots", u.Snapshots},
-		{"open_txs", u.OpenTxs}, {"oldest_tx", u.OldestTx}, {"verified_pages", j.Verified}}
+		{"open_txs", u.OpenTxs}, {"oldest_tx", u.OldestTx}, {"verified_pages", j.Verified},
+		{"not_begun", j.NotBegun}}
 }
 
 func directionPairs(d *load.Direction, s *job.Spec, detail Detail) pairs {

@@ -111,6 +111,9 @@ func writeRange(s *job.Spec) string {
 
 // loop says when operations begin.
 func loop(s *job.Spec) string {
+	if s.Trace != nil && s.Open() {
+		return "open (trace): operations begin at the times of the trace; lat is from the intended start"
+	}
 	if s.Pace.Open() {
 		kind := "linear"
 		if s.Pace.Poisson {
@@ -135,6 +138,9 @@ func writeJob(w io.Writer, j *load.Job) {
 		fmt.Fprintf(w, "  Description  : [%s]\n", s.Description)
 	}
 	fmt.Fprintf(w, "  loop         : %s\n", loop(s))
+	if j.NotBegun > 0 {
+		fmt.Fprintf(w, "  not begun    : %d operations were due before the end; lat does not have them\n", j.NotBegun)
+	}
 	var all []*stats.Latencies
 	for i := range directions(j) {
 		d := &directions(j)[i]
@@ -229,7 +235,7 @@ func writeDirection(w io.Writer, nd *named, sp *job.Spec) {
 	if sp.ClatPercentiles {
 		writePercentiles(w, "clat", &d.Clat, percentiles(sp))
 	}
-	if sp.LatPercentiles || sp.Pace.Open() {
+	if sp.LatPercentiles || sp.Open() {
 		writePercentiles(w, "lat", lat(d, sp), percentiles(sp))
 	}
 	if d.BW.N == 0 {
@@ -256,7 +262,7 @@ func shareOf(s *stats.Spread) float64 {
 
 // lat returns the latencies since the intended start. In a closed loop they are those of the calls.
 func lat(d *load.Direction, s *job.Spec) *stats.Latencies {
-	if s.Pace.Open() && d.Lat.N > 0 {
+	if s.Open() && d.Lat.N > 0 {
 		return &d.Lat
 	}
 	return &d.Clat
