@@ -45,5 +45,6 @@ func runAgainst(ctx context.Context, p *job.Parsed, out io.Writer, pr *load.Prog
 	if r.Err == nil {
 		r.Err = failed
 	}
-	return errors.Join(writeAll(o, r, &p.Run, c.Table()), failed, o.close(true), pages.finish(r))
+	wrote := o.complete(out, func(w io.Writer) error { return writeAll(w, r, &p.Run, c.Table()) })
+	return errors.Join(wrote, failed, pages.finish(r))
 }

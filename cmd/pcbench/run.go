@@ -83,8 +83,8 @@ func runJobs(ctx context.Context, p *job.Parsed, out io.Writer, pr *load.Progres
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	err = errors.Join(write(o, r, &p.Run), r.Err, err)
-	return errors.Join(err, o.close(true), pages.finish(r))
+	wrote := o.complete(out, func(w io.Writer) error { return write(w, r, &p.Run) })
+	return errors.Join(wrote, r.Err, err, pages.finish(r))
 }
 
 // status asks for reports, at the interval if it is not 0 and at SIGUSR1, until the caller calls end.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -257,6 +258,50 @@ func TestOutputAtEnd(t *testing.T) {
 	}
 	if r := readReport(t, string(b)); r.Jobs[0].Store["interrupted"] != true {
 		t.Errorf("%v", r.Jobs[0].Store)
+	}
+}
+
+// Trap: a report that could not be written was lost, and an empty file took the place of an older one. Errors named a
+// temporary file, and a symbolic link was replaced.
+func TestOutputFails(t *testing.T) {
+	out, errOut, status := pcbench(t, context.Background(), "run --rw=read --size=64k --output=/dev/full")
+	if status != exitFailed || !strings.Contains(out, "READ: bw=") ||
+		!strings.Contains(errOut, "--output: write /dev/full: no space left on device; the report is on standard output") {
+		t.Errorf("%d, %s%s", status, out, errOut)
+	}
+	dir := t.TempDir()
+	file, link := filepath.Join(dir, "report"), filepath.Join(dir, "link")
+	if err := errors.Join(os.WriteFile(file, []byte("old"), 0o644), os.Symlink("report", link)); err != nil {
+		t.Fatal(err)
+	}
+	o, err := newOutput("--output", file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	o.Writer = full
+	var standard bytes.Buffer
+	err = o.complete(&standard, func(w io.Writer) error { _, err := fmt.Fprint(w, "new"); return err })
+	if b, _ := os.ReadFile(file); string(b) != "old" || standard.String() != "new" || err == nil ||
+		!strings.Contains(err.Error(), "write "+file+": no space") {
+		t.Errorf("%q in the file, %q on standard output, %v", b, &standard, err)
+	}
+	_, _, status = pcbench(t, context.Background(), "run --rw=read --size=64k --output="+link)
+	b, _ := os.ReadFile(file)
+	if info, err := os.Lstat(link); err != nil || info.Mode().IsRegular() || status != 0 || string(b) == "old" {
+		t.Errorf("%d, %v, %v, %q", status, info, err, b)
+	}
+	_, errOut, status = pcbench(t, context.Background(), "run --size=900g --output="+filepath.Join(dir, "no", "report"))
+	if want := "--output: make " + filepath.Join(dir, "no", "report") + ": no such file"; status != exitFailed ||
+		!strings.Contains(errOut, want) {
+		t.Errorf("%d, %s; want %s", status, errOut, want)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 2 {
+		t.Errorf("%v are left, %v", left, err)
 	}
 }
 

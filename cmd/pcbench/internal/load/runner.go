@@ -36,6 +36,10 @@ type Runner struct {
 // operations before the error. A nil result means that nothing was run. When ctx is done, the jobs end after their
 // current operation.
 func (r *Runner) Run(ctx context.Context) (*Result, error) {
+	err := checkHost(r.Jobs)
+	if err != nil {
+		return nil, err
+	}
 	stores, err := openAll(r.Jobs)
 	if err != nil {
 		return nil, err

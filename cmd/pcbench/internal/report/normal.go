@@ -73,14 +73,19 @@ func writeStore(w io.Writer, j *load.Job) {
 		fmt.Fprintf(w, "  %s: reads: %.1f %% resident, %.1f %% page cache, %.1f %% device\n", name, resident, cache,
 			device)
 	}
-	fmt.Fprintf(w, "  %s: given=%s, written=%s (write amplification %.2f), in flight=%s, padded=%s\n", name,
-		units.Bytes(u.Given), units.Bytes(u.Written), u.WriteAmplification(), units.Bytes(u.InFlight),
-		units.Bytes(u.Padded))
+	write, space := "", ""
+	if u.Given > 0 {
+		write = fmt.Sprintf(" (write amplification %.2f)", u.WriteAmplification())
+	}
+	if u.SpaceAmplification > 0 { // a log has none
+		space = fmt.Sprintf(", space amplification %.2f", u.SpaceAmplification)
+	}
+	fmt.Fprintf(w, "  %s: given=%s, written=%s%s, in flight=%s, padded=%s\n", name,
+		units.Bytes(u.Given), units.Bytes(u.Written), write, units.Bytes(u.InFlight), units.Bytes(u.Padded))
 	fmt.Fprintf(w, "  %s: flushes=%d, buffer_waits=%d, merges=%d, consolidations=%d, snapshots=%d\n", name, u.Flushes,
 		u.Waits, u.Merges, u.Consolidations, u.Snapshots)
-	fmt.Fprintf(w, "  %s: segments=%d/%d, recycled=%d, draining=%d, cleaned=%d, moved=%s, space amplification %.2f\n",
-		name,
-		u.SegmentsInUse, u.Segments, u.Recycled, u.Draining, u.Cleaned, units.Bytes(u.Moved), u.SpaceAmplification)
+	fmt.Fprintf(w, "  %s: segments=%d/%d, recycled=%d, draining=%d, cleaned=%d, moved=%s%s\n", name,
+		u.SegmentsInUse, u.Segments, u.Recycled, u.Draining, u.Cleaned, units.Bytes(u.Moved), space)
 	fmt.Fprintf(w, "  %s: hits=%d, misses=%d, cold=%d, evicted=%d, resident=%s in the heap, %s mapped\n", name, u.Hits,
 		u.Misses, u.FromDevice, u.Evicted, units.Bytes(u.Heap), units.Bytes(u.Mapped))
 	fmt.Fprintf(w, "  %s: open Txs=%d, oldest Tx=%d\n", name, u.OpenTxs, u.OldestTx)
