@@ -29,9 +29,8 @@ func helpText() string {
 The options and job files are those of fio. Each --name, and each section of a job file, begins another job; options
 before the first --name are for all. The jobs share a store unless --directory or --filename differ.
 
-` + job.Help() + `Sizes are in bytes or have a unit, in any case: k, m, g, t, alone or followed by b or i,
-	are powers of 1024
-(64k, 1gb, 1.5g). kib, mib, gib, tib are powers of 1000, as in fio.
+` + job.Help() + `Sizes are in bytes or have a unit, in any case: k, m, g, t, alone or followed by b or i, are powers of
+1024 (64k, 1gb, 1.5g). kib, mib, gib, tib are powers of 1000, as in fio.
 Times are in seconds or have a unit: us, ms, s, m, h, d (500ms, 1m30s).
 On/off options take 0 or 1, and mean 1 without a value: --time_based, --end_fsync=1.
 
@@ -44,6 +43,7 @@ clat is the time of one call with its Begin and End. In an open loop (--rate, --
 intended start. sync is the time that --fdatasync waits for stability.
 The processor time is that of the whole process. Nothing of --ramp_time is reported.
 Ctrl-C stops the load, and pcbench reports it. A second Ctrl-C ends pcbench at once.
+Logs are files of each job: PREFIX_KIND.N.log, where N counts the jobs from 1.
 The exit status is 1 after an error, 2 if an option is wrong, 130 after Ctrl-C.
 
   pcbench run --rw=randwrite --bs=64k --numjobs=4 --size=1g --io_size=3g --end_fsync=1

@@ -38,6 +38,9 @@ func wantStore(doing, dir string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w: %w", doing, errNoStore, err)
 	}
+	if _, err := os.Stat(filepath.Join(dir, "store", "superblock")); err == nil { // NAME.pcbench, as run leaves it
+		return fmt.Errorf("%s: %w: %s; it is in %s", doing, errNoStore, dir, filepath.Join(dir, "store"))
+	}
 	return fmt.Errorf("%s: %w: %s", doing, errNoStore, dir)
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -27,12 +28,12 @@ func run(ctx context.Context, args []string, out io.Writer, pr *load.Progress) e
 		_, err := fmt.Fprint(out, helpText())
 		return err
 	case p.Run.ShowCmd:
-		for _, s := range p.Jobs {
-			if _, err := fmt.Fprintf(out, "pcbench run %s\n", s.Command()); err != nil {
-				return err
-			}
+		words := []string{"pcbench run"}
+		for _, s := range p.Jobs { // one command, so that the jobs share a store and wait for each other
+			words = append(words, s.Command())
 		}
-		return nil
+		_, err := fmt.Fprintln(unfolded(out), strings.Join(words, " "))
+		return err
 	case p.Run.ParseOnly:
 		return nil
 	}

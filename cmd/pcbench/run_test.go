@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -223,10 +224,17 @@ func TestParseOnly(t *testing.T) {
 		t.Errorf("%d, %s%s", status, out, errOut)
 	}
 	out, _, status = pcbench(t, context.Background(), "run --showcmd --rw=randread --name=a --name=b --stonewall")
-	if lines := strings.Split(strings.TrimSpace(out), "\n"); status != 0 || len(lines) != 2 ||
-		!strings.HasPrefix(lines[1], "pcbench run --name=b --rw=randread") || !strings.Contains(lines[1],
-		"--stonewall=1") {
+	if want := "pcbench run --name=a --rw=randread --name=b --rw=randread --stonewall=1"; status != 0 ||
+		!strings.HasPrefix(out, want) || strings.Count(out, "\n") != 1 {
 		t.Errorf("%d, %s", status, out)
+	}
+	// Trap: each job was a command of its own, with a store of its own, and words with spaces were not quoted.
+	c := exec.CommandContext(t.Context(), os.Args[0], "run", "--showcmd", "--description=it's two words", "--size=1m")
+	c.Env = append(os.Environ(), asMain+"=1")
+	b, err := c.Output()
+	want := "pcbench run --name=pcbench '--description=it'\\''s two words' --size=1m\n"
+	if err != nil || string(b) != want {
+		t.Errorf("%s%v; want %s", b, err, want)
 	}
 }
 
@@ -265,8 +273,8 @@ func TestOutputAtEnd(t *testing.T) {
 // temporary file, and a symbolic link was replaced.
 func TestOutputFails(t *testing.T) {
 	out, errOut, status := pcbench(t, context.Background(), "run --rw=read --size=64k --output=/dev/full")
-	if status != exitFailed || !strings.Contains(out, "READ: bw=") ||
-		!strings.Contains(errOut, "--output: write /dev/full: no space left on device; the report is on standard output") {
+	if status != exitFailed || !strings.Contains(out, "READ: bw=") || !strings.Contains(errOut, "--output: "+
+		"write /dev/full: no space left on device; the report is on standard output") {
 		t.Errorf("%d, %s%s", status, out, errOut)
 	}
 	dir := t.TempDir()

@@ -206,3 +206,16 @@ func TestProgressOfCommands(t *testing.T) {
 		t.Errorf("%t, %v, shown: %q", finished, err, shown)
 	}
 }
+
+// Trap: check of the directory that pcbench run leaves did not say where the store is.
+func TestCheckSaysWhereTheStoreIs(t *testing.T) {
+	dir := t.TempDir()
+	if _, errOut, status := pcbenchIn(t, dir, "run --name=a --rw=write --size=64k --unlink=0"); status != 0 {
+		t.Fatalf("%d, %s", status, errOut)
+	}
+	place := filepath.Join(dir, "a.pcbench")
+	if text, status := call("check", place); status != exitNoStore || !strings.Contains(text, "it is in "+
+		filepath.Join(place, "store")) {
+		t.Errorf("%d, %s", status, text)
+	}
+}

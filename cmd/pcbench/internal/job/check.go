@@ -15,11 +15,11 @@ import (
 const PlaceSuffix = ".pcbench"
 
 // check returns an error for each option that is out of range or contradicts another one. The options that were set
-// are in given.
-func (s *Spec) check(given map[string]bool) (bad faults) {
+// are in given; those of them that must have an effect on this job are in own.
+func (s *Spec) check(given, own map[string]bool) (bad faults) {
 	s.checkNames(&bad)
 	s.checkSizes(given, &bad)
-	s.checkLoad(given, &bad)
+	s.checkLoad(own, &bad)
 	s.checkTimes(given, &bad)
 	s.checkOwn(given, &bad)
 	return bad
@@ -45,11 +45,11 @@ func (s *Spec) checkSizes(given map[string]bool, bad *faults) {
 	bad.when(n < format.MinSegmentSize || n > format.MaxSegmentSize || n%4096 != 0,
 		"--segment=%d: must be %d to %d, a multiple of 4096", n, format.MinSegmentSize, format.MaxSegmentSize)
 	bs := s.PageSize()
-	bad.when(bs > maxPage, "--bs=%d: must be at most %d", bs, maxPage)
-	bad.when(s.Size < bs, "--size=%d: must be at least one page, --bs=%d", s.Size, bs)
+	bad.when(bs > maxPage, "--bs=%s: must be at most %s", bytes(bs), bytes(maxPage))
+	bad.when(s.Size < bs, "--size=%s: must be at least one page, --bs=%s", bytes(s.Size), bytes(bs))
 	bad.when(s.Pages() > pick.Most,
-		"--size=%d: has %d pages, must have at most %d; use a larger --bs", s.Size, s.Pages(), int64(pick.Most))
-	bad.when(s.Own.Delta > bs, "--delta=%d: must be at most the size of a page, --bs=%d", s.Own.Delta, bs)
+		"--size=%s: has %d pages, must have at most %d; use a larger --bs", bytes(s.Size), s.Pages(), int64(pick.Most))
+	bad.when(s.Own.Delta > bs, "--delta=%s: must be at most the size of a page, --bs=%s", bytes(s.Own.Delta), bytes(bs))
 	least := int64(0)
 	for _, d := range Dirs {
 		if s.Does[d] {
@@ -60,6 +60,16 @@ func (s *Spec) checkSizes(given map[string]bool, bad *faults) {
 		least)
 	bad.when(s.Workers() > maxWorkers, "--iodepth=%d: times --numjobs=%d must be at most %d goroutines", s.IODepth,
 		s.NumJobs, maxWorkers)
+}
+
+// bytes writes a size as an option takes it: 64k.
+func bytes(n int64) string {
+	for i, unit := range []string{"t", "g", "m", "k"} {
+		if size := int64(1) << (40 - 10*i); n >= size && n%size == 0 {
+			return fmt.Sprint(n/size) + unit
+		}
+	}
+	return fmt.Sprint(n)
 }
 
 // checkLoad finds options that have no effect on the load.
@@ -80,7 +90,7 @@ func (s *Spec) checkLoad(given map[string]bool, bad *faults) {
 	}
 	mixes := s.Does[DirRead] && s.Does[DirWrite]
 	bad.when(given["rwmixread"] && !mixes, "--rwmixread: --rw=%s does not mix reads and writes; use --rw=randrw", s.RW)
-	bad.when(given["random_distribution"] && !s.Random && s.Dist.Kind != pick.KindRandom,
+	bad.when(given["random_distribution"] && !s.Random && s.Trace == nil && s.Dist.Kind != pick.KindRandom,
 		"--random_distribution: --rw=%s goes in order; use --rw=rand%s", s.RW, s.RW)
 	bad.when(s.Map && s.Random && s.Dist.Kind != pick.KindRandom,
 		"--norandommap=0: each page once contradicts --random_distribution=%s; leave one of the two out", s.Dist.Kind)
@@ -108,7 +118,7 @@ func (s *Spec) checkTimes(given map[string]bool, bad *faults) {
 
 // checkOwn checks the options of the store against each other.
 func (s *Spec) checkOwn(given map[string]bool, bad *faults) {
-	bad.when(s.Own.Log && (s.Own.Delta > 0 || s.Own.Prefetch > 0 || s.Own.Snapshots > 0),
+	bad.when(s.Own.Log && !s.Own.Node && (s.Own.Delta > 0 || s.Own.Prefetch > 0 || s.Own.Snapshots > 0),
 		"--log: a log has neither deltas nor snapshots, and reads nothing ahead; leave those options out")
 	bad.when(s.Own.Log && s.Does[DirTrim], "--log: --rw=%s frees pages, which a log does not have", s.RW)
 	bad.when(s.Own.Log && s.Verify.Method != "", "--log: records are not verified; leave --verify out")
@@ -137,6 +147,8 @@ func (s *Spec) checkOwn(given map[string]bool, bad *faults) {
 
 // checkAll checks the jobs against each other.
 func checkAll(p *Parsed) (bad faults) {
+	bad.when(len(p.Run.Against) == 0 && p.Run.Rounds != DefaultRun().Rounds,
+		"--rounds=%d: is for comparisons; add --against, like --against=fio", p.Run.Rounds)
 	bad.when(p.Run.HTML != "" && filepath.Clean(p.Run.HTML) == filepath.Clean(p.Run.Output),
 		"--html=%s: is the file of --output; give another one", p.Run.HTML)
 	bad = append(bad, checkAgainst(p)...)

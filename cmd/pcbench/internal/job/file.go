@@ -195,15 +195,24 @@ func memory() int64 {
 	return kib << 10
 }
 
-// Command returns the options of a job as words of a command line, as fio's showcmd does.
+// Command returns the options of a job as words of a command line, as fio's showcmd does, quoted for a shell.
 func (s *Spec) Command() string {
 	b := &strings.Builder{}
-	fmt.Fprintf(b, "--name=%s", s.Name)
+	b.WriteString(quote("--name=" + s.Name))
 	for _, g := range slices.Concat(s.Global, s.Given) {
-		if g[0] == "name" {
-			continue
+		if g[0] != "name" {
+			b.WriteString(" " + quote("--"+g[0]+"="+g[1]))
 		}
-		fmt.Fprintf(b, " --%s=%s", g[0], g[1])
 	}
 	return b.String()
+}
+
+var plain = regexp.MustCompile(`^[-+=.,:/%@_A-Za-z0-9]+$`)
+
+// quote returns a word as a shell takes it.
+func quote(word string) string {
+	if plain.MatchString(word) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }

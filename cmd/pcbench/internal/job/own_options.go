@@ -47,8 +47,8 @@ var engineOptions = []Option{
 	{Name: "segment", Arg: "size", Default: "8m", Field: "SegmentSize", Help: "size of a segment of the log",
 		set: func(s *Spec, v string) error {
 			n, err := toSize(v, 1)
-			if n > 1<<30 {
-				err = fmt.Errorf("is too large")
+			if n > 1<<30 { // check knows the limit
+				n = 1 << 30
 			}
 			s.Engine.SegmentSize = int(n)
 			return err
@@ -67,11 +67,8 @@ var engineOptions = []Option{
 			"page is rewritten as one", set: number(1, 1<<20,
 			func(s *Spec) *int { return &s.Engine.ConsolidateAfter })},
 	{Name: "flush_every", Arg: "time", Default: "500ms", Field: "FlushEvery", Help: "longest time that an unawaited " +
-		"write stays only in memory; never disables flushing", set: func(s *Spec, v string) (err error) {
-		if s.Engine.FlushEvery = -1; v != "never" {
-			s.Engine.FlushEvery, err = units.ParseTime(v, time.Second)
-		}
-		return err
+		"write stays only in memory; never disables flushing", set: func(s *Spec, v string) error {
+		return orNever(&s.Engine.FlushEvery, v)
 	}},
 	{Name: "eviction_writes", Arg: "percent", Default: "10", Field: "EvictionWrites",
 		Help: "most bytes that evictions write, of those that jobs write; never: none",
@@ -86,12 +83,7 @@ var engineOptions = []Option{
 		}},
 	{Name: "slow_write", Arg: "time", Default: "1s", Field: "SlowWrite",
 		Help: "time from which on a device write is reported as slow; never: none",
-		set: func(s *Spec, v string) (err error) {
-			if s.Engine.SlowWrite = -1; v != "never" {
-				s.Engine.SlowWrite, err = units.ParseTime(v, time.Second)
-			}
-			return err
-		}},
+		set:  func(s *Spec, v string) error { return orNever(&s.Engine.SlowWrite, v) }},
 	{Name: "snapshot_every", Arg: "number", Default: "1000000", Field: "SnapshotEvery", Help: "messages between two " +
 		"snapshots", set: number(1, 1<<40, func(s *Spec) *int { return &s.Engine.SnapshotEvery })},
 	{Name: "snapshot_dir", Arg: "dir", Field: "SnapshotDir", Help: "directory for snapshots (default that of the " +
@@ -101,7 +93,7 @@ var engineOptions = []Option{
 		Help: "live fraction below which " +
 			"a segment is cleaned", set: float(0.01, 1, func(s *Spec) *float64 { return &s.Engine.CleanupThreshold })},
 	{Name: "cleanup_skew", Arg: "percent", Default: "10", Field: "CleanupSkew", Help: "raises the threshold for old " +
-		"segments", set: number(0, 98, func(s *Spec) *int { return &s.Engine.CleanupSkew })},
+		"segments", set: number(1, 98, func(s *Spec) *int { return &s.Engine.CleanupSkew })},
 	{Name: "segment_mode", Arg: "how", Values: modeNames, Default: "gc", Field: "SegmentMode",
 		Help: "segments without live data are recycled, or kept in order", set: choice(modeNames,
 			[]engine.SegmentMode{engine.SegmentModeGC, engine.SegmentModeLinear},
@@ -160,6 +152,17 @@ func setDirect(s *Spec, v string) error {
 		return fmt.Errorf("must be one of auto, 1, on, 0, off")
 	}
 	return nil
+}
+
+// orNever parses a time above 0, or never, which is −1. To the engine, 0 means its default.
+func orNever(at *time.Duration, v string) (err error) {
+	if *at = -1; v == "never" {
+		return nil
+	}
+	if *at, err = units.ParseTime(v, time.Second); err == nil && *at == 0 {
+		err = fmt.Errorf("must be above 0, or never")
+	}
+	return err
 }
 
 // choice parses a name of one of values.

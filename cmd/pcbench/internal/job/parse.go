@@ -144,7 +144,7 @@ func (p *parser) finish() (*Parsed, error) {
 		if len(p.run.Sections) > 0 && !contains(p.run.Sections, sec.name) {
 			continue
 		}
-		s, bad := build(sec)
+		s, bad := build(sec, len(p.sections) > 1)
 		p.bad = append(p.bad, bad...)
 		out.Jobs = append(out.Jobs, s)
 		for _, x := range sec.settings {
@@ -196,18 +196,20 @@ func dedupe(errs []error) (out []error) {
 	return out
 }
 
-// build makes the Spec of a section.
-func build(sec *section) (*Spec, faults) {
+// build makes the Spec of a section. If there are others, an option for all jobs need not have an effect on each, as in
+// fio: a job file has fdatasync in [global], and a job that reads.
+func build(sec *section, others bool) (*Spec, faults) {
 	s := Defaults()
 	s.Name = sec.name
 	var bad faults
-	given := map[string]bool{}
+	given, own := map[string]bool{}, map[string]bool{}
 	for _, x := range sec.settings {
 		if x.option.Name != "name" && x.option.set != nil {
 			err := x.option.set(&s, x.value)
 			bad.when(err != nil, "%s=%s: %w", x.where, x.value, err)
 		}
 		given[x.option.Name] = true
+		own[x.option.Name] = own[x.option.Name] || !x.global || !others
 		to := &s.Given
 		if x.global {
 			to = &s.Global
@@ -218,7 +220,11 @@ func build(sec *section) (*Spec, faults) {
 		return &s, bad
 	}
 	s.derive(given)
-	return &s, s.check(given)
+	bad = s.check(given, own)
+	if !s.Random {
+		s.Dist = Defaults().Dist // of a global option
+	}
+	return &s, bad
 }
 
 // give adds an option to a list for the report; the last value counts.

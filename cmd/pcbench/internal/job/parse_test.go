@@ -338,3 +338,37 @@ func TestDistance(t *testing.T) {
 		}
 	}
 }
+
+// Trap: an option of [global] that one job cannot use was an error, so that common job files of fio were refused. The
+// only job must be able to use it.
+func TestGlobalOptionsOfOthers(t *testing.T) {
+	for _, global := range []string{"--fdatasync=1", "--end_fsync=1", "--random_distribution=zipf:1.2", "--rwmixread=80",
+		"--refill_buffers", "--batch=4", "--delta=100"} {
+		p, err := Parse([]string{global, "--name=a", "--rw=read", "--name=b", "--rw=randrw"})
+		if err != nil || len(p.Jobs) != 2 {
+			t.Errorf("%s: %v", global, err)
+		}
+		if _, err := Parse([]string{global, "--rw=trim"}); err == nil {
+			t.Errorf("%s: no error for the only job, which cannot use it", global)
+		}
+		if _, err := Parse([]string{"--name=a", "--rw=trim", global, "--name=b", "--rw=randrw"}); err == nil {
+			t.Errorf("%s: no error for the job that it is given to", global)
+		}
+	}
+}
+
+// Trap: the engine takes 0 for its default, so 0 was not what it seemed to be. Messages named options that were not
+// given.
+func TestNoSilentDefaults(t *testing.T) {
+	for line, want := range map[string]string{"--flush_every=0": "must be above 0, or never",
+		"--slow_write=0": "must be above 0, or never", "--cleanup_skew=0": "must be 1 to 98",
+		"--rate_iops=0.5": "must be at least 1", "--rate_iops=0": "must be above 0", "--rounds=2": "add --against",
+		"--segment=16g": "must be 16384 to"} {
+		if _, err := Parse([]string{line}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v; want %q", line, err, want)
+		}
+	}
+	if _, err := Parse([]string{"--log", "--node"}); err == nil || strings.Contains(err.Error(), "deltas") {
+		t.Error(err)
+	}
+}

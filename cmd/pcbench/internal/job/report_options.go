@@ -158,7 +158,7 @@ var runOptions = []Option{
 		Scope: ScopeRun, setRun: func(r *Run, v string) error { r.Sections = append(r.Sections, v); return nil }},
 	{Name: "parse-only", Help: "check the options, and run nothing", Scope: ScopeRun, setRun: runOnOff(
 		func(r *Run) *bool { return &r.ParseOnly })},
-	{Name: "showcmd", Help: "print the jobs as command lines, and run nothing", Scope: ScopeRun, setRun: runOnOff(
+	{Name: "showcmd", Help: "print the jobs as one command line, and run nothing", Scope: ScopeRun, setRun: runOnOff(
 		func(r *Run) *bool { return &r.ShowCmd })},
 	{Name: "html", Arg: "file", Own: true, Help: "file for a page of pictures, which needs no network: speeds, " +
 		"latencies, amplification, memory and cleaning over time; written at the end", Scope: ScopeRun,

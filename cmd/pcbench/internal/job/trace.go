@@ -50,7 +50,8 @@ func parseTrace(in io.Reader) (*Trace, error) {
 		return nil, fmt.Errorf("is empty")
 	}
 	var version int
-	if _, err := fmt.Sscanf(lines.Text(), "fio version %d iolog", &version); err != nil || version < 2 || version > 3 {
+	_, err := fmt.Sscanf(lines.Text(), "fio version %d iolog", &version)
+	if err != nil || version < 2 || version > 3 {
 		return nil, fmt.Errorf("begins with %.40q, not with fio version 2 or 3 iolog", lines.Text())
 	}
 	t, waited := &Trace{Timed: version == 3}, int64(0)

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Trap: a log that could not be written was an error after the run, whose samples were lost with it, and a processor that
-// the machine does not have one after the layout.
+// Trap: a log that could not be written was an error after the run, whose samples were lost with it, and a processor
+// that the machine does not have was one after the layout.
 func TestCheckHost(t *testing.T) {
 	dir := t.TempDir()
 	for _, option := range []string{"write_bw_log", "write_lat_log", "write_iops_log", "write_iolog"} {

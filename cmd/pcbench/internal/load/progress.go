@@ -79,6 +79,7 @@ func (p *Progress) With(r *job.Run) *Progress {
 // progressState is the content of a progress line.
 type progressState struct {
 	ramping bool
+	waiting bool    // for startdelay
 	share   float64 // done so far, 0 to 1
 	bytes   [3]int64
 	ops     [3]int64
@@ -194,7 +195,10 @@ func (s progressState) line(name string, last progressState, since [2]time.Durat
 		eta := int64(since[1].Seconds() * (1 - s.share) / s.share)
 		end += fmt.Sprintf("[eta %02dm:%02ds]", eta/60, eta%60)
 	}
-	if s.ramping {
+	switch {
+	case s.waiting:
+		speeds = "[waiting]"
+	case s.ramping:
 		speeds = "[ramping up]" + speeds
 	}
 	for _, line := range []string{name + ": " + speeds + end, name + ": " + short + end, short + end} {

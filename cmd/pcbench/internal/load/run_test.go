@@ -441,7 +441,8 @@ func TestDueOperations(t *testing.T) {
 	if n := j.Dirs[job.DirRead].N(); n+j.NotBegun != 2_000_000 || j.NotBegun == 0 || j.Runtime < 50e6 {
 		t.Errorf("%d operations, %d due, in %d ns", n, j.NotBegun, j.Runtime)
 	}
-	if j := good(t, "--rw=randread --size=64k --thinktime=40ms --runtime=100ms --time_based").Jobs[0]; j.Runtime < 100e6 {
+	j = good(t, "--rw=randread --size=64k --thinktime=40ms --runtime=100ms --time_based").Jobs[0]
+	if j.Runtime < 100e6 {
 		t.Errorf("the job ran for 100 ms, and reports %d ns", j.Runtime)
 	}
 	if j := good(t, "--rw=randread --size=64k --rate_iops=1000 --number_ios=5").Jobs[0]; j.NotBegun != 0 {
@@ -482,8 +483,8 @@ func TestReplay(t *testing.T) {
 		}
 		return good(t, "--size=64k --read_iolog="+name+" "+options)
 	}
-	trace := "fio version 3 iolog\n0 f add\n0 f open\n0 f write 4096 4096\n9 f read 4096 10000\n20000 f trim 8192 4096\n" +
-		"20000 f datasync 0 0\n20000 f close\n"
+	trace := "fio version 3 iolog\n0 f add\n0 f open\n0 f write 4096 4096\n9 f read 4096 10000\n" +
+		"20000 f trim 8192 4096\n20000 f datasync 0 0\n20000 f close\n"
 	r := replay(trace, "")
 	n, bytes := ops(r, job.DirRead)
 	m, _ := ops(r, job.DirWrite)
@@ -500,7 +501,8 @@ func TestReplay(t *testing.T) {
 		t.Errorf("open %v, %d writes", j.Spec.Open(), j.Dirs[job.DirWrite].N())
 	}
 	// The waits of version 2 are in ms after the start, as in fio 3.33.
-	j = replay("fio version 2 iolog\nf read 0 4096\nf wait 30 0\nf read 0 4096\nf wait 30 0\nf read 0 4096\n", "").Jobs[0]
+	j = replay("fio version 2 iolog\nf read 0 4096\nf wait 30 0\nf read 0 4096\nf wait 30 0\nf read 0 4096\n",
+		"").Jobs[0]
 	if j.Spec.Open() || j.Runtime < 30e6 || j.Runtime > 30e9 || j.Dirs[job.DirRead].N() != 3 {
 		t.Errorf("open %v, %d reads in %d ns", j.Spec.Open(), j.Dirs[job.DirRead].N(), j.Runtime)
 	}
@@ -611,6 +613,10 @@ func TestProgressLine(t *testing.T) {
 			t.Errorf("%d columns: %s\nwant %s", most, got, want)
 		}
 	}
+	waiting := progressState{ramping: true, waiting: true} // trap: a job that waited for its startdelay ramped up
+	if got := waiting.line("x", progressState{}, since, 0); got != "x: [waiting][0.0%]" {
+		t.Error(got)
+	}
 	ramping := progressState{ramping: true}
 	if got := ramping.line("x", progressState{}, since, 0); !strings.Contains(got, "ramping") {
 		t.Error(got)
@@ -634,5 +640,33 @@ func TestMergedReadsAreResident(t *testing.T) {
 			t.Errorf("%s: %d merges, %d misses, %d from the page cache, %d from the device", line, u.Merges, u.Misses,
 				u.FromCache, u.FromDevice)
 		}
+	}
+}
+
+// Trap: verifying a store whose pages were written without verify laid out as many pages again.
+func TestVerifyUnnumberedPages(t *testing.T) {
+	dir := t.TempDir()
+	for _, line := range []string{"--rw=write --verify=crc32c", "--rw=randwrite --io_size=16k"} {
+		if _, err := runIn(t, dir, "--unlink=0 --size=64k "+line); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+	}
+	r, err := runIn(t, dir, "--unlink=0 --size=64k --rw=read --verify=crc32c")
+	if wantError(t, err, "no header"); r.Jobs[0].Dirs[job.DirRead].N() != 16 {
+		t.Errorf("%d reads", r.Jobs[0].Dirs[job.DirRead].N())
+	}
+	p, err := job.Parse(strings.Fields("--unlink=0 --size=64k --segment=256k --directory=" + dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := openStore(p.Jobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := st.pc.Stats().Pages.InUse; n != 16 {
+		t.Errorf("the store has %d pages, want 16", n)
+	}
+	if err := st.close(); err != nil {
+		t.Error(err)
 	}
 }

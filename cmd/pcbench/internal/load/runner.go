@@ -237,11 +237,12 @@ func progressName(sections []*section) string {
 
 // allOf returns the state of sections that run at the same time.
 func allOf(sections []*section) (sum progressState) {
-	sum.ramping = true
+	sum.ramping, sum.waiting = true, true
 	for _, g := range sections {
 		if !g.begun.Load() {
 			continue
 		}
+		sum.waiting = false
 		s := g.progress()
 		for d := range s.ops {
 			sum.ops[d] += s.ops[d]

@@ -173,6 +173,7 @@ func (st *store) findPages(verified bool) error {
 	}
 	defer tx.End()
 	at := 0
+	var unnumbered []engine.PageID // written without verify
 	for pid, kind := range st.all.Pages(tx) {
 		if kind != engine.KindMaterialized {
 			continue
@@ -183,12 +184,21 @@ func (st *store) findPages(verified bool) error {
 			if err != nil {
 				return fmt.Errorf("read page %d: %w", pid, err)
 			}
-			if _, number, ok := readHeader(page.Value); ok {
-				i = int(number)
+			_, number, ok := readHeader(page.Value)
+			if !ok {
+				unnumbered = append(unnumbered, pid)
+				continue
 			}
+			i = int(number)
 		}
 		if at++; i < len(st.table) {
 			st.table[i].Store(uint64(pid))
+		}
+	}
+	for i := 0; i < len(st.table) && len(unnumbered) > 0; i++ { // verify reports them; no page is laid out beside them
+		if st.table[i].Load() == 0 {
+			st.table[i].Store(uint64(unnumbered[0]))
+			unnumbered = unnumbered[1:]
 		}
 	}
 	return nil
