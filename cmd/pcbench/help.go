@@ -1,6 +1,10 @@
 package main
 
-import "pagecache/cmd/pcbench/internal/job"
+import (
+	"strings"
+
+	"pagecache/cmd/pcbench/internal/job"
+)
 
 const usageText = `pcbench applies loads to the page cache and reports as fio does.
 
@@ -20,6 +24,12 @@ const usageText = `pcbench applies loads to the page cache and reports as fio do
   pcbench version       print the version
 `
 
+// commandsText returns the lines of usageText that list the commands.
+func commandsText() string {
+	_, text, _ := strings.Cut(usageText, "\n\n")
+	return text
+}
+
 // helpText is the output of pcbench run --help.
 func helpText() string {
 	return `pcbench run makes a store, applies loads to it, reports as fio does, and removes the store.
@@ -29,7 +39,11 @@ func helpText() string {
 The options and job files are those of fio. Each --name, and each section of a job file, begins another job; options
 before the first --name are for all. The jobs share a store unless --directory or --filename differ.
 
-` + job.Help() + `Sizes are in bytes or have a unit, in any case: k, m, g, t, alone or followed by b or i, are powers of
+` + job.Help() + notesText
+}
+
+// notesText follows the options in the help of run.
+const notesText = `Sizes are in bytes or have a unit, in any case: k, m, g, t, alone or followed by b or i, are powers of
 1024 (64k, 1gb, 1.5g). kib, mib, gib, tib are powers of 1000, as in fio.
 Times are in seconds or have a unit: us, ms, s, m, h, d (500ms, 1m30s).
 On/off options take 0 or 1, and mean 1 without a value: --time_based, --end_fsync=1.
@@ -52,4 +66,3 @@ The exit status is 1 after an error, 2 if an option is wrong, 130 after Ctrl-C.
   pcbench run --rw=randwrite --delta=100 --bs=1k --size=100m --iodepth=64 --fdatasync=1 --runtime=10s --time_based
   pcbench run --rw=randread --size=2g --cold --norandommap=0 --io_size=200m
 `
-}

@@ -60,7 +60,7 @@ func command(ctx context.Context, args []string, out, errOut io.Writer, pr *load
 	case "completion":
 		err = completion(args[1:], unfolded(out))
 	case "man":
-		_, err = fmt.Fprint(unfolded(out), job.Man(report.Version))
+		_, err = fmt.Fprint(unfolded(out), job.Man(report.Version, commandsText(), notesText))
 	case "help", "--help", "-h":
 		err = help(ctx, args[1:], out)
 	default:
@@ -165,7 +165,7 @@ func completion(args []string, out io.Writer) error {
 	if len(args) != 1 {
 		return &usageError{errors.New("completion: name one shell: bash, zsh or fish")}
 	}
-	text, err := job.Completion(args[0], commands)
+	text, err := (&job.Completer{Commands: commands, Tour: tourOptions}).Completion(args[0])
 	if err != nil {
 		return &usageError{err}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +38,9 @@ const tourHelp = `pcbench tour OPTIONS runs four loads of a few seconds on a tem
                         as for pcbench run
 `
 
+// tourOptions are the options of the tour, without dashes.
+var tourOptions = []string{"directory", "keep", "output", "output-format", "terse-version", "eta", "html", "live"}
+
 // tourCommand is the command pcbench tour, and pcbench without a command.
 func tourCommand(ctx context.Context, args []string, out io.Writer, pr *load.Progress) error {
 	dir, keep, rest := ".", false, []string{}
@@ -61,6 +65,12 @@ func tourCommand(ctx context.Context, args []string, out io.Writer, pr *load.Pro
 				rest = append(rest, name+"="+value)
 			}
 		default:
+			best := slices.MinFunc(tourOptions, func(a, b string) int {
+				return job.Distance(name, "--"+a) - job.Distance(name, "--"+b)
+			})
+			if job.Distance(name, "--"+best) <= 2 {
+				return &usageError{fmt.Errorf("tour: %s: no such option; did you mean --%s?", name, best)}
+			}
 			return &usageError{fmt.Errorf("tour: %s: no such option (pcbench tour --help lists them)", args[i])}
 		}
 	}

@@ -105,8 +105,9 @@ func Markdown() string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// Man returns the manual page of pcbench, in troff.
-func Man(version string) string {
+// Man returns the manual page of pcbench, in troff. commands describes the commands, and notes how to use run, as the
+// help texts do.
+func Man(version, commands, notes string) string {
 	b := &strings.Builder{}
 	esc := func(s string) string {
 		s = strings.ReplaceAll(strings.ReplaceAll(s, `\`, `\e`), "-", `\-`)
@@ -115,9 +116,17 @@ func Man(version string) string {
 		}
 		return s
 	}
+	verbatim := func(title, text string) {
+		fmt.Fprintf(b, ".SH %s\n.nf\n", title)
+		for _, line := range strings.Split(strings.Trim(text, "\n"), "\n") {
+			b.WriteString(esc(line) + "\n")
+		}
+		b.WriteString(".fi\n")
+	}
 	fmt.Fprintf(b, ".TH PCBENCH 1 \"\" \"pcbench %s\"\n.SH NAME\npcbench \\- apply loads to the page cache\n", version)
-	fmt.Fprint(b, ".SH SYNOPSIS\n.B pcbench run\n[OPTIONS] [FILE.fio ...]\n.br\n.B pcbench\ndump|check|salvage|"+
+	fmt.Fprint(b, ".SH SYNOPSIS\n.B pcbench run\n[OPTIONS] [FILE.fio ...]\n.br\n.B pcbench\ntour|dump|check|salvage|"+
 		"completion|man|help|version\n")
+	verbatim("COMMANDS", commands)
 	for _, g := range groups {
 		fmt.Fprintf(b, ".SH %s\n", strings.ToUpper(g.title))
 		for i := range g.options {
@@ -125,44 +134,6 @@ func Man(version string) string {
 			fmt.Fprintf(b, ".TP\n.B %s\n%s\n", esc(o.usage()), esc(o.about()))
 		}
 	}
+	verbatim("NOTES", notes)
 	return b.String()
-}
-
-// Completion returns a script of a shell, bash, zsh or fish, that completes commands and options.
-func Completion(shell string, commands []string) (string, error) {
-	b := &strings.Builder{}
-	var names []string
-	for i := range Options {
-		if o := &Options[i]; o.Accepted() && o.NoOp == "" {
-			names = append(names, o.Name)
-		}
-	}
-	switch shell {
-	case "bash", "zsh":
-		if shell == "zsh" {
-			fmt.Fprint(b, "#compdef pcbench\nautoload -U +X bashcompinit && bashcompinit\n")
-		}
-		fmt.Fprintf(b, "_pcbench() {\n\tlocal cur=${COMP_WORDS[COMP_CWORD]}\n\tif ((COMP_CWORD == 1)); then\n"+
-			"\t\tCOMPREPLY=($(compgen -W '%s' -- \"$cur\"))\n\t\treturn\n\tfi\n\tcase $cur in\n", strings.Join(commands,
-			" "))
-		fmt.Fprintf(b, "\t--*) COMPREPLY=($(compgen -W '--%s' -- \"$cur\")) ;;\n", strings.Join(names, " --"))
-		fmt.Fprint(b, "\t*) COMPREPLY=($(compgen -f -- \"$cur\")) ;;\n\tesac\n}\n"+
-			"complete -o nospace -F _pcbench pcbench\n")
-	case "fish":
-		for _, c := range commands {
-			fmt.Fprintf(b, "complete -c pcbench -n __fish_use_subcommand -f -a %s\n", c)
-		}
-		for _, n := range names {
-			o := Lookup(n)
-			values := ""
-			if len(o.Values) > 0 {
-				values = " -x -a '" + strings.Join(o.Values, " ") + "'"
-			}
-			fmt.Fprintf(b, "complete -c pcbench -n '__fish_seen_subcommand_from run' -l %s%s -d '%s'\n", n, values,
-				strings.ReplaceAll(o.Help, "'", `\'`))
-		}
-	default:
-		return "", fmt.Errorf("completion: %q: want bash, zsh or fish", shell)
-	}
-	return b.String(), nil
 }

@@ -2,6 +2,7 @@ package job
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -297,7 +298,7 @@ func TestHelp(t *testing.T) {
 	if err != nil || !p.Help {
 		t.Fatal(p, err)
 	}
-	text, man := Help(), Man("1")
+	text, man := Help(), Man("1", "  pcbench run", "Sizes are in bytes.")
 	for i := range Options {
 		o := &Options[i]
 		if !o.Accepted() || o.NoOp != "" {
@@ -308,11 +309,11 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	for _, shell := range []string{"bash", "zsh", "fish"} {
-		if c, err := Completion(shell, []string{"run"}); err != nil || !strings.Contains(c, "random_distribution") {
+		if c, err := (&Completer{Commands: []string{"run"}, Tour: []string{"keep"}}).Completion(shell); err != nil || !strings.Contains(c, "random_distribution") {
 			t.Errorf("%s: %v", shell, err)
 		}
 	}
-	if _, err := Completion("csh", nil); err == nil {
+	if _, err := (&Completer{}).Completion("csh"); err == nil {
 		t.Error("completion for csh")
 	}
 }
@@ -370,5 +371,27 @@ func TestNoSilentDefaults(t *testing.T) {
 	}
 	if _, err := Parse([]string{"--log", "--node"}); err == nil || strings.Contains(err.Error(), "deltas") {
 		t.Error(err)
+	}
+}
+
+// Trap: bash, whose words end at =, completed file names for values and for the words of help and completion, and the
+// options of run for the tour.
+func TestCompletionInBash(t *testing.T) {
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("SKIPPED: bash is not installed")
+	}
+	script, err := (&Completer{Commands: []string{"run", "tour"}, Tour: []string{"keep"}}).Completion("bash")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for words, want := range map[string]string{"ru": "run", "run --rate_io": "--rate_iops --rate_iops_min",
+		"run --io = ur": "uring", "run --io = ''": "auto uring syscall", "run --io =": "auto uring syscall",
+		"run --io=sys": "syscall", "tour --": "--keep", "help to": "tour", "completion ''": "bash zsh fish"} {
+		out, err := exec.CommandContext(t.Context(), bash, "-c", script+"COMP_WORDS=(pcbench "+words+
+			"); COMP_CWORD=$((${#COMP_WORDS[@]}-1)); _pcbench; echo \"${COMPREPLY[@]}\"").CombinedOutput()
+		if got := strings.TrimSpace(string(out)); err != nil || got != want {
+			t.Errorf("%s: %q, %v; want %q", words, got, err, want)
+		}
 	}
 }
