@@ -43,8 +43,8 @@ before the first --name are for all. The jobs share a store unless --directory o
 }
 
 // notesText follows the options in the help of run.
-const notesText = `Sizes are in bytes or have a unit, in any case: k, m, g, t, alone or followed by b or i, are powers of
-1024 (64k, 1gb, 1.5g). kib, mib, gib, tib are powers of 1000, as in fio.
+const notesText = `Sizes are in bytes or have a unit, in any case: k, m, g, t, alone or followed by b or i, are
+powers of 1024 (64k, 1gb, 1.5g). kib, mib, gib, tib are powers of 1000, as in fio.
 Times are in seconds or have a unit: us, ms, s, m, h, d (500ms, 1m30s).
 On/off options take 0 or 1, and mean 1 without a value: --time_based, --end_fsync=1.
 
@@ -53,8 +53,8 @@ Reads, trims, and writes with --delta, need pages: all pages are laid out before
 Other writes allocate the pages that do not exist yet. Random pages are drawn independently of each other.
 In order (--rw=read, write), each job starts at its share of the pages.
 
-clat is the time of one call with its Begin and End. In an open loop (--rate, --rate_iops), lat is the time since the
-intended start. sync is the time that --fdatasync waits for stability.
+clat is the time of one call with its Begin and End. In an open loop (--rate, --rate_iops), lat is the time since
+the intended start. sync is the time that --fdatasync waits for stability.
 The processor time is that of the whole process. Nothing of --ramp_time is reported.
 Ctrl-C stops the load, and pcbench reports it. A second Ctrl-C ends pcbench at once.
 Logs are files of each job: PREFIX_KIND.N.log, where N counts the jobs from 1.

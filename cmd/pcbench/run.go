@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -28,11 +27,8 @@ func run(ctx context.Context, args []string, out io.Writer, pr *load.Progress) e
 		_, err := fmt.Fprint(out, helpText())
 		return err
 	case p.Run.ShowCmd:
-		words := []string{"pcbench run"}
-		for _, s := range p.Jobs { // one command, so that the jobs share a store and wait for each other
-			words = append(words, s.Command())
-		}
-		_, err := fmt.Fprintln(unfolded(out), strings.Join(words, " "))
+		// One command, so that the jobs share a store and wait for each other.
+		_, err := fmt.Fprintln(unfolded(out), "pcbench run "+job.Commands(p.Jobs))
 		return err
 	case p.Run.ParseOnly:
 		return nil

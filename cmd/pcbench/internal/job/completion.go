@@ -15,8 +15,8 @@ type Completer struct {
 // shells are the shells with a completion.
 var shells = []string{"bash", "zsh", "fish"}
 
-// Completion returns a script of a shell, bash, zsh or fish, that completes commands, options, and the values of options
-// that are few words.
+// Completion returns a script of a shell, bash, zsh or fish, that completes commands, options, and those values of
+// options that are few words.
 func (c *Completer) Completion(shell string) (string, error) {
 	switch shell {
 	case "bash":

@@ -207,6 +207,29 @@ func (s *Spec) Command() string {
 	return b.String()
 }
 
+// Commands returns the options of jobs as words of one command line. Options for all jobs stay so: those that a job
+// file sets between two jobs follow --name=global.
+func Commands(jobs []*Spec) string {
+	var words []string
+	global := map[string]string{}
+	for i, s := range jobs {
+		var more []string
+		for _, g := range s.Global {
+			if old, ok := global[g[0]]; !ok || old != g[1] {
+				global[g[0]] = g[1]
+				more = append(more, quote("--"+g[0]+"="+g[1]))
+			}
+		}
+		if i > 0 && len(more) > 0 {
+			words = append(words, "--name=global")
+		}
+		own := *s
+		own.Global = nil
+		words = append(append(words, more...), own.Command())
+	}
+	return strings.Join(words, " ")
+}
+
 var plain = regexp.MustCompile(`^[-+=.,:/%@_A-Za-z0-9]+$`)
 
 // quote returns a word as a shell takes it.

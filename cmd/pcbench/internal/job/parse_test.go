@@ -309,7 +309,8 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	for _, shell := range []string{"bash", "zsh", "fish"} {
-		if c, err := (&Completer{Commands: []string{"run"}, Tour: []string{"keep"}}).Completion(shell); err != nil || !strings.Contains(c, "random_distribution") {
+		c, err := (&Completer{Commands: []string{"run"}, Tour: []string{"keep"}}).Completion(shell)
+		if err != nil || !strings.Contains(c, "random_distribution") || !strings.Contains(c, "keep") {
 			t.Errorf("%s: %v", shell, err)
 		}
 	}
@@ -343,8 +344,8 @@ func TestDistance(t *testing.T) {
 // Trap: an option of [global] that one job cannot use was an error, so that common job files of fio were refused. The
 // only job must be able to use it.
 func TestGlobalOptionsOfOthers(t *testing.T) {
-	for _, global := range []string{"--fdatasync=1", "--end_fsync=1", "--random_distribution=zipf:1.2", "--rwmixread=80",
-		"--refill_buffers", "--batch=4", "--delta=100"} {
+	for _, global := range []string{"--fdatasync=1", "--end_fsync=1", "--random_distribution=zipf:1.2",
+		"--rwmixread=80", "--refill_buffers", "--batch=4", "--delta=100"} {
 		p, err := Parse([]string{global, "--name=a", "--rw=read", "--name=b", "--rw=randrw"})
 		if err != nil || len(p.Jobs) != 2 {
 			t.Errorf("%s: %v", global, err)
@@ -393,5 +394,28 @@ func TestCompletionInBash(t *testing.T) {
 		if got := strings.TrimSpace(string(out)); err != nil || got != want {
 			t.Errorf("%s: %q, %v; want %q", words, got, err, want)
 		}
+	}
+}
+
+// Trap: options for all jobs became options of each, which not each can use.
+func TestCommandsKeepGlobals(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "a.fio")
+	text := "[global]\nrwmixread=80\nsize=1m\n[a]\nrw=write\n[global]\nsize=2m\nbs=8k\n[b]\nstonewall\nrw=randrw\n"
+	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Parse([]string{name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "--rwmixread=80 --size=1m --name=a --rw=write --name=global --size=2m --bs=8k --name=b --stonewall=1 " +
+		"--rw=randrw"
+	got := Commands(p.Jobs)
+	if got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	again, err := Parse(strings.Fields(got))
+	if err != nil || len(again.Jobs) != 2 || again.Jobs[0].Size != 1<<20 || again.Jobs[1].Size != 2<<20 {
+		t.Errorf("%+v, %v", again.Jobs, err)
 	}
 }

@@ -21,7 +21,7 @@ type Traced struct {
 // Trace is what read_iolog replays.
 type Trace struct {
 	Ops   []Traced
-	Timed bool // At is when the operation began, as in version 3; otherwise it is only the end of a wait before it
+	Timed bool // At is when the operation began, as in version 3; otherwise it is the end of the wait before it
 }
 
 // readTrace reads a trace of fio, version 2 (with waits) or 3 (with times).

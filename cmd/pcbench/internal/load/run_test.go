@@ -643,7 +643,7 @@ func TestMergedReadsAreResident(t *testing.T) {
 	}
 }
 
-// Trap: verifying a store whose pages were written without verify laid out as many pages again.
+// Trap: verifying a store whose pages were written without verify laid out each of these pages again.
 func TestVerifyUnnumberedPages(t *testing.T) {
 	dir := t.TempDir()
 	for _, line := range []string{"--rw=write --verify=crc32c", "--rw=randwrite --io_size=16k"} {
@@ -668,5 +668,26 @@ func TestVerifyUnnumberedPages(t *testing.T) {
 	}
 	if err := st.close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Trap: the snapshots in a directory of their own stayed, and so did the directory that was made for them.
+func TestSnapshotDirIsRemoved(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "made", "for")
+	good(t, "--rw=write --size=64k --snapshot_dir="+dir)
+	if _, err := os.Stat(filepath.Dir(dir)); err == nil {
+		t.Error("the directory for snapshots stays")
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	other := filepath.Join(dir, "snapshot."+strings.Repeat("0", 32)+"."+strings.Repeat("0", 16)+"."+
+		strings.Repeat("0", 15)+"1")
+	if err := os.WriteFile(other, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	good(t, "--rw=write --size=64k --snapshot_dir="+dir)
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("%v are left, %v", left, err)
 	}
 }

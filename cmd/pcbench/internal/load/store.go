@@ -18,6 +18,7 @@ import (
 	"pagecache/cmd/pcbench/internal/pick"
 	"pagecache/cmd/pcbench/internal/units"
 	"pagecache/engine"
+	"pagecache/segments/format"
 )
 
 // store is an open store with the table of its pages, or an open log. The jobs of a run share it.
@@ -87,6 +88,9 @@ func openStore(specs []*job.Spec) (st *store, err error) {
 			return nil, err
 		}
 		err = os.Mkdir(st.place.store(), 0o755)
+		if dir := s.Engine.SnapshotDir; dir != "" && err == nil {
+			err = st.place.makeParents(dir)
+		}
 	}
 	st.table = make([]atomic.Uint64, pages)
 	if err == nil {
@@ -303,7 +307,38 @@ func (st *store) close() error {
 	if st.keep {
 		return errors.Join(err, st.place.leave())
 	}
-	return errors.Join(err, st.place.remove())
+	return errors.Join(err, st.removeSnapshots(), st.place.remove())
+}
+
+// removeSnapshots removes the snapshots of the store that are in a directory of their own.
+func (st *store) removeSnapshots() error {
+	dir := st.opts.SnapshotDir
+	if dir == "" {
+		return nil
+	}
+	b, err := os.ReadFile(filepath.Join(st.place.store(), "superblock"))
+	if err != nil {
+		return nil // a log, or a store that has removed itself
+	}
+	super, err := format.DecodeSuperblock(b)
+	if err != nil {
+		return fmt.Errorf("remove the snapshots: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("remove the snapshots: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		id, is := format.ParseSnapshotName(e.Name())
+		if !is {
+			id, is = format.ParseSnapshotTmpName(e.Name())
+		}
+		if is && id.Store == super.Store {
+			errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // layout allocates all missing pages from from to to and makes them stable. It ends early when ctx is done or a page

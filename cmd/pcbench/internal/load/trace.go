@@ -45,7 +45,8 @@ func (w *worker) replay() (done bool, err error) {
 		}
 		first := t.Offset / size
 		i, bytes := l.first+first%l.pages, int64(0)
-		for k := first; k == first || k*size < t.Offset+t.Bytes && k < first+l.pages; k++ { // all pages that the request touches
+		end := min(t.Offset+t.Bytes, (first+l.pages)*size)
+		for k := first; k == first || k*size < end; k++ { // all pages that the request touches
 			n, _, err := w.do(t.Dir, l.first+k%l.pages)
 			if bytes += n; err != nil {
 				if err = w.tolerate(t.Dir, err); err != nil {
@@ -56,9 +57,8 @@ func (w *worker) replay() (done bool, err error) {
 				break
 			}
 		}
-		end := g.now()
 		if start >= g.ramp {
-			if err := w.measure(t.Dir, i, bytes, [3]int64{intended, start, end}); err != nil {
+			if err := w.measure(t.Dir, i, bytes, [3]int64{intended, start, g.now()}); err != nil {
 				return false, err
 			}
 		}
