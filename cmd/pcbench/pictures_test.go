@@ -183,6 +183,21 @@ func TestPageOfInterruptedRun(t *testing.T) {
 	}
 }
 
+// Trap: the latencies of an open loop that did not keep up looked complete. Each report says what they do not have.
+func TestNotBegunIsReported(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "run.html")
+	out, errOut, status := pcbench(t, context.Background(), "run --rw=randread --size=64k --rate_iops=40000000 "+
+		"--runtime=50ms --time_based --output-format=normal,json --html="+file)
+	b, err := os.ReadFile(file)
+	if err != nil || status != 0 {
+		t.Fatalf("%d, %s%v", status, errOut, err)
+	}
+	const want = "operations were due before the end"
+	if !strings.Contains(out, want) || !strings.Contains(string(b), want) || !strings.Contains(out, `"not_begun": 1`) {
+		t.Errorf("%s", out)
+	}
+}
+
 // A page that cannot be written is an error: before anything is laid out if the file cannot be made, and at the end
 // otherwise. Nothing half-written stays.
 func TestPageCannotBeWritten(t *testing.T) {

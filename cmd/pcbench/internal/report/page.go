@@ -33,6 +33,12 @@ func Page(r *load.Result, facts []htmlpage.Fact) *htmlpage.Report {
 	if r.Err != nil {
 		p.Notes = append(p.Notes, fmt.Sprintf("The run has failed: %v.", strings.ReplaceAll(r.Err.Error(), "\n", "; ")))
 	}
+	for _, j := range r.Jobs {
+		if j.NotBegun > 0 {
+			p.Notes = append(p.Notes, fmt.Sprintf("%s: %d operations were due before the end and did not begin. The "+
+				"latencies do not have them.", j.Spec.Name, j.NotBegun))
+		}
+	}
 	var names []string
 	for _, l := range r.Timelines {
 		if name := l.Spec.Name; name == job.Defaults().Name {
