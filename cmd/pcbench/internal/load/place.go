@@ -159,6 +159,20 @@ func (p *place) mark(flag int) error {
 	return nil
 }
 
+// kind returns what an earlier pcbench has noted with setKind, or "".
+func (p *place) kind() (string, error) {
+	b, err := os.ReadFile(p.marker.Name())
+	return strings.TrimSpace(string(b)), err
+}
+
+// setKind notes in the marker what the store holds.
+func (p *place) setKind(kind string) error {
+	return errors.Join(p.marker.Truncate(0), func() error {
+		_, err := p.marker.WriteAt([]byte(kind+"\n"), 0)
+		return err
+	}())
+}
+
 // lock locks an open file and does not wait. A file that was removed or replaced after it was opened counts as
 // locked: another pcbench is using its directory.
 func lock(f *os.File) error {

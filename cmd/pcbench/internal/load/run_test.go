@@ -691,3 +691,36 @@ func TestSnapshotDirIsRemoved(t *testing.T) {
 		t.Errorf("%v are left, %v", left, err)
 	}
 }
+
+// Trap: pages that were opened as nodes were nodes for ever, and pages with deltas that were opened without lost them.
+func TestKindOfStore(t *testing.T) {
+	dir := t.TempDir()
+	run := func(line string) error {
+		_, err := runIn(t, dir, "--unlink=0 --size=64k "+line)
+		return err
+	}
+	if err := run("--rw=write"); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, run("--node --rw=randread"), "holds pages, and the jobs want nodes of 16384 bytes")
+	for _, line := range []string{"--rw=randread", "--rw=randwrite --delta=10", "--rw=randread", "--rw=read"} {
+		if err := run(line); err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+	r, err := runIn(t, dir, "--unlink=0 --size=64k --rw=read")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, bytes := ops(r, job.DirRead); n != 16 || bytes != 64<<10 {
+		t.Errorf("%d pages of %d bytes", n, bytes)
+	}
+	if err := run("--name=n --node --rw=randrw --bs=4k"); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, run("--name=n --node --rw=randread --bs=8k"), "holds nodes of 4096 bytes")
+	wantError(t, run("--name=n --rw=randread"), "the jobs want pages")
+	if err := run("--name=n --node --rw=randread --bs=4k"); err != nil {
+		t.Error(err)
+	}
+}

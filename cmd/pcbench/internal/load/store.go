@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -94,7 +95,15 @@ func openStore(specs []*job.Spec) (st *store, err error) {
 	}
 	st.table = make([]atomic.Uint64, pages)
 	if err == nil {
+		err = st.checkKind(found)
+	}
+	if err == nil {
 		err = st.start()
+	}
+	if err == nil && !s.Engine.ReadOnly {
+		if err = st.place.setKind(st.kind()); err != nil {
+			err = errors.Join(err, st.stop())
+		}
 	}
 	if err == nil && found {
 		if err = st.findPages(s.Verify.Method != ""); err != nil {
@@ -109,6 +118,43 @@ func openStore(specs []*job.Spec) (st *store, err error) {
 		return nil, errors.Join(err, st.place.remove())
 	}
 	return st, nil
+}
+
+// Kinds of stores, in their markers. Those of nodes have their sizes behind.
+const (
+	kindPages  = "pages"
+	kindDeltas = "pages with deltas"
+	kindNodes  = "nodes"
+)
+
+// kind returns what the store holds.
+func (st *store) kind() string {
+	switch {
+	case st.first.Own.Node:
+		return fmt.Sprintf("%s of %d bytes with records of %d", kindNodes, st.first.PageSize(), st.first.Own.Delta)
+	case st.patched:
+		return kindDeltas
+	}
+	return kindPages
+}
+
+// checkKind compares a store that is there with what the jobs want. A store that has deltas is opened with deltas,
+// since they are merged when a page is read. Opening pages as nodes would make them nodes for ever, and is an error.
+func (st *store) checkKind(found bool) error {
+	if !found {
+		return nil
+	}
+	is, err := st.place.kind()
+	if err != nil || is == "" { // of an older pcbench
+		return err
+	}
+	want := st.kind()
+	if isNodes := strings.HasPrefix(is, kindNodes); is != want && (isNodes || st.first.Own.Node) {
+		return fmt.Errorf("--unlink=0: %s holds %s, and the jobs want %s; give the options of the run that has made "+
+			"it, or another --name", st.place.dir, is, want)
+	}
+	st.patched = st.patched || is == kindDeltas
+	return nil
 }
 
 // checkSpace compares the pages of a new store with the free space of its file system.
