@@ -51,7 +51,7 @@ func (p *parser) include(name string, r *reading, depth int) {
 	}
 	lines := bufio.NewScanner(in)
 	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(lines.Text())
+		line := strings.TrimSpace(strings.TrimPrefix(lines.Text(), "\ufeff")) // of an editor that marks UTF-8
 		where := fmt.Sprintf("%s:%d", name, n)
 		if file, ok := strings.CutPrefix(line, "include "); ok {
 			file = strings.TrimSpace(file)
@@ -95,6 +95,10 @@ func (p *parser) line(line, where string, r *reading) {
 	o := Lookup(name)
 	if o == nil {
 		p.bad.when(true, "%s: %w", where, explainUnknown(name))
+		return
+	}
+	if o.Scope == ScopeRun && o.Accepted() {
+		p.bad.when(true, "%s: is for the whole run; give --%s on the command line", where, name)
 		return
 	}
 	value, err := expand(value)

@@ -80,7 +80,7 @@ func (p *parser) words(args []string) (help bool) {
 		switch {
 		case w == "--help" || w == "-h":
 			return true
-		case !strings.HasPrefix(w, "-"):
+		case w == "-" || !strings.HasPrefix(w, "-"):
 			p.bad.when(!looksLikeFile(w), "%w", explainWord(w))
 			if looksLikeFile(w) {
 				p.files = append(p.files, w)
@@ -158,6 +158,7 @@ func (p *parser) finish() (*Parsed, error) {
 			}
 		}
 	}
+	p.bad.when(len(p.sections) == 0 && len(p.bad) == 0, "no job to run: the job file has no section but [global]")
 	p.bad.when(len(out.Jobs) == 0 && len(p.bad) == 0, "no job to run: no section is named %s",
 		strings.Join(p.run.Sections, ", "))
 	if len(p.bad) == 0 {

@@ -205,7 +205,8 @@ func TestJobFileErrors(t *testing.T) {
 	dir := t.TempDir()
 	for text, want := range map[string]string{
 		"rw=read\n": "before the first section", "[a\n": "closing bracket", "[a]\nzonemode=zbd\n": ":2: zonemode",
-		"[a]\nsize=${PCBENCH_TEST_NONE}\n": "no variable", "[a]\nbs=x\n": ":2: bs=x", "[a]\noutput=\n": "must name",
+		"[a]\nsize=${PCBENCH_TEST_NONE}\n": "no variable", "[a]\nbs=x\n": ":2: bs=x",
+		"[a]\noutput=\n":          "is for the whole run",
 		"[a]\ninclude self.fio\n": "include each other", "[global]\n": "no job",
 	} {
 		_, err := Parse([]string{writeJobFile(t, dir, "self.fio", text)})
@@ -417,5 +418,25 @@ func TestCommandsKeepGlobals(t *testing.T) {
 	again, err := Parse(strings.Fields(got))
 	if err != nil || len(again.Jobs) != 2 || again.Jobs[0].Size != 1<<20 || again.Jobs[1].Size != 2<<20 {
 		t.Errorf("%+v, %v", again.Jobs, err)
+	}
+}
+
+// Trap: an option of the whole run in a job file was taken, as of a file to write to; - was no file; and the message of
+// a file without jobs named an empty section.
+func TestJobFileLimits(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "a.fio")
+	for text, want := range map[string]string{"[a]\noutput=x\n": "is for the whole run",
+		"":                    "has no section but [global]",
+		"[global]\nrw=read\n": "has no section but [global]", "\ufeff[a]\nrw=randread\n": ""} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Parse([]string{name}); (err == nil) != (want == "") || err != nil &&
+			!strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v; want %q", text, err, want)
+		}
+	}
+	if _, err := Parse([]string{"-"}); err == nil || strings.Contains(err.Error(), "two dashes") {
+		t.Errorf("standard input, which is empty: %v", err)
 	}
 }

@@ -150,8 +150,8 @@ func (st *store) checkKind(found bool) error {
 	}
 	want := st.kind()
 	if isNodes := strings.HasPrefix(is, kindNodes); is != want && (isNodes || st.first.Own.Node) {
-		return fmt.Errorf("--unlink=0: %s holds %s, and the jobs want %s; give the options of the run that has made "+
-			"it, or another --name", st.place.dir, is, want)
+		return fmt.Errorf("--unlink=0: %w: %s holds %s, and the jobs want %s; give the options of the run that has "+
+			"made it, or another --name", engine.ErrFormat, st.place.dir, is, want)
 	}
 	st.patched = st.patched || is == kindDeltas
 	return nil
