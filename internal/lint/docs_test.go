@@ -69,17 +69,26 @@ func hasAnchor(text, anchor string) bool {
 	return false
 }
 
-// The examples in the README are part of engine's tested examples.
-func TestReadmeExample(t *testing.T) {
+// tested lists the documents whose examples are part of tested code, and where that is.
+var tested = map[string]string{
+	"README.md":                     "engine/example_test.go",
+	"docs/MATERIALIZER.md":          "engine/example_materializer_test.go",
+	"docs/TESTING-YOUR-DATABASE.md": "engine/pagetest/book_test.go",
+}
+
+// The examples in these documents are part of tested code.
+func TestDocumentedExamples(t *testing.T) {
 	squeeze := func(s string) string { return strings.Join(strings.Fields(s), " ") }
-	tested := squeeze(read(t, "engine/example_test.go"))
-	found := goFence.FindAllStringSubmatch(read(t, "README.md"), -1)
-	if len(found) == 0 {
-		t.Fatal("README.md has no example")
-	}
-	for _, m := range found {
-		if !strings.Contains(tested, squeeze(m[1])) {
-			t.Errorf("engine/example_test.go does not contain this example of README.md:\n%s", m[1])
+	for doc, in := range tested {
+		code := squeeze(read(t, in))
+		found := goFence.FindAllStringSubmatch(read(t, doc), -1)
+		if len(found) == 0 {
+			t.Errorf("%s has no example", doc)
+		}
+		for _, m := range found {
+			if !strings.Contains(code, squeeze(m[1])) {
+				t.Errorf("%s does not contain this example of %s:\n%s", in, doc, m[1])
+			}
 		}
 	}
 }

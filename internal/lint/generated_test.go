@@ -166,7 +166,7 @@ func generated(t *testing.T, name, want string) {
 }
 
 // harnesses are packages for tests only.
-var harnesses = []string{"internal/simdisk", "engine/internal/enginetest"}
+var harnesses = []string{"internal/simdisk", "engine/internal/enginetest", "engine/pagetest"}
 
 // started returns the functions of a file that start goroutines, with their package: "lru: (Policy).Start".
 func started(s *source) (names []string) {

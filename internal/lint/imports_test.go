@@ -67,6 +67,7 @@ var house = map[string][]string{
 		"internal/vfs", "internal/osfs", "internal/invariants",
 	},
 	"engine/internal/linear":     {"engine", "engine/internal/seam"}, // tests, in a module of their own
+	"engine/pagetest":            {"engine", "engine/internal/seam", "internal/simdisk"},
 	"engine/statspage":           {"engine", "internal/htmlpage"},
 	"internal/htmlpage":          {"engine"},
 	"internal/htmlpage/pagetest": {}, // a browser for tests

@@ -33,6 +33,8 @@ var waits = map[string]string{
 	"engine/internal/clean.(Cleaner).run":               "looks while something is written or held back",
 	"segments.(zeroer).zeroAhead":                       "waits whether the next segment is opened soon",
 	"lru.(Policy).run":                                  "feeds hits together, while there are some",
+	"engine/pagetest.CheckLeaks":                        "at the end of a test, until what is ending has ended",
+	"engine/pagetest.(contract).concurrent":             "yields to other goroutines of the test",
 	"engine/statspage.(Page).run":                       "takes samples, which is what the page is for",
 
 	// Pauses that leave the processor to others, during work.

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"sync"
+	"time"
 )
 
 // The methods below are for tests: they plan faults and crashes, and look at or change files behind the file system.
@@ -77,6 +78,25 @@ func (d *Disk) Hanging() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.hanging
+}
+
+// SetDelay makes each write and each sync take d. Writes that are given to a device together take it once.
+func (d *Disk) SetDelay(delay time.Duration) { d.delay.Store(int64(delay)) }
+
+// rest waits as long as SetDelay says. The caller does not hold mu.
+func (d *Disk) rest() {
+	if delay := d.delay.Load(); delay > 0 {
+		time.Sleep(time.Duration(delay))
+	}
+}
+
+// Sizes returns the sizes of all files in bytes, by path.
+func (d *Disk) Sizes() map[string]int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	m := map[string]int64{}
+	d.root.files(shown, "/", func(name string, f *inode) { m[name] = f.now.size })
+	return m
 }
 
 // Crash crashes the disk and returns the disk after the restart. seed decides which pending changes survive.

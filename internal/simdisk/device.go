@@ -1,7 +1,6 @@
 package simdisk
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"syscall"
@@ -21,9 +20,6 @@ type inFlight struct {
 	err error
 }
 
-// ErrLose, if a fault returns it for a device write, makes the disk acknowledge the write and never make it.
-var ErrLose = errors.New("simulated write is lost")
-
 func (v *device) Depth() int { return v.h.d.opts.Depth }
 
 func (v *device) Block() int { return v.h.d.opts.Block }
@@ -36,6 +32,9 @@ func (v *device) Close() error {
 // Do is vfs.Device.Do. It copies the bytes when the write starts.
 func (v *device) Do(writes []vfs.Write, need int, dst []vfs.Completion) ([]vfs.Completion, error) {
 	d, f := v.h.d, v.h.f
+	if len(writes) > 0 {
+		d.rest()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, w := range writes {
@@ -50,11 +49,11 @@ func (v *device) Do(writes []vfs.Write, need int, dst []vfs.Completion) ([]vfs.C
 			err = fmt.Errorf("write %s: %w", v.h.name, syscall.ENOSPC)
 		}
 		x := inFlight{w: w, err: err}
-		if err != ErrLose {
+		if p, made := d.made(f, w.Buf, w.Off, err); made {
 			d.tags++
-			x.tag = d.tags
-			f.put(w.Buf, w.Off)
-			f.pending = append(f.pending, dirty{off: w.Off, data: slices.Clone(w.Buf), tag: x.tag})
+			x.tag, p.tag = d.tags, d.tags
+			f.put(p.data, p.off)
+			f.pending = append(f.pending, p)
 		}
 		v.flight = append(v.flight, x)
 		if last {
@@ -87,7 +86,7 @@ func (v *device) Do(writes []vfs.Write, need int, dst []vfs.Completion) ([]vfs.C
 func (v *device) complete(x inFlight, f *inode) vfs.Completion {
 	f.differs = f.differs || len(f.pending) > 1 // the order of changes that overlap may be another one in f.durable
 	c := vfs.Completion{Tag: x.w.Tag}
-	if x.err != nil && x.err != ErrLose {
+	if x.err != nil && !isLie(x.err) {
 		c.Err = x.err
 		return c
 	}

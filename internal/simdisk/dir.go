@@ -237,7 +237,11 @@ func (d *Disk) remove(in *folder, path string) error {
 
 // syncFolder makes the entries of a directory durable.
 func (d *Disk) syncFolder(f *folder, path string) error {
-	if _, err := d.op(Op{Kind: OpSyncDir, Name: path}); err != nil {
+	_, err := d.op(Op{Kind: OpSyncDir, Name: path})
+	if isLie(err) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	d.settle(f)

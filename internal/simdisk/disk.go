@@ -77,7 +77,8 @@ type Disk struct {
 	hanging int           // operations that wait for the next one
 	tags    uint64        // the last tag of a device write
 	ops     atomic.Int64
-	crashed atomic.Bool // set under mu
+	delay   atomic.Int64 // nanoseconds that each write and sync takes; set by tests, read before mu is locked
+	crashed atomic.Bool  // set under mu
 }
 
 var _ vfs.FS = (*Disk)(nil)
