@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/trace"
 	"time"
 
 	"pagecache/engine/internal/clean"
@@ -145,8 +146,23 @@ func (c *core) flush(ctx context.Context) (int, error) {
 		return 0, fmt.Errorf("flush: %w", ErrClosed)
 	}
 	before := c.store.Log.StableEnd()
+	if c.store.Log.Tail() <= before { // it need not wait
+		return 0, describe("flush", c.store.Log.FlushContext(ctx))
+	}
+	region, start := trace.StartRegion(ctx, "pagecache: commit"), time.Now()
 	err := c.store.Log.FlushContext(ctx)
-	return int(c.store.Log.StableEnd() - before), describe("flush", err)
+	return c.committed(before, start, region, err), describe("flush", err)
+}
+
+// committed counts a commit that began at start, when the log was stable up to before, and returns by how many bytes it
+// has become stable since then.
+func (c *core) committed(before LSN, start time.Time, region *trace.Region, err error) int {
+	region.End()
+	n := int(c.store.Log.StableEnd() - before)
+	if err == nil && n > 0 {
+		c.store.Times.Commits.Add(time.Since(start))
+	}
+	return n
 }
 
 func (c *core) makeStable(ctx context.Context, lsn LSN) (int, error) {
@@ -157,10 +173,13 @@ func (c *core) makeStable(ctx context.Context, lsn LSN) (int, error) {
 	if before > lsn {
 		return 0, nil
 	}
-	if err := c.store.Log.MakeStableContext(ctx, lsn); err != nil {
-		return int(c.store.Log.StableEnd() - before), describe(fmt.Sprintf("make LSN %d stable", lsn), err)
+	region, start := trace.StartRegion(ctx, "pagecache: commit"), time.Now()
+	err := c.store.Log.MakeStableContext(ctx, lsn)
+	n := c.committed(before, start, region, err)
+	if err != nil {
+		return n, describe(fmt.Sprintf("make LSN %d stable", lsn), err)
 	}
-	return int(c.store.Log.StableEnd() - before), nil
+	return n, nil
 }
 
 // Err returns why the log has stopped: an error that wraps ErrFailed and its cause, or ErrClosed after Close; nil while

@@ -3,6 +3,7 @@ package engine
 import (
 	"time"
 
+	"pagecache/engine/internal/latency"
 	"pagecache/engine/internal/logstore"
 	"pagecache/lru"
 	"pagecache/segments/format"
@@ -206,6 +207,47 @@ func (c *core) stats() Stats {
 	st.Space.FileBytes = c.store.Occupied()
 	st.Scratch = ScratchStats{Bytes: c.scratch.Bytes(), Limit: c.scratch.Limit()}
 	return st
+}
+
+// Latencies have counts of calls, reads and writes by their duration, since the store was opened, without those that
+// failed.
+type Latencies struct {
+	Commit Histogram // calls of MakeStable and Flush that had to wait
+	// Read has the reads from disk that a call waited for: all messages of a page or of a GetMany at once, a blob, a
+	// part of the snapshot. It includes those of the cleaner and of Open, but nothing that was read ahead.
+	Read   Histogram
+	Device Histogram // writes of the log to the device
+}
+
+// A Histogram has counts of durations by their length, in the form of a native histogram of Prometheus with schema 3.
+type Histogram struct {
+	Count int64         // of all durations
+	Sum   time.Duration // of all durations
+	// Buckets has the counts that are not zero: that of i is of durations longer than 2^((i−1)/8) seconds and not
+	// longer than 2^(i/8) seconds. The lowest one, −216, has everything below 7.5 ns, and the highest one, 64,
+	// everything above 256 s.
+	Buckets map[int]int64
+}
+
+// Quantile returns a duration that a share of q of all durations do not exceed, 0 ≤ q ≤ 1: the upper end of its bucket,
+// which is at most 9 % too long. It returns 0 if there are none.
+func (h Histogram) Quantile(q float64) time.Duration { return latency.Histogram(h).Quantile(q) }
+
+// Latencies returns how long commits, reads from disk and device writes have taken. Counting them takes no lock, and
+// costs a Get of a resident page nothing. Safe for concurrent use, also after Close; the counts are read one after
+// another.
+func (pc *PageCache[P]) Latencies() Latencies { return pc.core.latencies() }
+
+// Latencies returns how long commits and device writes have taken; see PageCache.Latencies. Read has only reads of
+// Open.
+func (l *Log) Latencies() Latencies { return l.core.latencies() }
+
+func (c *core) latencies() Latencies {
+	t := &c.store.Times
+	return Latencies{
+		Commit: Histogram(t.Commits.Load()), Read: Histogram(t.Reads.Load()),
+		Device: Histogram(c.store.Log.Writes()),
+	}
 }
 
 // SegmentStats describe one slot of the log file.

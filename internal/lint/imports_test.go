@@ -21,8 +21,10 @@ var house = map[string][]string{
 	"engine/internal/epoch":     {"internal/invariants"},
 	"engine/internal/pagetable": {"segments/format", "internal/invariants"},
 	"engine/internal/pagestack": {"segments/format", "internal/invariants"},
+	"engine/internal/latency":   {},
 	"engine/internal/iobuf": {
-		"engine/internal/report", "segments", "segments/format", "internal/vfs", "internal/invariants",
+		"engine/internal/latency", "engine/internal/report", "segments", "segments/format", "internal/vfs",
+		"internal/invariants",
 	},
 	"engine/internal/blob": {
 		"engine/internal/report", "internal/vfs", "iouring", "mmapread", "recovery", "segments/format",
@@ -34,8 +36,8 @@ var house = map[string][]string{
 	"engine/internal/roots":    {"segments/format"},
 	"engine/internal/seam":     {"internal/vfs"},
 	"engine/internal/logstore": {
-		"engine/internal/iobuf", "engine/internal/report", "recovery", "segments", "segments/format", "mmapread",
-		"iouring", "internal/vfs", "internal/invariants",
+		"engine/internal/iobuf", "engine/internal/latency", "engine/internal/report", "recovery", "segments",
+		"segments/format", "mmapread", "iouring", "internal/vfs", "internal/invariants",
 	},
 	"engine/internal/report": {"recovery", "segments/format", "internal/vfs"},
 	"engine/internal/snapshot": {
@@ -59,7 +61,7 @@ var house = map[string][]string{
 		"engine/internal/logstore", "engine/internal/clean", "engine/internal/blob", "engine/internal/snapshot",
 		"engine/internal/pagemap", "engine/internal/pageids", "engine/internal/idgen", "engine/internal/compress",
 		"engine/internal/salvage", "engine/internal/scratch", "engine/internal/seam", "engine/internal/report",
-		"engine/internal/roots", "segments", "segments/format",
+		"engine/internal/roots", "engine/internal/latency", "segments", "segments/format",
 		"mmapread", "lru", "recovery", "internal/vfs", "internal/osfs", "internal/invariants",
 	},
 	"engine/internal/enginetest": { // a harness for tests
@@ -69,6 +71,7 @@ var house = map[string][]string{
 	"engine/internal/linear":     {"engine", "engine/internal/seam"}, // tests, in a module of their own
 	"engine/pagetest":            {"engine", "engine/internal/seam", "internal/simdisk"},
 	"engine/statspage":           {"engine", "internal/htmlpage"},
+	"engine/promstats":           {"engine"}, // a module of its own
 	"internal/htmlpage":          {"engine"},
 	"internal/htmlpage/pagetest": {}, // a browser for tests
 	"internal/machine":           {},
@@ -103,6 +106,7 @@ var outside = map[string][]string{
 	"github.com/spf13/pflag":               {"cmd/pcbench", "bench"},
 	"github.com/cockroachdb/pebble":        {"bench"},
 	"github.com/anishathalye/porcupine":    {"engine/internal/linear"},
+	"github.com/prometheus":                {"engine/promstats"},
 }
 
 // Packages import only packages that house and outside list for them. None uses cgo.

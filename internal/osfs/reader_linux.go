@@ -1,10 +1,12 @@
 package osfs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/trace"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,8 +29,9 @@ func (osFS) OpenReader(ring vfs.Mode) vfs.Reader {
 // the work of a read, and in each lane one caller at a time does it. The first read opens the first lane; a caller that
 // finds all open lanes submitting opens another one.
 type osReader struct {
-	opts iouring.ReaderOptions
-	open func(iouring.ReaderOptions) (*iouring.Reader, error) // seam for tests
+	opts    iouring.ReaderOptions
+	fetched func(took time.Duration)                             // nil, or see OnFetch
+	open    func(iouring.ReaderOptions) (*iouring.Reader, error) // seam for tests
 	// lanes are set once each, in order, under mu. A stale nil costs a try of the mutex.
 	lanes [maxLanes]atomic.Pointer[iouring.Reader]
 	// usable is the number of lanes that there may be. It is lowered under mu, never below 1, when no further ring can
@@ -45,6 +48,10 @@ var errReaderClosed = fmt.Errorf("reader: %w", os.ErrClosed)
 // OnDegraded makes f be called with the reason, at most once for each lane, if reading goes on with system calls
 // because io_uring does not work. It is called before the first read.
 func (o *osReader) OnDegraded(f func(reason string)) { o.opts.Degraded = f }
+
+// OnFetch makes f be called after each Fetch that did not fail, by its caller, with the time that it took. It is called
+// before the first read.
+func (o *osReader) OnFetch(f func(took time.Duration)) { o.fetched = f }
 
 // get returns the first lane in which nobody is submitting, or the last lane if there is none.
 func (o *osReader) get() (*iouring.Reader, error) {
@@ -124,13 +131,19 @@ func (o *osReader) another() *iouring.Reader {
 	return r
 }
 
-// Fetch is mmapread.Fetcher.Fetch.
+// Fetch is mmapread.Fetcher.Fetch. Execution traces show it as a region of the caller's goroutine. Only here, where
+// somebody waits for the disk, a read costs two looks at the clock.
 func (o *osReader) Fetch(fd int, ranges []vfs.Range) error {
 	r, err := o.get()
 	if err != nil {
 		return err
 	}
-	return r.Fetch(fd, ranges)
+	region, start := trace.StartRegion(context.Background(), "pagecache: read from disk"), time.Now()
+	err = r.Fetch(fd, ranges)
+	if region.End(); err == nil && o.fetched != nil {
+		o.fetched(time.Since(start))
+	}
+	return err
 }
 
 // ReadAhead is mmapread.Fetcher.ReadAhead.

@@ -44,6 +44,8 @@ func TestReaderDescriptors(t *testing.T) {
 	before := descriptors(t)
 	for _, broken := range []bool{false, true} {
 		r := OS.OpenReader(vfs.ModeOn)
+		fetches, took := 0, time.Duration(0)
+		r.(*osReader).OnFetch(func(d time.Duration) { fetches, took = fetches+1, took+d })
 		var reasons []string
 		r.(*osReader).OnDegraded(func(reason string) { reasons = append(reasons, reason) })
 		if broken {
@@ -81,6 +83,9 @@ func TestReaderDescriptors(t *testing.T) {
 		if broken && cold > 0 && (len(reasons) != 1 || reasons[0] != rep.Reason) {
 			t.Errorf("reasons %q, want %q", reasons, rep.Reason)
 		}
+		if fetches > 1 || (fetches == 1) != (cold > 0) || took < 0 || took > time.Minute {
+			t.Errorf("%d ranges were cold: OnFetch was called %d times, with %v", cold, fetches, took)
+		}
 		if mc := m.Counts(); int(mc.Cold) != cold || mc.Fetched > 3*4096 {
 			t.Errorf("%d cold, %+v", cold, mc)
 		}
@@ -92,6 +97,9 @@ func TestReaderDescriptors(t *testing.T) {
 		}
 		if err := r.(*osReader).Fetch(0, []vfs.Range{{Len: 1}}); !errors.Is(err, os.ErrClosed) {
 			t.Errorf("after Close: %v", err)
+		}
+		if fetches > 1 {
+			t.Error("OnFetch was called for a fetch that failed")
 		}
 	}
 	unused := OS.OpenReader(vfs.ModeAuto)

@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/pprof"
+	"runtime/trace"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -328,6 +329,7 @@ func (c *Cleaner) Step() (bool, error) { return c.step(c.c.Pages, modeByHand) }
 
 // step is Step that works on pages, in a mode.
 func (c *Cleaner) step(pages Pages, m mode) (did bool, err error) {
+	defer trace.StartRegion(context.Background(), "pagecache: cleaning step").End()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pages = pages

@@ -18,7 +18,7 @@ type deviceWrite struct {
 	from, to int           // the bytes of the buffer
 	off      int64         // in the log file, bytes
 	end      format.LSN    // the last message boundary that the write reaches
-	began    time.Duration // when it was given to the device, since Log.began; 0 if nobody watches
+	began    time.Duration // when it was given to the device, since Log.began
 	done     bool
 }
 
@@ -186,6 +186,10 @@ func (ld *leader) reap() {
 // complete marks the completed writes as done and returns the error of the first that failed.
 func (ld *leader) complete() (cause error) {
 	l := ld.log
+	now := time.Duration(0)
+	if len(ld.comps) > 0 {
+		now = l.sinceBegan()
+	}
 	for _, c := range ld.comps {
 		i := c.Tag - ld.seq
 		if i >= uint64(len(ld.pending)) {
@@ -194,7 +198,9 @@ func (ld *leader) complete() (cause error) {
 		w := &ld.pending[i]
 		w.done = true
 		l.watch.ended(w)
-		if c.Err != nil {
+		if c.Err == nil {
+			l.writes.Add(now - w.began)
+		} else {
 			ld.failed = append(ld.failed, failedWrite{w.b.slot, c.Err})
 		}
 		if c.Err != nil && cause == nil {

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"pagecache/engine/internal/latency"
 	"pagecache/engine/internal/report"
 	"pagecache/internal/invariants"
 	"pagecache/internal/vfs"
@@ -98,6 +99,8 @@ type Log struct {
 	leader leader
 
 	waiters sync.Pool // of *waiter that nobody uses
+
+	writes latency.Counts // of the device
 }
 
 // rotation is the opening of segments: mu is held while a goroutine opens the next one, and while it waits for a free
@@ -266,6 +269,9 @@ func (l *Log) Stats() Stats {
 	s.StableEnd = l.StableEnd()
 	return s
 }
+
+// Writes returns how long the device writes have taken that did not fail.
+func (l *Log) Writes() latency.Histogram { return l.writes.Load() }
 
 // fail stops the log for good (rule 8).
 func (l *Log) fail(cause error) {

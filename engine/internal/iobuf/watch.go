@@ -38,9 +38,6 @@ func (w *deviceWrite) is(x *deviceWrite) bool {
 
 // begun notes that the last n of the pending writes begin now. The leader calls it.
 func (w *watch) begun(pending []deviceWrite, n int) {
-	if w.slow <= 0 {
-		return
-	}
 	now := w.log.sinceBegan()
 	for i := len(pending) - n; i < len(pending); i++ {
 		pending[i].began = now

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"pagecache/engine/internal/iobuf"
+	"pagecache/engine/internal/latency"
 	"pagecache/engine/internal/report"
 	"pagecache/internal/vfs"
 	"pagecache/segments"
@@ -120,6 +121,14 @@ type Store struct {
 	madeLog  bool // this opening may have made the log file
 	fresh    bool // this opening made the log file, and there is no superblock yet
 	ours     bool // the files are this opening's to remove if Temporary: the store is new, or was opened
+
+	Times Times
+}
+
+// Times have counts by duration.
+type Times struct {
+	Commits latency.Counts // calls that waited until something was stable; the caller of the store counts them
+	Reads   latency.Counts // reads of Reader that somebody waited for
 }
 
 // Open opens the directory and its log file, locks it, and reads the superblock, or prepares a new store. It waits up
@@ -135,6 +144,11 @@ func Open(dir string, c Config) (*Store, error) {
 	c.Report.SetDir(s.Dir)
 	if r, ok := s.Reader.(interface{ OnDegraded(func(reason string)) }); ok {
 		r.OnDegraded(func(reason string) { c.Report.Degraded("reader", "system calls", reason) })
+	}
+	if r, ok := s.Reader.(interface {
+		OnFetch(func(took time.Duration))
+	}); ok {
+		r.OnFetch(s.Times.Reads.Add)
 	}
 	if err = s.openFile(); err == nil {
 		err = s.readSuper()
