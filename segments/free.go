@@ -34,7 +34,8 @@ type freeList struct {
 	// if the disk is full.
 	unsure map[format.SegmentID]bool
 
-	// partial has the slots in use that have space for a short segment only. They become hollow.
+	// partial has the slots that have space for a short segment only: those in use become hollow, and those that are
+	// hollow stay here until they get space for a whole one.
 	partial map[format.SegmentID]bool
 }
 
@@ -97,6 +98,15 @@ func (f *freeList) putPartial(id format.SegmentID) {
 	f.unsure[id] = true
 }
 
+// complete notes that a slot, outside of the lists, has space for a whole segment. It reports whether some of it may
+// have been written before.
+func (f *freeList) complete(id format.SegmentID) (used bool) {
+	used = f.unsure[id] && !f.partial[id]
+	delete(f.unsure, id)
+	delete(f.partial, id)
+	return used
+}
+
 // addHollow adds many slots of which it is not known whether they have space.
 func (f *freeList) addHollow(ids []format.SegmentID) {
 	f.hollow = append(f.hollow, ids...)
@@ -157,4 +167,5 @@ func (f *freeList) dropFrom(end format.SegmentID) {
 	f.hollow = slices.DeleteFunc(f.hollow, gone)
 	maps.DeleteFunc(f.blank, func(id format.SegmentID, _ int) bool { return gone(id) })
 	maps.DeleteFunc(f.unsure, func(id format.SegmentID, _ bool) bool { return gone(id) })
+	maps.DeleteFunc(f.partial, func(id format.SegmentID, _ bool) bool { return gone(id) })
 }

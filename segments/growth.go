@@ -209,8 +209,7 @@ func (g *growth) accept(ids []format.SegmentID) {
 		switch {
 		case int(id) >= g.table.slots:
 			g.free.putBlank(id, 0)
-		case g.free.unsure[id]: // it may be one that was written
-			delete(g.free.unsure, id)
+		case g.free.complete(id):
 			g.free.put(id)
 		default: // it has a header that must stay
 			g.free.putBlank(id, format.SegmentStart)

@@ -78,7 +78,6 @@ func (s *Space) Recycle(ids []format.SegmentID) {
 	s.table.recycle(ids)
 	for _, id := range ids {
 		if s.free.partial[id] {
-			delete(s.free.partial, id)
 			s.free.putPartial(id)
 		} else {
 			s.free.put(id)

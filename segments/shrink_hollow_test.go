@@ -221,18 +221,38 @@ func TestVainAttemptGivesItsSpaceBack(t *testing.T) {
 	}
 }
 
-// A short segment leaves a slot without space, which gets some before another segment uses it. Proves G1.
+// A short segment leaves a slot without space, which gets some before another segment uses it, and is zeroed ahead like
+// others. That segment is a whole one. Proves G1.
 func TestShortSlotBecomesHollow(t *testing.T) {
 	f := &sparseFile{space: map[format.SegmentID]bool{}, room: 100}
 	s := NewSpace(Options{File: f, SegmentSize: testSize, Short: 8192})
-	for i := range 2 {
-		if id, _, err := s.OpenSegment(format.LSN(i*testSize), UrgencyOrdinary); err != nil || int(id) != i {
-			t.Fatalf("slot %v, %v", id, err)
+	next := 0
+	open := func() format.SegmentID {
+		id, _, err := s.OpenSegment(format.LSN(next*testSize), UrgencyOrdinary)
+		if err != nil {
+			t.Fatal(err)
 		}
+		next++
+		return id
+	}
+	if first, second := open(), open(); first != 0 || second != 1 {
+		t.Fatalf("slots %v and %v", first, second)
 	}
 	recycle(t, s, 0)
 	if !slices.Equal(s.free.hollow, slots(1)) || slices.Contains(s.free.ids, 0) {
 		t.Errorf("hollow %v, with space %v", s.free.hollow, s.free.ids)
+	}
+	s.mu.Lock()
+	err := s.growth.extend(1)
+	s.mu.Unlock()
+	if from, ok := s.free.blank[0]; err != nil || !ok || from != format.SegmentStart {
+		t.Errorf("blank from offset %d on, %t, %v; want %d: the header must stay", from, ok, err, format.SegmentStart)
+	}
+	if id := open(); id != 0 {
+		t.Fatalf("the next slot is %v", id)
+	}
+	if recycle(t, s, format.LSN((next-1)*testSize)); !slices.Contains(s.free.ids, 0) {
+		t.Errorf("after a whole segment: hollow %v, with space %v", s.free.hollow, s.free.ids)
 	}
 }
 

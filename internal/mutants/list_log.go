@@ -52,6 +52,9 @@ var logTargets = []target{
 			"func (r *Reservation) Abort() { r.finish(r.kind) }", ""},
 	}},
 	{"engine/internal/iobuf/leader.go", iobufTests, []bug{
+		{checkDropped, "parks := waiters == 0 && l.parker != nil", "parks := l.parker != nil", ""},
+		{inverted, "parks := waiters == 0 && l.parker != nil", "parks := waiters != 0 && l.parker != nil", ""},
+		{swallowed, " && !l.parker.Park() {", " && !l.parker.Park() && false {", ""},
 		{wakeupLost, "\tif l.bufferWaiters.Load() > 0 {\n\t\tl.kickFlusher()\n\t}\n", "", ""},
 		{inverted, "if s.wanted < s.durable {", "if s.wanted <= s.durable {", ""},
 		{wakeupLost, "== format.NoLSN && !full {", "== format.NoLSN && (!full || full) {", ""},

@@ -46,6 +46,8 @@ var spaceTargets = []target{
 		{notCounted, "\tf.hollow = slices.DeleteFunc(f.hollow, gone)\n", "", ""},
 		{notCounted, "\tf.low = min(f.low, len(f.ids))\n", "", ""},
 		{notCounted, "\tf.putHollow(id)\n\tf.unsure[id] = true\n", "\tf.putHollow(id)\n", ""},
+		{checkDropped, "used = f.unsure[id] && !f.partial[id]", "used = f.unsure[id]", ""},
+		{notCounted, "\tdelete(f.partial, id)\n", "", ""},
 		{notCounted, "\t\tf.unsure[id] = true\n", "\t\tf.unsure[id] = false\n", ""},
 		{offByOne, "solid < len(f.ids)-spare &&", "solid < len(f.ids) &&", ""},
 	}},
@@ -112,6 +114,12 @@ var spaceTargets = []target{
 		{wakeupLost, "\ts.changed.Broadcast()\n\tif err", "\tif err", ""},
 		{checkDropped, "t.State == StateFree || g.keep {", "t.State == StateFree {", ""},
 		{notCounted, "\t\tt.Newest = t.Base == s.table.newest\n", "", ""},
+	}},
+	{"engine/move.go", []string{"engine InVisits"}, []bug{
+		{offByOne, "\tv.visitInside(v.look[:n], e, visit)\n", "", ""},
+		{inverted, "l.head == nil || !outside(l.head, e)", "l.head == nil || outside(l.head, e)", ""},
+		{notCounted, "\tdefer clear(look) // the entries may be replaced\n", "", ""},
+		{wrongVictim, "\tfor _, l := range left {\n", "\tfor _, l := range look {\n", ""},
 	}},
 	{"engine/internal/clean/shrink.go", cleanTests, []bug{
 		{checkDropped, "&& c.tidied && c.wroteSince(c.tidiedAt) {", "&& c.tidied {", ""},

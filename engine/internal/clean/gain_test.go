@@ -28,8 +28,8 @@ func TestGain(t *testing.T) {
 	}
 }
 
-// Each byte gained on a full disk pays for a segment of which only a 64th is dead, if half of that is lost. Moving in
-// vain spends the budget all the same.
+// On a full disk, cleaning a segment of which only a 64th is dead pays for itself, even if half of what it frees is
+// lost again. Moving in vain still uses up the budget.
 func TestGainPaysForItself(t *testing.T) {
 	const segment, live = mib, mib - mib/64
 	if gainFactor*(segment-live)/2 < live {

@@ -227,6 +227,7 @@ type setup struct {
 	limit                          int              // of the first segment
 	blank                          *int             // of every slot; nil: all slots were written
 	zero                           func(*memDevice) // what Config.Zero does beside writing zeros
+	wrap                           func(*memDevice) vfs.Device
 }
 
 func newRig(t testing.TB, c setup) *rig {
@@ -250,9 +251,13 @@ func newRig(t testing.TB, c setup) *rig {
 			return nil
 		}
 	}
+	var dev vfs.Device = d
+	if c.wrap != nil {
+		dev = c.wrap(d)
+	}
 	l, err := New(Config{
 		Limit: c.limit, Zero: zero,
-		Device: d, Space: s, Buffers: bufs, Generation: testGeneration, Chunk: segment / 4, FlushEvery: c.flushEvery,
+		Device: dev, Space: s, Buffers: bufs, Generation: testGeneration, Chunk: segment / 4, FlushEvery: c.flushEvery,
 		MarkAfter: c.markAfter, Patience: c.patience, Index: c.index,
 	})
 	if err != nil {

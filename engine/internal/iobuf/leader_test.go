@@ -3,10 +3,13 @@ package iobuf
 import (
 	"context"
 	"errors"
+	"runtime"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"pagecache/internal/vfs"
 	"pagecache/segments/format"
 )
 
@@ -39,13 +42,16 @@ func TestChunksAreWrittenAlthoughNobodyWaits(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.untilIdle()
-		for r.Tail() < format.LSN(r.seg/4*3+200) {
-			if _, err := r.put(format.KindData, 0, body(100, 1)); err != nil {
-				t.Fatal(err)
+		// One chunk after another, since the flusher writes all that it finds. The header takes the first one, and is
+		// written with the second.
+		for chunk := 2; chunk <= 3; chunk++ {
+			for r.Tail() < format.LSN(r.seg/4*chunk+200) {
+				if _, err := r.put(format.KindData, 0, body(100, 1)); err != nil {
+					t.Fatal(err)
+				}
 			}
+			r.within("the chunk is written", func() bool { return int(r.DurableEnd()) >= r.seg/4*chunk-512 })
 		}
-		// The flusher may be kicked for the third chunk before its last message is committed. It comes for it later.
-		r.within("two chunks are written", func() bool { return int(r.DurableEnd()) >= r.seg/4*2-512 })
 		if err := r.EndSegment(); err == nil { // in the last chunk
 			t.Fatal("there is room for another segment")
 		}
@@ -244,5 +250,64 @@ func TestBrokenDeviceFailsTheLog(t *testing.T) {
 	}
 	if _, err := r.Close(); !isEIO(err) {
 		t.Errorf("Close returns %v", err)
+	}
+}
+
+// parkingDevice counts how the leader waits: by Park, or in Do. Park takes no time.
+type parkingDevice struct {
+	*memDevice
+	parks   bool // what Park returns
+	parked  atomic.Int64
+	blocked atomic.Int64 // calls of Do that wait for a completion
+}
+
+func (d *parkingDevice) Park() bool {
+	d.parked.Add(1)
+	runtime.Gosched()
+	return d.parks
+}
+
+func (d *parkingDevice) Do(writes []vfs.Write, need int, dst []vfs.Completion) ([]vfs.Completion, error) {
+	if need > 0 {
+		d.blocked.Add(1)
+	}
+	return d.memDevice.Do(writes, need, dst)
+}
+
+// While nobody waits for the log, the flusher parks, and blocks no thread; if the device cannot park, it waits in Do.
+// For a waiter, the leader waits in Do, also if the flusher leads for it.
+func TestFlusherParksWhileNobodyWaits(t *testing.T) {
+	for _, parks := range []bool{true, false} {
+		d := &parkingDevice{parks: parks}
+		r := newRig(t, setup{markAfter: time.Hour, wrap: func(m *memDevice) vfs.Device { d.memDevice = m; return d }})
+		for r.Tail() < format.LSN(2*r.seg) {
+			if _, err := r.put(format.KindData, 0, body(500, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.within("a segment is written", func() bool { return int(r.DurableEnd()) >= r.seg })
+		r.untilIdle()
+		parked, blocked := d.parked.Load(), d.blocked.Load()
+		if parked == 0 || (blocked > 0) == parks {
+			t.Errorf("Park returns %t: parked %d times, blocked %d times", parks, parked, blocked)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), hangLimit)
+		for _, ctx := range []context.Context{t.Context(), ctx} { // the waiter leads, and the flusher leads for it
+			lsn, err := r.put(format.KindData, 0, body(10, 1))
+			if err == nil {
+				err = r.MakeStableContext(ctx, lsn)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		cancel()
+		if d.parked.Load() != parked || d.blocked.Load() == blocked {
+			t.Errorf("Park returns %t: for waiters, parked %d times, blocked %d times", parks, d.parked.Load()-parked,
+				d.blocked.Load()-blocked)
+		}
+		if _, err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

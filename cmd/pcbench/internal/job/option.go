@@ -146,7 +146,7 @@ func toSize(v string, least int64) (int64, error) {
 	n, err := units.ParseSize(v)
 	if err == nil && n < least {
 		err = fmt.Errorf("must be at least %d", least)
-		if least == 1 && n < 0 || n == 0 && strings.Trim(v, "0") == "" {
+		if least == 1 && (n < 0 || strings.Trim(v, "0") == "") { // and not a part of a byte
 			err = fmt.Errorf("must be above 0")
 		}
 	}

@@ -57,16 +57,19 @@ func parseTrace(in io.Reader) (*Trace, error) {
 	t, waited := &Trace{Timed: version == 3}, int64(0)
 	for n := 2; lines.Scan(); n++ {
 		words := strings.Fields(lines.Text())
+		if len(words) == 0 {
+			continue
+		}
 		at := waited
-		if t.Timed && len(words) > 0 {
+		if t.Timed {
 			us, err := strconv.ParseInt(words[0], 10, 64)
-			if err != nil || us < 0 {
+			if err != nil || us < 0 || us > mostTime.Microseconds() {
 				return nil, fmt.Errorf("line %d: %q is not a time", n, words[0])
 			}
 			at, words = us*TraceUnit, words[1:]
 		}
 		if len(words) < 2 {
-			continue
+			return nil, fmt.Errorf("line %d: want FILE ACTION", n)
 		}
 		op := Traced{At: at}
 		switch words[1] {
@@ -79,13 +82,17 @@ func parseTrace(in io.Reader) (*Trace, error) {
 		case "sync", "datasync":
 			op.Sync = true
 		case "wait": // as fio does, and not as its manual says: in ms after the start
-			if len(words) > 2 {
-				ms, _ := strconv.ParseInt(words[2], 10, 64)
-				waited = ms * int64(time.Millisecond)
+			words = append(words, "") // for a line without a time
+			ms, err := strconv.ParseInt(words[2], 10, 64)
+			if err != nil || ms < 0 || ms > mostTime.Milliseconds() {
+				return nil, fmt.Errorf("line %d: want FILE wait MILLISECONDS", n)
 			}
+			waited = ms * int64(time.Millisecond)
 			continue
-		default: // add, open, close
+		case "add", "open", "close":
 			continue
+		default:
+			return nil, fmt.Errorf("line %d: %q is no action of a trace", n, words[1])
 		}
 		if len(words) == 4 {
 			var err1, err2 error
@@ -99,6 +106,9 @@ func parseTrace(in io.Reader) (*Trace, error) {
 	}
 	return t, lines.Err()
 }
+
+// mostTime is the latest time in a trace. A hundred times its nanoseconds fit into 64 bits.
+const mostTime = 365 * 24 * time.Hour
 
 // TraceUnit is the unit of the times of a trace of version 3, in ns.
 const TraceUnit = 1e3

@@ -9,12 +9,15 @@ import (
 
 func TestParseTrace(t *testing.T) {
 	tr, err := parseTrace(strings.NewReader("fio version 2 iolog\nf add\nf open\nf read 0 4096\nf wait 50 0\n" +
-		"f write 8192 4096\nf sync\nf close\n"))
+		"\nf write 8192 4096\nf sync\nf close\n"))
 	if err != nil || tr.Timed || len(tr.Ops) != 3 || tr.Ops[1].At != 50_000_000 || tr.Ops[1].Dir != DirWrite ||
 		tr.Ops[1].Offset != 8192 || !tr.Ops[2].Sync {
 		t.Errorf("%+v, %v", tr, err)
 	}
 	for _, bad := range []string{"", "fio version 1 iolog\n", "fio version 3 iolog\nx f read 0 1\n",
+		"fio version 2 iolog\nf\n", "fio version 2 iolog\nf raed 0 1\n", "fio version 2 iolog\nf wait\n",
+		"fio version 2 iolog\nf wait soon\n", "fio version 2 iolog\nf wait 9223372036854775807\n",
+		"fio version 3 iolog\n9223372036854775807 f read 0 1\n", "fio version 3 iolog\n5\n",
 		"fio version 3 iolog\n-1 f read 0 1\n", "fio version 2 iolog\nf read x 1\n",
 		"fio version 2 iolog\nf read -4096 1\n"} {
 		if _, err := parseTrace(strings.NewReader(bad)); err == nil {
