@@ -15,11 +15,21 @@ import (
 // Enabled reports whether the costly checks are compiled in (build tag invariants).
 const Enabled = true
 
-// Jitter sometimes yields or sleeps. It stands before a hot load or compare-and-swap.
+// spun keeps the compiler from removing Jitter's loop.
+var spun atomic.Uint32
+
+// Jitter sometimes yields, and rarely delays its caller by up to about 50 µs. It stands before a hot load or
+// compare-and-swap. It does not sleep: that would move the clock of a testing/synctest bubble, in which tests expect
+// exact times.
 func Jitter() {
 	switch n := rand.Uint32N(1 << 12); {
 	case n == 0:
-		time.Sleep(time.Duration(rand.Uint32N(50)) * time.Microsecond)
+		for range rand.Uint32N(50) {
+			for range 200 { // about a microsecond
+				spun.Add(1)
+			}
+			runtime.Gosched()
+		}
 	case n < 64:
 		runtime.Gosched()
 	}

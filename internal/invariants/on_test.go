@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -133,4 +134,17 @@ func TestReach(t *testing.T) {
 	if got := Reach("unreachable", 0, func() { Sometimes("unreachable", false) }); len(got) != 1 {
 		t.Errorf("never true: %q", got)
 	}
+}
+
+// Jitter leaves the clock of a bubble alone, so that tests may expect exact times in this build, too.
+func TestJitterKeepsTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		for range 100_000 {
+			Jitter()
+		}
+		if d := time.Since(start); d != 0 {
+			t.Errorf("100 000 calls moved the clock by %v", d)
+		}
+	})
 }
