@@ -67,6 +67,9 @@ func newCrashRun(seed uint64, plant planted) *crashRun {
 	r.o = engine.Options{SegmentSize: crashSegment, IOBuffers: 2 + rng.IntN(2), ConsolidateAfter: 1 + rng.IntN(8),
 		FlushEvery: -1, IDPersistInterval: []uint64{1, 3, 10, 1000}[rng.IntN(4)]}
 	r.seam.Eager = rng.IntN(2) == 0
+	if seed%3 == 0 {
+		r.seam.ZeroStep = o.Block * (1 + int(seed)%4)
+	}
 	if rng.IntN(4) == 0 {
 		r.o.Compression, r.o.CompressionLevel = engine.CompressionZstd, 1
 	}

@@ -284,6 +284,6 @@ func (o *Options) storeConfig(isLog bool, onSegment func()) logstore.Config {
 	return logstore.Config{FS: o.seam.FS, Device: o.device(), Report: o.report, Log: isLog, SegmentSize: o.SegmentSize,
 		IOBuffers: o.IOBuffers, FlushEvery: max(0, o.FlushEvery), IDInterval: o.IDPersistInterval,
 		Cleaned: o.SegmentMode == SegmentModeGC && !isLog, Temporary: o.Temporary, ReadOnly: o.ReadOnly,
-		Foreground: o.seam.Foreground, FirstStep: o.seam.FirstStep, OnSegment: onSegment,
+		Foreground: o.seam.Foreground, ZeroStep: o.seam.ZeroStep, FirstStep: o.seam.FirstStep, OnSegment: onSegment,
 		SlowWrite: max(0, o.SlowWrite)}
 }

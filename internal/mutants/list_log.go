@@ -103,6 +103,12 @@ var logTargets = []target{
 			"if now-time.Duration(l.paddingLimited.Load()) > paddingPatience {", ""},
 		{wakeupLost, "\tif n > 0 && !failed {\n", "\tif n > 1 && !failed {\n", ""},
 	}},
+	{"engine/internal/iobuf/flush.go", zeroTests, []bug{
+		{offByOne,
+			"from := max(p.submitted, (p.blank+l.block-1)&^(l.block-1))",
+			"from := max(p.submitted-l.block, 0)",
+			""},
+	}},
 	{"engine/internal/iobuf/stable.go", iobufTests, []bug{
 		{offByOne,
 			"if level == waitStable && l.StableEnd() > lsn {",
@@ -220,6 +226,9 @@ var iobufTests = []string{
 	"engine/internal/iobuf",
 	"engine Fail|Device|Batch|Stable|Close|Log|Crash$|Space|Index",
 }
+
+// zeroTests are the tests that must notice a bug in writing zeros ahead: they crash stores that do so in small steps.
+var zeroTests = []string{"engine Crash$"}
 
 // watchTests are the tests that must notice a bug in the reports of what takes long.
 var watchTests = []string{"engine SlowWriteIs|OpenBatchIs", "engine/internal/iobuf"}

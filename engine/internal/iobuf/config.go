@@ -78,6 +78,8 @@ type Config struct {
 	// system change its metadata, so a small durable write takes about twice as long as one to space that was written
 	// before. Nil disables this.
 	Zero func(off, n int64) error
+	// ZeroStep is the number of bytes that are zeroed at once, in whole blocks; 0: the default.
+	ZeroStep int
 }
 
 // Stats counts the work of a Log since it was opened.

@@ -137,8 +137,8 @@ func (ld *leader) start(b *buffer, base format.LSN, n int) {
 const (
 	// smallWrite is the length up to which a write gains by going to space that was written before.
 	smallWrite = 64 << 10
-	// zeroStep is the number of bytes that are zeroed at once: enough for many small writes.
-	zeroStep = 256 << 10
+	// defaultZeroStep is the number of bytes that are zeroed at once: enough for many small writes.
+	defaultZeroStep = 256 << 10
 )
 
 // zeroAhead zeroes the next step of a blank slot before a small write of n bytes reaches it. Nothing that was given to
@@ -154,7 +154,7 @@ func (ld *leader) zeroAhead(b *buffer, n int) {
 	if n > smallWrite || from >= p.blank {
 		return
 	}
-	to := min(from+zeroStep, b.end())
+	to := min(max(from+l.zeroStep, p.blank), b.end())
 	if err := l.zero(int64(b.slot.Offset(l.segmentSize))+int64(from), int64(to-from)); err != nil {
 		to = b.end() // not again in this segment. Commits are slower; an error of the device shows in the write
 	}

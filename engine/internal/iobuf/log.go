@@ -1,6 +1,7 @@
 package iobuf
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"sync"
@@ -86,6 +87,7 @@ type Log struct {
 	report   *report.Reporter // set by New
 	watch    watch
 	zero     func(off, n int64) error // Config.Zero
+	zeroStep int                      // bytes zeroed at once
 
 	// Channels, made by New.
 	kick    chan struct{} // wakes the flusher: there is a chunk to write, or a leader is needed. Room for one
@@ -152,7 +154,7 @@ func New(c Config) (*Log, error) {
 		badWrite: c.BadWrite,
 		indexed:  c.Index, maxBody: maxBody(size, c.Index),
 		kick: make(chan struct{}, 1), arm: make(chan struct{}, 1), handoff: make(chan struct{}, 1),
-		resigned: make(chan struct{}, 1), report: c.Report, zero: c.Zero,
+		resigned: make(chan struct{}, 1), report: c.Report, zero: c.Zero, zeroStep: cmp.Or(c.ZeroStep, defaultZeroStep),
 		quit: make(chan struct{}), done: make(chan struct{}), began: time.Now(), patience: c.Patience,
 	}
 	l.parker, _ = c.Device.(vfs.Parker)

@@ -192,6 +192,7 @@ func (s *Store) startLog(r *Recovered, tail []byte) (err error) {
 		Device: s.dev, Space: s.Space, Buffers: s.bufs, Store: s.Super.Store, Generation: s.Super.Generation,
 		Timeline: s.Timeline, FlushEvery: s.c.FlushEvery, MarkAfter: markAfter, Patience: batchPatience, End: r.end,
 		ListPages: s.c.Cleaned, Index: s.Super.Log, Report: s.c.Report, SlowWrite: s.c.SlowWrite, BadWrite: s.suspect,
+		ZeroStep: s.c.ZeroStep,
 	}
 	if s.c.Foreground {
 		c.MarkAfter, c.Patience = 0, 0
@@ -211,7 +212,7 @@ func (s *Store) startLog(r *Recovered, tail []byte) (err error) {
 	if invariants.Enabled {
 		c.Space = unprotecting{s.Space, s.View, s.Super.SegmentSize}
 	}
-	if c.Limit = r.short; !s.c.Foreground {
+	if c.Limit = r.short; !s.c.Foreground || s.c.ZeroStep > 0 {
 		c.Zero = func(off, n int64) error { return s.zero(off, n, nil) }
 	}
 	for _, b := range s.bufs { // not before: opening touches a few blocks only

@@ -75,6 +75,7 @@ type Config struct {
 	ReadOnly    bool          // write nothing
 	FirstStep   int           // of a page store's first segment: only these bytes get disk space; 0: the default
 	Foreground  bool          // no background growth, marks and waits for batches: one order of operations on the disk
+	ZeroStep    int           // bytes zeroed at once before small writes, even if Foreground is set; 0: the default
 
 	// OnSegment is called after each new segment. It must not block.
 	OnSegment func()

@@ -9,6 +9,7 @@ type Options struct {
 	FS         vfs.FS // a simulated disk; nil: the operating system's
 	FirstStep  int    // bytes of the first segment that get disk space; 0: the default
 	Foreground bool   // work on the disk only in calls that wait for it, and in the flusher; implied by FS
+	ZeroStep   int    // zero this many bytes at once before small writes, even if Foreground is set; 0: the default
 	Impatient  bool   // close without waiting for batches; implied by Foreground
 	Eager      bool   // clean every segment that can be cleaned
 	LogAlone   bool   // open without a snapshot
