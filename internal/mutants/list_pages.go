@@ -12,6 +12,26 @@ var pageTargets = []target{
 		{inverted, "if ptr.ID != keep {", "if ptr.ID == keep {", ""},
 		{offByOne, "return h.TS() + 1", "return h.TS() + 2", ""},
 	}},
+	{"engine/internal/txn/record.go", txnTests, []bug{
+		{inverted, "if r.age > other.record.age && turn", "if r.age < other.record.age && turn", ""},
+		{checkDropped, "if !r.holds(&r.reads[n]) {", "if r.reads[n].slot == nil {", ""},
+		{inverted, "if other.age > r.age {", "if other.age < r.age {", ""},
+		{inverted, "\tcase aborted:\n\t\ti.remove(i.below)\n\t\treturn i.below",
+			"\tcase aborted:\n\t\ti.remove(i.below)\n\t\treturn i.above", ""},
+		{checkDropped, "\t\tif VersionOf(h) != v {\n", "\t\tif h == nil && v != 0 {\n", ""},
+		{inverted, "\tcase committed:\n\t\ti.remove(i.above)\n\t\treturn i.above",
+			"\tcase committed:\n\t\ti.remove(i.above)\n\t\treturn i.below", ""},
+	}},
+	{"engine/internal/txn/clock.go", txnTests, []bug{
+		{checkDropped, "s.changing.Load() == 0 && s.stamp.Load() <= moment", "s.stamp.Load() <= moment", ""},
+		{checkDropped, "s.changing.Load() == 0 && s.stamp.Load() <= moment", "s.changing.Load() == 0", ""},
+		{offByOne, "s.stamp.Load() <= moment", "s.stamp.Load() <= moment+1", ""},
+		{inverted, "s.changing.Load() == 0 && s.stamp.Load() <= moment", "s.stamp.Load() > moment", ""},
+	}},
+	{"engine/internal/txn/reads.go", txnTests, []bug{
+		{checkDropped, "VersionOf(Load(read.slot)) != read.version {\n\t\t\treturn nil, read.Page",
+			"VersionOf(Load(read.slot)) < read.version {\n\t\t\treturn nil, read.Page", ""},
+	}},
 	{"engine/internal/pageids/pageids.go", idTests, []bug{
 		{offByOne, "a.limbo[n].epoch <= oldest {", "a.limbo[n].epoch <= oldest+1 {", ""},
 		{notCounted, "in the order of epochs\n\ta.spare.Add(1)\n", "in the order of epochs\n", ""},
@@ -142,3 +162,6 @@ var (
 	hotTests   = []string{"engine HotPage", "engine Stress$"}
 	rootTests  = []string{"engine/internal/roots", "engine/internal/pagemap", "engine Root|Meta|Model|Crash$"}
 )
+
+// txnTests are the tests that must notice a bug in the protocol of transactions.
+var txnTests = []string{"engine/internal/txn"}
