@@ -47,7 +47,8 @@ var house = map[string][]string{
 	"engine/internal/pagemap": {
 		"engine/internal/logstore", "engine/internal/blob", "engine/internal/snapshot", "engine/internal/pageids",
 		"engine/internal/pagestack", "engine/internal/pagetable", "engine/internal/epoch", "engine/internal/iobuf",
-		"engine/internal/roots", "recovery", "segments/format", "internal/invariants",
+		"engine/internal/roots", "engine/internal/txn", "engine/internal/history", "recovery", "segments/format",
+		"internal/invariants",
 	},
 	"engine/internal/txn": {
 		"engine/internal/pagestack", "engine/internal/pagetable", "engine/internal/history", "segments/format",

@@ -114,9 +114,9 @@ type attempt struct {
 }
 
 type pageWrite struct {
-	page    int
-	version Version
-	list    []uint64
+	page int
+	read Read
+	list []uint64
 }
 
 // begin begins an attempt.
@@ -165,7 +165,7 @@ func (a *attempt) append(page int) bool {
 		}
 	}
 	all := a.reads.All()
-	a.writes = append(a.writes, pageWrite{page: page, version: all[len(all)-1].Version(), list: list})
+	a.writes = append(a.writes, pageWrite{page: page, read: all[len(all)-1], list: list})
 	slices.SortFunc(a.writes, func(x, y pageWrite) int { return cmp.Compare(x.page, y.page) })
 	return true
 }
@@ -188,7 +188,7 @@ func (a *attempt) end(at stop) bool {
 		if at == installing && n == len(a.writes)-1 {
 			return a.stopped()
 		}
-		h, ok := rec.Install(format.PageID(w.page), &s.slots[w.page], w.version)
+		h, ok := rec.Install(&w.read)
 		if !ok {
 			rec.Abort()
 			return false

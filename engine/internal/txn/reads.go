@@ -67,18 +67,16 @@ func (r *Reads) validate(s *Slot) (h *Head, changed format.PageID, ok bool) {
 		invariants.Sometimes("txn: a page changes while a transaction reads it", true)
 	}
 	r.validated += len(r.list)
-	for i := range r.list {
-		if read := &r.list[i]; VersionOf(Load(read.slot)) != read.version {
-			return nil, read.Page, false
-		}
+	if page, changed := Changed(r.list); changed {
+		return nil, page, false
 	}
 	return h, 0, true
 }
 
 // Changed returns a page that has changed since it was read, and true; false if there is none.
-func (r *Reads) Changed() (format.PageID, bool) {
-	for i := range r.list {
-		if read := &r.list[i]; VersionOf(Load(read.slot)) != read.version {
+func Changed(reads []Read) (format.PageID, bool) {
+	for i := range reads {
+		if read := &reads[i]; VersionOf(Load(read.slot)) != read.version {
 			return read.Page, true
 		}
 	}

@@ -52,8 +52,11 @@ type Record struct {
 	// goes forward only, in the directions of the package comment. The store of checking publishes reads and the above
 	// of all intents. A stale preparing shows the state of affairs before the transaction, which was true when the word
 	// was loaded, or costs a failed compare-and-swap.
-	word    atomic.Uint32
-	age     uint64
+	word atomic.Uint32
+	age  uint64
+	// cause is the page because of which a goroutine has tried to abort the record, last: a hint for messages. Its
+	// writers are those goroutines. Once the record is aborted, a load finds one of their pages.
+	cause   atomic.Uint64
 	intents []intent
 	reads   []Read
 	small   [2]intent // the memory of most intents
@@ -87,6 +90,15 @@ func (r *Record) advance(from, to state) bool {
 	return r.word.CompareAndSwap(uint32(from), uint32(to))
 }
 
+// abort aborts the record because of a page, if it is in the given state, and returns whether it has.
+func (r *Record) abort(from state, page format.PageID) bool {
+	r.cause.Store(uint64(page))
+	return r.advance(from, aborted)
+}
+
+// Conflict returns the page because of which the record was aborted by another goroutine, or by Decide.
+func (r *Record) Conflict() format.PageID { return format.PageID(r.cause.Load()) }
+
 // intentOf returns the intent that a slot holds in place of a head, or nil if h is an entry, or nil.
 func intentOf(h *Head) *intent {
 	if h == nil || !h.IsIntent() {
@@ -116,7 +128,7 @@ func Claim(s *Slot) *Head {
 		if i == nil {
 			return h
 		}
-		i.record.advance(preparing, aborted)
+		i.record.abort(preparing, i.page)
 		if _, settled := i.resolve(); settled {
 			invariants.Sometimes("txn: a single change removes an intent", true)
 		}
@@ -157,11 +169,12 @@ func (i *intent) remove(h *Head) {
 // patience is the number of times that a transaction yields before it aborts an older one that is preparing.
 const patience = 16
 
-// Install puts an intent into the slot of a page, which must have the version v. It returns the head of the page, below
-// the intent, and true, or false if the page has another version; the owner aborts the record then. Pages are installed
-// in the order of their ids, each once.
-func (r *Record) Install(page format.PageID, s *Slot, v Version) (*Head, bool) {
-	r.intents = append(r.intents, intent{record: r, slot: s, page: page})
+// Install puts an intent into the slot of a page that was read, and must still have the version that was read. It
+// returns the head of the page, below the intent, and true, or false if the page has another version; the owner aborts
+// the record then. Pages are installed in the order of their ids, each once.
+func (r *Record) Install(read *Read) (*Head, bool) {
+	s := read.slot
+	r.intents = append(r.intents, intent{record: r, slot: s, page: read.Page})
 	i := &r.intents[len(r.intents)-1]
 	for turn := 0; ; { // ends: each turn removes an intent, counts, or finds that the head has changed
 		invariants.Jitter()
@@ -173,14 +186,14 @@ func (r *Record) Install(page format.PageID, s *Slot, v Version) (*Head, bool) {
 					runtime.Gosched()
 					continue
 				}
-				other.record.advance(preparing, aborted)
+				other.record.abort(preparing, read.Page)
 				invariants.Sometimes("txn: an older transaction is aborted while it prepares",
 					r.age > other.record.age)
 			}
 			other.resolve()
 			continue
 		}
-		if VersionOf(h) != v {
+		if VersionOf(h) != read.version {
 			i.slot = nil
 			return h, false
 		}
@@ -193,9 +206,6 @@ func (r *Record) Install(page format.PageID, s *Slot, v Version) (*Head, bool) {
 
 // SetResult sets the new entry of the n-th page that was installed. Its LSN is above that of the head below.
 func (r *Record) SetResult(n int, h *Head) { r.intents[n].above = h }
-
-// Aborted reports whether another goroutine has aborted the record, so that the owner need not go on.
-func (r *Record) Aborted() bool { return r.state() == aborted }
 
 // Decide ends the preparation, checks that none of the pages that were read has another version, and returns whether
 // the transaction has taken effect. reads does not contain pages that were installed; it must not change any more. The
@@ -229,17 +239,16 @@ func (r *Record) settle() {
 // Two goroutines may decide differently, since a page may change between their checks. The first swap counts. If it
 // commits, its goroutine has found every page unchanged after Check, so all were unchanged at Check.
 func (r *Record) decide() {
-	to := committed
 	for n := range r.reads {
 		if r.state() != checking {
 			return
 		}
 		if !r.holds(&r.reads[n]) {
-			to = aborted
-			break
+			r.abort(checking, r.reads[n].Page)
+			return
 		}
 	}
-	if !r.advance(checking, to) {
+	if !r.advance(checking, committed) {
 		invariants.Sometimes("txn: another goroutine decides first", true)
 	}
 }
@@ -266,7 +275,7 @@ func (r *Record) holds(read *Read) bool {
 			return VersionOf(i.below) == read.version
 		case checking:
 			if other.age > r.age {
-				younger := other.advance(checking, aborted)
+				younger := other.abort(checking, i.page)
 				invariants.Sometimes("txn: a check aborts a younger transaction", younger)
 			} else {
 				invariants.Sometimes("txn: a check decides an older transaction", true)

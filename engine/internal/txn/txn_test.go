@@ -192,7 +192,7 @@ func TestYoungerTransactionYields(t *testing.T) {
 		t.Fatal("conflict without a reason")
 	}
 	rec := New(old.age, 1)
-	h, ok := rec.Install(0, &s.slots[0], old.writes[0].version)
+	h, ok := rec.Install(&old.writes[0].read)
 	if !ok {
 		t.Fatal("conflict without a reason")
 	}
@@ -258,7 +258,7 @@ func TestReadsAreNotValidatedAgain(t *testing.T) {
 	if r.validated > pages*20 {
 		t.Errorf("%d versions were validated for %d reads", r.validated, pages/2)
 	}
-	if _, changed := r.Changed(); changed || len(r.All()) != pages/2 {
+	if _, changed := Changed(r.All()); changed || len(r.All()) != pages/2 {
 		t.Error("pages count as changed")
 	}
 	// A page that has changed since the first read is read only if none of those has changed.
@@ -273,7 +273,7 @@ func TestReadsAreNotValidatedAgain(t *testing.T) {
 	if _, page, ok := r.Read(pages-4, &s.slots[pages-4]); ok || page != 7 {
 		t.Errorf("a read that goes with no earlier one: %v, page %d", ok, page)
 	}
-	if page, changed := r.Changed(); !changed || page != 7 {
+	if page, changed := Changed(r.All()); !changed || page != 7 {
 		t.Errorf("changed: %v, page %d", changed, page)
 	}
 }
@@ -372,7 +372,7 @@ func (s *store) transfer(age uint64, from, to int) bool {
 		if page == from {
 			v = list[0] - 1
 		}
-		a.writes = append(a.writes, pageWrite{page: page, version: all[len(all)-1].Version(), list: []uint64{v}})
+		a.writes = append(a.writes, pageWrite{page: page, read: all[len(all)-1], list: []uint64{v}})
 	}
 	return a.end(nowhere)
 }
@@ -410,7 +410,7 @@ func (s *store) twoOfFour(rng *rand.Rand, age uint64, r *Reads) bool {
 	}
 	rec := New(age, 2)
 	for n := range 2 {
-		h, ok := rec.Install(pages[n], &s.slots[pages[n]], r.All()[n].Version())
+		h, ok := rec.Install(&r.All()[n])
 		if !ok {
 			rec.Abort()
 			return false
