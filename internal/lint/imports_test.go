@@ -21,6 +21,7 @@ var house = map[string][]string{
 	"engine/internal/epoch":     {"internal/invariants"},
 	"engine/internal/pagetable": {"segments/format", "internal/invariants"},
 	"engine/internal/pagestack": {"segments/format", "internal/invariants"},
+	"engine/internal/history":   {}, // for tests
 	"engine/internal/latency":   {},
 	"engine/internal/iobuf": {
 		"engine/internal/latency", "engine/internal/report", "segments", "segments/format", "internal/vfs",
@@ -46,7 +47,12 @@ var house = map[string][]string{
 	"engine/internal/pagemap": {
 		"engine/internal/logstore", "engine/internal/blob", "engine/internal/snapshot", "engine/internal/pageids",
 		"engine/internal/pagestack", "engine/internal/pagetable", "engine/internal/epoch", "engine/internal/iobuf",
-		"engine/internal/roots", "recovery", "segments/format", "internal/invariants",
+		"engine/internal/roots", "engine/internal/txn", "engine/internal/history", "recovery", "segments/format",
+		"internal/invariants",
+	},
+	"engine/internal/txn": {
+		"engine/internal/pagestack", "engine/internal/pagetable", "engine/internal/history", "segments/format",
+		"internal/invariants",
 	},
 	"engine/internal/clean": {
 		"engine/internal/logstore", "engine/internal/iobuf", "engine/internal/epoch", "engine/internal/report",

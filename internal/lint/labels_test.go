@@ -25,6 +25,7 @@ var labelOwners = map[string]string{
 	"W": "iouring", // the writer
 	"R": "iouring", // the reader
 	"I": "engine/internal/roots",
+	"Q": "engine/internal/txn",
 	"G": "segments",
 	"F": "segments/format",
 	"V": "recovery",

@@ -46,6 +46,8 @@ var waits = map[string]string{
 	"engine/internal/iobuf.(leader).rest":               "yields a few times before it waits for a notice",
 	"iouring.(Reader).pollAlone":                        "yields while a fast device reads; the kernel may not signal",
 	"iouring.(Reader).ReadAhead":                        "yields until the leader, which is at work, has submitted",
+	"engine/internal/txn.(Record).Install":              "lets an older transaction commit, a few times",
+	"engine/internal/txn.(Backoff).Wait":                "keeps transactions apart that have collided",
 
 	// The kernel wakes nobody for these. Each has a limit.
 	"engine/internal/logstore.lockFile":  "flock with a limit of time; a waiting flock cannot be ended",

@@ -7,10 +7,43 @@ var pageTargets = []target{
 			"\tm.store.Space.Live(e.Ptr())\n\tr.Complete()\n",
 			"\tr.Complete()\n\tm.store.Space.Live(e.Ptr())\n",
 			""},
-		{notCounted, "\t\t\tm.store.Space.Dead(old.Ptr)\n", "", ""},
+		{notCounted, "\t\tm.store.Space.Dead(old.Ptr)\n", "", ""},
 		{wakeupLost, "\t\tr.Abort()\n\t\treturn false\n", "\t\tr.Complete()\n\t\treturn false\n", ""},
 		{inverted, "if ptr.ID != keep {", "if ptr.ID == keep {", ""},
 		{offByOne, "return h.TS() + 1", "return h.TS() + 2", ""},
+	}},
+	{"engine/internal/pagemap/commit.go", commitTests, []bug{
+		{checkDropped, "\tif page, changed := txn.Changed(c.Reads); changed {",
+			"\tif page, changed := txn.Changed(nil); changed {",
+			"Decide finds it, and the group costs some room of the log."},
+		{reordered, "\t\tg.Abort()\n", "\t\tg.Complete()\n", ""},
+		{notCounted, "\tfor _, r := range refs {\n\t\tm.store.Space.Live(r.Ptr)\n\t}\n", "", ""},
+		{notCounted, "\t\t\tm.dead(w.below, w.Parts[0].Blob)\n", "\t\t\t_ = w.below\n", ""},
+		{notCounted, "\t\t\tm.store.Space.Dead(r.Ptr)\n", "\t\t\t_ = r\n", ""},
+		{offByOne, "\t\tprev = lsn\n", "\t\t_ = lsn\n", ""},
+		{checkDropped, "\t\tif w.below, ok = rec.Install(&w.Read); !ok {\n\t\t\trec.Abort()\n",
+			"\t\tif w.below, ok = rec.Install(&w.Read); !ok {\n", ""},
+		{inverted, "size > limit {", "size < limit {", ""},
+	}},
+	{"engine/internal/txn/record.go", txnTests, []bug{
+		{inverted, "if r.age > other.record.age && turn", "if r.age < other.record.age && turn", ""},
+		{checkDropped, "if !r.holds(&r.reads[n]) {", "if r.reads[n].slot == nil {", ""},
+		{inverted, "if other.age > r.age {", "if other.age < r.age {", ""},
+		{inverted, "\tcase aborted:\n\t\ti.remove(i.below)\n\t\treturn i.below",
+			"\tcase aborted:\n\t\ti.remove(i.below)\n\t\treturn i.above", ""},
+		{checkDropped, "\t\tif VersionOf(h) != read.version {\n", "\t\tif h == nil {\n", ""},
+		{inverted, "\tcase committed:\n\t\ti.remove(i.above)\n\t\treturn i.above",
+			"\tcase committed:\n\t\ti.remove(i.above)\n\t\treturn i.below", ""},
+	}},
+	{"engine/internal/txn/clock.go", txnTests, []bug{
+		{checkDropped, "s.changing.Load() == 0 && s.stamp.Load() <= moment", "s.stamp.Load() <= moment", ""},
+		{checkDropped, "s.changing.Load() == 0 && s.stamp.Load() <= moment", "s.changing.Load() == 0", ""},
+		{offByOne, "s.stamp.Load() <= moment", "s.stamp.Load() <= moment+1", ""},
+		{inverted, "s.changing.Load() == 0 && s.stamp.Load() <= moment", "s.stamp.Load() > moment", ""},
+	}},
+	{"engine/internal/txn/reads.go", txnTests, []bug{
+		{checkDropped, "VersionOf(Load(read.slot)) != read.version {",
+			"VersionOf(Load(read.slot)) < read.version {", ""},
 	}},
 	{"engine/internal/pageids/pageids.go", idTests, []bug{
 		{offByOne, "a.limbo[n].epoch <= oldest {", "a.limbo[n].epoch <= oldest+1 {", ""},
@@ -142,3 +175,9 @@ var (
 	hotTests   = []string{"engine HotPage", "engine Stress$"}
 	rootTests  = []string{"engine/internal/roots", "engine/internal/pagemap", "engine Root|Meta|Model|Crash$"}
 )
+
+// commitTests are the tests that must notice a bug in a commit of several pages.
+var commitTests = []string{"engine/internal/pagemap Commit"}
+
+// txnTests are the tests that must notice a bug in the protocol of transactions.
+var txnTests = []string{"engine/internal/txn"}

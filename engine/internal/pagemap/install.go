@@ -26,15 +26,20 @@ func (m *Map) Install(s *Slot, h, e *Head, r *iobuf.Reservation, keep format.Blo
 	// stable message waits for that.
 	m.store.Space.Live(e.Ptr())
 	r.Complete()
-	if e.Kind() != pagestack.KindDelta && h != nil {
-		h.Refs(func(old pagestack.Ref) {
-			if old.Ptr.Blob {
-				m.retireBlob(old, keep)
-			}
-			m.store.Space.Dead(old.Ptr)
-		})
+	if e.Kind() != pagestack.KindDelta {
+		m.dead(h, keep)
 	}
 	return true
+}
+
+// dead counts the messages of a page with head h, which may be nil, as dead, after they were replaced.
+func (m *Map) dead(h *Head, keep format.BlobID) {
+	h.Refs(func(old pagestack.Ref) {
+		if old.Ptr.Blob {
+			m.retireBlob(old, keep)
+		}
+		m.store.Space.Dead(old.Ptr)
+	})
 }
 
 // retireBlob schedules the blob that a dead message points to for deletion, unless the page keeps it. The message still

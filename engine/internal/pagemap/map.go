@@ -3,9 +3,9 @@
 // roots and the space accounts, rebuilds them when a store is opened, and describes them to snapshots. The engine adds
 // the values. A root is a page of one message, which has the name and the page that it names.
 //
-// Reading the code: map.go finds a page; install.go changes one; rebuild.go is recovery, and apply.go the part of it
-// that works in parallel; snapshot.go and accounts.go describe the state to snapshots and to Check; rescan.go looks
-// pages up in the log that a corrupt snapshot lost.
+// Reading the code: map.go finds a page; install.go changes one, and commit.go several in one step; rebuild.go is
+// recovery, and apply.go the part of it that works in parallel; snapshot.go and accounts.go describe the state to
+// snapshots and to Check; rescan.go looks pages up in the log that a corrupt snapshot lost.
 package pagemap
 
 import (
@@ -22,6 +22,7 @@ import (
 	"pagecache/engine/internal/pagetable"
 	"pagecache/engine/internal/roots"
 	"pagecache/engine/internal/snapshot"
+	"pagecache/engine/internal/txn"
 	"pagecache/recovery"
 	"pagecache/segments/format"
 )
@@ -40,6 +41,9 @@ type Map struct {
 	IDs   pageids.Allocator
 	_     [64]byte // Allocate and Free write IDs; every change reads the fields below
 	Roots roots.Index
+	// Clock shows transactions which pages have not changed. Commit announces its changes to it; a goroutine that
+	// changes a page that transactions read by a compare-and-swap of its own does so itself.
+	Clock txn.Clock
 
 	store   *logstore.Store
 	blobs   *blob.Store
@@ -101,7 +105,7 @@ func (m *Map) toRebuild(err error) *recovery.BlockError {
 func (m *Map) FindNow(pid format.PageID) (*Slot, *Head, error) {
 	s := m.Table.Get(pid)
 	if s != nil {
-		if h := s.Load(); h != nil {
+		if h := txn.Load(s); h != nil {
 			return s, h, nil
 		}
 	}
@@ -114,7 +118,7 @@ func (m *Map) FindNow(pid format.PageID) (*Slot, *Head, error) {
 	}
 	// It may have been taken in meanwhile. A block that was rebuilt since then says nothing of such pages.
 	if s := m.Table.Get(pid); s != nil {
-		if h := s.Load(); h != nil {
+		if h := txn.Load(s); h != nil {
 			return s, h, nil
 		}
 	}
@@ -127,7 +131,7 @@ func (m *Map) FindNow(pid format.PageID) (*Slot, *Head, error) {
 	}
 	s = m.Table.Make(pid)
 	s.CompareAndSwap(nil, h)
-	return s, s.Load(), nil
+	return s, txn.Load(s), nil
 }
 
 // inBase returns what the snapshot of the opening says about a page.

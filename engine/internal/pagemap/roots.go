@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/txn"
 	"pagecache/recovery"
 	"pagecache/segments/format"
 )
@@ -95,7 +96,7 @@ func (m *Map) CheckRoot(pid format.PageID) error {
 // head returns the head of a page that is in the table, or nil.
 func (m *Map) head(pid format.PageID) *Head {
 	if s := m.Table.Get(pid); s != nil {
-		return s.Load()
+		return txn.Load(s)
 	}
 	return nil
 }

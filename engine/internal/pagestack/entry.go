@@ -32,7 +32,7 @@ import (
 	"pagecache/segments/format"
 )
 
-// Kind is the kind of an entry. Zero is no kind.
+// Kind is the kind of an entry. Zero is no kind: a zero Head is the beginning of an intent (IsIntent).
 type Kind uint8
 
 // The kinds of entry. The package comment describes them.
@@ -175,6 +175,10 @@ func (h *Head) init(k Kind, ts uint64, depth int, r Ref) *Head {
 
 // Kind returns the kind of the entry.
 func (h *Head) Kind() Kind { return h.place.kind() }
+
+// IsIntent reports whether h is no entry, but the beginning of an intent of a transaction (package txn). Nothing else
+// that a slot holds begins with a zero Head.
+func (h *Head) IsIntent() bool { return h.place == 0 }
 
 // IsWhole reports whether the entry holds the value of the whole page: whether it is a Base or Merged.
 func (h *Head) IsWhole() bool { return h.place.isWhole() }

@@ -1,0 +1,153 @@
+package pagemap
+
+import (
+	"fmt"
+
+	"pagecache/engine/internal/iobuf"
+	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/txn"
+	"pagecache/segments/format"
+)
+
+// Part is one message of a commit: a delta or a whole page, without the format.Prev of a delta.
+type Part struct {
+	Kind format.Kind
+	Body []byte
+	// Blob is the blob that the message points to, if any.
+	Blob format.BlobID
+}
+
+// bodyLen returns the length of the message's body.
+func (p *Part) bodyLen() int {
+	if p.Kind.Delta() {
+		return format.PrevSize + len(p.Body)
+	}
+	return len(p.Body)
+}
+
+// A Write changes one page of a commit.
+type Write struct {
+	Read txn.Read // the page, with the version that it must still have
+	// Parts are the messages in the order of the log. The first one may be of any kind, all others are deltas.
+	Parts []Part
+	// Entry makes the page's new entry for its messages, on top of head h, which may be nil. It runs while the commit
+	// holds a place in the log: it must not block or panic, and calls no code of the embedder.
+	Entry func(h *Head, msgs []pagestack.Ref) *Head
+
+	below *Head
+	head  *Head
+}
+
+// Head returns the page's new entry, after the commit.
+func (w *Write) Head() *Head { return w.head }
+
+// Below returns the entry that the new one has replaced, after the commit.
+func (w *Write) Below() *Head { return w.below }
+
+// ConflictError reports that a page has changed since it was read. Nothing was done.
+type ConflictError struct{ Page format.PageID }
+
+// Error implements error.
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("conflict: page %d was changed by another transaction", e.Page)
+}
+
+// Commit is one attempt to change several pages in one step.
+type Commit struct {
+	Age    uint64     // an older transaction has a lower one; see txn.New
+	Writes []Write    // in the order of their page ids, each page once
+	Reads  []txn.Read // the other pages that were read; the commit keeps the slice
+}
+
+// Commit makes the changes of c, if all its pages still have the versions that were read, and returns the LSN of the
+// last message: once that is stable, so are all changes. They are one group in the log, so recovery finds all of them
+// or none. Errors: a *ConflictError, iobuf.ErrTooLarge if the group takes more than a quarter of a segment, and those
+// of iobuf.Log.Reserve. After an error nothing was done.
+func (m *Map) Commit(c *Commit) (format.LSN, error) {
+	n, size := 0, format.GroupSize()
+	for i := range c.Writes {
+		for j := range c.Writes[i].Parts {
+			size += format.AlignUp(format.HeaderSize + c.Writes[i].Parts[j].bodyLen())
+			n++
+		}
+	}
+	if limit := m.store.SegmentSize() / 4; size > limit {
+		const text = "%w: the messages of the transaction take %d bytes, limit %d"
+		return 0, fmt.Errorf(text, iobuf.ErrTooLarge, size, limit)
+	}
+	rec := txn.New(c.Age, len(c.Writes))
+	for i := range c.Writes {
+		w, ok := &c.Writes[i], false
+		if w.below, ok = rec.Install(&w.Read); !ok {
+			rec.Abort()
+			return 0, &ConflictError{w.Read.Page}
+		}
+	}
+	if page, changed := txn.Changed(c.Reads); changed { // before the log has lost the room of a group
+		rec.Abort()
+		return 0, &ConflictError{page}
+	}
+	g, err := m.store.Log.ReserveGroup(n, size)
+	if err != nil {
+		rec.Abort()
+		return 0, err
+	}
+	refs := make([]pagestack.Ref, 0, n)
+	for i := range c.Writes {
+		first := len(refs)
+		refs = c.Writes[i].add(&g, refs)
+		rec.SetResult(i, c.Writes[i].entry(refs[first:len(refs):len(refs)]))
+		m.Clock.Begin(c.Writes[i].Read.Page)
+	}
+	// Rule 7: the accounts include the messages before the group completes; and before anybody finds the new entries,
+	// whose messages are counted as dead when they are replaced.
+	for _, r := range refs {
+		m.store.Space.Live(r.Ptr)
+	}
+	won := rec.Decide(c.Reads)
+	for i := range c.Writes {
+		if won {
+			m.Clock.Stamp(c.Writes[i].Read.Page)
+		}
+		m.Clock.End(c.Writes[i].Read.Page)
+	}
+	if !won {
+		g.Abort()
+		for _, r := range refs {
+			m.store.Space.Dead(r.Ptr)
+		}
+		return 0, &ConflictError{rec.Conflict()}
+	}
+	g.Complete()
+	for i := range c.Writes {
+		if w := &c.Writes[i]; !w.Parts[0].Kind.Delta() {
+			m.dead(w.below, w.Parts[0].Blob)
+		}
+	}
+	return refs[n-1].LSN, nil
+}
+
+// add writes the page's messages to the group, and appends their places to refs.
+func (w *Write) add(g *iobuf.Group, refs []pagestack.Ref) []pagestack.Ref {
+	prev := format.LSN(0)
+	if w.below != nil {
+		prev = w.below.LSN
+	}
+	for i := range w.Parts {
+		p := &w.Parts[i]
+		body, lsn, ptr := g.Add(p.Kind, w.Read.Page, p.bodyLen())
+		if p.Kind.Delta() {
+			body = format.PutPrev(body, prev)
+		}
+		copy(body, p.Body)
+		prev = lsn
+		refs = append(refs, pagestack.Ref{LSN: lsn, Ptr: ptr})
+	}
+	return refs
+}
+
+// entry makes the page's new entry.
+func (w *Write) entry(msgs []pagestack.Ref) *Head {
+	w.head = w.Entry(w.below, msgs)
+	return w.head
+}

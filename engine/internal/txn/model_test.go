@@ -1,0 +1,251 @@
+package txn
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+
+	"pagecache/engine/internal/history"
+	"pagecache/engine/internal/pagestack"
+	"pagecache/segments/format"
+)
+
+// store is a store of lists, as package history wants them, without a log.
+type store struct {
+	slots []Slot
+	clock Clock
+	lsn   atomic.Uint64 // of the last message
+	value atomic.Uint64 // the last one that was appended
+	time  atomic.Int64
+	wrong atomic.Pointer[string]
+}
+
+func newStore(pages int) *store {
+	s := &store{slots: make([]Slot, pages)}
+	for i := range s.slots {
+		s.slots[i].Store(s.entry(nil, nil))
+	}
+	return s
+}
+
+// entry makes an entry with a list, on top of head h.
+func (s *store) entry(h *Head, list []uint64) *Head {
+	ts := uint64(0)
+	if h != nil {
+		ts = h.TS() + 1
+	}
+	lsn := format.LSN(s.lsn.Add(8))
+	e := pagestack.New[[]uint64](pagestack.KindBase, ts, 1, lsn, format.DiskPtr{Off: format.Offset(lsn), Len: 8})
+	e.Frag = list
+	if h != nil && h.LSN >= e.LSN {
+		s.fail("an entry at LSN %d is put on one at %d (Q6)", e.LSN, h.LSN)
+	}
+	return &e.Head
+}
+
+func (s *store) fail(text string, args ...any) {
+	msg := fmt.Sprintf(text, args...)
+	s.wrong.CompareAndSwap(nil, &msg)
+}
+
+func listOf(h *Head) []uint64 { return pagestack.EntryOf[[]uint64](h).Frag }
+
+// appended returns a list with a value behind it, which shares no memory with it.
+func appended(list []uint64, v ...uint64) []uint64 { return append(slices.Clone(list), v...) }
+
+// single is a transaction of one page, as the calls on single pages are: it appends, or reads if v is 0.
+func (s *store) single(page int, v uint64) history.Txn {
+	t := history.Txn{Begin: s.time.Add(1)}
+	slot := &s.slots[page]
+	for {
+		if v == 0 {
+			t.Ops = []history.Op{{Page: page, List: listOf(Load(slot))}}
+			break
+		}
+		h := Claim(slot)
+		e := s.entry(h, appended(listOf(h), v))
+		s.clock.Begin(format.PageID(page))
+		won := slot.CompareAndSwap(h, e)
+		if won {
+			s.clock.Stamp(format.PageID(page))
+		}
+		s.clock.End(format.PageID(page))
+		if won {
+			t.Ops = []history.Op{{Page: page, Value: v}}
+			break
+		}
+	}
+	t.End = s.time.Add(1)
+	return t
+}
+
+// move replaces the entry of a page by one in the same state, as housekeeping does.
+func (s *store) move(page int) {
+	slot := &s.slots[page]
+	if h := Load(slot); !IsClaimed(slot) {
+		e := pagestack.New[[]uint64](pagestack.KindBase, h.TS(), 1, h.LSN, h.Ptr())
+		e.Frag = listOf(h)
+		slot.CompareAndSwap(h, &e.Head)
+	}
+}
+
+// stop is where the goroutine of a transaction stops for ever.
+type stop int
+
+const (
+	nowhere stop = iota
+	installing
+	installed
+	checked
+	decided
+	stops
+)
+
+// attempt is one attempt at a transaction.
+type attempt struct {
+	s     *store
+	age   uint64
+	reads Reads
+	txn   history.Txn
+	// writes are the lists of the pages that were appended to, in the order of their ids.
+	writes []pageWrite
+}
+
+type pageWrite struct {
+	page int
+	read Read
+	list []uint64
+}
+
+// begin begins an attempt.
+func (s *store) begin(age uint64) *attempt {
+	a := &attempt{s: s, age: age, txn: history.Txn{Begin: s.time.Add(1)}}
+	a.reads.Reset(&s.clock)
+	return a
+}
+
+// list returns the list on a page as the transaction sees it, false after a conflict.
+func (a *attempt) list(page int) ([]uint64, bool) {
+	for _, w := range a.writes {
+		if w.page == page {
+			return w.list, true
+		}
+	}
+	h, _, ok := a.reads.Read(format.PageID(page), &a.s.slots[page])
+	if !ok {
+		return nil, false
+	}
+	return listOf(h), true
+}
+
+// read reads a page, false after a conflict.
+func (a *attempt) read(page int) bool {
+	list, ok := a.list(page)
+	if ok {
+		a.txn.Ops = append(a.txn.Ops, history.Op{Page: page, List: list})
+	}
+	return ok
+}
+
+// append appends to a page, false after a conflict.
+func (a *attempt) append(page int) bool {
+	list, ok := a.list(page)
+	if !ok {
+		return false
+	}
+	v := a.s.value.Add(1)
+	a.txn.Ops = append(a.txn.Ops, history.Op{Page: page, Value: v})
+	list = appended(list, v)
+	for i := range a.writes {
+		if a.writes[i].page == page {
+			a.writes[i].list = list
+			return true
+		}
+	}
+	all := a.reads.All()
+	a.writes = append(a.writes, pageWrite{page: page, read: all[len(all)-1], list: list})
+	slices.SortFunc(a.writes, func(x, y pageWrite) int { return cmp.Compare(x.page, y.page) })
+	return true
+}
+
+// end ends an attempt that had no conflict yet, unless it stops, and returns whether it has committed.
+func (a *attempt) end(at stop) bool {
+	s := a.s
+	var reads []Read
+	for _, r := range a.reads.All() {
+		if !slices.ContainsFunc(a.writes, func(w pageWrite) bool { return w.page == int(r.Page) }) {
+			reads = append(reads, r)
+		}
+	}
+	if len(a.writes) == 0 {
+		return true
+	}
+	rec := New(a.age, len(a.writes))
+	var below []*Head
+	for n, w := range a.writes {
+		if at == installing && n == len(a.writes)-1 {
+			return a.stopped()
+		}
+		h, ok := rec.Install(&w.read)
+		if !ok {
+			rec.Abort()
+			return false
+		}
+		below = append(below, h)
+	}
+	if at == installed {
+		return a.stopped()
+	}
+	for n, w := range a.writes {
+		rec.SetResult(n, s.entry(below[n], w.list))
+		s.clock.Begin(format.PageID(w.page))
+	}
+	if at == checked || at == decided {
+		rec.reads = reads
+		if rec.advance(preparing, checking) && at == decided {
+			rec.decide()
+		}
+		return a.stopped()
+	}
+	ok := rec.Decide(reads)
+	for _, w := range a.writes {
+		if ok {
+			s.clock.Stamp(format.PageID(w.page))
+		}
+		s.clock.End(format.PageID(w.page))
+	}
+	return ok
+}
+
+// stopped notes that nobody knows whether the transaction has committed.
+func (a *attempt) stopped() bool {
+	a.txn.Outcome = history.OutcomeLost
+	return true
+}
+
+// run runs a transaction of random operations until it has committed, and returns all its attempts.
+func (s *store) run(rng *rand.Rand, age uint64, at stop, pages []int) (all []history.Txn) {
+	for {
+		a := s.begin(age)
+		ok := true
+		for _, page := range pages {
+			if rng.IntN(2) == 0 {
+				ok = ok && a.append(page)
+			} else {
+				ok = ok && a.read(page)
+			}
+		}
+		ok = ok && a.end(at)
+		if a.txn.End = s.time.Add(1); a.txn.Outcome == history.OutcomeLost {
+			a.txn.End = 1 << 60
+		}
+		if !ok {
+			a.txn.Outcome = history.OutcomeAborted
+		}
+		if all = append(all, a.txn); ok {
+			return all
+		}
+	}
+}
