@@ -12,9 +12,13 @@ const (
 	// any segment is; above behindSlack, writers wait. In an idle store, any segment is cleaned above idleSlack.
 	softSlack, hardSlack, behindSlack, idleSlack = 20, 36, 40, 5
 	// wholeSlack is the percentage of the live data that everything else may take: garbage, segments that cannot be
-	// cleaned, and slots that are kept. It lowers the other limits in a store of few segments, but not below
-	// fewSegments of garbage.
-	wholeSlack, fewSegments = 55, 2
+	// cleaned, and slots that are kept. It lowers the other limits in a store of few segments.
+	wholeSlack = 55
+	// A small store may take smallSlack percent of its live data for all that, as far as its file stays below
+	// smallStore segments: as many as a store takes that is just not small. The emptier the segments are that are
+	// cleaned, the less is moved, and segments that cannot be cleaned count for more in a small store. In any case it
+	// may have fewSegments of garbage.
+	smallSlack, smallStore, fewSegments = 200, 37, 2
 	// fewWaiting is the number of segments that wait for the next flush, which writers cause, while space is short.
 	fewWaiting = 1
 	// behindSegments is the number of segments by which the cleaner may exceed its limit before writers wait.
@@ -55,12 +59,17 @@ func (u usage) slack() int64 { return u.used - u.live - u.uncleanable - u.waitin
 
 // above reports whether the slack of a busy store is above its limit of percent of the live data, and by more segments.
 func (u usage) above(percent, more int64) bool {
-	limit := min(u.live*percent/100, u.live*wholeSlack/100-u.uncleanable-u.kept)
-	return u.slack() > max(limit, fewSegments*u.segment)+more*u.segment
+	rest := u.uncleanable + u.kept
+	limit := min(u.live*percent/100, u.live*wholeSlack/100-rest)
+	return u.slack() > max(limit, u.small()-rest, fewSegments*u.segment)+more*u.segment
 }
 
+// small returns what everything that is not live may take in a small store. In other stores it is less than the share
+// of wholeSlack.
+func (u usage) small() int64 { return min(u.live*smallSlack/100, smallStore*u.segment-u.live) }
+
 // whole reports whether everything that is not live is above its limit.
-func (u usage) whole() bool { return u.used+u.kept-u.live > u.live*wholeSlack/100 }
+func (u usage) whole() bool { return u.used+u.kept-u.live > max(u.live*wholeSlack/100, u.small()) }
 
 // aboveIdle reports whether the slack of an idle store is above its limit.
 func (u usage) aboveIdle() bool { return u.slack() > u.live*idleSlack/100 }

@@ -58,19 +58,48 @@ func TestLimitFollowsGarbage(t *testing.T) {
 }
 
 // In a store of few segments, those that cannot be cleaned and those that are kept lower the limit: everything that is
-// not live stays below wholeSlack. Writers wait only above the limit of the cleaner.
+// not live stays below wholeSlack, or, in a small store, below smallSlack and smallStore segments in all. Writers wait
+// only above the limit of the cleaner.
 func TestLimitOfSmallStore(t *testing.T) {
-	for segs := int64(20); segs < 200; segs++ {
+	largest := int64(0)
+	for segs := int64(0); segs < 200; segs++ {
 		u := usage{live: segs * mib, uncleanable: 5 * mib, kept: 6 * mib, segment: mib}
 		for u.used = u.live; !u.above(hardSlack, 0); u.used += mib {
 			if u.above(behindSlack, behindSegments) {
 				t.Fatalf("%d segments: writers wait before anything is cleaned", segs)
 			}
 		}
-		whole, most := u.used-mib+u.kept-u.live, max(u.live*wholeSlack/100, u.uncleanable+u.kept+fewSegments*mib)
-		if whole > most || u.slack() > u.live*hardSlack/100+mib && u.slack() > (fewSegments+1)*mib {
-			t.Errorf("%d segments: %d MiB are not live, and %d of them garbage", segs, whole/mib, u.slack()/mib)
+		whole, least := u.used-mib+u.kept-u.live, u.uncleanable+u.kept+fewSegments*mib
+		small := min(u.live*smallSlack/100, smallStore*mib-u.live)
+		if most := max(u.live*wholeSlack/100, small, least); whole > most {
+			t.Errorf("%d segments: %d MiB are not live, at most %d may be", segs, whole/mib, most/mib)
 		}
+		if most := max(u.live*hardSlack/100, small-u.uncleanable-u.kept, fewSegments*mib); u.slack() > most+mib {
+			t.Errorf("%d segments: %d MiB are garbage, at most %d may be", segs, u.slack()/mib, most/mib)
+		}
+		if u.live+u.live*wholeSlack/100 <= smallStore*mib {
+			if all := u.live + whole; all < largest-mib || all > max(smallStore*mib, u.live+least) {
+				t.Errorf("%d segments take %d MiB, fewer took %d", segs, all/mib, largest/mib)
+			}
+			largest = max(largest, u.live+whole)
+		}
+	}
+	if largest != smallStore*mib {
+		t.Errorf("the largest small store takes %d MiB, want %d", largest/mib, smallStore)
+	}
+}
+
+// A small store is not cleaned before it takes three times its live data, so that little of what is cleaned is live.
+// The log is not flushed for it before that.
+func TestSmallStoreIsCleanedLate(t *testing.T) {
+	u := usage{live: smallStore / 3 * mib, uncleanable: 3 * mib, kept: 5 * mib, segment: mib}
+	for u.used = u.live; !u.above(softSlack, 0); u.used += mib {
+		if u.whole() {
+			t.Errorf("%d segments used: too many", u.used/mib)
+		}
+	}
+	if all, want := u.used-mib+u.kept, int64(3*u.live); all != want {
+		t.Errorf("%d MiB are taken before anything is cleaned, want %d", all/mib, want/mib)
 	}
 }
 
