@@ -23,6 +23,8 @@ const MaxStreamID = format.MaxStreamID
 // of one log share its segments and its flushes. A Stream costs some memory for each segment that it has records in,
 // and none for each record. Safe for concurrent use.
 //
+// Space is freed from the beginning of the log: a stream that holds old records keeps all segments behind them.
+//
 // A log may hold streams and records without a number (Log.Write). DropBelow of a stream then drops the latter with
 // their segments.
 type Stream struct {

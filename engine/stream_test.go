@@ -401,3 +401,102 @@ func TestStreamMemory(t *testing.T) {
 	}
 	enginetest.Close(t, l)
 }
+
+// On a full disk, appending fails with ErrNoSpace, records can be read, and DropBelow makes room, again and again, also
+// if the last record leaves no room for the message of the drop, and after reopening. Proves rule 9.
+func TestStreamDropsOnFullDisk(t *testing.T) {
+	d := simdisk.New(3, simdisk.Options{Capacity: 24 * 16 << 10})
+	o := enginetest.SimOptions(d)
+	l, s := openStream(t, o)
+	next := engine.Seq(1)
+	for round := range 12 {
+		var full error
+		for _, size := range []int{3000, 200, 0} { // the smallest records fill what the larger ones leave
+			for full = nil; full == nil; {
+				if _, full = s.Append(next, make([]byte, size)); full == nil {
+					next++
+				}
+			}
+			if !errors.Is(full, engine.ErrNoSpace) {
+				t.Fatalf("round %d: append to a full log: %v", round, full)
+			}
+		}
+		first, last := s.Bounds()
+		if last != next-1 {
+			t.Fatalf("round %d: the last record is %d, want %d", round, last, next-1)
+		}
+		if _, err := s.Get(first); err != nil {
+			t.Errorf("round %d: %v", round, err)
+		}
+		if err := s.DropBelow(context.Background(), last-(last-first)/4); err != nil {
+			t.Fatalf("round %d: drop on a full disk: %v", round, err)
+		}
+		if err := s.AppendStable(context.Background(), next, make([]byte, 3000)); err != nil {
+			t.Fatalf("round %d: append after a drop: %v", round, err)
+		}
+		next++
+		if round%4 == 3 {
+			enginetest.Close(t, l)
+			l, s = openStream(t, o)
+		}
+	}
+	enginetest.Close(t, l)
+}
+
+// A cut that has to read corrupt records, to find the numbers beside a gap, fails and removes nothing. Cuts at
+// other records work. Proves rule 12.
+func TestStreamCutBesideCorruptRecords(t *testing.T) {
+	d := simdisk.New(4, simdisk.Options{})
+	o := enginetest.SimOptions(d)
+	l, s := openStream(t, o)
+	const last = 2399
+	for q := engine.Seq(1); q <= last; q += 2 {
+		if _, err := s.Append(q, recordOf(q)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var places []engine.DiskPtr
+	for q := engine.Seq(801); q < 1601; q += 2 {
+		r, err := s.Get(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		places = append(places, r.Ptr)
+	}
+	enginetest.Close(t, l)
+	for _, p := range places {
+		d.FlipBit("/store/log", int64(p.Off)+int64(p.Len)-1, 2)
+	}
+	l, err := engine.OpenLog("/store", o) // Check finds the damage
+	if err == nil {
+		s, err = l.Stream(0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	bounds := func(first, last engine.Seq) {
+		t.Helper()
+		if f, l := s.Bounds(); f != first || l != last {
+			t.Errorf("records %d to %d, want %d to %d", f, l, first, last)
+		}
+	}
+	ctx := context.Background()
+	for name, cut := range map[string]func(context.Context, engine.Seq) error{
+		"truncate": s.TruncateAfter, "drop": s.DropBelow,
+	} {
+		if err := cut(ctx, 1200); !errors.Is(err, engine.ErrCorrupt) {
+			t.Errorf("%s beside corrupt records: %v", name, err)
+		}
+		bounds(1, last)
+	}
+	if err := errors.Join(s.TruncateAfter(ctx, 2000), s.DropBelow(ctx, 400)); err != nil {
+		t.Fatal(err)
+	}
+	bounds(401, 1999)
+	if err := s.AppendStable(ctx, 2001, recordOf(2001)); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+}

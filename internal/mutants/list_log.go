@@ -219,6 +219,45 @@ var logTargets = []target{
 		{wakeupLost, "\tif next > 0 {\n\t\tl.lookLocked(next)\n\t}\n", "", ""},
 		{checkDropped, "\t\tif b.reported {\n\t\t\tcontinue\n\t\t}\n", "", ""},
 	}},
+	{"engine/internal/stream/append.go", streamTests, []bug{
+		{offByOne, "if q <= last || q > format.MaxSeq", "if q < last || q > format.MaxSeq", ""},
+		{offByOne, "\tformat.PutSeq(body, q)\n", "\tformat.PutSeq(body, q+1)\n", ""},
+		{checkDropped, "\t\tt.run.sparse.Store(true)\n", "", ""},
+		{checkDropped, "\tt.run, t.owed, t.lastCut = nil, false, lsn\n", "\tt.owed, t.lastCut = false, lsn\n", ""},
+		{wakeupLost, "\t\tt.state.Store(c)\n\t}\n\tt.wake()\n", "\t\tt.state.Store(c)\n\t}\n", ""},
+		{inverted, "if c.First > 0 { // it makes room", "if c.First == 0 {", ""},
+		{swallowed, "\tif k.err != nil {\n\t\treturn 0, true, k.err\n\t}\n", "", ""},
+		{reordered, "\tshrinks := c.Last < newest\n", "\tshrinks := false\n", ""},
+	}},
+	{"engine/internal/stream/state.go", streamTests, []bug{
+		{offByOne, "return st.lastOf(i) >= q })", "return st.lastOf(i) > q })", ""},
+		{checkDropped, "\tc.pieces[0].first = max(c.pieces[0].first, first)\n", "", ""},
+		{notCounted, "\t\tc.pieces[n-1].last = format.Seq(st.last.Load())\n", "\t\t_ = n\n", ""},
+		{inverted, "\tcase q < first:\n", "\tcase q > first:\n", ""},
+	}},
+	{"engine/internal/stream/load.go", streamTests, []bug{
+		{checkDropped, "\t\tr.sparse.Store(uint64(l.Last-l.First) != uint64(l.Count-1))\n", "", ""},
+		{checkDropped, "t.loadCut(format.Cut{First: l.First, Last: l.Last})",
+			"t.loadCut(format.Cut{First: l.First, Last: ^format.Seq(0)})", ""},
+		{checkDropped, "\t\treturn t.loadCut(c)\n",
+			"\t\treturn t.loadCut(format.Cut{First: c.First, Last: ^format.Seq(0)})\n", ""},
+		{wrongVictim, "&& g.base+s.size <= s.store.Log.StableEnd()", "", "A sealed segment lies below the stable end."},
+	}},
+	{"engine/internal/stream/set.go", streamTests, []bug{
+		{wrongVictim, "\t\t\tlow = min(low, st.pieces[0].run.seg.base)\n", "\t\t\tlow = max(0, low)\n", ""},
+		{notCounted, "\t\tt.used = 0\n", "", ""},
+		{notCounted, "\tfor _, g := range s.segments[:n] {\n\t\ts.release(g)\n\t}\n", "", ""},
+		{checkDropped, "\tif s.broken != nil {\n\t\treturn nil, s.broken\n\t}\n", "", ""},
+	}},
+	{"engine/stream.go", streamTests, []bug{
+		{syncDropped,
+			"\tlsn, err := s.Append(seq, records...)\n\tif err == nil && lsn != 0 {\n",
+			"\tlsn, err := s.Append(seq, records...)\n\tif err == nil && lsn < 0 {\n", ""},
+		{syncDropped, "\tif err == nil && found {\n\t\t_, err = f.s.l.core.makeStable(ctx, r.LSN)\n\t}\n", "", ""},
+		{syncDropped, "\tcall.End()\n\tif err == nil && lsn != 0 {\n",
+			"\tcall.End()\n\tif err == nil && lsn < 0 {\n", ""},
+		{swallowed, "\t\treturn Record{}, false, f.check()\n", "\t\treturn Record{}, false, nil\n", ""},
+	}},
 }
 
 // iobufTests are the tests that must notice a bug in package iobuf.
@@ -226,6 +265,9 @@ var iobufTests = []string{
 	"engine/internal/iobuf",
 	"engine Fail|Device|Batch|Stable|Close|Log|Crash$|Space|Index",
 }
+
+// streamTests are the tests that must notice a bug in the streams of a log.
+var streamTests = []string{"segments/format", "engine Stream|Follow"}
 
 // zeroTests are the tests that must notice a bug in writing zeros ahead: they crash stores that do so in small steps.
 var zeroTests = []string{"engine Crash$"}
