@@ -35,6 +35,7 @@ var house = map[string][]string{
 	"engine/internal/pageids":  {"engine/internal/epoch", "recovery", "segments/format"},
 	"engine/internal/roots":    {"segments/format"},
 	"engine/internal/seam":     {"internal/vfs"},
+	"engine/internal/slab":     {"engine/internal/epoch"},
 	"engine/internal/logstore": {
 		"engine/internal/iobuf", "engine/internal/latency", "engine/internal/report", "recovery", "segments",
 		"segments/format", "mmapread", "iouring", "internal/vfs", "internal/invariants",
@@ -97,7 +98,7 @@ var helpers = []string{
 // outside lists, for each module that is not ours, the packages that may import it.
 var outside = map[string][]string{
 	"golang.org/x/sys": {
-		"iouring", "iouring/internal/ring", "mmapread", "internal/osfs", "cmd/pcbench", "bench",
+		"iouring", "iouring/internal/ring", "mmapread", "internal/osfs", "engine/internal/slab", "cmd/pcbench", "bench",
 	},
 	"github.com/edsrzf/mmap-go":            {"mmapread"},
 	"github.com/iceber/iouring-go/syscall": {"iouring/internal/ring"},

@@ -18,6 +18,7 @@ var labelOwners = map[string]string{
 	"C": "engine/internal/clean",
 	"B": "engine/internal/blob",
 	"E": "engine/internal/epoch",
+	"H": "engine/internal/slab",
 	"J": "engine/internal/scratch",
 	"T": "engine/internal/pagetable",
 	"K": "engine/internal/pagestack",

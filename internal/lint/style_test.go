@@ -26,6 +26,8 @@ var panics = map[string]string{
 	"engine/internal/iobuf: (Group).Complete":     "a group of another length than reserved would corrupt the log",
 	"engine: checkUnmodified":                     "invariant: the embedder has changed memory of the store",
 	"engine/internal/pagestack: EntryOf":          "invariant: memory behind a head would be taken for a value",
+	"engine/internal/slab: (class).release":       "a value released twice would become two values in one place",
+	"engine/internal/slab: checkReleased":         "invariant: a released value was overwritten",
 	"internal/invariants: (Tracker).Done":         "invariant: an object ended twice",
 	"internal/invariants: (record).dropped":       "invariant: an object was dropped without being ended",
 	"mmapread: asFault":                           "passes on a panic that is not a fault",
