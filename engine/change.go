@@ -222,18 +222,25 @@ func (pc *PageCache[P]) shorten(tx *Tx, pg page) {
 // consolidate rewrites the page as one message, in the same state (rule 6). It returns nil if the head has moved from
 // h.
 func (pc *PageCache[P]) consolidate(tx *Tx, pid PageID, s *slot, h *head) (*entry[P], error) {
-	value, _, err := pc.merged(pid, h) // of several messages, so it was merged and is no view (rule 3)
+	value, _, err := pc.merged(tx, pid, h) // of several messages, so it was merged and is no view (rule 3)
 	if err != nil {
 		return nil, err
+	}
+	free := func() {
+		if !isWhole(h.Kind()) { // else it is the value of h
+			pc.mem.slabs.free(value)
+		}
 	}
 	defer tx.release()
 	c := change[P]{kind: format.KindCompact, frag: value, on: ifHead, from: h, sameState: true}
 	c.size, c.sum = pc.mem.size(value), sumOf(pc.m, value)
 	if c.payload, err = pc.encode(tx, pid, value); err != nil {
+		free()
 		return nil, err
 	}
 	e, won, err := pc.apply(tx, page{id: pid, slot: s}, &c)
 	if !won {
+		free()
 		return nil, err
 	}
 	pc.mem.counts.consolidations.Add(1)

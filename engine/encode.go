@@ -69,7 +69,7 @@ type owned[P any] struct {
 func (pc *PageCache[P]) copyIn(tx *Tx, pid PageID, frag P, in inlined[P]) (c owned[P], err error) {
 	var encoded []byte
 	if pc.raw != nil {
-		c.frag, c.entry, err = pc.copyRaw(pid, frag, in)
+		c.frag, c.entry, err = pc.copyRaw(tx, pid, frag, in)
 		encoded = pc.raw(c.frag)
 	} else if encoded, err = pc.appended(tx, pid, frag); err == nil {
 		if c.frag = frag; !pc.flat {
@@ -82,24 +82,54 @@ func (pc *PageCache[P]) copyIn(tx *Tx, pid PageID, frag P, in inlined[P]) (c own
 	if err != nil {
 		return c, err
 	}
-	c.size, c.sum = int64(pc.m.Size(c.frag)), sumOf(pc.m, c.frag)
-	c.payload, err = pc.values.pack(tx, encoded)
+	c.size, c.sum = pc.mem.size(c.frag), sumOf(pc.m, c.frag)
+	if c.payload, err = pc.values.pack(tx, encoded); err != nil {
+		pc.mem.slabs.free(c.frag)
+	}
 	return c, err
 }
 
 // copyRaw copies a fragment of Bytes, with its entry if it is short. The fragment may be a view of the disk.
-func (pc *PageCache[P]) copyRaw(pid PageID, frag P, in inlined[P]) (c P, e *entry[P], err error) {
+func (pc *PageCache[P]) copyRaw(tx *Tx, pid PageID, frag P, in inlined[P]) (c P, e *entry[P], err error) {
 	b := pc.raw(frag)
-	err = pc.values.guard(mmapread.MayView(b), pid, func() (err error) {
-		if in.make != nil && len(b) <= in.most {
+	views := mmapread.MayView(b)
+	if in.make != nil && len(b) <= in.most {
+		err = pc.values.guard(views, pid, func() error {
 			e = in.make(b)
 			c = e.Frag
 			return nil
+		})
+		return c, e, err
+	}
+	c, err = pc.joined(tx, pid, views, frag)
+	return c, nil, err
+}
+
+// joined returns a copy of the fragments of Bytes, one behind the other, which may be views.
+func (pc *PageCache[P]) joined(tx *Tx, pid PageID, views bool, frags ...P) (c P, err error) {
+	n := 0
+	for _, f := range frags {
+		n += len(pc.raw(f))
+	}
+	b := pc.mem.slabs.alloc(tx, n)
+	c, _ = pc.m.Decode(b) // of Bytes: it does not fail
+	err = pc.values.guard(views, pid, func() (err error) {
+		switch {
+		case b != nil:
+			for _, f := range frags {
+				b = b[copy(b, pc.raw(f)):]
+			}
+		case len(frags) == 1:
+			c, err = pc.m.Decode(clip(bytes.Clone(pc.raw(frags[0]))))
+		default:
+			c = pc.m.Merge(frags)
 		}
-		c, err = pc.m.Decode(clip(bytes.Clone(b)))
 		return err
 	})
-	return c, e, err
+	if err != nil {
+		pc.mem.slabs.free(c)
+	}
+	return c, err
 }
 
 // isFlat reports whether a value of type t has no pointers.

@@ -2,10 +2,15 @@ package engine
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"runtime/pprof"
 	"slices"
+	"unsafe"
 
 	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/slab"
+	"pagecache/internal/invariants"
 	"pagecache/lru"
 )
 
@@ -147,7 +152,101 @@ func (pc *PageCache[P]) dropBase(tx *Tx, pid PageID) bool {
 		kept := pagestack.NewDelta(e, frag, d.LSN, d.Ptr())
 		kept.Sum, e = d.Sum, &kept.Head
 	}
-	return pc.mem.replaceResident(tx, pid, h, e)
+	if !pc.mem.replaceResident(tx, pid, h, e) {
+		return false
+	}
+	pc.mem.evictions.pages.Add(1)
+	pc.mem.changed(tx, pid)
+	return true
+}
+
+// slabsLeast is the capacity in bytes from which on values lie in slabs: in smaller caches those that are partly free
+// would take too much of it.
+const slabsLeast = 32 << 20
+
+// openSlabs makes the memory of values outside the Go heap, if the page type is Bytes.
+func (pc *PageCache[P]) openSlabs() {
+	o := &pc.core.opts
+	if pc.raw == nil || o.ReadOnly || o.CacheCapacity < slabsLeast && !o.seam.Slabs && !invariants.Enabled {
+		return
+	}
+	y := &pc.mem
+	p := slab.New(&pc.txs.domain, o.CacheCapacity)
+	y.slabs, pc.txs.slabs = slabs[P]{p, pc.raw}, p
+	y.budget.CountBeside(func() int64 {
+		st, capacity := p.Stats(), y.budget.Capacity()
+		// A little is always free or about to be. If a Tx pins more than half of the capacity, nobody waits for it.
+		return min(max(0, st.Resident-(st.Live-st.Pinned)-capacity/32), capacity/2)
+	})
+	p.OnSparse(func() {
+		if pc.compacting.CompareAndSwap(false, true) {
+			go pc.compact()
+		}
+	})
+}
+
+// compactorLabels are the profiling labels of the compactor; it would have those of the goroutine that started it.
+var compactorLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "compactor"))
+
+// compact moves values out of slabs that are nearly empty, so that they become free.
+func (pc *PageCache[P]) compact() {
+	pprof.SetGoroutineLabels(compactorLabels)
+	defer pc.compacting.Store(false)
+	tx := pc.txs.beginOwn()
+	defer tx.End()
+	if pc.core.closed.Load() { // Close waits for the Txs that have not seen it
+		return
+	}
+	pc.mem.slabs.pool.Evacuate(func(owner uint32, at uintptr) {
+		for pid := PageID(owner); pid < pc.pages.IDs.Next(); pid += 1 << 32 {
+			if pc.moveValue(tx, pid, at) {
+				return
+			}
+		}
+	})
+}
+
+// moveValue moves the value of a page at an address. It reports whether the page has it.
+func (pc *PageCache[P]) moveValue(tx *Tx, pid PageID, at uintptr) bool {
+	s := pc.pages.Table.Get(pid)
+	if s == nil || s.Load() == nil {
+		return false
+	}
+	h := s.Load()
+	var above []*entry[P]
+	x := h
+	for ; ; x = x.Next() {
+		if x.Kind() != pagestack.KindDelta && !isWhole(x.Kind()) {
+			return false
+		}
+		b := pc.raw(pagestack.EntryOf[P](x).Frag)
+		if uintptr(unsafe.Pointer(unsafe.SliceData(b))) == at {
+			break
+		}
+		if x.Kind() != pagestack.KindDelta {
+			return false
+		}
+		above = append(above, pagestack.EntryOf[P](x))
+	}
+	old := pagestack.EntryOf[P](x)
+	frag, _ := pc.joined(tx, pid, false, old.Frag) // no view, so it does not fail
+	var e *entry[P]
+	if x.Kind() == pagestack.KindDelta {
+		e = pagestack.NewDelta(x.Next(), frag, x.LSN, x.Ptr())
+	} else {
+		e = pagestack.New[P](x.Kind(), x.TS(), x.Depth(), x.LSN, x.Ptr())
+		e.Ext, e.Frag = x.Ext(), frag
+	}
+	e.Sum = old.Sum
+	for _, d := range slices.Backward(above) {
+		kept := pagestack.NewDelta(&e.Head, d.Frag, d.LSN, d.Ptr())
+		kept.Sum, e = d.Sum, kept
+	}
+	pc.mem.slabs.pool.Own(pc.raw(frag), uint32(pid))
+	if !pc.mem.replaceResident(tx, pid, h, &e.Head) {
+		pc.mem.slabs.free(frag)
+	}
+	return true
 }
 
 // SetCacheCapacity changes Options.CacheCapacity, in bytes, while the store is open. Pages above a lower capacity are
@@ -160,6 +259,9 @@ func (pc *PageCache[P]) SetCacheCapacity(bytes int64) error {
 		return fmt.Errorf("set cache capacity: %w", ErrClosed)
 	}
 	pc.mem.exhausted.Store(-1)
+	if p := pc.mem.slabs.pool; p != nil {
+		p.SetLimit(bytes)
+	}
 	pc.mem.policy.Resize(bytes)
 	return nil
 }

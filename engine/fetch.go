@@ -14,11 +14,11 @@ import (
 
 // materialize returns an entry for the same state as the page's head, with the whole page's value in it: the head
 // itself if it holds the value, else a new entry, unpublished.
-func (pc *PageCache[P]) materialize(pid PageID, h *head) (*entry[P], error) {
+func (pc *PageCache[P]) materialize(tx *Tx, pid PageID, h *head) (*entry[P], error) {
 	if isWhole(h.Kind()) {
 		return pagestack.EntryOf[P](h), nil
 	}
-	value, view, err := pc.merged(pid, h)
+	value, view, err := pc.merged(tx, pid, h)
 	if err != nil {
 		return nil, err
 	}
@@ -55,14 +55,15 @@ func (pc *PageCache[P]) viewOf(pid PageID, value P) (*pagestack.Ext, error) {
 // sizeOf returns the Ext.Size of a value.
 func (pc *PageCache[P]) sizeOf(pid PageID, value P) (n int64, err error) {
 	err = pc.values.guard(pc.raw == nil, pid, func() error {
-		n = pagestack.SizeOf(pc.m.Size(value))
+		n = pagestack.SizeOf(int(pc.mem.size(value)))
 		return nil
 	})
 	return n, err
 }
 
-// merged returns the page's merged value. view says that it may be a view of the disk.
-func (pc *PageCache[P]) merged(pid PageID, h *head) (value P, view bool, err error) {
+// merged returns the page's merged value. view says that it may be a view of the disk. If the head of a page has more
+// than one value, the result is a new one, in slabs if tx is not nil.
+func (pc *PageCache[P]) merged(tx *Tx, pid PageID, h *head) (value P, view bool, err error) {
 	if h.Kind() == pagestack.KindOnDisk && h.Depth() == 1 {
 		pc.values.fetchBlocks(h)
 		return pc.fetch(pid, pagestack.Ref{LSN: h.LSN, Ptr: h.Ptr()}, 0, false)
@@ -88,6 +89,10 @@ func (pc *PageCache[P]) merged(pid PageID, h *head) (value P, view bool, err err
 	}
 	slices.Reverse(*buf)
 	pc.mem.counts.merges.Add(1)
+	if pc.raw != nil && tx != nil {
+		value, err = pc.joined(tx, pid, view, *buf...)
+		return value, false, err
+	}
 	err = pc.values.guard(view || pc.raw == nil, pid, func() error {
 		value = pc.m.Merge(*buf)
 		return nil
@@ -199,6 +204,7 @@ func (y *memory[P]) keepAll(tx *Tx, pg page, e *head) {
 		if oldHeap+oldMapped == 0 {
 			y.pages.Table.Mark(pg.id)
 		}
+		y.slabs.replaced(tx, pg.id, pg.head, e)
 		p := y.budget.Count(&tx.s().account, heap-oldHeap, mapped-oldMapped)
 		tx.s().pressure = max(tx.s().pressure, p)
 		y.changed(tx, pg.id)

@@ -176,7 +176,7 @@ func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (value P, ptr PagePtr[P], ki
 	}
 	e := pc.consolidateLong(tx, pg)
 	if e == nil {
-		if e, err = pc.materialize(pid, pg.head); err != nil {
+		if e, err = pc.materialize(tx, pid, pg.head); err != nil {
 			return value, ptr, KindUnallocated, err
 		}
 		if &e.Head != pg.head {

@@ -51,6 +51,9 @@ func (pc *PageCache[P]) write(tx *Tx, pid PageID, frag P, c change[P]) (PagePtr[
 	c.take(v)
 	pc.cleaner.Pace() // it delays the caller while the cleaner is behind
 	h, won, err := pc.apply(tx, pg, &c)
+	if !won {
+		pc.mem.slabs.free(c.frag)
+	}
 	if err != nil {
 		return PagePtr[P]{}, false, describePage(verb(c.kind), pid, err)
 	}
@@ -117,11 +120,13 @@ func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
 	pg, err := pc.finder.take()
 	if err != nil {
 		pc.values.discard(&c.payload)
+		pc.mem.slabs.free(c.frag)
 		return 0, PagePtr[P]{}, describe("allocate", err)
 	}
 	h, _, err := pc.apply(tx, pg, &c)
 	if err != nil {
 		pc.pages.IDs.GiveBack(pg.id)
+		pc.mem.slabs.free(c.frag)
 		return 0, PagePtr[P]{}, describe("allocate", err)
 	}
 	pc.mem.reclaim(tx, pg.id)

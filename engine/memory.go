@@ -34,6 +34,7 @@ type memory[P any] struct {
 	// own.
 	mapped    *pagestack.Ext
 	viewsOnly bool
+	slabs     slabs[P]
 	// Goroutines that fetch pages write counts, those that evict write evictions, and all read the fields around them.
 	_         [64]byte
 	counts    counts
@@ -89,14 +90,16 @@ func (y *memory[P]) weigh(h *head) (heap, mapped int64) {
 	return heap, mapped
 }
 
-// size returns Materializer.Size.
-func (y *memory[P]) size(frag P) int64 { return int64(y.m.Size(frag)) }
+// size returns Materializer.Size, and the bytes that a slot is longer than the value.
+func (y *memory[P]) size(frag P) int64 { return int64(y.m.Size(frag)) + y.slabs.rest(frag) }
 
 // sizeOf returns the size of the value of a whole page with head h. One that may be a view was measured when it became
 // resident, where a fault is an error of the read (trap 42).
 func (y *memory[P]) sizeOf(h *head) int64 {
 	if ext := h.Ext(); ext != nil && ext.Size > 0 {
 		return ext.Size
+	} else if ext != nil && ext == y.mapped {
+		return int64(y.m.Size(pagestack.EntryOf[P](h).Frag))
 	}
 	return y.size(pagestack.EntryOf[P](h).Frag)
 }
@@ -133,6 +136,7 @@ type measured struct {
 
 // swapped counts the difference after the caller replaced head h, which may be nil, by the new entry e.
 func (y *memory[P]) swapped(tx *Tx, pid PageID, h, e *head, w measured) {
+	y.slabs.replaced(tx, pid, h, e)
 	var heap, mapped int64
 	if e.Kind() == pagestack.KindDelta {
 		heap = weighDelta(e, w.size)
@@ -187,6 +191,7 @@ func (y *memory[P]) keep(tx *Tx, pg page, e *entry[P]) {
 		y.counts.merged.Add(1)
 	}
 	if !won {
+		y.slabs.retire(tx, e.Frag) // the caller may look at it
 		return
 	}
 	if y.exhausted.Load() >= 0 {
@@ -316,6 +321,7 @@ func (y *memory[P]) evictNow(tx *Tx, pid PageID, unstable bool) (freed int64, _ 
 		invariants.Jitter()
 		if s.CompareAndSwap(h, e) {
 			y.budget.Count(&tx.s().account, -heap, -mapped)
+			y.slabs.replaced(tx, pid, h, e)
 			y.evictions.pages.Add(1)
 			return heap + mapped, lru.OutcomeEvicted
 		}
@@ -332,7 +338,6 @@ func (y *memory[P]) replaceResident(tx *Tx, pid PageID, h, e *head) bool {
 		return false
 	}
 	y.budget.Count(&tx.s().account, newHeap-heap, newMapped-mapped)
-	y.evictions.pages.Add(1)
-	y.changed(tx, pid)
+	y.slabs.replaced(tx, pid, h, e)
 	return true
 }

@@ -17,8 +17,8 @@ import (
 // mover moves pages for the cleaner: it implements clean.Pages. Its methods run under the cleaner's mutex.
 type mover[P any] struct {
 	pc *PageCache[P]
-	// tx is scratch memory for encoding. It is never inside the epoch: only the cleaner itself recycles what it looks
-	// at.
+	// tx is scratch memory for encoding. It is inside the epoch while values are looked at: only the cleaner itself
+	// recycles their places on the disk, but not their memory.
 	tx Tx
 	// The change that Move makes. It is kept, so that a move allocates nothing beside the new entry.
 	c      change[P]
@@ -102,6 +102,8 @@ func outside(h *head, e clean.Extent) bool {
 // Cost implements clean.Pages. Errors cost nothing here; Move reports them.
 func (v *mover[P]) Cost(pid PageID, e clean.Extent) (n int64, blob bool) {
 	pc := v.pc
+	v.enter()
+	defer v.leave()
 	_, h, err := pc.pages.FindNow(pid)
 	if err != nil || h == nil || !inside(h, e) {
 		return 0, false
@@ -109,7 +111,7 @@ func (v *mover[P]) Cost(pid PageID, e clean.Extent) (n int64, blob bool) {
 	if h.Depth() == 1 { // it is copied as it is, or a pointer to the same blob is written
 		return int64(format.AlignUp(int(h.Ptr().Len))), false
 	}
-	value, _, err := pc.merged(pid, h) // often shorter than its fragments
+	value, _, err := pc.merged(nil, pid, h) // often shorter than its fragments
 	if err != nil {
 		return 0, false
 	}
@@ -124,10 +126,22 @@ func (v *mover[P]) Cost(pid PageID, e clean.Extent) (n int64, blob bool) {
 	return int64(format.AlignUp(format.HeaderSize + len(b))), len(b) > pc.values.inline
 }
 
+// enter enters the epoch until leave. One goroutine at a time moves pages.
+func (v *mover[P]) enter() { v.tx.s().slot.TryEnter(&v.pc.txs.domain) }
+
+func (v *mover[P]) leave() {
+	v.tx.s().slot.Leave()
+	if p := v.pc.txs.slabs; p != nil && p.Waits() {
+		p.Collect()
+	}
+}
+
 // Move implements clean.Pages. The page's state stays, and so do its resident values, unless they may be views of the
 // old place.
 func (v *mover[P]) Move(pid PageID, e clean.Extent) (n int64, cold bool, err error) {
 	pc := v.pc
+	v.enter()
+	defer v.leave()
 	s, h, err := pc.pages.FindNow(pid)
 	if pagemap.IsPending(err) {
 		return 0, false, clean.ErrUnknown
@@ -223,7 +237,7 @@ func (pc *PageCache[P]) prepareMove(tx *Tx, pid PageID, h *head, c *change[P]) (
 		c.payload = payload{body: ptr.Append(nil), form: formBlob, blob: ptr.ID, kept: true}
 		return err
 	}
-	value, view, err := pc.merged(pid, h)
+	value, view, err := pc.merged(nil, pid, h)
 	if err != nil {
 		return err
 	}

@@ -97,6 +97,7 @@ func (pc *PageCache[P]) openMemory() {
 	y.m, y.pages, y.store, y.mapped, y.viewsOnly = pc.m, &pc.pages, pc.core.store, new(pagestack.Ext), pc.raw != nil
 	y.exhausted.Store(-1)
 	y.budget = lru.NewBudget(pc.core.opts.CacheCapacity)
+	pc.openSlabs()
 	y.allowance = lru.NewAllowance(pc.core.opts.EvictionWrites, y.budget)
 	pc.txs.init(&pc.core.closed, pc.core.scratch, pc.core.opts.report)
 	pc.txs.budget, pc.txs.handOver, pc.txs.buffers = y.budget, y.handOver, scratch.NewBuffers(pc.core.scratch)
@@ -206,6 +207,7 @@ func baseOf(snaps *snapshot.Store) (b logstore.Base, err error) {
 func (pc *PageCache[P]) startBackground() {
 	o := &pc.core.opts
 	pages := &mover[P]{pc: pc, tx: Tx{owner: &pc.txs}, warmth: clean.Warmth{Store: pc.core.store}}
+	pc.txs.domain.Register(&pages.tx.s().slot)
 	pc.cleaner.Start(clean.Config{
 		Store: pc.core.store, Pages: pages, Contained: containedMover[P]{pages}, Blobs: pc.blobs,
 		Readers: &pc.txs.domain, Report: o.report,
@@ -291,6 +293,9 @@ func shut[P any](ctx context.Context, pc *PageCache[P]) error {
 	}
 	if err == nil && left == nil {
 		pc.blobs.Reap(store.Log.StableEnd(), math.MaxUint64) // an open batch still needs the blobs that it replaced
+	}
+	if pc.mem.slabs.pool != nil && !end.Busy { // else its values may be in use, and stay for good
+		pc.mem.slabs.pool.Close()
 	}
 	end.NextID, end.NextPage = pc.ids.Next(), pc.pages.IDs.Next()
 	return errors.Join(left, describe("close", pc.core.finish(ctx, end, err)))

@@ -5,13 +5,12 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"unsafe"
 
 	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/report"
+	"pagecache/engine/internal/slab"
 	"pagecache/internal/invariants"
 	"pagecache/segments/format"
 )
@@ -235,6 +234,88 @@ type (
 	slot         = pagemap.Slot
 )
 
+// slabs keeps the values of Bytes that are long enough in memory outside the Go heap (package slab).
+//
+//	M4  A value in slabs belongs to one page. It is retired once, by the goroutine whose swap replaced the last entry
+//	    that has it; one that was never published is freed by the goroutine that made it. Whoever looks at a value is
+//	    inside the epoch, also in the store's own work.
+type slabs[P any] struct {
+	pool *slab.Pool // nil: the values lie on the Go heap
+	raw  func(P) []byte
+}
+
+// slabFrom is the length in bytes from which on a value lies in slabs. A shorter one lies in one piece with its entry,
+// or is allocated as fast from the Go heap.
+const slabFrom = 1 << 10
+
+// alloc returns memory for a value of n bytes in slabs; nil if the value has to lie on the Go heap.
+func (s *slabs[P]) alloc(tx *Tx, n int) []byte {
+	if s.pool == nil || n < slabFrom {
+		return nil
+	}
+	return s.pool.Alloc(tx.s().lane, n)
+}
+
+// rest returns the bytes that a slot for the value is longer than the value.
+func (s *slabs[P]) rest(v P) int64 {
+	if s.pool == nil {
+		return 0
+	}
+	if n := len(s.raw(v)); n >= slabFrom && n <= slab.MaxLen {
+		return int64(slab.Cost(n) - n)
+	}
+	return 0
+}
+
+// free releases a value that was not published.
+func (s *slabs[P]) free(v P) {
+	if s.pool != nil {
+		s.pool.Free(s.raw(v))
+	}
+}
+
+// retire releases a value once the Txs that are open now have ended.
+func (s *slabs[P]) retire(tx *Tx, v P) {
+	if s.pool != nil {
+		s.pool.Retire(tx.s().lane, s.raw(v))
+	}
+}
+
+// replaced notes which page the value of e belongs to, after the caller replaced the head h, which may be nil, by e,
+// and retires the values that were in entries from h on and are in none from e on.
+func (s *slabs[P]) replaced(tx *Tx, pid PageID, h, e *head) {
+	if s.pool == nil {
+		return
+	}
+	if e.Kind() == pagestack.KindDelta || isWhole(e.Kind()) {
+		s.pool.Own(s.raw(pagestack.EntryOf[P](e).Frag), uint32(pid))
+	}
+	for ; h != nil && h != e && !(e.Kind() == pagestack.KindDelta && e.Next() == h); h = h.Next() {
+		if h.Kind() != pagestack.KindDelta && !isWhole(h.Kind()) {
+			return
+		}
+		if b := s.raw(pagestack.EntryOf[P](h).Frag); len(b) >= slabFrom && !s.has(e, b) {
+			s.pool.Retire(tx.s().lane, b)
+		}
+		if h.Kind() != pagestack.KindDelta {
+			return
+		}
+	}
+}
+
+// has reports whether an entry from e on has the value b.
+func (s *slabs[P]) has(e *head, b []byte) bool {
+	for ; e.Kind() == pagestack.KindDelta || isWhole(e.Kind()); e = e.Next() {
+		if unsafe.SliceData(s.raw(pagestack.EntryOf[P](e).Frag)) == unsafe.SliceData(b) {
+			return true
+		}
+		if e.Kind() != pagestack.KindDelta {
+			break
+		}
+	}
+	return false
+}
+
 // page is a page that a call works on: its id, its slot in the table, and the head that the slot held when it was
 // looked up.
 type page struct {
@@ -252,40 +333,4 @@ func (pg page) exists() bool { return isPage(pg.head) }
 // isPage reports whether h is the head of a page that was allocated and not freed.
 func isPage(h *head) bool {
 	return h != nil && h.Kind() != pagestack.KindFree && h.Kind() != pagestack.KindRoot
-}
-
-// gates are the gates of all pages; pages share them.
-type gates [64]gate
-
-// gate lets one goroutine at a time do housekeeping on a page that many goroutines write to, and lets it win: while the
-// gate is closed, no write to the page begins. Those that have begun win at most once each, so the number of
-// turns that the housekeeping loses is limited (rule 18).
-type gate struct {
-	mu sync.Mutex // held by the goroutine that does housekeeping
-	// opens is closed by the goroutine that holds mu, to let the waiting writes go on; nil while the gate is open. It
-	// publishes nothing. A stale nil lets one more write begin.
-	opens atomic.Pointer[chan struct{}]
-	_     [48]byte // a cache line of its own
-}
-
-func (g *gates) of(pid PageID) *gate { return &g[pid%PageID(len(g))] }
-
-// pass waits until the gate is open.
-func (g *gate) pass() {
-	if opens := g.opens.Load(); opens != nil {
-		<-*opens
-	}
-}
-
-// shut closes the gate. The caller holds mu and calls open soon.
-func (g *gate) shut() {
-	opens := make(chan struct{})
-	g.opens.Store(&opens)
-}
-
-// open opens the gate, if it is closed. The caller holds mu.
-func (g *gate) open() {
-	if opens := g.opens.Swap(nil); opens != nil {
-		close(*opens)
-	}
 }

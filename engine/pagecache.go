@@ -90,6 +90,8 @@ type PageCache[P any] struct {
 	frags sync.Pool
 	// aheadInBlobs says that a goroutine reads blobs ahead for Prefetch.
 	aheadInBlobs atomic.Bool
+	// compacting says that a goroutine moves values in slabs.
+	compacting atomic.Bool
 }
 
 // inlined makes an entry of Bytes and a copy of its value in one piece of memory. The zero inlined makes none.
@@ -251,4 +253,40 @@ type values struct {
 	unzip  *compress.Unpacker
 	inline int           // the longest encoded value, in bytes, that goes into the log and not into a blob
 	cold   *atomic.Int64 // counts the values that were read from disk
+}
+
+// gates are the gates of all pages; pages share them.
+type gates [64]gate
+
+// gate lets one goroutine at a time do housekeeping on a page that many goroutines write to, and lets it win: while the
+// gate is closed, no write to the page begins. Those that have begun win at most once each, so the number of
+// turns that the housekeeping loses is limited (rule 18).
+type gate struct {
+	mu sync.Mutex // held by the goroutine that does housekeeping
+	// opens is closed by the goroutine that holds mu, to let the waiting writes go on; nil while the gate is open. It
+	// publishes nothing. A stale nil lets one more write begin.
+	opens atomic.Pointer[chan struct{}]
+	_     [48]byte // a cache line of its own
+}
+
+func (g *gates) of(pid PageID) *gate { return &g[pid%PageID(len(g))] }
+
+// pass waits until the gate is open.
+func (g *gate) pass() {
+	if opens := g.opens.Load(); opens != nil {
+		<-*opens
+	}
+}
+
+// shut closes the gate. The caller holds mu and calls open soon.
+func (g *gate) shut() {
+	opens := make(chan struct{})
+	g.opens.Store(&opens)
+}
+
+// open opens the gate, if it is closed. The caller holds mu.
+func (g *gate) open() {
+	if opens := g.opens.Swap(nil); opens != nil {
+		close(*opens)
+	}
 }

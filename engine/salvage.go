@@ -243,12 +243,14 @@ func saveBase(pc *PageCache[[]byte], tx *Tx, pid PageID, b []byte) (PagePtr[[]by
 	pg, err := pc.finder.unused(pid)
 	if err != nil {
 		pc.values.discard(&v.payload)
+		pc.mem.slabs.free(v.frag)
 		return PagePtr[[]byte]{}, err
 	}
 	c := change[[]byte]{kind: format.KindCompact, on: ifOwned}
 	c.take(v)
 	h, _, err := pc.apply(tx, pg, &c)
 	if err != nil {
+		pc.mem.slabs.free(v.frag)
 		return PagePtr[[]byte]{}, err
 	}
 	pc.mem.reclaim(tx, pid)

@@ -11,6 +11,7 @@ import (
 	"pagecache/engine/internal/epoch"
 	"pagecache/engine/internal/report"
 	"pagecache/engine/internal/scratch"
+	"pagecache/engine/internal/slab"
 	"pagecache/internal/invariants"
 	"pagecache/lru"
 	"pagecache/segments/format"
@@ -95,6 +96,9 @@ func (tx *Tx) End() {
 		if owner.watchers.Load() > 0 { // after Leave: a watcher adds itself, then looks for Txs
 			owner.wake()
 		}
+		if p := owner.slabs; p != nil && p.Waits() { // after Leave, as above
+			p.Collect()
+		}
 	}
 }
 
@@ -114,6 +118,7 @@ type txs struct {
 	keeper   *scratch.Keeper
 	budget   *lru.Budget
 	handOver func(*Tx)
+	slabs    *slab.Pool // has values that wait for Txs to end; nil: there are none
 	// watchers is the number of goroutines in await. Written by await; publishes nothing. A Tx that ends looks at it
 	// once it is outside the epoch.
 	watchers atomic.Int32

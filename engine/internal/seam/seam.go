@@ -14,6 +14,7 @@ type Options struct {
 	LogAlone   bool   // open without a snapshot
 	Unchecked  bool   // verify no snapshot as a whole
 	Verbatim   bool   // never merge fragments
+	Slabs      bool   // keep values in slabs, however small the cache is
 }
 
 // Set sets the extra options of an *engine.Options. Package engine defines it.
