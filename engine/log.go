@@ -76,12 +76,13 @@ func (l *Log) Reserve(n int) (*Reservation, error) {
 	if err != nil {
 		return nil, describe("reserve", err)
 	}
+	clear(r.Body()) // an aborted record shows nothing of others
 	l.open.Add(1)
 	tracker := invariants.Track("engine.Reservation", &l.core.closed)
 	return &Reservation{tracker: tracker, l: l, r: r, lsn: r.LSN(), ptr: r.Ptr()}, nil
 }
 
-// Bytes returns the memory for the record; nil once the reservation has ended.
+// Bytes returns the memory for the record, all zero at first; nil once the reservation has ended.
 func (r *Reservation) Bytes() []byte {
 	if r.ended {
 		return nil

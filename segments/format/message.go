@@ -190,6 +190,9 @@ func PutCRC(msg []byte, w Word, seed Seed) {
 // instead.
 func PutWord(msg []byte, w Word) { binary.LittleEndian.PutUint32(msg, uint32(w)) }
 
+// MessageWord returns the length word of the message at the beginning of src.
+func MessageWord(src []byte) Word { return Word(binary.LittleEndian.Uint32(src)) }
+
 // Known is what a log knows of its own ends.
 type Known struct {
 	Durable LSN // the first byte that is not durable

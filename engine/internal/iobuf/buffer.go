@@ -3,7 +3,6 @@ package iobuf
 import (
 	"sync"
 	"sync/atomic"
-	"unsafe"
 
 	"pagecache/internal/invariants"
 	"pagecache/segments"
@@ -16,12 +15,13 @@ import (
 //	  Free ───────────▶ Active ───────────────────────▶ Sealed ─────────▶ Free
 //	base = NoLSN      not full                           full            base = NoLSN
 //
-// Free: all bytes are zero, and no other field is valid. Active: writers reserve places in it. Sealed: no writer
+// Free: commits is all zero, and no other field is valid. Active: writers reserve places in it. Sealed: no writer
 // reserves any more; the leader retires the buffer once every byte is durable. A segment that ends with an index
 // (index.go) is completed by the leader before that.
 type buffer struct {
-	mem     []byte // len(mem) is the segment size; outside the Go heap except under the race detector
-	indexed bool   // its segments end with an index; set by newBuffer
+	mem     []byte  // len(mem) is the segment size; outside the Go heap except under the race detector
+	commits commits // cleared by retire, holding read; of offsets in mem
+	indexed bool    // its segments end with an index; set by newBuffer
 
 	// tail is the tailWord of the segment. Written by every reserving goroutine (Add), by open (Store), and by padTail
 	// and sealTail (CompareAndSwap). The store in open publishes base, slot, seed and the segment header to the
@@ -80,7 +80,7 @@ type progress struct {
 const listShare = 128
 
 func newBuffer(mem []byte, indexed bool) *buffer {
-	b := &buffer{mem: mem, indexed: indexed}
+	b := &buffer{mem: mem, indexed: indexed, commits: makeCommits(len(mem))}
 	b.limit.Store(int64(len(mem)))
 	b.base.Store(int64(format.NoLSN))
 	b.tail.Store(uint64(makeTail(len(mem)+1, 0)))
@@ -153,16 +153,20 @@ func withUrgency(least uint64, u segments.Urgency) uint64 {
 	return least&^(1<<urgencyBits-1) | uint64(u)
 }
 
-func (b *buffer) word(off int) *atomic.Uint32 {
-	// Messages are aligned to 8 bytes and mem to a page, so the word is aligned for atomic access.
-	return (*atomic.Uint32)(unsafe.Pointer(&b.mem[off]))
+// word returns the length word of the message at off, or 0 if it is not committed yet.
+func (b *buffer) word(off int) format.Word {
+	if !b.commits.has(off) {
+		return 0
+	}
+	return format.MessageWord(b.mem[off:])
 }
 
-// commit publishes the message at off, with all bytes written to it before, to the goroutines that load a length word
-// that is not zero (walk, Log.Read).
+// commit publishes the message at off, with all bytes written to it before, to the goroutines that then find its word
+// (walk, Log.Read).
 func (b *buffer) commit(off int, w format.Word) {
 	invariants.Jitter()
-	b.word(off).Store(uint32(w))
+	format.PutWord(b.mem[off:], w)
+	b.commits.set(off)
 }
 
 // walk moves progress over the messages that are committed and returns their number. Only the leader calls it.
@@ -170,7 +174,7 @@ func (b *buffer) walk(block int) (n int64) {
 	p := &b.progress
 	pos := p.walked
 	for len(b.mem)-pos >= format.HeaderSize {
-		w := format.Word(b.word(pos).Load())
+		w := b.word(pos)
 		if w == 0 {
 			break
 		}
@@ -185,7 +189,7 @@ func (b *buffer) walk(block int) (n int64) {
 		n++
 		if w.Kind() == format.KindGroup {
 			for at := pos + format.GroupStep; at < end; n++ { // their words were stored before that of the group
-				w := format.Word(b.word(at).Load())
+				w := b.word(at)
 				p.list(b.mem, at, w)
 				at += format.AlignUp(w.Len())
 			}
@@ -194,6 +198,7 @@ func (b *buffer) walk(block int) (n int64) {
 	}
 	if len(b.mem)-pos < format.HeaderSize && pos != len(b.mem) {
 		b.sealTail() // no message fits any more
+		clear(b.mem[pos:])
 		pos = len(b.mem)
 	}
 	if pos == len(b.mem) {
@@ -306,6 +311,7 @@ func (b *buffer) tryPad(t tailWord, block int, k format.Known) (lsn format.LSN, 
 
 // pad commits a pad message over [off, end), which the caller has reserved.
 func (b *buffer) pad(off, end int, k format.Known) {
+	clear(b.mem[off:min(end, b.end())]) // of a short segment, the rest is not written
 	w := format.PutPad(b.mem[off:], format.LSN(b.base.Load()+int64(off)), k, end-off, b.seed)
 	b.commit(off, w)
 }

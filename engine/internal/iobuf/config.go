@@ -48,7 +48,7 @@ type Space interface {
 type Config struct {
 	Device     vfs.Device
 	Space      Space
-	Buffers    [][]byte // io buffers, each of the segment size, page aligned, all zero; at least 2
+	Buffers    [][]byte // io buffers, each of the segment size, page aligned; at least 2
 	Store      format.StoreID
 	Generation format.Generation
 	Timeline   format.Timeline

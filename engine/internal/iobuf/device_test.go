@@ -281,6 +281,9 @@ func watchdog(t testing.TB) {
 
 func aligned(n int) []byte {
 	b := make([]byte, n+4096)
+	for i := range b {
+		b[i] = 0xa5 // buffers hold the messages of earlier segments
+	}
 	skip := -int(uintptr(unsafe.Pointer(&b[0]))) & 4095
 	return b[skip : skip+n : skip+n]
 }
@@ -353,6 +356,16 @@ func (r *rig) messages(end format.LSN) map[format.LSN]found {
 				if err := format.CheckGroup(body, h.LSN, seed); err != nil {
 					r.t.Fatalf("group at LSN %d: %v", h.LSN, err)
 				}
+			}
+			rest := seg[pos+h.Len : max(pos+h.Len, pos+h.Step())] // and what else means nothing: zeros
+			switch h.Kind {
+			case format.KindFailed:
+				rest = seg[pos+format.HeaderSize : pos+h.Step()]
+			case format.KindPad:
+				rest = seg[min(pos+format.HeaderSize+8, pos+h.Step()):min(pos+h.Step(), r.seg)]
+			}
+			if i := slices.IndexFunc(rest, func(b byte) bool { return b != 0 }); i >= 0 {
+				r.t.Fatalf("%v at LSN %d: byte %d of those without meaning is %#x", h.Kind, h.LSN, i, rest[i])
 			}
 			out[h.LSN] = found{h, body}
 			pos += h.Step()

@@ -23,8 +23,8 @@
 //	    reserved by one atomic add. A log without indexes does nothing for this.
 //
 // A reservation is one atomic add on the tail of the active buffer, as in Aeron's term buffers. A writer commits its
-// message by storing the length word last. One goroutine at a time, the leader, walks the committed prefix and drives
-// the device; the others wait for the stable LSN. (Group commit: DeWitt et al., SIGMOD 1984.)
+// message by setting the bit of its offset last. One goroutine at a time, the leader, walks the committed prefix and
+// drives the device; the others wait for the stable LSN. (Group commit: DeWitt et al., SIGMOD 1984.)
 //
 // Lock order: rotation.mu, then state.mu, then buffer.read. Only rotation.mu is held across a wait (for a free
 // buffer) or a call that grows the file, so the leader never takes it. No lock is held across a device call.

@@ -255,7 +255,7 @@ func (l *Log) retire(b *buffer) {
 	l.space.SealSegment(b.slot, format.LSN(b.base.Load()), pages)
 	b.read.Lock() // waits for the readers of the buffer
 	b.base.Store(int64(format.NoLSN))
-	clear(b.mem)
+	clear(b.commits)
 	b.read.Unlock()
 	s := &l.state
 	s.mu.Lock()

@@ -47,8 +47,8 @@ func (l *Log) WriteGroup(records [][]byte) ([]format.LSN, error) {
 	return lsns, nil
 }
 
-// Add adds a message with a body of n bytes, which the caller writes before Complete. It returns the body, all zero,
-// and the message's LSN and place.
+// Add adds a message with a body of n bytes, which the caller writes before Complete. It returns the body, of any
+// contents, and the message's LSN and place.
 func (g *Group) Add(kind format.Kind, page format.PageID, n int) (body []byte, lsn format.LSN, ptr format.DiskPtr) {
 	group, size := g.r.Body(), format.HeaderSize+n
 	msg := group[g.at:]
@@ -56,10 +56,12 @@ func (g *Group) Add(kind format.Kind, page format.PageID, n int) (body []byte, l
 	ptr = g.r.Ptr()
 	ptr.Off += format.Offset(format.HeaderSize + g.at)
 	ptr.Len, ptr.Blob = uint32(size), kind.Blob()
+	end := format.AlignUp(size)
+	clear(msg[end-format.Align : end]) // what lies behind the body
 	format.PutHeader(msg, lsn, page, g.r.l.DurableEnd())
 	// The word is stored last, by Complete: until then it is kept where the checksum will be.
 	binary.LittleEndian.PutUint32(msg[4:], uint32(format.MakeWord(kind, size)))
-	g.at += format.AlignUp(size)
+	g.at += end
 	g.count++
 	return msg[format.HeaderSize:size:size], lsn, ptr
 }

@@ -221,6 +221,7 @@ func (l *Log) resume(c Config, used int) error {
 	if err := c.Fill(b.mem[:used]); err != nil {
 		return err
 	}
+	b.commits.setBelow(used)
 	b.slot, b.seed = c.Slot, c.Seed
 	b.limit.Store(l.takeLimit())
 	// The leader does not walk the contents, so it cannot list their pages.

@@ -268,12 +268,14 @@ func TestMarkBesideReopening(t *testing.T) {
 		end := time.Now().Add(2 * time.Second)
 		for i := 0; i < 300_000 && time.Now().Before(end); i++ {
 			b.tail.Store(uint64(makeTail(len(b.mem)+1, 0))) // it is sealed, or Free
-			b.word(format.SegmentStart).Store(0)
+			for i := range b.commits {
+				b.commits[i].Store(0)
+			}
 			b.tail.Store(uint64(makeTail(format.SegmentStart, 0)))
 			for range i % 8 {
 				runtime.Gosched()
 			}
-			if b.sealed() && b.word(format.SegmentStart).Load() == 0 {
+			if b.sealed() && !b.commits.has(format.SegmentStart) {
 				t.Errorf("indexed %v, turn %d: the new segment is sealed, with nothing in it", indexed, i)
 				break
 			}

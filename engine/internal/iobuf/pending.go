@@ -75,7 +75,7 @@ func (b *buffer) uncommitted(start format.LSN) (format.LSN, bool) {
 		pos = max(pos, int(start-base))
 	}
 	for pos < end && len(b.mem)-pos >= format.HeaderSize {
-		w := format.Word(b.word(pos).Load())
+		w := b.word(pos)
 		if w == 0 {
 			return base + format.LSN(pos), true
 		}

@@ -43,7 +43,7 @@ func (l *Log) Read(dst []byte, lsn format.LSN) bool {
 		b.read.RLock()
 		off := int(lsn - base)
 		ok := format.LSN(b.base.Load()) == base && off+len(dst) <= len(b.mem)
-		if ok && b.word(off).Load() == 0 { // the owner of the reservation may be writing the other bytes
+		if ok && b.word(off) == 0 { // the owner of the reservation may be writing the other bytes
 			clear(dst)
 		} else if ok {
 			copy(dst, b.mem[off:])

@@ -74,6 +74,7 @@ func (l *Log) reserve(kind format.Kind, page format.PageID, n, units int, u segm
 			after := tailWord(b.tail.Add(uint64(need)))
 			before := after - need
 			if !b.full(after) {
+				clear(b.mem[after.off()-format.Align : after.off()]) // what lies behind the body
 				return Reservation{
 					tracker: invariants.Track("iobuf.Reservation", &l.stopped),
 					l:       l, b: b, off: before.off(), size: size, page: page, kind: kind,
@@ -107,7 +108,7 @@ func (l *Log) sealRest(b *buffer, off int) {
 	l.kickFlusher()
 }
 
-// Body returns the place of the message's body: n bytes, all zero.
+// Body returns the place of the message's body: n bytes of any contents.
 func (r *Reservation) Body() []byte {
 	return r.b.mem[r.off+format.HeaderSize : r.off+r.size : r.off+r.size]
 }
@@ -128,7 +129,10 @@ func (r *Reservation) Ptr() format.DiskPtr {
 func (r *Reservation) Complete() { r.finish(r.kind) }
 
 // Abort ends the reservation without a message. Readers of the log skip the place.
-func (r *Reservation) Abort() { r.finish(format.KindFailed) }
+func (r *Reservation) Abort() {
+	clear(r.Body()) // a message of an earlier segment, or a part of one
+	r.finish(format.KindFailed)
+}
 
 func (r *Reservation) finish(k format.Kind) {
 	b, l := r.b, r.l
