@@ -96,6 +96,10 @@ var besideReceivers = map[reflect.Type]besideReceiver{
 		},
 		put: func(c *besideCall, v any, method string) { _ = v.(*engine.Reservation).Abort() },
 	},
+	reflect.TypeFor[*engine.Stream](): {
+		get: func(c *besideCall) (any, error) { return c.log.Stream(engine.StreamID(c.rng.IntN(3))) },
+		put: func(c *besideCall, v any, method string) {},
+	},
 }
 
 // besideArguments makes an argument of each type that a method takes.
@@ -146,6 +150,16 @@ var besideArguments = map[reflect.Type]func(c *besideCall) any{
 	},
 	reflect.TypeFor[[]engine.Page[[]byte]](): func(c *besideCall) any { return []engine.Page[[]byte](nil) },
 
+	reflect.TypeFor[engine.StreamID](): func(c *besideCall) any { return engine.StreamID(c.rng.IntN(3)) },
+	reflect.TypeFor[engine.Seq](): func(c *besideCall) any {
+		s, err := c.log.Stream(0)
+		if err != nil {
+			return engine.Seq(1)
+		}
+		first, last := s.Bounds()
+		return first + engine.Seq(c.rng.Uint64N(uint64(last-min(first, last)+3)))
+	},
+
 	reflect.TypeFor[[]byte]():   func(c *besideCall) any { return c.value() },
 	reflect.TypeFor[[][]byte](): func(c *besideCall) any { return [][]byte{c.value(), c.value()} },
 	reflect.TypeFor[string]():   func(c *besideCall) any { return string(rune('a' + c.rng.IntN(3))) },
@@ -177,14 +191,16 @@ var besideResults = map[reflect.Type]func(c *besideCall, v any) error{
 		}
 		return nil
 	},
+	reflect.TypeFor[*engine.Stream](): func(c *besideCall, v any) error { return nil },
 	reflect.TypeFor[iter.Seq2[engine.PageID, engine.PageKind]](): func(c *besideCall, v any) error {
 		for range v.(iter.Seq2[engine.PageID, engine.PageKind]) {
 		}
 		return nil
 	},
 	reflect.TypeFor[iter.Seq2[engine.Record, error]](): func(c *besideCall, v any) error {
+		some := 1 + c.rng.IntN(100) // Follow has no end
 		for _, err := range v.(iter.Seq2[engine.Record, error]) {
-			if err != nil {
+			if some--; err != nil || some == 0 {
 				return err
 			}
 		}
@@ -242,7 +258,8 @@ func (b *beside) endBatch(batch *engine.Batch) {
 // allowedBeside has the errors that a call may return beside any other calls. Once Close was called, it may also return
 // ErrClosed, and ErrTxEnded because there was no Tx to be had.
 var allowedBeside = []error{
-	engine.ErrRootNotFound, engine.ErrDropped, engine.ErrReserved, engine.ErrBatchEnded, engine.ErrReservationEnded,
+	engine.ErrNoRecord, engine.ErrSequence, engine.ErrTruncated, engine.ErrRootNotFound, engine.ErrDropped,
+	engine.ErrReserved, engine.ErrBatchEnded, engine.ErrReservationEnded,
 	context.DeadlineExceeded, context.Canceled,
 }
 

@@ -106,6 +106,27 @@ func (c *checker) log() error {
 		c.r.Records++
 		c.r.Bytes += int64(len(r.Bytes))
 	}
+	for _, id := range l.Streams() {
+		if err := c.stream(l, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stream finds each record of a stream by its number.
+func (c *checker) stream(l *Log, id StreamID) error {
+	s, err := l.Stream(id)
+	if err != nil {
+		return c.problem(err)
+	}
+	for r, err := range s.Records(0) {
+		if err != nil {
+			return c.problem(err)
+		}
+		c.r.Records++
+		c.r.Bytes += int64(len(r.Bytes))
+	}
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pageids"
 	"pagecache/engine/internal/report"
+	"pagecache/engine/internal/stream"
 	"pagecache/internal/vfs"
 	"pagecache/recovery"
 	"pagecache/segments/format"
@@ -43,7 +44,13 @@ var (
 	// ErrReservationEnded reports a Reservation that was completed or aborted before.
 	ErrReservationEnded = errors.New("reservation has ended")
 	// ErrDropped reports a record that DropBelow has dropped.
-	ErrDropped = errors.New("record was dropped")
+	ErrDropped = stream.ErrDropped
+	// ErrNoRecord reports that a Stream has no record of this number.
+	ErrNoRecord = stream.ErrNoRecord
+	// ErrSequence reports a record whose number is not above that of the last one of its Stream.
+	ErrSequence = stream.ErrOrder
+	// ErrTruncated reports that TruncateAfter has removed a record that Follow has returned.
+	ErrTruncated = errors.New("record was truncated")
 	// ErrRootNotFound reports that no root has this name.
 	ErrRootNotFound = errors.New("no root of that name")
 	// ErrReserved reports a call that changes or takes apart page 0 or 1, which the store itself uses.

@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -374,6 +375,40 @@ func ExamplePageCache_Prefetch() {
 }
 
 // A standalone log keeps records in order, without pages.
+// A log as a consensus group needs it: its entries have numbers, old ones are dropped, and those that another leader
+// has overruled are replaced.
+func ExampleStream() {
+	l, err := engine.OpenLog("", &engine.Options{Temporary: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer l.Close()
+	s, err := l.Stream(0)
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx := context.Background()
+	for _, err := range []error{
+		s.AppendStable(ctx, 1, []byte("a"), []byte("b"), []byte("c"), []byte("d")),
+		s.TruncateAfter(ctx, 2),               // c and d were not agreed on
+		s.AppendStable(ctx, 3, []byte("new")), // their numbers can be used again
+		s.DropBelow(ctx, 2),
+	} {
+		if err != nil {
+			log.Fatal(err)
+		}
+	}
+	for r, err := range s.Records(0) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%d: %s\n", r.Seq, r.Bytes)
+	}
+	// Output:
+	// 2: b
+	// 3: new
+}
+
 func ExampleOpenLog() {
 	l, err := engine.OpenLog("", &engine.Options{Temporary: true})
 	if err != nil {

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"sync/atomic"
 
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/logstore"
+	"pagecache/engine/internal/stream"
 	"pagecache/internal/invariants"
 	"pagecache/segments/format"
 )
@@ -21,6 +21,7 @@ type Log struct {
 	first    atomic.Int64
 	drop     chan struct{} // full while a DropBelow is under way
 	recycler *logstore.Recycler
+	streams  *stream.Set
 }
 
 // OpenLog opens the standalone log in dir, or makes one. Its segments are kept in order whatever opts.SegmentMode says.
@@ -50,6 +51,11 @@ func OpenLog(dir string, opts *Options) (*Log, error) {
 	}
 	l.core.store, l.recycler = store, logstore.NewRecycler(store)
 	l.first.Store(int64(store.Space.First()))
+	bases := make([]LSN, len(found.Scan.Segments))
+	for i, g := range found.Scan.Segments {
+		bases[i] = g.Base
+	}
+	l.streams = stream.New(store, bases)
 	return l, nil
 }
 
@@ -215,20 +221,33 @@ func (l *Log) FirstLSN() LSN { return LSN(l.first.Load()) }
 // DropBelow discards every whole, stable segment whose records all lie below lsn and frees its space. Larger values of
 // lsn are clamped to the end of the log. LSNs are not renumbered; FirstLSN reports how far the log was truncated. Data
 // previously returned for dropped records is invalid. After a crash or error the next opening may report a lower
-// FirstLSN. While a batch or a Reservation is open, the space may be freed by a later call only. Errors: ErrReadOnly,
-// ErrClosed, ErrNoSpace, ErrFailed, and those of freeing slots, which are sticky for DropBelow only.
+// FirstLSN. While a batch or a Reservation is open, the space may be freed by a later call only. Segments that a Stream
+// has records in are kept. Errors: ErrReadOnly, ErrClosed, ErrNoSpace, ErrFailed, and those of freeing slots, which are
+// sticky for DropBelow only.
 func (l *Log) DropBelow(lsn LSN) error {
+	return l.dropBelow(context.Background(), min(lsn, l.streams.Low()))
+}
+
+// dropBelow drops segments below lsn, at or above which all records of streams lie. ctx ends its wait for others.
+func (l *Log) dropBelow(ctx context.Context, lsn LSN) error {
 	if l.core.opts.ReadOnly {
 		return describe("drop", ErrReadOnly)
 	}
-	l.drop <- struct{}{}
+	select {
+	case l.drop <- struct{}{}:
+	case <-ctx.Done():
+		return describe("drop", ctx.Err())
+	}
 	defer func() { <-l.drop }()
 	if err := l.drain(lsn); err != nil || l.recycler.Waiting() == 0 {
 		return describe("drop", err)
 	}
+	l.streams.Forget(l.FirstLSN())
 	// Calls that began before first was raised may still read the segments. They are short.
 	epoch := l.core.calls.domain.Retire()
-	l.core.calls.await(context.Background(), func() bool { return l.core.calls.domain.Oldest() >= epoch })
+	if !l.core.calls.await(ctx, func() bool { return l.core.calls.domain.Oldest() >= epoch }) {
+		return describe("drop", ctx.Err())
+	}
 	call, err := l.core.enter()
 	if err != nil {
 		return describe("drop", err)
@@ -265,6 +284,7 @@ func (l *Log) CloseContext(ctx context.Context) error {
 	if l.core.closed.Swap(true) {
 		return fmt.Errorf("close: %w", ErrClosed)
 	}
+	l.streams.Wake()
 	early, cancel := withGrace(ctx)
 	defer cancel()
 	l.core.calls.wait(early)
@@ -281,62 +301,4 @@ func (l *Log) CloseContext(ctx context.Context) error {
 		end, err := l.core.store.Log.CloseContext(graced)
 		return errors.Join(left, describe("close", l.core.finish(graced, logstore.Ending{End: end}, err)))
 	})
-}
-
-// A Record is a record of a log and its place.
-type Record struct {
-	LSN   LSN
-	Ptr   DiskPtr
-	Bytes []byte // valid until Close or until the record is dropped; it must not be modified
-}
-
-// Records returns the stable records at or above from, in the order of the log, as far as the log is stable when the
-// iteration begins. from need not be a record's LSN; 0 means the beginning, or FirstLSN. An error, which comes
-// with a zero Record, ends the iteration. Errors are those of Read.
-func (l *Log) Records(from LSN) iter.Seq2[Record, error] {
-	return func(yield func(Record, error) bool) {
-		call, err := l.core.enter()
-		if err != nil {
-			yield(Record{}, fmt.Errorf("iterate at LSN %d: %w", from, err))
-			return
-		}
-		end := l.core.store.Log.StableEnd()
-		size := LSN(l.core.store.SegmentSize()) // within the call: Close writes the superblock
-		call.End()
-		// Message boundaries are known only at the beginning of a segment.
-		for pos := max(from, l.FirstLSN()) / size * size; ; {
-			if pos%size == 0 {
-				pos += format.SegmentStart
-			}
-			if pos >= end {
-				return
-			}
-			r, next, err := l.next(pos)
-			if err != nil {
-				yield(Record{}, fmt.Errorf("iterate at LSN %d: %w", pos, err))
-				return
-			}
-			if r.Ptr.Len > 0 && r.LSN >= from && !yield(r, nil) {
-				return
-			}
-			pos = next
-		}
-	}
-}
-
-// next reads the message at pos and returns the boundary after it. The Record is zero for other messages.
-func (l *Log) next(pos LSN) (Record, LSN, error) {
-	call, err := l.core.enter()
-	if err != nil {
-		return Record{}, pos, err
-	}
-	defer call.End()
-	if size := LSN(l.core.store.SegmentSize()); pos/size*size < l.FirstLSN() {
-		return Record{}, pos, ErrDropped
-	}
-	m, lsn, ptr, next, err := l.core.store.Next(pos)
-	if err != nil || m.Kind != format.KindData {
-		return Record{}, next, l.core.opts.report.Corrupt(err)
-	}
-	return Record{LSN: lsn, Ptr: ptr, Bytes: m.Body}, next, nil
 }

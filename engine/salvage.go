@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -121,22 +122,71 @@ func (s *salvager) saveLog(out string, o *Options) error {
 		return err
 	}
 	for _, m := range s.src.Messages {
-		if m.Kind != format.KindData {
+		if m.Kind != format.KindData && !m.Kind.OfStream() {
 			continue
 		}
 		b, err := s.src.Value(m)
+		if err == nil {
+			err = format.CheckStream(m.Kind, b)
+		}
 		if err != nil {
 			s.lose(Loss{Kind: LossRange, Place: Place{}.WithLSN(m.LSN), Bytes: int64(m.Ptr.Len), Err: err,
 				Text: fmt.Sprintf("record at LSN %v: %v", m.LSN, err)})
 			continue
 		}
-		if _, _, err = l.Write(b); err != nil {
+		n := 1
+		switch m.Kind {
+		case format.KindRecord:
+			b, err = saveRecord(l, StreamID(m.Page), b)
+		case format.KindTruncate:
+			n, b, err = 0, nil, saveCut(l, StreamID(m.Page), b)
+		default:
+			_, _, err = l.Write(b)
+		}
+		if err != nil {
 			return errors.Join(err, l.Close())
 		}
-		s.r.Records++
+		s.r.Records += int64(n)
 		s.r.Bytes += int64(len(b))
 	}
 	return l.Close()
+}
+
+// saveRecord appends a record to a stream of the new log, and returns its bytes. If its number is in use, the message
+// that had cut off the older records is lost: it is certain that they were.
+func saveRecord(l *Log, id StreamID, body []byte) ([]byte, error) {
+	q, b, err := format.CutSeq(body)
+	if err != nil {
+		return nil, err
+	}
+	s, err := l.Stream(id)
+	if err != nil {
+		return nil, err
+	}
+	if _, last := s.Bounds(); q <= last {
+		if err := s.TruncateAfter(context.Background(), q-1); err != nil {
+			return nil, err
+		}
+	}
+	_, err = s.Append(q, b)
+	return b, err
+}
+
+// saveCut removes records from a stream of the new log.
+func saveCut(l *Log, id StreamID, body []byte) error {
+	c, err := format.DecodeCut(body)
+	if err != nil {
+		return err
+	}
+	s, err := l.Stream(id)
+	if err != nil {
+		return err
+	}
+	err = s.TruncateAfter(context.Background(), c.Last)
+	if err == nil && c.First > 0 {
+		err = s.DropBelow(context.Background(), c.First)
+	}
+	return err
 }
 
 func (s *salvager) savePages(out string, o *Options) error {

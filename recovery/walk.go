@@ -126,6 +126,11 @@ func (w *walked) index(h format.Header, body []byte, pos int, from format.LSN) e
 			w.leaves, w.stable = append(w.leaves, leave{h.LSN, l}), max(w.stable, l.Stable)
 		}
 		return err
+	case format.KindRecord, format.KindTruncate:
+		if !w.log {
+			return format.ErrKind
+		}
+		return format.CheckStream(h.Kind, body)
 	case format.KindCounter:
 		if _, err := format.DecodeCounter(body); err != nil {
 			return err

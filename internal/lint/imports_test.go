@@ -58,6 +58,9 @@ var house = map[string][]string{
 		"engine/internal/logstore", "engine/internal/iobuf", "engine/internal/epoch", "engine/internal/report",
 		"segments", "segments/format", "internal/vfs",
 	},
+	"engine/internal/stream": {
+		"engine/internal/logstore", "internal/vfs", "iouring", "mmapread", "recovery", "segments/format",
+	},
 	"engine/internal/salvage": {
 		"engine/internal/logstore", "engine/internal/blob", "engine/internal/snapshot", "engine/internal/compress",
 		"engine/internal/scratch", "recovery", "segments/format", "internal/vfs",
@@ -67,7 +70,7 @@ var house = map[string][]string{
 		"engine/internal/logstore", "engine/internal/clean", "engine/internal/blob", "engine/internal/snapshot",
 		"engine/internal/pagemap", "engine/internal/pageids", "engine/internal/idgen", "engine/internal/compress",
 		"engine/internal/salvage", "engine/internal/scratch", "engine/internal/seam", "engine/internal/report",
-		"engine/internal/roots", "engine/internal/latency", "segments", "segments/format",
+		"engine/internal/roots", "engine/internal/latency", "engine/internal/stream", "segments", "segments/format",
 		"mmapread", "lru", "recovery", "internal/vfs", "internal/osfs", "internal/invariants",
 	},
 	"engine/internal/enginetest": { // a harness for tests

@@ -12,7 +12,7 @@ import (
 // engineOrder has the files of package engine without tests, from the public API down: a file refers to nothing that
 // a file above it declares. It is checked once it is not empty.
 var engineOrder = []string{
-	"salvage.go", "check.go", "log.go", "open.go", "stats.go", "batch.go", "meta.go", "link.go", "get.go", "evict.go",
+	"salvage.go", "check.go", "stream.go", "log.go", "open.go", "stats.go", "batch.go", "meta.go", "link.go", "get.go",
 	"move.go", "change.go", "fetch.go", "encode.go", "pagecache.go", "memory.go", "page.go", "tx.go", "options.go",
 	"errors.go",
 }

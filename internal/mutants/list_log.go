@@ -180,8 +180,8 @@ var logTargets = []target{
 			"if begin-at <= format.HeaderSize {",
 			""},
 		{inverted, "if !p.known || begin < at {", "if p.known || begin < at {", ""},
-		{notCounted, "\t\tp.index.Add(h.Kind, pos, b.mem[pos:])\n\t\tunits", "\t\tunits", ""},
-		{offByOne, "units += format.IndexUnits(h.Kind)", "units += 0 * format.IndexUnits(h.Kind)", ""},
+		{notCounted, "\t\tp.index.Add(h.Kind, pos, b.mem[pos:])\n\t\tpos", "\t\tpos", ""},
+		{offByOne, "tail := makeTail(used, p.index.Units())", "tail := makeTail(used, 0)", ""},
 	}},
 	{"engine/internal/iobuf/close.go", iobufTests, []bug{
 		{swallowed, "if tail <= l.DurableEnd() || l.active.Load() == nil {", "if true {", ""},

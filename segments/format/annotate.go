@@ -283,11 +283,30 @@ func describeBody(m Header, body []byte) string {
 			return err.Error()
 		}
 		return fmt.Sprintf("root %q is %v", r.Name, r.Target)
+	case KindRecord:
+		q, b, err := CutSeq(body)
+		if err != nil {
+			return err.Error()
+		}
+		return fmt.Sprintf("record %d of stream %d, %d bytes", q, m.Page, len(b))
+	case KindTruncate:
+		c, err := DecodeCut(body)
+		if err != nil {
+			return err.Error()
+		}
+		return fmt.Sprintf("stream %d: only records %d to %d count from here", m.Page, c.First, c.Last)
 	case KindIndex:
 		if t := body[max(0, len(body)-IndexTrailerSize):]; len(t) == IndexTrailerSize {
 			entries, begins := binary.LittleEndian.Uint32(t[8:]), binary.LittleEndian.Uint32(t[12:])
-			return fmt.Sprintf("%d entries, %d ends of batches, stable LSN %v", entries, begins,
-				LSN(binary.LittleEndian.Uint64(t)))
+			runs, offsets := binary.LittleEndian.Uint32(t[20:]), binary.LittleEndian.Uint32(t[24:])
+			text := fmt.Sprintf("%d entries, %d ends of batches, ", entries, begins)
+			switch {
+			case runs == notListed:
+				text += "streams not listed, "
+			case runs > 0:
+				text += fmt.Sprintf("%d runs of %d records, ", runs, offsets)
+			}
+			return fmt.Sprintf("%sstable LSN %v", text, LSN(binary.LittleEndian.Uint64(t)))
 		}
 	}
 	return fmt.Sprintf("%d bytes", len(body))

@@ -29,6 +29,9 @@ const (
 	KindGroup       Kind = 15 // several messages that are recovered all or none; see GroupHeadSize
 	kindLast             = KindGroup
 
+	KindRecord   Kind = 17 // a record of a stream of a standalone log; see RecordHeadSize
+	KindTruncate Kind = 19 // records of a stream do not count any more; the body is a Cut
+
 	KindRoot  Kind = 20 // a name and the page that it names; the body is a Root
 	KindIndex Kind = 21 // index of a sealed segment of a standalone log; see Index
 	KindLeave Kind = 22 // segments leave the set of segments in use; see Leave
@@ -39,9 +42,7 @@ const (
 // The kinds that version 2 reserves. They have a number and a name; this code neither writes nor accepts them.
 const (
 	KindGroupPart Kind = 16 // a further part of a group
-	KindRecord    Kind = 17 // a record of a standalone log with its stream and sequence number
 	KindNote      Kind = 18 // a small named value of a standalone log
-	KindTruncate  Kind = 19 // records above a sequence number do not count any more
 	KindMark      Kind = 23 // a message that only carries the durable end; for now a pad serves as one
 )
 
@@ -71,6 +72,9 @@ func (k Kind) OfPage() bool {
 	return k >= KindFree && k <= KindCompactBlob || k.Zstd() || k == KindRoot
 }
 
+// OfStream reports whether a message of kind k belongs to a stream of a standalone log: its page id is the stream's.
+func (k Kind) OfStream() bool { return k == KindRecord || k == KindTruncate }
+
 // Zstd reports whether the body of a message of kind k is compressed: the length of the value in bytes (4 bytes), then
 // one zstd frame, in a delta behind the Prev.
 func (k Kind) Zstd() bool { return k == KindAppendZstd || k == KindCompactZstd }
@@ -91,7 +95,7 @@ func (k Kind) String() string {
 
 // Valid reports whether k is a kind that this version writes.
 func (k Kind) Valid() bool {
-	return k > KindInvalid && k <= kindLast && k != kindUnused || k >= KindRoot && k <= KindLeave
+	return k > KindInvalid && k <= kindLast && k != kindUnused || k >= KindRoot && k <= KindLeave || k.OfStream()
 }
 
 // The layout of a message on disk:

@@ -84,3 +84,18 @@ func (g *Group) Complete() {
 
 // Abort ends the group without its messages. Readers of the log skip the place.
 func (g *Group) Abort() { g.r.Abort() }
+
+// ReserveRecord takes a place for a record of a stream with a body of n bytes, its number included. runs is the number
+// of runs that begin with it in the index of the segment, 0 or 1. Waiting and errors as for Reserve. Safe for
+// concurrent use.
+func (l *Log) ReserveRecord(stream format.StreamID, n, runs int) (Reservation, error) {
+	units := format.IndexUnits(format.KindRecord) + runs*format.RunUnits
+	return l.reserve(format.KindRecord, format.PageID(stream), n, units, segments.UrgencyOrdinary)
+}
+
+// ReserveRecords is ReserveGroup for n records of a stream.
+func (l *Log) ReserveRecords(n, size, runs int) (Group, error) {
+	units := n*format.IndexUnits(format.KindRecord) + runs*format.RunUnits
+	r, err := l.reserve(format.KindGroup, 0, size-format.HeaderSize, units, segments.UrgencyOrdinary)
+	return Group{r: r, at: format.GroupHeadSize}, err
+}

@@ -39,6 +39,10 @@ func (l *Log) walk(b *buffer) {
 func (b *buffer) complete(at int, k format.Known) {
 	p := &b.progress
 	begin := len(b.mem) - p.index.Len()
+	if p.known && begin < at { // there are runs here whose records expected to continue one in the segment before
+		p.index.Unlist()
+		begin = len(b.mem) - p.index.Len()
+	}
 	if !p.known || begin < at { // see indexAgain
 		b.pad(at, len(b.mem), k)
 		return
@@ -58,7 +62,6 @@ func (b *buffer) complete(at int, k format.Known) {
 func (b *buffer) indexAgain(base format.LSN, used int) tailWord {
 	p := &b.progress
 	p.index, p.known = p.index.Reset(), true
-	units := 0
 	for pos := format.SegmentStart; pos < used && p.known; {
 		h, err := format.DecodeHeader(b.mem[pos:], used-pos, base+format.LSN(pos))
 		if err != nil {
@@ -66,10 +69,9 @@ func (b *buffer) indexAgain(base format.LSN, used int) tailWord {
 			break
 		}
 		p.index.Add(h.Kind, pos, b.mem[pos:])
-		units += format.IndexUnits(h.Kind)
 		pos += h.Step()
 	}
-	tail := makeTail(used, units)
+	tail := makeTail(used, p.index.Units())
 	if !p.known || b.full(tail) {
 		tail = makeTail(len(b.mem)+1, 0)
 		b.sealedAt.Store(int64(used))

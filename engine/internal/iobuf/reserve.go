@@ -51,6 +51,8 @@ func (l *Log) reserve(kind format.Kind, page format.PageID, n, units int, u segm
 	limit := l.maxBody
 	if !l.indexed {
 		units = 0
+	} else { // an empty segment has room for the message and an index of it
+		limit -= format.IndexRoom(units) - format.IndexRoom(format.IndexUnits(format.KindData))
 	}
 	if n < 0 || n > limit {
 		return Reservation{}, fmt.Errorf("%w: body of %d bytes, limit %d", ErrTooLarge, n, limit)

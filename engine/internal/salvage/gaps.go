@@ -50,7 +50,9 @@ func (r *Reader) assemble(parts []part, blank, heads []head) {
 	if r.trusted {
 		r.Log = r.Super.Log
 	} else {
-		r.Log = slices.ContainsFunc(r.Messages, func(m Message) bool { return m.Kind == format.KindData })
+		r.Log = slices.ContainsFunc(r.Messages, func(m Message) bool {
+			return m.Kind == format.KindData || m.Kind.OfStream()
+		})
 	}
 }
 

@@ -1,0 +1,288 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+
+	"pagecache/segments/format"
+)
+
+// Append appends records with the numbers from q on, and returns the LSN of the last one. It waits for a free io
+// buffer. Errors: ErrOrder, and those of iobuf's Reserve; after an error nothing was done.
+func (t *Stream) Append(q format.Seq, records [][]byte) (format.LSN, error) {
+	lsn, opened, err := t.append(q, records)
+	if opened {
+		t.set.Tidy()
+	}
+	return lsn, err
+}
+
+func (t *Stream) append(q format.Seq, records [][]byte) (lsn format.LSN, opened bool, err error) {
+	s := t.set
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, last := t.Bounds()
+	if q <= last || q > format.MaxSeq-format.Seq(len(records)) {
+		return 0, false, fmt.Errorf("%w: record %d after %d", ErrOrder, q, last)
+	}
+	// The log has the last word on the segment. If it is another one, the record begins a run there all the same, and
+	// the next one reserves the room for it in the index. If none follows, the index does not list the runs. That must
+	// not happen often, so long messages reserve the room always.
+	runs := 0
+	if n := len(s.segments); t.run == nil || t.owed || n == 0 || t.run.seg != s.segments[n-1] ||
+		lengthOf(records) > longMessage {
+		runs = 1
+	}
+	var g *segment
+	if len(records) == 1 {
+		m, err := s.store.Log.ReserveRecord(t.id, format.RecordHeadSize+len(records[0]), runs)
+		if err != nil {
+			return 0, false, err
+		}
+		lsn = m.LSN()
+		if g, opened, err = s.segmentAt(lsn, m.Ptr().Off); err != nil {
+			m.Abort()
+			return 0, false, err
+		}
+		put(m.Body(), q, records[0])
+		m.Complete()
+		t.add(g, lsn, q)
+	} else {
+		lsn, g, opened, err = t.appendGroup(q, records, runs)
+		if err != nil {
+			return 0, false, err
+		}
+	}
+	t.owed = runs == 0 && t.run.count.Load() == uint32(len(records))
+	t.publish(q, q+format.Seq(len(records)-1))
+	return lsn, opened, nil
+}
+
+// longMessage is the length in bytes from which on the room for a run is little.
+const longMessage = 1 << 10
+
+// lengthOf returns the length of records in bytes.
+func lengthOf(records [][]byte) (n int) {
+	for _, r := range records {
+		n += len(r)
+	}
+	return n
+}
+
+// put writes a record to the body of its message.
+func put(body []byte, q format.Seq, record []byte) {
+	format.PutSeq(body, q)
+	copy(body[format.RecordHeadSize:], record)
+}
+
+// appendGroup appends records as one group. The caller holds Set.mu.
+func (t *Stream) appendGroup(q format.Seq, records [][]byte, runs int) (
+	lsn format.LSN, g *segment, opened bool, err error,
+) {
+	s := t.set
+	size := format.GroupSize()
+	for _, p := range records {
+		size += format.AlignUp(format.HeaderSize + format.RecordHeadSize + len(p))
+	}
+	m, err := s.store.Log.ReserveRecords(len(records), size, runs)
+	if err != nil {
+		return 0, nil, false, err
+	}
+	lsns := make([]format.LSN, len(records))
+	for i, p := range records {
+		var body []byte
+		var ptr format.DiskPtr
+		body, lsns[i], ptr = m.Add(format.KindRecord, format.PageID(t.id), format.RecordHeadSize+len(p))
+		if i == 0 {
+			if g, opened, err = s.segmentAt(lsns[0], ptr.Off); err != nil {
+				m.Abort()
+				return 0, nil, false, err
+			}
+		}
+		put(body, q+format.Seq(i), p)
+	}
+	m.Complete()
+	for i, lsn := range lsns {
+		t.add(g, lsn, q+format.Seq(i))
+	}
+	return lsns[len(lsns)-1], g, opened, nil
+}
+
+// add adds the record at lsn to a run of g, which it begins if the stream's run cannot go on there. The caller holds
+// Set.mu, and publishes the record.
+func (t *Stream) add(g *segment, lsn format.LSN, q format.Seq) {
+	if t.run == nil || t.run.seg != g {
+		t.run = &run{seg: g, ordinal: len(g.runs), first: q, last: q - 1}
+		g.runs = append(g.runs, t.run)
+	}
+	if q != t.run.last+1 {
+		t.run.sparse.Store(true)
+	}
+	t.run.last = q
+	g.table.Load().add(t.run, int(lsn-g.base))
+}
+
+// publish shows the records from first to last, which were added to t.run, to readers. The caller holds Set.mu.
+func (t *Stream) publish(first, last format.Seq) {
+	st := t.state.Load()
+	if n := len(st.pieces); n > 0 && st.pieces[n-1].run == t.run {
+		st.last.Store(uint64(last))
+	} else {
+		c := st.with(t.run, first)
+		c.last.Store(uint64(last))
+		t.state.Store(c)
+	}
+	t.wake()
+}
+
+// CutAfter removes the records above q, and returns the LSN that must be stable for that to be durable; 0 if there are
+// none, and never were. Errors are those of Append and of reading; after an error nothing was done.
+func (t *Stream) CutAfter(q format.Seq) (format.LSN, error) {
+	return t.cut(format.Cut{Last: q})
+}
+
+// CutBelow removes the records below q, as CutAfter does.
+func (t *Stream) CutBelow(q format.Seq) (format.LSN, error) {
+	return t.cut(format.Cut{First: q, Last: ^format.Seq(0)})
+}
+
+// cut looks up what is left without a lock, since that may read records. It does so again if the state was changed
+// meanwhile, and the last time under the lock.
+func (t *Stream) cut(c format.Cut) (format.LSN, error) {
+	for range 3 {
+		k := t.keep(c)
+		lsn, done, err := t.cutTo(c, k)
+		if done || err != nil {
+			return lsn, err
+		}
+	}
+	t.set.mu.Lock()
+	defer t.set.mu.Unlock()
+	lsn, _, err := t.cutLocked(c, t.keep(c))
+	return lsn, err
+}
+
+// kept is what a cut leaves of a state.
+type kept struct {
+	st          *state
+	newest      format.Seq // of the state when it was looked at
+	first, last format.Seq // of the records that are kept; 0 and 0 if none are
+	err         error
+}
+
+// keep returns what a cut leaves of the present state.
+func (t *Stream) keep(c format.Cut) (k kept) {
+	k.st = t.state.Load()
+	oldest, newest := k.st.bounds()
+	k.first, k.last, k.newest = oldest, newest, newest
+	if c.Last < newest {
+		k.last, k.err = t.floor(k.st, c.Last)
+	}
+	if k.err == nil && c.First > oldest {
+		k.first, _, k.err = t.ceil(k.st, c.First)
+	}
+	if k.first.IsZero() || k.last.IsZero() || k.first > k.last {
+		k.first, k.last = 0, 0
+	}
+	return k
+}
+
+// cutTo appends the message of a cut, unless k does not hold any more.
+func (t *Stream) cutTo(c format.Cut, k kept) (lsn format.LSN, done bool, err error) {
+	t.set.mu.Lock()
+	defer t.set.mu.Unlock()
+	return t.cutLocked(c, k)
+}
+
+// cutLocked is cutTo for a caller that holds Set.mu.
+func (t *Stream) cutLocked(c format.Cut, k kept) (lsn format.LSN, done bool, err error) {
+	s, st := t.set, t.state.Load()
+	oldest, newest := st.bounds()
+	// Records that joined the newest piece meanwhile change nothing if all of them are kept, or none.
+	if k.st != st || (c.Last < newest) != (c.Last < k.newest) || (c.First > newest) != (c.First > k.newest) {
+		return 0, false, nil
+	}
+	if k.err != nil {
+		return 0, true, k.err
+	}
+	if c.Last >= newest && !k.first.IsZero() {
+		k.last = newest
+	}
+	if k.first == oldest && k.last == newest {
+		return t.lastCut, true, nil
+	}
+	reserve := s.store.Log.Reserve
+	if c.First > 0 { // it makes room
+		reserve = s.store.Log.ReserveUrgent
+	}
+	m, err := reserve(format.KindTruncate, format.PageID(t.id), format.CutSize)
+	if err != nil {
+		return 0, true, err
+	}
+	lsn = m.LSN()
+	g, _, err := s.segmentAt(lsn, m.Ptr().Off)
+	if err != nil {
+		m.Abort()
+		return 0, true, err
+	}
+	c.Put(m.Body())
+	m.Complete()
+	g.runs = append(g.runs, nil)
+	t.run, t.owed, t.lastCut = nil, false, lsn
+	shrinks := c.Last < newest
+	if shrinks {
+		t.cuts.Add(1)
+	}
+	t.state.Store(st.clipped(k.first, k.last))
+	if shrinks {
+		t.cuts.Add(1)
+	}
+	t.wake()
+	return lsn, true, nil
+}
+
+// Cuts returns a number that changes before and after records are removed at the end of the stream.
+func (t *Stream) Cuts() uint64 { return t.cuts.Load() }
+
+// wake ends all waits for a change.
+func (t *Stream) wake() {
+	if t.waiters.Load() == 0 {
+		return
+	}
+	t.wait.Lock()
+	defer t.wait.Unlock()
+	if t.changed != nil {
+		close(t.changed)
+		t.changed = nil
+	}
+}
+
+// Wake ends all waits for a change of any stream.
+func (s *Set) Wake() {
+	for _, t := range s.all() {
+		t.wake()
+	}
+}
+
+// Wait waits until done returns true or an error, which it returns, or ctx ends. It calls done at the beginning and
+// after each change of the stream.
+func (t *Stream) Wait(ctx context.Context, done func() (bool, error)) error {
+	t.waiters.Add(1)
+	defer t.waiters.Add(-1)
+	for {
+		t.wait.Lock()
+		if t.changed == nil {
+			t.changed = make(chan struct{})
+		}
+		changed := t.changed // before done: a change from here on closes it
+		t.wait.Unlock()
+		if is, err := done(); is || err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,25 @@
+// Package stream finds the records of a standalone log by their numbers. A log has any number of streams; each numbers
+// its records, in rising order.
+//
+// Guarantees:
+//
+//	Q1  The state of a stream is what its messages in the log say, in the order of the log. So an opening finds it by
+//	    reading them once more, and nothing beside the log needs to be kept consistent with it.
+//	Q2  A Cut outlives the records that it cuts: they lie before it, and segments leave the log from its beginning.
+//	Q3  A call that fails leaves nothing behind: whatever it appends is one message, a record or a group, and all that
+//	    may fail is done before the message is committed.
+//	Q4  Nothing is kept on the heap for a record. A segment that is sealed ends with an index, which is read through
+//	    the map. The offsets of the others are in tables, in anonymous memory.
+//	Q5  Lookups take no lock. Each sees the state of the stream at one moment.
+//
+// The records of a stream are the concatenation of its pieces, by number as by place in the log:
+//
+//	stream ──▶ state ──▶ piece first … last ──▶ run ──▶ segment ──▶ table, or index in the map
+//	                     piece first … last ──▶ run ──▶ …
+//
+// A run is a part of the index of a segment (format.Run). There is a piece for each run, or for what Cuts have left of
+// it.
+//
+// Set.mu orders appends of all streams, and so the messages in the log. It is held while the log waits for an io
+// buffer. Lookups do not take it.
+package stream

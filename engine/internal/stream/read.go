@@ -1,0 +1,64 @@
+package stream
+
+import (
+	"fmt"
+
+	"pagecache/engine/internal/logstore"
+	"pagecache/internal/vfs"
+	"pagecache/mmapread"
+	"pagecache/segments/format"
+)
+
+// Read returns the bytes of the record with number q at a place that Find or Ceil returned, and the place with its
+// length. Errors are those of logstore's Read.
+func (t *Stream) Read(q format.Seq, at At) (logstore.Message, At, error) {
+	found, m, at, err := t.read(at)
+	if err == nil && found != q {
+		err = fmt.Errorf("%w: number %d, not %d", format.ErrRecord, found, q)
+		err = t.set.store.CorruptMessage(at.LSN, at.Ptr, err)
+	}
+	return m, at, err
+}
+
+// AppendTo appends the bytes of a record to dst, as Read.
+func (t *Stream) AppendTo(dst []byte, q format.Seq, at At) ([]byte, error) {
+	m, at, err := t.Read(q, at)
+	if err != nil {
+		return dst, err
+	}
+	n := len(dst)
+	dst = append(dst, make([]byte, len(m.Body))...)
+	if err := mmapread.Guard(func() error { copy(dst[n:], m.Body); return nil }); err != nil {
+		return dst[:n], t.set.store.CorruptMessage(at.LSN, at.Ptr, err)
+	}
+	return dst, nil
+}
+
+// read reads the record at a place, and returns its number and bytes, and the place with its length.
+func (t *Stream) read(at At) (q format.Seq, m logstore.Message, placed At, err error) {
+	store := t.set.store
+	h, err := store.ReadHeader(at.LSN, at.Ptr.Off)
+	if err != nil {
+		return 0, m, at, err
+	}
+	at.Ptr.Len = uint32(h.Len)
+	if m, err = store.Read(at.LSN, at.Ptr); err != nil {
+		return 0, m, at, err
+	}
+	if m.Kind != format.KindRecord || format.StreamID(m.Page) != t.id {
+		err = fmt.Errorf("%w: a %v message of stream %d", format.ErrRecord, m.Kind, m.Page)
+	} else {
+		err = mmapread.Guard(func() (err error) { q, m.Body, err = format.CutSeq(m.Body); return err })
+	}
+	return q, m, at, store.CorruptMessage(at.LSN, at.Ptr, err)
+}
+
+// Warm reads the beginning of the record at a place into the page cache without blocking a thread, if its segment is
+// read through the map.
+func (t *Stream) Warm(at At) {
+	store := t.set.store
+	r := vfs.Range{Off: int64(at.Ptr.Off), Len: format.HeaderSize}
+	if store.IsSealed(at.Ptr.Off) && !store.View.IsWarm(r) {
+		_, _ = store.View.Warm([]vfs.Range{r}) // reading shows the error
+	}
+}

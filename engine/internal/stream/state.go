@@ -1,0 +1,182 @@
+package stream
+
+import (
+	"slices"
+	"sort"
+	"sync/atomic"
+
+	"pagecache/segments/format"
+)
+
+// state is what a stream holds at one moment. All but last is never changed.
+type state struct {
+	pieces []piece
+	// last is the number of the newest record, 0 if there is none. It rises as records join the newest piece. Written
+	// under Set.mu; publishes the record's offset in the table, and its bytes.
+	last atomic.Uint64
+}
+
+// piece is the records of a run with numbers from first to last, both of which exist.
+type piece struct {
+	run         *run
+	first, last format.Seq // last is 0 in the newest piece: it is state.last
+}
+
+// At is the place of a record.
+type At struct {
+	LSN format.LSN
+	Ptr format.DiskPtr // its length is not set
+}
+
+// lastOf returns the last number of the i-th piece.
+func (st *state) lastOf(i int) format.Seq {
+	if i == len(st.pieces)-1 {
+		return format.Seq(st.last.Load())
+	}
+	return st.pieces[i].last
+}
+
+// pieceAt returns the first piece that ends at or above q, len(pieces) if there is none.
+func (st *state) pieceAt(q format.Seq) int {
+	return sort.Search(len(st.pieces), func(i int) bool { return st.lastOf(i) >= q })
+}
+
+// Bounds returns the numbers of the first and the last record, 0 and 0 if there is none.
+func (t *Stream) Bounds() (first, last format.Seq) { return t.state.Load().bounds() }
+
+func (st *state) bounds() (first, last format.Seq) {
+	if len(st.pieces) == 0 {
+		return 0, 0
+	}
+	return st.pieces[0].first, format.Seq(st.last.Load())
+}
+
+// Find returns the place of the record with number q. Errors: ErrNoRecord, ErrDropped, and those of reading.
+func (t *Stream) Find(q format.Seq) (At, error) {
+	first, _ := t.Bounds()
+	found, at, err := t.Ceil(q)
+	switch {
+	case err != nil:
+		return At{}, err
+	case q < first:
+		return At{}, ErrDropped
+	case found != q || q.IsZero():
+		return At{}, ErrNoRecord
+	}
+	return at, nil
+}
+
+// Ceil returns the number and place of the first record at or above q; the number is 0 if there is none.
+func (t *Stream) Ceil(q format.Seq) (format.Seq, At, error) { return t.ceil(t.state.Load(), q) }
+
+func (t *Stream) ceil(st *state, q format.Seq) (format.Seq, At, error) {
+	i := st.pieceAt(q)
+	if i == len(st.pieces) {
+		return 0, At{}, nil
+	}
+	p := &st.pieces[i]
+	q = max(q, p.first)
+	n, err := t.search(p.run, q)
+	if err != nil {
+		return 0, At{}, err
+	}
+	return t.record(p.run, n)
+}
+
+// floor returns the number of the last record at or below q; 0 if there is none.
+func (t *Stream) floor(st *state, q format.Seq) (format.Seq, error) {
+	i := st.pieceAt(q)
+	if i == len(st.pieces) {
+		_, last := st.bounds()
+		return last, nil
+	}
+	p := &st.pieces[i]
+	if q < p.first {
+		if i == 0 {
+			return 0, nil
+		}
+		return st.lastOf(i - 1), nil
+	}
+	n, err := t.search(p.run, q+1)
+	if err != nil || n == 0 {
+		return 0, err
+	}
+	q, _, err = t.record(p.run, n-1)
+	return q, err
+}
+
+// search returns the place in a run of its first record at or above q, or the number of its records if there is none.
+func (t *Stream) search(r *run, q format.Seq) (int, error) {
+	n := int(r.count.Load())
+	if q <= r.first {
+		return 0, nil
+	}
+	if !r.sparse.Load() {
+		return int(min(uint64(q-r.first), uint64(n))), nil
+	}
+	var failed error
+	i := sort.Search(n, func(i int) bool {
+		if failed != nil {
+			return true
+		}
+		found, _, err := t.numberAt(r, i)
+		failed = err
+		return found >= q
+	})
+	return i, failed
+}
+
+// record returns the number and place of the i-th record of a run.
+func (t *Stream) record(r *run, i int) (format.Seq, At, error) {
+	if !r.sparse.Load() {
+		at, err := t.placeOf(r, i)
+		return r.first + format.Seq(i), at, err
+	}
+	return t.numberAt(r, i)
+}
+
+// placeOf returns the place of the i-th record of a run.
+func (t *Stream) placeOf(r *run, i int) (At, error) {
+	off, err := t.set.offset(r, i)
+	if err != nil {
+		return At{}, err
+	}
+	ptr := format.DiskPtr{Off: r.seg.slot.Offset(int(t.set.size)) + format.Offset(off)}
+	return At{LSN: r.seg.base + format.LSN(off), Ptr: ptr}, nil
+}
+
+// numberAt reads the number of the i-th record of a run.
+func (t *Stream) numberAt(r *run, i int) (format.Seq, At, error) {
+	at, err := t.placeOf(r, i)
+	if err != nil {
+		return 0, At{}, err
+	}
+	q, _, at, err := t.read(at)
+	return q, at, err
+}
+
+// clipped returns st with the records from first to last, both of which exist, or without any if first is 0.
+func (st *state) clipped(first, last format.Seq) *state {
+	c := &state{}
+	if first.IsZero() {
+		return c
+	}
+	i, j := st.pieceAt(first), st.pieceAt(last)
+	c.pieces = slices.Clone(st.pieces[i : j+1])
+	c.pieces[0].first = max(c.pieces[0].first, first)
+	c.pieces[len(c.pieces)-1].last = 0
+	c.last.Store(uint64(last))
+	return c
+}
+
+// with returns st with a record q behind the others, in a run of its own.
+func (st *state) with(r *run, q format.Seq) *state {
+	c := &state{pieces: make([]piece, len(st.pieces), len(st.pieces)+1)}
+	copy(c.pieces, st.pieces)
+	if n := len(c.pieces); n > 0 {
+		c.pieces[n-1].last = format.Seq(st.last.Load())
+	}
+	c.pieces = append(c.pieces, piece{run: r, first: q})
+	c.last.Store(uint64(q))
+	return c
+}

@@ -1,0 +1,332 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	"pagecache/engine/internal/stream"
+	"pagecache/segments/format"
+)
+
+// Seq is the number of a record in its Stream: 1 or more. 0 stands for no record.
+type Seq = format.Seq
+
+// StreamID is the number of a Stream of a Log, 0 … MaxStreamID. A log that needs only one uses 0.
+type StreamID = format.StreamID
+
+// MaxStreamID is the highest number of a Stream.
+const MaxStreamID = format.MaxStreamID
+
+// A Stream is the records of a Log that a caller has numbered. The numbers rise; most callers leave none out. Streams
+// of one log share its segments and its flushes. A Stream costs some memory for each segment that it has records in,
+// and none for each record. Safe for concurrent use.
+//
+// A log may hold streams and records without a number (Log.Write). DropBelow of a stream then drops the latter with
+// their segments.
+type Stream struct {
+	l *Log
+	s *stream.Stream
+}
+
+// Stream returns a stream of the log. It fails with ErrCorrupt if the disk did not return a part of the log when it was
+// opened: then nobody knows which records the streams have. Errors: ErrClosed, ErrCorrupt, ErrPageRange for an id above
+// MaxStreamID.
+func (l *Log) Stream(id StreamID) (*Stream, error) {
+	if id > MaxStreamID {
+		return nil, fmt.Errorf("stream %d: %w", id, ErrPageRange)
+	}
+	if l.core.closed.Load() {
+		return nil, fmt.Errorf("stream %d: %w", id, ErrClosed)
+	}
+	s, err := l.streams.Stream(id)
+	if err != nil {
+		return nil, fmt.Errorf("stream %d: %w", id, err)
+	}
+	return &Stream{l, s}, nil
+}
+
+// Streams returns the numbers of the streams that have records, in rising order.
+func (l *Log) Streams() []StreamID { return l.streams.IDs() }
+
+// Append appends records with the numbers seq, seq + 1, and so on; seq is above Bounds' last, and any number from 1 on
+// if the stream is empty. The records are recovered all or none, and are in memory when Append returns: MakeStable of
+// the LSN, which is that of the last one, makes all of them durable. Together they may be almost as long as a segment.
+// After an error nothing was done. Errors: ErrSequence, and those of Reserve.
+func (s *Stream) Append(seq Seq, records ...[]byte) (LSN, error) {
+	if len(records) == 0 {
+		return 0, nil
+	}
+	call, err := s.l.core.enter()
+	if err != nil {
+		return 0, describe("append", err)
+	}
+	defer call.End()
+	lsn, err := s.s.Append(seq, records)
+	return lsn, describe("append", err)
+}
+
+// AppendStable is Append that waits until the records are stable. If it fails while it waits, because ctx ends or with
+// ErrFailed, the records may be there or not, as a whole.
+func (s *Stream) AppendStable(ctx context.Context, seq Seq, records ...[]byte) error {
+	lsn, err := s.Append(seq, records...)
+	if err == nil && lsn != 0 {
+		_, err = s.l.core.makeStable(ctx, lsn)
+	}
+	return err
+}
+
+// Bounds returns the numbers of the first and the last record; 0 and 0 if there is none.
+func (s *Stream) Bounds() (first, last Seq) { return s.s.Bounds() }
+
+// Get returns the record with this number. It is valid until Close or until the record is dropped, and must not be
+// modified. Errors: ErrNoRecord, ErrDropped, ErrCorrupt, ErrClosed.
+func (s *Stream) Get(seq Seq) (Record, error) {
+	call, err := s.l.core.enter()
+	if err != nil {
+		return Record{}, describe(fmt.Sprintf("get record %d", seq), err)
+	}
+	defer call.End()
+	at, err := s.s.Find(seq)
+	if err == nil {
+		var r Record
+		if r, err = s.record(seq, at); err == nil {
+			return r, nil
+		}
+	}
+	return Record{}, s.failed(fmt.Sprintf("get record %d", seq), err)
+}
+
+// AppendTo appends the record with this number to dst and returns the extended slice. Errors are those of Get, with dst
+// as it was.
+func (s *Stream) AppendTo(dst []byte, seq Seq) ([]byte, error) {
+	call, err := s.l.core.enter()
+	if err != nil {
+		return dst, describe(fmt.Sprintf("get record %d", seq), err)
+	}
+	defer call.End()
+	at, err := s.s.Find(seq)
+	if err == nil {
+		s.s.Warm(at)
+		dst, err = s.s.AppendTo(dst, seq, at)
+	}
+	if err == nil {
+		return dst, nil
+	}
+	return dst, s.failed(fmt.Sprintf("get record %d", seq), err)
+}
+
+// failed returns err, which is not nil, as an error of a read.
+func (s *Stream) failed(doing string, err error) error {
+	return describe(doing, s.l.core.opts.report.Corrupt(err))
+}
+
+// record reads the record with this number, within a call.
+func (s *Stream) record(seq Seq, at stream.At) (Record, error) {
+	s.s.Warm(at)
+	m, at, err := s.s.Read(seq, at)
+	return Record{LSN: at.LSN, Ptr: at.Ptr, Seq: seq, Bytes: m.Body}, err
+}
+
+// TruncateAfter removes the records above seq, durably. Their numbers may be used again at once: the records that had
+// them before stay invisible. If ctx ends, or the log fails, the records are gone in this opening, and may be back in
+// the next. Errors: those of Append except ErrSequence, ErrCorrupt, that of ctx.
+func (s *Stream) TruncateAfter(ctx context.Context, seq Seq) error {
+	return s.cut(ctx, "truncate", func() (LSN, error) { return s.s.CutAfter(seq) })
+}
+
+// DropBelow removes the records below seq, durably, and frees the space of whole segments that no stream has records
+// in. It works on a full disk. While a batch or a Reservation is open, the space may be freed by a later call only.
+// Errors are those of TruncateAfter and of Log.DropBelow.
+func (s *Stream) DropBelow(ctx context.Context, seq Seq) error {
+	err := s.cut(ctx, "drop", func() (LSN, error) { return s.s.CutBelow(seq) })
+	if err != nil {
+		return err
+	}
+	return s.l.dropBelow(ctx, s.l.streams.Low())
+}
+
+// cut removes records and waits until that is stable.
+func (s *Stream) cut(ctx context.Context, doing string, cut func() (LSN, error)) error {
+	if s.l.core.opts.ReadOnly {
+		return describe(doing, ErrReadOnly)
+	}
+	call, err := s.l.core.enter()
+	if err != nil {
+		return describe(doing, err)
+	}
+	lsn, err := cut()
+	call.End()
+	if err == nil && lsn != 0 {
+		_, err = s.l.core.makeStable(ctx, lsn)
+	}
+	return describe(doing, s.l.core.opts.report.Corrupt(err))
+}
+
+// Records returns the records at or above from, in order, as far as the log is stable when the iteration begins. An
+// error, which comes with a zero Record, ends the iteration: ErrDropped if records were dropped that it has not
+// returned, and those of Get. Records that are truncated meanwhile may be returned or not.
+func (s *Stream) Records(from Seq) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		end := s.l.core.store.Log.StableEnd()
+		for seq := from; ; {
+			r, found, err := s.next(seq)
+			if err != nil {
+				yield(Record{}, err)
+				return
+			}
+			if !found || r.LSN >= end || !yield(r, nil) {
+				return
+			}
+			seq = r.Seq + 1
+		}
+	}
+}
+
+// next returns the first record at or above seq.
+func (s *Stream) next(seq Seq) (r Record, found bool, err error) {
+	doing := fmt.Sprintf("iterate at record %d", seq)
+	call, err := s.l.core.enter()
+	if err != nil {
+		return r, false, describe(doing, err)
+	}
+	defer call.End()
+	if first, _ := s.s.Bounds(); seq != 0 && seq < first {
+		return r, false, describe(doing, ErrDropped)
+	}
+	q, at, err := s.s.Ceil(seq)
+	if err == nil && q != 0 {
+		r, err = s.record(q, at)
+	}
+	if err != nil {
+		return Record{}, false, s.failed(doing, err)
+	}
+	return r, q != 0, nil
+}
+
+// Follow returns the records at or above from, in order, for ever: it waits for those that are not there yet, and makes
+// them stable before it returns them. 0 means the first record. An error, which comes with a zero Record, ends it: that
+// of ctx, ErrClosed, ErrTruncated if a record that it has returned was truncated, ErrDropped if records were dropped
+// that it may not have returned, and those of Get.
+func (s *Stream) Follow(ctx context.Context, from Seq) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		for f := (follower{s: s, seq: from, seen: s.s.Cuts()}); ; {
+			r, found, err := f.next(ctx)
+			if err != nil {
+				yield(Record{}, describe("follow", err))
+				return
+			}
+			if !found {
+				continue
+			}
+			if !yield(r, nil) {
+				return
+			}
+			f.seq, f.last = r.Seq+1, r
+		}
+	}
+}
+
+// follower is the state of a Follow.
+type follower struct {
+	s    *Stream
+	seq  Seq    // the next record is at or above it
+	last Record // the newest that was returned; zero before the first
+	seen uint64 // what Cuts was when last was known to be there
+}
+
+// next waits for the next record and makes it stable. found is false if it must look again.
+func (f *follower) next(ctx context.Context) (r Record, found bool, err error) {
+	err = f.s.s.Wait(ctx, func() (ready bool, err error) {
+		if f.s.s.Cuts() != f.seen {
+			return true, nil
+		}
+		r, found, err = f.s.next(f.seq)
+		return found, err
+	})
+	if err == nil && found {
+		_, err = f.s.l.core.makeStable(ctx, r.LSN)
+	}
+	if cuts := f.s.s.Cuts(); err == nil && cuts != f.seen { // r may be gone, or a record behind those that are
+		f.seen = cuts
+		return Record{}, false, f.check()
+	}
+	return r, found, err
+}
+
+// check returns an error unless the last record that was returned is still there.
+func (f *follower) check() error {
+	call, err := f.s.l.core.enter()
+	if err != nil {
+		return err
+	}
+	defer call.End()
+	if f.last.Seq == 0 {
+		return nil
+	}
+	at, err := f.s.s.Find(f.last.Seq)
+	if errors.Is(err, ErrNoRecord) || err == nil && at.LSN != f.last.LSN {
+		return fmt.Errorf("record %d: %w", f.last.Seq, ErrTruncated)
+	}
+	return err
+}
+
+// A Record is a record of a log and its place.
+type Record struct {
+	LSN   LSN
+	Ptr   DiskPtr
+	Seq   Seq    // of a record of a Stream; else 0
+	Bytes []byte // valid until Close or until the record is dropped; it must not be modified
+}
+
+// Records returns the stable records at or above from, in the order of the log, as far as the log is stable when the
+// iteration begins. from need not be a record's LSN; 0 means the beginning, or FirstLSN. An error, which comes
+// with a zero Record, ends the iteration. Errors are those of Read.
+func (l *Log) Records(from LSN) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		call, err := l.core.enter()
+		if err != nil {
+			yield(Record{}, fmt.Errorf("iterate at LSN %d: %w", from, err))
+			return
+		}
+		end := l.core.store.Log.StableEnd()
+		size := LSN(l.core.store.SegmentSize()) // within the call: Close writes the superblock
+		call.End()
+		// Message boundaries are known only at the beginning of a segment.
+		for pos := max(from, l.FirstLSN()) / size * size; ; {
+			if pos%size == 0 {
+				pos += format.SegmentStart
+			}
+			if pos >= end {
+				return
+			}
+			r, next, err := l.next(pos)
+			if err != nil {
+				yield(Record{}, fmt.Errorf("iterate at LSN %d: %w", pos, err))
+				return
+			}
+			if r.Ptr.Len > 0 && r.LSN >= from && !yield(r, nil) {
+				return
+			}
+			pos = next
+		}
+	}
+}
+
+// next reads the message at pos and returns the boundary after it. The Record is zero for other messages.
+func (l *Log) next(pos LSN) (Record, LSN, error) {
+	call, err := l.core.enter()
+	if err != nil {
+		return Record{}, pos, err
+	}
+	defer call.End()
+	if size := LSN(l.core.store.SegmentSize()); pos/size*size < l.FirstLSN() {
+		return Record{}, pos, ErrDropped
+	}
+	m, lsn, ptr, next, err := l.core.store.Next(pos)
+	if err != nil || m.Kind != format.KindData {
+		return Record{}, next, l.core.opts.report.Corrupt(err)
+	}
+	return Record{LSN: lsn, Ptr: ptr, Bytes: m.Body}, next, nil
+}

@@ -1,0 +1,382 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"pagecache/engine"
+	"pagecache/engine/internal/enginetest"
+	"pagecache/internal/simdisk"
+)
+
+var streamSeeds = flag.Int("stream.seeds", 0, "seeds of TestStreamModel; 0: a few")
+
+var streamTrace = flag.Bool("stream.trace", false, "TestStreamModel logs its operations")
+
+var streamSeed = flag.Int("stream.seed", -1, "the only seed of TestStreamModel")
+
+// numbered is the records of a stream.
+type numbered struct {
+	seqs   []engine.Seq
+	values []string
+}
+
+func (n numbered) without(i, j int) numbered { return numbered{n.seqs[i:j:j], n.values[i:j:j]} }
+
+// streamModel does random operations on the streams of a log, and knows what must be there.
+type streamModel struct {
+	t    *testing.T
+	seed uint64
+	rng  *rand.Rand
+	d    *simdisk.Disk
+	o    *engine.Options
+	l    *engine.Log
+	now  map[engine.StreamID]numbered
+	// past are the states after each operation since the last that is known to be stable, which is past[0].
+	past                     []map[engine.StreamID]numbered
+	ops                      int
+	full                     int64 // capacity of the disk; 0: none
+	depth                    int   // the most crashes in a row that were tried
+	refused, crashes, cleans int   // counts
+}
+
+func (m *streamModel) fatalf(format string, args ...any) {
+	m.t.Helper()
+	m.t.Fatalf("seed %d, operation %d: %s", m.seed, m.ops, fmt.Sprintf(format, args...))
+}
+
+// done notes that an operation has succeeded, with the state that it has made, and that all of the log is stable.
+func (m *streamModel) trace(format string, args ...any) {
+	if *streamTrace {
+		m.t.Logf("%d: %s", m.ops, fmt.Sprintf(format, args...))
+	}
+}
+
+func (m *streamModel) done(id engine.StreamID, n numbered, stable bool) {
+	m.now = maps.Clone(m.now)
+	m.now[id] = n
+	m.past = append(m.past, m.now)
+	if stable {
+		m.past = []map[engine.StreamID]numbered{m.now}
+	}
+}
+
+// failed handles the error of an operation that would have made the state n. It returns false if the disk has crashed.
+func (m *streamModel) failed(err error, id engine.StreamID, n numbered) bool {
+	if errors.Is(err, engine.ErrNoSpace) && m.full > 0 && !m.d.Crashed() {
+		m.refused++
+		return true
+	}
+	if !m.d.Crashed() {
+		m.fatalf("%v", err)
+	}
+	old := m.now
+	m.done(id, n, false)
+	m.now = old
+	return false
+}
+
+func (m *streamModel) value(seq engine.Seq) []byte {
+	n := m.rng.IntN(300)
+	if m.rng.IntN(20) == 0 {
+		n = m.rng.IntN(5000)
+	}
+	return fmt.Appendf(enginetest.Random(n, m.rng.Uint64()), "%d", seq)
+}
+
+func (m *streamModel) stream(id engine.StreamID) *engine.Stream {
+	s, err := m.l.Stream(id)
+	if err != nil {
+		m.fatalf("%v", err)
+	}
+	return s
+}
+
+// step does one operation. It returns false if the disk has crashed.
+func (m *streamModel) step() bool {
+	m.ops++
+	ctx := context.Background()
+	id := engine.StreamID(m.rng.IntN(3)) * 1000
+	if m.rng.IntN(3) == 0 {
+		id = 0
+	}
+	n, s := m.now[id], m.stream(id)
+	last := engine.Seq(0)
+	if len(n.seqs) > 0 {
+		last = n.seqs[len(n.seqs)-1]
+	}
+	switch p := m.rng.IntN(100); {
+	case p < 50:
+		count := 1
+		if m.rng.IntN(3) == 0 {
+			count += m.rng.IntN(15)
+		}
+		seq := last + 1
+		if m.rng.IntN(12) == 0 || last == 0 {
+			seq += engine.Seq(m.rng.IntN(5))
+		}
+		var records [][]byte
+		size := 0
+		next := numbered{slices.Clip(n.seqs), slices.Clip(n.values)}
+		for i := range count {
+			b := m.value(seq + engine.Seq(i))
+			if size += len(b) + 40; size > 10000 {
+				break
+			}
+			records = append(records, b)
+			next.seqs, next.values = append(next.seqs, seq+engine.Seq(i)), append(next.values, string(b))
+		}
+		stable := m.rng.IntN(3) == 0
+		var err error
+		if stable {
+			err = s.AppendStable(ctx, seq, records...)
+		} else {
+			_, err = s.Append(seq, records...)
+		}
+		m.trace("append %d to stream %d at %d, stable %v: %v", len(records), id, seq, stable, err)
+		if err != nil {
+			return m.failed(err, id, next)
+		}
+		m.done(id, next, stable)
+	case p < 60 && last > 0:
+		at := m.rng.IntN(len(n.seqs) + 1)
+		after := engine.Seq(0)
+		if at > 0 {
+			after = n.seqs[at-1] + engine.Seq(m.rng.IntN(2))
+			for at < len(n.seqs) && n.seqs[at] <= after {
+				at++
+			}
+		}
+		next := n.without(0, at)
+		err := s.TruncateAfter(ctx, after)
+		m.trace("truncate stream %d after %d: %v", id, after, err)
+		if err != nil {
+			return m.failed(err, id, next)
+		}
+		m.done(id, next, at < len(n.seqs)) // else it has written nothing
+	case p < 72 && last > 0:
+		at := m.rng.IntN(len(n.seqs) + 1)
+		below := last + 1
+		if at < len(n.seqs) {
+			below = n.seqs[at]
+		}
+		next := n.without(at, len(n.seqs))
+		err := s.DropBelow(ctx, below)
+		m.trace("drop stream %d below %d: %v", id, below, err)
+		if err != nil && !m.d.Crashed() && m.full > 0 && errors.Is(err, engine.ErrNoSpace) {
+			first, _ := s.Bounds() // the records may be dropped and the space not freed
+			if len(next.seqs) > 0 && first == next.seqs[0] || len(next.seqs) == 0 && first == 0 {
+				m.done(id, next, false)
+			}
+			return true
+		}
+		if err != nil {
+			return m.failed(err, id, next)
+		}
+		m.done(id, next, at > 0)
+	case p < 78:
+		if _, _, err := m.l.Write(m.value(0)); err != nil {
+			return m.failed(err, id, n)
+		}
+	case p < 80:
+		if _, err := m.l.WriteBatch([][]byte{m.value(0), m.value(0)}); err != nil {
+			return m.failed(err, id, n)
+		}
+	case p < 84:
+		if _, err := m.l.Flush(); err != nil {
+			return m.failed(err, id, n)
+		}
+		m.done(id, n, true)
+	case p < 87:
+		if err := m.l.Close(); err != nil {
+			return m.failed(err, id, n)
+		}
+		m.cleans++
+		m.done(id, n, true)
+		return m.open()
+	default:
+		m.look(id)
+	}
+	return true
+}
+
+// look compares a few records of a stream.
+func (m *streamModel) look(id engine.StreamID) {
+	n, s := m.now[id], m.stream(id)
+	first, last := s.Bounds()
+	if len(n.seqs) == 0 {
+		if first != 0 || last != 0 {
+			m.fatalf("stream %d: %d to %d, want none", id, first, last)
+		}
+		return
+	}
+	if first != n.seqs[0] || last != n.seqs[len(n.seqs)-1] {
+		m.fatalf("stream %d: %d to %d, want %d to %d", id, first, last, n.seqs[0], n.seqs[len(n.seqs)-1])
+	}
+	for range 4 {
+		q := first + engine.Seq(m.rng.Uint64N(uint64(last-first+3)))
+		b, err := s.AppendTo([]byte("x"), q)
+		i, found := slices.BinarySearch(n.seqs, q)
+		switch {
+		case m.d.Crashed():
+		case found && (err != nil || string(b) != "x"+n.values[i]):
+			m.fatalf("stream %d, record %d: %d bytes, want %d: %v", id, q, len(b)-1, len(n.values[i]), err)
+		case !found && (!errors.Is(err, engine.ErrNoRecord) || string(b) != "x"):
+			m.fatalf("stream %d, record %d: %v", id, q, err)
+		}
+	}
+}
+
+// contents returns what the streams of the log hold.
+func (m *streamModel) contents() map[engine.StreamID]numbered {
+	all := map[engine.StreamID]numbered{}
+	for _, id := range m.l.Streams() {
+		var n numbered
+		for r, err := range m.stream(id).Records(0) {
+			if err != nil {
+				m.fatalf("%v", err)
+			}
+			n.seqs, n.values = append(n.seqs, r.Seq), append(n.values, string(r.Bytes))
+		}
+		all[id] = n
+	}
+	return all
+}
+
+func sameStreams(a, b map[engine.StreamID]numbered) bool {
+	for id := range 3 {
+		x, y := a[engine.StreamID(id)*1000], b[engine.StreamID(id)*1000]
+		if !slices.Equal(x.seqs, y.seqs) || !slices.Equal(x.values, y.values) {
+			return false
+		}
+	}
+	return true
+}
+
+// open opens the log, and finds out which of the states it shows. It returns false if the disk has crashed.
+func (m *streamModel) open() bool {
+	l, err := engine.OpenLog("/store", m.o)
+	if err != nil {
+		if !m.d.Crashed() {
+			m.fatalf("%v", err)
+		}
+		return false
+	}
+	m.l = l
+	got := m.contents()
+	if m.d.Crashed() {
+		return false
+	}
+	for _, old := range slices.Backward(m.past) {
+		if sameStreams(got, old) {
+			m.now, m.past = old, []map[engine.StreamID]numbered{old}
+			return true
+		}
+	}
+	var b strings.Builder
+	for i, old := range append(slices.Clone(m.past), got) {
+		for id := range 3 {
+			n := old[engine.StreamID(id)*1000]
+			fmt.Fprintf(&b, "\n%d: stream %d: %d", i, id*1000, len(n.seqs))
+			if len(n.seqs) > 0 {
+				fmt.Fprintf(&b, ", %d to %d", n.seqs[0], n.seqs[len(n.seqs)-1])
+			}
+		}
+	}
+	m.fatalf("the log shows none of the states that it may show:%s", b.String())
+	return false
+}
+
+// crash ends the opening with a crash, or with one in the next, and so on.
+func (m *streamModel) crash() {
+	for depth := 1; ; depth++ {
+		m.depth = max(m.depth, depth)
+		m.crashes++
+		m.trace("crash")
+		next := m.d.Crash(m.rng.Uint64())
+		if m.l != nil {
+			_ = m.l.Close()
+			m.l = nil
+		}
+		m.d = next
+		m.d.SetCapacity(m.full)
+		m.o = m.options()
+		if depth < 3 && m.rng.IntN(2) == 0 {
+			m.d.CrashAfter(1 + m.rng.IntN(12))
+		}
+		if m.open() {
+			return
+		}
+	}
+}
+
+func (m *streamModel) options() *engine.Options {
+	o := enginetest.SimOptions(m.d)
+	o.SegmentSize = 16 << 10
+	o.IOBuffers = 2 + int(m.seed%3)
+	return o
+}
+
+func (m *streamModel) run(ops int) {
+	m.o = m.options()
+	m.past = []map[engine.StreamID]numbered{{}}
+	m.now = m.past[0]
+	if !m.open() {
+		m.crash()
+	}
+	until := m.rng.IntN(60)
+	for range ops {
+		if until--; until == 0 {
+			m.d.CrashAfter(1 + m.rng.IntN(40))
+		}
+		if !m.step() || m.d.Crashed() || until < -30 {
+			m.crash()
+			until = m.rng.IntN(80)
+		}
+	}
+	for id := range 3 {
+		m.look(engine.StreamID(id) * 1000)
+	}
+	if err := m.l.Close(); err != nil && m.full == 0 && !m.d.Crashed() {
+		m.fatalf("close: %v", err)
+	}
+}
+
+// Whatever is done with the streams of a log, and wherever it crashes, an opening finds the state after one of the
+// operations: after the last that was stable, or a later one. Up to three crashes follow each other, the later ones
+// while the log is opened. Proves Q1, Q2 and Q3.
+func TestStreamModel(t *testing.T) {
+	t.Parallel()
+	seeds := 60
+	if *streamSeeds > 0 {
+		seeds = *streamSeeds
+	} else if testing.Short() {
+		seeds = 12
+	}
+	crashes, cleans, depth, refused := 0, 0, 0, 0
+	for seed := range uint64(seeds) {
+		if *streamSeed >= 0 && seed != uint64(*streamSeed) {
+			continue
+		}
+		m := &streamModel{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 77))}
+		m.d = simdisk.New(seed, simdisk.Options{Garbage: seed%4 == 1})
+		if seed%3 == 2 {
+			m.full = 16 << 10 * (6 + int64(seed%9))
+			m.full += 64 << 10
+		}
+		m.d.SetCapacity(m.full)
+		m.run(400)
+		crashes, cleans, depth, refused = crashes+m.crashes, cleans+m.cleans, max(depth, m.depth), refused+m.refused
+	}
+	t.Logf("%d crashes, up to %d in a row, %d clean closes, %d calls without space", crashes, depth, cleans, refused)
+	if depth < 3 || refused == 0 || cleans == 0 {
+		t.Errorf("%d crashes in a row, %d calls without space, %d clean closes", depth, refused, cleans)
+	}
+}

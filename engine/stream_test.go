@@ -1,0 +1,403 @@
+package engine_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pagecache/engine"
+	"pagecache/engine/internal/enginetest"
+	"pagecache/internal/invariants"
+	"pagecache/internal/simdisk"
+)
+
+// openStream opens a log with small segments, and a stream of it.
+func openStream(t *testing.T, o *engine.Options) (*engine.Log, *engine.Stream) {
+	t.Helper()
+	if o.SegmentSize == 0 {
+		o.SegmentSize = 16 << 10
+	}
+	l := enginetest.OpenLog(t, "/store", o)
+	s, err := l.Stream(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l, s
+}
+
+func appendRange(t *testing.T, s *engine.Stream, from, to engine.Seq) {
+	t.Helper()
+	for q := from; q <= to; q++ {
+		if _, err := s.Append(q, recordOf(q)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// recordOf returns the record that tests append as number q.
+func recordOf(q engine.Seq) []byte {
+	return fmt.Appendf(bytes.Repeat([]byte{'.'}, int(q%200)), "%d", q)
+}
+
+// Numbers that do not rise are refused, and so are reads of what is not there; then nothing has changed.
+func TestStreamRefuses(t *testing.T) {
+	l, s := openStream(t, enginetest.SimOptions(simdisk.New(1, simdisk.Options{})))
+	ctx := context.Background()
+	appendRange(t, s, 10, 20)
+	for _, q := range []engine.Seq{0, 1, 20} {
+		if _, err := s.Append(q, nil); !errors.Is(err, engine.ErrSequence) {
+			t.Errorf("append %d: %v", q, err)
+		}
+	}
+	for _, q := range []engine.Seq{^engine.Seq(0), ^engine.Seq(0) - 1} {
+		if _, err := s.Append(q, nil, nil); !errors.Is(err, engine.ErrSequence) {
+			t.Errorf("append two from %d: %v", q, err)
+		}
+	}
+	if _, err := s.Append(21, []byte("one"), make([]byte, 20<<10)); !errors.Is(err, engine.ErrTooLarge) {
+		t.Errorf("a batch that is too long: %v", err)
+	}
+	if _, err := s.Append(21, make([][]byte, 350)...); !errors.Is(err, engine.ErrTooLarge) { // with its index
+		t.Errorf("a batch that is too long: %v", err)
+	}
+	if lsn, err := s.Append(21); err != nil || lsn != 0 {
+		t.Errorf("no record: %v, %v", lsn, err)
+	}
+	if err := s.DropBelow(ctx, 12); err != nil {
+		t.Error(err)
+	}
+	for q, want := range map[engine.Seq]error{0: engine.ErrDropped, 11: engine.ErrDropped, 12: nil, 20: nil,
+		21: engine.ErrNoRecord} {
+		if _, err := s.Get(q); !errors.Is(err, want) {
+			t.Errorf("get %d: %v, want %v", q, err, want)
+		}
+		b, err := s.AppendTo([]byte("x"), q)
+		if wantB := append([]byte("x"), recordOf(q)...); !errors.Is(err, want) || err == nil && !bytes.Equal(b, wantB) {
+			t.Errorf("append record %d: %q, %v, want %v", q, b, err, want)
+		}
+	}
+	for _, err := range s.Records(1) {
+		if !errors.Is(err, engine.ErrDropped) {
+			t.Errorf("iterate from 1: %v", err)
+		}
+	}
+	if _, err := l.Stream(engine.MaxStreamID + 1); !errors.Is(err, engine.ErrPageRange) {
+		t.Error(err)
+	}
+	enginetest.Close(t, l)
+	_, err := s.Append(21, nil)
+	_, errGet := s.Get(15)
+	_, errStream := l.Stream(1)
+	errCut := s.TruncateAfter(ctx, 15)
+	for _, err := range []error{err, errGet, errStream, errCut, s.DropBelow(ctx, 16)} {
+		if !errors.Is(err, engine.ErrClosed) {
+			t.Errorf("after Close: %v", err)
+		}
+	}
+}
+
+// A ReadOnly log shows its streams and changes nothing.
+func TestStreamReadOnly(t *testing.T) {
+	d := simdisk.New(1, simdisk.Options{})
+	l, s := openStream(t, enginetest.SimOptions(d))
+	appendRange(t, s, 1, 300)
+	enginetest.Close(t, l)
+	o := enginetest.SimOptions(d)
+	o.ReadOnly = true
+	l, s = openStream(t, o)
+	ctx := context.Background()
+	_, err := s.Append(301, nil)
+	for _, err := range []error{err, s.TruncateAfter(ctx, 100), s.TruncateAfter(ctx, 1000), s.DropBelow(ctx, 1)} {
+		if !errors.Is(err, engine.ErrReadOnly) {
+			t.Error(err)
+		}
+	}
+	n := engine.Seq(0)
+	for r, err := range s.Records(0) {
+		if n++; err != nil || r.Seq != n || !bytes.Equal(r.Bytes, recordOf(n)) {
+			t.Fatalf("record %d: %d, %v", n, r.Seq, err)
+		}
+	}
+	if n != 300 {
+		t.Errorf("%d records", n)
+	}
+	enginetest.Close(t, l)
+}
+
+// Follow returns every record once, in order, stable, also those that are appended while it waits. It ends with its
+// context, with Close, and when records are truncated or dropped that it has returned or not.
+func TestFollow(t *testing.T) {
+	l, s := openStream(t, enginetest.SimOptions(simdisk.New(1, simdisk.Options{})))
+	const n = 2000
+	var wg sync.WaitGroup
+	follow := func(ctx context.Context, from engine.Seq, seen func(q engine.Seq)) (last error) {
+		want := max(from, 1)
+		for r, err := range s.Follow(ctx, from) {
+			if err != nil {
+				last = err
+				break
+			}
+			if r.Seq != want || !bytes.Equal(r.Bytes, recordOf(want)) || l.StableLSN() < r.LSN {
+				t.Errorf("record %d, want %d", r.Seq, want)
+			}
+			want++
+			seen(r.Seq)
+		}
+		return last
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	for i := range engine.Seq(4) {
+		wg.Go(func() {
+			err := follow(ctx, i*100, func(q engine.Seq) {
+				if q == n && i == 0 {
+					cancel()
+				}
+			})
+			if !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		})
+	}
+	for q := engine.Seq(1); q <= n; q += 2 {
+		if _, err := s.Append(q, recordOf(q), recordOf(q+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wg.Wait()
+	var at atomic.Uint64
+	ended := make(chan error)
+	go func() {
+		ended <- follow(context.Background(), n-1, func(q engine.Seq) { at.Store(uint64(q)) })
+	}()
+	enginetest.Soon(t, "the last record is returned", func() {
+		for at.Load() != n {
+			time.Sleep(time.Millisecond)
+		}
+	})
+	if err := s.TruncateAfter(context.Background(), n-10); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, engine.ErrTruncated) {
+		t.Error(err)
+	}
+	go func() { ended <- follow(context.Background(), n, func(engine.Seq) {}) }()
+	time.Sleep(time.Millisecond)
+	enginetest.Close(t, l)
+	if err := <-ended; !errors.Is(err, engine.ErrClosed) {
+		t.Error(err)
+	}
+}
+
+// Follow notices that records which it has returned were replaced while it was not looking.
+func TestFollowNoticesReplacedRecords(t *testing.T) {
+	l, s := openStream(t, enginetest.SimOptions(simdisk.New(1, simdisk.Options{})))
+	appendRange(t, s, 1, 10)
+	n := engine.Seq(0)
+	for r, err := range s.Follow(context.Background(), 1) {
+		if err != nil {
+			if !errors.Is(err, engine.ErrTruncated) || n != 10 {
+				t.Errorf("after %d records: %v", n, err)
+			}
+			break
+		}
+		if n = r.Seq; n == 10 {
+			if err := s.TruncateAfter(context.Background(), 5); err != nil {
+				t.Fatal(err)
+			}
+			appendRange(t, s, 6, 20)
+		}
+	}
+	n = 5
+	for r, err := range s.Follow(context.Background(), 6) { // a truncation that does not concern it changes nothing
+		if n++; err != nil || r.Seq != n {
+			t.Fatalf("record %d: %d, %v", n, r.Seq, err)
+		}
+		switch n {
+		case 10:
+			if err := s.TruncateAfter(context.Background(), 15); err != nil {
+				t.Fatal(err)
+			}
+			appendRange(t, s, 16, 21)
+		case 21:
+			enginetest.Close(t, l)
+			return
+		}
+	}
+}
+
+// Close with a context ends soon although the device hangs under calls of a stream, and they return.
+func TestStreamCloseOnHungDevice(t *testing.T) {
+	d := simdisk.New(1, simdisk.Options{})
+	o := enginetest.SimOptions(d)
+	o.SegmentSize = 16 << 10
+	l, err := engine.OpenLog("/store", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := l.Stream(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	appendRange(t, s, 1, 300)
+	d.Hang(true)
+	ended := make(chan error, 3)
+	go func() { ended <- s.DropBelow(context.Background(), 250) }()
+	go func() { ended <- s.AppendStable(context.Background(), 301, make([]byte, 9000)) }()
+	go func() { // waits for an io buffer
+		for q := engine.Seq(302); ; {
+			if _, last := s.Bounds(); last > q {
+				q = last
+			}
+			if _, err := s.Append(q, make([]byte, 9000)); err != nil && !errors.Is(err, engine.ErrSequence) {
+				ended <- err
+				return
+			}
+			q++
+		}
+	}()
+	time.Sleep(20 * time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	enginetest.Soon(t, "Close", func() {
+		if err := l.CloseContext(ctx); err == nil {
+			t.Error("Close succeeded")
+		}
+	})
+	d.Hang(false)
+	enginetest.Soon(t, "calls", func() {
+		for range cap(ended) {
+			<-ended
+		}
+	})
+}
+
+// Goroutines that append to several streams, read, truncate and drop beside each other see only what was written, and
+// nothing of what was cut off. Proves Q5.
+func TestStreamsBesideEachOther(t *testing.T) {
+	o := &engine.Options{SegmentSize: 16 << 10, IOBuffers: 2}
+	l := enginetest.OpenLog(t, t.TempDir(), o)
+	const streams = 4
+	per := engine.Seq(3000)
+	if testing.Short() {
+		per = 1000
+	}
+	var wg sync.WaitGroup
+	var writing atomic.Int32
+	writing.Store(streams)
+	for id := range engine.StreamID(streams) {
+		s, err := l.Stream(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A record says its number and the round in which it was written: each truncation begins a round.
+		value := func(q engine.Seq, round int) []byte { return fmt.Appendf(nil, "%d %d %d", id, q, round) }
+		var rounds atomic.Int64
+		wg.Go(func() {
+			defer writing.Add(-1)
+			rng := rand.New(rand.NewPCG(uint64(id), 3))
+			round := 0
+			for q := engine.Seq(1); q < per; {
+				k := engine.Seq(1 + rng.IntN(10))
+				var records [][]byte
+				for i := range k {
+					records = append(records, value(q+i, round))
+				}
+				if _, err := s.Append(q, records...); err != nil {
+					t.Error(err)
+					return
+				}
+				q += k
+				first, _ := s.Bounds()
+				var err error
+				switch rng.IntN(60) {
+				case 0:
+					back := min(engine.Seq(rng.IntN(30)), q-1-first)
+					round++
+					rounds.Store(int64(round))
+					err = s.TruncateAfter(context.Background(), q-1-back)
+					q -= back
+				case 1:
+					err = s.DropBelow(context.Background(), max(first, q-min(q, 200)))
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(id), 4))
+			var b []byte
+			for writing.Load() > 0 {
+				first, last := s.Bounds()
+				if last == 0 {
+					continue
+				}
+				q := first + engine.Seq(rng.Uint64N(uint64(last-first+1)))
+				var err error
+				b, err = s.AppendTo(b[:0], q)
+				if errors.Is(err, engine.ErrDropped) || errors.Is(err, engine.ErrNoRecord) {
+					continue // since Bounds
+				}
+				var gotID engine.StreamID
+				var gotQ engine.Seq
+				var round int64
+				if _, err2 := fmt.Sscanf(string(b), "%d %d %d", &gotID, &gotQ, &round); err != nil || err2 != nil ||
+					gotID != id || gotQ != q || round > rounds.Load() {
+					t.Errorf("stream %d, record %d: %q, %v", id, q, b, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	enginetest.Close(t, l)
+}
+
+// Appending, finding and reading a record allocate nothing on the heap that grows with the number of records. Proves
+// Q4.
+func TestStreamMemory(t *testing.T) {
+	if enginetest.Raced || invariants.Enabled {
+		t.Skip("such builds allocate more")
+	}
+	o := &engine.Options{SegmentSize: 256 << 10, FlushEvery: -1}
+	l := enginetest.OpenLog(t, t.TempDir(), o)
+	s, err := l.Stream(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := make([]byte, 16)
+	if _, err := s.Append(1, rec); err != nil {
+		t.Fatal(err)
+	}
+	q := engine.Seq(1)
+	allocs := testing.AllocsPerRun(20000, func() {
+		q++
+		if _, err := s.Append(q, rec); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if allocs > 1 {
+		t.Errorf("%v allocations a record", allocs)
+	}
+	buf := make([]byte, 0, 100)
+	if _, err := l.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	allocs = testing.AllocsPerRun(5000, func() {
+		if buf, err = s.AppendTo(buf[:0], 1+engine.Seq(rand.Uint64N(uint64(q)/2))); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if allocs > 1 {
+		t.Errorf("%v allocations a read", allocs)
+	}
+	enginetest.Close(t, l)
+}

@@ -1,0 +1,167 @@
+package format
+
+import (
+	"encoding/binary"
+	"errors"
+	"math"
+	"slices"
+	"testing"
+)
+
+// streamSegment returns a segment with messages of streams, its header, the offset of its index, and the offsets of the
+// records.
+func streamSegment(unlist bool) (seg []byte, h SegmentHeader, at int, offsets []int) {
+	h = SegmentHeader{State: SegmentStateInUse, SegmentSize: MinSegmentSize, BlockSize: 4096, Generation: 3,
+		Base: 4 * MinSegmentSize, Stable: 4*MinSegmentSize - 1, Slot: 2, Store: testStore, Timeline: 9}
+	seg = make([]byte, MinSegmentSize)
+	h.Put(seg)
+	seed := MakeSeed(testStore, h.Generation, h.Slot)
+	pos := SegmentStart
+	var x Index
+	put := func(k Kind, stream StreamID, body []byte) {
+		lsn := h.Base + LSN(pos)
+		PutHeader(seg[pos:], lsn, PageID(stream), h.Base)
+		copy(seg[pos+HeaderSize:], body)
+		w := MakeWord(k, HeaderSize+len(body))
+		PutCRC(seg[pos:], w, seed)
+		PutWord(seg[pos:], w)
+		x.Add(k, pos, seg[pos:])
+		if k == KindRecord {
+			offsets = append(offsets, pos)
+		}
+		pos += AlignUp(HeaderSize + len(body))
+	}
+	record := func(stream StreamID, q Seq) {
+		body := append(make([]byte, RecordHeadSize), "abc"...)
+		PutSeq(body, q)
+		put(KindRecord, stream, body)
+	}
+	cut := func(stream StreamID, c Cut) {
+		body := make([]byte, CutSize)
+		c.Put(body)
+		put(KindTruncate, stream, body)
+	}
+	record(0, 5)
+	record(7, 1)
+	record(0, 6)
+	put(KindData, 0, []byte("no stream"))
+	record(0, 9)
+	cut(0, Cut{Last: 6})
+	record(0, 7)
+	record(7, 2)
+	cut(7, Cut{First: 2, Last: math.MaxUint64})
+	record(MaxStreamID, MaxSeq)
+	if unlist {
+		x.Unlist()
+	}
+	at = MinSegmentSize - x.Len()
+	k := Known{Durable: h.Base + 4096, Stable: h.Base + 4095}
+	PutWord(seg[pos:], PutPad(seg[pos:], h.Base+LSN(pos), k, at-pos, seed))
+	PutWord(seg[at:], x.Put(seg[at:], h.Base+LSN(at), k, seed))
+	return seg, h, at, offsets
+}
+
+// An index lists the messages of streams by runs: a run ends where the numbers do not rise, and at a Cut of its stream.
+func TestIndexListsStreams(t *testing.T) {
+	seg, h, at, offs := streamSegment(false)
+	golden(t, "segment-streams.txt", AnnotateSegment(nil, seg, testView(2, math.MaxInt)))
+	v, err := decodeIndexOf(seg, h, at)
+	if err != nil || !v.Listed() {
+		t.Fatal(v.Listed(), err)
+	}
+	want := []Run{
+		{Stream: 0, Count: 3, First: 5, Last: 9},
+		{Stream: 7, Count: 2, First: 1, Last: 2},
+		{Stream: 0, Cut: true, First: 0, Last: 6},
+		{Stream: 0, Count: 1, First: 7, Last: 7},
+		{Stream: 7, Cut: true, First: 2, Last: math.MaxUint64},
+		{Stream: MaxStreamID, Count: 1, First: MaxSeq, Last: MaxSeq},
+	}
+	var got []Run
+	for i := range v.Runs() {
+		got = append(got, v.Run(i))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	wantOffsets := []int{offs[0], offs[2], offs[3], offs[1], offs[5], offs[4], offs[6]}
+	var gotOffsets []int
+	for b := v.Offsets(); len(b) > 0; b = b[4:] {
+		gotOffsets = append(gotOffsets, int(binary.LittleEndian.Uint32(b)))
+	}
+	if !slices.Equal(gotOffsets, wantOffsets) {
+		t.Errorf("offsets %v, want %v", gotOffsets, wantOffsets)
+	}
+	seed := MakeSeed(testStore, h.Generation, h.Slot)
+	trailer, err := DecodeIndexTrailer(seg[len(seg)-IndexTrailerSize:], h.Base, len(seg), seed)
+	first := binary.LittleEndian.Uint32(seg[at+trailer.OffsetsAt():])
+	if err != nil || int(first) != wantOffsets[0] {
+		t.Errorf("the offsets begin with %d, want %d: %v", first, wantOffsets[0], err)
+	}
+	if v.Len() != 1 {
+		t.Errorf("%d entries, want that of the record without a stream", v.Len())
+	}
+	seg, h, at, _ = streamSegment(true)
+	if v, err = decodeIndexOf(seg, h, at); err != nil || v.Listed() || v.Runs() != 0 || v.Len() != 1 {
+		t.Errorf("without lists: %v, %d runs, %d entries: %v", v.Listed(), v.Runs(), v.Len(), err)
+	}
+}
+
+// No bytes of an index with right checksums make a reader look outside of the segment, or panic. Proves F2.
+func TestHostileRuns(t *testing.T) {
+	seg, h, at, _ := streamSegment(false)
+	seed := MakeSeed(testStore, h.Generation, h.Slot)
+	refused := 0
+	for i := at + HeaderSize; i < len(seg)-4; i++ {
+		for _, b := range []byte{0, 1, 0x7f, 0x80, 0xff} {
+			old := seg[i]
+			seg[i] = b
+			trailer := seg[len(seg)-IndexTrailerSize:]
+			binary.LittleEndian.PutUint32(trailer[trailerSummed:],
+				trailerCRC(trailer, h.Base+MinSegmentSize, seed))
+			PutCRC(seg[at:], MakeWord(KindIndex, len(seg)-at), seed)
+			v, err := decodeIndexOf(seg, h, at)
+			if err != nil && !errors.Is(err, ErrIndex) && !errors.Is(err, ErrNoIndex) {
+				t.Fatalf("byte %d is %#x: %v", i, b, err)
+			}
+			if err != nil {
+				refused++
+			}
+			n := 0
+			for j := 0; err == nil && j < v.Runs(); j++ {
+				n += v.Run(j).Count
+			}
+			if err == nil && n*4 != len(v.Offsets()) {
+				t.Fatalf("byte %d is %#x: %d records, %d bytes of offsets", i, b, n, len(v.Offsets()))
+			}
+			for o := v.Offsets(); err == nil && len(o) > 0; o = o[4:] {
+				if off := int(binary.LittleEndian.Uint32(o)); off < SegmentStart || off+HeaderSize > at {
+					t.Fatalf("byte %d is %#x: offset %d", i, b, off)
+				}
+			}
+			seg[i] = old
+		}
+	}
+	if refused < 100 {
+		t.Errorf("%d changed indexes were refused", refused)
+	}
+}
+
+// Bodies of messages of streams with a wrong length or number are refused. Proves F2.
+func TestStreamBodies(t *testing.T) {
+	body := make([]byte, RecordHeadSize)
+	for q, ok := range map[Seq]bool{0: false, 1: true, MaxSeq: true, MaxSeq + 1: false} {
+		PutSeq(body, q)
+		if got, rest, err := CutSeq(body); (err == nil) != ok || ok && (got != q || len(rest) != 0) {
+			t.Errorf("number %d: %d, %v, %v", q, got, rest, err)
+		}
+	}
+	if err := CheckStream(KindRecord, body[1:]); !errors.Is(err, ErrRecord) {
+		t.Error(err)
+	}
+	for n := range CutSize + 2 {
+		if err := CheckStream(KindTruncate, make([]byte, n)); (err == nil) != (n == CutSize) {
+			t.Errorf("a cut of %d bytes: %v", n, err)
+		}
+	}
+}
