@@ -351,7 +351,7 @@ func (m *streamModel) run(ops int) {
 
 // Whatever is done with the streams of a log, and wherever it crashes, an opening finds the state after one of the
 // operations: after the last that was stable, or a later one. Up to three crashes follow each other, the later ones
-// while the log is opened. Proves Q1, Q2 and Q3.
+// while the log is opened. Proves S1, S2 and S3.
 func TestStreamModel(t *testing.T) {
 	t.Parallel()
 	seeds := 60

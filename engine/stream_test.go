@@ -279,7 +279,7 @@ func TestStreamCloseOnHungDevice(t *testing.T) {
 }
 
 // Goroutines that append to several streams, read, truncate and drop beside each other see only what was written, and
-// nothing of what was cut off. Proves Q5.
+// nothing of what was cut off. Proves S5.
 func TestStreamsBesideEachOther(t *testing.T) {
 	o := &engine.Options{SegmentSize: 16 << 10, IOBuffers: 2}
 	l := enginetest.OpenLog(t, t.TempDir(), o)
@@ -362,7 +362,7 @@ func TestStreamsBesideEachOther(t *testing.T) {
 }
 
 // Appending, finding and reading a record allocate nothing on the heap that grows with the number of records. Proves
-// Q4.
+// S4.
 func TestStreamMemory(t *testing.T) {
 	if enginetest.Raced || invariants.Enabled {
 		t.Skip("such builds allocate more")

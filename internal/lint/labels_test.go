@@ -15,7 +15,7 @@ var labelOwners = map[string]string{
 	"P": "engine",
 	"M": "engine", // memory.go
 	"N": "engine/internal/snapshot",
-	"Q": "engine/internal/stream",
+	"S": "engine/internal/stream",
 	"C": "engine/internal/clean",
 	"B": "engine/internal/blob",
 	"E": "engine/internal/epoch",

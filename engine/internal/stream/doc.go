@@ -3,14 +3,14 @@
 //
 // Guarantees:
 //
-//	Q1  The state of a stream is what its messages in the log say, in the order of the log. So an opening finds it by
+//	S1  The state of a stream is what its messages in the log say, in the order of the log. So an opening finds it by
 //	    reading them once more, and nothing beside the log needs to be kept consistent with it.
-//	Q2  A Cut outlives the records that it cuts: they lie before it, and segments leave the log from its beginning.
-//	Q3  A call that fails leaves nothing behind: whatever it appends is one message, a record or a group, and all that
+//	S2  A Cut outlives the records that it cuts: they lie before it, and segments leave the log from its beginning.
+//	S3  A call that fails leaves nothing behind: whatever it appends is one message, a record or a group, and all that
 //	    may fail is done before the message is committed.
-//	Q4  Nothing is kept on the heap for a record. A segment that is sealed ends with an index, which is read through
+//	S4  Nothing is kept on the heap for a record. A segment that is sealed ends with an index, which is read through
 //	    the map. The offsets of the others are in tables, in anonymous memory.
-//	Q5  Lookups take no lock. Each sees the state of the stream at one moment.
+//	S5  Lookups take no lock. Each sees the state of the stream at one moment.
 //
 // The records of a stream are the concatenation of its pieces, by number as by place in the log:
 //
