@@ -91,9 +91,9 @@ func fillDir(t *testing.T, dir string, o *engine.Options) []engine.PageID {
 	return pids
 }
 
-// checkLabels fails the test if a goroutine that the test did not start has the label of the test, and keeps it: one that
-// has just been started has its creator's labels until it sets its own. It adds the names of the labelled goroutines to
-// found.
+// checkLabels fails the test if a goroutine that the test did not start has the label of the test, and keeps it: one
+// that has just been started has its creator's labels until it sets its own. It adds the names of the labelled
+// goroutines to found.
 func checkLabels(t *testing.T, found map[string]bool) {
 	t.Helper()
 	var foreign string
