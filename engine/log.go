@@ -222,8 +222,8 @@ func (l *Log) FirstLSN() LSN { return LSN(l.first.Load()) }
 // lsn are clamped to the end of the log. LSNs are not renumbered; FirstLSN reports how far the log was truncated. Data
 // previously returned for dropped records is invalid. After a crash or error the next opening may report a lower
 // FirstLSN. While a batch or a Reservation is open, the space may be freed by a later call only. Segments that a Stream
-// has records in are kept. Errors: ErrReadOnly, ErrClosed, ErrNoSpace, ErrFailed, and those of freeing slots, which are
-// sticky for DropBelow only.
+// has records in are kept; if Stream fails with ErrCorrupt, so are all that may have some. Errors: ErrReadOnly,
+// ErrClosed, ErrNoSpace, ErrFailed, and those of freeing slots, which are sticky for DropBelow only.
 func (l *Log) DropBelow(lsn LSN) error {
 	return l.dropBelow(context.Background(), min(lsn, l.streams.Low()))
 }

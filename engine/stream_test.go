@@ -500,3 +500,43 @@ func TestStreamCutBesideCorruptRecords(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// If the disk does not return a part of the log when it is opened, nobody knows which records the streams have.
+// DropBelow of the log then keeps all of it, although the records of streams lie behind that part. In a log without any
+// message of a stream it drops that part, too. Proves rule 12.
+func TestDropBelowBesideUnreadableStreams(t *testing.T) {
+	const block = 4096
+	for _, numbered := range []bool{true, false} {
+		d := simdisk.New(5, simdisk.Options{})
+		o := enginetest.SimOptions(d)
+		l, s := openStream(t, o)
+		for range 60 { // some segments
+			if _, _, err := l.Write(make([]byte, 1800)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if numbered {
+			appendRange(t, s, 1, 300)
+		}
+		enginetest.Close(t, l)
+		end := int64(scannedLog(t, d).Segments[0].Slot.Offset(o.SegmentSize)) + int64(o.SegmentSize)
+		d.SetUnreadable(logFile, end-block, block) // with the index
+		l, err := engine.OpenLog("/store", o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Stream(0); !errors.Is(err, engine.ErrCorrupt) {
+			t.Errorf("numbered %v: Stream: %v", numbered, err)
+		}
+		before := l.FirstLSN()
+		if err := l.DropBelow(1 << 40); err != nil {
+			t.Errorf("numbered %v: %v", numbered, err)
+		}
+		if kept := l.FirstLSN() == before; kept != numbered {
+			t.Errorf("numbered %v: LSN %d is the first after DropBelow, %d before", numbered, l.FirstLSN(), before)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -12,25 +12,27 @@ import (
 // errShape reports a message that no log has in that place.
 var errShape = errors.New("record number does not follow the last one")
 
-// load reads the messages of streams in the segments with these bases, in order.
-func (s *Set) load(bases []format.LSN) error {
+// load reads the messages of streams in the segments with these bases, in order. It returns the first error. The
+// segments behind the place are read all the same, since Low must know whether the log has any message of a stream.
+func (s *Set) load(bases []format.LSN) (first error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, base := range bases {
-		slot, found := s.store.Space.Find(base)
-		if !found {
-			return s.store.CorruptLog(recovery.Place{}.WithLSN(base), "no segment holds this LSN")
-		}
-		g := &segment{base: base, slot: slot}
-		if err := s.loadSegment(g); err != nil {
-			return err
+		err := s.loadSegment(base)
+		if first == nil {
+			first = err
 		}
 	}
-	return nil
+	return first
 }
 
-// loadSegment reads the messages of streams in one segment.
-func (s *Set) loadSegment(g *segment) error {
+// loadSegment reads the messages of streams in the segment with this base.
+func (s *Set) loadSegment(base format.LSN) error {
+	slot, found := s.store.Space.Find(base)
+	if !found {
+		return s.store.CorruptLog(recovery.Place{}.WithLSN(base), "no segment holds this LSN")
+	}
+	g := &segment{base: base, slot: slot}
 	if s.store.IsSealed(g.slot.Offset(int(s.size))) && g.base+s.size <= s.store.Log.StableEnd() {
 		if v, off, err := s.readIndex(g); err == nil {
 			return s.loadIndex(g, v, off)

@@ -125,16 +125,18 @@ func (s *Set) all() []*Stream {
 	return slices.Collect(maps.Values(s.streams))
 }
 
-// Low returns an LSN below which no stream has a record, nor will have one that is appended from now on.
+// Low returns an LSN below which no stream has a record, nor will have one that is appended from now on. It is 0 if a
+// part of the log could not be read, and the rest has messages of streams: then nobody knows.
 func (s *Set) Low() format.LSN {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	low := s.store.Log.StableEnd()
-	for _, t := range s.all() {
-		if st := t.state.Load(); len(st.pieces) > 0 && s.broken == nil {
+	low, streams := s.store.Log.StableEnd(), s.all()
+	if s.broken != nil && len(streams) > 0 {
+		return 0
+	}
+	for _, t := range streams {
+		if st := t.state.Load(); len(st.pieces) > 0 {
 			low = min(low, st.pieces[0].run.seg.base)
-		} else if s.broken != nil { // nobody knows
-			return 0
 		}
 	}
 	return low
