@@ -121,7 +121,7 @@ func TestGroup(t *testing.T) {
 // no store.
 func TestRun(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds compare twice")
+		t.Skip("SKIPPED with -short: it builds compare twice")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()

@@ -54,7 +54,7 @@ type Record struct {
 	// was loaded, or costs a failed compare-and-swap.
 	word atomic.Uint32
 	age  uint64
-	// cause is the page because of which a goroutine has tried to abort the record, last: a hint for messages. Its
+	// cause is the page over which a goroutine last tried to abort the record: a hint for messages. Its
 	// writers are those goroutines. Once the record is aborted, a load finds one of their pages.
 	cause   atomic.Uint64
 	intents []intent
@@ -96,7 +96,7 @@ func (r *Record) abort(from state, page format.PageID) bool {
 	return r.advance(from, aborted)
 }
 
-// Conflict returns the page because of which the record was aborted by another goroutine, or by Decide.
+// Conflict returns the page over which another goroutine, or Decide, has aborted the record.
 func (r *Record) Conflict() format.PageID { return format.PageID(r.cause.Load()) }
 
 // intentOf returns the intent that a slot holds in place of a head, or nil if h is an entry, or nil.
@@ -104,7 +104,7 @@ func intentOf(h *Head) *intent {
 	if h == nil || !h.IsIntent() {
 		return nil
 	}
-	return (*intent)(unsafe.Pointer(h)) // allocated as an intent, of which the Head is the beginning
+	return (*intent)(unsafe.Pointer(h)) // it was allocated as an intent, which begins with its Head
 }
 
 // Load returns the head of the page in the slot: never an intent. It waits for nobody. If a transaction that changes

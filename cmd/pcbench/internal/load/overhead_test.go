@@ -66,7 +66,7 @@ func TestNoAllocations(t *testing.T) {
 // takes the shortest of many short turns of the loop with pcbench and without it, since other programs disturb some.
 func TestOwnShare(t *testing.T) {
 	if testing.Short() {
-		t.Skip("SKIPPED: it measures")
+		t.Skip("SKIPPED with -short: it measures for seconds")
 	}
 	w := laidOut(t)
 	const ops, limit = 20_000, 60.0
