@@ -540,3 +540,20 @@ func TestDropBelowBesideUnreadableStreams(t *testing.T) {
 		}
 	}
 }
+
+// The tables of segments that were sealed serve later segments, as empty as new ones.
+func TestStreamTablesAreUsedAgain(t *testing.T) {
+	l, s := openStream(t, enginetest.SimOptions(simdisk.New(6, simdisk.Options{})))
+	const last = 40_000 // in more than a hundred segments
+	for q := engine.Seq(1); q <= last; q++ {
+		if _, err := s.Append(q, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for q := engine.Seq(1); q <= last; q += 97 {
+		if _, err := s.Get(q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	enginetest.Close(t, l)
+}
