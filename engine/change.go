@@ -1,9 +1,12 @@
 package engine
 
 import (
+	"runtime"
+
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/txn"
 	"pagecache/internal/invariants"
 	"pagecache/segments/format"
 )
@@ -124,9 +127,8 @@ func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error
 			g.shut()
 			defer g.open()
 		}
-		invariants.Jitter()
-		h := pg.slot.Load()
-		if !c.meets(pg.id, h) {
+		h, ok := c.claim(pg)
+		if !ok {
 			pc.values.discard(&c.payload)
 			return h, false, nil
 		}
@@ -145,7 +147,7 @@ func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error
 			return nil, false, err
 		}
 		e := c.entry(h, pagestack.Ref{LSN: r.LSN(), Ptr: r.Ptr()})
-		if pc.pages.Install(pg.slot, h, e, &r, c.payload.blob) {
+		if pc.install(pg, h, e, c, &r) {
 			if !c.sameState && c.kind != format.KindCounter {
 				tx.wrote(c.bodyLen())
 			}
@@ -159,6 +161,40 @@ func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error
 			pc.values.discard(&c.payload)
 		}
 	}
+}
+
+// politeTurns is the number of times that housekeeping yields to a transaction that changes the page, before it aborts
+// it.
+const politeTurns = 16
+
+// claim returns the head of a page, and whether it meets the condition. If it does, the slot held that head, and not
+// the intent of a transaction: one that was still preparing is aborted, as if the change had come before it.
+func (c *change[P]) claim(pg page) (*head, bool) {
+	if c.sameState {
+		for turn := 0; turn < politeTurns && txn.IsClaimed(pg.slot); turn++ {
+			runtime.Gosched()
+		}
+	}
+	if h := txn.Load(pg.slot); !c.meets(pg.id, h) { // nothing to do: no reason to abort a transaction
+		return h, false
+	}
+	h := txn.Claim(pg.slot)
+	return h, c.meets(pg.id, h)
+}
+
+// install installs the new entry e of a change over head h, and shows the clock of the transactions that the page has
+// changed. It returns false, and has aborted the reservation, if the head is no longer h.
+func (pc *PageCache[P]) install(pg page, h, e *head, c *change[P], r *iobuf.Reservation) bool {
+	if c.sameState {
+		return pc.pages.Install(pg.slot, h, e, r, c.payload.blob)
+	}
+	pc.pages.Clock.Begin(pg.id)
+	won := pc.pages.Install(pg.slot, h, e, r, c.payload.blob)
+	if won {
+		pc.pages.Clock.Stamp(pg.id)
+	}
+	pc.pages.Clock.End(pg.id)
+	return won
 }
 
 // reserve reserves the message of a change of the page with head h, and writes its body.
@@ -196,7 +232,7 @@ func (pc *PageCache[P]) shorten(tx *Tx, pg page) {
 	const much = 8
 	g := pc.gates.of(pg.id)
 	if !g.mu.TryLock() {
-		if pg.slot.Load().Depth() <= much*pc.limit {
+		if txn.Load(pg.slot).Depth() <= much*pc.limit {
 			return
 		}
 		g.mu.Lock()
@@ -207,7 +243,7 @@ func (pc *PageCache[P]) shorten(tx *Tx, pg page) {
 		if turn == patientTurns {
 			g.shut()
 		}
-		h := pg.slot.Load()
+		h := txn.Load(pg.slot)
 		if h.Depth() <= pc.limit {
 			return
 		}

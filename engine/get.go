@@ -43,7 +43,7 @@ func (pc *PageCache[P]) get(tx *Tx, pid PageID) (value P, ptr PagePtr[P], kind P
 		return pc.getSlow(tx, pid)
 	}
 	h := s.Load()
-	if h == nil || !h.IsWhole() {
+	if h == nil || !h.IsWhole() { // such as the intent of a transaction (package txn)
 		return pc.getSlow(tx, pid)
 	}
 	checkUnmodified(pc.m, pid, h)
@@ -91,7 +91,7 @@ func (pc *PageCache[P]) getResident(tx *Tx, pids []PageID, pages []Page[P], firs
 		}
 	}
 	for i := range pids {
-		if h := heads[i%sideBySide]; h != nil && !h.IsWhole() {
+		if h := heads[i%sideBySide]; h != nil && !h.IsWhole() { // as in get
 			heads[i%sideBySide] = nil
 		}
 	}

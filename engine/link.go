@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/txn"
 	"pagecache/lru"
 	"pagecache/segments/format"
 )
@@ -143,7 +144,7 @@ func (v evictor[P]) Cost(key uint64) int64 {
 	tx := v.pc.txs.beginOwn() // Size may look at a view
 	defer tx.End()
 	var heap, mapped int64
-	_ = v.contain("measuring", key, func() { heap, mapped = v.pc.mem.weigh(s.Load()) })
+	_ = v.contain("measuring", key, func() { heap, mapped = v.pc.mem.weigh(txn.Load(s)) })
 	return heap + mapped
 }
 
@@ -209,7 +210,7 @@ func (pc *PageCache[P]) consolidateFirst(tx *Tx, pid PageID) bool {
 	if s == nil || pc.core.opts.ReadOnly || pc.core.opts.seam.Verbatim {
 		return false
 	}
-	h := s.Load()
+	h := txn.Load(s)
 	if h == nil || h.Depth() == 1 || h.TailEntry().Kind() == pagestack.KindOnDisk ||
 		h.LSN >= pc.core.store.Log.StableEnd() {
 		return false
@@ -245,7 +246,7 @@ func (pc *PageCache[P]) dropBase(tx *Tx, pid PageID) bool {
 	if s == nil {
 		return false
 	}
-	h := s.Load()
+	h := txn.Load(s)
 	if h == nil || h.Kind() != pagestack.KindDelta || h.LSN >= pc.core.store.Log.StableEnd() {
 		return false
 	}

@@ -9,6 +9,7 @@ import (
 	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/pagetable"
+	"pagecache/engine/internal/txn"
 	"pagecache/internal/invariants"
 	"pagecache/lru"
 )
@@ -275,7 +276,7 @@ func (y *memory[P]) sweep(tx *Tx, want int64, unstable bool, evicted func(PageID
 }
 
 // evict drops the resident values of a page, and returns how many bytes that was. A page that is not stable is busy,
-// unless unstable is set. If the Materializer panics, the page stays as it is: it is seldom the page of the call that
+// unless unstable is set, and so is one that a transaction is about to change. If the Materializer panics, the page stays as it is: it is seldom the page of the call that
 // evicts.
 func (y *memory[P]) evict(tx *Tx, pid PageID, unstable bool) (freed int64, out lru.Outcome) {
 	if y.viewsOnly { // Bytes does not panic
@@ -295,14 +296,14 @@ func (y *memory[P]) evictNow(tx *Tx, pid PageID, unstable bool) (freed int64, _ 
 		return 0, lru.OutcomeNotResident
 	}
 	for {
-		h := s.Load()
+		h := txn.Load(s)
 		if h == nil {
 			return 0, lru.OutcomeNotResident
 		}
 		heap, mapped := y.weigh(h)
 		if heap+mapped == 0 {
 			y.pages.Table.Unmark(pid)
-			if s.Load() != h { // it may have become resident just now (pagetable, T3)
+			if txn.Load(s) != h { // it may have become resident just now (pagetable, T3)
 				y.pages.Table.Mark(pid)
 			}
 			return 0, lru.OutcomeNotResident
@@ -320,6 +321,9 @@ func (y *memory[P]) evictNow(tx *Tx, pid PageID, unstable bool) (freed int64, _ 
 			return heap + mapped, lru.OutcomeEvicted
 		}
 		y.pages.Table.Mark(pid)
+		if txn.IsClaimed(s) {
+			return 0, lru.OutcomeBusy
+		}
 	}
 }
 

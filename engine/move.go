@@ -8,6 +8,7 @@ import (
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/txn"
 	"pagecache/internal/invariants"
 	"pagecache/lru"
 	"pagecache/segments"
@@ -68,7 +69,7 @@ func (v *mover[P]) visitInside(look []looked, e clean.Extent, visit func(PageID)
 	for i := range look {
 		look[i].head = nil
 		if s := v.pc.pages.Table.Get(look[i].pid); s != nil {
-			look[i].head = s.Load()
+			look[i].head = txn.Load(s)
 		}
 	}
 	defer clear(look) // the entries may be replaced

@@ -70,7 +70,7 @@ var house = map[string][]string{
 		"engine/internal/logstore", "engine/internal/clean", "engine/internal/blob", "engine/internal/snapshot",
 		"engine/internal/pagemap", "engine/internal/pageids", "engine/internal/idgen", "engine/internal/compress",
 		"engine/internal/salvage", "engine/internal/scratch", "engine/internal/seam", "engine/internal/report",
-		"engine/internal/roots", "engine/internal/latency", "engine/internal/stream", "segments", "segments/format",
+		"engine/internal/roots", "engine/internal/latency", "engine/internal/stream", "engine/internal/txn", "segments", "segments/format",
 		"mmapread", "lru", "recovery", "internal/vfs", "internal/osfs", "internal/invariants",
 	},
 	"engine/internal/enginetest": { // a harness for tests

@@ -47,6 +47,7 @@ var waits = map[string]string{
 	"iouring.(Reader).pollAlone":                        "yields while a fast device reads; the kernel may not signal",
 	"iouring.(Reader).ReadAhead":                        "yields until the leader, which is at work, has submitted",
 	"engine/internal/txn.(Record).Install":              "lets an older transaction commit, a few times",
+	"engine.(change).claim":                             "lets a transaction commit, a few times",
 	"engine/internal/txn.(Backoff).Wait":                "keeps transactions apart that have collided",
 
 	// The kernel wakes nobody for these. Each has a limit.
