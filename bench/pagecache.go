@@ -90,7 +90,7 @@ func (s *Pagecache) write(i int, frag []byte, whole bool) (engine.LSN, error) {
 	p := &s.pages[i]
 	for !p.busy.CompareAndSwap(0, 1) {
 		if pid := p.pid.Load(); pid != 0 {
-			ptr, err := s.change(tx, engine.PageID(pid), version{}, frag, whole)
+			ptr, err := change(s.PC, tx, target{pid: engine.PageID(pid)}, frag, whole)
 			return ptr.LastLSN(), err
 		}
 		runtime.Gosched() // until the owner of busy has allocated the page
@@ -105,7 +105,7 @@ func (s *Pagecache) write(i int, frag []byte, whole bool) (engine.LSN, error) {
 		p.pid.Store(uint64(pid))
 		return ptr.LastLSN(), nil
 	}
-	ptr, err := s.change(tx, engine.PageID(p.pid.Load()), p.ptr, frag, whole)
+	ptr, err := change(s.PC, tx, target{engine.PageID(p.pid.Load()), p.ptr}, frag, whole)
 	if err != nil {
 		return 0, err
 	}
@@ -113,24 +113,37 @@ func (s *Pagecache) write(i int, frag []byte, whole bool) (engine.LSN, error) {
 	return ptr.LastLSN(), nil
 }
 
+// writer is a page cache whose Txs are of type T, which differs between versions of the engine. abtest compiles this
+// file against older ones.
+type writer[T any] interface {
+	Link(tx T, pid engine.PageID, old version, delta []byte) (version, bool, error)
+	Replace(tx T, pid engine.PageID, old version, frag []byte) (version, bool, error)
+}
+
 // change retries until its write wins. A write that loses returns the current version, so ptr may be zero at first.
 // The loop ends because each loss means that another goroutine has changed the page.
-func (s *Pagecache) change(tx *engine.Tx, pid engine.PageID, ptr version, frag []byte, whole bool) (version, error) {
+func change[T any](pc writer[T], tx T, page target, frag []byte, whole bool) (ptr version, err error) {
+	ptr = page.ptr
 	for {
 		var won bool
-		var err error
 		if whole {
-			ptr, won, err = s.PC.Replace(tx, pid, ptr, frag)
+			ptr, won, err = pc.Replace(tx, page.pid, ptr, frag)
 		} else {
-			ptr, won, err = s.PC.Link(tx, pid, ptr, frag)
+			ptr, won, err = pc.Link(tx, page.pid, ptr, frag)
 		}
 		if err != nil || won {
 			return ptr, err
 		}
 		if ptr.IsZero() {
-			return ptr, fmt.Errorf("page %d was freed", pid)
+			return ptr, fmt.Errorf("page %d was freed", page.pid)
 		}
 	}
+}
+
+// target is a page to change, and the version that it is expected to have.
+type target struct {
+	pid engine.PageID
+	ptr version
 }
 
 // Get implements Store.

@@ -70,8 +70,8 @@ func (s *Pagecache) update(i int, frag []byte, whole bool) error {
 
 // stater is implemented by page caches that return a page's version without reading the page. abtest compiles this file
 // against older versions, which do not.
-type stater interface {
-	State(tx *engine.Tx, pid engine.PageID) (version, engine.PageKind, error)
+type stater[T any] interface {
+	State(tx T, pid engine.PageID) (version, engine.PageKind, error)
 }
 
 // BlindLink implements Updater. In versions of the engine without State, the first Link has no version; it loses and
@@ -83,32 +83,43 @@ func (s *Pagecache) BlindLink(i int, delta []byte) error {
 	}
 	defer tx.End()
 	pid, ptr := s.PageID(i), version{}
-	if pc, ok := any(s.PC).(stater); ok {
-		if ptr, _, err = pc.State(tx, pid); err != nil {
-			return err
-		}
+	if ptr, err = state(s.PC, tx, pid); err != nil {
+		return err
 	}
-	_, err = s.change(tx, pid, ptr, delta, asDelta)
+	_, err = change(s.PC, tx, target{pid, ptr}, delta, asDelta)
 	return err
+}
+
+// state returns the version of a page, or none if the page cache does not tell.
+func state[T any](pc any, tx T, pid engine.PageID) (ptr version, err error) {
+	if pc, ok := pc.(stater[T]); ok {
+		ptr, _, err = pc.State(tx, pid)
+	}
+	return ptr, err
 }
 
 // fragmenter is implemented by page caches that append a page's fragments to a slice of the caller. Older versions of
 // the engine do not.
-type fragmenter interface {
-	AppendFragments(tx *engine.Tx, pid engine.PageID, dst [][]byte) (version, [][]byte, error)
+type fragmenter[T any] interface {
+	AppendFragments(tx T, pid engine.PageID, dst [][]byte) (version, [][]byte, error)
 }
 
 // rooms are slices for the fragments of one page.
 var rooms = sync.Pool{New: func() any { return new([][]byte) }}
 
 // fragments sets room to the fragments of a page.
-func (s *Pagecache) fragments(tx *engine.Tx, pid engine.PageID, room *[][]byte) (ptr version, err error) {
-	if pc, ok := any(s.PC).(fragmenter); ok {
-		ptr, *room, err = pc.AppendFragments(tx, pid, (*room)[:0])
+func fragments[T any](pc oldFragmenter[T], tx T, pid engine.PageID, room *[][]byte) (ptr version, err error) {
+	if appender, ok := pc.(fragmenter[T]); ok {
+		ptr, *room, err = appender.AppendFragments(tx, pid, (*room)[:0])
 	} else {
-		ptr, *room, err = s.PC.Fragments(tx, pid)
+		ptr, *room, err = pc.Fragments(tx, pid)
 	}
 	return ptr, err
+}
+
+// oldFragmenter is implemented by all page caches.
+type oldFragmenter[T any] interface {
+	Fragments(tx T, pid engine.PageID) (version, [][]byte, error)
 }
 
 // FragmentsLink implements Updater. The loop ends because each loss means that another goroutine has changed the page.
@@ -121,7 +132,7 @@ func (s *Pagecache) FragmentsLink(i int, delta []byte) error {
 	pid, room := s.PageID(i), rooms.Get().(*[][]byte)
 	defer rooms.Put(room)
 	for {
-		ptr, err := s.fragments(tx, pid, room)
+		ptr, err := fragments(s.PC, tx, pid, room)
 		if err != nil {
 			return err
 		}

@@ -14,7 +14,7 @@ import (
 )
 
 // small opens a store for tests of single calls, with a Tx. Both end with the test.
-func small(t *testing.T) (*engine.PageCache[[]byte], *engine.Tx) {
+func small(t *testing.T) (*engine.PageCache[[]byte], *engine.Tx[[]byte]) {
 	t.Helper()
 	pc := enginetest.Open(t, t.TempDir(), &engine.Options{SegmentSize: 16 << 10, IOBuffers: 2})
 	tx := enginetest.Begin(t, pc)
@@ -122,7 +122,7 @@ func TestCallsRefuseOtherTx(t *testing.T) {
 	ended := enginetest.Begin(t, pc)
 	ended.End()
 	ended.End() // the second End does nothing
-	for name, tx := range map[string]*engine.Tx{"nil": nil, "ended": ended, "foreign": foreign} {
+	for name, tx := range map[string]*engine.Tx[[]byte]{"nil": nil, "ended": ended, "foreign": foreign} {
 		errs := map[string]error{}
 		_, _, errs["Allocate"] = pc.Allocate(tx, nil)
 		_, _, errs["Link"] = pc.Link(tx, pid, ptr, nil)

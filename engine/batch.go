@@ -10,6 +10,7 @@ import (
 	"pagecache/engine/internal/clean"
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/pagemap"
+	"pagecache/engine/internal/scope"
 	"pagecache/engine/internal/snapshot"
 	"pagecache/internal/invariants"
 )
@@ -73,7 +74,7 @@ func (b *Batch) Abort() error { return b.end("abort batch") }
 
 // end writes the end marker. Everything between the markers is complete then, so it counts as ordinary writes too.
 func (b *Batch) end(doing string) error {
-	call := b.core.calls.begin() // not enter: Close waits for the batch
+	call := b.core.calls.Begin() // not enter: Close waits for the batch
 	defer call.End()
 	err := iobuf.ErrClosed
 	if !b.core.shut.Load() { // after begin: Close sets it, then looks for calls
@@ -88,27 +89,27 @@ func (b *Batch) end(doing string) error {
 const closeGrace = 100 * time.Millisecond
 
 // awaitCallers waits until no Tx of t and no batch is open and no call is under way, and returns how many Txs are still
-// open. It waits for closePatience at most, and leaves closeGrace of ctx to the rest of Close. Batches can be ended
+// open. It waits for scope.Patience at most, and leaves closeGrace of ctx to the rest of Close. Batches can be ended
 // meanwhile, and none begin.
-func (c *core) awaitCallers(ctx context.Context, t *txs) int {
-	end := time.Now().Add(closePatience)
+func (c *core) awaitCallers(ctx context.Context, t *scope.Set) int {
+	end := time.Now().Add(scope.Patience)
 	if d, ok := ctx.Deadline(); ok && d.Add(-closeGrace).Before(end) {
 		end = d.Add(-closeGrace)
 	}
 	ctx, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
-	n := t.wait(ctx)
+	n := t.Wait(ctx)
 	if !c.opts.seam.Impatient {
 		c.store.Log.AwaitBatches(ctx)
 	}
-	c.calls.wait(ctx) // calls that wait for the log end when it is closed
+	c.calls.Wait(ctx) // calls that wait for the log end when it is closed
 	return n
 }
 
 // shutBatches lets no batch end any more, and returns a BatchOpenError if one is open.
 func (c *core) shutBatches(ctx context.Context) error {
 	c.shut.Store(true)
-	c.calls.wait(ctx) // for those that have not seen it
+	c.calls.Wait(ctx) // for those that have not seen it
 	if lsn, open := c.store.Log.MissingFrom(); open && !c.opts.Temporary {
 		return &BatchOpenError{LSN: lsn}
 	}

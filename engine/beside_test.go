@@ -42,7 +42,7 @@ type besideCall struct {
 	*beside
 	m   besideMethod
 	rng *rand.Rand
-	tx  *engine.Tx
+	tx  *engine.Tx[[]byte]
 	pid engine.PageID
 	lsn engine.LSN // of a record that was written for this call; 0: none yet
 	ptr engine.DiskPtr
@@ -61,11 +61,11 @@ type besideReceiver struct {
 var besideReceivers = map[reflect.Type]besideReceiver{
 	reflect.TypeFor[*engine.PageCache[[]byte]](): {get: func(c *besideCall) (any, error) { return c.pc, nil }},
 	reflect.TypeFor[*engine.Log]():               {get: func(c *besideCall) (any, error) { return c.log, nil }},
-	reflect.TypeFor[*engine.Tx](): {
+	reflect.TypeFor[*engine.Tx[[]byte]](): {
 		get: func(c *besideCall) (any, error) { return c.pc.Begin() },
 		put: func(c *besideCall, v any, method string) {
 			if method != "End" { // the store may have given an ended Tx to another goroutine
-				v.(*engine.Tx).End()
+				v.(*engine.Tx[[]byte]).End()
 			}
 		},
 	},
@@ -104,7 +104,7 @@ var besideReceivers = map[reflect.Type]besideReceiver{
 
 // besideArguments makes an argument of each type that a method takes.
 var besideArguments = map[reflect.Type]func(c *besideCall) any{
-	reflect.TypeFor[*engine.Tx](): func(c *besideCall) any {
+	reflect.TypeFor[*engine.Tx[[]byte]](): func(c *besideCall) any {
 		if c.tx == nil {
 			var err error
 			if c.tx, err = c.pc.Begin(); err != nil {
@@ -175,8 +175,8 @@ var besideResults = map[reflect.Type]func(c *besideCall, v any) error{
 		err, _ := v.(error)
 		return err
 	},
-	reflect.TypeFor[*engine.Tx](): func(c *besideCall, v any) error {
-		if tx := v.(*engine.Tx); tx != nil {
+	reflect.TypeFor[*engine.Tx[[]byte]](): func(c *besideCall, v any) error {
+		if tx := v.(*engine.Tx[[]byte]); tx != nil {
 			tx.End()
 		}
 		return nil

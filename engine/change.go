@@ -6,7 +6,9 @@ import (
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/scope"
 	"pagecache/engine/internal/txn"
+	"pagecache/engine/internal/values"
 	"pagecache/internal/invariants"
 	"pagecache/segments/format"
 )
@@ -26,7 +28,7 @@ func (c condition) String() string { return enumName("condition", int(c), "state
 // change is a change of one page: the message to write and the entry to install.
 type change[P any] struct {
 	kind    format.Kind // KindAppend, KindCompact, KindFree, KindRoot or KindCounter
-	payload payload
+	payload values.Payload
 	frag    P              // the new fragment, for KindAppend and KindCompact
 	size    int64          // Size of frag, if that will be resident
 	sum     invariants.Sum // of frag, if that will be resident
@@ -65,9 +67,9 @@ func (c *change[P]) take(v owned[P]) {
 // bodyLen returns the length in bytes of the body of the message.
 func (c *change[P]) bodyLen() int {
 	if c.kind == format.KindAppend {
-		return format.PrevSize + len(c.payload.body)
+		return format.PrevSize + len(c.payload.Body)
 	}
-	return len(c.payload.body)
+	return len(c.payload.Body)
 }
 
 // entry makes the entry for the message msg on top of h, unpublished.
@@ -115,7 +117,7 @@ const patientTurns = 2
 // to do, it returns the current head and false. After an error nothing was done. The loop ends because each failed turn
 // means that another goroutine has changed the page. No code of the caller runs between the reservation and its end: a
 // panic there would stop the log for ever.
-func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error) {
+func (pc *PageCache[P]) apply(tx *scope.Scope, pg page, c *change[P]) (*head, bool, error) {
 	g := pc.gates.of(pg.id)
 	for turn := 0; ; turn++ {
 		if !c.sameState && c.kind != format.KindCounter { // a note may be what the goroutine at the gate waits for
@@ -129,7 +131,7 @@ func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error
 		}
 		h, ok := c.claim(pg)
 		if !ok {
-			pc.values.discard(&c.payload)
+			pc.values.Discard(&c.payload)
 			return h, false, nil
 		}
 		if c.prepare != nil {
@@ -143,13 +145,13 @@ func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error
 		}
 		r, err := pc.reserve(pg.id, h, c)
 		if err != nil {
-			pc.values.discard(&c.payload)
+			pc.values.Discard(&c.payload)
 			return nil, false, err
 		}
 		e := c.entry(h, pagestack.Ref{LSN: r.LSN(), Ptr: r.Ptr()})
 		if pc.install(pg, h, e, c, &r) {
 			if !c.sameState && c.kind != format.KindCounter {
-				tx.wrote(c.bodyLen())
+				tx.Wrote(c.bodyLen())
 			}
 			pc.mem.swapped(tx, pg.id, h, e, w)
 			return e, true, nil
@@ -158,7 +160,7 @@ func (pc *PageCache[P]) apply(tx *Tx, pg page, c *change[P]) (*head, bool, error
 			pagestack.EntryOf[P](e).Discard()
 		}
 		if c.prepare != nil {
-			pc.values.discard(&c.payload)
+			pc.values.Discard(&c.payload)
 		}
 	}
 }
@@ -186,10 +188,10 @@ func (c *change[P]) claim(pg page) (*head, bool) {
 // changed. It returns false, and has aborted the reservation, if the head is no longer h.
 func (pc *PageCache[P]) install(pg page, h, e *head, c *change[P], r *iobuf.Reservation) bool {
 	if c.sameState {
-		return pc.pages.Install(pg.slot, h, e, r, c.payload.blob)
+		return pc.pages.Install(pg.slot, h, e, r, c.payload.Blob)
 	}
 	pc.pages.Clock.Begin(pg.id)
-	won := pc.pages.Install(pg.slot, h, e, r, c.payload.blob)
+	won := pc.pages.Install(pg.slot, h, e, r, c.payload.Blob)
 	if won {
 		pc.pages.Clock.Stamp(pg.id)
 	}
@@ -203,7 +205,7 @@ func (pc *PageCache[P]) install(pg page, h, e *head, c *change[P], r *iobuf.Rese
 // only if h is still the head, and no other call writes deltas. An entry with the same messages, made by an eviction or
 // by a reader, has the same LSN. If one has replaced h, the change starts again.
 func (pc *PageCache[P]) reserve(pid PageID, h *head, c *change[P]) (r iobuf.Reservation, err error) {
-	kind, n := c.payload.kind(c.kind), c.bodyLen()
+	kind, n := c.payload.Kind(c.kind), c.bodyLen()
 	if c.kind != format.KindCounter && !c.sameState { // a note, and housekeeping, which writes no new timestamps
 		pc.ids.CatchUp()
 	}
@@ -219,7 +221,7 @@ func (pc *PageCache[P]) reserve(pid PageID, h *head, c *change[P]) (r iobuf.Rese
 	if c.kind == format.KindAppend {
 		body = format.PutPrev(body, h.LSN)
 	}
-	copy(body, c.payload.body)
+	copy(body, c.payload.Body)
 	return r, nil
 }
 
@@ -228,7 +230,7 @@ const notConsolidated = "a page was not consolidated"
 
 // shorten consolidates a page that has more fragments than the limit. If another goroutine is at it already, the caller
 // goes on, unless the chain has become much longer than the limit.
-func (pc *PageCache[P]) shorten(tx *Tx, pg page) {
+func (pc *PageCache[P]) shorten(tx *scope.Scope, pg page) {
 	const much = 8
 	g := pc.gates.of(pg.id)
 	if !g.mu.TryLock() {
@@ -257,12 +259,12 @@ func (pc *PageCache[P]) shorten(tx *Tx, pg page) {
 
 // consolidate rewrites the page as one message, in the same state (rule 6). It returns nil if the head has moved from
 // h.
-func (pc *PageCache[P]) consolidate(tx *Tx, pid PageID, s *slot, h *head) (*entry[P], error) {
+func (pc *PageCache[P]) consolidate(tx *scope.Scope, pid PageID, s *slot, h *head) (*entry[P], error) {
 	value, _, err := pc.merged(pid, h) // of several messages, so it was merged and is no view (rule 3)
 	if err != nil {
 		return nil, err
 	}
-	defer tx.release()
+	defer tx.Release()
 	c := change[P]{kind: format.KindCompact, frag: value, on: ifHead, from: h, sameState: true}
 	c.size, c.sum = pc.mem.size(value), sumOf(pc.m, value)
 	if c.payload, err = pc.encode(tx, pid, value); err != nil {
@@ -273,6 +275,6 @@ func (pc *PageCache[P]) consolidate(tx *Tx, pid PageID, s *slot, h *head) (*entr
 		return nil, err
 	}
 	pc.mem.counts.consolidations.Add(1)
-	pc.mem.counts.rewritten.Add(int64(format.HeaderSize + len(c.payload.body)))
+	pc.mem.counts.rewritten.Add(int64(format.HeaderSize + len(c.payload.Body)))
 	return pagestack.EntryOf[P](e), nil
 }

@@ -182,7 +182,7 @@ func (c *checker) page(pc *PageCache[[]byte], pid PageID, live map[format.BlobID
 				live[ptr.ID] = true
 			}
 		}
-		b, _, e := pc.values.encoded(pid, r, older)
+		b, _, e := pc.values.Encoded(pid, r, older)
 		c.r.Bytes += int64(len(b))
 		err = errors.Join(err, c.problem(e))
 	})

@@ -59,7 +59,7 @@ func TestCallsWhileClosing(t *testing.T) {
 	errs := map[string]error{}
 	enginetest.Soon(t, "Begin beside Close", func() { // until it returns ErrClosed
 		for errs["Begin"] == nil {
-			var other *engine.Tx
+			var other *engine.Tx[[]byte]
 			if other, errs["Begin"] = pc.Begin(); other != nil {
 				other.End()
 			}

@@ -16,10 +16,10 @@ func TestReadersWaitForCommit(t *testing.T) {
 	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 16 << 10, seam: seam.Options{Foreground: true}})
 	defer closeTest(t, pc)
 	long := bytes.Repeat([]byte("long "), 2000)
-	for name, read := range map[string]func(tx *Tx, pid PageID, ptr PagePtr[[]byte]) error{
-		"get":      func(tx *Tx, pid PageID, _ PagePtr[[]byte]) error { _, err := pc.Get(tx, pid); return err },
-		"snapshot": func(*Tx, PageID, PagePtr[[]byte]) error { return pc.Snapshot() },
-		"replace": func(tx *Tx, pid PageID, ptr PagePtr[[]byte]) error {
+	for name, read := range map[string]func(tx *Tx[[]byte], pid PageID, ptr PagePtr[[]byte]) error{
+		"get":      func(tx *Tx[[]byte], pid PageID, _ PagePtr[[]byte]) error { _, err := pc.Get(tx, pid); return err },
+		"snapshot": func(*Tx[[]byte], PageID, PagePtr[[]byte]) error { return pc.Snapshot() },
+		"replace": func(tx *Tx[[]byte], pid PageID, ptr PagePtr[[]byte]) error {
 			_, _, err := pc.Replace(tx, pid, ptr, []byte("short"))
 			return err
 		},
@@ -33,7 +33,7 @@ func TestReadersWaitForCommit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := pc.encode(tx, pid, long)
+		p, err := pc.encode(tx.base(), pid, long)
 		if err != nil {
 			t.Fatal(err)
 		}

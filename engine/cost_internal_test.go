@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"pagecache/engine/internal/scope"
 	"pagecache/internal/invariants"
 	"pagecache/segments/format"
 )
@@ -25,20 +26,20 @@ func TestCostFollowsOpenTxs(t *testing.T) {
 		}
 		must(t)(pc.Free(tx, pid, ptr))
 		tx.End()
-		before := pc.txs.domain.Looked()
+		before := pc.txs.Domain.Looked()
 		tx = begin(t, pc)
 		again, _, err := pc.Allocate(tx, []byte("y"))
 		if err != nil || again != pid {
 			t.Fatalf("page %d is allocated, %d was freed, %v", again, pid, err)
 		}
 		tx.End()
-		return pc.txs.domain.Looked() - before
+		return pc.txs.Domain.Looked() - before
 	}
 	const lookGives = 3*format.HeaderSize + 2 // bytes that looks writes
 	looks()
 	few := looks()
 	const burst = 10_000
-	all := make([]*Tx, burst)
+	all := make([]*Tx[[]byte], burst)
 	for i := range all {
 		all[i] = begin(t, pc)
 		if i%100 == 0 {
@@ -57,13 +58,13 @@ func TestCostFollowsOpenTxs(t *testing.T) {
 		t.Fatal(err)
 	}
 	must(t)(pc.Free(tx, pid, ptr))
-	before := pc.txs.domain.Looked()
+	before := pc.txs.Domain.Looked()
 	for range 100 {
 		if again, _, err := pc.Allocate(tx, []byte("z")); err != nil || again == pid {
 			t.Fatalf("page %d is allocated, which Txs can still see, %v", again, err)
 		}
 	}
-	if n := pc.txs.domain.Looked() - before; n > 3*burst {
+	if n := pc.txs.Domain.Looked() - before; n > 3*burst {
 		t.Errorf("100 Allocates beside %d Txs look at %d", burst, n)
 	}
 	tx.End()
@@ -73,11 +74,11 @@ func TestCostFollowsOpenTxs(t *testing.T) {
 	}
 	looks() // pays for the burst
 	for range 3 {
-		if n := looks(); n > few+2*manyTxs {
+		if n := looks(); n > few+2*scope.Many {
 			t.Errorf("an Allocate after the burst looks at %d Txs, before it at %d", n, few)
 		}
 	}
-	if st := pc.Stats().Txs; st.Open != 0 || st.Kept > manyTxs || pc.mem.budget.Accounts() > manyTxs {
+	if st := pc.Stats().Txs; st.Open != 0 || st.Kept > scope.Many || pc.mem.budget.Accounts() > scope.Many {
 		t.Errorf("Txs after the burst: %+v, %d accounts", st, pc.mem.budget.Accounts())
 	}
 	if n := pc.Stats().Log.BytesGiven; n != given+4*lookGives {
@@ -89,14 +90,14 @@ func TestCostFollowsOpenTxs(t *testing.T) {
 func TestIdleTxsAreGivenUp(t *testing.T) {
 	pc := openTest(t, t.TempDir(), &Options{FlushEvery: -1})
 	defer closeTest(t, pc)
-	var all []*Tx
+	var all []*Tx[[]byte]
 	for range 1000 {
 		all = append(all, begin(t, pc))
 	}
 	for _, tx := range all {
 		tx.End()
 	}
-	for start := time.Now(); pc.Stats().Txs.Kept > manyTxs; time.Sleep(10 * time.Millisecond) {
+	for start := time.Now(); pc.Stats().Txs.Kept > scope.Many; time.Sleep(10 * time.Millisecond) {
 		if time.Since(start) > 30*time.Second {
 			t.Fatalf("%d Txs stay", pc.Stats().Txs.Kept)
 		}
@@ -129,11 +130,11 @@ func TestCallsTakeNoLockOfBlobsOrTxs(t *testing.T) {
 	}
 	read("from the disk") // every blob is mapped now
 	for _, pid := range append(pids, small...) {
-		pc.mem.evict(tx, pid, true)
+		pc.mem.evict(tx.base(), pid, true)
 	}
 	resume := pc.blobs.Pause()
-	pc.txs.mu.Lock()
-	looked := pc.txs.domain.Looked()
+	resumeTxs := pc.txs.Pause()
+	looked := pc.txs.Domain.Looked()
 	soon(t, "calls while the locks of blobs and Txs are held", func() {
 		read("beside the locks")
 		p, err := pc.Get(tx, pids[0])
@@ -155,9 +156,9 @@ func TestCallsTakeNoLockOfBlobsOrTxs(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	pc.txs.mu.Unlock()
+	resumeTxs()
 	resume()
-	if n := pc.txs.domain.Looked() - looked; n != 0 {
+	if n := pc.txs.Domain.Looked() - looked; n != 0 {
 		t.Errorf("the calls looked at %d Txs", n)
 	}
 	tx.End()
@@ -198,7 +199,7 @@ func TestScratchMemoryIsLimitedAndReleased(t *testing.T) {
 		}
 		before := heap()
 		const n = 40
-		txs := make([]*Tx, n)
+		txs := make([]*Tx[*longPage], n)
 		for i := range txs {
 			if txs[i], err = pc.Begin(); err != nil {
 				t.Fatal(err)

@@ -20,14 +20,14 @@ var crashDeep = flag.Bool("crash.deep", false,
 // sweepOps are the operations of the swept sequences.
 var sweepOps = []struct {
 	name string
-	do   func(*enginetest.Driver, *engine.Tx) error
+	do   func(*enginetest.Driver, *engine.Tx[[]byte]) error
 }{
 	{"allocate", (*enginetest.Driver).Allocate},
 	{"link", (*enginetest.Driver).Link},
 	{"replace", (*enginetest.Driver).Replace},
 	{"free", (*enginetest.Driver).Free},
 	{"root", (*enginetest.Driver).Root},
-	{"batch", func(d *enginetest.Driver, tx *engine.Tx) error {
+	{"batch", func(d *enginetest.Driver, tx *engine.Tx[[]byte]) error {
 		if err := d.Pin(); err != nil {
 			return err
 		}
@@ -36,19 +36,19 @@ var sweepOps = []struct {
 		}
 		return d.SealAt(len(d.Batches) - 1)
 	}},
-	{"open batch", func(d *enginetest.Driver, tx *engine.Tx) error {
+	{"open batch", func(d *enginetest.Driver, tx *engine.Tx[[]byte]) error {
 		if err := d.Pin(); err != nil {
 			return err
 		}
 		return d.Link(tx)
 	}},
-	{"flush", func(d *enginetest.Driver, _ *engine.Tx) error {
+	{"flush", func(d *enginetest.Driver, _ *engine.Tx[[]byte]) error {
 		if len(d.Batches) > 0 {
 			return nil
 		}
 		return d.Flush()
 	}},
-	{"id", func(d *enginetest.Driver, _ *engine.Tx) error { return d.ID() }},
+	{"id", func(d *enginetest.Driver, _ *engine.Tx[[]byte]) error { return d.ID() }},
 }
 
 // sweepNames returns the names of operations.
@@ -92,7 +92,7 @@ func sweepWork(r *crashRun, ops []int) error {
 		return err
 	}
 	d, err := enginetest.NewDriver(pc, r.rng, r.h)
-	var tx *engine.Tx
+	var tx *engine.Tx[[]byte]
 	if err == nil {
 		tx, err = d.Tx()
 	}

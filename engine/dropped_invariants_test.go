@@ -76,7 +76,7 @@ func TestDroppedHandlesAreReported(t *testing.T) {
 
 func beginTx(t *testing.T, d *simdisk.Disk) (drop, end func(), s enginetest.Store) {
 	pc := openUnwatched(t, d)
-	begin := func() *engine.Tx {
+	begin := func() *engine.Tx[[]byte] {
 		tx, err := pc.Begin()
 		if err != nil {
 			t.Fatal(err)

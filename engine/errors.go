@@ -8,7 +8,9 @@ import (
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pageids"
+	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/report"
+	"pagecache/engine/internal/scope"
 	"pagecache/engine/internal/stream"
 	"pagecache/internal/vfs"
 	"pagecache/recovery"
@@ -35,7 +37,12 @@ var (
 	// roots.
 	ErrTooLarge = iobuf.ErrTooLarge
 	// ErrTxEnded reports a Tx that has ended, is nil, or belongs to another store.
-	ErrTxEnded = errors.New("transaction has ended")
+	ErrTxEnded = scope.ErrEnded
+	// ErrConflict reports that a transaction was not committed, since another one has changed a page that it has read
+	// or changed. errors.As finds a *ConflictError with the page.
+	ErrConflict = pagemap.ErrConflict
+	// ErrNoPage reports that a transaction changes a page that does not exist.
+	ErrNoPage = errors.New("no such page")
 	// ErrBatchEnded reports a Batch that was sealed or aborted before.
 	ErrBatchEnded = iobuf.ErrBatchEnded
 	// ErrBatchOpen reports a batch that was still open when Close stopped waiting for it. errors.As finds a
@@ -73,6 +80,9 @@ var (
 
 // A CorruptError reports where data on disk is corrupt, as closely as that is known. It wraps ErrCorrupt.
 type CorruptError = recovery.CorruptError
+
+// A ConflictError names the page because of which a transaction was not committed. It wraps ErrConflict.
+type ConflictError = pagemap.ConflictError
 
 // A Place is a position in a file and in the log, as far as it is known.
 type Place = recovery.Place

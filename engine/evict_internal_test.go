@@ -16,6 +16,7 @@ import (
 
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/scope"
 	"pagecache/lru"
 )
 
@@ -50,11 +51,7 @@ func settleAll(pc *PageCache[[]byte]) {
 		}
 	}
 	defer pc.snaps.Pause()() // a snapshot has a Tx, too
-	pc.txs.mu.Lock()
-	defer pc.txs.mu.Unlock()
-	for _, tx := range pc.txs.all {
-		pc.mem.budget.Settle(&tx.s().account)
-	}
+	pc.txs.Each(func(tx *scope.Scope) { pc.mem.budget.Settle(&tx.S().Account) })
 }
 
 // quiet ends the policy and pauses the cleaner, which goes on with resume.
@@ -83,7 +80,7 @@ func (c *churner) value() []byte {
 
 // read returns the state and the value of a page: with Get, from its fragments, or what the value must be, without a
 // read.
-func (c *churner) read(tx *Tx, pid PageID) (PagePtr[[]byte], []byte, error) {
+func (c *churner) read(tx *Tx[[]byte], pid PageID) (PagePtr[[]byte], []byte, error) {
 	switch c.rng.IntN(4) {
 	case 0:
 		ptr, _, err := c.pc.State(tx, pid)
@@ -265,7 +262,7 @@ func TestEvictionKeepsStates(t *testing.T) {
 	}
 	want := "base"
 	for i := range 3 {
-		pc.mem.evict(tx, pid, true)
+		pc.mem.evict(tx.base(), pid, true)
 		h := pc.pages.Table.Get(pid).Load()
 		if h.Kind() != pagestack.KindOnDisk || ptrTo[[]byte](pid, h) != ptr || h.Depth() != i+1 {
 			t.Fatalf("after %d evictions: %v of %d messages, state %v, want %v",
@@ -277,7 +274,7 @@ func TestEvictionKeepsStates(t *testing.T) {
 			t.Fatalf("after %d evictions: %q, want %q: %v", i+1, p.Value, want, err)
 		}
 	}
-	if n, out := pc.mem.evict(tx, pid+1, true); n != 0 || out != lru.OutcomeNotResident {
+	if n, out := pc.mem.evict(tx.base(), pid+1, true); n != 0 || out != lru.OutcomeNotResident {
 		t.Errorf("evicted a page that does not exist: %d bytes, %v", n, out)
 	}
 	tx.End()
@@ -405,7 +402,7 @@ func TestEvictedPagesAreSmall(t *testing.T) {
 		t.Fatal(err)
 	}
 	tx := begin(t, pc)
-	pc.mem.sweep(tx, 1<<40, true, func(PageID) {})
+	pc.mem.sweep(tx.base(), 1<<40, true, func(PageID) {})
 	tx.End()
 	if per := float64(heap()-before) / float64(count); per > 48 {
 		t.Errorf("%.1f bytes for each evicted page", per)
@@ -447,7 +444,7 @@ func TestTruncatedFileIsCorrupt(t *testing.T) {
 		}
 		tx = begin(t, pc)
 		for _, pid := range pids[:50] {
-			pc.mem.evict(tx, pid, true)
+			pc.mem.evict(tx.base(), pid, true)
 		}
 		seen, err := pc.Get(tx, pids[20]) // a view, or a copy
 		if err != nil {

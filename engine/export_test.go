@@ -90,7 +90,7 @@ func ExactBlobs(pc *PageCache[[]byte]) (int, error) {
 }
 
 // SetInline sets the length of the longest value that is written to the log and not to a blob.
-func SetInline(pc *PageCache[[]byte], n int) { pc.values.inline = n }
+func SetInline(pc *PageCache[[]byte], n int) { pc.values.Inline = n }
 
 // SetMaxBlob sets the length of the longest blob.
 func SetMaxBlob(pc *PageCache[[]byte], n int) { pc.blobs.SetMaxLen(n) }
@@ -119,7 +119,7 @@ func BlobsOf(pc *PageCache[[]byte], pid PageID) (ids []format.BlobID, err error)
 }
 
 // Evict evicts a page as a sweep of the clock does.
-func Evict(pc *PageCache[[]byte], tx *Tx, pid PageID) { pc.mem.evict(tx, pid, true) }
+func Evict(pc *PageCache[[]byte], tx *Tx[[]byte], pid PageID) { pc.mem.evict(tx.base(), pid, true) }
 
 // EvictByPolicy evicts a page as the eviction policy does. It returns false if the page is busy.
 func EvictByPolicy(pc *PageCache[[]byte], pid PageID) bool {
@@ -140,7 +140,7 @@ func EvictAll(pc *PageCache[[]byte], pids []PageID) error {
 	}
 	defer tx.End()
 	for _, pid := range pids {
-		pc.mem.evict(tx, pid, true)
+		pc.mem.evict(tx.base(), pid, true)
 	}
 	return nil
 }

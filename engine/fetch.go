@@ -1,46 +1,18 @@
 package engine
 
 import (
-	"errors"
+	"bytes"
+	"context"
 	"fmt"
+	"runtime/pprof"
 	"slices"
+	"sync/atomic"
 
-	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagestack"
-	"pagecache/internal/vfs"
+	"pagecache/engine/internal/scope"
+	"pagecache/engine/internal/values"
 	"pagecache/mmapread"
-	"pagecache/segments/format"
 )
-
-// materialize returns an entry for the same state as the page's head, with the whole page's value in it: the head
-// itself if it holds the value, else a new entry, unpublished.
-func (pc *PageCache[P]) materialize(pid PageID, h *head) (*entry[P], error) {
-	if isWhole(h.Kind()) {
-		return pagestack.EntryOf[P](h), nil
-	}
-	value, view, err := pc.merged(pid, h)
-	if err != nil {
-		return nil, err
-	}
-	if h.Depth() > 1 {
-		ext := &pagestack.Ext{Refs: make([]pagestack.Ref, 0, h.Depth())}
-		h.Refs(func(r pagestack.Ref) { ext.Refs = append(ext.Refs, r) })
-		if ext.Size, err = pc.sizeOf(pid, value); err != nil {
-			return nil, err
-		}
-		e := pagestack.New[P](pagestack.KindMerged, h.TS(), h.Depth(), h.LSN, h.Ptr())
-		e.Ext, e.Frag, e.Sum = ext, value, sumOf(pc.m, value)
-		return e, nil
-	}
-	e := pagestack.New[P](pagestack.KindBase, h.TS(), h.Depth(), h.LSN, h.Ptr())
-	e.Frag = value
-	if view {
-		e.Ext, err = pc.viewOf(pid, value)
-	} else {
-		e.Sum = sumOf(pc.m, value)
-	}
-	return e, err
-}
 
 // viewOf returns the Ext of a Base entry whose value may be a view. Unless views of this type are known to be nothing
 // else, it holds the value's size, which is asked for here, where a fault is an error of the read, and never again.
@@ -54,7 +26,7 @@ func (pc *PageCache[P]) viewOf(pid PageID, value P) (*pagestack.Ext, error) {
 
 // sizeOf returns the Ext.Size of a value.
 func (pc *PageCache[P]) sizeOf(pid PageID, value P) (n int64, err error) {
-	err = pc.values.guard(pc.raw == nil, pid, func() error {
+	err = pc.values.Guard(pc.raw == nil, pid, func() error {
 		n = pagestack.SizeOf(pc.m.Size(value))
 		return nil
 	})
@@ -64,7 +36,7 @@ func (pc *PageCache[P]) sizeOf(pid PageID, value P) (n int64, err error) {
 // merged returns the page's merged value. view says that it may be a view of the disk.
 func (pc *PageCache[P]) merged(pid PageID, h *head) (value P, view bool, err error) {
 	if h.Kind() == pagestack.KindOnDisk && h.Depth() == 1 {
-		pc.values.fetchBlocks(h)
+		pc.values.FetchBlocks(h)
 		return pc.fetch(pid, pagestack.Ref{LSN: h.LSN, Ptr: h.Ptr()}, 0, false)
 	}
 	buf, _ := pc.frags.Get().(*[]P)
@@ -88,7 +60,7 @@ func (pc *PageCache[P]) merged(pid PageID, h *head) (value P, view bool, err err
 	}
 	slices.Reverse(*buf)
 	pc.mem.counts.merges.Add(1)
-	err = pc.values.guard(view || pc.raw == nil, pid, func() error {
+	err = pc.values.Guard(view || pc.raw == nil, pid, func() error {
 		value = pc.m.Merge(*buf)
 		return nil
 	})
@@ -110,7 +82,7 @@ func (pc *PageCache[P]) appendFragments(dst []P, pid PageID, h *head) (_ []P, vi
 		e := pagestack.EntryOf[P](h)
 		return append(dst, e.Frag), h.Kind() == pagestack.KindBase && e.Ext != nil, nil
 	}
-	pc.values.fetchBlocks(h)
+	pc.values.FetchBlocks(h)
 	h.Links(func(r pagestack.Ref, older LSN) {
 		if err != nil {
 			return
@@ -126,7 +98,7 @@ func (pc *PageCache[P]) appendFragments(dst []P, pid PageID, h *head) (_ []P, vi
 
 // fragments appends the values that make up the page, newest first, to dst. If some of them are not resident, it makes
 // them so.
-func (pc *PageCache[P]) fragments(tx *Tx, pg page, dst []P) ([]P, error) {
+func (pc *PageCache[P]) fragments(tx *scope.Scope, pg page, dst []P) ([]P, error) {
 	h := pg.head
 	if h.TailEntry().Kind() == pagestack.KindOnDisk {
 		var err error
@@ -142,8 +114,8 @@ func (pc *PageCache[P]) fragments(tx *Tx, pg page, dst []P) ([]P, error) {
 }
 
 // used records an access to a page that is resident.
-func (pc *PageCache[P]) used(tx *Tx, pid PageID) {
-	if tx.s().hits.Add(uint64(pid)) {
+func (pc *PageCache[P]) used(tx *scope.Scope, pid PageID) {
+	if tx.S().Hits.Add(uint64(pid)) {
 		pc.mem.handOver(tx)
 	}
 }
@@ -164,7 +136,7 @@ func (pc *PageCache[P]) unfold(pid PageID, h *head) (*head, error) {
 	}
 	links := make([]link, 0, h.Depth())
 	h.Links(func(r pagestack.Ref, older LSN) { links = append(links, link{r, older}) })
-	pc.values.fetchBlocks(h)
+	pc.values.FetchBlocks(h)
 	var e *entry[P]
 	for i, l := range slices.Backward(links) {
 		frag, view, err := pc.fetch(pid, l.ref, l.older, e != nil)
@@ -191,7 +163,7 @@ func (pc *PageCache[P]) unfold(pid PageID, h *head) (*head, error) {
 }
 
 // keepAll makes the chain e of unfold resident, as keep does with an entry.
-func (y *memory[P]) keepAll(tx *Tx, pg page, e *head) {
+func (y *memory[P]) keepAll(tx *scope.Scope, pg page, e *head) {
 	heap, mapped := y.weigh(e)
 	oldHeap, oldMapped := y.weigh(pg.head)
 	won := pg.slot.CompareAndSwap(pg.head, e)
@@ -199,8 +171,8 @@ func (y *memory[P]) keepAll(tx *Tx, pg page, e *head) {
 		if oldHeap+oldMapped == 0 {
 			y.pages.Table.Mark(pg.id)
 		}
-		p := y.budget.Count(&tx.s().account, heap-oldHeap, mapped-oldMapped)
-		tx.s().pressure = max(tx.s().pressure, p)
+		p := y.budget.Count(&tx.S().Account, heap-oldHeap, mapped-oldMapped)
+		tx.S().Pressure = max(tx.S().Pressure, p)
 		y.changed(tx, pg.id)
 	}
 	y.counts.misses.Add(1) // after the mark and before the load below: see sweep
@@ -213,10 +185,10 @@ func (y *memory[P]) keepAll(tx *Tx, pg page, e *head) {
 // fetch reads and decodes one fragment; older is the LSN of the page's message before it, 0 if there is none. view says
 // that it may be a view of the disk; with copied, it is none.
 func (pc *PageCache[P]) fetch(pid PageID, r pagestack.Ref, older LSN, copied bool) (frag P, view bool, err error) {
-	body, view, err := pc.values.encoded(pid, r, older)
+	body, view, err := pc.values.Encoded(pid, r, older)
 	if err == nil && view && (copied || pc.core.opts.CopyOnRead) {
 		view = false
-		err = pc.values.guard(true, pid, func() error {
+		err = pc.values.Guard(true, pid, func() error {
 			body = slices.Clone(body)
 			return nil
 		})
@@ -225,7 +197,7 @@ func (pc *PageCache[P]) fetch(pid PageID, r pagestack.Ref, older LSN, copied boo
 		return frag, false, fmt.Errorf("read page %d: %w", pid, pc.core.opts.report.Corrupt(err))
 	}
 	pc.mem.counts.fetches.Add(1)
-	err = pc.values.guard(view && pc.raw == nil, pid, func() (err error) {
+	err = pc.values.Guard(view && pc.raw == nil, pid, func() (err error) {
 		frag, err = pc.m.Decode(clip(body))
 		return err
 	})
@@ -236,87 +208,33 @@ func (pc *PageCache[P]) fetch(pid PageID, r pagestack.Ref, older LSN, copied boo
 	return frag, view, nil
 }
 
-// encoded returns the encoded fragment of a message: a view of the log or of a blob, or memory of its own if the
-// fragment was compressed, lies in an io buffer, or cannot be mapped. older is that of fetch.
-func (v *values) encoded(pid PageID, r pagestack.Ref, older LSN) (b []byte, view bool, err error) {
-	m, err := v.store.Read(r.LSN, r.Ptr)
-	if err == nil {
-		err = v.store.CorruptMessage(r.LSN, r.Ptr, checkLink(&m, r.LSN, older))
-	}
-	if err != nil {
-		return nil, false, logstore.InPage(pid, err)
-	}
-	switch {
-	case m.Kind.Blob():
-		ptr, err := format.DecodeBlobPtr(m.Body)
-		if err != nil {
-			return nil, false, logstore.InPage(pid, v.store.CorruptMessage(r.LSN, r.Ptr, err))
+// maxBlobsAhead is the most pages in blobs that a Prefetch reads. One goroutine at a time does that, since each page
+// needs a wait for the name of its file.
+const maxBlobsAhead = 64
+
+func hasBlob(h *head) (yes bool) {
+	h.Refs(func(r pagestack.Ref) { yes = yes || r.Ptr.Blob })
+	return yes
+}
+
+// prefetcherLabels are the profiling labels of the prefetcher; it would have those of the goroutine that started it.
+var prefetcherLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "prefetcher"))
+
+// prefetchBlobs starts reading the blobs of pages, and clears busy at the end. The log says the names of the blobs,
+// which must be read first.
+func (f *finder) prefetchBlobs(v *values.IO, pids []PageID, busy *atomic.Bool) {
+	pprof.SetGoroutineLabels(prefetcherLabels)
+	defer busy.Store(false)
+	for _, pid := range pids {
+		if !f.prefetchBlob(v, pid) {
+			return
 		}
-		if b, view, err = v.blobs.Read(ptr); err != nil {
-			return nil, false, inMessage(r.LSN, pid, err)
-		}
-		return b, view, nil
-	case m.Kind.Zstd():
-		err = mmapread.Guard(func() (err error) {
-			b, err = v.unzip.Unpack(m.Body, v.store.SegmentSize())
-			return err
-		})
-		return b, false, logstore.InPage(pid, v.store.CorruptMessage(r.LSN, r.Ptr, err))
 	}
-	return m.Body, m.View, nil
-}
-
-// checkLink returns an error if the message at lsn cannot be the one that follows the message at LSN older in its page,
-// or the oldest one if older is 0 (rule 14).
-func checkLink(m *logstore.Message, lsn, older LSN) error {
-	switch {
-	case older == 0 && m.Kind.Plain() != format.KindCompact:
-		return fmt.Errorf("a message of kind %v, where the page has its base", m.Kind)
-	case older != 0 && !m.Kind.Delta():
-		return fmt.Errorf("a message of kind %v, where the page has a delta", m.Kind)
-	case older != 0 && m.Prev != format.PrevOf(older):
-		return errors.New(m.Prev.Mismatch(lsn))
-	}
-	return nil
-}
-
-// inMessage names the message and the page in an error of corruption.
-func inMessage(lsn LSN, pid PageID, err error) error {
-	if ce := (*CorruptError)(nil); errors.As(err, &ce) {
-		ce.Place = ce.Place.WithLSN(lsn).WithPage(pid)
-	}
-	return err
-}
-
-// fetchBlocks reads all messages of a page without a resident base into the page cache in one batch, parking the
-// goroutine: no page fault blocks a P. The error of a message that cannot be read shows
-// when it is decoded.
-func (v *values) fetchBlocks(h *head) {
-	warm := true
-	h.Refs(func(r pagestack.Ref) { warm = warm && v.store.View.IsWarm(rangeOf(r)) })
-	if warm {
-		return
-	}
-	if cold, _ := v.store.View.Warm(appendSealed(nil, v.store, h)); cold > 0 {
-		v.cold.Add(int64(cold))
-	}
-}
-
-func rangeOf(r pagestack.Ref) vfs.Range { return vfs.Range{Off: int64(r.Ptr.Off), Len: int(r.Ptr.Len)} }
-
-// appendSealed appends the places of the page's messages that are read through the map.
-func appendSealed(ranges []vfs.Range, s *logstore.Store, h *head) []vfs.Range {
-	h.Refs(func(r pagestack.Ref) {
-		if s.IsSealed(r.Ptr.Off) {
-			ranges = append(ranges, rangeOf(r))
-		}
-	})
-	return ranges
 }
 
 // prefetchBlob starts reading the blobs of one page, in a Tx of its own. It returns false if the store is being closed.
-func (f *finder) prefetchBlob(v *values, pid PageID) bool {
-	tx := f.txs.beginOwn()
+func (f *finder) prefetchBlob(v *values.IO, pid PageID) bool {
+	tx := f.txs.BeginOwn()
 	defer tx.End()
 	if f.core.closed.Load() { // Close waits for the Txs that have not seen it
 		return false
@@ -326,15 +244,90 @@ func (f *finder) prefetchBlob(v *values, pid PageID) bool {
 		return true // Get reports the error
 	}
 	if h = h.TailEntry(); h.Kind() == pagestack.KindOnDisk {
-		v.fetchBlocks(h)
+		v.FetchBlocks(h)
 		h.Refs(func(r pagestack.Ref) {
 			if !r.Ptr.Blob {
 				return
 			}
-			if ptr, err := v.store.Blob(r.LSN, r.Ptr); err == nil {
-				v.blobs.ReadAhead(ptr)
+			if ptr, err := v.Store.Blob(r.LSN, r.Ptr); err == nil {
+				v.Blobs.ReadAhead(ptr)
 			}
 		})
 	}
 	return true
+}
+
+// copyIn makes the payload of a fragment that a caller has given, and a copy of the fragment, which the store keeps
+// (rule 20). The caller may change its own as soon as the call returns, and a part of a page that goes into another one
+// is copied, too: no page keeps memory of another, or a view of the disk behind which the place is used again (rule 3).
+// in makes an entry with a short fragment in it.
+//
+// Memory for a copy is taken once, for a short fragment of Bytes together with that of its entry. What Append has
+// written is decoded; so a type that aliases what it decodes aliases memory that belongs to this fragment alone. A
+// fragment that Decode refuses could never be read: nothing is written. Size is called before a blob may be written: it
+// may panic, as Append and Decode may.
+func (pc *PageCache[P]) copyIn(tx *scope.Scope, pid PageID, frag P, in inlined[P]) (c owned[P], err error) {
+	var encoded []byte
+	if pc.raw != nil {
+		c.frag, c.entry, err = pc.copyRaw(pid, frag, in)
+		encoded = pc.raw(c.frag)
+	} else if encoded, err = pc.appended(tx, pid, frag); err == nil {
+		if c.frag = frag; !pc.flat {
+			c.frag, err = pc.m.Decode(clip(bytes.Clone(encoded)))
+		}
+		if err != nil {
+			err = fmt.Errorf("decode the fragment, to keep it: %w", err)
+		}
+	}
+	if err != nil {
+		return c, err
+	}
+	c.size, c.sum = int64(pc.m.Size(c.frag)), sumOf(pc.m, c.frag)
+	c.payload, err = pc.values.Pack(tx, encoded)
+	return c, err
+}
+
+// copyRaw copies a fragment of Bytes, with its entry if it is short. The fragment may be a view of the disk.
+func (pc *PageCache[P]) copyRaw(pid PageID, frag P, in inlined[P]) (c P, e *entry[P], err error) {
+	b := pc.raw(frag)
+	err = pc.values.Guard(mmapread.MayView(b), pid, func() (err error) {
+		if in.make != nil && len(b) <= in.most {
+			e = in.make(b)
+			c = e.Frag
+			return nil
+		}
+		c, err = pc.m.Decode(clip(bytes.Clone(b)))
+		return err
+	})
+	return c, e, err
+}
+
+// clip returns b without the room behind it, so that appending to a value that the store has handed out copies it.
+func clip(b []byte) []byte { return b[:len(b):len(b)] }
+
+// encode makes the payload of a fragment that the store owns and that is no view: in the Tx's scratch memory unless the
+// fragment is its own encoding, or in a blob, durably, if it is long. A payload that is not installed must be
+// discarded. It is valid until the call of the Tx releases the scratch memory.
+func (pc *PageCache[P]) encode(tx *scope.Scope, pid PageID, frag P) (values.Payload, error) {
+	if pc.raw != nil {
+		return pc.values.Pack(tx, pc.raw(frag))
+	}
+	encoded, err := pc.appended(tx, pid, frag)
+	if err != nil {
+		return values.Payload{}, err
+	}
+	return pc.values.Pack(tx, encoded)
+}
+
+// appended returns the encoded fragment, which may be a view, in the Tx's scratch memory.
+func (pc *PageCache[P]) appended(tx *scope.Scope, pid PageID, frag P) (encoded []byte, err error) {
+	buf := tx.Buffer()
+	err = pc.values.Guard(true, pid, func() error {
+		encoded = pc.m.Append(buf.Encoded[:0], frag)
+		return nil
+	})
+	if err == nil {
+		buf.Encoded = encoded
+	}
+	return encoded, err
 }

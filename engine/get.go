@@ -2,15 +2,14 @@ package engine
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"iter"
-	"runtime/pprof"
 	"slices"
-	"sync/atomic"
 
 	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/scope"
+	"pagecache/engine/internal/values"
 	"pagecache/internal/vfs"
 	"pagecache/segments/format"
 )
@@ -21,21 +20,21 @@ import (
 // and, like all calls on a page, until a page that a corrupt snapshot has lost was looked up in the log. Errors:
 // ErrTxEnded, ErrClosed, ErrCorrupt if the page's bytes on disk are corrupt, and those of Decode. Safe for concurrent
 // use.
-func (pc *PageCache[P]) Get(tx *Tx, pid PageID) (p Page[P], err error) {
-	p.Value, p.Ptr, p.Kind, err = pc.get(tx, pid)
+func (pc *PageCache[P]) Get(tx *Tx[P], pid PageID) (p Page[P], err error) {
+	p.Value, p.Ptr, p.Kind, err = pc.get(tx.base(), pid)
 	return // any other form costs more than the compiler inlines
 }
 
 // get is Get in a form that leaves the results in registers. Get is inlined, so that no large result is passed on. Each
 // condition has a statement of its own: the compiler makes a branch of it, and no value.
-func (pc *PageCache[P]) get(tx *Tx, pid PageID) (value P, ptr PagePtr[P], kind PageKind, err error) {
-	if tx == nil || tx.owner != &pc.txs {
+func (pc *PageCache[P]) get(tx *scope.Scope, pid PageID) (value P, ptr PagePtr[P], kind PageKind, err error) {
+	if tx == nil || !tx.IsOf(&pc.txs) {
 		return pc.getSlow(tx, pid)
 	}
-	if !tx.s().slot.Inside() {
+	if !tx.S().Slot.Inside() {
 		return pc.getSlow(tx, pid)
 	}
-	if pc.core.closed.Load() || tx.tracker.Ended() {
+	if pc.core.closed.Load() || tx.IsDone() {
 		return pc.getSlow(tx, pid)
 	}
 	s := pc.pages.Table.Get(pid)
@@ -47,7 +46,7 @@ func (pc *PageCache[P]) get(tx *Tx, pid PageID) (value P, ptr PagePtr[P], kind P
 		return pc.getSlow(tx, pid)
 	}
 	checkUnmodified(pc.m, pid, h)
-	if tx.s().hits.Add(uint64(pid)) { // as used does, which is not inlined
+	if tx.S().Hits.Add(uint64(pid)) { // as used does, which is not inlined
 		pc.mem.handOver(tx)
 	}
 	return pagestack.EntryOf[P](h).Frag, PagePtr[P]{pid, h.TS(), h.LSN}, KindMaterialized, nil
@@ -59,8 +58,9 @@ func (pc *PageCache[P]) get(tx *Tx, pid PageID) (value P, ptr PagePtr[P], kind P
 // make no snapshot. If some pages cannot be read, their Kind is KindUnreadable, all others are as they are, and the
 // error joins those that Get would return. If the call cannot begin (ErrTxEnded, ErrClosed), it returns dst as it was.
 // With room in dst it allocates nothing for resident pages. Safe for concurrent use.
-func (pc *PageCache[P]) GetMany(tx *Tx, pids []PageID, dst []Page[P]) ([]Page[P], error) {
-	if err := pc.finder.admit(tx); err != nil {
+func (pc *PageCache[P]) GetMany(tx *Tx[P], pids []PageID, dst []Page[P]) ([]Page[P], error) {
+	sc := tx.base()
+	if err := pc.finder.admit(sc); err != nil {
 		return dst, describe("get pages", err)
 	}
 	n := len(dst)
@@ -68,12 +68,12 @@ func (pc *PageCache[P]) GetMany(tx *Tx, pids []PageID, dst []Page[P]) ([]Page[P]
 	pages, missing := dst[n:], []int(nil)
 	for i := 0; i < len(pids); i += sideBySide {
 		end := min(i+sideBySide, len(pids))
-		missing = pc.getResident(tx, pids[i:end], pages[i:end], i, missing)
+		missing = pc.getResident(sc, pids[i:end], pages[i:end], i, missing)
 	}
 	if len(missing) == 0 {
 		return dst, nil
 	}
-	return dst, pc.getMissing(tx, pids, pages, missing)
+	return dst, pc.getMissing(sc, pids, pages, missing)
 }
 
 // sideBySide is the number of pages that GetMany looks up at the same time: a processor can wait for about this number
@@ -83,7 +83,7 @@ const sideBySide = 16
 // getResident sets those of pages that are resident, sideBySide at most, and appends the indices of the others, plus
 // first, to missing. It goes through the pages in stages. The loads of a stage do not depend on each other, so the
 // processor waits for all of them at once: for the slots, then the entries, then the first lines of the values.
-func (pc *PageCache[P]) getResident(tx *Tx, pids []PageID, pages []Page[P], first int, missing []int) []int {
+func (pc *PageCache[P]) getResident(tx *scope.Scope, pids []PageID, pages []Page[P], first int, missing []int) []int {
 	var heads [sideBySide]*head
 	for i, pid := range pids {
 		if s := pc.pages.Table.Get(pid); s != nil {
@@ -106,7 +106,7 @@ func (pc *PageCache[P]) getResident(tx *Tx, pids []PageID, pages []Page[P], firs
 				sum += (*v)[0]
 			}
 		}
-		tx.s().touched = sum // so that the compiler keeps the loads
+		tx.S().Touched = sum // so that the compiler keeps the loads
 	}
 	for i, pid := range pids {
 		h, p := heads[i%sideBySide], &pages[i]
@@ -117,7 +117,7 @@ func (pc *PageCache[P]) getResident(tx *Tx, pids []PageID, pages []Page[P], firs
 		checkUnmodified(pc.m, pid, h)
 		p.Kind, p.Value = KindMaterialized, pagestack.EntryOf[P](h).Frag
 		p.Ptr.pid, p.Ptr.ts, p.Ptr.lsn = pid, h.TS(), h.LSN
-		if tx.s().hits.Add(uint64(pid)) {
+		if tx.S().Hits.Add(uint64(pid)) {
 			pc.mem.handOver(tx)
 		}
 	}
@@ -126,12 +126,12 @@ func (pc *PageCache[P]) getResident(tx *Tx, pids []PageID, pages []Page[P], firs
 
 // getMissing sets the pages with the indices of missing, and reads those on disk at once. A page that two ids name is
 // read once.
-func (pc *PageCache[P]) getMissing(tx *Tx, pids []PageID, pages []Page[P], missing []int) (err error) {
+func (pc *PageCache[P]) getMissing(tx *scope.Scope, pids []PageID, pages []Page[P], missing []int) (err error) {
 	var cold []vfs.Range
 	for _, i := range missing {
 		if _, h, err := pc.pages.FindNow(pids[i]); err == nil && h != nil { // Get reports the error
 			if h = h.TailEntry(); h.Kind() == pagestack.KindOnDisk {
-				cold = appendSealed(cold, pc.core.store, h)
+				cold = values.AppendSealed(cold, pc.core.store, h)
 			}
 		}
 	}
@@ -157,8 +157,8 @@ func (pc *PageCache[P]) getMissing(tx *Tx, pids []PageID, pages []Page[P], missi
 // the page is evicted. Only the record of a page that was not accessed since Open is looked up in the snapshot. Errors:
 // ErrTxEnded, ErrClosed, and ErrCorrupt if that record is corrupt and the log cannot replace it. It works for ever, as
 // Begin does. Safe for concurrent use.
-func (pc *PageCache[P]) State(tx *Tx, pid PageID) (PagePtr[P], PageKind, error) {
-	pg, err := pc.finder.find(tx, "state of", pid)
+func (pc *PageCache[P]) State(tx *Tx[P], pid PageID) (PagePtr[P], PageKind, error) {
+	pg, err := pc.finder.find(tx.base(), "state of", pid)
 	if err != nil {
 		return PagePtr[P]{}, KindUnallocated, err
 	}
@@ -166,7 +166,7 @@ func (pc *PageCache[P]) State(tx *Tx, pid PageID) (PagePtr[P], PageKind, error) 
 }
 
 // getSlow is Get for a page whose value is not resident, for reserved and missing pages, and for errors.
-func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (value P, ptr PagePtr[P], kind PageKind, err error) {
+func (pc *PageCache[P]) getSlow(tx *scope.Scope, pid PageID) (value P, ptr PagePtr[P], kind PageKind, err error) {
 	pg, err := pc.finder.find(tx, "get", pid)
 	if err != nil {
 		return value, ptr, kind, err
@@ -174,14 +174,9 @@ func (pc *PageCache[P]) getSlow(tx *Tx, pid PageID) (value P, ptr PagePtr[P], ki
 	if kind = pc.finder.kindOf(pid, pg.head); kind != KindMaterialized {
 		return value, ptrTo[P](pid, pg.head), kind, nil
 	}
-	e := pc.consolidateLong(tx, pg)
-	if e == nil {
-		if e, err = pc.materialize(pid, pg.head); err != nil {
-			return value, ptr, KindUnallocated, err
-		}
-		if &e.Head != pg.head {
-			pc.mem.keep(tx, pg, e)
-		}
+	e, err := pc.materialize(tx, pg)
+	if err != nil {
+		return value, ptr, KindUnallocated, err
 	}
 	return e.Frag, ptrTo[P](pid, &e.Head), kind, nil
 }
@@ -208,7 +203,7 @@ func (f *finder) kindOf(pid PageID, h *head) PageKind {
 // consolidateLong consolidates a page that has more fragments than the limit: the writer that should have done so could
 // not. It returns nil if the page is not that long, if another goroutine is at it, or if the log cannot take it now;
 // reading goes on then.
-func (pc *PageCache[P]) consolidateLong(tx *Tx, pg page) *entry[P] {
+func (pc *PageCache[P]) consolidateLong(tx *scope.Scope, pg page) *entry[P] {
 	if pg.head.Depth() <= pc.limit || pc.core.opts.ReadOnly {
 		return nil
 	}
@@ -226,32 +221,68 @@ func (pc *PageCache[P]) consolidateLong(tx *Tx, pg page) *entry[P] {
 	return e
 }
 
+// materialize returns an entry for the same state as the page's head, with the whole page's value in it: the head
+// itself if it holds the value, else one that it makes resident unless another writer is first.
+func (pc *PageCache[P]) materialize(tx *scope.Scope, pg page) (*entry[P], error) {
+	if e := pc.consolidateLong(tx, pg); e != nil {
+		return e, nil
+	}
+	pid, h := pg.id, pg.head
+	if isWhole(h.Kind()) {
+		return pagestack.EntryOf[P](h), nil
+	}
+	value, view, err := pc.merged(pid, h)
+	if err != nil {
+		return nil, err
+	}
+	var e *entry[P]
+	if h.Depth() > 1 {
+		ext := &pagestack.Ext{Refs: make([]pagestack.Ref, 0, h.Depth())}
+		h.Refs(func(r pagestack.Ref) { ext.Refs = append(ext.Refs, r) })
+		if ext.Size, err = pc.sizeOf(pid, value); err != nil {
+			return nil, err
+		}
+		e = pagestack.New[P](pagestack.KindMerged, h.TS(), h.Depth(), h.LSN, h.Ptr())
+		e.Ext, e.Frag, e.Sum = ext, value, sumOf(pc.m, value)
+	} else {
+		e = pagestack.New[P](pagestack.KindBase, h.TS(), h.Depth(), h.LSN, h.Ptr())
+		if e.Frag = value; !view {
+			e.Sum = sumOf(pc.m, value)
+		} else if e.Ext, err = pc.viewOf(pid, value); err != nil {
+			return nil, err
+		}
+	}
+	pc.mem.keep(tx, pg, e)
+	return e, nil
+}
+
 // Fragments returns the page's state and its fragments, unmerged, newest first: the deltas that are known singly, then
 // the rest of the page as one value if it was merged before, else fragment by fragment. A page that does not exist has
 // a zero PagePtr and no fragments. The values are valid until the Tx ends. Fragments that had to be read stay resident,
 // until they are evicted. Errors are those of Get, and ErrReserved for pages 0 and 1. Safe for concurrent use.
-func (pc *PageCache[P]) Fragments(tx *Tx, pid PageID) (PagePtr[P], []P, error) {
+func (pc *PageCache[P]) Fragments(tx *Tx[P], pid PageID) (PagePtr[P], []P, error) {
 	return pc.AppendFragments(tx, pid, nil)
 }
 
 // AppendFragments is Fragments that appends the fragments to dst and returns the extended slice. With room in dst, it
 // allocates nothing for a page that is resident. After an error, or if there is no page, it returns dst as it was.
-func (pc *PageCache[P]) AppendFragments(tx *Tx, pid PageID, dst []P) (PagePtr[P], []P, error) {
-	pg, err := pc.finder.find(tx, "fragments of", pid)
+func (pc *PageCache[P]) AppendFragments(tx *Tx[P], pid PageID, dst []P) (PagePtr[P], []P, error) {
+	sc := tx.base()
+	pg, err := pc.finder.find(sc, "fragments of", pid)
 	if err == nil && pid < FirstUserPage {
 		err = describePage("fragments of", pid, ErrReserved)
 	}
 	if err != nil || !pg.exists() {
 		return PagePtr[P]{}, dst, err
 	}
-	if e := pc.consolidateLong(tx, pg); e != nil {
+	if e := pc.consolidateLong(sc, pg); e != nil {
 		return ptrTo[P](pid, &e.Head), append(dst, e.Frag), nil
 	}
 	all := dst
 	if dst == nil {
 		all = make([]P, 0, pg.head.Depth())
 	}
-	if all, err = pc.fragments(tx, pg, all); err != nil {
+	if all, err = pc.fragments(sc, pg, all); err != nil {
 		return PagePtr[P]{}, dst, err
 	}
 	return ptrTo[P](pid, pg.head), all, nil
@@ -261,11 +292,11 @@ func (pc *PageCache[P]) AppendFragments(tx *Tx, pid PageID, dst []P) (PagePtr[P]
 // and missing pages are skipped, and so are those that are just being looked up in the log. It is a hint: when too many
 // reads are in flight, the rest is ignored. Errors: ErrTxEnded, ErrClosed, and ErrCorrupt if the snapshot's record of a
 // page is corrupt and the log cannot replace it. Safe for concurrent use.
-func (pc *PageCache[P]) Prefetch(tx *Tx, pids ...PageID) error {
+func (pc *PageCache[P]) Prefetch(tx *Tx[P], pids ...PageID) error {
 	var ranges []vfs.Range
 	var inBlobs []PageID
 	for _, pid := range pids {
-		if err := pc.finder.check(tx, "prefetch", pid); err != nil {
+		if err := pc.finder.check(tx.base(), "prefetch", pid); err != nil {
 			return err
 		}
 		_, h, err := pc.pages.FindNow(pid)
@@ -276,7 +307,7 @@ func (pc *PageCache[P]) Prefetch(tx *Tx, pids ...PageID) error {
 			continue
 		}
 		if h = h.TailEntry(); h.Kind() == pagestack.KindOnDisk {
-			ranges = appendSealed(ranges, pc.core.store, h)
+			ranges = values.AppendSealed(ranges, pc.core.store, h)
 			if hasBlob(h) && len(inBlobs) < maxBlobsAhead {
 				inBlobs = append(inBlobs, pid)
 			}
@@ -289,36 +320,12 @@ func (pc *PageCache[P]) Prefetch(tx *Tx, pids ...PageID) error {
 	return nil
 }
 
-// maxBlobsAhead is the most pages in blobs that a Prefetch reads. One goroutine at a time does that, since each page
-// needs a wait for the name of its file.
-const maxBlobsAhead = 64
-
-func hasBlob(h *head) (yes bool) {
-	h.Refs(func(r pagestack.Ref) { yes = yes || r.Ptr.Blob })
-	return yes
-}
-
-// prefetcherLabels are the profiling labels of the prefetcher; it would have those of the goroutine that started it.
-var prefetcherLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "prefetcher"))
-
-// prefetchBlobs starts reading the blobs of pages, and clears busy at the end. The log says the names of the blobs,
-// which must be read first.
-func (f *finder) prefetchBlobs(v *values, pids []PageID, busy *atomic.Bool) {
-	pprof.SetGoroutineLabels(prefetcherLabels)
-	defer busy.Store(false)
-	for _, pid := range pids {
-		if !f.prefetchBlob(v, pid) {
-			return
-		}
-	}
-}
-
 // Pages returns all ids up to the highest that was ever handed out, in rising order, with the kind of each page at the
 // moment that it is reached, pages 0 and 1 included. Use it within a Tx. It reads no values; a page whose state cannot
 // be read is KindUnreadable. It stops early if the Tx ends or the store is closed. Safe for concurrent use.
-func (pc *PageCache[P]) Pages(tx *Tx) iter.Seq2[PageID, PageKind] {
+func (pc *PageCache[P]) Pages(tx *Tx[P]) iter.Seq2[PageID, PageKind] {
 	return func(yield func(PageID, PageKind) bool) {
-		for pid := PageID(0); pid < pc.pages.IDs.Next() && pc.finder.check(tx, "pages", pid) == nil; pid++ {
+		for pid := PageID(0); pid < pc.pages.IDs.Next() && pc.finder.check(tx.base(), "pages", pid) == nil; pid++ {
 			_, h, err := pc.pages.Find(pid)
 			kind := pc.finder.kindOf(pid, h)
 			if err != nil && pc.core.closed.Load() {

@@ -97,7 +97,7 @@ func closeInBatch(t testing.TB, pc *PageCache[[]byte], b *Batch) {
 }
 
 // begin begins a Tx.
-func begin(t testing.TB, pc *PageCache[[]byte]) *Tx {
+func begin(t testing.TB, pc *PageCache[[]byte]) *Tx[[]byte] {
 	t.Helper()
 	tx, err := pc.Begin()
 	if err != nil {

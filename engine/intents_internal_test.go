@@ -64,7 +64,7 @@ func TestCallsPassIntents(t *testing.T) {
 		t.Error(err)
 	}
 	for _, unstable := range []bool{false, true} {
-		if _, out := pc.mem.evict(tx, pid, unstable); out != lru.OutcomeBusy {
+		if _, out := pc.mem.evict(tx.base(), pid, unstable); out != lru.OutcomeBusy {
 			t.Errorf("evict, unstable %v: %v", unstable, out)
 		}
 	}
@@ -88,7 +88,7 @@ func TestCallsPassIntents(t *testing.T) {
 		}
 	}
 	claimed(t, pc, pid)
-	pc.shorten(tx, page{id: pid, slot: slot})
+	pc.shorten(tx.base(), page{id: pid, slot: slot})
 	claimed(t, pc, pid)
 	if _, won, err = pc.Free(tx, pid, ptr); err != nil || !won {
 		t.Errorf("Free: %v, %v", won, err)

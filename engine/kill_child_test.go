@@ -432,7 +432,7 @@ func (w *killWorker) change(kind killKind) error {
 
 // changeRoot sets the goroutine's root to its sequence number. The LSN of the change is above that of the root before
 // it, and at or below that of the root after it.
-func (w *killWorker) changeRoot(tx *engine.Tx) error {
+func (w *killWorker) changeRoot(tx *engine.Tx[[]byte]) error {
 	to := engine.PageID(w.seq)
 	lo := max(w.last, engine.NewestLSN(w.pc, engine.RootPage(w.pc, killName(w.g))))
 	now, won, err := w.pc.CASRoot(tx, killName(w.g), w.root, to)

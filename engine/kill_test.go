@@ -208,7 +208,7 @@ func (s *killStore) advance(g int, l *killLife, within [2]int, found killOwner) 
 }
 
 // killFind reads all pages and roots of a store, by owner.
-func killFind(pc *engine.PageCache[[]byte], tx *engine.Tx) (found [killWorkers]killOwner, err error) {
+func killFind(pc *engine.PageCache[[]byte], tx *engine.Tx[[]byte]) (found [killWorkers]killOwner, err error) {
 	roots, err := pc.Meta(tx)
 	if err != nil {
 		return found, err

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/scope"
 	"pagecache/engine/internal/txn"
 	"pagecache/lru"
 	"pagecache/segments/format"
@@ -17,13 +18,13 @@ import (
 // which may be, or share memory with, a value that Get returned; the caller may change it when Link has returned. After
 // an error nothing was done. Errors: ErrNoSpace, ErrFailed, ErrTooLarge, ErrClosed, ErrReadOnly, ErrTxEnded,
 // ErrReserved, ErrCorrupt, and that of Decode if it refuses what Append has written. Safe for concurrent use.
-func (pc *PageCache[P]) Link(tx *Tx, pid PageID, old PagePtr[P], delta P) (PagePtr[P], bool, error) {
-	return pc.write(tx, pid, delta, change[P]{kind: format.KindAppend, old: old})
+func (pc *PageCache[P]) Link(tx *Tx[P], pid PageID, old PagePtr[P], delta P) (PagePtr[P], bool, error) {
+	return pc.write(tx.base(), pid, delta, change[P]{kind: format.KindAppend, old: old})
 }
 
 // Replace replaces the whole page by frag if the page is still in the state old. Results and errors are those of Link.
-func (pc *PageCache[P]) Replace(tx *Tx, pid PageID, old PagePtr[P], frag P) (PagePtr[P], bool, error) {
-	return pc.write(tx, pid, frag, change[P]{kind: format.KindCompact, old: old})
+func (pc *PageCache[P]) Replace(tx *Tx[P], pid PageID, old PagePtr[P], frag P) (PagePtr[P], bool, error) {
+	return pc.write(tx.base(), pid, frag, change[P]{kind: format.KindCompact, old: old})
 }
 
 // verb returns the name of the call that makes a change of that kind, for errors.
@@ -35,12 +36,12 @@ func verb(k format.Kind) string {
 }
 
 // write encodes a fragment and applies a change with it to an existing page.
-func (pc *PageCache[P]) write(tx *Tx, pid PageID, frag P, c change[P]) (PagePtr[P], bool, error) {
+func (pc *PageCache[P]) write(tx *scope.Scope, pid PageID, frag P, c change[P]) (PagePtr[P], bool, error) {
 	pg, err := pc.finder.writable(tx, verb(c.kind), pid)
 	if err != nil || pg.head == nil {
 		return PagePtr[P]{}, false, err
 	}
-	defer tx.release()
+	defer tx.Release()
 	in := pc.inlineBase
 	if c.kind == format.KindAppend {
 		in = inlined[P]{}
@@ -79,27 +80,29 @@ func livePtr[P any](pid PageID, h *head) PagePtr[P] {
 
 // Free frees the page if it is still in the state old. Results and errors are those of Link; LastLSN of the new state
 // makes the freeing durable. For a page that is already free it returns zero and false.
-func (pc *PageCache[P]) Free(tx *Tx, pid PageID, old PagePtr[P]) (PagePtr[P], bool, error) {
-	pg, err := pc.finder.writable(tx, "free", pid)
+func (pc *PageCache[P]) Free(tx *Tx[P], pid PageID, old PagePtr[P]) (PagePtr[P], bool, error) {
+	sc := tx.base()
+	pg, err := pc.finder.writable(sc, "free", pid)
 	if err != nil || pg.head == nil {
 		return PagePtr[P]{}, false, err
 	}
-	h, won, err := pc.apply(tx, pg, &change[P]{kind: format.KindFree, old: old})
+	h, won, err := pc.apply(sc, pg, &change[P]{kind: format.KindFree, old: old})
 	if err != nil {
 		return PagePtr[P]{}, false, describePage("free", pid, err)
 	}
 	if !won {
 		return livePtr[P](pid, h), false, nil
 	}
-	pc.pages.IDs.Give(&pc.txs.domain, pid)
+	pc.pages.IDs.Give(&pc.txs.Domain, pid)
 	return ptrTo[P](pid, h), true, nil
 }
 
 // Allocate makes a new page with the value frag and returns its id and state. It uses the ids of freed pages again, the
 // highest first, once no Tx that could have seen them is open; otherwise ids are dense from 2. Roots take ids, too
 // (CASRoot). After an error nothing was done. Errors are those of Link, and ErrTooManyPages. Safe for concurrent use.
-func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
-	err := pc.txs.check(tx)
+func (pc *PageCache[P]) Allocate(tx *Tx[P], frag P) (PageID, PagePtr[P], error) {
+	sc := tx.base()
+	err := pc.txs.Check(sc)
 	switch {
 	case err != nil:
 	case pc.core.closed.Load():
@@ -111,8 +114,8 @@ func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
 		return 0, PagePtr[P]{}, fmt.Errorf("allocate: %w", err)
 	}
 	c := change[P]{kind: format.KindCompact, on: ifOwned}
-	defer tx.release()
-	v, err := pc.copyIn(tx, 0, frag, pc.inlineBase)
+	defer sc.Release()
+	v, err := pc.copyIn(sc, 0, frag, pc.inlineBase)
 	if err != nil {
 		return 0, PagePtr[P]{}, describe("allocate", err)
 	}
@@ -120,15 +123,15 @@ func (pc *PageCache[P]) Allocate(tx *Tx, frag P) (PageID, PagePtr[P], error) {
 	pc.cleaner.Pace() // it delays the caller while the cleaner is behind
 	pg, err := pc.finder.take()
 	if err != nil {
-		pc.values.discard(&c.payload)
+		pc.values.Discard(&c.payload)
 		return 0, PagePtr[P]{}, describe("allocate", err)
 	}
-	h, _, err := pc.apply(tx, pg, &c)
+	h, _, err := pc.apply(sc, pg, &c)
 	if err != nil {
 		pc.pages.IDs.GiveBack(pg.id)
 		return 0, PagePtr[P]{}, describe("allocate", err)
 	}
-	pc.mem.reclaim(tx, pg.id)
+	pc.mem.reclaim(sc, pg.id)
 	return pg.id, ptrTo[P](pg.id, h), nil
 }
 
@@ -141,7 +144,7 @@ func (v evictor[P]) Cost(key uint64) int64 {
 	if s == nil {
 		return 0
 	}
-	tx := v.pc.txs.beginOwn() // Size may look at a view
+	tx := v.pc.txs.BeginOwn() // Size may look at a view
 	defer tx.End()
 	var heap, mapped int64
 	_ = v.contain("measuring", key, func() { heap, mapped = v.pc.mem.weigh(txn.Load(s)) })
@@ -158,7 +161,7 @@ func (v evictor[P]) contain(doing string, key uint64, f func()) error {
 
 // Evict drops the resident values of the page, except for a small part whose memory saves more than it costs.
 func (v evictor[P]) Evict(key uint64) lru.Outcome {
-	tx := v.pc.txs.beginOwn() // what it looks at stays in place meanwhile
+	tx := v.pc.txs.BeginOwn() // what it looks at stays in place meanwhile
 	defer v.end(tx)
 	var wrote, dropped bool
 	_ = v.contain("consolidating", key, func() { wrote = v.pc.consolidateFirst(tx, PageID(key)) })
@@ -183,7 +186,7 @@ const sweepMost = 8 << 20
 
 // Sweep evicts the pages under the clock's hand.
 func (v evictor[P]) Sweep(want int64, evicted func(key uint64)) (freed int64, more bool) {
-	tx := v.pc.txs.beginOwn()
+	tx := v.pc.txs.BeginOwn()
 	defer v.end(tx)
 	want = min(want, sweepMost)
 	freed = v.pc.mem.sweep(tx, want, false, func(pid PageID) { evicted(uint64(pid)) })
@@ -191,8 +194,8 @@ func (v evictor[P]) Sweep(want int64, evicted func(key uint64)) (freed int64, mo
 }
 
 // end settles the account of a Tx and ends it.
-func (v evictor[P]) end(tx *Tx) {
-	v.pc.mem.budget.Settle(&tx.s().account)
+func (v evictor[P]) end(tx *scope.Scope) {
+	v.pc.mem.budget.Settle(&tx.S().Account)
 	tx.End()
 }
 
@@ -205,7 +208,7 @@ const seekBytes = 16 << 10
 // consolidateFirst writes a page of several messages as one, before it is evicted, if it is wholly resident, writing it
 // costs less than the reads that this saves the next Get, and evictions have not written too much. It reports whether
 // it did.
-func (pc *PageCache[P]) consolidateFirst(tx *Tx, pid PageID) bool {
+func (pc *PageCache[P]) consolidateFirst(tx *scope.Scope, pid PageID) bool {
 	s := pc.pages.Table.Get(pid)
 	if s == nil || pc.core.opts.ReadOnly || pc.core.opts.seam.Verbatim {
 		return false
@@ -232,7 +235,7 @@ func (pc *PageCache[P]) consolidateFirst(tx *Tx, pid PageID) bool {
 // activity returns what callers have written and read.
 func (pc *PageCache[P]) activity() lru.Activity {
 	y := &pc.mem
-	written := pc.txs.written() + y.counts.rewritten.Load() - y.allowance.Written()
+	written := pc.txs.Written() + y.counts.rewritten.Load() - y.allowance.Written()
 	return lru.Activity{Written: written, Misses: y.counts.misses.Load()}
 }
 
@@ -241,7 +244,7 @@ const baseRatio = 4
 
 // dropBase evicts a page's base and keeps its deltas, if they are small beside it: the next Get then reads one message
 // instead of all. It reports whether it did. Pages that are cheaper to write anew were handled by consolidateFirst.
-func (pc *PageCache[P]) dropBase(tx *Tx, pid PageID) bool {
+func (pc *PageCache[P]) dropBase(tx *scope.Scope, pid PageID) bool {
 	s := pc.pages.Table.Get(pid)
 	if s == nil {
 		return false

@@ -244,8 +244,8 @@ func (l *Log) dropBelow(ctx context.Context, lsn LSN) error {
 	}
 	l.streams.Forget(l.FirstLSN())
 	// Calls that began before first was raised may still read the segments. They are short.
-	epoch := l.core.calls.domain.Retire()
-	if !l.core.calls.await(ctx, func() bool { return l.core.calls.domain.Oldest() >= epoch }) {
+	epoch := l.core.calls.Domain.Retire()
+	if !l.core.calls.Await(ctx, func() bool { return l.core.calls.Domain.Oldest() >= epoch }) {
 		return describe("drop", ctx.Err())
 	}
 	call, err := l.core.enter()
@@ -287,7 +287,7 @@ func (l *Log) CloseContext(ctx context.Context) error {
 	l.streams.Wake()
 	early, cancel := withGrace(ctx)
 	defer cancel()
-	l.core.calls.wait(early)
+	l.core.calls.Wait(early)
 	if n := l.open.Load(); n != 0 {
 		l.core.closed.Store(false)
 		return fmt.Errorf("close: %d reservations still open", n)

@@ -71,7 +71,7 @@ func (m *scripted) Decode(src []byte) (string, error) {
 	return string(b), err
 }
 
-func openScripted(t *testing.T, d *simdisk.Disk, m *scripted) (*engine.PageCache[string], *engine.Tx) {
+func openScripted(t *testing.T, d *simdisk.Disk, m *scripted) (*engine.PageCache[string], *engine.Tx[string]) {
 	t.Helper()
 	o := enginetest.SimOptions(d)
 	o.ConsolidateAfter = 4

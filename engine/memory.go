@@ -9,6 +9,7 @@ import (
 	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/pagetable"
+	"pagecache/engine/internal/scope"
 	"pagecache/engine/internal/txn"
 	"pagecache/internal/invariants"
 	"pagecache/lru"
@@ -133,7 +134,7 @@ type measured struct {
 }
 
 // swapped counts the difference after the caller replaced head h, which may be nil, by the new entry e.
-func (y *memory[P]) swapped(tx *Tx, pid PageID, h, e *head, w measured) {
+func (y *memory[P]) swapped(tx *scope.Scope, pid PageID, h, e *head, w measured) {
 	var heap, mapped int64
 	if e.Kind() == pagestack.KindDelta {
 		heap = weighDelta(e, w.size)
@@ -154,28 +155,28 @@ func (y *memory[P]) swapped(tx *Tx, pid PageID, h, e *head, w measured) {
 	if heap == 0 && mapped == 0 {
 		return
 	}
-	tx.s().pressure = max(tx.s().pressure, y.budget.Count(&tx.s().account, heap, mapped))
+	tx.S().Pressure = max(tx.S().Pressure, y.budget.Count(&tx.S().Account, heap, mapped))
 	y.changed(tx, pid)
 }
 
 // changed notifies the policy of a page of which more or less is resident than before.
-func (y *memory[P]) changed(tx *Tx, pid PageID) {
-	tx.s().changes++
-	if tx.s().hits.Add(uint64(pid)) {
+func (y *memory[P]) changed(tx *scope.Scope, pid PageID) {
+	tx.S().Changes++
+	if tx.S().Hits.Add(uint64(pid)) {
 		y.handOver(tx)
 	}
 }
 
 // handOver gives the policy the accesses that the Tx recorded.
-func (y *memory[P]) handOver(tx *Tx) {
-	y.counts.hits.Add(int64(tx.s().hits.Len()) - tx.s().changes)
-	tx.s().changes = 0
-	y.policy.Take(&tx.s().hits)
+func (y *memory[P]) handOver(tx *scope.Scope) {
+	y.counts.hits.Add(int64(tx.S().Hits.Len()) - tx.S().Changes)
+	tx.S().Changes = 0
+	y.policy.Take(&tx.S().Hits)
 }
 
 // keep makes a value that was read from disk, or merged, resident if the page's head is still that of pg. If another
 // writer was first, the value is still the page's state at that moment.
-func (y *memory[P]) keep(tx *Tx, pg page, e *entry[P]) {
+func (y *memory[P]) keep(tx *scope.Scope, pg page, e *entry[P]) {
 	w := measured{size: y.sizeOf(&e.Head)}
 	w.heap, w.views = y.weigh(pg.head)
 	fetched := pg.head.TailEntry().Kind() == pagestack.KindOnDisk
@@ -197,8 +198,8 @@ func (y *memory[P]) keep(tx *Tx, pg page, e *entry[P]) {
 }
 
 // reclaim keeps the capacity after the page was changed.
-func (y *memory[P]) reclaim(tx *Tx, pid PageID) {
-	if tx.s().pressure != lru.PressureNone {
+func (y *memory[P]) reclaim(tx *scope.Scope, pid PageID) {
+	if tx.S().Pressure != lru.PressureNone {
 		y.reclaimSlow(tx, pid)
 	}
 }
@@ -213,10 +214,10 @@ const fewHits = lru.HitsLen / 4
 
 // reclaimSlow wakes the policy. If the capacity is exceeded by more than a little, it evicts: stable pages first, then,
 // since everything in the log can be read, pages that are not stable, even the one that was changed.
-func (y *memory[P]) reclaimSlow(tx *Tx, pid PageID) {
-	hard := tx.s().pressure == lru.PressureHard
-	tx.s().pressure = lru.PressureNone
-	if tx.s().hits.Len() >= fewHits {
+func (y *memory[P]) reclaimSlow(tx *scope.Scope, pid PageID) {
+	hard := tx.S().Pressure == lru.PressureHard
+	tx.S().Pressure = lru.PressureNone
+	if tx.S().Hits.Len() >= fewHits {
 		y.handOver(tx)
 	}
 	y.policy.Kick()
@@ -229,24 +230,24 @@ func (y *memory[P]) reclaimSlow(tx *Tx, pid PageID) {
 		// In small steps: other goroutines evict too, and together they would empty the cache.
 		freed := y.sweep(tx, min(excess, reclaimStep), unstable, func(evicted PageID) { y.changed(tx, evicted) })
 		y.evictions.reclaimed.Add(freed)
-		if hard = y.budget.Settle(&tx.s().account) == lru.PressureHard; freed == 0 && !unstable {
+		if hard = y.budget.Settle(&tx.S().Account) == lru.PressureHard; freed == 0 && !unstable {
 			hard, unstable = true, true
 		} else if freed == 0 {
 			break // only pages that are just becoming resident are left
 		}
 	}
-	if hard && y.budget.Settle(&tx.s().account) == lru.PressureHard {
+	if hard && y.budget.Settle(&tx.S().Account) == lru.PressureHard {
 		if n, out := y.evict(tx, pid, true); out == lru.OutcomeEvicted {
 			y.evictions.reclaimed.Add(n)
 			y.changed(tx, pid)
 		}
-		y.budget.Settle(&tx.s().account)
+		y.budget.Settle(&tx.S().Account)
 	}
 }
 
 // sweep evicts the pages under the clock's hand until want bytes are freed or the hand went round twice, and calls
 // evicted for each. With unstable it also evicts pages that are not stable.
-func (y *memory[P]) sweep(tx *Tx, want int64, unstable bool, evicted func(PageID)) (freed int64) {
+func (y *memory[P]) sweep(tx *scope.Scope, want int64, unstable bool, evicted func(PageID)) (freed int64) {
 	stable, misses, turn := int64(y.store.Log.StableEnd()), y.counts.misses.Load(), y.evictions.sweeps.Add(1)
 	if want <= 0 || !unstable && y.exhausted.Load() == stable {
 		return 0
@@ -276,9 +277,9 @@ func (y *memory[P]) sweep(tx *Tx, want int64, unstable bool, evicted func(PageID
 }
 
 // evict drops the resident values of a page, and returns how many bytes that was. A page that is not stable is busy,
-// unless unstable is set, and so is one that a transaction is about to change. If the Materializer panics, the page stays as it is: it is seldom the page of the call that
-// evicts.
-func (y *memory[P]) evict(tx *Tx, pid PageID, unstable bool) (freed int64, out lru.Outcome) {
+// unless unstable is set, and so is one that a transaction is about to change. If the Materializer panics, the page
+// stays as it is: it is seldom the page of the call that evicts.
+func (y *memory[P]) evict(tx *scope.Scope, pid PageID, unstable bool) (freed int64, out lru.Outcome) {
 	if y.viewsOnly { // Bytes does not panic
 		return y.evictNow(tx, pid, unstable)
 	}
@@ -290,7 +291,7 @@ func (y *memory[P]) evict(tx *Tx, pid PageID, unstable bool) (freed int64, out l
 	return freed, out
 }
 
-func (y *memory[P]) evictNow(tx *Tx, pid PageID, unstable bool) (freed int64, _ lru.Outcome) {
+func (y *memory[P]) evictNow(tx *scope.Scope, pid PageID, unstable bool) (freed int64, _ lru.Outcome) {
 	s := y.pages.Table.Get(pid)
 	if s == nil {
 		return 0, lru.OutcomeNotResident
@@ -316,7 +317,7 @@ func (y *memory[P]) evictNow(tx *Tx, pid PageID, unstable bool) (freed int64, _ 
 		y.pages.Table.Unmark(pid) // before the swap (pagetable, T3)
 		invariants.Jitter()
 		if s.CompareAndSwap(h, e) {
-			y.budget.Count(&tx.s().account, -heap, -mapped)
+			y.budget.Count(&tx.S().Account, -heap, -mapped)
 			y.evictions.pages.Add(1)
 			return heap + mapped, lru.OutcomeEvicted
 		}
@@ -329,13 +330,13 @@ func (y *memory[P]) evictNow(tx *Tx, pid PageID, unstable bool) (freed int64, _ 
 
 // replaceResident swaps head h for e, an entry for the same state with less resident, and counts the difference. It
 // reports whether the swap won.
-func (y *memory[P]) replaceResident(tx *Tx, pid PageID, h, e *head) bool {
+func (y *memory[P]) replaceResident(tx *scope.Scope, pid PageID, h, e *head) bool {
 	heap, mapped := y.weigh(h)
 	newHeap, newMapped := y.weigh(e)
 	if !y.pages.Table.Get(pid).CompareAndSwap(h, e) {
 		return false
 	}
-	y.budget.Count(&tx.s().account, newHeap-heap, newMapped-mapped)
+	y.budget.Count(&tx.S().Account, newHeap-heap, newMapped-mapped)
 	y.evictions.pages.Add(1)
 	y.changed(tx, pid)
 	return true

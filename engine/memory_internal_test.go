@@ -31,7 +31,7 @@ func TestCleaningKeepsLongViews(t *testing.T) {
 	filler := some(t, pc, 12, 1<<20) // fills two segments
 	flushTest(t, pc)
 	tx = begin(t, pc)
-	pc.mem.evict(tx, pid, true)
+	pc.mem.evict(tx.base(), pid, true)
 	tx.End()
 	tx = begin(t, pc)
 	p, err := pc.Get(tx, pid) // a view
@@ -150,7 +150,7 @@ func TestCleaningMakesNothingResident(t *testing.T) {
 	flushTest(t, pc)
 	tx := begin(t, pc)
 	for _, p := range pages {
-		pc.mem.evict(tx, p.pid, true)
+		pc.mem.evict(tx.base(), p.pid, true)
 		must(t)(pc.Link(tx, p.pid, p.ptr, []byte("delta"))) // the base is on disk
 	}
 	tx.End()
@@ -183,21 +183,19 @@ func TestPrefetchOfBlobsTakesFewGoroutines(t *testing.T) {
 	for range 20 {
 		many = append(many, pids...)
 	}
-	before, goroutines := len(pc.txs.all), runtime.NumGoroutine()
+	before, goroutines := pc.txs.Look().Kept, runtime.NumGoroutine()
 	tx := begin(t, pc)
 	if err := pc.Prefetch(tx, many...); err != nil {
 		t.Fatal(err)
 	}
 	during := runtime.NumGoroutine()
 	tx.End()
-	for start := time.Now(); pc.txs.domain.Readers() > 0 || runtime.NumGoroutine() > 30; time.Sleep(time.Millisecond) {
+	for start := time.Now(); pc.txs.Domain.Readers() > 0 || runtime.NumGoroutine() > 30; time.Sleep(time.Millisecond) {
 		if time.Since(start) > 30*time.Second {
-			t.Fatalf("%d Txs stay open, %d goroutines", pc.txs.domain.Readers(), runtime.NumGoroutine())
+			t.Fatalf("%d Txs stay open, %d goroutines", pc.txs.Domain.Readers(), runtime.NumGoroutine())
 		}
 	}
-	pc.txs.mu.Lock()
-	after := len(pc.txs.all)
-	pc.txs.mu.Unlock()
+	after := pc.txs.Look().Kept
 	if after > before+4 || during > 40 {
 		t.Errorf("%d Txs, %d before; %d goroutines, %d before", after, before, during, goroutines)
 	}
@@ -329,7 +327,7 @@ func TestCleaningReadsNoSegmentInVain(t *testing.T) {
 	flushTest(t, pc)
 	tx = begin(t, pc)
 	for _, pid := range pids[1:] {
-		pc.mem.evict(tx, pid, true)
+		pc.mem.evict(tx.base(), pid, true)
 	}
 	tx.End()
 	resume()
@@ -372,7 +370,7 @@ func TestUnstablePagesAreReadAfterLogFailure(t *testing.T) {
 		for round := range 3 {
 			for pid, v := range vals {
 				if round > 0 {
-					pc.mem.evict(tx, pid, true)
+					pc.mem.evict(tx.base(), pid, true)
 				}
 				p, err := pc.Get(tx, pid)
 				if err != nil || len(p.Value) < 300 || bytes.Count(p.Value, []byte{v}) != len(p.Value) {
@@ -392,7 +390,7 @@ func TestIdleStoreEvictsToLoweredCapacity(t *testing.T) {
 	some(t, pc, 8000, 1000)
 	flushTest(t, pc)
 	tx := begin(t, pc)
-	pc.mem.sweep(tx, pc.mem.budget.Excess(), false, func(PageID) {})
+	pc.mem.sweep(tx.base(), pc.mem.budget.Excess(), false, func(PageID) {})
 	if pc.mem.exhausted.Load() >= 0 {
 		t.Error("a sweep for no bytes noted that nothing is evictable")
 	}
@@ -411,7 +409,7 @@ func TestIdleStoreEvictsToLoweredCapacity(t *testing.T) {
 // If the capacity is lowered, bytes that idle Txs have not settled are settled and evicted.
 func TestIdleTxsAreSettled(t *testing.T) {
 	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, CacheCapacity: 1 << 30, FlushEvery: -1})
-	var txs []*Tx
+	var txs []*Tx[[]byte]
 	for range 16 {
 		tx := begin(t, pc)
 		if _, _, err := pc.Allocate(tx, make([]byte, 400<<10)); err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"pagecache/engine/internal/clean"
 	"pagecache/engine/internal/roots"
+	"pagecache/engine/internal/scope"
 	"pagecache/segments/format"
 )
 
@@ -22,8 +23,8 @@ type Meta map[string]PageID
 
 // Meta returns all names and root pages, each as it is at some moment of the call. It takes time and memory for all of
 // them: Root finds one of them faster. Errors: ErrTxEnded, ErrClosed, ErrCorrupt. Safe for concurrent use.
-func (pc *PageCache[P]) Meta(tx *Tx) (Meta, error) {
-	if err := pc.finder.check(tx, "read roots on", format.MetaPage); err != nil {
+func (pc *PageCache[P]) Meta(tx *Tx[P]) (Meta, error) {
+	if err := pc.finder.check(tx.base(), "read roots on", format.MetaPage); err != nil {
 		return nil, err
 	}
 	m := make(Meta, pc.pages.Roots.Len())
@@ -41,8 +42,8 @@ func (pc *PageCache[P]) Meta(tx *Tx) (Meta, error) {
 
 // Root returns the root page of that name. It takes the time of a lookup, and blocks only as other calls on a page do.
 // Errors: ErrRootNotFound, ErrTxEnded, ErrClosed, ErrCorrupt. Safe for concurrent use.
-func (pc *PageCache[P]) Root(tx *Tx, name string) (PageID, error) {
-	if err := pc.finder.check(tx, "read roots on", format.MetaPage); err != nil {
+func (pc *PageCache[P]) Root(tx *Tx[P], name string) (PageID, error) {
+	if err := pc.finder.check(tx.base(), "read roots on", format.MetaPage); err != nil {
 		return 0, err
 	}
 	pg, err := pc.finder.findRoot(name)
@@ -75,8 +76,9 @@ func (f *finder) findRoot(name string) (page, error) {
 // takes some 150 bytes of memory and its own length while the store is open, which the capacity of the cache does not
 // limit. A longer name than MaxRootName, or more roots than MaxRoots, are ErrTooLarge. Other errors are those of
 // Allocate. Safe for concurrent use.
-func (pc *PageCache[P]) CASRoot(tx *Tx, name string, old, new PageID) (PageID, bool, error) {
-	if err := pc.finder.check(tx, "change a root on", format.MetaPage); err != nil {
+func (pc *PageCache[P]) CASRoot(tx *Tx[P], name string, old, new PageID) (PageID, bool, error) {
+	sc := tx.base()
+	if err := pc.finder.check(sc, "change a root on", format.MetaPage); err != nil {
 		return 0, false, err
 	}
 	switch {
@@ -89,8 +91,8 @@ func (pc *PageCache[P]) CASRoot(tx *Tx, name string, old, new PageID) (PageID, b
 		const text = "change root %.64q…: %w: its name has %d bytes, the most is %d"
 		return 0, false, fmt.Errorf(text, name, ErrTooLarge, len(name), MaxRootName)
 	}
-	defer tx.release()
-	now, won, err := pc.casRoot(tx, name, old, new)
+	defer sc.Release()
+	now, won, err := pc.casRoot(sc, name, old, new)
 	if err != nil {
 		return 0, false, describe(fmt.Sprintf("change root %.64q", name), err)
 	}
@@ -99,7 +101,7 @@ func (pc *PageCache[P]) CASRoot(tx *Tx, name string, old, new PageID) (PageID, b
 
 // casRoot is CASRoot for valid arguments. The loop ends, since each turn but the last finds that another goroutine has
 // changed the root meanwhile.
-func (pc *PageCache[P]) casRoot(tx *Tx, name string, old, new PageID) (now PageID, won bool, err error) {
+func (pc *PageCache[P]) casRoot(tx *scope.Scope, name string, old, new PageID) (now PageID, won bool, err error) {
 	for {
 		pg, err := pc.finder.findRoot(name)
 		if err != nil {
@@ -118,7 +120,7 @@ func (pc *PageCache[P]) casRoot(tx *Tx, name string, old, new PageID) (now PageI
 			// The name in the entry is kept: that of the caller may be a part of something large.
 			r := format.Root{Name: pg.head.Root().Name, Target: new}
 			c := change[P]{kind: format.KindRoot, root: r, on: ifHead, from: pg.head}
-			c.payload.body = encodeRoot(tx, pc.cleaner, r)
+			c.payload.Body = encodeRoot(tx, pc.cleaner, r)
 			_, won, err = pc.apply(tx, pg, &c)
 		}
 		if won || err != nil {
@@ -129,18 +131,18 @@ func (pc *PageCache[P]) casRoot(tx *Tx, name string, old, new PageID) (now PageI
 
 // encodeRoot returns the body of the message of a root, in the scratch memory of the Tx, and delays the caller while
 // the cleaner is behind.
-func encodeRoot(tx *Tx, c *clean.Cleaner, r format.Root) []byte {
-	buf := tx.buffer()
+func encodeRoot(tx *scope.Scope, c *clean.Cleaner, r format.Root) []byte {
+	buf := tx.Buffer()
 	buf.Encoded = format.AppendRoot(buf.Encoded[:0], r)
 	c.Pace()
 	return buf.Encoded
 }
 
 // addRoot adds a root, on the page that take returns. It returns false if another goroutine has added one of that name.
-func (pc *PageCache[P]) addRoot(tx *Tx, r format.Root, take func() (page, error)) (bool, error) {
+func (pc *PageCache[P]) addRoot(tx *scope.Scope, r format.Root, take func() (page, error)) (bool, error) {
 	r.Name = strings.Clone(r.Name)
 	c := change[P]{kind: format.KindRoot, root: r, on: ifOwned}
-	c.payload.body = encodeRoot(tx, pc.cleaner, r)
+	c.payload.Body = encodeRoot(tx, pc.cleaner, r)
 	shard := pc.pages.Roots.Shard(r.Name)
 	shard.Lock()
 	defer shard.Unlock()
@@ -165,14 +167,14 @@ func (pc *PageCache[P]) addRoot(tx *Tx, r format.Root, take func() (page, error)
 }
 
 // removeRoot frees the page of a root, if its head is still that of pg.
-func (pc *PageCache[P]) removeRoot(tx *Tx, name string, pg page) (bool, error) {
+func (pc *PageCache[P]) removeRoot(tx *scope.Scope, name string, pg page) (bool, error) {
 	shard := pc.pages.Roots.Shard(name)
 	shard.Lock()
 	defer shard.Unlock()
 	_, won, err := pc.apply(tx, pg, &change[P]{kind: format.KindFree, on: ifHead, from: pg.head})
 	if won {
 		shard.Remove(name)
-		pc.pages.IDs.Give(&pc.txs.domain, pg.id)
+		pc.pages.IDs.Give(&pc.txs.Domain, pg.id)
 	}
 	return won, err
 }
@@ -180,8 +182,8 @@ func (pc *PageCache[P]) removeRoot(tx *Tx, name string, pg page) (bool, error) {
 // BumpReadTS raises the page's read timestamp to ts if that is higher. Read timestamps live in memory only and start at
 // 0 with every opening. The call does nothing if the Tx has ended, the store is closed, or no page can have this id.
 // Safe for concurrent use.
-func (pc *PageCache[P]) BumpReadTS(tx *Tx, pid PageID, ts uint64) {
-	if pc.finder.check(tx, "bump", pid) == nil && pid <= format.MaxPageID {
+func (pc *PageCache[P]) BumpReadTS(tx *Tx[P], pid PageID, ts uint64) {
+	if pc.finder.check(tx.base(), "bump", pid) == nil && pid <= format.MaxPageID {
 		raise(pc.pages.Table.MakeReadTS(pid), ts)
 	}
 }
@@ -197,8 +199,8 @@ func raise(c *atomic.Uint64, v uint64) {
 
 // ReadTS returns the page's read timestamp: 0 if it was never raised; false if the page does not exist, its state
 // cannot be read, the Tx has ended or the store is closed. Safe for concurrent use.
-func (pc *PageCache[P]) ReadTS(tx *Tx, pid PageID) (uint64, bool) {
-	pg, err := pc.finder.find(tx, "read timestamp of", pid)
+func (pc *PageCache[P]) ReadTS(tx *Tx[P], pid PageID) (uint64, bool) {
+	pg, err := pc.finder.find(tx.base(), "read timestamp of", pid)
 	if err != nil || !pg.exists() {
 		return 0, false
 	}
@@ -238,7 +240,7 @@ func (pc *PageCache[P]) noteID(v uint64) (LSN, error) {
 	}
 	defer call.End()
 	c := change[P]{kind: format.KindCounter, on: ifOwned, counter: v}
-	c.payload.body = format.AppendCounter(nil, v)
+	c.payload.Body = format.AppendCounter(nil, v)
 	s := pc.pages.Table.Make(format.CounterPage)
 	h, _, err := pc.apply(call, page{id: format.CounterPage, slot: s}, &c)
 	if err != nil {

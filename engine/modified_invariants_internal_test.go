@@ -29,7 +29,7 @@ func TestModifiedValueIsFoundByEviction(t *testing.T) {
 			flushTest(t, pc)
 			evict := func() (text string) {
 				defer func() { text = fmt.Sprint(recover()) }()
-				pc.mem.evict(tx, pid, false)
+				pc.mem.evict(tx.base(), pid, false)
 				return ""
 			}
 			p.Value[3]++

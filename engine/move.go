@@ -8,7 +8,9 @@ import (
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/scope"
 	"pagecache/engine/internal/txn"
+	"pagecache/engine/internal/values"
 	"pagecache/internal/invariants"
 	"pagecache/lru"
 	"pagecache/segments"
@@ -20,7 +22,7 @@ type mover[P any] struct {
 	pc *PageCache[P]
 	// tx is scratch memory for encoding. It is never inside the epoch: only the cleaner itself recycles what it looks
 	// at.
-	tx Tx
+	tx scope.Scope
 	// The change that Move makes. It is kept, so that a move allocates nothing beside the new entry.
 	c      change[P]
 	pid    PageID
@@ -114,15 +116,15 @@ func (v *mover[P]) Cost(pid PageID, e clean.Extent) (n int64, blob bool) {
 	if err != nil {
 		return 0, false
 	}
-	defer v.tx.release()
+	defer v.tx.Release()
 	b, err := pc.appended(&v.tx, pid, value)
 	if err != nil {
 		return 0, false
 	}
-	if z := pc.values.compressed(&v.tx, b); z != nil {
+	if z := pc.values.Compressed(&v.tx, b); z != nil {
 		b = z
 	}
-	return int64(format.AlignUp(format.HeaderSize + len(b))), len(b) > pc.values.inline
+	return int64(format.AlignUp(format.HeaderSize + len(b))), len(b) > pc.values.Inline
 }
 
 // Move implements clean.Pages. The page's state stays, and so do its resident values, unless they may be views of the
@@ -148,11 +150,11 @@ func (v *mover[P]) Move(pid PageID, e clean.Extent) (n int64, cold bool, err err
 	if v.warm {
 		v.warmth.Moved(h.LSN, h.Ptr())
 	}
-	if st := v.tx.s(); st.pressure != lru.PressureNone { // from copies of views; the callers of the store evict
-		st.pressure = lru.PressureNone
+	if st := v.tx.S(); st.Pressure != lru.PressureNone { // from copies of views; the callers of the store evict
+		st.Pressure = lru.PressureNone
 		pc.mem.policy.Kick()
 	}
-	return int64(format.AlignUp(format.HeaderSize + len(v.c.payload.body))), v.cold, nil
+	return int64(format.AlignUp(format.HeaderSize + len(v.c.payload.Body))), v.cold, nil
 }
 
 // containedMover is a mover for the store's own goroutine: a panic of the Materializer is an event, and the page's
@@ -180,8 +182,8 @@ func (v containedMover[P]) Move(pid PageID, e clean.Extent) (n int64, cold bool,
 // forget drops the values of the last move.
 func (v *mover[P]) forget() {
 	var none P
-	v.c.payload, v.c.frag = payload{}, none
-	v.tx.release()
+	v.c.payload, v.c.frag = values.Payload{}, none
+	v.tx.Release()
 }
 
 // prepare computes the change for the page with head h.
@@ -200,18 +202,18 @@ func (v *mover[P]) make(h *head, msg pagestack.Ref) *head { return movedTo(h, ms
 
 // prepareMove sets the message and the resident value of the page with head h at its new place. Nothing of them aliases
 // the old place (rule 3). A page that is a blob keeps the blob.
-func (pc *PageCache[P]) prepareMove(tx *Tx, pid PageID, h *head, c *change[P]) (err error) {
+func (pc *PageCache[P]) prepareMove(tx *scope.Scope, pid PageID, h *head, c *change[P]) (err error) {
 	var none P
-	c.kind, c.payload, c.frag, c.size, c.sum = format.KindCompact, payload{}, none, 0, invariants.Sum{}
+	c.kind, c.payload, c.frag, c.size, c.sum = format.KindCompact, values.Payload{}, none, 0, invariants.Sum{}
 	switch h.Kind() {
 	case pagestack.KindFree:
 		c.kind = format.KindFree
 		return nil
 	case pagestack.KindRoot:
-		c.kind, c.payload.body = format.KindRoot, format.AppendRoot(nil, h.Root())
+		c.kind, c.payload.Body = format.KindRoot, format.AppendRoot(nil, h.Root())
 		return nil
 	case pagestack.KindCounter:
-		c.kind, c.payload.body = format.KindCounter, format.AppendCounter(nil, h.Ext().Counter)
+		c.kind, c.payload.Body = format.KindCounter, format.AppendCounter(nil, h.Ext().Counter)
 		return nil
 	}
 	if h.Depth() == 1 && h.Ptr().Blob {
@@ -221,7 +223,7 @@ func (pc *PageCache[P]) prepareMove(tx *Tx, pid PageID, h *head, c *change[P]) (
 			c.frag = pagestack.EntryOf[P](h).Frag // in the blob, which stays where it is, or on the heap
 			c.size, c.sum = pc.mem.sizeOf(h), pagestack.EntryOf[P](h).Sum
 		}
-		c.payload = payload{body: ptr.Append(nil), form: formBlob, blob: ptr.ID, kept: true}
+		c.payload = values.Payload{Body: ptr.Append(nil), Form: values.FormBlob, Blob: ptr.ID, Kept: true}
 		return err
 	}
 	value, view, err := pc.merged(pid, h)
@@ -245,7 +247,7 @@ func (pc *PageCache[P]) prepareMove(tx *Tx, pid PageID, h *head, c *change[P]) (
 		c.size, c.sum = pc.mem.size(c.frag), sumOf(pc.m, c.frag)
 	}
 	if err == nil {
-		c.payload, err = pc.values.pack(tx, encoded)
+		c.payload, err = pc.values.Pack(tx, encoded)
 	}
 	return err
 }
@@ -265,7 +267,7 @@ func movedTo[P any](h *head, msg pagestack.Ref, c *change[P]) *head {
 	}
 	e := pagestack.New[P](pagestack.KindBase, h.TS(), 1, msg.LSN, msg.Ptr)
 	e.Frag, e.Sum = c.frag, c.sum
-	if c.payload.kept {
+	if c.payload.Kept {
 		e.Ext = h.Ext()
 	}
 	return &e.Head
@@ -275,15 +277,15 @@ func movedTo[P any](h *head, msg pagestack.Ref, c *change[P]) *head {
 func (v *mover[P]) Unknown() bool { return v.pc.pages.Unknown() }
 
 // Written implements clean.Pages.
-func (v *mover[P]) Written() int64 { return v.pc.txs.written() + v.pc.mem.counts.rewritten.Load() }
+func (v *mover[P]) Written() int64 { return v.pc.txs.Written() + v.pc.mem.counts.rewritten.Load() }
 
 // WrittenByCallers implements clean.Pages.
-func (v *mover[P]) WrittenByCallers() int64 { return v.pc.txs.written() }
+func (v *mover[P]) WrittenByCallers() int64 { return v.pc.txs.Written() }
 
 // Settle implements clean.Pages.
 func (v *mover[P]) Settle() {
 	v.warmth.Read()
-	if v.pc.mem.budget.Settle(&v.tx.s().account) != lru.PressureNone {
+	if v.pc.mem.budget.Settle(&v.tx.S().Account) != lru.PressureNone {
 		v.pc.mem.policy.Kick()
 	}
 }

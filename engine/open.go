@@ -16,8 +16,10 @@ import (
 	"pagecache/engine/internal/idgen"
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/scope"
 	"pagecache/engine/internal/scratch"
 	"pagecache/engine/internal/snapshot"
+	"pagecache/engine/internal/values"
 	"pagecache/lru"
 	"pagecache/segments/format"
 )
@@ -98,8 +100,9 @@ func (pc *PageCache[P]) openMemory() {
 	y.exhausted.Store(-1)
 	y.budget = lru.NewBudget(pc.core.opts.CacheCapacity)
 	y.allowance = lru.NewAllowance(pc.core.opts.EvictionWrites, y.budget)
-	pc.txs.init(&pc.core.closed, pc.core.scratch, pc.core.opts.report)
-	pc.txs.budget, pc.txs.handOver, pc.txs.buffers = y.budget, y.handOver, scratch.NewBuffers(pc.core.scratch)
+	pc.txs.Init(&pc.core.closed, pc.core.scratch, pc.core.opts.report)
+	pc.txs.New = pc.newScope
+	pc.txs.Budget, pc.txs.HandOver, pc.txs.Buffers = y.budget, y.handOver, scratch.NewBuffers(pc.core.scratch)
 	y.policy = lru.New(y.budget, evictor[P]{pc}, lru.Options{Passive: pc.core.opts.seam.Foreground})
 }
 
@@ -110,13 +113,13 @@ func (pc *PageCache[P]) recover() (err error) {
 	pc.blobs = blob.New(blob.Config{In: store.Held, Name: blobDir, Store: store.Super.Store,
 		Timeline: store.Timeline, Device: o.device(), Reader: store.Reader, Report: o.report})
 	store.Attach(pc.blobs)
-	pc.values = values{store: store, blobs: pc.blobs, ids: &pc.ids, cold: &pc.mem.counts.cold}
-	pc.values.inline = store.SegmentSize() / 4
-	if pc.values.unzip, err = compress.NewUnpacker(pc.core.scratch); err != nil {
+	pc.values = values.IO{Store: store, Blobs: pc.blobs, IDs: &pc.ids, Cold: &pc.mem.counts.cold}
+	pc.values.Inline = store.SegmentSize() / 4
+	if pc.values.Unzip, err = compress.NewUnpacker(pc.core.scratch); err != nil {
 		return err
 	}
 	if o.Compression == CompressionZstd {
-		if pc.values.zip, err = compress.New(o.CompressionLevel, pc.core.scratch); err != nil {
+		if pc.values.Zip, err = compress.New(o.CompressionLevel, pc.core.scratch); err != nil {
 			return err
 		}
 	}
@@ -144,7 +147,7 @@ func (pc *PageCache[P]) recover() (err error) {
 	if err := store.Prepare(found); err != nil {
 		return err
 	}
-	pc.pages.Init(store, pc.blobs, pc.snaps, &pc.txs.domain)
+	pc.pages.Init(store, pc.blobs, pc.snaps, &pc.txs.Domain)
 	if err := pc.pages.Rebuild(found); err != nil {
 		return err
 	}
@@ -205,10 +208,10 @@ func baseOf(snaps *snapshot.Store) (b logstore.Base, err error) {
 // startBackground starts the cleaner and the snapshot writer.
 func (pc *PageCache[P]) startBackground() {
 	o := &pc.core.opts
-	pages := &mover[P]{pc: pc, tx: Tx{owner: &pc.txs}, warmth: clean.Warmth{Store: pc.core.store}}
+	pages := &mover[P]{pc: pc, tx: pc.txs.Lone(), warmth: clean.Warmth{Store: pc.core.store}}
 	pc.cleaner.Start(clean.Config{
 		Store: pc.core.store, Pages: pages, Contained: containedMover[P]{pages}, Blobs: pc.blobs,
-		Readers: &pc.txs.domain, Report: o.report,
+		Readers: &pc.txs.Domain, Report: o.report,
 		Options: clean.Options{
 			Threshold: o.CleanupThreshold, Skew: o.CleanupSkew, IOBuffers: o.IOBuffers,
 			Linear: o.SegmentMode == SegmentModeLinear, Eager: o.seam.Eager, ByHand: o.seam.Foreground || o.ReadOnly,
@@ -267,7 +270,7 @@ func shut[P any](ctx context.Context, pc *PageCache[P]) error {
 	}
 	ctx, cancelLate := withGrace(ctx)
 	defer cancelLate()
-	pc.txs.watch.Stop()
+	pc.txs.Watch.Stop()
 	left = errors.Join(left, pc.core.shutBatches(ctx))
 	ended := await(ctx, pc.cleaner.Done()) && await(ctx, evicted)
 	if pc.core.opts.PrintProfileOnClose {
@@ -317,17 +320,17 @@ func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
 // finish closes the page-less store. failed is the error of closing so far.
 func (c *core) finish(ctx context.Context, end logstore.Ending, failed error) error {
 	c.scratch.Stop()
-	if n := c.calls.wait(ctx); n > 0 {
+	if n := c.calls.Wait(ctx); n > 0 {
 		end.Busy = true
 		failed = errors.Join(failed, fmt.Errorf("%d calls still running", n))
 	}
 	return c.store.Close(ctx, end, failed)
 }
 
-// await waits for done, for closePatience at most or until ctx ends. It returns false if done is still open: a device
+// await waits for done, for scope.Patience at most or until ctx ends. It returns false if done is still open: a device
 // that hangs blocks everything.
 func await(ctx context.Context, done <-chan struct{}) bool {
-	t := time.NewTimer(closePatience)
+	t := time.NewTimer(scope.Patience)
 	defer t.Stop()
 	select {
 	case <-done:

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"reflect"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/report"
+	"pagecache/engine/internal/values"
 	"pagecache/internal/invariants"
 	"pagecache/segments/format"
 )
@@ -86,6 +88,23 @@ func matches[P any](m callerCode[P], e *entry[P]) (ok bool) {
 		}
 	}()
 	return e.Sum.Matches(m.Append(nil, e.Frag))
+}
+
+// isFlat reports whether a value of type t has no pointers.
+func isFlat(t reflect.Type) bool {
+	switch k := t.Kind(); {
+	case k == reflect.Array:
+		return isFlat(t.Elem())
+	case k == reflect.Struct:
+		for i := range t.NumField() {
+			if !isFlat(t.Field(i).Type) {
+				return false
+			}
+		}
+		return true
+	default:
+		return k >= reflect.Bool && k <= reflect.Complex128 // the numbers, in the order of package reflect
+	}
 }
 
 // contain calls f, which does the store's own work on a page, and returns its error. If the Materializer panics in it,
@@ -234,6 +253,16 @@ type (
 	head         = pagestack.Head
 	slot         = pagemap.Slot
 )
+
+// owned is a copy of a fragment that a caller has given: the store keeps the fragment, and the payload goes into the
+// log.
+type owned[P any] struct {
+	frag    P
+	size    int64 // Size of frag
+	payload values.Payload
+	sum     invariants.Sum
+	entry   *entry[P] // not initialized, holds frag in memory of its own; nil: there is none yet
+}
 
 // page is a page that a call works on: its id, its slot in the table, and the head that the slot held when it was
 // looked up.

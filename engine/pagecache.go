@@ -37,15 +37,31 @@
 //	P10 Space. Dead data is recycled in the background, in proportion to what is written, and never while a Tx, a
 //	    batch or a crash could still need it (rule 4). Opening takes time for the log written since the last snapshot,
 //	    not for the number of pages.
+//	P11 Transactions. The changes that a Tx makes with its own calls take effect in one step at Commit, on disk too,
+//	    or not at all. Transactions are strictly serializable, and so are the calls on single pages beside them; no
+//	    transaction ever sees a half of another (txn, Q1 to Q3).
 //
-// It gives no isolation between transactions: a Tx only keeps what it can reach from being reclaimed. Locks, orders and
-// retries across pages are up to the database above.
+// The calls of PageCache on single pages, in contrast, take effect at once. They see each other at once, also within a
+// Tx.
+//
+// # Transactions
+//
+// Update calls a function with a Tx, commits, and does both again after a conflict with another transaction. View is
+// for functions that only read.
+//
+//	lsn, err := pc.Update(ctx, func(tx *engine.Tx[[]byte]) error {
+//		from, err := tx.Get(a)                    // all pages as they were at one moment
+//		if err != nil {
+//			return err
+//		}
+//		return errors.Join(tx.Replace(a, less(from.Value)), tx.Link(b, delta))
+//	})
 //
 // # Reading the code
 //
 // The files have an order, and no file refers back up: salvage, check, log, open; then the calls in stats, batch, meta,
-// link, get; then evict and move, which housekeeping calls; then change, fetch and encode, which do the work; then
-// pagecache, with the types that all of these are methods of; and at the bottom memory, page, tx, options and errors.
+// commit, transaction, link, get; then move, which housekeeping calls; then change and fetch, which do the work; then
+// pagecache, with the types that all of these are methods of; and at the bottom memory, page, options and errors.
 // Packages below internal hold everything that knows neither the page type nor the Materializer. docs/ARCHITECTURE.md
 // has the map.
 package engine
@@ -55,6 +71,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"pagecache/engine/internal/blob"
 	"pagecache/engine/internal/clean"
@@ -62,8 +79,11 @@ import (
 	"pagecache/engine/internal/idgen"
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagemap"
+	"pagecache/engine/internal/scope"
 	"pagecache/engine/internal/scratch"
 	"pagecache/engine/internal/snapshot"
+	"pagecache/engine/internal/txn"
+	"pagecache/engine/internal/values"
 )
 
 // PageCache is an open page store. All methods are safe for concurrent use.
@@ -76,10 +96,10 @@ type PageCache[P any] struct {
 	inlineBase, inlineDelta inlined[P]
 	limit                   int // Options.ConsolidateAfter
 	pages                   pagemap.Map
-	txs                     txs
+	txs                     scope.Set
 	ids                     idgen.Generator
 	finder                  finder
-	values                  values
+	values                  values.IO
 	mem                     memory[P]
 	gates                   gates
 	cleaner                 *clean.Cleaner
@@ -109,7 +129,7 @@ type core struct {
 	// scratch counts, limits and releases the memory that calls work in.
 	scratch *scratch.Keeper
 	// calls are the calls that use the log outside of a Tx. Close waits for them before it releases the io buffers.
-	calls txs
+	calls scope.Set
 	// left has the batches that could not be ended because the store is closing. Only builds with the invariants tag
 	// use it: until the log has stopped, they would take such a batch for one that was dropped.
 	left sync.Map
@@ -126,17 +146,17 @@ func (c *core) prepare() *Options {
 		limit += compress.MostKept(c.opts.CompressionLevel)
 	}
 	c.scratch = scratch.New(limit)
-	c.calls.init(&c.closed, c.scratch, c.opts.report)
+	c.calls.Init(&c.closed, c.scratch, c.opts.report)
 	return &c.opts
 }
 
 // enter begins a call that uses the io buffers or the map outside of a Tx. The call ends with End. It fails once the
 // store is closed.
-func (c *core) enter() (*Tx, error) {
+func (c *core) enter() (*scope.Scope, error) {
 	if c.closed.Load() { // calls that come later do not hold up Close, however many there are
 		return nil, ErrClosed
 	}
-	call := c.calls.begin()
+	call := c.calls.Begin()
 	if c.closed.Load() { // after begin: Close sets it, then looks for calls
 		call.End()
 		return nil, ErrClosed
@@ -147,38 +167,92 @@ func (c *core) enter() (*Tx, error) {
 // Begin begins a Tx. It does not block, except when a note of ids is overdue. It works for ever, also after ErrFailed
 // and on a full disk. Timestamps never repeat, but those that were drawn while ids could not be noted, and that nothing
 // was written after, may do so after a crash. The only error is ErrClosed. Safe for concurrent use.
-func (pc *PageCache[P]) Begin() (*Tx, error) {
+func (pc *PageCache[P]) Begin() (*Tx[P], error) {
 	ts, ok := pc.ids.Try()
 	if !ok {
 		pc.ids.Pass(ts)
 	}
 	// Txs that come after Close do not even begin: Close waits for those that do.
 	if !pc.core.closed.Load() {
-		tx := pc.txs.begin()
-		if tx.s().ts.Store(ts); !pc.core.closed.Load() {
-			pc.txs.watch.Opened()
-			return tx, nil
+		sc := pc.txs.Begin()
+		if sc.S().TS.Store(ts); !pc.core.closed.Load() {
+			pc.txs.Watch.Opened()
+			return sc.Outer.(*Tx[P]), nil
 		}
-		tx.End()
+		sc.End()
 	}
 	return nil, fmt.Errorf("begin: %w", ErrClosed)
 }
 
+// A Tx keeps everything that was reachable when it began from being reclaimed until End: it is the scope of the calls
+// of PageCache, which take effect at once. Its own calls are a transaction: they read pages as of one moment, and what
+// they write takes effect in one step at Commit. A Tx belongs to one goroutine and must not be used after End. Keep it
+// short, since it delays the reuse of space. In builds with the invariants tag, a Tx that is dropped without End panics
+// and says where it was begun.
+type Tx[P any] struct {
+	scope scope.Scope // the first field: see base
+	pc    *PageCache[P]
+	t     transaction[P]
+}
+
+// transaction is what a Tx has read and written with its own calls, until Commit or End. It belongs to the goroutine of
+// the Tx.
+type transaction[P any] struct {
+	reads  txn.Reads
+	writes []*ownWrite[P]
+	index  map[PageID]*ownWrite[P] // of writes, once there are many
+	age    uint64                  // see txn.New
+	begun  bool                    // a call was made
+	ended  bool                    // by Commit
+	// managed says that Update or View has begun the Tx and will end it; view says that it was View.
+	managed, view bool
+	failed        error // the conflict that a call has found
+	// inside is set while a call runs, in builds with the invariants tag, to find a second goroutine.
+	inside atomic.Bool
+}
+
+// ownWrite is a page that a transaction changes.
+type ownWrite[P any] struct {
+	page          // as it was read: its head is not a page if the transaction has allocated it
+	read txn.Read // the same
+	// parts are the fragments to write, oldest first; none: the page is freed.
+	parts []owned[P]
+	whole bool // the first part is the whole page, or the page is freed
+	fresh bool // the transaction owns the id, which Allocate took
+	// merged says that value is the page's value.
+	merged bool
+	value  P
+	before measured // of the entry that a whole page replaces
+}
+
+// newScope makes a Tx, and returns its scope.
+func (pc *PageCache[P]) newScope() *scope.Scope {
+	tx := &Tx[P]{pc: pc}
+	tx.scope.Outer = tx
+	return &tx.scope
+}
+
+// base returns the scope of the Tx; nil if tx is nil.
+func (tx *Tx[P]) base() *scope.Scope { return (*scope.Scope)(unsafe.Pointer(tx)) }
+
+// TS returns the timestamp of the Tx: an id like those of GenerateID, unique and rising over the life of the store.
+func (tx *Tx[P]) TS() uint64 { return tx.scope.TS() }
+
 // finder finds the pages that calls name, and checks first whether the call may go on.
 type finder struct {
 	core  *core
-	txs   *txs
+	txs   *scope.Set
 	pages *pagemap.Map
 }
 
 // check is the beginning of every call on a page: it reports a Tx that cannot be used and a closed store.
-func (f *finder) check(tx *Tx, doing string, pid PageID) error {
+func (f *finder) check(tx *scope.Scope, doing string, pid PageID) error {
 	return describePage(doing, pid, f.admit(tx))
 }
 
 // admit is check without the words.
-func (f *finder) admit(tx *Tx) error {
-	err := f.txs.check(tx)
+func (f *finder) admit(tx *scope.Scope) error {
+	err := f.txs.Check(tx)
 	if err == nil && f.core.closed.Load() {
 		err = ErrClosed
 	}
@@ -186,7 +260,7 @@ func (f *finder) admit(tx *Tx) error {
 }
 
 // find looks a page up for a call that names it. The slot is nil if the page was never allocated.
-func (f *finder) find(tx *Tx, doing string, pid PageID) (page, error) {
+func (f *finder) find(tx *scope.Scope, doing string, pid PageID) (page, error) {
 	if err := f.check(tx, doing, pid); err != nil {
 		return page{}, err
 	}
@@ -200,7 +274,7 @@ func (f *finder) lookup(doing string, pid PageID) (page, error) {
 }
 
 // writable looks up a page that a caller wants to change. Its head is nil if there never was such a page.
-func (f *finder) writable(tx *Tx, doing string, pid PageID) (page, error) {
+func (f *finder) writable(tx *scope.Scope, doing string, pid PageID) (page, error) {
 	if err := f.check(tx, doing, pid); err != nil {
 		return page{}, err
 	}
@@ -218,7 +292,7 @@ func (f *finder) writable(tx *Tx, doing string, pid PageID) (page, error) {
 // each turn uses an id up, and no id above those of the snapshot is lost.
 func (f *finder) take() (page, error) {
 	for {
-		pid, err := f.pages.IDs.Take(&f.txs.domain)
+		pid, err := f.pages.IDs.Take(&f.txs.Domain)
 		if err != nil {
 			return page{}, err
 		}
@@ -240,15 +314,4 @@ func (f *finder) unused(pid PageID) (page, error) {
 		s = f.pages.Table.Make(pid)
 	}
 	return page{id: pid, slot: s}, err
-}
-
-// values writes and reads the encoded values of a store: as messages of the log, compressed or not, and in blobs.
-type values struct {
-	store  *logstore.Store
-	blobs  *blob.Store
-	ids    *idgen.Generator     // numbers the blobs
-	zip    *compress.Compressor // nil: values are not compressed
-	unzip  *compress.Unpacker
-	inline int           // the longest encoded value, in bytes, that goes into the log and not into a blob
-	cold   *atomic.Int64 // counts the values that were read from disk
 }

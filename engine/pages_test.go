@@ -16,7 +16,7 @@ import (
 )
 
 // simPages returns a store on a simulated disk and a Tx, for tests of single calls.
-func simPages(t *testing.T, consolidateAfter int) (*engine.PageCache[[]byte], *engine.Tx) {
+func simPages(t *testing.T, consolidateAfter int) (*engine.PageCache[[]byte], *engine.Tx[[]byte]) {
 	t.Helper()
 	o := enginetest.SimOptions(simdisk.New(1, simdisk.Options{}))
 	o.ConsolidateAfter = consolidateAfter
@@ -233,7 +233,7 @@ func TestConsolidateAfterLimitsFragments(t *testing.T) {
 // timestamp.
 func TestZeroTxIsRefused(t *testing.T) {
 	pc, tx := simPages(t, 0)
-	var zero engine.Tx
+	var zero engine.Tx[[]byte]
 	zero.End()
 	_, err := pc.Get(&zero, 2)
 	if !errors.Is(err, engine.ErrTxEnded) || !strings.Contains(err.Error(), "another store") {
@@ -362,7 +362,7 @@ func TestPagesYieldsKindsInOrder(t *testing.T) {
 }
 
 // wantPages fails the test unless Pages yields pages of these kinds, in the order of their ids from 0 on.
-func wantPages(t *testing.T, pc *engine.PageCache[[]byte], tx *engine.Tx, want []engine.PageKind) {
+func wantPages(t *testing.T, pc *engine.PageCache[[]byte], tx *engine.Tx[[]byte], want []engine.PageKind) {
 	t.Helper()
 	var got []engine.PageKind
 	for pid, kind := range pc.Pages(tx) {

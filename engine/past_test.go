@@ -211,7 +211,8 @@ func (s *pastStore) look(d *simdisk.Disk, readOnly bool, l look, other *enginete
 
 // holdsOrRefuses compares all pages of a store with those that it had when its log ended at end. It returns the number
 // of pages that are ErrCorrupt, and an error if any other differs.
-func holdsOrRefuses(pc *engine.PageCache[[]byte], tx *engine.Tx, past *enginetest.Past, end engine.LSN) (int, error) {
+func holdsOrRefuses(pc *engine.PageCache[[]byte], tx *engine.Tx[[]byte], past *enginetest.Past,
+	end engine.LSN) (int, error) {
 	m, err := past.At(end)
 	if err != nil {
 		return 0, err

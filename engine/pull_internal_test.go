@@ -35,7 +35,7 @@ func evictAll(t testing.TB, pc *PageCache[[]byte], pids []PageID) {
 	tx := begin(t, pc)
 	defer tx.End()
 	for _, pid := range pids {
-		pc.mem.evict(tx, pid, true)
+		pc.mem.evict(tx.base(), pid, true)
 	}
 }
 

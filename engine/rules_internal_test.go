@@ -62,7 +62,7 @@ func TestTimestampChangesOnWritesOnly(t *testing.T) {
 			t.Fatalf("timestamp %d after %d links from timestamp %d", next.ts, i+1, first)
 		}
 		s := pc.pages.Table.Get(pid)
-		if _, err := pc.consolidate(tx, pid, s, s.Load()); err != nil {
+		if _, err := pc.consolidate(tx.base(), pid, s, s.Load()); err != nil {
 			t.Fatal(err)
 		}
 		if head := s.Load(); head.TS() != next.ts || head.LSN == next.lsn {

@@ -10,6 +10,7 @@ import (
 	"pagecache/engine/internal/blob"
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/salvage"
+	"pagecache/engine/internal/scope"
 	"pagecache/engine/internal/snapshot"
 	"pagecache/recovery"
 	"pagecache/segments/format"
@@ -242,7 +243,7 @@ func freeRest(pc *PageCache[[]byte], next PageID) error {
 			continue
 		}
 		c := change[[]byte]{kind: format.KindFree, on: ifOwned}
-		if _, _, err := pc.apply(tx, page{id: pid, slot: slot}, &c); err != nil {
+		if _, _, err := pc.apply(tx.base(), page{id: pid, slot: slot}, &c); err != nil {
 			return describePage("free", pid, err)
 		}
 	}
@@ -269,7 +270,7 @@ func (s *salvager) savePage(pc *PageCache[[]byte], pid PageID, found *salvage.Pa
 			break
 		}
 		if i == 0 {
-			ptr, err = saveBase(pc, tx, pid, b)
+			ptr, err = saveBase(pc, tx.base(), pid, b)
 			s.r.Pages++
 		} else {
 			ptr, _, err = pc.Link(tx, pid, ptr, b)
@@ -284,15 +285,15 @@ func (s *salvager) savePage(pc *PageCache[[]byte], pid PageID, found *salvage.Pa
 }
 
 // saveBase writes the first fragment of a page under its old id.
-func saveBase(pc *PageCache[[]byte], tx *Tx, pid PageID, b []byte) (PagePtr[[]byte], error) {
+func saveBase(pc *PageCache[[]byte], tx *scope.Scope, pid PageID, b []byte) (PagePtr[[]byte], error) {
 	v, err := pc.copyIn(tx, pid, b, pc.inlineBase)
 	if err != nil {
 		return PagePtr[[]byte]{}, err
 	}
-	defer tx.release()
+	defer tx.Release()
 	pg, err := pc.finder.unused(pid)
 	if err != nil {
-		pc.values.discard(&v.payload)
+		pc.values.Discard(&v.payload)
 		return PagePtr[[]byte]{}, err
 	}
 	c := change[[]byte]{kind: format.KindCompact, on: ifOwned}
@@ -316,7 +317,7 @@ func (s *salvager) saveRoots(pc *PageCache[[]byte], found *salvage.Pages) error 
 		r := found.Roots[pid]
 		pc.pages.IDs.RaiseNext(pid + 1)
 		old := func() (page, error) { return pc.finder.unused(pid) }
-		if _, err := pc.addRoot(tx, r, old); err != nil {
+		if _, err := pc.addRoot(tx.base(), r, old); err != nil {
 			return describe(fmt.Sprintf("save root %.64q", r.Name), err)
 		}
 		if p, err := pc.Get(tx, r.Target); err != nil || p.Kind != KindMaterialized {

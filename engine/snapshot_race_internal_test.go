@@ -228,7 +228,7 @@ func TestRecordWithoutMessagesIsCorrupt(t *testing.T) {
 func TestAllocatePassesOverLostID(t *testing.T) {
 	s := newSnapshotted(t)
 	pc := s.open(t, s.d.Copy())
-	lost, err := pc.pages.IDs.Take(&pc.txs.domain)
+	lost, err := pc.pages.IDs.Take(&pc.txs.Domain)
 	if err != nil {
 		t.Fatal(err)
 	}

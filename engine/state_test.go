@@ -14,7 +14,8 @@ import (
 )
 
 // stateAgrees fails the test unless State says of a page what Get says. State comes first, since Get reads the page.
-func stateAgrees(t *testing.T, pc *engine.PageCache[[]byte], tx *engine.Tx, pid engine.PageID, want engine.PageKind) {
+func stateAgrees(t *testing.T, pc *engine.PageCache[[]byte], tx *engine.Tx[[]byte], pid engine.PageID,
+	want engine.PageKind) {
 	t.Helper()
 	before := pc.Stats()
 	ptr, kind, err := pc.State(tx, pid)
@@ -158,7 +159,7 @@ func TestStateOfStoppedStore(t *testing.T) {
 	tx2 := enginetest.Begin(t, pc)
 	ended := enginetest.Begin(t, pc)
 	ended.End()
-	for _, tx := range []*engine.Tx{nil, ended} {
+	for _, tx := range []*engine.Tx[[]byte]{nil, ended} {
 		if ptr, _, err := pc.State(tx, pids[0]); !errors.Is(err, engine.ErrTxEnded) || !ptr.IsZero() {
 			t.Errorf("State in a Tx that has ended: %v, error %v", ptr, err)
 		}

@@ -164,13 +164,13 @@ func (pc *PageCache[P]) Stats() Stats {
 		Policy:         PolicyStats(pc.mem.policy.Stats()),
 	}
 	st.Cache.HeapResident, st.Cache.MappedResident = pc.mem.budget.Resident()
-	x := pc.txs.look()
-	st.Txs = TxStats{Open: x.open, Oldest: x.oldest, Age: x.age, Kept: x.kept}
+	x := pc.txs.Look()
+	st.Txs = TxStats{Open: x.Open, Oldest: x.Oldest, Age: x.Age, Kept: x.Kept}
 	c := pc.cleaner.Stats()
 	st.Space.Draining, st.Space.Recycled = c.Draining, c.Recycled
 	st.Space.Cleaned, st.Space.BytesMoved = c.Cleaned, c.Moved
 	st.Space.Blobs, st.Space.BlobBytes = pc.blobs.Count()
-	if st.Log.BytesGiven = pc.txs.written(); st.Log.BytesGiven > 0 {
+	if st.Log.BytesGiven = pc.txs.Written(); st.Log.BytesGiven > 0 {
 		st.Log.WriteAmplification = float64(st.Log.BytesWritten) / float64(st.Log.BytesGiven)
 	}
 	st.Space.amplify()

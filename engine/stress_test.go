@@ -112,7 +112,7 @@ type stressWorker struct {
 	*stress
 	g      int
 	rng    *rand.Rand
-	tx     *engine.Tx
+	tx     *engine.Tx[[]byte]
 	writes []stressWrite
 	sights []stressSight
 	seen   map[engine.PageID]stressSeen // in this Tx

@@ -37,7 +37,7 @@ type pageMaker struct {
 	t    testing.TB
 	disk *simdisk.Disk
 	pc   *engine.PageCache[[]byte]
-	tx   *engine.Tx
+	tx   *engine.Tx[[]byte]
 	h    *enginetest.History
 	seed uint64
 }

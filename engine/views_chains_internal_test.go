@@ -178,7 +178,7 @@ func TestViewsOfChainsDoNotChange(t *testing.T) {
 								werr = nil
 							}
 						case k == 8:
-							pc.mem.evict(tx, pid, true)
+							pc.mem.evict(tx.base(), pid, true)
 						case k == 9:
 							v := evictor[[]byte]{pc}
 							v.Evict(uint64(pid))

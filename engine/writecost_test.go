@@ -27,7 +27,7 @@ const writeLive = 128 << 20
 
 // benchmarkWrites writes values of each length to pages in turns. It measures the calls and not the disk: a Temporary
 // store lies in memory. cpu-ns/op is the processor time of the process, the collector and the flusher included.
-func benchmarkWrites(b *testing.B, write func(pc *engine.PageCache[[]byte], tx *engine.Tx, pid engine.PageID,
+func benchmarkWrites(b *testing.B, write func(pc *engine.PageCache[[]byte], tx *engine.Tx[[]byte], pid engine.PageID,
 	old engine.PagePtr[[]byte], v []byte) (engine.PagePtr[[]byte], bool, error)) {
 	for _, size := range writeSizes {
 		b.Run(fmt.Sprintf("value=%d", size), func(b *testing.B) {
@@ -64,8 +64,8 @@ func benchmarkWrites(b *testing.B, write func(pc *engine.PageCache[[]byte], tx *
 // BenchmarkLink measures Link, with a Replace in the place of every fourth, so that no page is consolidated.
 func BenchmarkLink(b *testing.B) {
 	depth := map[engine.PageID]int{}
-	benchmarkWrites(b, func(pc *engine.PageCache[[]byte], tx *engine.Tx, pid engine.PageID, old engine.PagePtr[[]byte],
-		v []byte) (engine.PagePtr[[]byte], bool, error) {
+	benchmarkWrites(b, func(pc *engine.PageCache[[]byte], tx *engine.Tx[[]byte], pid engine.PageID,
+		old engine.PagePtr[[]byte], v []byte) (engine.PagePtr[[]byte], bool, error) {
 		if depth[pid]++; depth[pid]%4 == 0 {
 			return pc.Replace(tx, pid, old, v)
 		}
@@ -75,8 +75,8 @@ func BenchmarkLink(b *testing.B) {
 
 // BenchmarkReplace measures Replace.
 func BenchmarkReplace(b *testing.B) {
-	benchmarkWrites(b, func(pc *engine.PageCache[[]byte], tx *engine.Tx, pid engine.PageID, old engine.PagePtr[[]byte],
-		v []byte) (engine.PagePtr[[]byte], bool, error) {
+	benchmarkWrites(b, func(pc *engine.PageCache[[]byte], tx *engine.Tx[[]byte], pid engine.PageID,
+		old engine.PagePtr[[]byte], v []byte) (engine.PagePtr[[]byte], bool, error) {
 		return pc.Replace(tx, pid, old, v)
 	})
 }

@@ -57,7 +57,7 @@ func openBook(dir string, o *engine.Options) (*book, error) {
 		return nil, err
 	}
 	b := &book{PageCache: pc}
-	err = b.do(func(tx *engine.Tx) error {
+	err = b.do(func(tx *engine.Tx[entries]) error {
 		if b.page, err = pc.Root(tx, "book"); !errors.Is(err, engine.ErrRootNotFound) {
 			return err
 		}
@@ -73,7 +73,7 @@ func openBook(dir string, o *engine.Options) (*book, error) {
 }
 
 // do calls f with a Tx.
-func (b *book) do(f func(tx *engine.Tx) error) error {
+func (b *book) do(f func(tx *engine.Tx[entries]) error) error {
 	tx, err := b.Begin()
 	if err != nil {
 		return err
@@ -84,7 +84,7 @@ func (b *book) do(f func(tx *engine.Tx) error) error {
 
 // put sets the number of a name. It returns when that is durable.
 func (b *book) put(name string, number int) error {
-	return b.do(func(tx *engine.Tx) error {
+	return b.do(func(tx *engine.Tx[entries]) error {
 		page, err := b.Get(tx, b.page)
 		for ptr, won := page.Ptr, false; err == nil; {
 			if ptr, won, err = b.Link(tx, b.page, ptr, entries{name: number}); won {
@@ -98,7 +98,7 @@ func (b *book) put(name string, number int) error {
 
 // all returns a copy of all entries.
 func (b *book) all() (all entries, err error) {
-	err = b.do(func(tx *engine.Tx) error {
+	err = b.do(func(tx *engine.Tx[entries]) error {
 		page, err := b.Get(tx, b.page)
 		all = maps.Clone(page.Value)
 		return err

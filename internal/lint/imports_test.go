@@ -61,6 +61,14 @@ var house = map[string][]string{
 	"engine/internal/stream": {
 		"engine/internal/logstore", "internal/vfs", "iouring", "mmapread", "recovery", "segments/format",
 	},
+	"engine/internal/scope": {
+		"engine/internal/epoch", "engine/internal/report", "engine/internal/scratch", "lru", "segments/format",
+		"internal/invariants",
+	},
+	"engine/internal/values": {
+		"engine/internal/blob", "engine/internal/compress", "engine/internal/idgen", "engine/internal/logstore",
+		"engine/internal/pagestack", "engine/internal/scope", "mmapread", "recovery", "segments/format", "internal/vfs",
+	},
 	"engine/internal/salvage": {
 		"engine/internal/logstore", "engine/internal/blob", "engine/internal/snapshot", "engine/internal/compress",
 		"engine/internal/scratch", "recovery", "segments/format", "internal/vfs",
@@ -70,7 +78,8 @@ var house = map[string][]string{
 		"engine/internal/logstore", "engine/internal/clean", "engine/internal/blob", "engine/internal/snapshot",
 		"engine/internal/pagemap", "engine/internal/pageids", "engine/internal/idgen", "engine/internal/compress",
 		"engine/internal/salvage", "engine/internal/scratch", "engine/internal/seam", "engine/internal/report",
-		"engine/internal/roots", "engine/internal/latency", "engine/internal/stream", "engine/internal/txn", "segments", "segments/format",
+		"engine/internal/roots", "engine/internal/latency", "engine/internal/scope", "engine/internal/stream",
+		"engine/internal/txn", "engine/internal/values", "engine/internal/history", "segments", "segments/format",
 		"mmapread", "lru", "recovery", "internal/vfs", "internal/osfs", "internal/invariants",
 	},
 	"engine/internal/enginetest": { // a harness for tests

@@ -25,6 +25,7 @@ var panics = map[string]string{
 	"engine/internal/iobuf: (Reservation).finish": "a reservation ended twice would corrupt the log",
 	"engine/internal/iobuf: (Group).Complete":     "a group of another length than reserved would corrupt the log",
 	"engine: checkUnmodified":                     "invariant: the embedder has changed memory of the store",
+	"engine: (Tx).enter":                          "invariant: two goroutines use a Tx",
 	"engine/internal/pagestack: EntryOf":          "invariant: memory behind a head would be taken for a value",
 	"internal/invariants: (Tracker).Done":         "invariant: an object ended twice",
 	"internal/invariants: (record).dropped":       "invariant: an object was dropped without being ended",

@@ -21,8 +21,7 @@ var pageTargets = []target{
 		{notCounted, "\t\t\tm.dead(w.below, w.Parts[0].Blob)\n", "\t\t\t_ = w.below\n", ""},
 		{notCounted, "\t\t\tm.store.Space.Dead(r.Ptr)\n", "\t\t\t_ = r\n", ""},
 		{offByOne, "\t\tprev = lsn\n", "\t\t_ = lsn\n", ""},
-		{checkDropped, "\t\tif w.below, ok = rec.Install(&w.Read); !ok {\n\t\t\trec.Abort()\n",
-			"\t\tif w.below, ok = rec.Install(&w.Read); !ok {\n", ""},
+		{checkDropped, "\t\tif !prepared {\n\t\t\trec.Abort()\n", "\t\tif !prepared {\n\t\t\t_ = rec\n", ""},
 		{inverted, "size > limit {", "size < limit {", ""},
 	}},
 	{"engine/internal/txn/record.go", txnTests, []bug{
@@ -111,7 +110,7 @@ var pageTargets = []target{
 			"if c.kind != format.KindCounter { // a note may", ""},
 		{checkDropped, "\t\tif h.Depth() <= pc.limit {\n\t\t\treturn\n\t\t}\n\t\t// The", "\t\t// The", ""},
 		{checkDropped, "\t\tpc.ids.CatchUp()\n", "", ""},
-		{notCounted, "\t\t\t\ttx.wrote(c.bodyLen())\n", "", ""},
+		{notCounted, "\t\t\t\ttx.Wrote(c.bodyLen())\n", "", ""},
 		{checkDropped, "h := txn.Claim(pg.slot)", "h := txn.Load(pg.slot)", ""},
 		{checkDropped, "!c.meets(pg.id, h) { // nothing to do", "h == nil { // nothing to do", ""},
 		{checkDropped, "turn < politeTurns && txn", "turn < 0 && txn", ""},
@@ -119,7 +118,7 @@ var pageTargets = []target{
 		{notCounted, "\tpc.pages.Clock.End(pg.id)\n", "", ""},
 	}},
 	{"engine/link.go", pageTests, []bug{
-		{checkDropped, "\tpc.pages.IDs.Give(&pc.txs.domain, pid)\n", "", ""},
+		{checkDropped, "\tpc.pages.IDs.Give(&pc.txs.Domain, pid)\n", "", ""},
 		{swallowed, "\t\tpc.pages.IDs.GiveBack(pg.id)\n", "", ""},
 		{offByOne, "if h.Depth() > pc.limit {", "if h.Depth() > pc.limit+1 {", ""},
 		{checkDropped,
@@ -127,9 +126,9 @@ var pageTargets = []target{
 			"if h == nil {\n\t\treturn PagePtr[P]{}\n\t}\n\treturn ptrTo",
 			""},
 	}},
-	{"engine/tx.go", pageTests, []bug{
-		{notCounted, "\t\tn += tx.s().bytes.Load()\n", "\t\tn = tx.s().bytes.Load()\n", ""},
-		{checkDropped, "\tt.domain.Join(&tx.s().slot)\n", "", ""},
+	{"engine/internal/scope/set.go", pageTests, []bug{
+		{notCounted, "\t\tn += tx.S().bytes.Load()\n", "\t\tn = tx.S().bytes.Load()\n", ""},
+		{checkDropped, "\tt.Domain.Join(&tx.S().Slot)\n", "", ""},
 	}},
 	{"engine/page.go", hotTests, []bug{
 		{wakeupLost, "opens != nil {\n\t\tclose(*opens)\n\t}\n", "opens != nil {\n\t\t_ = opens\n\t}\n", ""},
@@ -140,7 +139,7 @@ var pageTargets = []target{
 		{swallowed, "\t\t\tpc.pages.IDs.GiveBack(pg.id)\n", "", ""},
 		{checkDropped, "\tr.Name = strings.Clone(r.Name)\n", "\t_ = strings.Clone(r.Name)\n", ""},
 		{notCounted, "\t\tshard.Remove(name)\n", "", ""},
-		{notCounted, "\t\tpc.pages.IDs.Give(&pc.txs.domain, pg.id)\n", "", ""},
+		{notCounted, "\t\tpc.pages.IDs.Give(&pc.txs.Domain, pg.id)\n", "", ""},
 		{checkDropped, "if now != old || now == 0 && new == 0 {", "if now != old {", ""},
 		{checkDropped, "\tcase len(name) > MaxRootName:\n", "\tcase len(name) > MaxRootName+1:\n", ""},
 		{checkDropped, "&change[P]{kind: format.KindFree, on: ifHead, from: pg.head}",

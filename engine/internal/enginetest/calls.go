@@ -56,7 +56,7 @@ func (d *Driver) did(e Effect, ptr engine.PagePtr[[]byte]) error {
 
 // Allocate allocates a page. An id may be used again only after every Tx has ended that was open when the page was
 // freed (trap 2).
-func (d *Driver) Allocate(tx *engine.Tx) error {
+func (d *Driver) Allocate(tx *engine.Tx[[]byte]) error {
 	v := d.value()
 	pid, ptr, err := d.PC.Allocate(tx, v)
 	if err != nil {
@@ -94,7 +94,7 @@ func (d *Driver) reused(pid engine.PageID) error {
 }
 
 // Link appends a delta to a page. A page that is too long is replaced.
-func (d *Driver) Link(tx *engine.Tx) error {
+func (d *Driver) Link(tx *engine.Tx[[]byte]) error {
 	pid, v := d.pick(), d.value()
 	if len(d.H.Now.Pages[pid].Val)+len(v)+format.HeaderSize > Internals.SegmentSize(d.PC)/2 {
 		return d.Replace(tx)
@@ -110,7 +110,7 @@ func (d *Driver) Link(tx *engine.Tx) error {
 }
 
 // Replace replaces a page.
-func (d *Driver) Replace(tx *engine.Tx) error {
+func (d *Driver) Replace(tx *engine.Tx[[]byte]) error {
 	pid, v := d.pick(), d.value()
 	ptr, won, err := d.PC.Replace(tx, pid, d.ptrs[pid], v)
 	if err != nil {
@@ -123,7 +123,7 @@ func (d *Driver) Replace(tx *engine.Tx) error {
 }
 
 // Free frees a page.
-func (d *Driver) Free(tx *engine.Tx) error {
+func (d *Driver) Free(tx *engine.Tx[[]byte]) error {
 	i := d.rng.IntN(len(d.Alive))
 	pid := d.Alive[i]
 	ptr, won, err := d.PC.Free(tx, pid, d.ptrs[pid])
@@ -143,7 +143,7 @@ func (d *Driver) Free(tx *engine.Tx) error {
 }
 
 // old tries to change a page from a state that is superseded.
-func (d *Driver) old(tx *engine.Tx) error {
+func (d *Driver) old(tx *engine.Tx[[]byte]) error {
 	if len(d.stale) == 0 {
 		return nil
 	}
@@ -167,7 +167,7 @@ func (d *Driver) old(tx *engine.Tx) error {
 }
 
 // get reads a page, and its fragments.
-func (d *Driver) get(tx *engine.Tx) error {
+func (d *Driver) get(tx *engine.Tx[[]byte]) error {
 	pid := d.pick()
 	if d.rng.IntN(8) == 0 {
 		pid = engine.FirstUserPage + engine.PageID(d.rng.IntN(20))
@@ -206,7 +206,7 @@ func (d *Driver) get(tx *engine.Tx) error {
 }
 
 // Root changes a root, or tries to change it from a page that it is not.
-func (d *Driver) Root(tx *engine.Tx) error {
+func (d *Driver) Root(tx *engine.Tx[[]byte]) error {
 	name := string(rune('a' + d.rng.IntN(3)))
 	old, to := d.H.Now.Roots[name], 1+engine.PageID(d.rng.IntN(100))
 	if d.rng.IntN(3) == 0 {

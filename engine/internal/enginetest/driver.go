@@ -64,7 +64,7 @@ type OpenBatch struct {
 
 // driverTx is an open Tx of a Driver.
 type driverTx struct {
-	tx    *engine.Tx
+	tx    *engine.Tx[[]byte]
 	since int // the tick at which it began
 	held  []heldValue
 }
@@ -102,7 +102,7 @@ func NewDriver(pc *engine.PageCache[[]byte], rng *rand.Rand, h *History) (*Drive
 }
 
 // Tx returns an open Tx: usually the last one, sometimes a new one beside it or instead of it.
-func (d *Driver) Tx() (*engine.Tx, error) {
+func (d *Driver) Tx() (*engine.Tx[[]byte], error) {
 	if n := len(d.txs); n > 0 {
 		switch k := d.rng.IntN(8); {
 		case k > 1 || n < 3 && d.Patience > 2:
@@ -138,7 +138,7 @@ func (d *Driver) finish(t *driverTx) {
 }
 
 // hold keeps a value that was read in tx.
-func (d *Driver) hold(tx *engine.Tx, pid engine.PageID, v []byte) {
+func (d *Driver) hold(tx *engine.Tx[[]byte], pid engine.PageID, v []byte) {
 	for i := range d.txs {
 		if d.txs[i].tx == tx {
 			d.txs[i].held = append(d.txs[i].held, heldValue{pid, bytes.Clone(v), v})

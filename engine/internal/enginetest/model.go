@@ -111,7 +111,7 @@ func (m Model) Compare(pid engine.PageID, p engine.Page[[]byte]) error {
 }
 
 // Holds compares all pages and roots of the store with the model. It returns a Violation if they differ.
-func (m Model) Holds(pc *engine.PageCache[[]byte], tx *engine.Tx) error {
+func (m Model) Holds(pc *engine.PageCache[[]byte], tx *engine.Tx[[]byte]) error {
 	last := engine.FirstUserPage
 	for pid := range m.Pages {
 		last = max(last, pid)

@@ -17,7 +17,7 @@ import (
 )
 
 // Begin begins a Tx.
-func Begin[P any](t testing.TB, pc *engine.PageCache[P]) *engine.Tx {
+func Begin[P any](t testing.TB, pc *engine.PageCache[P]) *engine.Tx[P] {
 	t.Helper()
 	tx, err := pc.Begin()
 	if err != nil {
@@ -136,7 +136,7 @@ func Contents(t testing.TB, pc *engine.PageCache[[]byte]) string {
 }
 
 // isNamed reports whether a root names the page.
-func isNamed(t testing.TB, pc *engine.PageCache[[]byte], tx *engine.Tx, pid engine.PageID) bool {
+func isNamed(t testing.TB, pc *engine.PageCache[[]byte], tx *engine.Tx[[]byte], pid engine.PageID) bool {
 	t.Helper()
 	roots, err := pc.Meta(tx)
 	if err != nil {

@@ -70,7 +70,7 @@ type worker struct {
 	*work
 	id    int
 	rng   *rand.Rand
-	tx    *engine.Tx
+	tx    *engine.Tx[[]byte]
 	ops   []*op
 	ptrs  []held // versions seen, some of which are superseded
 	batch *engine.Batch

@@ -1,6 +1,7 @@
 package pagemap
 
 import (
+	"errors"
 	"fmt"
 
 	"pagecache/engine/internal/iobuf"
@@ -30,6 +31,9 @@ type Write struct {
 	Read txn.Read // the page, with the version that it must still have
 	// Parts are the messages in the order of the log. The first one may be of any kind, all others are deltas.
 	Parts []Part
+	// Prepare, if set, runs before the commit has a place in the log, with the head that Entry will get. It may panic:
+	// then nothing was done.
+	Prepare func(h *Head)
 	// Entry makes the page's new entry for its messages, on top of head h, which may be nil. It runs while the commit
 	// holds a place in the log: it must not block or panic, and calls no code of the embedder.
 	Entry func(h *Head, msgs []pagestack.Ref) *Head
@@ -44,13 +48,19 @@ func (w *Write) Head() *Head { return w.head }
 // Below returns the entry that the new one has replaced, after the commit.
 func (w *Write) Below() *Head { return w.below }
 
-// ConflictError reports that a page has changed since it was read. Nothing was done.
+// ErrConflict reports that a page has changed since it was read.
+var ErrConflict = errors.New("conflict")
+
+// A ConflictError names the page of a conflict. Nothing was done. It wraps ErrConflict.
 type ConflictError struct{ Page format.PageID }
 
 // Error implements error.
 func (e *ConflictError) Error() string {
-	return fmt.Sprintf("conflict: page %d was changed by another transaction", e.Page)
+	return fmt.Sprintf("%v: page %d was changed by another transaction", ErrConflict, e.Page)
 }
+
+// Unwrap returns ErrConflict.
+func (e *ConflictError) Unwrap() error { return ErrConflict }
 
 // Commit is one attempt to change several pages in one step.
 type Commit struct {
@@ -75,23 +85,29 @@ func (m *Map) Commit(c *Commit) (format.LSN, error) {
 		const text = "%w: the messages of the transaction take %d bytes, limit %d"
 		return 0, fmt.Errorf(text, iobuf.ErrTooLarge, size, limit)
 	}
-	rec := txn.New(c.Age, len(c.Writes))
+	rec, prepared := txn.New(c.Age, len(c.Writes)), false
+	defer func() {
+		if !prepared {
+			rec.Abort()
+		}
+	}()
 	for i := range c.Writes {
 		w, ok := &c.Writes[i], false
 		if w.below, ok = rec.Install(&w.Read); !ok {
-			rec.Abort()
 			return 0, &ConflictError{w.Read.Page}
+		}
+		if w.Prepare != nil {
+			w.Prepare(w.below)
 		}
 	}
 	if page, changed := txn.Changed(c.Reads); changed { // before the log has lost the room of a group
-		rec.Abort()
 		return 0, &ConflictError{page}
 	}
 	g, err := m.store.Log.ReserveGroup(n, size)
 	if err != nil {
-		rec.Abort()
 		return 0, err
 	}
+	prepared = true
 	refs := make([]pagestack.Ref, 0, n)
 	for i := range c.Writes {
 		first := len(refs)

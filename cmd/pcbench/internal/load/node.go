@@ -184,7 +184,7 @@ func (n *nodeKeys) fresh(size int64, v *values) (node, error) {
 }
 
 // allocateNode allocates a page, and returns its id, LSN and size.
-func (st *store) allocateNode(tx *engine.Tx, v *values) (pid engine.PageID, lsn engine.LSN, n int64,
+func (st *store) allocateNode(tx *engine.Tx[node], v *values) (pid engine.PageID, lsn engine.LSN, n int64,
 	err error) {
 	keys := newNodeKeys(st.first)
 	fresh, err := keys.fresh(st.first.PageSize(), v)
@@ -203,7 +203,7 @@ func nodeValues(s *job.Spec, seed uint64, stream int) *values {
 // lookUp reads page i and looks one of its keys up, which need not exist. It touches the value.
 func (w *worker) lookUp(i int64) (int64, error) {
 	st := w.g.st
-	tx, err := st.nodes.Begin()
+	tx, err := st.begin()
 	if err != nil {
 		return 0, err
 	}
@@ -217,7 +217,7 @@ func (w *worker) lookUp(i int64) (int64, error) {
 	if pid <= claimed {
 		return 0, nil
 	}
-	page, err := st.nodes.Get(tx, engine.PageID(pid))
+	page, err := st.nodes.Get(tx.nodes, engine.PageID(pid))
 	if err != nil {
 		if st.table[i].Load() != pid {
 			return 0, nil // another goroutine has freed it
@@ -234,7 +234,8 @@ func (w *worker) lookUp(i int64) (int64, error) {
 }
 
 // putRecord inserts or updates a record of page i.
-func (w *worker) putRecord(tx *engine.Tx, i int64, pid engine.PageID) (n int64, lsn engine.LSN, freed bool, err error) {
+func (w *worker) putRecord(tx *engine.Tx[node], i int64, pid engine.PageID) (n int64, lsn engine.LSN, freed bool,
+	err error) {
 	v, err := w.vals.take(i)
 	if err != nil {
 		return 0, 0, false, err

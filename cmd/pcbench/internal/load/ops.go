@@ -46,7 +46,7 @@ func (w *worker) get(i int64) (int64, error) {
 	if st.nodes != nil {
 		return w.lookUp(i)
 	}
-	tx, err := st.pc.Begin()
+	tx, err := st.begin()
 	if err != nil {
 		return 0, err
 	}
@@ -61,7 +61,7 @@ func (w *worker) get(i int64) (int64, error) {
 		tx.End()
 		return 0, nil
 	}
-	page, err := st.pc.Get(tx, engine.PageID(pid))
+	page, err := st.pc.Get(tx.bytes, engine.PageID(pid))
 	if err != nil {
 		tx.End()
 		if st.table[i].Load() != pid {
@@ -85,19 +85,22 @@ func (w *worker) touch(b []byte) {
 }
 
 // prefetch begins to read the next pages.
-func (w *worker) prefetch(tx *engine.Tx, i int64) error {
+func (w *worker) prefetch(tx tx, i int64) error {
 	st, pids := w.g.st, make([]engine.PageID, 0, w.g.spec.Own.Prefetch)
 	for k := i; k < min(i+int64(w.g.spec.Own.Prefetch), int64(len(st.table))); k++ {
 		if pid := st.table[k].Load(); pid > claimed {
 			pids = append(pids, engine.PageID(pid))
 		}
 	}
-	return st.all.Prefetch(tx, pids...)
+	if st.nodes != nil {
+		return st.nodes.Prefetch(tx.nodes, pids...)
+	}
+	return st.pc.Prefetch(tx.bytes, pids...)
 }
 
 // put writes page i, and allocates it if it does not exist.
 func (w *worker) put(i int64) (int64, engine.LSN, error) {
-	tx, err := w.g.st.all.Begin()
+	tx, err := w.g.st.begin()
 	if err != nil {
 		return 0, 0, err
 	}
@@ -105,7 +108,7 @@ func (w *worker) put(i int64) (int64, engine.LSN, error) {
 	return w.putIn(tx, i)
 }
 
-func (w *worker) putIn(tx *engine.Tx, i int64) (int64, engine.LSN, error) {
+func (w *worker) putIn(tx tx, i int64) (int64, engine.LSN, error) {
 	st := w.g.st
 	for {
 		pid := st.table[i].Load()
@@ -133,21 +136,21 @@ func (w *worker) putIn(tx *engine.Tx, i int64) (int64, engine.LSN, error) {
 }
 
 // change links to a page or replaces it.
-func (w *worker) change(tx *engine.Tx, i int64, pid engine.PageID) (n int64, lsn engine.LSN, freed bool, err error) {
+func (w *worker) change(tx tx, i int64, pid engine.PageID) (n int64, lsn engine.LSN, freed bool, err error) {
 	if w.g.st.nodes != nil {
-		return w.putRecord(tx, i, pid)
+		return w.putRecord(tx.nodes, i, pid)
 	}
 	v, err := w.vals.take(i)
 	if err != nil {
 		return 0, 0, false, err
 	}
-	lsn, freed, err = changed(w.g.st.pc, tx, pid, v, w.g.spec.Own.Delta > 0)
+	lsn, freed, err = changed(w.g.st.pc, tx.bytes, pid, v, w.g.spec.Own.Delta > 0)
 	return int64(len(v)), lsn, freed, err
 }
 
 // changed links v to a page, or replaces the page by v. It begins without knowing the version of the page: the first
 // call, which fails, returns it. The loop ends because each call that fails means that another writer has succeeded.
-func changed[P any](pc *engine.PageCache[P], tx *engine.Tx, pid engine.PageID, v P, link bool) (lsn engine.LSN,
+func changed[P any](pc *engine.PageCache[P], tx *engine.Tx[P], pid engine.PageID, v P, link bool) (lsn engine.LSN,
 	freed bool, err error) {
 	var ptr engine.PagePtr[P]
 	for {
@@ -171,7 +174,7 @@ func changed[P any](pc *engine.PageCache[P], tx *engine.Tx, pid engine.PageID, v
 // batch writes pages from i on that are recovered whole or not at all.
 func (w *worker) batch(i int64) (bytes int64, lsn engine.LSN, err error) {
 	st, l := w.g.st, w.lane
-	tx, err := st.all.Begin()
+	tx, err := st.begin()
 	if err != nil {
 		return 0, 0, err
 	}
@@ -194,7 +197,7 @@ func (w *worker) batch(i int64) (bytes int64, lsn engine.LSN, err error) {
 // free frees page i. A page that does not exist stays so.
 func (w *worker) free(i int64) (int64, error) {
 	st := w.g.st
-	tx, err := st.all.Begin()
+	tx, err := st.begin()
 	if err != nil {
 		return 0, err
 	}
@@ -204,9 +207,9 @@ func (w *worker) free(i int64) (int64, error) {
 		return 0, nil
 	}
 	if st.nodes != nil {
-		err = freePage(st.nodes, tx, engine.PageID(pid))
+		err = freePage(st.nodes, tx.nodes, engine.PageID(pid))
 	} else {
-		err = freePage(st.pc, tx, engine.PageID(pid))
+		err = freePage(st.pc, tx.bytes, engine.PageID(pid))
 	}
 	if err != nil {
 		st.table[i].Store(pid)
@@ -217,7 +220,7 @@ func (w *worker) free(i int64) (int64, error) {
 }
 
 // freePage frees a page. It ends because each call that fails means that another writer has succeeded.
-func freePage[P any](pc *engine.PageCache[P], tx *engine.Tx, pid engine.PageID) (err error) {
+func freePage[P any](pc *engine.PageCache[P], tx *engine.Tx[P], pid engine.PageID) (err error) {
 	var ptr engine.PagePtr[P]
 	for {
 		var won bool

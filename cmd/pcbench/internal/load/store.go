@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -46,15 +45,12 @@ type store struct {
 
 // pageStore is what page stores of all types of pages have in common.
 type pageStore interface {
-	Begin() (*engine.Tx, error)
 	Stats() engine.Stats
 	Flush() (int, error)
 	MakeStable(lsn engine.LSN) (int, error)
 	StableLSN() engine.LSN
 	Snapshot() error
-	Prefetch(tx *engine.Tx, pids ...engine.PageID) error
 	PinLog() (*engine.Batch, error)
-	Pages(tx *engine.Tx) iter.Seq2[engine.PageID, engine.PageKind]
 	Close() error
 }
 
@@ -217,20 +213,20 @@ func (st *store) start() (err error) {
 // findPages enters the pages of a store that is there into the table: in the order of their ids, or by the numbers in
 // the headers of verify.
 func (st *store) findPages(verified bool) error {
-	tx, err := st.all.Begin()
+	tx, err := st.begin()
 	if err != nil {
 		return err
 	}
 	defer tx.End()
 	at := 0
 	var unnumbered []engine.PageID // written without verify
-	for pid, kind := range st.all.Pages(tx) {
+	for pid, kind := range st.allPages(tx) {
 		if kind != engine.KindMaterialized {
 			continue
 		}
 		i := at
 		if verified {
-			page, err := st.pc.Get(tx, pid)
+			page, err := st.pc.Get(tx.bytes, pid)
 			if err != nil {
 				return fmt.Errorf("read page %d: %w", pid, err)
 			}
@@ -448,7 +444,7 @@ func (st *store) layoutSome(ctx context.Context, v *values, pages int64) error {
 			}
 			continue
 		}
-		tx, err := st.all.Begin()
+		tx, err := st.begin()
 		if err != nil {
 			return err
 		}
@@ -465,18 +461,18 @@ func (st *store) layoutSome(ctx context.Context, v *values, pages int64) error {
 
 // allocate makes page i if it does not exist, and returns the LSN and the size of the page. It returns false if another
 // goroutine has made the page or is making it.
-func (st *store) allocate(tx *engine.Tx, i int64, v *values) (lsn engine.LSN, n int64, made bool, err error) {
+func (st *store) allocate(tx tx, i int64, v *values) (lsn engine.LSN, n int64, made bool, err error) {
 	if st.table[i].Load() != 0 || !st.table[i].CompareAndSwap(0, claimed) {
 		return 0, 0, false, nil
 	}
 	var pid engine.PageID
 	if st.nodes != nil {
-		pid, lsn, n, err = st.allocateNode(tx, v)
+		pid, lsn, n, err = st.allocateNode(tx.nodes, v)
 	} else {
 		var b []byte
 		if b, err = v.take(i); err == nil {
 			var ptr engine.PagePtr[[]byte]
-			pid, ptr, err = st.pc.Allocate(tx, b)
+			pid, ptr, err = st.pc.Allocate(tx.bytes, b)
 			lsn, n = ptr.LastLSN(), int64(len(b))
 		}
 	}

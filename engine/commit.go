@@ -1,0 +1,300 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"pagecache/engine/internal/pagemap"
+	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/txn"
+	"pagecache/segments/format"
+)
+
+// Commit makes all changes of the transaction in one step, and returns the LSN with which they are durable
+// (MakeStable), 0 if there are none. If another transaction, or a call on a single page, has changed a page that this
+// one has read or changed, nothing is done, and the error is an ErrConflict: a *ConflictError names the page. A
+// transaction whose messages take more than a quarter of a segment together is ErrTooLarge; longer values are in blobs.
+// Other errors are those of PageCache.Link. After Commit the values that were read stay valid until End, and all other
+// calls of the transaction return ErrTxEnded.
+func (tx *Tx[P]) Commit() (LSN, error) {
+	if tx != nil && tx.t.managed {
+		return 0, fmt.Errorf("commit: Update and View commit by themselves: %w", ErrTxEnded)
+	}
+	return tx.commit()
+}
+
+func (tx *Tx[P]) commit() (lsn LSN, err error) {
+	if err := tx.enter(); err != nil {
+		return 0, describe("commit", err)
+	}
+	defer tx.leave()
+	defer tx.rollback() // of what was not done, also after a panic
+	tx.t.ended = true
+	tx.t.writes = slices.DeleteFunc(tx.t.writes, func(w *ownWrite[P]) bool { // made and freed: there is nothing to do
+		unused := w.fresh && w.isFreed()
+		if unused {
+			tx.drop(w)
+		}
+		return unused
+	})
+	if len(tx.t.writes) == 0 {
+		return 0, nil
+	}
+	tx.pc.cleaner.Pace() // it delays the caller while the cleaner is behind
+	w := tx.t.writes[0]
+	if len(tx.t.writes) == 1 && len(w.parts) <= 1 && tx.readsOnly(w.id) {
+		lsn, err = tx.commitPage(w)
+	} else {
+		lsn, err = tx.commitGroup()
+	}
+	if err != nil {
+		return 0, describe("commit", err)
+	}
+	return lsn, nil
+}
+
+// readsOnly reports whether the transaction has read no other page.
+func (tx *Tx[P]) readsOnly(pid PageID) bool {
+	for _, r := range tx.t.reads.All() {
+		if r.Page != pid {
+			return false
+		}
+	}
+	return true
+}
+
+// commitPage commits a transaction of one page and one message, as the calls on single pages do.
+func (tx *Tx[P]) commitPage(w *ownWrite[P]) (LSN, error) {
+	pc := tx.pc
+	c := change[P]{on: ifState, old: ptrTo[P](w.id, w.head)}
+	if w.fresh {
+		c.on = ifOwned
+	}
+	if c.kind = w.kind(0); !w.isFreed() {
+		c.take(w.parts[0])
+	}
+	w.parts = nil // apply discards the blob
+	h, won, err := pc.apply(&tx.scope, w.page, &c)
+	if err != nil {
+		return 0, err
+	}
+	if !won {
+		return 0, &ConflictError{Page: w.id}
+	}
+	lsn := h.LSN
+	tx.settled(w, c.kind == format.KindFree, h)
+	pc.mem.reclaim(&tx.scope, w.id)
+	return lsn, nil
+}
+
+// kind returns the kind of the i-th message for a page.
+func (w *ownWrite[P]) kind(i int) format.Kind {
+	switch {
+	case w.isFreed():
+		return format.KindFree
+	case w.whole && i == 0:
+		return format.KindCompact
+	}
+	return format.KindAppend
+}
+
+// settled follows the commit of a page, whose head is h.
+func (tx *Tx[P]) settled(w *ownWrite[P], freed bool, h *head) {
+	w.parts, w.fresh = nil, false
+	if freed {
+		tx.pc.pages.IDs.Give(&tx.pc.txs.Domain, w.id)
+	}
+	if h.Depth() > tx.pc.limit {
+		tx.pc.shorten(&tx.scope, w.page)
+	}
+}
+
+// commitGroup commits a transaction of several pages, or messages.
+func (tx *Tx[P]) commitGroup() (LSN, error) {
+	pc := tx.pc
+	slices.SortFunc(tx.t.writes, func(a, b *ownWrite[P]) int { return cmp.Compare(a.id, b.id) })
+	c := pagemap.Commit{Age: tx.ageOf(), Writes: make([]pagemap.Write, len(tx.t.writes))}
+	for i, w := range tx.t.writes {
+		pc.gates.of(w.id).pass()
+		c.Writes[i] = pagemap.Write{Read: w.read, Parts: w.messages(), Entry: w.entry}
+		if w.whole {
+			c.Writes[i].Prepare = func(h *head) { w.before.heap, w.before.views = pc.mem.weigh(h) }
+		}
+	}
+	for _, r := range tx.t.reads.All() {
+		if tx.own(r.Page) == nil {
+			c.Reads = append(c.Reads, r)
+		}
+	}
+	pc.ids.CatchUp()
+	lsn, err := pc.pages.Commit(&c)
+	if err != nil {
+		for i, w := range tx.t.writes {
+			w.forget(c.Writes[i].Head())
+		}
+		return 0, err
+	}
+	for i, w := range tx.t.writes {
+		tx.installed(w, &c.Writes[i])
+	}
+	pc.mem.reclaim(&tx.scope, tx.t.writes[0].id)
+	return lsn, nil
+}
+
+func (tx *Tx[P]) ageOf() uint64 {
+	if tx.t.age != 0 {
+		return tx.t.age
+	}
+	return tx.TS()
+}
+
+// messages returns the messages for a page.
+func (w *ownWrite[P]) messages() []pagemap.Part {
+	if w.isFreed() {
+		return []pagemap.Part{{Kind: format.KindFree}}
+	}
+	parts := make([]pagemap.Part, len(w.parts))
+	for i := range w.parts {
+		p := &w.parts[i].payload
+		parts[i] = pagemap.Part{Kind: p.Kind(w.kind(i)), Body: p.Body, Blob: p.Blob}
+	}
+	return parts
+}
+
+// entry makes the new entry of a page, on top of head h.
+func (w *ownWrite[P]) entry(h *head, msgs []pagestack.Ref) *head {
+	for i, msg := range msgs {
+		c := change[P]{kind: w.kind(i)}
+		if !w.isFreed() {
+			c.take(w.parts[i])
+		}
+		h = c.entry(h, msg)
+	}
+	return h
+}
+
+// forget drops the entries of a page that has not changed, from the newest one on.
+func (w *ownWrite[P]) forget(h *head) {
+	for i := len(w.parts) - 1; i >= 0 && h != nil && h.Kind() == pagestack.KindDelta; i-- {
+		e := h
+		h = h.Next()
+		pagestack.EntryOf[P](e).Discard()
+	}
+}
+
+// installed follows the commit of a page of a group: it counts what became resident, and what was written.
+func (tx *Tx[P]) installed(w *ownWrite[P], done *pagemap.Write) {
+	newest, entries := done.Head(), make([]*head, len(done.Parts))
+	for e, i := newest, len(entries)-1; i >= 0; i-- {
+		if entries[i] = e; i > 0 {
+			e = e.Next()
+		}
+	}
+	below := done.Below()
+	for i, e := range entries {
+		m := measured{}
+		if !w.isFreed() {
+			m.size = w.parts[i].size
+		}
+		if i == 0 && w.whole {
+			m.heap, m.views = w.before.heap, w.before.views
+		}
+		n := len(done.Parts[i].Body)
+		if done.Parts[i].Kind.Delta() {
+			n += format.PrevSize
+		}
+		tx.scope.Wrote(n)
+		tx.pc.mem.swapped(&tx.scope, w.id, below, e, m)
+		below = e
+	}
+	tx.settled(w, w.isFreed(), newest)
+}
+
+// rollback undoes what the transaction has done and not committed.
+func (tx *Tx[P]) rollback() {
+	for _, w := range tx.t.writes {
+		tx.drop(w)
+	}
+	clear(tx.t.writes)
+	tx.t.writes, tx.t.index = tx.t.writes[:0], nil
+}
+
+// End ends the Tx. Changes of the transaction that were not committed are not made. A second End right after the first
+// does nothing. The store uses an ended Tx again, so a later call with it may meet another caller's Tx; in builds with
+// the invariants tag such a call fails with ErrTxEnded. In the function of Update or View, End does nothing: they end
+// the Tx.
+func (tx *Tx[P]) End() {
+	if !tx.t.managed {
+		tx.end()
+	}
+}
+
+func (tx *Tx[P]) end() {
+	if tx.t.begun && tx.scope.S().Slot.Inside() {
+		tx.rollback()
+		tx.t.reads.Reset(nil)
+		const kept = 1024
+		if cap(tx.t.reads.All()) > kept {
+			tx.t.reads = txn.Reads{}
+		}
+		tx.t.begun, tx.t.ended, tx.t.failed = false, false, nil
+	}
+	tx.t.age, tx.t.managed, tx.t.view = 0, false, false
+	tx.scope.End()
+}
+
+// Update calls f with a new Tx and commits the transaction. After a conflict it does so again, with growing delays,
+// until ctx ends; older transactions win over younger ones. f may be called many times, and must have no effects
+// outside of the Tx. If f returns an error, nothing is done, and Update returns that error, unless a call of f has
+// found a conflict. It returns the LSN of Commit. Other errors are those of Begin and Commit, and that of ctx, which
+// wraps ErrConflict too. Safe for concurrent use.
+func (pc *PageCache[P]) Update(ctx context.Context, f func(tx *Tx[P]) error) (LSN, error) {
+	return pc.attempts(ctx, "update", false, f)
+}
+
+// View calls f with a new Tx that writes nothing. All that f reads with the calls of the Tx was current at one moment.
+// If another transaction changes a page that f has read before it reads another one that was changed, too, f is called
+// again, as in Update. Errors are those of Update, and that of f. Safe for concurrent use.
+func (pc *PageCache[P]) View(ctx context.Context, f func(tx *Tx[P]) error) error {
+	_, err := pc.attempts(ctx, "view", true, f)
+	return err
+}
+
+func (pc *PageCache[P]) attempts(ctx context.Context, doing string, view bool, f func(*Tx[P]) error) (LSN, error) {
+	if err := context.Cause(ctx); err != nil {
+		return 0, fmt.Errorf("%s: %w", doing, err)
+	}
+	age := uint64(0)
+	for b := (txn.Backoff{}); ; {
+		lsn, err := pc.attempt(&age, view, f)
+		if !errors.Is(err, ErrConflict) {
+			return lsn, err
+		}
+		if cause := b.Wait(ctx); cause != nil {
+			return 0, fmt.Errorf("%s: %w, after %d conflicts: %w", doing, cause, b.Conflicts(), err)
+		}
+	}
+}
+
+// attempt is one attempt of Update or View. All of them have the age of the first.
+func (pc *PageCache[P]) attempt(age *uint64, view bool, f func(*Tx[P]) error) (LSN, error) {
+	tx, err := pc.Begin()
+	if err != nil {
+		return 0, err
+	}
+	if *age == 0 {
+		*age = tx.TS()
+	}
+	tx.t.age, tx.t.view, tx.t.managed = *age, view, true
+	defer tx.end()
+	if err = f(tx); tx.t.failed != nil {
+		return 0, tx.t.failed
+	}
+	if err != nil {
+		return 0, err
+	}
+	return tx.commit()
+}

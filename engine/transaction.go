@@ -1,0 +1,343 @@
+package engine
+
+import (
+	"bytes"
+	"fmt"
+
+	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/values"
+	"pagecache/internal/invariants"
+	"pagecache/segments/format"
+)
+
+// manyWrites is the number of changed pages above which they are found by a map.
+const manyWrites = 8
+
+// maxParts is the number of fragments of one page above which a transaction merges them.
+const maxParts = 8
+
+// enter begins a call of the transaction, which ends with leave if there is no error.
+func (tx *Tx[P]) enter() error {
+	if tx == nil || tx.pc == nil {
+		return fmt.Errorf("no Tx given: %w", ErrTxEnded)
+	}
+	err := tx.pc.finder.admit(&tx.scope)
+	switch {
+	case err != nil:
+	case tx.t.ended:
+		err = fmt.Errorf("it was committed: %w", ErrTxEnded)
+	default:
+		err = tx.t.failed
+	}
+	if err != nil {
+		return err
+	}
+	if invariants.Enabled && !tx.t.inside.CompareAndSwap(false, true) {
+		panic("engine: two goroutines use a Tx at once; each must begin its own")
+	}
+	if !tx.t.begun {
+		tx.t.begun = true
+		tx.t.reads.Reset(&tx.pc.pages.Clock)
+	}
+	return nil
+}
+
+// leave ends a call.
+func (tx *Tx[P]) leave() {
+	if invariants.Enabled {
+		tx.t.inside.Store(false)
+	}
+}
+
+// enterPage is enter for a call on a page.
+func (tx *Tx[P]) enterPage(doing string, pid PageID) error {
+	err := tx.enter()
+	if err == nil && pid < FirstUserPage {
+		tx.leave()
+		err = ErrReserved
+	}
+	return describePage(doing, pid, err)
+}
+
+// mayWrite returns ErrReadOnly if the transaction cannot change pages.
+func (tx *Tx[P]) mayWrite() error {
+	if tx.t.view || tx.pc.core.opts.ReadOnly {
+		return ErrReadOnly
+	}
+	return nil
+}
+
+// own returns what the transaction writes to a page, or nil.
+func (tx *Tx[P]) own(pid PageID) *ownWrite[P] {
+	if tx.t.index != nil {
+		return tx.t.index[pid]
+	}
+	for _, w := range tx.t.writes {
+		if w.id == pid {
+			return w
+		}
+	}
+	return nil
+}
+
+// add adds a page to those that the transaction changes.
+func (tx *Tx[P]) add(w *ownWrite[P]) {
+	tx.t.writes = append(tx.t.writes, w)
+	if tx.t.index == nil && len(tx.t.writes) > manyWrites {
+		tx.t.index = map[PageID]*ownWrite[P]{}
+		for _, w := range tx.t.writes {
+			tx.t.index[w.id] = w
+		}
+	} else if tx.t.index != nil {
+		tx.t.index[w.id] = w
+	}
+}
+
+// look reads the state of a page, which counts as read from then on. Its slot is nil if no page can have the id.
+func (tx *Tx[P]) look(doing string, pid PageID) (page, error) {
+	pg, err := tx.pc.finder.lookup(doing, pid)
+	if err != nil || pg.slot == nil && pid > format.MaxPageID {
+		return pg, err
+	}
+	if pg.slot == nil { // there may be a page before the transaction commits
+		pg.slot = tx.pc.pages.Table.Make(pid)
+	}
+	h, changed, ok := tx.t.reads.Read(pid, pg.slot)
+	if !ok {
+		tx.t.failed = &ConflictError{Page: changed}
+		return pg, describePage(doing, pid, tx.t.failed)
+	}
+	pg.head = h
+	return pg, nil
+}
+
+// Get returns a page as the transaction sees it: as it was at one moment together with all other pages that the
+// transaction has read, with the transaction's own changes. Kind and Value are those of PageCache.Get, and Ptr is zero.
+// The value is valid until the Tx ends. If the page does not go with the pages that were read before, since another
+// transaction has changed one of those, it returns ErrConflict, and so do all later calls: the transaction must begin
+// anew. Other errors are those of PageCache.Get, and ErrReserved for pages 0 and 1.
+func (tx *Tx[P]) Get(pid PageID) (p Page[P], err error) {
+	if err := tx.enterPage("get", pid); err != nil {
+		return p, err
+	}
+	defer tx.leave()
+	if w := tx.own(pid); w != nil {
+		if w.isFreed() {
+			p.Kind = KindFree
+			return p, nil
+		}
+		p.Kind = KindMaterialized
+		p.Value, err = tx.merge(w)
+		return p, describePage("get", pid, err)
+	}
+	pg, err := tx.look("get", pid)
+	if err != nil {
+		return p, err
+	}
+	if p.Kind = tx.pc.finder.kindOf(pid, pg.head); p.Kind != KindMaterialized {
+		return p, nil
+	}
+	p.Value, err = tx.valueOf(pg)
+	return p, err
+}
+
+// valueOf returns the value of a page that was read.
+func (tx *Tx[P]) valueOf(pg page) (value P, err error) {
+	if isWhole(pg.head.Kind()) {
+		checkUnmodified(tx.pc.m, pg.id, pg.head)
+		tx.pc.used(&tx.scope, pg.id)
+		return pagestack.EntryOf[P](pg.head).Frag, nil
+	}
+	e, err := tx.pc.materialize(&tx.scope, pg)
+	if err != nil {
+		return value, err
+	}
+	return e.Frag, nil
+}
+
+func (w *ownWrite[P]) isFreed() bool { return len(w.parts) == 0 }
+
+// merge returns the value that a changed page will have.
+func (tx *Tx[P]) merge(w *ownWrite[P]) (value P, err error) {
+	if w.merged {
+		return w.value, nil
+	}
+	frags := make([]P, 0, len(w.parts)+1)
+	if !w.whole {
+		base, err := tx.valueOf(w.page)
+		if err != nil {
+			return value, err
+		}
+		frags = append(frags, base)
+	}
+	for i := range w.parts {
+		frags = append(frags, w.parts[i].frag)
+	}
+	if value = frags[0]; len(frags) > 1 {
+		err = tx.pc.values.Guard(true, w.id, func() error {
+			value = tx.pc.m.Merge(frags)
+			return nil
+		})
+	}
+	if err == nil {
+		w.value, w.merged = value, true
+	}
+	return value, err
+}
+
+// Link appends a delta to a page when the transaction commits. The store copies it. The page must exist, otherwise
+// ErrNoPage. Other errors are those of Get, and those of PageCache.Link; after ErrConflict the transaction must begin
+// anew.
+func (tx *Tx[P]) Link(pid PageID, delta P) error {
+	return tx.write("link", pid, func(w *ownWrite[P]) error {
+		if len(w.parts) >= maxParts {
+			value, err := tx.merge(w)
+			if err != nil {
+				return err
+			}
+			if err = tx.replace(w, value); err != nil {
+				return err
+			}
+		}
+		in := inlined[P]{}
+		if len(w.parts) == 0 && pagestack.BeginsRun(w.head) {
+			in = tx.pc.inlineDelta
+		}
+		v, err := tx.copyIn(pid, delta, in)
+		if err == nil {
+			w.parts, w.merged = append(w.parts, v), false
+		}
+		return err
+	})
+}
+
+// Replace replaces a whole page when the transaction commits. Errors are those of Link.
+func (tx *Tx[P]) Replace(pid PageID, frag P) error {
+	return tx.write("replace", pid, func(w *ownWrite[P]) error { return tx.replace(w, frag) })
+}
+
+// replace makes frag all that the transaction writes to a page.
+func (tx *Tx[P]) replace(w *ownWrite[P], frag P) error {
+	v, err := tx.copyIn(w.id, frag, tx.pc.inlineBase)
+	if err != nil {
+		return err
+	}
+	tx.discard(w)
+	w.parts, w.whole, w.merged = append(w.parts[:0], v), true, false
+	return nil
+}
+
+// Free frees a page when the transaction commits. Errors are those of Link.
+func (tx *Tx[P]) Free(pid PageID) error {
+	return tx.write("free", pid, func(w *ownWrite[P]) error {
+		tx.discard(w)
+		w.parts, w.whole, w.merged = nil, true, false
+		return nil
+	})
+}
+
+// write lets f change what the transaction writes to a page that exists.
+func (tx *Tx[P]) write(doing string, pid PageID, f func(w *ownWrite[P]) error) error {
+	if err := tx.enterPage(doing, pid); err != nil {
+		return err
+	}
+	defer tx.leave()
+	if err := tx.mayWrite(); err != nil {
+		return describePage(doing, pid, err)
+	}
+	w := tx.own(pid)
+	known := w != nil
+	if !known {
+		pg, err := tx.look(doing, pid)
+		if err != nil {
+			return err
+		}
+		if !pg.exists() {
+			return describePage(doing, pid, ErrNoPage)
+		}
+		all := tx.t.reads.All()
+		w = &ownWrite[P]{page: pg, read: all[len(all)-1]}
+	} else if w.isFreed() {
+		return describePage(doing, pid, ErrNoPage)
+	}
+	err := f(w)
+	if err == nil && !known {
+		tx.add(w)
+	}
+	return describePage(doing, pid, err)
+}
+
+// Allocate makes a new page when the transaction commits, and returns its id. If the transaction does not commit, the
+// id is used for other pages. Errors are those of PageCache.Allocate, and ErrConflict.
+func (tx *Tx[P]) Allocate(frag P) (PageID, error) {
+	pid, err := PageID(0), tx.enter()
+	if err == nil {
+		defer tx.leave()
+		pid, err = tx.allocate(frag)
+	}
+	return pid, describe("allocate", err)
+}
+
+func (tx *Tx[P]) allocate(frag P) (PageID, error) {
+	if err := tx.mayWrite(); err != nil {
+		return 0, err
+	}
+	v, err := tx.copyIn(0, frag, tx.pc.inlineBase)
+	if err != nil {
+		return 0, err
+	}
+	w := &ownWrite[P]{parts: []owned[P]{v}, whole: true}
+	if w.page, err = tx.pc.finder.take(); err != nil {
+		tx.drop(w)
+		return 0, err
+	}
+	w.fresh = true
+	var changed PageID
+	var ok bool
+	if w.head, changed, ok = tx.t.reads.Read(w.id, w.slot); !ok {
+		tx.drop(w)
+		tx.t.failed = &ConflictError{Page: changed}
+		return 0, tx.t.failed
+	}
+	all := tx.t.reads.All()
+	w.read = all[len(all)-1]
+	tx.add(w)
+	return w.id, nil
+}
+
+// copyIn makes what is written of a fragment, in memory that the transaction keeps. A part of a transaction that is
+// longer than others goes into a blob, so that several fit into the group.
+func (tx *Tx[P]) copyIn(pid PageID, frag P, in inlined[P]) (owned[P], error) {
+	pc := tx.pc
+	defer tx.scope.Release()
+	v, err := pc.copyIn(&tx.scope, pid, frag, in)
+	if err != nil {
+		return v, err
+	}
+	const share = 4 // of the room of a group
+	if p := &v.payload; p.Form != values.FormBlob && len(p.Body) > pc.values.Inline/share {
+		return v, pc.values.ToBlob(p)
+	} else if p.Form == values.FormZstd || pc.raw == nil && p.Form == values.FormPlain { // in scratch memory
+		p.Body = bytes.Clone(p.Body)
+	}
+	return v, nil
+}
+
+// discard deletes the blobs of what would have been written to a page. After Close the next opening does.
+func (tx *Tx[P]) discard(w *ownWrite[P]) {
+	for i := range w.parts {
+		if !tx.pc.core.closed.Load() {
+			tx.pc.values.Discard(&w.parts[i].payload)
+		}
+	}
+	clear(w.parts)
+	w.parts = w.parts[:0]
+}
+
+// drop undoes what the transaction has done for a page.
+func (tx *Tx[P]) drop(w *ownWrite[P]) {
+	tx.discard(w)
+	if w.fresh {
+		tx.pc.pages.IDs.GiveBack(w.id)
+	}
+}
