@@ -187,6 +187,7 @@ var logTargets = []target{
 		{swallowed, "if tail <= l.DurableEnd() || l.active.Load() == nil {", "if true {", ""},
 	}},
 	{"engine/internal/iobuf/group.go", iobufTests, []bug{
+		{wakeupLost, "\t\tg.r.l.filled(g.r.LSN() + format.HeaderSize + format.LSN(at)) //", "\t\t_ = 0 //", ""},
 		{checkDropped, "if size > l.segmentSize/4 && l.bufs != nil {",
 			"if size > l.segmentSize && l.bufs != nil {", ""},
 		{notCounted, "units := n * format", "units := 0 * n * format", ""},

@@ -77,6 +77,7 @@ func (g *Group) Complete() {
 		w := format.Word(binary.LittleEndian.Uint32(group[at+4:]))
 		format.PutCRC(group[at:], w, g.r.b.seed)
 		g.r.b.commit(g.r.off+format.HeaderSize+at, w)
+		g.r.l.filled(g.r.LSN() + format.HeaderSize + format.LSN(at)) // no leader waits for it, but readers may
 		at += format.AlignUp(w.Len())
 	}
 	g.r.Complete()

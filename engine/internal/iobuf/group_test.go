@@ -57,6 +57,29 @@ func TestGroupIsReadByMessage(t *testing.T) {
 	}
 }
 
+// A reader that has found a message of a group before the group is committed gets a notice.
+func TestNoticeOfMessageInGroup(t *testing.T) {
+	r := newRig(t, setup{patience: time.Minute})
+	g, err := r.ReserveGroup(2, format.GroupSize(5, 6))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, first, _ := g.Add(format.KindCompact, 7, 5)
+	_, second, _ := g.Add(format.KindCompact, 8, 6)
+	for _, lsn := range []format.LSN{first, second} {
+		n := r.NoticeCommit(lsn)
+		defer n.Stop()
+		defer func() {
+			select {
+			case <-n.C:
+			default:
+				t.Errorf("no notice of the message at LSN %d", lsn)
+			}
+		}()
+	}
+	g.Complete()
+}
+
 // The log never becomes stable, or durable, up to a place inside a group, beside flushes of any place.
 func TestGroupIsStableAsAWhole(t *testing.T) {
 	r := newRig(t, setup{slots: 2000, buffers: 3})

@@ -126,7 +126,7 @@ func (l *Log) committed(lsn format.LSN) {
 	}
 }
 
-// filled gives notice of a pad at lsn, or of the end of the messages of a segment.
+// filled gives notice of a pad at lsn, of a message in a group, or of the end of the messages of a segment.
 func (l *Log) filled(lsn format.LSN) {
 	if l.notices.wanted.Load() != 0 {
 		l.notices.give(lsn, false)
