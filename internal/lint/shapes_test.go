@@ -18,7 +18,7 @@ var manyParams = map[string]string{}
 
 // boolParams are exported functions with a bool parameter, each with the reason why the call site is readable.
 var boolParams = map[string]string{
-	"engine/internal/values: (IO).Guard": "whether the values may be views; most calls pass a condition",
+	"engine/internal/values: (IO).Guard":     "whether the values may be views; most calls pass a condition",
 	"internal/invariants: Sometimes":         "the argument is the condition itself",
 	"engine/internal/snapshot: (Store).Find": "the argument is the option of the parameter's name",
 	"internal/simdisk: (Disk).Hang":          "Hang(true) hangs the device, Hang(false) lets it go on",

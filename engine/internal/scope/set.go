@@ -228,7 +228,7 @@ func (t *Set) Check(tx *Scope) error {
 	case tx == nil:
 		return fmt.Errorf("no Tx given: %w", ErrEnded)
 	case tx.owner != t:
-		return fmt.Errorf("Tx of another store: %w", ErrEnded)
+		return fmt.Errorf("a Tx of another store: %w", ErrEnded)
 	case !tx.S().Slot.Inside(), tx.IsDone():
 		return ErrEnded
 	}
