@@ -130,6 +130,22 @@ var besideArguments = map[reflect.Type]func(c *besideCall) any{
 		c.allow("Get for a call", err)
 		return p.Ptr
 	},
+	reflect.TypeFor[func(*engine.Tx[[]byte]) error](): func(c *besideCall) any {
+		from, to := engine.PageID(c.pids[0].Load()), engine.PageID(c.pids[1].Load())
+		free := c.rng.IntN(8) == 0
+		return func(tx *engine.Tx[[]byte]) error {
+			p, err := tx.Get(from)
+			if err == nil && free {
+				err = tx.Free(to)
+			} else if err == nil && p.Kind == engine.KindMaterialized {
+				err = tx.Link(to, p.Value[:min(10, len(p.Value))])
+			}
+			if errors.Is(err, engine.ErrReadOnly) { // in a View
+				err = nil
+			}
+			return err
+		}
+	},
 	reflect.TypeFor[engine.LSN](): func(c *besideCall) any {
 		if c.log == nil {
 			return c.pc.StableLSN() + engine.LSN(c.rng.IntN(3)*1000)
@@ -259,7 +275,7 @@ func (b *beside) endBatch(batch *engine.Batch) {
 // ErrClosed, and ErrTxEnded because there was no Tx to be had.
 var allowedBeside = []error{
 	engine.ErrNoRecord, engine.ErrSequence, engine.ErrTruncated, engine.ErrRootNotFound, engine.ErrDropped,
-	engine.ErrReserved, engine.ErrBatchEnded, engine.ErrReservationEnded,
+	engine.ErrReserved, engine.ErrConflict, engine.ErrNoPage, engine.ErrBatchEnded, engine.ErrReservationEnded,
 	context.DeadlineExceeded, context.Canceled,
 }
 

@@ -5,16 +5,15 @@ import (
 	"fmt"
 
 	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/txn"
 	"pagecache/engine/internal/values"
 	"pagecache/internal/invariants"
 	"pagecache/segments/format"
 )
 
-// manyWrites is the number of changed pages above which they are found by a map.
-const manyWrites = 8
-
-// maxParts is the number of fragments of one page above which a transaction merges them.
-const maxParts = 8
+// manyWrites is the number of changed pages above which they are found by a map, and maxParts the number of fragments
+// of one page above which a transaction merges them.
+const manyWrites, maxParts = 8, 8
 
 // enter begins a call of the transaction, which ends with leave if there is no error.
 func (tx *Tx[P]) enter() error {
@@ -94,28 +93,36 @@ func (tx *Tx[P]) add(w *ownWrite[P]) {
 }
 
 // look reads the state of a page, which counts as read from then on. Its slot is nil if no page can have the id.
-func (tx *Tx[P]) look(doing string, pid PageID) (page, error) {
-	pg, err := tx.pc.finder.lookup(doing, pid)
-	if err != nil || pg.slot == nil && pid > format.MaxPageID {
-		return pg, err
+func (tx *Tx[P]) look(doing string, pid PageID) (pg page, read txn.Read, err error) {
+	changed, ok := pid, true
+	if again, s := tx.t.reads.Again(pid); again != nil {
+		pg, read = page{id: pid, slot: s, head: txn.Load(s)}, *again
+		ok = txn.VersionOf(pg.head) == read.Version()
+	} else {
+		pg, err = tx.pc.finder.lookup(doing, pid)
+		if err != nil || pg.slot == nil && pid > format.MaxPageID {
+			return pg, read, err
+		}
+		if pg.slot == nil { // there may be a page before the transaction commits
+			pg.slot = tx.pc.pages.Table.Make(pid)
+		}
+		if pg.head, changed, ok = tx.t.reads.Read(pid, pg.slot); ok {
+			all := tx.t.reads.All()
+			read = all[len(all)-1]
+		}
 	}
-	if pg.slot == nil { // there may be a page before the transaction commits
-		pg.slot = tx.pc.pages.Table.Make(pid)
-	}
-	h, changed, ok := tx.t.reads.Read(pid, pg.slot)
 	if !ok {
 		tx.t.failed = &ConflictError{Page: changed}
-		return pg, describePage(doing, pid, tx.t.failed)
+		err = describePage(doing, pid, tx.t.failed)
 	}
-	pg.head = h
-	return pg, nil
+	return pg, read, err
 }
 
 // Get returns a page as the transaction sees it: as it was at one moment together with all other pages that the
-// transaction has read, with the transaction's own changes. Kind and Value are those of PageCache.Get, and Ptr is zero.
-// The value is valid until the Tx ends. If the page does not go with the pages that were read before, since another
-// transaction has changed one of those, it returns ErrConflict, and so do all later calls: the transaction must begin
-// anew. Other errors are those of PageCache.Get, and ErrReserved for pages 0 and 1.
+// transaction has read, with its own changes. Kind and Value are those of PageCache.Get, and valid until the Tx ends.
+// Ptr is the state that was read, or zero if the transaction has changed the page. If another transaction has changed a
+// page that was read before, so that this one does not go with it, the error is ErrConflict, and that of all later
+// calls, too. Other errors are those of PageCache.Get, and ErrReserved for pages 0 and 1.
 func (tx *Tx[P]) Get(pid PageID) (p Page[P], err error) {
 	if err := tx.enterPage("get", pid); err != nil {
 		return p, err
@@ -130,10 +137,11 @@ func (tx *Tx[P]) Get(pid PageID) (p Page[P], err error) {
 		p.Value, err = tx.merge(w)
 		return p, describePage("get", pid, err)
 	}
-	pg, err := tx.look("get", pid)
+	pg, _, err := tx.look("get", pid)
 	if err != nil {
 		return p, err
 	}
+	p.Ptr = ptrTo[P](pid, pg.head)
 	if p.Kind = tx.pc.finder.kindOf(pid, pg.head); p.Kind != KindMaterialized {
 		return p, nil
 	}
@@ -248,15 +256,14 @@ func (tx *Tx[P]) write(doing string, pid PageID, f func(w *ownWrite[P]) error) e
 	w := tx.own(pid)
 	known := w != nil
 	if !known {
-		pg, err := tx.look(doing, pid)
+		pg, read, err := tx.look(doing, pid)
 		if err != nil {
 			return err
 		}
 		if !pg.exists() {
 			return describePage(doing, pid, ErrNoPage)
 		}
-		all := tx.t.reads.All()
-		w = &ownWrite[P]{page: pg, read: all[len(all)-1]}
+		w = &ownWrite[P]{page: pg, read: read}
 	} else if w.isFreed() {
 		return describePage(doing, pid, ErrNoPage)
 	}

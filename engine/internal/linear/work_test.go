@@ -87,8 +87,7 @@ func (w *work) now() int64 { return int64(time.Since(w.start)) }
 
 // do makes a call and records it. f fills in the results.
 func (w *worker) do(o *op, f func(o *op) error) error {
-	o.Client, o.Seq = w.id, len(w.ops)
-	w.ops = append(w.ops, o)
+	w.record(o)
 	o.From = w.now()
 	if w.before != nil {
 		w.before(o)
@@ -102,6 +101,13 @@ func (w *worker) do(o *op, f func(o *op) error) error {
 		w.after(o)
 	}
 	return nil
+}
+
+// record adds a call to those that were made.
+func (w *worker) record(o *op) *op {
+	o.Client, o.Seq = w.id, len(w.ops)
+	w.ops = append(w.ops, o)
+	return o
 }
 
 // run makes calls until it has made enough or is stopped.
@@ -193,10 +199,88 @@ func (w *worker) page(i int) error {
 		return w.allocate(i, pid)
 	}
 	w.keep(pid, p.Ptr)
-	if w.rng.IntN(3) == 0 {
+	switch w.rng.IntN(6) {
+	case 0, 1:
 		return nil
+	case 2:
+		return w.transact(pid, engine.PageID(w.shared[(i+1)%sharedPages].Load()))
 	}
 	return w.change(pid, p.Ptr)
+}
+
+// transact changes a page, or two, in a transaction: for each of them that is a Get, and a change from the version that
+// it has returned.
+func (w *worker) transact(pids ...engine.PageID) error {
+	tx, err := w.pc.Begin()
+	if err != nil {
+		return err
+	}
+	defer tx.End()
+	var changes []*op
+	for _, pid := range pids {
+		if pid == 0 || len(changes) > 0 && changes[0].Page == pid {
+			continue
+		}
+		get, conflict := &op{Call: callGet, Page: pid}, false
+		if err := w.do(get, func(o *op) error {
+			p, err := tx.Get(pid)
+			if conflict = errors.Is(err, engine.ErrConflict); conflict {
+				p, err = w.pc.Get(tx, pid)
+			}
+			o.Kind, o.Now, o.Sum = p.Kind, enginetest.Version(p.Ptr), sumOf(0, p.Value)
+			o.First, o.Last = ends(p.Value)
+			return err
+		}); err != nil || conflict {
+			return err
+		}
+		if get.Kind == engine.KindMaterialized {
+			changes = append(changes, &op{Call: callLink, Page: pid, Old: get.Now, Token: w.tokens.Add(1)})
+		}
+	}
+	for _, o := range changes {
+		if w.rng.IntN(3) == 0 {
+			o.Call = callReplace
+			err = errors.Join(err, tx.Replace(o.Page, fragment(o.Token)))
+		} else {
+			err = errors.Join(err, tx.Link(o.Page, fragment(o.Token)))
+		}
+	}
+	if errors.Is(err, engine.ErrConflict) || len(changes) == 0 {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return w.commit(tx, changes)
+}
+
+// commit commits a transaction that makes changes. All of them have the time of the commit. After a conflict nothing
+// was done, and each of them is a look at its page.
+func (w *worker) commit(tx *engine.Tx[[]byte], changes []*op) error {
+	for _, o := range changes {
+		if w.record(o).From = w.now(); w.before != nil {
+			w.before(o)
+		}
+	}
+	lsn, err := tx.Commit()
+	conflict := errors.Is(err, engine.ErrConflict)
+	for _, o := range changes {
+		if conflict {
+			var ptr engine.PagePtr[[]byte]
+			o.Call, o.Token = callState, 0
+			ptr, o.Kind, err = w.pc.State(tx, o.Page)
+			o.Old, o.Now = 0, enginetest.Version(ptr)
+		} else {
+			o.Now, o.Won, o.LSN, w.own = o.Old+1, true, lsn, o
+		}
+		if err != nil {
+			return fmt.Errorf("%v: %w", o, err)
+		}
+		o.To, o.Done = w.now(), true
+		if w.after != nil {
+			w.after(o)
+		}
+	}
+	return nil
 }
 
 // keep remembers a version.

@@ -52,6 +52,19 @@ func (r *Reads) Read(page format.PageID, s *Slot) (h *Head, changed format.PageI
 	return h, 0, true
 }
 
+// lately is the number of pages among which Again looks for one.
+const lately = 8
+
+// Again returns what was read of a page, and its slot, if that is among the pages that were read last; else nil.
+func (r *Reads) Again(page format.PageID) (*Read, *Slot) {
+	for i := len(r.list) - 1; i >= max(0, len(r.list)-lately); i-- {
+		if read := &r.list[i]; read.Page == page {
+			return read, read.slot
+		}
+	}
+	return nil, nil
+}
+
 // validate finds a moment at which the page in slot s and all pages that were read were current, and returns the page's
 // head. The clock ticks between two looks at the page, and all others are looked at later than the second: so all were
 // current both at the tick and at that look.
