@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -225,6 +226,54 @@ func ExamplePageCache_State() {
 	// Output:
 	// 0 fragments read
 	// a page on disk, and a delta <nil>
+}
+
+// A transaction changes several pages in one step, for other goroutines and for a crash.
+func ExamplePageCache_Update() {
+	pc, err := engine.Open("", engine.Bytes{}, &engine.Options{Temporary: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer pc.Close()
+	ctx := context.Background()
+	var from, to engine.PageID
+	if _, err := pc.Update(ctx, func(tx *engine.Tx[[]byte]) (err error) {
+		if from, err = tx.Allocate(bytes.Repeat([]byte("x"), 100)); err == nil {
+			to, err = tx.Allocate(nil)
+		}
+		return err
+	}); err != nil {
+		log.Fatal(err)
+	}
+
+	lsn, err := pc.Update(ctx, func(tx *engine.Tx[[]byte]) error { // again after a conflict
+		p, err := tx.Get(from)
+		if err != nil {
+			return err
+		}
+		return errors.Join(tx.Replace(from, p.Value[30:]), tx.Link(to, p.Value[:30]))
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := pc.MakeStable(lsn); err != nil { // a crash before this loses both changes
+		log.Fatal(err)
+	}
+	err = pc.View(ctx, func(tx *engine.Tx[[]byte]) error { // both pages as they were at one moment
+		for _, pid := range []engine.PageID{from, to} {
+			p, err := tx.Get(pid)
+			if err != nil {
+				return err
+			}
+			fmt.Printf("page %d: %d\n", pid, len(p.Value))
+		}
+		return nil
+	})
+	fmt.Println(err)
+	// Output:
+	// page 2: 70
+	// page 3: 30
+	// <nil>
 }
 
 // All writes between PinLog and Seal are recovered together or not at all.

@@ -296,7 +296,8 @@ func survivors(t *testing.T, seed uint64, before, after []history.Op) map[uint64
 }
 
 // survivedWhole reports whether a transaction with changes has survived a crash. It fails the test if that holds for
-// some of its changes, if the transaction was acknowledged as durable and is gone, or if it has read from one that is gone.
+// some of its changes, if the transaction was acknowledged as durable and is gone, or if it has read from one that is
+// gone.
 func survivedWhole(t *testing.T, seed uint64, x listTxn, there map[uint64]bool) bool {
 	kept, missing, own := 0, 0, map[uint64]bool{}
 	for _, op := range x.Ops {
