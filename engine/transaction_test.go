@@ -481,3 +481,71 @@ func TestMoneyStays(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A transaction of one change conflicts if another page that it has read changes, also one that did not exist.
+func TestOneChangeDependsOnAllReads(t *testing.T) {
+	pc := enginetest.Open(t, t.TempDir(), nil)
+	defer enginetest.Close(t, pc)
+	var a, b engine.PageID
+	update(t, pc, func(tx *engine.Tx[[]byte]) (err error) {
+		if a, err = tx.Allocate([]byte("a")); err == nil {
+			b, err = tx.Allocate([]byte("b"))
+		}
+		return err
+	})
+	for _, c := range []struct {
+		read   engine.PageID
+		change func(tx *engine.Tx[[]byte]) error
+	}{
+		{b, func(tx *engine.Tx[[]byte]) error { return tx.Link(b, []byte("+")) }},
+		{b + 1, func(tx *engine.Tx[[]byte]) error {
+			pid, err := tx.Allocate([]byte("c"))
+			if err == nil && pid != b+1 {
+				err = fmt.Errorf("page %d is allocated, want %d", pid, b+1)
+			}
+			return err
+		}},
+		{b + 1, func(tx *engine.Tx[[]byte]) error { return tx.Free(b + 1) }},
+	} {
+		tx := enginetest.Begin(t, pc)
+		if _, err := tx.Get(c.read); err != nil {
+			t.Fatal(err)
+		}
+		if err := tx.Link(a, []byte("!")); err != nil {
+			t.Fatal(err)
+		}
+		update(t, pc, c.change)
+		_, err := tx.Commit()
+		if ce := (*engine.ConflictError)(nil); !errors.As(err, &ce) || ce.Page != c.read {
+			t.Errorf("page %d: %v", c.read, err)
+		}
+		tx.End()
+	}
+	want(t, pc, map[engine.PageID]string{a: "a", b: "b+"})
+}
+
+// Values that are compressed or encoded in scratch memory stay what they are until Commit. Proves rule 20.
+func TestTransactionKeepsCompressedValues(t *testing.T) {
+	dir := t.TempDir()
+	o := &engine.Options{Compression: engine.CompressionZstd, CompressionLevel: 1}
+	pc := enginetest.Open(t, dir, o)
+	values := map[engine.PageID]string{}
+	update(t, pc, func(tx *engine.Tx[[]byte]) error {
+		clear(values)
+		for i := range 5 {
+			v := bytes.Repeat([]byte{byte('a' + i)}, 4000-500*i)
+			pid, err := tx.Allocate(v)
+			if err != nil {
+				return err
+			}
+			values[pid] = string(v)
+			clear(v)
+		}
+		return nil
+	})
+	want(t, pc, values)
+	enginetest.Close(t, pc)
+	pc = enginetest.Open(t, dir, o)
+	want(t, pc, values)
+	enginetest.Close(t, pc)
+}

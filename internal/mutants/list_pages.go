@@ -24,6 +24,25 @@ var pageTargets = []target{
 		{checkDropped, "\t\tif !prepared {\n\t\t\trec.Abort()\n", "\t\tif !prepared {\n\t\t\t_ = rec\n", ""},
 		{inverted, "size > limit {", "size < limit {", ""},
 	}},
+	{"engine/commit.go", transactionTests, []bug{
+		{checkDropped, "\t\tif r.Page != pid {\n", "\t\tif r.Page == 0 {\n", ""},
+		{checkDropped, "\t\tif tx.own(r.Page) == nil {\n", "\t\tif r.Page == 0 {\n", ""},
+		{notCounted, "\t\ttx.pc.mem.swapped(&tx.scope, w.id, below, e, m)\n", "\t\t_, _ = m, below\n", ""},
+		{notCounted, "\t\ttx.pc.pages.IDs.Give(&tx.pc.txs.Domain, w.id)\n", "", ""},
+		{checkDropped, "\tw.parts, w.fresh = nil, false\n", "\tw.parts = nil\n", ""},
+		{swallowed, "\t\t\ttx.drop(w)\n", "", ""},
+		{checkDropped, "if err = f(tx); tx.t.failed != nil {", "if err = f(tx); err != nil && tx.t.failed != nil {",
+			"commit returns the conflict, too."},
+	}},
+	{"engine/transaction.go", transactionTests, []bug{
+		{swallowed, "\t\ttx.pc.pages.IDs.GiveBack(w.id)\n", "", ""},
+		{swallowed, "\t\t\ttx.pc.values.Discard(&w.parts[i].payload)\n", "\t\t\t_ = i\n", ""},
+		{checkDropped, "\t\tok = txn.VersionOf(pg.head) == read.Version()\n", "\t\tok = pg.head != nil\n", ""},
+		{checkDropped, "\t\tpg.slot = tx.pc.pages.Table.Make(pid)\n", "\t\treturn pg, read, nil\n", ""},
+		{checkDropped, "w.parts, w.merged = append(w.parts, v), false", "w.parts = append(w.parts, v)", ""},
+		{checkDropped, "\t\tp.Body = bytes.Clone(p.Body)\n", "\t\t_ = bytes.Clone(p.Body)\n", ""},
+		{checkDropped, "\tcase tx.t.ended:\n", "\tcase false:\n", ""},
+	}},
 	{"engine/internal/txn/record.go", txnTests, []bug{
 		{inverted, "if r.age > other.record.age && turn", "if r.age < other.record.age && turn", ""},
 		{checkDropped, "if !r.holds(&r.reads[n]) {", "if r.reads[n].slot == nil {", ""},
@@ -182,6 +201,9 @@ var (
 
 // commitTests are the tests that must notice a bug in a commit of several pages.
 var commitTests = []string{"engine/internal/pagemap Commit"}
+
+// transactionTests are the tests that must notice a bug in the calls of transactions.
+var transactionTests = []string{"engine Transaction|Rollback|Conflict|MoneyStays|UpdateOnePage"}
 
 // txnTests are the tests that must notice a bug in the protocol of transactions.
 var txnTests = []string{"engine/internal/txn"}

@@ -1,0 +1,58 @@
+package engine
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"testing"
+
+	"pagecache/engine/internal/seam"
+)
+
+// What transactions make resident is counted. Proves M1.
+func TestTransactionsCountResidentBytes(t *testing.T) {
+	pc := openTest(t, t.TempDir(), &Options{ConsolidateAfter: 4, seam: seam.Options{Foreground: true}})
+	defer closeTest(t, pc)
+	rng := rand.New(rand.NewPCG(1, 2))
+	var pids []PageID
+	for range 300 {
+		if _, err := pc.Update(t.Context(), func(tx *Tx[[]byte]) error {
+			if len(pids) < 10 {
+				for range 2 {
+					pid, err := tx.Allocate(make([]byte, rng.IntN(300)))
+					if err != nil {
+						return err
+					}
+					pids = append(pids, pid)
+				}
+				return nil
+			}
+			for range 1 + rng.IntN(4) {
+				pid, v, err := pids[rng.IntN(len(pids))], bytes.Repeat([]byte("v"), rng.IntN(300)), error(nil)
+				switch rng.IntN(4) {
+				case 0:
+					err = tx.Replace(pid, v)
+				case 1:
+					_, err = tx.Get(pid)
+				default:
+					err = tx.Link(pid, v)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if rng.IntN(3) == 0 {
+			tx := begin(t, pc)
+			pc.mem.evict(tx.base(), pids[rng.IntN(len(pids))], true)
+			tx.End()
+		}
+	}
+	settleAll(pc)
+	heap, mapped := residentTruth(t, pc)
+	if h, m := pc.mem.budget.Resident(); h != heap || m != mapped {
+		t.Errorf("%d and %d bytes are resident, counted are %d and %d", heap, mapped, h, m)
+	}
+}
