@@ -2,13 +2,14 @@ package engine
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 	"testing"
 
 	"pagecache/engine/internal/seam"
 )
 
-// What transactions make resident is counted. Proves M1.
+// Bytes that become resident by transactions are counted. Proves M1.
 func TestTransactionsCountResidentBytes(t *testing.T) {
 	pc := openTest(t, t.TempDir(), &Options{ConsolidateAfter: 4, seam: seam.Options{Foreground: true}})
 	defer closeTest(t, pc)
@@ -54,5 +55,29 @@ func TestTransactionsCountResidentBytes(t *testing.T) {
 	heap, mapped := residentTruth(t, pc)
 	if h, m := pc.mem.budget.Resident(); h != heap || m != mapped {
 		t.Errorf("%d and %d bytes are resident, counted are %d and %d", heap, mapped, h, m)
+	}
+}
+
+// A transaction that has read a page that nobody has made depends on that, wherever the page is. Proves Q2.
+func TestTransactionDependsOnMissingPage(t *testing.T) {
+	pc := openTest(t, t.TempDir(), &Options{seam: seam.Options{Foreground: true}})
+	defer closeUnchecked(t, pc) // ids are left out
+	pid, _ := allocate(t, pc, nil)
+	const far = PageID(1 << 20)
+	tx := begin(t, pc)
+	defer tx.End()
+	if p, err := tx.Get(far); err != nil || p.Kind != KindUnallocated {
+		t.Fatal(p.Kind, err)
+	}
+	if err := tx.Link(pid, nil); err != nil {
+		t.Fatal(err)
+	}
+	pc.pages.IDs.RaiseNext(far)
+	if made, _ := allocate(t, pc, nil); made != far {
+		t.Fatalf("page %d is allocated", made)
+	}
+	_, err := tx.Commit()
+	if ce := (*ConflictError)(nil); !errors.As(err, &ce) || ce.Page != far {
+		t.Errorf("%v", err)
 	}
 }

@@ -483,7 +483,7 @@ func TestMoneyStays(t *testing.T) {
 }
 
 // A transaction of one change conflicts if another page that it has read changes, also one that did not exist.
-func TestOneChangeDependsOnAllReads(t *testing.T) {
+func TestTransactionDependsOnAllReads(t *testing.T) {
 	pc := enginetest.Open(t, t.TempDir(), nil)
 	defer enginetest.Close(t, pc)
 	var a, b engine.PageID
