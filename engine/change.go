@@ -13,6 +13,64 @@ import (
 	"pagecache/segments/format"
 )
 
+// Link appends a delta to the page if the page is still in the state old. It returns the new state and true. If another
+// writer got there first, it returns the current state and false; that state is zero if the page does not exist. The
+// write is in memory when Link returns; MakeStable(ptr.LastLSN()) makes it durable. The store copies delta,
+// which may be, or share memory with, a value that Get returned; the caller may change it when Link has returned. After
+// an error nothing was done. Errors: ErrNoSpace, ErrFailed, ErrTooLarge, ErrClosed, ErrReadOnly, ErrTxEnded,
+// ErrReserved, ErrCorrupt, and that of Decode if it refuses what Append has written. Safe for concurrent use.
+func (pc *PageCache[P]) Link(tx *Tx[P], pid PageID, old PagePtr[P], delta P) (PagePtr[P], bool, error) {
+	return pc.write(tx.base(), pid, delta, change[P]{kind: format.KindAppend, old: old})
+}
+
+// Replace replaces the whole page by frag if the page is still in the state old. Results and errors are those of Link.
+func (pc *PageCache[P]) Replace(tx *Tx[P], pid PageID, old PagePtr[P], frag P) (PagePtr[P], bool, error) {
+	return pc.write(tx.base(), pid, frag, change[P]{kind: format.KindCompact, old: old})
+}
+
+// verb returns the name of the call that makes a change of that kind, for errors.
+func verb(k format.Kind) string {
+	if k == format.KindAppend {
+		return "link"
+	}
+	return "replace"
+}
+
+// write encodes a fragment and applies a change with it to an existing page.
+func (pc *PageCache[P]) write(tx *scope.Scope, pid PageID, frag P, c change[P]) (PagePtr[P], bool, error) {
+	pg, err := pc.finder.writable(tx, verb(c.kind), pid)
+	if err != nil || pg.head == nil {
+		return PagePtr[P]{}, false, err
+	}
+	defer tx.Release()
+	in := pc.inlineBase
+	if c.kind == format.KindAppend {
+		in = inlined[P]{}
+		if pagestack.BeginsRun(pg.head) {
+			in = pc.inlineDelta
+		}
+	}
+	v, err := pc.copyIn(tx, pid, frag, in)
+	if err != nil {
+		return PagePtr[P]{}, false, describePage(verb(c.kind), pid, err)
+	}
+	c.take(v)
+	pc.cleaner.Pace() // it delays the caller while the cleaner is behind
+	h, won, err := pc.apply(tx, pg, &c)
+	if err != nil {
+		return PagePtr[P]{}, false, describePage(verb(c.kind), pid, err)
+	}
+	if !won {
+		return livePtr[P](pid, h), false, nil
+	}
+	ptr := ptrTo[P](pid, h)
+	if h.Depth() > pc.limit {
+		pc.shorten(tx, pg)
+	}
+	pc.mem.reclaim(tx, pid)
+	return ptr, true, nil
+}
+
 // condition is the condition on a page's head under which a change is made.
 type condition uint8
 

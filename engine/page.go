@@ -248,6 +248,14 @@ func ptrTo[P any](pid PageID, h *head) PagePtr[P] {
 	return PagePtr[P]{pid, h.TS(), h.LSN}
 }
 
+// livePtr identifies the state of the page with head h; zero if the page does not exist.
+func livePtr[P any](pid PageID, h *head) PagePtr[P] {
+	if !isPage(h) {
+		return PagePtr[P]{}
+	}
+	return ptrTo[P](pid, h)
+}
+
 type (
 	entry[P any] = pagestack.Entry[P]
 	head         = pagestack.Head

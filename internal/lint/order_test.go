@@ -12,8 +12,8 @@ import (
 // engineOrder has the files of package engine without tests, from the public API down: a file refers to nothing that
 // a file above it declares. It is checked once it is not empty.
 var engineOrder = []string{
-	"salvage.go", "check.go", "stream.go", "log.go", "open.go", "stats.go", "batch.go", "meta.go", "commit.go",
-	"transaction.go", "link.go", "get.go", "move.go", "change.go", "fetch.go", "pagecache.go", "memory.go", "page.go",
+	"salvage.go", "check.go", "stream.go", "log.go", "open.go", "stats.go", "batch.go", "ids.go", "commit.go",
+	"transaction.go", "evict.go", "get.go", "move.go", "change.go", "fetch.go", "pagecache.go", "memory.go", "page.go",
 	"options.go", "errors.go",
 }
 

@@ -81,7 +81,7 @@ var ioTargets = []target{
 		{notCounted, "\ta.written.Add(n)\n", "", ""},
 		{offByOne, "misses >= calmMisses {", "misses >= 0 {", ""},
 	}},
-	{"engine/link.go", evictTests, []bug{
+	{"engine/evict.go", evictTests, []bug{
 		{checkDropped, "== pagestack.KindOnDisk ||\n\t\th.LSN >= pc.core.store.Log.StableEnd() {",
 			"== pagestack.KindOnDisk {", ""},
 		{inverted, "if heap+mapped > int64(fewer)*seekBytes ||", "if heap+mapped < int64(fewer)*seekBytes ||", ""},

@@ -113,6 +113,7 @@ var pageTargets = []target{
 	}},
 	{"engine/change.go", pageTests, []bug{
 		{inverted, "on: ifHead, from: h, sameState: true}", "on: ifHead, from: h, sameState: false}", ""},
+		{offByOne, "if h.Depth() > pc.limit {", "if h.Depth() > pc.limit+1 {", ""},
 		{checkDropped, "h.TS() == c.old.ts && pid", "h.TS() >= c.old.ts && pid", ""},
 		{checkDropped, "pid == c.old.pid && !c.old.IsZero()", "!c.old.IsZero()", ""},
 		{notCounted, "\t\t\tpc.mem.swapped(tx, pg.id, h, e, w)\n", "\t\t\t_ = w\n", ""},
@@ -136,24 +137,25 @@ var pageTargets = []target{
 		{notCounted, "\t\tpc.pages.Clock.Stamp(pg.id)\n", "", ""},
 		{notCounted, "\tpc.pages.Clock.End(pg.id)\n", "", ""},
 	}},
-	{"engine/link.go", pageTests, []bug{
+	{"engine/ids.go", pageTests, []bug{
 		{checkDropped, "\tpc.pages.IDs.Give(&pc.txs.Domain, pid)\n", "", ""},
-		{swallowed, "\t\tpc.pages.IDs.GiveBack(pg.id)\n", "", ""},
-		{offByOne, "if h.Depth() > pc.limit {", "if h.Depth() > pc.limit+1 {", ""},
-		{checkDropped,
-			"if !isPage(h) {\n\t\treturn PagePtr[P]{}\n\t}\n\treturn ptrTo",
-			"if h == nil {\n\t\treturn PagePtr[P]{}\n\t}\n\treturn ptrTo",
-			""},
+		{swallowed, "\t\tpc.pages.IDs.GiveBack(pg.id)\n\t\treturn", "\t\treturn", ""},
 	}},
 	{"engine/internal/scope/set.go", pageTests, []bug{
 		{notCounted, "\t\tn += tx.S().bytes.Load()\n", "\t\tn = tx.S().bytes.Load()\n", ""},
 		{checkDropped, "\tt.Domain.Join(&tx.S().Slot)\n", "", ""},
 	}},
+	{"engine/page.go", pageTests, []bug{
+		{checkDropped,
+			"if !isPage(h) {\n\t\treturn PagePtr[P]{}\n\t}\n\treturn ptrTo",
+			"if h == nil {\n\t\treturn PagePtr[P]{}\n\t}\n\treturn ptrTo",
+			""},
+	}},
 	{"engine/page.go", hotTests, []bug{
 		{wakeupLost, "opens != nil {\n\t\tclose(*opens)\n\t}\n", "opens != nil {\n\t\t_ = opens\n\t}\n", ""},
 		{checkDropped, "\t\t<-*opens\n", "", ""},
 	}},
-	{"engine/meta.go", rootTests, []bug{
+	{"engine/ids.go", rootTests, []bug{
 		{notCounted, "\t\tpc.pages.Roots.Withdraw()\n", "", ""},
 		{swallowed, "\t\t\tpc.pages.IDs.GiveBack(pg.id)\n", "", ""},
 		{checkDropped, "\tr.Name = strings.Clone(r.Name)\n", "\t_ = strings.Clone(r.Name)\n", ""},

@@ -18,6 +18,63 @@ const (
 	MaxRoots = roots.Max
 )
 
+// Free frees the page if it is still in the state old. Results and errors are those of Link; LastLSN of the new state
+// makes the freeing durable. For a page that is already free it returns zero and false.
+func (pc *PageCache[P]) Free(tx *Tx[P], pid PageID, old PagePtr[P]) (PagePtr[P], bool, error) {
+	sc := tx.base()
+	pg, err := pc.finder.writable(sc, "free", pid)
+	if err != nil || pg.head == nil {
+		return PagePtr[P]{}, false, err
+	}
+	h, won, err := pc.apply(sc, pg, &change[P]{kind: format.KindFree, old: old})
+	if err != nil {
+		return PagePtr[P]{}, false, describePage("free", pid, err)
+	}
+	if !won {
+		return livePtr[P](pid, h), false, nil
+	}
+	pc.pages.IDs.Give(&pc.txs.Domain, pid)
+	return ptrTo[P](pid, h), true, nil
+}
+
+// Allocate makes a new page with the value frag and returns its id and state. It uses the ids of freed pages again, the
+// highest first, once no Tx that could have seen them is open; otherwise ids are dense from 2. Roots take ids, too
+// (CASRoot). After an error nothing was done. Errors are those of Link, and ErrTooManyPages. Safe for concurrent use.
+func (pc *PageCache[P]) Allocate(tx *Tx[P], frag P) (PageID, PagePtr[P], error) {
+	sc := tx.base()
+	err := pc.txs.Check(sc)
+	switch {
+	case err != nil:
+	case pc.core.closed.Load():
+		err = ErrClosed
+	case pc.core.opts.ReadOnly:
+		err = ErrReadOnly
+	}
+	if err != nil {
+		return 0, PagePtr[P]{}, fmt.Errorf("allocate: %w", err)
+	}
+	c := change[P]{kind: format.KindCompact, on: ifOwned}
+	defer sc.Release()
+	v, err := pc.copyIn(sc, 0, frag, pc.inlineBase)
+	if err != nil {
+		return 0, PagePtr[P]{}, describe("allocate", err)
+	}
+	c.take(v)
+	pc.cleaner.Pace() // it delays the caller while the cleaner is behind
+	pg, err := pc.finder.take()
+	if err != nil {
+		pc.values.Discard(&c.payload)
+		return 0, PagePtr[P]{}, describe("allocate", err)
+	}
+	h, _, err := pc.apply(sc, pg, &c)
+	if err != nil {
+		pc.pages.IDs.GiveBack(pg.id)
+		return 0, PagePtr[P]{}, describe("allocate", err)
+	}
+	pc.mem.reclaim(sc, pg.id)
+	return pg.id, ptrTo[P](pg.id, h), nil
+}
+
 // Meta is the map from names to root pages. It is the caller's copy.
 type Meta map[string]PageID
 
