@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"pagecache/engine"
 	"pagecache/engine/internal/seam"
@@ -224,21 +223,6 @@ func Records(t testing.TB, l *engine.Log, from engine.LSN) (lsns []engine.LSN, b
 		lsns, bodies = append(lsns, r.LSN), append(bodies, string(r.Bytes))
 	}
 	return lsns, bodies
-}
-
-// Soon fails the test if f takes longer than 30 seconds, which no call does that another wakes.
-func Soon(t testing.TB, what string, f func()) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
-	}()
-	select {
-	case <-done:
-	case <-time.After(30 * time.Second):
-		t.Fatalf("%s: hangs", what)
-	}
 }
 
 // MixedStore makes a store on a simulated disk that has something of everything: blobs, compressed values, chains of
