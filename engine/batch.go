@@ -13,6 +13,7 @@ import (
 	"pagecache/engine/internal/scope"
 	"pagecache/engine/internal/snapshot"
 	"pagecache/internal/invariants"
+	"pagecache/segments/format"
 )
 
 // A Batch is a part of the log that is recovered whole or not at all: every message written between PinLog and Seal, by
@@ -287,4 +288,43 @@ func (c *core) recycleEmpty(cleaner *clean.Cleaner, quiet bool) <-chan struct{} 
 		}
 	}()
 	return done
+}
+
+// GenerateID returns an id that was never returned before in the life of the store and is higher than all of them. A
+// crash skips up to twice IDPersistInterval ids. It blocks only when a note of ids is overdue. Errors: ErrClosed,
+// ErrReadOnly, and those of the log if ids cannot be noted. Safe for concurrent use.
+func (pc *PageCache[P]) GenerateID() (uint64, error) {
+	if pc.core.closed.Load() {
+		return 0, fmt.Errorf("generate id: %w", ErrClosed)
+	}
+	if pc.core.opts.ReadOnly {
+		return 0, fmt.Errorf("generate id: %w", ErrReadOnly)
+	}
+	id, ok := pc.ids.Try()
+	if !ok {
+		if err := pc.ids.Approve(id); err != nil {
+			return 0, describe("generate id", err)
+		}
+	}
+	if pc.core.closed.Load() { // Close may not have counted the id: see Draw
+		return 0, fmt.Errorf("generate id: %w", ErrClosed)
+	}
+	return id, nil
+}
+
+// noteID writes id v to page 1.
+func (pc *PageCache[P]) noteID(v uint64) (LSN, error) {
+	call, err := pc.core.enter()
+	if err != nil {
+		return 0, err
+	}
+	defer call.End()
+	c := change[P]{kind: format.KindCounter, on: ifOwned, counter: v}
+	c.payload.Body = format.AppendCounter(nil, v)
+	s := pc.pages.Table.Make(format.CounterPage)
+	h, _, err := pc.apply(call, page{id: format.CounterPage, slot: s}, &c)
+	if err != nil {
+		return 0, err
+	}
+	return h.LSN, nil
 }

@@ -26,9 +26,14 @@ func (tx *Tx[P]) Commit() (LSN, error) {
 	return tx.commit()
 }
 
-func (tx *Tx[P]) commit() (lsn LSN, err error) {
+func (tx *Tx[P]) commit() (LSN, error) {
+	lsn, err := tx.commitAll()
+	return lsn, describe("commit", err)
+}
+
+func (tx *Tx[P]) commitAll() (LSN, error) {
 	if err := tx.enter(); err != nil {
-		return 0, describe("commit", err)
+		return 0, err
 	}
 	defer tx.leave()
 	defer tx.rollback() // of what was not done, also after a panic
@@ -40,20 +45,17 @@ func (tx *Tx[P]) commit() (lsn LSN, err error) {
 		}
 		return unused
 	})
-	if len(tx.t.writes) == 0 {
+	tx.t.roots = slices.DeleteFunc(tx.t.roots, func(r pagemap.RootChange) bool { return r.To == r.Was() })
+	if len(tx.t.writes)+len(tx.t.roots) == 0 {
 		return 0, nil
 	}
 	tx.pc.cleaner.Pace() // it delays the caller while the cleaner is behind
-	w := tx.t.writes[0]
-	if len(tx.t.writes) == 1 && len(w.parts) <= 1 && tx.readsOnly(w.id) {
-		lsn, err = tx.commitPage(w)
-	} else {
-		lsn, err = tx.commitGroup()
+	if len(tx.t.writes) == 1 && len(tx.t.roots) == 0 {
+		if w := tx.t.writes[0]; len(w.parts) <= 1 && tx.readsOnly(w.id) {
+			return tx.commitPage(w)
+		}
 	}
-	if err != nil {
-		return 0, describe("commit", err)
-	}
-	return lsn, nil
+	return tx.commitGroup()
 }
 
 // readsOnly reports whether the transaction has read no other page.
@@ -112,7 +114,7 @@ func (tx *Tx[P]) settled(w *ownWrite[P], freed bool, h *head) {
 	}
 }
 
-// commitGroup commits a transaction of several pages, or messages.
+// commitGroup commits a transaction of several pages, messages or roots.
 func (tx *Tx[P]) commitGroup() (LSN, error) {
 	pc := tx.pc
 	slices.SortFunc(tx.t.writes, func(a, b *ownWrite[P]) int { return cmp.Compare(a.id, b.id) })
@@ -124,24 +126,48 @@ func (tx *Tx[P]) commitGroup() (LSN, error) {
 			c.Writes[i].Prepare = func(h *head) { w.before.heap, w.before.views = pc.mem.weigh(h) }
 		}
 	}
-	for _, r := range tx.t.reads.All() {
-		if tx.own(r.Page) == nil {
-			c.Reads = append(c.Reads, r)
-		}
-	}
 	pc.ids.CatchUp()
-	lsn, err := pc.pages.Commit(&c)
-	if err != nil {
-		for i, w := range tx.t.writes {
-			w.forget(c.Writes[i].Head())
+	lsn, err := tx.install(&c)
+	done := c.Writes
+	for _, w := range tx.t.writes {
+		for done[0].Read.Page != w.id { // a root
+			done = done[1:]
 		}
-		return 0, err
+		if err != nil {
+			w.forget(done[0].Head())
+		} else {
+			tx.installed(w, &done[0])
+		}
 	}
-	for i, w := range tx.t.writes {
-		tx.installed(w, &c.Writes[i])
+	if err == nil {
+		pc.mem.reclaim(&tx.scope, c.Writes[0].Read.Page)
 	}
-	pc.mem.reclaim(&tx.scope, tx.t.writes[0].id)
-	return lsn, nil
+	return lsn, err
+}
+
+// install makes the changes of a commit, and those of the roots that the transaction changes.
+func (tx *Tx[P]) install(c *pagemap.Commit) (lsn LSN, err error) {
+	var roots *pagemap.Renaming
+	if len(tx.t.roots) > 0 {
+		roots, err = tx.pc.pages.Rename(c, tx.t.roots, &tx.t.reads)
+		defer roots.End() // also after a panic
+	}
+	if err == nil {
+		for _, r := range tx.t.reads.All() {
+			if tx.own(r.Page) == nil && !roots.Changes(r.Page) {
+				c.Reads = append(c.Reads, r)
+			}
+		}
+		lsn, err = tx.pc.pages.Commit(c)
+	}
+	if changed := (*ConflictError)(nil); errors.As(err, &changed) {
+		return 0, tx.conflict(changed.Page)
+	}
+	if err == nil && roots != nil {
+		roots.Won()
+		roots.Messages(tx.scope.Wrote)
+	}
+	return lsn, err
 }
 
 func (tx *Tx[P]) ageOf() uint64 {
@@ -219,7 +245,8 @@ func (tx *Tx[P]) rollback() {
 		tx.drop(w)
 	}
 	clear(tx.t.writes)
-	tx.t.writes, tx.t.index = tx.t.writes[:0], nil
+	clear(tx.t.roots)
+	tx.t.writes, tx.t.roots, tx.t.index = tx.t.writes[:0], tx.t.roots[:0], nil
 }
 
 // End ends the Tx. Changes of the transaction that were not committed are not made. A second End right after the first

@@ -10,6 +10,7 @@ import (
 	"pagecache/engine/internal/pageids"
 	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/report"
+	"pagecache/engine/internal/roots"
 	"pagecache/engine/internal/scope"
 	"pagecache/engine/internal/stream"
 	"pagecache/internal/vfs"
@@ -144,7 +145,7 @@ func describe(doing string, err error) error {
 		return nil
 	case errors.Is(err, iobuf.ErrClosed):
 		return fmt.Errorf("%s: %w", doing, ErrClosed)
-	case errors.Is(err, blob.ErrTooLarge):
+	case errors.Is(err, blob.ErrTooLarge), errors.Is(err, roots.ErrTooMany):
 		return fmt.Errorf("%s: %w: %w", doing, ErrTooLarge, err)
 	case errors.Is(err, ErrFailed), errors.Is(err, ErrNoSpace):
 		return fmt.Errorf("%s: %w", doing, err)

@@ -3,6 +3,7 @@ package engine_test
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -20,6 +21,9 @@ type lists struct {
 	t     *testing.T
 	pc    *engine.PageCache[[]byte]
 	pages int
+	// rooted is the number of lists, the last ones, that lie on a page that a root names. Each append writes another
+	// page, and an empty list has no root.
+	rooted int
 	// resident says that no page is evicted: after a crash nothing can be read from the disk.
 	resident bool
 	value    atomic.Uint64
@@ -28,11 +32,44 @@ type lists struct {
 
 func (l *lists) pid(page int) engine.PageID { return engine.FirstUserPage + engine.PageID(page) }
 
+func (l *lists) isRooted(page int) bool { return page >= l.pages-l.rooted }
+
+func listName(page int) string { return fmt.Sprintf("list %d", page) }
+
+// read reads a list, with the page that has it; 0 if no page does.
+func (l *lists) read(tx *engine.Tx[[]byte], page int) (list []uint64, pid engine.PageID, err error) {
+	pid = l.pid(page)
+	if l.isRooted(page) {
+		if pid, err = tx.Root(listName(page)); errors.Is(err, engine.ErrRootNotFound) {
+			return nil, 0, nil
+		} else if err != nil {
+			return nil, 0, err
+		}
+	}
+	p, err := tx.Get(pid)
+	if err == nil && p.Kind != engine.KindMaterialized {
+		l.t.Errorf("list %d is on page %d, which is %v", page, pid, p.Kind)
+	}
+	return listIn(p.Value), pid, err
+}
+
+// move appends to a list that lies on page old, which a root names, or on none.
+func (l *lists) move(tx *engine.Tx[[]byte], page int, old engine.PageID, list []uint64) error {
+	pid, err := tx.Allocate(bytesOf(list...))
+	if err == nil {
+		err = tx.SetRoot(listName(page), pid)
+	}
+	if err == nil && old != 0 {
+		err = tx.Free(old)
+	}
+	return err
+}
+
 // openLists opens the store on a disk, and makes the pages that it lacks.
-func openLists(t *testing.T, d *simdisk.Disk, pages int, blobs bool) *lists {
+func openLists(t *testing.T, d *simdisk.Disk, pages, rooted int, blobs bool) *lists {
 	o := enginetest.SimOptions(d)
 	o.ConsolidateAfter = 5
-	l := &lists{t: t, pc: enginetest.Open(t, "/store", o), pages: pages}
+	l := &lists{t: t, pc: enginetest.Open(t, "/store", o), pages: pages, rooted: rooted}
 	if blobs {
 		engine.SetInline(l.pc, 64)
 	}
@@ -80,11 +117,11 @@ func (l *lists) all() (ops []history.Op) {
 	if err := l.pc.View(l.t.Context(), func(tx *engine.Tx[[]byte]) error {
 		ops = nil
 		for page := range l.pages {
-			p, err := tx.Get(l.pid(page))
+			list, _, err := l.read(tx, page)
 			if err != nil {
 				return err
 			}
-			ops = append(ops, history.Op{Page: page, List: listIn(p.Value)})
+			ops = append(ops, history.Op{Page: page, List: list})
 		}
 		return nil
 	}); err != nil {
@@ -109,19 +146,20 @@ func (l *lists) attempt(rng *rand.Rand) (x listTxn, err error) {
 	for range 1 + rng.IntN(6) {
 		page, v := rng.IntN(l.pages), uint64(0)
 		var old []uint64
-		if kind := rng.IntN(4); kind != 3 { // otherwise it is appended to without a read
-			p, err := tx.Get(l.pid(page))
-			if err != nil {
+		var pid engine.PageID
+		if kind := rng.IntN(4); kind != 3 || l.isRooted(page) { // otherwise it is appended to without a read
+			if old, pid, err = l.read(tx, page); err != nil {
 				return x, err
 			}
-			old = listIn(p.Value)
 			x.Ops = append(x.Ops, history.Op{Page: page, List: old})
 			if kind < 2 {
 				continue
 			}
 		}
 		v = l.value.Add(1)
-		if old != nil && len(old) < 60 && rng.IntN(3) == 0 {
+		if l.isRooted(page) {
+			err = l.move(tx, page, pid, append(slices.Clone(old), v))
+		} else if old != nil && len(old) < 60 && rng.IntN(3) == 0 {
 			err = tx.Replace(l.pid(page), bytesOf(append(slices.Clone(old), v)...))
 		} else {
 			err = tx.Link(l.pid(page), bytesOf(v))
@@ -152,6 +190,9 @@ func (l *lists) single(rng *rand.Rand, page int) (x listTxn, err error) {
 		return x, err
 	}
 	defer tx.End()
+	if l.isRooted(page) {
+		return x, l.singleRoot(tx, page, rng.IntN(2) == 0, &x)
+	}
 	if rng.IntN(2) == 0 {
 		p, err := l.pc.Get(tx, l.pid(page))
 		if err == nil {
@@ -166,6 +207,46 @@ func (l *lists) single(rng *rand.Rand, page int) (x listTxn, err error) {
 		ptr, won, err = l.pc.Link(tx, l.pid(page), ptr, bytesOf(v))
 	}
 	return x, err
+}
+
+// singleRoot is single for a list that a root names: the call is the change of the root, or the look at it. Pages that
+// a root names are not changed.
+func (l *lists) singleRoot(tx *engine.Tx[[]byte], page int, read bool, x *listTxn) error {
+	v := l.value.Add(1)
+	for { // ends: each turn but the last finds that another goroutine has changed the root
+		old, err := l.pc.Root(tx, listName(page))
+		if err != nil && !errors.Is(err, engine.ErrRootNotFound) {
+			return err
+		}
+		var list []uint64
+		if old != 0 {
+			p, err := l.pc.Get(tx, old)
+			if err != nil {
+				return err
+			}
+			if p.Kind == engine.KindFree {
+				continue
+			}
+			list = listIn(p.Value)
+		}
+		if read {
+			x.Ops = []history.Op{{Page: page, List: list}}
+			return nil
+		}
+		pid, ptr, err := l.pc.Allocate(tx, bytesOf(append(slices.Clone(list), v)...))
+		if err != nil {
+			return err
+		}
+		// It may be there although the call fails, since the disk has crashed.
+		x.Ops = []history.Op{{Page: page, List: list}, {Page: page, Value: v}}
+		_, won, err := l.pc.CASRoot(tx, listName(page), old, pid)
+		if err != nil || won {
+			return err
+		}
+		if _, _, err := l.pc.Free(tx, pid, ptr); err != nil {
+			return err
+		}
+	}
 }
 
 // step does something, and appends to txns what it saw.
@@ -194,7 +275,7 @@ func (l *lists) step(rng *rand.Rand, txns *[]listTxn) error {
 		*txns = append(*txns, x)
 		if ce := (*engine.ConflictError)(nil); !errors.As(err, &ce) {
 			return err
-		} else if int(ce.Page-engine.FirstUserPage) >= l.pages {
+		} else if l.rooted == 0 && int(ce.Page-engine.FirstUserPage) >= l.pages {
 			l.t.Errorf("%v", err)
 		}
 	}
@@ -237,7 +318,8 @@ func TestTransactionHistories(t *testing.T) {
 	total, survived, failed := 0, 0, 0
 	for seed := range seeds {
 		d := simdisk.New(seed, simdisk.Options{Block: 512})
-		l := openLists(t, d, 3+int(seed%4)*3, seed%3 == 2)
+		pages := 3 + int(seed%4)*3
+		l := openLists(t, d, pages, int(seed%2)*pages/3, seed%3 == 2)
 		if l.resident = seed%4 > 0; l.resident {
 			d.CrashAfter(1 + rand.New(rand.NewPCG(seed, 99)).IntN(300))
 		}
@@ -258,7 +340,7 @@ func TestTransactionHistories(t *testing.T) {
 		}
 		enginetest.NoCheck(t, l.pc)
 		_ = l.pc.Close()
-		again := openLists(t, d.Crash(seed), l.pages, false)
+		again := openLists(t, d.Crash(seed), l.pages, l.rooted, false)
 		if err := engine.ExactAccounts(again.pc); err != nil {
 			t.Errorf("seed %d, reopened: %v", seed, err)
 		}

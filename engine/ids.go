@@ -1,11 +1,12 @@
 package engine
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 
-	"pagecache/engine/internal/clean"
+	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/roots"
 	"pagecache/engine/internal/scope"
 	"pagecache/segments/format"
@@ -90,7 +91,7 @@ func (pc *PageCache[P]) Meta(tx *Tx[P]) (Meta, error) {
 		if err != nil {
 			return nil, err
 		}
-		if root := pg.head.Root(); root.Target != 0 {
+		if root := pg.head.Root(); root.Name == name && root.Target != 0 {
 			m[name] = root.Target
 		}
 	}
@@ -110,17 +111,79 @@ func (pc *PageCache[P]) Root(tx *Tx[P], name string) (PageID, error) {
 	if root := pg.head.Root(); root.Target != 0 {
 		return root.Target, nil
 	}
-	return 0, fmt.Errorf("root %.64q: %w", name, ErrRootNotFound)
+	return 0, describeRoot("read", name, ErrRootNotFound)
 }
 
-// findRoot looks up the page that holds the root of a name. Its slot is nil if there is none. The caller's Tx began
-// before, so the page holds no other root before that ends (roots, I3); its head says whether the root was removed.
+// findRoot looks up the page that holds the root of a name. If there is none, the target of its head's root is 0.
 func (f *finder) findRoot(name string) (page, error) {
-	pid, ok := f.pages.Roots.Find(name)
-	if !ok {
-		return page{}, nil
+	pid, s, h, err := f.pages.FindRoot(name)
+	return page{id: pid, slot: s, head: h}, describePage("read root on", pid, f.core.opts.report.Corrupt(err))
+}
+
+// Root returns the root page of that name as the transaction sees it, as Get does a page. Errors: ErrRootNotFound, and
+// those of Get.
+func (tx *Tx[P]) Root(name string) (PageID, error) {
+	err := tx.enter()
+	if err != nil {
+		return 0, describeRoot("read", name, err)
 	}
-	return f.lookup("read root on", pid)
+	defer tx.leave()
+	pid := PageID(0)
+	if own := tx.ownRoot(name); own != nil {
+		pid = own.To
+	} else {
+		var r pagemap.RootChange
+		r, err = tx.readRoot(name)
+		pid = r.Was()
+	}
+	if err == nil && pid == 0 {
+		err = ErrRootNotFound
+	}
+	return pid, describeRoot("read", name, err)
+}
+
+// SetRoot makes pid the root of that name when the transaction commits; 0 removes the root, if there is one. Pages and
+// names are those of PageCache.CASRoot, and so are the errors, except that there is ErrConflict.
+func (tx *Tx[P]) SetRoot(name string, pid PageID) error {
+	return describeRoot("set", name, tx.setRoot(name, pid))
+}
+
+func (tx *Tx[P]) setRoot(name string, pid PageID) error {
+	if err := tx.enter(); err != nil {
+		return err
+	}
+	defer tx.leave()
+	if err := cmp.Or(tx.mayWrite(), checkRoot(name, pid)); err != nil {
+		return err
+	}
+	if own := tx.ownRoot(name); own != nil {
+		own.To = pid
+		return nil
+	}
+	r, err := tx.readRoot(name)
+	if r.To = pid; err == nil {
+		tx.t.roots = append(tx.t.roots, r)
+	}
+	return err
+}
+
+// ownRoot returns the root of that name that the transaction has set, or nil.
+func (tx *Tx[P]) ownRoot(name string) *pagemap.RootChange {
+	for i := range tx.t.roots {
+		if r := &tx.t.roots[i]; r.Name == name {
+			return r
+		}
+	}
+	return nil
+}
+
+// readRoot reads the root of a name, which counts as read from then on.
+func (tx *Tx[P]) readRoot(name string) (pagemap.RootChange, error) {
+	r, err := tx.pc.pages.ReadRoot(name, &tx.t.reads)
+	if c := (*ConflictError)(nil); errors.As(err, &c) {
+		return r, tx.conflict(c.Page)
+	}
+	return r, tx.pc.core.opts.report.Corrupt(err)
 }
 
 // CASRoot makes new the root of that name if old is its root now. 0 means no root: old 0 requires that the name has
@@ -138,27 +201,44 @@ func (pc *PageCache[P]) CASRoot(tx *Tx[P], name string, old, new PageID) (PageID
 	if err := pc.finder.check(sc, "change a root on", format.MetaPage); err != nil {
 		return 0, false, err
 	}
-	switch {
-	case pc.core.opts.ReadOnly:
-		return 0, false, fmt.Errorf("change root %.64q: %w", name, ErrReadOnly)
-	case new > format.MaxPageID:
-		const text = "change root %.64q to page %d: %w: the highest is %d"
-		return 0, false, fmt.Errorf(text, name, new, ErrPageRange, uint64(format.MaxPageID))
-	case len(name) > MaxRootName:
-		const text = "change root %.64q…: %w: its name has %d bytes, the most is %d"
-		return 0, false, fmt.Errorf(text, name, ErrTooLarge, len(name), MaxRootName)
+	err := checkRoot(name, new)
+	if pc.core.opts.ReadOnly {
+		err = ErrReadOnly
 	}
-	defer sc.Release()
-	now, won, err := pc.casRoot(sc, name, old, new)
+	var now PageID
+	var won bool
+	if err == nil {
+		defer sc.Release()
+		now, won, err = pc.casRoot(sc, name, old, new)
+	}
 	if err != nil {
-		return 0, false, describe(fmt.Sprintf("change root %.64q", name), err)
+		return 0, false, describeRoot("change", name, err)
 	}
 	return now, won, nil
 }
 
+// checkRoot checks the arguments of a call that changes a root.
+func checkRoot(name string, to PageID) error {
+	switch {
+	case to > format.MaxPageID:
+		return fmt.Errorf("to page %d: %w: the highest is %d", to, ErrPageRange, uint64(format.MaxPageID))
+	case len(name) > MaxRootName:
+		return fmt.Errorf("%w: its name has %d bytes, the most is %d", ErrTooLarge, len(name), MaxRootName)
+	}
+	return nil
+}
+
+// describeRoot is describe for a call on a root.
+func describeRoot(doing, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return describe(fmt.Sprintf("%s root %.64q", doing, name), err)
+}
+
 // casRoot is CASRoot for valid arguments. The loop ends, since each turn but the last finds that another goroutine has
-// changed the root meanwhile.
-func (pc *PageCache[P]) casRoot(tx *scope.Scope, name string, old, new PageID) (now PageID, won bool, err error) {
+// changed the root meanwhile, or the names of its shard.
+func (pc *PageCache[P]) casRoot(sc *scope.Scope, name string, old, new PageID) (now PageID, won bool, err error) {
 	for {
 		pg, err := pc.finder.findRoot(name)
 		if err != nil {
@@ -168,17 +248,17 @@ func (pc *PageCache[P]) casRoot(tx *scope.Scope, name string, old, new PageID) (
 		if now != old || now == 0 && new == 0 {
 			return now, now == old, nil
 		}
-		switch {
-		case now == 0:
-			won, err = pc.addRoot(tx, format.Root{Name: name, Target: new}, pc.finder.take)
-		case new == 0:
-			won, err = pc.removeRoot(tx, name, pg)
-		default:
+		if now == 0 || new == 0 {
+			won, err = pc.renameRoot(name, old, new, 0)
+		} else {
 			// The name in the entry is kept: that of the caller may be a part of something large.
 			r := format.Root{Name: pg.head.Root().Name, Target: new}
 			c := change[P]{kind: format.KindRoot, root: r, on: ifHead, from: pg.head}
-			c.payload.Body = encodeRoot(tx, pc.cleaner, r)
-			_, won, err = pc.apply(tx, pg, &c)
+			buf := sc.Buffer()
+			buf.Encoded = format.AppendRoot(buf.Encoded[:0], r)
+			c.payload.Body = buf.Encoded
+			pc.cleaner.Pace() // it delays the caller while the cleaner is behind
+			_, won, err = pc.apply(sc, pg, &c)
 		}
 		if won || err != nil {
 			return new, won, err
@@ -186,54 +266,29 @@ func (pc *PageCache[P]) casRoot(tx *scope.Scope, name string, old, new PageID) (
 	}
 }
 
-// encodeRoot returns the body of the message of a root, in the scratch memory of the Tx, and delays the caller while
-// the cleaner is behind.
-func encodeRoot(tx *scope.Scope, c *clean.Cleaner, r format.Root) []byte {
-	buf := tx.Buffer()
-	buf.Encoded = format.AppendRoot(buf.Encoded[:0], r)
-	c.Pace()
-	return buf.Encoded
-}
-
-// addRoot adds a root, on the page that take returns. It returns false if another goroutine has added one of that name.
-func (pc *PageCache[P]) addRoot(tx *scope.Scope, r format.Root, take func() (page, error)) (bool, error) {
-	r.Name = strings.Clone(r.Name)
-	c := change[P]{kind: format.KindRoot, root: r, on: ifOwned}
-	c.payload.Body = encodeRoot(tx, pc.cleaner, r)
-	shard := pc.pages.Roots.Shard(r.Name)
-	shard.Lock()
-	defer shard.Unlock()
-	if pid, found := shard.Find(r.Name); found {
-		return false, pc.pages.CheckRoot(pid)
-	}
-	if !pc.pages.Roots.Admit() {
-		return false, fmt.Errorf("%w: there are %d roots, the most", ErrTooLarge, MaxRoots)
-	}
-	pg, err := take()
-	if err == nil {
-		if _, _, err = pc.apply(tx, pg, &c); err != nil {
-			pc.pages.IDs.GiveBack(pg.id)
-		}
-	}
+// renameRoot changes the root of a name from old to to, one of which is 0: it adds the name, or removes it. at is the
+// page that will hold the root; 0: any. It returns false if another goroutine was first, or has changed other names of
+// the same shard.
+func (pc *PageCache[P]) renameRoot(name string, old, to, at PageID) (won bool, err error) {
+	tx, err := pc.Begin()
 	if err != nil {
-		pc.pages.Roots.Withdraw()
 		return false, err
 	}
-	shard.Add(r.Name, pg.id)
-	return true, nil
-}
-
-// removeRoot frees the page of a root, if its head is still that of pg.
-func (pc *PageCache[P]) removeRoot(tx *scope.Scope, name string, pg page) (bool, error) {
-	shard := pc.pages.Roots.Shard(name)
-	shard.Lock()
-	defer shard.Unlock()
-	_, won, err := pc.apply(tx, pg, &change[P]{kind: format.KindFree, on: ifHead, from: pg.head})
-	if won {
-		shard.Remove(name)
-		pc.pages.IDs.Give(&pc.txs.Domain, pg.id)
+	defer tx.End()
+	if err = tx.enter(); err != nil {
+		return false, err
 	}
-	return won, err
+	r, err := tx.readRoot(name)
+	tx.leave()
+	if won = err == nil && r.Was() == old; won {
+		r.To, r.At = to, at
+		tx.t.roots = append(tx.t.roots, r)
+		_, err = tx.commitAll()
+	}
+	if errors.Is(err, ErrConflict) {
+		return false, nil
+	}
+	return won && err == nil, err
 }
 
 // BumpReadTS raises the page's read timestamp to ts if that is higher. Read timestamps live in memory only and start at
@@ -265,43 +320,4 @@ func (pc *PageCache[P]) ReadTS(tx *Tx[P], pid PageID) (uint64, bool) {
 		return c.Load(), true
 	}
 	return 0, true
-}
-
-// GenerateID returns an id that was never returned before in the life of the store and is higher than all of them. A
-// crash skips up to twice IDPersistInterval ids. It blocks only when a note of ids is overdue. Errors: ErrClosed,
-// ErrReadOnly, and those of the log if ids cannot be noted. Safe for concurrent use.
-func (pc *PageCache[P]) GenerateID() (uint64, error) {
-	if pc.core.closed.Load() {
-		return 0, fmt.Errorf("generate id: %w", ErrClosed)
-	}
-	if pc.core.opts.ReadOnly {
-		return 0, fmt.Errorf("generate id: %w", ErrReadOnly)
-	}
-	id, ok := pc.ids.Try()
-	if !ok {
-		if err := pc.ids.Approve(id); err != nil {
-			return 0, describe("generate id", err)
-		}
-	}
-	if pc.core.closed.Load() { // Close may not have counted the id: see Draw
-		return 0, fmt.Errorf("generate id: %w", ErrClosed)
-	}
-	return id, nil
-}
-
-// noteID writes id v to page 1.
-func (pc *PageCache[P]) noteID(v uint64) (LSN, error) {
-	call, err := pc.core.enter()
-	if err != nil {
-		return 0, err
-	}
-	defer call.End()
-	c := change[P]{kind: format.KindCounter, on: ifOwned, counter: v}
-	c.payload.Body = format.AppendCounter(nil, v)
-	s := pc.pages.Table.Make(format.CounterPage)
-	h, _, err := pc.apply(call, page{id: format.CounterPage, slot: s}, &c)
-	if err != nil {
-		return 0, err
-	}
-	return h.LSN, nil
 }

@@ -59,15 +59,15 @@
 //
 // # Reading the code
 //
-// The files have an order, and no file refers back up: salvage, check, log, open; then the calls in stats, batch, meta,
-// commit, transaction, link, get; then move, which housekeeping calls; then change and fetch, which do the work; then
-// pagecache, with the types that all of these are methods of; and at the bottom memory, page, options and errors.
+// The files have an order, and no file refers back up: salvage, check, stream, log, open; then the calls in stats,
+// batch, ids, commit, transaction and get, with evict between them; then move, which housekeeping calls; then change
+// and fetch, which do the work; then pagecache, with the types that all of these are methods of; and at the bottom
+// memory, page, options and errors.
 // Packages below internal hold everything that knows neither the page type nor the Materializer. docs/ARCHITECTURE.md
 // has the map.
 package engine
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -201,6 +201,7 @@ type transaction[P any] struct {
 	reads  txn.Reads
 	writes []*ownWrite[P]
 	index  map[PageID]*ownWrite[P] // of writes, once there are many
+	roots  []pagemap.RootChange    // of SetRoot
 	age    uint64                  // see txn.New
 	begun  bool                    // a call was made
 	ended  bool                    // by Commit
@@ -237,6 +238,12 @@ func (tx *Tx[P]) base() *scope.Scope { return (*scope.Scope)(unsafe.Pointer(tx))
 
 // TS returns the timestamp of the Tx: an id like those of GenerateID, unique and rising over the life of the store.
 func (tx *Tx[P]) TS() uint64 { return tx.scope.TS() }
+
+// conflict notes a conflict on a page, which all later calls return, and returns it.
+func (tx *Tx[P]) conflict(pid PageID) error {
+	tx.t.failed = pagemap.Conflict(pid)
+	return tx.t.failed
+}
 
 // finder finds the pages that calls name, and checks first whether the call may go on.
 type finder struct {
@@ -287,31 +294,8 @@ func (f *finder) writable(tx *scope.Scope, doing string, pid PageID) (page, erro
 	return f.lookup(doing, pid)
 }
 
-// take takes the id of a page that was never allocated or is free, and looks it up. An id whose page is lost, because
-// both the snapshot and the log are corrupt, is passed over and not handed out in this opening. The loop ends, since
-// each turn uses an id up, and no id above those of the snapshot is lost.
+// take takes the id of a page that was never allocated or is free.
 func (f *finder) take() (page, error) {
-	for {
-		pid, err := f.pages.IDs.Take(&f.txs.Domain)
-		if err != nil {
-			return page{}, err
-		}
-		pg, err := f.unused(pid)
-		if errors.Is(err, ErrCorrupt) {
-			continue
-		}
-		if err != nil {
-			f.pages.IDs.GiveBack(pid)
-		}
-		return pg, err
-	}
-}
-
-// unused looks up a page that was never allocated or is free. The caller owns the page's id.
-func (f *finder) unused(pid PageID) (page, error) {
-	s, _, err := f.pages.Find(pid)
-	if err == nil && s == nil {
-		s = f.pages.Table.Make(pid)
-	}
+	pid, s, err := f.pages.Take()
 	return page{id: pid, slot: s}, err
 }

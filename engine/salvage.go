@@ -291,14 +291,14 @@ func saveBase(pc *PageCache[[]byte], tx *scope.Scope, pid PageID, b []byte) (Pag
 		return PagePtr[[]byte]{}, err
 	}
 	defer tx.Release()
-	pg, err := pc.finder.unused(pid)
+	slot, err := pc.pages.Unused(pid)
 	if err != nil {
 		pc.values.Discard(&v.payload)
 		return PagePtr[[]byte]{}, err
 	}
 	c := change[[]byte]{kind: format.KindCompact, on: ifOwned}
 	c.take(v)
-	h, _, err := pc.apply(tx, pg, &c)
+	h, _, err := pc.apply(tx, page{id: pid, slot: slot}, &c)
 	if err != nil {
 		return PagePtr[[]byte]{}, err
 	}
@@ -316,8 +316,7 @@ func (s *salvager) saveRoots(pc *PageCache[[]byte], found *salvage.Pages) error 
 	for _, pid := range slices.Sorted(maps.Keys(found.Roots)) {
 		r := found.Roots[pid]
 		pc.pages.IDs.RaiseNext(pid + 1)
-		old := func() (page, error) { return pc.finder.unused(pid) }
-		if _, err := pc.addRoot(tx.base(), r, old); err != nil {
+		if _, err := pc.renameRoot(r.Name, 0, r.Target, pid); err != nil {
 			return describe(fmt.Sprintf("save root %.64q", r.Name), err)
 		}
 		if p, err := pc.Get(tx, r.Target); err != nil || p.Kind != KindMaterialized {

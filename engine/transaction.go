@@ -107,13 +107,11 @@ func (tx *Tx[P]) look(doing string, pid PageID) (pg page, read txn.Read, err err
 			pg.slot = tx.pc.pages.Table.Make(pid)
 		}
 		if pg.head, changed, ok = tx.t.reads.Read(pid, pg.slot); ok {
-			all := tx.t.reads.All()
-			read = all[len(all)-1]
+			read = tx.t.reads.Last()
 		}
 	}
 	if !ok {
-		tx.t.failed = &ConflictError{Page: changed}
-		err = describePage(doing, pid, tx.t.failed)
+		err = describePage(doing, pid, tx.conflict(changed))
 	}
 	return pg, read, err
 }
@@ -303,11 +301,9 @@ func (tx *Tx[P]) allocate(frag P) (PageID, error) {
 	var ok bool
 	if w.head, changed, ok = tx.t.reads.Read(w.id, w.slot); !ok {
 		tx.drop(w)
-		tx.t.failed = &ConflictError{Page: changed}
-		return 0, tx.t.failed
+		return 0, tx.conflict(changed)
 	}
-	all := tx.t.reads.All()
-	w.read = all[len(all)-1]
+	w.read = tx.t.reads.Last()
 	tx.add(w)
 	return w.id, nil
 }

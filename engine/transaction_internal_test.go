@@ -81,3 +81,26 @@ func TestTransactionDependsOnMissingPage(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A name whose page has become that of another root is missing: the id was given back, and handed out again. Proves
+// roots, I3.
+func TestNameOnThePageOfAnotherRoot(t *testing.T) {
+	pc := openTest(t, t.TempDir(), &Options{seam: seam.Options{Foreground: true}})
+	defer closeUnchecked(t, pc) // the index has a name too many
+	tx := begin(t, pc)
+	defer tx.End()
+	if _, won, err := pc.CASRoot(tx, "there", 0, 5); err != nil || !won {
+		t.Fatal(won, err)
+	}
+	pid, _ := pc.pages.Roots.Find("there")
+	pc.pages.Roots.Shard("gone").Add("gone", pid)
+	if root, err := pc.Root(tx, "gone"); !errors.Is(err, ErrRootNotFound) {
+		t.Errorf("Root: %d, %v", root, err)
+	}
+	if root, err := tx.Root("gone"); !errors.Is(err, ErrRootNotFound) {
+		t.Errorf("Root of the transaction: %d, %v", root, err)
+	}
+	if m, err := pc.Meta(tx); err != nil || len(m) != 1 || m["there"] != 5 {
+		t.Errorf("Meta: %v, %v", m, err)
+	}
+}

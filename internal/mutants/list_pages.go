@@ -16,17 +16,18 @@ var pageTargets = []target{
 		{checkDropped, "\tif page, changed := txn.Changed(c.Reads); changed {",
 			"\tif page, changed := txn.Changed(nil); changed {",
 			"Decide finds it, and the group costs some room of the log."},
-		{reordered, "\t\tg.Abort()\n", "\t\tg.Complete()\n", ""},
+		{reordered, "\tif !won {\n\t\tat.abort()\n", "\tif !won {\n\t\tat.complete()\n", ""},
 		{notCounted, "\tfor _, r := range refs {\n\t\tm.store.Space.Live(r.Ptr)\n\t}\n", "", ""},
 		{notCounted, "\t\t\tm.dead(w.below, w.Parts[0].Blob)\n", "\t\t\t_ = w.below\n", ""},
 		{notCounted, "\t\t\tm.store.Space.Dead(r.Ptr)\n", "\t\t\t_ = r\n", ""},
 		{offByOne, "\t\tprev = lsn\n", "\t\t_ = lsn\n", ""},
 		{checkDropped, "\t\tif !prepared {\n\t\t\trec.Abort()\n", "\t\tif !prepared {\n\t\t\t_ = rec\n", ""},
-		{inverted, "size > limit {", "size < limit {", ""},
+		{inverted, "size > limit && c", "size < limit && c", ""},
+		{checkDropped, "limit && c.messages() > 1 {", "limit {", ""},
 	}},
 	{"engine/commit.go", transactionTests, []bug{
 		{checkDropped, "\t\tif r.Page != pid {\n", "\t\tif r.Page == 0 {\n", ""},
-		{checkDropped, "\t\tif tx.own(r.Page) == nil {\n", "\t\tif r.Page == 0 {\n", ""},
+		{checkDropped, "\t\t\tif tx.own(r.Page) == nil && !", "\t\t\tif r.Page == 0 && !", ""},
 		{notCounted, "\t\ttx.pc.mem.swapped(&tx.scope, w.id, below, e, m)\n", "\t\t_, _ = m, below\n", ""},
 		{notCounted, "\t\ttx.pc.pages.IDs.Give(&tx.pc.txs.Domain, w.id)\n", "", ""},
 		{checkDropped, "\tw.parts, w.fresh = nil, false\n", "\tw.parts = nil\n", ""},
@@ -156,17 +157,22 @@ var pageTargets = []target{
 		{checkDropped, "\t\t<-*opens\n", "", ""},
 	}},
 	{"engine/ids.go", rootTests, []bug{
-		{notCounted, "\t\tpc.pages.Roots.Withdraw()\n", "", ""},
-		{swallowed, "\t\t\tpc.pages.IDs.GiveBack(pg.id)\n", "", ""},
-		{checkDropped, "\tr.Name = strings.Clone(r.Name)\n", "\t_ = strings.Clone(r.Name)\n", ""},
-		{notCounted, "\t\tshard.Remove(name)\n", "", ""},
-		{notCounted, "\t\tpc.pages.IDs.Give(&pc.txs.Domain, pg.id)\n", "", ""},
 		{checkDropped, "if now != old || now == 0 && new == 0 {", "if now != old {", ""},
 		{checkDropped, "\tcase len(name) > MaxRootName:\n", "\tcase len(name) > MaxRootName+1:\n", ""},
-		{checkDropped, "&change[P]{kind: format.KindFree, on: ifHead, from: pg.head}",
-			"&change[P]{kind: format.KindFree, on: ifOwned}", ""},
-		{checkDropped, "\tif pid, found := shard.Find(r.Name); found {",
-			"\tif pid, found := shard.Find(r.Name); found && pid == 0 {", ""},
+		{checkDropped, "won = err == nil && r.Was() == old; won {", "won = err == nil; won {", ""},
+		{swallowed, "\t\treturn r, tx.conflict(c.Page)\n", "\t\treturn r, nil\n", ""},
+	}},
+	{"engine/internal/pagemap/rename.go", rootTests, []bug{
+		{notCounted, "\t\tn.m.Roots.Withdraw()\n", "", ""},
+		{swallowed, "\t\t\tn.m.IDs.GiveBack(r.page)\n", "", ""},
+		{notCounted, "\t\t\tn.m.IDs.Give(n.m.readers, r.page)\n", "", ""},
+		{notCounted, "Remove(r.name)\n\t\t\tn.m.IDs.Give(", "Find(r.name)\n\t\t\tn.m.IDs.Give(", ""},
+		{notCounted, "Remove(r.name)\n\t\t\tn.m.IDs.GiveBack(", "Find(r.name)\n\t\t\tn.m.IDs.GiveBack(", ""},
+		{checkDropped, "\tr.was.Name = strings.Clone(r.Name)\n", "\tr.was.Name = strings.TrimSpace(r.Name)\n", ""},
+		{checkDropped, "r.Target != 0 && r.Name == name", "r.Target != 0", ""},
+		{offByOne, "NewFree(NextTS(h), 0, format", "NewFree(NextTS(h)-1, 0, format", ""},
+		{checkDropped, "changed || h != nil {", "changed && h != nil {", ""},
+		{wrongVictim, "return n != nil && slices", "return n == nil || slices", ""},
 	}},
 	{"engine/internal/roots/roots.go", rootTests, []bug{
 		{offByOne, "if x.n.Add(1) > Max {", "if x.n.Add(1) >= Max {", ""},
@@ -198,7 +204,7 @@ var (
 	idgenTests = []string{"engine/internal/idgen", "engine IDs|Ids|Allocat|Crash$"}
 	epochTests = []string{"engine/internal/epoch", "engine/internal/pageids"}
 	hotTests   = []string{"engine HotPage", "engine Stress$"}
-	rootTests  = []string{"engine/internal/roots", "engine/internal/pagemap", "engine Root|Meta|Model|Crash$"}
+	rootTests  = []string{"engine/internal/roots", "engine/internal/pagemap", "engine Root|Meta|Model|Crash$|Histor"}
 )
 
 // commitTests are the tests that must notice a bug in a commit of several pages.

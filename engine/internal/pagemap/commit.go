@@ -29,7 +29,8 @@ func (p *Part) bodyLen() int {
 // A Write changes one page of a commit.
 type Write struct {
 	Read txn.Read // the page, with the version that it must still have
-	// Parts are the messages in the order of the log. The first one may be of any kind, all others are deltas.
+	// Parts are the messages in the order of the log. The first one may be of any kind, all others are deltas. There
+	// are none if the page is none (RenewNames).
 	Parts []Part
 	// Prepare, if set, runs before the commit has a place in the log, with the head that Entry will get. It may panic:
 	// then nothing was done.
@@ -70,20 +71,13 @@ type Commit struct {
 }
 
 // Commit makes the changes of c, if all its pages still have the versions that were read, and returns the LSN of the
-// last message: once that is stable, so are all changes. They are one group in the log, so recovery finds all of them
-// or none. Errors: a *ConflictError, iobuf.ErrTooLarge if the group takes more than a quarter of a segment, and those
-// of iobuf.Log.Reserve. After an error nothing was done.
+// last message: once that is stable, so are all changes. They are one message in the log, or one group of messages, so
+// recovery finds all of them or none. Errors: a *ConflictError, iobuf.ErrTooLarge if a group takes more than a quarter
+// of a segment, and those of iobuf.Log.Reserve. After an error nothing was done.
 func (m *Map) Commit(c *Commit) (format.LSN, error) {
-	n, size := 0, format.GroupSize()
-	for i := range c.Writes {
-		for j := range c.Writes[i].Parts {
-			size += format.AlignUp(format.HeaderSize + c.Writes[i].Parts[j].bodyLen())
-			n++
-		}
-	}
-	if limit := m.store.SegmentSize() / 4; size > limit {
-		const text = "%w: the messages of the transaction take %d bytes, limit %d"
-		return 0, fmt.Errorf(text, iobuf.ErrTooLarge, size, limit)
+	size, err := c.groupSize(m.store.SegmentSize() / 4)
+	if err != nil {
+		return 0, err
 	}
 	rec, prepared := txn.New(c.Age, len(c.Writes)), false
 	defer func() {
@@ -103,15 +97,15 @@ func (m *Map) Commit(c *Commit) (format.LSN, error) {
 	if page, changed := txn.Changed(c.Reads); changed { // before the log has lost the room of a group
 		return 0, &ConflictError{page}
 	}
-	g, err := m.store.Log.ReserveGroup(n, size)
+	at, err := m.reserve(c, size)
 	if err != nil {
 		return 0, err
 	}
 	prepared = true
-	refs := make([]pagestack.Ref, 0, n)
+	refs := make([]pagestack.Ref, 0, c.messages())
 	for i := range c.Writes {
 		first := len(refs)
-		refs = c.Writes[i].add(&g, refs)
+		refs = c.Writes[i].add(&at, refs)
 		rec.SetResult(i, c.Writes[i].entry(refs[first:len(refs):len(refs)]))
 		m.Clock.Begin(c.Writes[i].Read.Page)
 	}
@@ -128,30 +122,101 @@ func (m *Map) Commit(c *Commit) (format.LSN, error) {
 		m.Clock.End(c.Writes[i].Read.Page)
 	}
 	if !won {
-		g.Abort()
+		at.abort()
 		for _, r := range refs {
 			m.store.Space.Dead(r.Ptr)
 		}
 		return 0, &ConflictError{rec.Conflict()}
 	}
-	g.Complete()
+	at.complete()
 	for i := range c.Writes {
-		if w := &c.Writes[i]; !w.Parts[0].Kind.Delta() {
+		if w := &c.Writes[i]; len(w.Parts) > 0 && !w.Parts[0].Kind.Delta() {
 			m.dead(w.below, w.Parts[0].Blob)
 		}
 	}
-	return refs[n-1].LSN, nil
+	return refs[len(refs)-1].LSN, nil
 }
 
-// add writes the page's messages to the group, and appends their places to refs.
-func (w *Write) add(g *iobuf.Group, refs []pagestack.Ref) []pagestack.Ref {
+// messages returns the number of messages.
+func (c *Commit) messages() (n int) {
+	for i := range c.Writes {
+		n += len(c.Writes[i].Parts)
+	}
+	return n
+}
+
+// groupSize returns the length of the group of all messages. It must not be longer than limit, unless there is one
+// message only, which needs no group.
+func (c *Commit) groupSize(limit int) (int, error) {
+	size := format.GroupSize()
+	for i := range c.Writes {
+		for j := range c.Writes[i].Parts {
+			size += format.AlignUp(format.HeaderSize + c.Writes[i].Parts[j].bodyLen())
+		}
+	}
+	if size > limit && c.messages() > 1 {
+		const text = "%w: the messages of the transaction take %d bytes, limit %d"
+		return 0, fmt.Errorf(text, iobuf.ErrTooLarge, size, limit)
+	}
+	return size, nil
+}
+
+// place is the place of a commit in the log: that of a group, or of a message that is alone.
+type place struct {
+	group iobuf.Group
+	alone iobuf.Reservation
+	one   bool // it is that of a message that is alone
+}
+
+// reserve takes the place of a commit, whose group would be of the given size.
+func (m *Map) reserve(c *Commit, size int) (at place, err error) {
+	n := c.messages()
+	if at.one = n == 1; !at.one {
+		at.group, err = m.store.Log.ReserveGroup(n, size)
+		return at, err
+	}
+	for i := range c.Writes {
+		if w := &c.Writes[i]; len(w.Parts) > 0 {
+			p := &w.Parts[0]
+			at.alone, err = m.store.Log.Reserve(p.Kind, w.Read.Page, p.bodyLen())
+		}
+	}
+	return at, err
+}
+
+// add adds a message, as iobuf.Group.Add does.
+func (a *place) add(k format.Kind, page format.PageID, n int) (body []byte, lsn format.LSN, ptr format.DiskPtr) {
+	if !a.one {
+		return a.group.Add(k, page, n)
+	}
+	return a.alone.Body(), a.alone.LSN(), a.alone.Ptr()
+}
+
+func (a *place) complete() {
+	if a.one {
+		a.alone.Complete()
+	} else {
+		a.group.Complete()
+	}
+}
+
+func (a *place) abort() {
+	if a.one {
+		a.alone.Abort()
+	} else {
+		a.group.Abort()
+	}
+}
+
+// add writes the page's messages to the log, and appends their places to refs.
+func (w *Write) add(at *place, refs []pagestack.Ref) []pagestack.Ref {
 	prev := format.LSN(0)
 	if w.below != nil {
 		prev = w.below.LSN
 	}
 	for i := range w.Parts {
 		p := &w.Parts[i]
-		body, lsn, ptr := g.Add(p.Kind, w.Read.Page, p.bodyLen())
+		body, lsn, ptr := at.add(p.Kind, w.Read.Page, p.bodyLen())
 		if p.Kind.Delta() {
 			body = format.PutPrev(body, prev)
 		}

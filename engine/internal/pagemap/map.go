@@ -3,9 +3,10 @@
 // roots and the space accounts, rebuilds them when a store is opened, and describes them to snapshots. The engine adds
 // the values. A root is a page of one message, which has the name and the page that it names.
 //
-// Reading the code: map.go finds a page; install.go changes one, and commit.go several in one step; rebuild.go is
-// recovery, and apply.go the part of it that works in parallel; snapshot.go and accounts.go describe the state to
-// snapshots and to Check; rescan.go looks pages up in the log that a corrupt snapshot lost.
+// Reading the code: map.go finds a page; install.go changes one, commit.go several in one step, and rename.go adds and
+// removes roots in such a step; rebuild.go is recovery, and apply.go the part of it that works in parallel; snapshot.go
+// and accounts.go describe the state to snapshots and to Check; rescan.go looks pages up in the log that a corrupt
+// snapshot lost.
 package pagemap
 
 import (
@@ -44,6 +45,10 @@ type Map struct {
 	// Clock shows transactions which pages have not changed. Commit announces its changes to it; a goroutine that
 	// changes a page that transactions read by a compare-and-swap of its own does so itself.
 	Clock txn.Clock
+	// names has a slot for each shard of Roots. Each commit that adds names to the shard, or removes names from it,
+	// changes the version of the slot, as that of a page. Nothing else writes it, and no page is there. A stale version
+	// makes a transaction that has looked for a name in vain conflict.
+	names [roots.Shards]Slot
 
 	store   *logstore.Store
 	blobs   *blob.Store

@@ -5,11 +5,13 @@
 //	I2  A name has one page. Names are added and removed under the lock of their shard, and so are the pages that hold
 //	    them: the root's first message, the one that frees the page, and the change of the index are one step for all
 //	    other calls that add or remove the name.
-//	I3  A name is removed from the index before the id of its page is given back. So a Tx that has found the page in
-//	    the index began before that, and keeps the id from being handed out (trap 2).
+//	I3  A name is in the index at every moment at which a page holds its root: it is added before the page does, and
+//	    removed after the page is free. The page that a lookup finds holds the root of the name, or of another one, or
+//	    none: the page's head says so.
 package roots
 
 import (
+	"fmt"
 	"hash/maphash"
 	"iter"
 	"sync"
@@ -21,6 +23,9 @@ import (
 // Max is the largest number of names.
 const Max = 1 << 20
 
+// ErrTooMany reports that there are Max names.
+var ErrTooMany = fmt.Errorf("there are %d roots, the most", Max)
+
 // Index maps names to the pages that hold their roots. Init makes it ready. It must not be copied. Safe for concurrent
 // use.
 type Index struct {
@@ -28,12 +33,13 @@ type Index struct {
 	// n is the number of names that are in the index or were admitted. Written by Admit and Withdraw; publishes
 	// nothing.
 	n      atomic.Int64
-	shards [shardCount]Shard
+	shards [Shards]Shard
 }
 
 const (
-	shardBits  = 5
-	shardCount = 1 << shardBits
+	shardBits = 5
+	// Shards is the number of shards of an Index.
+	Shards     = 1 << shardBits
 	leastCells = 8
 )
 
@@ -41,7 +47,8 @@ const (
 // called with and without it.
 type Shard struct {
 	sync.Mutex
-	x *Index
+	x      *Index
+	number int // of this shard, 0 … Shards-1
 	// table holds the names. A goroutine with the lock replaces it by a larger or smaller copy; publishes the copy. A
 	// stale table lacks names that were added since it was loaded, and has some that were removed: the answer was right
 	// when the table was loaded, or the page of a removed name is free.
@@ -68,7 +75,7 @@ var removed = new(node)
 func (x *Index) Init() {
 	x.seed = maphash.MakeSeed()
 	for i := range x.shards {
-		x.shards[i].x = x
+		x.shards[i].x, x.shards[i].number = x, i
 	}
 }
 
@@ -85,6 +92,9 @@ func (x *Index) shard(hash uint64) *Shard { return &x.shards[hash>>(64-shardBits
 
 // Shard returns the shard of a name.
 func (x *Index) Shard(name string) *Shard { return x.shard(maphash.String(x.seed, name)) }
+
+// Number returns the number of the shard, 0 … Shards-1.
+func (s *Shard) Number() int { return s.number }
 
 // Admit counts a name that the caller is about to add. It returns false if there are Max names already.
 func (x *Index) Admit() bool {
@@ -208,7 +218,7 @@ func (x *Index) All() iter.Seq2[string, format.PageID] {
 // A Filler adds many names to an index that no other goroutine uses yet.
 type Filler struct {
 	x      *Index
-	counts [shardCount]int
+	counts [Shards]int
 	nodes  []node
 }
 

@@ -35,6 +35,9 @@ func (r *Reads) Reset(c *Clock) {
 // version. The slice is valid until the next call.
 func (r *Reads) All() []Read { return r.list }
 
+// Last returns the page that was read last.
+func (r *Reads) Last() Read { return r.list[len(r.list)-1] }
+
 // Read reads a page: it returns its head, and adds it to the pages that were read. If that head and the versions read
 // before were never current at the same moment, it returns the page that has changed, and false; the transaction must
 // begin anew then. Nothing is added in that case.
