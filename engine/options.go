@@ -109,10 +109,11 @@ type Options struct {
 	// there opens from the log alone. Stores can share it.
 	SnapshotDir string
 	// CleanupThreshold is the live fraction below which a segment is cleaned [0.40], 0.01 … 1, once garbage exceeds 20
-	// % of live data. Above 36 %, fuller segments are cleaned too, and in a store of few segments sooner than that, so
-	// that the file stays within 1.7 times the live data. While nothing is written, so are those with garbage of 5 %.
+	// % of live data. Above 43 % and 72 segments, fuller segments are cleaned too, and in a store of few segments
+	// sooner than that, so that the file stays within 1.7 times the live data. While nothing is written, so are those
+	// with garbage of 5 %.
 	CleanupThreshold float64
-	// CleanupSkew raises the threshold for old segments, by up to this many percent for the oldest [10], 0 … 98.
+	// CleanupSkew raises the threshold for old segments, by up to this many percent for the oldest [0], 0 … 98.
 	CleanupSkew int
 	// SegmentMode says whether segments are recycled [SegmentModeGC].
 	SegmentMode SegmentMode
@@ -165,7 +166,6 @@ const (
 	defaultFlushEvery        = 500 * time.Millisecond
 	defaultSnapshotEvery     = 1_000_000
 	defaultCleanupThreshold  = 0.40
-	defaultCleanupSkew       = 10
 	defaultCompressionLevel  = 5
 	defaultIDPersistInterval = 1_000_000
 	defaultSlowWrite         = time.Second
@@ -195,7 +195,6 @@ func (o *Options) withDefaults() Options {
 	orDefault(&c.FlushEvery, defaultFlushEvery)
 	orDefault(&c.SnapshotEvery, defaultSnapshotEvery)
 	orDefault(&c.CleanupThreshold, defaultCleanupThreshold)
-	orDefault(&c.CleanupSkew, defaultCleanupSkew)
 	orDefault(&c.CompressionLevel, defaultCompressionLevel)
 	orDefault(&c.IDPersistInterval, defaultIDPersistInterval)
 	orDefault(&c.SlowWrite, defaultSlowWrite)

@@ -10,10 +10,14 @@ import (
 const (
 	// Garbage, in percent of the live data: above softSlack, segments below the threshold are cleaned; above hardSlack,
 	// any segment is; above behindSlack, writers wait. In an idle store, any segment is cleaned above idleSlack.
-	softSlack, hardSlack, behindSlack, idleSlack = 20, 36, 40, 5
-	// wholeSlack is the percentage of the live data that everything else may take: garbage, segments that cannot be
-	// cleaned, and slots that are kept. It lowers the other limits in a store of few segments.
-	wholeSlack = 55
+	softSlack, hardSlack, behindSlack, idleSlack = 20, 43, 47, 5
+	// The limits are not below those of a store in which hardSlack percent are manySegments: the emptier the segments
+	// are that are cleaned, the less is moved.
+	manySegments = 72
+	// Everything that is not live may take wholeSlack percent of the live data less wholeSegments: garbage, segments
+	// that cannot be cleaned, and slots that are kept. It lowers the other limits in a store of few segments. The
+	// cleaner may exceed it by wholeSegments before writers wait for it.
+	wholeSlack, wholeSegments = 69, 4
 	// A small store may take smallSlack percent of its live data for all that, as far as its file stays below
 	// smallStore segments: as many as a store takes that is just not small. The emptier the segments are that are
 	// cleaned, the less is moved, and segments that cannot be cleaned count for more in a small store. In any case it
@@ -59,17 +63,19 @@ func (u usage) slack() int64 { return u.used - u.live - u.uncleanable - u.waitin
 
 // above reports whether the slack of a busy store is above its limit of percent of the live data, and by more segments.
 func (u usage) above(percent, more int64) bool {
-	rest := u.uncleanable + u.kept
-	limit := min(u.live*percent/100, u.live*wholeSlack/100-rest)
-	return u.slack() > max(limit, u.small()-rest, fewSegments*u.segment)+more*u.segment
+	limit := max(u.live*percent/100, manySegments*u.segment*percent/hardSlack)
+	limit = max(min(limit, u.rest()-u.uncleanable-u.kept), fewSegments*u.segment)
+	return u.slack() > limit+more*u.segment
 }
 
-// small returns what everything that is not live may take in a small store. In other stores it is less than the share
-// of wholeSlack.
-func (u usage) small() int64 { return min(u.live*smallSlack/100, smallStore*u.segment-u.live) }
+// rest returns what everything that is not live may take.
+func (u usage) rest() int64 {
+	small := min(u.live*smallSlack/100, smallStore*u.segment-u.live)
+	return max(u.live*wholeSlack/100-wholeSegments*u.segment, small)
+}
 
 // whole reports whether everything that is not live is above its limit.
-func (u usage) whole() bool { return u.used+u.kept-u.live > max(u.live*wholeSlack/100, u.small()) }
+func (u usage) whole() bool { return u.used+u.kept-u.live > u.rest() }
 
 // aboveIdle reports whether the slack of an idle store is above its limit.
 func (u usage) aboveIdle() bool { return u.slack() > u.live*idleSlack/100 }

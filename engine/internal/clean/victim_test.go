@@ -58,11 +58,11 @@ func TestLimitFollowsGarbage(t *testing.T) {
 }
 
 // In a store of few segments, those that cannot be cleaned and those that are kept lower the limit: everything that is
-// not live stays below wholeSlack, or, in a small store, below smallSlack and smallStore segments in all. Writers wait
-// only above the limit of the cleaner.
+// not live stays below wholeSlack less wholeSegments, or, in a small store, below smallSlack and smallStore segments in
+// all. Garbage alone stays below hardSlack, or below manySegments. Writers wait only above the limit of the cleaner.
 func TestLimitOfSmallStore(t *testing.T) {
 	largest := int64(0)
-	for segs := int64(0); segs < 200; segs++ {
+	for segs := int64(0); segs < 300; segs++ {
 		u := usage{live: segs * mib, uncleanable: 5 * mib, kept: 6 * mib, segment: mib}
 		for u.used = u.live; !u.above(hardSlack, 0); u.used += mib {
 			if u.above(behindSlack, behindSegments) {
@@ -71,13 +71,16 @@ func TestLimitOfSmallStore(t *testing.T) {
 		}
 		whole, least := u.used-mib+u.kept-u.live, u.uncleanable+u.kept+fewSegments*mib
 		small := min(u.live*smallSlack/100, smallStore*mib-u.live)
-		if most := max(u.live*wholeSlack/100, small, least); whole > most {
+		large := u.live*wholeSlack/100 - wholeSegments*mib
+		if most := max(large, small, least); whole > most {
 			t.Errorf("%d segments: %d MiB are not live, at most %d may be", segs, whole/mib, most/mib)
 		}
-		if most := max(u.live*hardSlack/100, small-u.uncleanable-u.kept, fewSegments*mib); u.slack() > most+mib {
+		alone := min(manySegments*mib, max(large, small)-u.uncleanable-u.kept)
+		most := max(u.live*hardSlack/100, alone, fewSegments*mib)
+		if u.slack() > most+mib {
 			t.Errorf("%d segments: %d MiB are garbage, at most %d may be", segs, u.slack()/mib, most/mib)
 		}
-		if u.live+u.live*wholeSlack/100 <= smallStore*mib {
+		if large <= small {
 			if all := u.live + whole; all < largest-mib || all > max(smallStore*mib, u.live+least) {
 				t.Errorf("%d segments take %d MiB, fewer took %d", segs, all/mib, largest/mib)
 			}
@@ -86,6 +89,19 @@ func TestLimitOfSmallStore(t *testing.T) {
 	}
 	if largest != smallStore*mib {
 		t.Errorf("the largest small store takes %d MiB, want %d", largest/mib, smallStore)
+	}
+}
+
+// However many segments a store has, the worst that the cleaner allows stays below 1.7 times the live data, with
+// wholeSegments by which it may be late, in each store that is not small.
+func TestLimitIsKeptByStoresOfAnySize(t *testing.T) {
+	for segs := int64(26); segs < 2000; segs++ {
+		u := usage{live: segs * mib, uncleanable: 3 * mib, kept: 5 * mib, segment: mib}
+		for u.used = u.live; !u.above(hardSlack, 0); u.used += mib {
+		}
+		if all := u.used - mib + u.kept + wholeSegments*mib; all*10 > u.live*17 {
+			t.Errorf("%d segments take %d at worst", segs, all/mib)
+		}
 	}
 }
 

@@ -92,8 +92,8 @@ var engineOptions = []Option{
 	{Name: "cleanup_threshold", Arg: "share", Default: "0.4", Field: "CleanupThreshold",
 		Help: "live fraction below which " +
 			"a segment is cleaned", set: float(0.01, 1, func(s *Spec) *float64 { return &s.Engine.CleanupThreshold })},
-	{Name: "cleanup_skew", Arg: "percent", Default: "10", Field: "CleanupSkew", Help: "raises the threshold for old " +
-		"segments", set: number(1, 98, func(s *Spec) *int { return &s.Engine.CleanupSkew })},
+	{Name: "cleanup_skew", Arg: "percent", Default: "0", Field: "CleanupSkew", Help: "raises the threshold for old " +
+		"segments", set: number(0, 98, func(s *Spec) *int { return &s.Engine.CleanupSkew })},
 	{Name: "segment_mode", Arg: "how", Values: modeNames, Default: "gc", Field: "SegmentMode",
 		Help: "segments without live data are recycled, or kept in order", set: choice(modeNames,
 			[]engine.SegmentMode{engine.SegmentModeGC, engine.SegmentModeLinear},

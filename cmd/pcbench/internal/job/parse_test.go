@@ -364,7 +364,7 @@ func TestGlobalOptionsOfOthers(t *testing.T) {
 // given.
 func TestNoSilentDefaults(t *testing.T) {
 	for line, want := range map[string]string{"--flush_every=0": "must be above 0, or never",
-		"--slow_write=0": "must be above 0, or never", "--cleanup_skew=0": "must be 1 to 98",
+		"--slow_write=0": "must be above 0, or never", "--cleanup_skew=99": "must be 0 to 98",
 		"--rate_iops=0.5": "must be at least 1", "--rate_iops=0": "must be above 0", "--rounds=2": "add --against",
 		"--segment=16g": "must be 16384 to"} {
 		if _, err := Parse([]string{line}); err == nil || !strings.Contains(err.Error(), want) {
