@@ -117,13 +117,18 @@ func (w *Writer) Do(writes []Write, need int, dst []Completion) ([]Completion, e
 // Park waits until a write in flight may have completed. Where Do blocks a thread, and keeps the goroutine's processor
 // from others for up to 20 ms, Park leaves both to them; but a goroutine that has parked may wait for a processor when
 // it goes on. Use it where others have work to do, and Do where the time until the completion matters most. Park may
-// return early, takes no completion, and returns at once if nothing is in flight. It returns false if it cannot wait:
-// then call Do.
+// return early, and takes no completion. It returns false if it cannot wait: then call Do. While one goroutine is in
+// Park, another may use the Writer. If nothing is in flight then, Park returns after 64 ms at most, or by Unpark.
 func (w *Writer) Park() bool {
-	if w.failed != nil || w.parker == nil {
-		return false
+	return w.parker != nil && w.parker.park()
+}
+
+// Unpark makes Park return soon: the present call, or else perhaps the next one. It does not block, and is safe for
+// concurrent use with every other method but Close.
+func (w *Writer) Unpark() {
+	if w.parker != nil {
+		w.parker.unpark()
 	}
-	return len(w.free) == len(w.inFlight) || w.parker.park()
 }
 
 func (w *Writer) aligned(x *Write) error {

@@ -16,6 +16,9 @@ func (*Writer) Do(_ []Write, _ int, dst []Completion) ([]Completion, error) { re
 // Park returns false.
 func (*Writer) Park() bool { return false }
 
+// Unpark does nothing.
+func (*Writer) Unpark() {}
+
 // Depth returns 0.
 func (*Writer) Depth() int { return 0 }
 

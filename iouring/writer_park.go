@@ -4,6 +4,7 @@ package iouring
 
 import (
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,6 +25,9 @@ type parker struct {
 	raw  syscall.RawConn
 	// limit is the longest time for the next park. It doubles while nothing completes.
 	limit time.Duration
+	// unparked is set by unpark, and cleared by the park that it ends. Publishes nothing. It is set before the deadline
+	// of the poller is moved, and park looks at it after it has set that deadline, so one of the two ends the wait.
+	unparked atomic.Bool
 }
 
 // The kernel promises no order between a completion and its look at the flag that lets it signal. So a completion at
@@ -56,13 +60,16 @@ func newParker(r *ring.Ring) *parker {
 	return p
 }
 
-// park waits until a completion can be popped, or for the limit. It returns false if it cannot wait.
+// park waits until a completion can be popped, for unpark, or for the limit. It returns false if it cannot wait.
 func (p *parker) park() bool {
 	if p.ring.Completed() {
 		return true
 	}
 	if p.poll.SetReadDeadline(time.Now().Add(p.limit)) != nil {
 		return false
+	}
+	if p.unparked.Swap(false) {
+		return true
 	}
 	p.ring.Mute(false)
 	err := p.raw.Read(func(uintptr) bool { return p.ring.Completed() })
@@ -71,12 +78,23 @@ func (p *parker) park() bool {
 	case err == nil:
 		p.limit = leastPark
 	case os.IsTimeout(err):
-		p.limit = min(2*p.limit, mostPark)
+		if !p.unparked.Swap(false) {
+			p.limit = min(2*p.limit, mostPark)
+		}
 	default:
 		return false
 	}
 	return true
 }
+
+// unpark makes park return: the present call, or the next one.
+func (p *parker) unpark() {
+	p.unparked.Store(true)
+	_ = p.poll.SetReadDeadline(longAgo) // if it fails, the limit ends the wait
+}
+
+// longAgo is a deadline that has passed.
+var longAgo = time.Unix(1, 0)
 
 func (p *parker) close() error {
 	if p == nil {

@@ -119,3 +119,78 @@ func TestWriterParks(t *testing.T) {
 		t.Error("a Writer without a ring parks")
 	}
 }
+
+// Unpark ends the present park, or the next one, and no more than one.
+func TestUnparkEndsPark(t *testing.T) {
+	_, p := parkedRing(t)
+	for range 200 {
+		p.limit = time.Minute
+		done := make(chan bool)
+		go func() { done <- p.park() }()
+		p.unpark() // before the goroutine parks, or after
+		select {
+		case ok := <-done:
+			if !ok || p.limit != time.Minute && p.limit != leastPark {
+				t.Fatalf("park returns %t, and the next limit is %v", ok, p.limit)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatal("unpark does not end a park")
+		}
+	}
+	p.limit = leastPark
+	for range 2 { // one of them may still be ended by the last unpark
+		p.park()
+	}
+	if p.limit == leastPark {
+		t.Error("one unpark ends more than one park")
+	}
+}
+
+// While one goroutine is in Park, another writes and takes the completions.
+func TestWriterIsUsedBesidePark(t *testing.T) {
+	const size, block, writes = 1 << 20, 4096, 500
+	f := logFile(t, t.TempDir(), size)
+	w, report, err := OpenWriter(int(f.Fd()), WriterOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if w.parker == nil {
+		t.Skipf("no parking here: %+v", report)
+	}
+	var stop atomic.Bool
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for !stop.Load() {
+			w.Park()
+		}
+	}()
+	buf := memory(t, size)
+	var done []Completion
+	for i := range writes {
+		off := int64(i*block) % size
+		if done, err = w.Do([]Write{{Off: off, Buf: buf[off : off+block]}}, i%2, done); err != nil {
+			t.Fatal(err)
+		}
+		for i+1-len(done) == w.Depth() {
+			if done, err = w.Do(nil, 0, done); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if done, err = w.Do(nil, w.Depth(), done); err != nil {
+		t.Fatal(err)
+	}
+	if len(done) != writes {
+		t.Errorf("%d of %d writes have completed", len(done), writes)
+	}
+	for _, c := range done {
+		if c.Err != nil {
+			t.Fatal(c.Err)
+		}
+	}
+	stop.Store(true)
+	w.Unpark()
+	<-ended
+}

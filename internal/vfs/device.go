@@ -22,8 +22,11 @@ type Device interface {
 type Parker interface {
 	Device
 	// Park waits until a write in flight may have completed; it may return early. It takes no completion. It returns
-	// false if it cannot wait: then Do does.
+	// false if it cannot wait: then Do does. While one goroutine is in Park, another may use the device.
 	Park() bool
+	// Unpark makes a call of Park return soon: the present one, or else perhaps the next. It does not block, and any
+	// goroutine may call it.
+	Unpark()
 }
 
 // Write is one durable write of a Device.

@@ -13,7 +13,7 @@ const (
 	softSlack, hardSlack, behindSlack, idleSlack = 20, 43, 47, 5
 	// The limits are not below those of a store in which hardSlack percent are manySegments: the emptier the segments
 	// are that are cleaned, the less is moved.
-	manySegments = 72
+	manySegments = 60
 	// Everything that is not live may take wholeSlack percent of the live data less wholeSegments: garbage, segments
 	// that cannot be cleaned, and slots that are kept. It lowers the other limits in a store of few segments. The
 	// cleaner may exceed it by wholeSegments before writers wait for it.

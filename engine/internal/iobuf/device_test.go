@@ -122,6 +122,9 @@ func (d *memDevice) Park() bool {
 	return d.rng.IntN(4) > 0
 }
 
+// Unpark implements vfs.Parker.
+func (d *memDevice) Unpark() {}
+
 // zero zeroes a range in which nothing was written.
 func (d *memDevice) zero(off, n int64) {
 	d.mu.Lock()

@@ -24,10 +24,17 @@ import (
 //	   └────────────────────────────────────────▶ │ Handed │ ──┘
 //	                                              └────────┘
 //
+//	┌─────┐       park        ┌────────┐       help        ┌──────┐
+//	│ Led │ ────────────────▶ │ Parked │ ────────────────▶ │ Lent │
+//	│     │ ◀──────────────── │        │ ◀──────────────── │      │
+//	└─────┘ Park has returned └────────┘  after one turn   └──────┘
+//
 // Idle: state.leading is false, nothing is in flight, and no goroutine touches this struct. Led: state.leading is
 // true, and one goroutine owns this struct. Handed: state.leading is true, and wakeLead is in the channel of one
-// waiter, or the flusher's handoff channel is full; the receiver is the next leader. Each edge is under state.mu or a
-// channel operation, which publishes this struct to the next leader.
+// waiter, or the flusher's handoff channel is full; the receiver is the next leader. Parked: state.leading and
+// state.parked are true, and no goroutine touches this struct. Lent: state.leading is true and state.parked false, and
+// a writer owns this struct for a turn, while the leader is still in the poller, or waits for state.parked. Each edge
+// is under state.mu or a channel operation, which publishes this struct to the next leader.
 //
 // A waiter with a deadline never leads, because the device may hang: the flusher leads for it. A waiter without one
 // receives until it is done, so a wakeLead cannot be lost. The flusher always receives: it ends only after drain.
@@ -106,9 +113,7 @@ func (ld *leader) lead(me *waiter) {
 			l.watch.begun(ld.pending, len(ld.writes))
 		}
 		if err := ld.do(me != nil, waiters); err != nil {
-			ld.pending = ld.pending[:0]
-			l.watch.inFlight(nil)
-			l.fail(err)
+			ld.broken(err)
 			continue
 		}
 		ld.reap()
@@ -127,7 +132,7 @@ func (ld *leader) do(waits bool, waiters int) (err error) {
 		await = ld.completionsToAwait()
 	}
 	ld.comps, err = l.dev.Do(ld.writes, await, ld.comps[:0])
-	if parks && err == nil && len(ld.comps) == 0 && !l.parker.Park() {
+	if parks && err == nil && len(ld.comps) == 0 && !ld.park() {
 		ld.comps, err = l.dev.Do(nil, 1, ld.comps)
 	}
 	return err

@@ -62,6 +62,9 @@ func (l *Log) reserve(kind format.Kind, page format.PageID, n, units int, u segm
 		if l.stopped.Load() {
 			return Reservation{}, l.Err()
 		}
+		if l.chunkFilled.Load() {
+			l.help()
+		}
 		invariants.Jitter()
 		b := l.active.Load()
 		if b != nil {
@@ -106,6 +109,7 @@ func (l *Log) sealRest(b *buffer, off int) {
 		return
 	}
 	l.filled(lsn)
+	l.chunkFilled.Store(true)
 	l.kickFlusher()
 }
 
@@ -148,6 +152,7 @@ func (r *Reservation) finish(k format.Kind) {
 	// After the commit the leader may retire the buffer at any time, so nothing below touches it.
 	l.committed(lsn)
 	if end := r.off + format.AlignUp(r.size); r.off/l.chunk != end/l.chunk {
+		l.chunkFilled.Store(true)
 		l.kickFlusher()
 	}
 }

@@ -32,6 +32,9 @@ func (l *Log) spaceError(err error) error {
 
 // rotate opens the next segment if the active one is full. It waits for a free buffer.
 func (l *Log) rotate(u segments.Urgency) error {
+	if l.chunkFilled.Load() {
+		l.help() // with the rest of the segment, before this goroutine waits for a buffer
+	}
 	l.rotation.mu.Lock()
 	defer l.rotation.mu.Unlock()
 	opened := l.hasActive()
