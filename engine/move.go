@@ -289,3 +289,37 @@ func (v *mover[P]) Settle() {
 		v.pc.mem.policy.Kick()
 	}
 }
+
+// AttemptGC performs one cleaning step: it recycles empty segments or, if there are none, relocates the live data of
+// the best victim. It reports whether it made progress. Cleaning also goes on in the background. If SegmentMode is
+// SegmentModeLinear, it only removes blobs that no page refers to. Errors: ErrClosed, ErrReadOnly, ErrNoSpace,
+// ErrFailed, ErrCorrupt if a page that must be moved is corrupt. Safe for concurrent use.
+func (pc *PageCache[P]) AttemptGC() (bool, error) {
+	call, err := pc.core.enter()
+	if err != nil {
+		return false, describe("clean", err)
+	}
+	defer call.End()
+	if pc.core.opts.ReadOnly {
+		return false, describe("clean", ErrReadOnly)
+	}
+	did, err := pc.cleaner.Step()
+	return did, describe("clean", err)
+}
+
+// recycleEmpty gives the slots of empty segments back when the store is closed, in another goroutine. It returns a
+// channel that is closed when that has ended. Unless quiet, with no Tx and no cleaner at work, it does nothing.
+func (c *core) recycleEmpty(cleaner *clean.Cleaner, quiet bool) <-chan struct{} {
+	done := make(chan struct{})
+	if o := &c.opts; !quiet || o.ReadOnly || o.Temporary || c.store.Log.Err() != nil {
+		close(done)
+		return done
+	}
+	go func() {
+		defer close(done)
+		if err := cleaner.RecycleEmpty(); err != nil {
+			c.opts.report.Background("space of empty segments not given back", c.store.LogFile(), err)
+		}
+	}()
+	return done
+}
