@@ -27,8 +27,8 @@ const (
 )
 
 // Writer makes durable writes to a file: each is on stable storage when it completes. Several writes are in flight at
-// once and complete in any order. One goroutine at a time may use it. W1 to W4 of the package comment are its
-// guarantees.
+// once and complete in any order. One goroutine at a time may use it, beside one that is in Park. W1 to W4 of the
+// package comment are its guarantees.
 //
 //	id:  free ──Do──▶ in flight ──complete──▶ free
 //	                   ▲     │
@@ -124,7 +124,7 @@ func (w *Writer) Park() bool {
 }
 
 // Unpark makes Park return soon: the present call, or else perhaps the next one. It does not block, and is safe for
-// concurrent use with every other method but Close.
+// concurrent use with every other method.
 func (w *Writer) Unpark() {
 	if w.parker != nil {
 		w.parker.unpark()

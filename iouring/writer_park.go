@@ -71,6 +71,7 @@ func (p *parker) park() bool {
 	if p.unparked.Swap(false) {
 		return true
 	}
+	popped := p.ring.Popped()
 	p.ring.Mute(false)
 	err := p.raw.Read(func(uintptr) bool { return p.ring.Completed() })
 	p.ring.Mute(true)
@@ -78,7 +79,10 @@ func (p *parker) park() bool {
 	case err == nil:
 		p.limit = leastPark
 	case os.IsTimeout(err):
-		if !p.unparked.Swap(false) {
+		switch unparked := p.unparked.Swap(false); {
+		case p.ring.Popped() != popped: // another goroutine has found completions
+			p.limit = leastPark
+		case !unparked:
 			p.limit = min(2*p.limit, mostPark)
 		}
 	default:

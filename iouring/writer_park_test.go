@@ -146,7 +146,8 @@ func TestUnparkEndsPark(t *testing.T) {
 	}
 }
 
-// While one goroutine is in Park, another writes and takes the completions.
+// While one goroutine is in Park, another writes and takes the completions. They count as such for the limit of a park:
+// it rises only while nothing completes.
 func TestWriterIsUsedBesidePark(t *testing.T) {
 	const size, block, writes = 1 << 20, 4096, 500
 	f := logFile(t, t.TempDir(), size)
@@ -193,4 +194,7 @@ func TestWriterIsUsedBesidePark(t *testing.T) {
 	stop.Store(true)
 	w.Unpark()
 	<-ended
+	if w.parker.limit > 4*leastPark {
+		t.Errorf("the limit of a park has risen to %v", w.parker.limit)
+	}
 }

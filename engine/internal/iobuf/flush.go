@@ -151,7 +151,7 @@ func (ld *leader) zeroAhead(b *buffer, n int) {
 	}
 	from := max(p.submitted, (p.blank+l.block-1)&^(l.block-1))
 	p.blank = p.submitted + n
-	if n > smallWrite || from >= p.blank {
+	if n > smallWrite || from >= p.blank || ld.lent { // zeroing waits for the disk
 		return
 	}
 	to := min(max(from+l.zeroStep, p.blank), b.end())
@@ -175,9 +175,18 @@ func (ld *leader) reap() {
 	for _, b := range ld.full {
 		l.retire(b)
 	}
+	ld.reportFailed()
+}
+
+// reportFailed reports the writes that have failed. That may write to the disk, so a writer that leads for a turn
+// leaves it to the leader that parked.
+func (ld *leader) reportFailed() {
+	if ld.lent {
+		return
+	}
 	for _, w := range ld.failed {
-		if l.badWrite != nil {
-			l.badWrite(w.slot, w.err)
+		if ld.log.badWrite != nil {
+			ld.log.badWrite(w.slot, w.err)
 		}
 	}
 	ld.failed = ld.failed[:0]

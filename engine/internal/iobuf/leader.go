@@ -45,10 +45,11 @@ type leader struct {
 	writes  []vfs.Write
 	comps   []vfs.Completion
 	full    []*buffer     // the buffers that the last reap found wholly durable
-	failed  []failedWrite // that the last reap has found
+	failed  []failedWrite // that reaps have found, and not reported yet
 	padded  int           // bytes of padding that stats does not count yet
 	woke    int           // the number of waiters that the last reap woke, until lead lets them run
 	idle    int           // turns without progress
+	lent    bool          // a writer leads, for one turn
 	notice  *CommitNotice // of the message that a leader without progress waits for; nil before it waits
 }
 
@@ -100,6 +101,7 @@ func (ld *leader) lead(me *waiter) {
 
 		ld.writes = ld.writes[:0]
 		if !failed {
+			l.chunkFilled.Store(false)
 			ld.gather(queue, want)
 		}
 		if len(ld.pending) == 0 {

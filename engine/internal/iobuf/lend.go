@@ -6,20 +6,26 @@ import "pagecache/internal/invariants"
 // would notice a completion late, and the chunk not before the completion: where all processors are busy, the runtime
 // looks at its poller up to 10 ms later, and until then the device would have nothing to do.
 
-// park waits in Go's poller until a write in flight may have completed, and lends the lead to help meanwhile. It
-// returns false if the device cannot wait there.
+// park waits in Go's poller until a write in flight may have completed, and lends the lead to help meanwhile. If there
+// is something to do at once, it does not wait. It returns false if the device cannot wait there.
 func (ld *leader) park() bool {
 	l := ld.log
 	s := &l.state
 	s.mu.Lock()
-	s.parked = true
+	if len(s.waiters) > 0 || l.chunkFilled.Load() {
+		s.mu.Unlock()
+		return true
+	}
+	s.parked.Store(true)
 	s.mu.Unlock()
 	ok := l.parker.Park()
 	s.mu.Lock()
-	for !s.parked { // help returns the lead after one turn, which does not wait
+	s.back = true
+	for !s.parked.Load() { // help returns the lead after one turn, in which it awaits nothing of the device
 		s.returned.Wait()
 	}
-	s.parked = false
+	s.back = false
+	s.parked.Store(false)
 	s.mu.Unlock()
 	return ok
 }
@@ -29,35 +35,35 @@ func (ld *leader) park() bool {
 // anything, since it holds no lock then that the leader may need.
 func (l *Log) help() {
 	s := &l.state
-	if !s.mu.TryLock() {
+	if !s.parked.Load() || !s.mu.TryLock() {
 		return
 	}
-	lent := s.parked && s.err == nil
+	lent := s.parked.Load() && !s.back && s.err == nil
 	if lent {
-		s.parked = false
+		s.parked.Store(false)
 	}
-	l.chunkFilled.Store(false)
 	s.mu.Unlock()
 	invariants.Sometimes("iobuf: a writer leads while the leader is parked", lent)
 	if !lent {
 		return
 	}
 	ld := &l.leader
+	ld.lent = true
 	if err := ld.turn(); err != nil {
 		ld.broken(err)
 	}
-	ld.comps = ld.comps[:0] // as it was when the leader parked
-	s.mu.Lock()
-	s.parked = true
-	idle := len(ld.pending) == 0
-	s.mu.Unlock()
-	s.returned.Signal()
-	if idle { // nothing will complete, and the leader may have to resign
+	ld.lent = false
+	ld.comps = ld.comps[:0]                         // as it was when the leader parked
+	if len(ld.pending) == 0 || len(ld.failed) > 0 { // nothing will complete, or the leader has something to report
 		l.parker.Unpark()
 	}
+	s.mu.Lock()
+	s.parked.Store(true)
+	s.mu.Unlock()
+	s.returned.Signal()
 }
 
-// turn takes completions and starts writes. It waits for nothing.
+// turn takes completions and starts writes. It awaits no completion.
 func (ld *leader) turn() (err error) {
 	l := ld.log
 	if ld.comps, err = l.dev.Do(nil, 0, ld.comps[:0]); err != nil {
@@ -71,6 +77,7 @@ func (ld *leader) turn() (err error) {
 		return nil
 	}
 	ld.writes = ld.writes[:0]
+	l.chunkFilled.Store(false)
 	ld.gather(queue, want)
 	if len(ld.writes) == 0 {
 		return nil
@@ -88,4 +95,5 @@ func (ld *leader) broken(err error) {
 	ld.pending = ld.pending[:0]
 	ld.log.watch.inFlight(nil)
 	ld.log.fail(err)
+	ld.reportFailed()
 }

@@ -143,3 +143,45 @@ func TestDeviceBreaksWhileWriterLeads(t *testing.T) {
 		t.Errorf("Close returns %v", err)
 	}
 }
+
+// A writer that leads zeroes nothing: that waits for the disk, and the writer may hold locks.
+func TestWriterThatLeadsZeroesNothing(t *testing.T) {
+	blank, helping := 0, atomic.Bool{}
+	d := &heldDevice{unpark: make(chan struct{}, 1)}
+	d.holds.Store(true)
+	zeroed := func(*memDevice) {
+		if helping.Load() {
+			t.Error("a writer zeroes")
+		}
+	}
+	wrap := func(m *memDevice) vfs.Device { d.memDevice = m; return d }
+	r := newRig(t, setup{buffers: 4, markAfter: time.Hour, blank: &blank, zero: zeroed, wrap: wrap})
+	r.fillTo(r.seg/2 + 100)
+	r.within("the leader parks", func() bool { return d.parked.Load() == 1 })
+	helping.Store(true)
+	r.fillTo(2*r.seg + 400)
+	if d.started.Load() < 4 {
+		t.Error("no writer has led")
+	}
+	helping.Store(false)
+	d.holds.Store(false)
+	d.Unpark()
+	if _, err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A goroutine that waits for the log brings a parked leader back: while one waits, the leader waits in the kernel.
+func TestWaiterEndsPark(t *testing.T) {
+	r, d := newHeldRig(t)
+	lsn := r.Tail() - 1
+	if err := r.MakeStable(lsn); err != nil {
+		t.Fatal(err)
+	}
+	if d.unparked.Load() == 0 {
+		t.Error("the leader was not woken")
+	}
+	if _, err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}

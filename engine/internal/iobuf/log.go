@@ -57,9 +57,9 @@ type Log struct {
 	// stale false costs a look under state.mu. A stale true costs nothing: the mark takes the durable end only after
 	// markDue has cleared markArmed, so it covers everything that was acknowledged until then.
 	markArmed atomic.Bool
-	// chunkFilled tells Reserve to call help: a chunk was filled. Written by finish, sealRest and help; publishes
-	// nothing. A stale false leaves the chunk to the next call, or to the leader. A stale true costs a look under
-	// state.mu.
+	// chunkFilled tells Reserve to call help: a chunk was filled since the leader, or help, has gathered. Written by
+	// finish, sealRest and the leader; publishes nothing. A stale false leaves the chunk to the next call, or to the
+	// leader. A stale true costs a look.
 	chunkFilled atomic.Bool
 	// stopped is set once, by stopLocked, after state.err: the log has failed or closed. A reader that sees it finds
 	// the error in state.err. A stale false costs nothing: the next wait or reservation fails.
@@ -120,19 +120,22 @@ type rotation struct {
 
 // state is the state of the log that mu guards. Methods with names that end in Locked require mu.
 type state struct {
-	mu       sync.Mutex
-	freed    sync.Cond // on mu: a buffer was freed, or the log has stopped
-	err      error     // why the log has stopped; the first cause stays, but a failed write replaces ErrClosed
-	closed   bool      // Close was called
-	free     []*buffer // the Free buffers
-	queue    []*buffer // the Active and Sealed buffers, by LSN; the leader reads a copy of the slice without mu
-	waiters  []*waiter // in any order
-	batches  batches
-	stuck    stuck
-	durable  format.LSN  // the first byte that is not durable
-	wanted   format.LSN  // the highest LSN that a goroutine wants durable; NoLSN before the first
-	leading  bool        // a goroutine is the leader, or will be: see leader
-	parked   bool        // the leader lends the lead: see leader
+	mu      sync.Mutex
+	freed   sync.Cond // on mu: a buffer was freed, or the log has stopped
+	err     error     // why the log has stopped; the first cause stays, but a failed write replaces ErrClosed
+	closed  bool      // Close was called
+	free    []*buffer // the Free buffers
+	queue   []*buffer // the Active and Sealed buffers, by LSN; the leader reads a copy of the slice without mu
+	waiters []*waiter // in any order
+	batches batches
+	stuck   stuck
+	durable format.LSN // the first byte that is not durable
+	wanted  format.LSN // the highest LSN that a goroutine wants durable; NoLSN before the first
+	leading bool       // a goroutine is the leader, or will be: see leader
+	// parked says that the leader lends the lead: see leader. Written under mu; read also without it, where a stale
+	// false leaves a chunk to the leader, and a stale true costs a look under mu.
+	parked   atomic.Bool
+	back     bool        // the leader that has lent the lead waits for it
 	returned sync.Cond   // on mu: parked was set again
 	acked    bool        // something was acknowledged since markArmed was set, or since markDue looked last
 	looking  bool        // lookAtBatches will be called: a batch is, or was, open

@@ -122,7 +122,7 @@ func (l *Log) wait(ctx context.Context, lsn format.LSN, level waitLevel) error {
 		lsn = s.batches.needed(lsn)
 	}
 	s.wanted = max(s.wanted, lsn)
-	lead := s.takeLeadLocked()
+	lead, parked := s.takeLeadLocked(), s.parked.Load()
 	if !lead && level == waitStable { // a flush is under way: the next one must not be without the end of the group
 		s.batches.asked = s.batches.awaited
 		l.setFenceLocked()
@@ -133,6 +133,8 @@ func (l *Log) wait(ctx context.Context, lsn format.LSN, level waitLevel) error {
 		l.handoff <- struct{}{} // has room: see passLocked
 	case lead:
 		l.leader.lead(w)
+	case parked: // while somebody waits, the leader waits in the kernel
+		l.parker.Unpark()
 	}
 	return l.await(ctx, w)
 }

@@ -13,7 +13,8 @@ import (
 )
 
 // Ring is one io_uring: the queues that it shares with the kernel. One goroutine at a time uses it, on any thread. (A
-// Reader's goroutines share it: one enters while others push and pop under the Reader's mutex.) It is therefore set up
+// Reader's goroutines share it: one enters while others push and pop under the Reader's mutex. Beside a Writer's, a
+// parked one calls Mute, Completed and Popped.) It is therefore set up
 // without IORING_SETUP_SINGLE_ISSUER and DEFER_TASKRUN, which tie a ring to one thread.
 //
 // The kernel writes the shared words sqHead, sqFlags and cqTail; the Ring writes sqTail and cqHead. All are counters
@@ -92,6 +93,9 @@ func (r *Ring) Taken(tail uint32) bool { return int32(r.sqHead.Load()-tail) >= 0
 
 // Completed reports whether a completion can be popped.
 func (r *Ring) Completed() bool { return r.cqTail.Load() != r.cqHead.Load() }
+
+// Popped counts the completions that were popped. It wraps around. Safe for concurrent use.
+func (r *Ring) Popped() uint32 { return r.cqHead.Load() }
 
 // Enter submits the queued entries and waits until at least need completions can be popped, both in one system call. It
 // reads the number of entries to submit from the queue itself, so that an interruption neither loses nor doubles any.
