@@ -109,9 +109,8 @@ type Options struct {
 	// there opens from the log alone. Stores can share it.
 	SnapshotDir string
 	// CleanupThreshold is the live fraction below which a segment is cleaned [0.40], 0.01 … 1, once garbage exceeds 20
-	// % of live data. Above 43 % and 60 segments, fuller segments are cleaned too, and in a store of few segments
-	// sooner than that, so that the file stays within 1.7 times the live data. While nothing is written, so are those
-	// with garbage of 5 %.
+	// % of live data. Above 43 %, fuller segments are cleaned too, and in a store of few segments sooner than that, so
+	// that the file stays within 1.7 times the live data. While nothing is written, so are those with garbage of 5 %.
 	CleanupThreshold float64
 	// CleanupSkew raises the threshold for old segments, by up to this many percent for the oldest [0], 0 … 98.
 	CleanupSkew int

@@ -96,7 +96,7 @@ var spaceTargets = []target{
 		{checkDropped, "b.live-u.live))), 2*u.used)", "b.live-u.live))), 1<<62)", ""},
 		{notCounted, "\tb.written, b.live = written, u.live\n", "", ""},
 		{inverted, "return u.slack() > limit", "return u.slack() < limit", ""},
-		{checkDropped, "min(limit, u.rest()-u.uncleanable-u.kept)", "limit", ""},
+		{checkDropped, "min(u.live*percent/100, u.rest()-u.uncleanable-u.kept)", "u.live*percent/100", ""},
 		{checkDropped, "min(u.live*smallSlack/100, smallStore*u.segment-u.live)",
 			"u.live * smallSlack / 100", ""},
 		{checkDropped, "wholeSegments*u.segment, small)", "wholeSegments*u.segment, small*0)", ""},

@@ -111,7 +111,7 @@ func TestPolicyWritesLittle(t *testing.T) {
 	const pages, perSegment, turns = 1 << 14, 127, 12
 	for _, c := range []struct {
 		theta, most float64
-	}{{0, 1.8}, {0.99, 2.5}} {
+	}{{0, 1.85}, {0.99, 2.6}} {
 		t.Run(fmt.Sprint("zipf ", c.theta), func(t *testing.T) {
 			s := &simulated{perSegment: perSegment, policy: policy{threshold: 0.4},
 				where: make([]int, pages)}

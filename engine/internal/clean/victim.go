@@ -11,9 +11,6 @@ const (
 	// Garbage, in percent of the live data: above softSlack, segments below the threshold are cleaned; above hardSlack,
 	// any segment is; above behindSlack, writers wait. In an idle store, any segment is cleaned above idleSlack.
 	softSlack, hardSlack, behindSlack, idleSlack = 20, 43, 47, 5
-	// The limits are not below those of a store in which hardSlack percent are manySegments: the emptier the segments
-	// are that are cleaned, the less is moved.
-	manySegments = 60
 	// Everything that is not live may take wholeSlack percent of the live data less wholeSegments: garbage, segments
 	// that cannot be cleaned, and slots that are kept. It lowers the other limits in a store of few segments. The
 	// cleaner may exceed it by wholeSegments before writers wait for it.
@@ -63,8 +60,7 @@ func (u usage) slack() int64 { return u.used - u.live - u.uncleanable - u.waitin
 
 // above reports whether the slack of a busy store is above its limit of percent of the live data, and by more segments.
 func (u usage) above(percent, more int64) bool {
-	limit := max(u.live*percent/100, manySegments*u.segment*percent/hardSlack)
-	limit = max(min(limit, u.rest()-u.uncleanable-u.kept), fewSegments*u.segment)
+	limit := max(min(u.live*percent/100, u.rest()-u.uncleanable-u.kept), fewSegments*u.segment)
 	return u.slack() > limit+more*u.segment
 }
 

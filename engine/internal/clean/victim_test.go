@@ -59,7 +59,7 @@ func TestLimitFollowsGarbage(t *testing.T) {
 
 // In a store of few segments, those that cannot be cleaned and those that are kept lower the limit: everything that is
 // not live stays below wholeSlack less wholeSegments, or, in a small store, below smallSlack and smallStore segments in
-// all. Garbage alone stays below hardSlack, or below manySegments. Writers wait only above the limit of the cleaner.
+// all. Garbage alone stays below hardSlack. Writers wait only above the limit of the cleaner.
 func TestLimitOfSmallStore(t *testing.T) {
 	largest := int64(0)
 	for segs := int64(0); segs < 300; segs++ {
@@ -75,8 +75,7 @@ func TestLimitOfSmallStore(t *testing.T) {
 		if most := max(large, small, least); whole > most {
 			t.Errorf("%d segments: %d MiB are not live, at most %d may be", segs, whole/mib, most/mib)
 		}
-		alone := min(manySegments*mib, max(large, small)-u.uncleanable-u.kept)
-		most := max(u.live*hardSlack/100, alone, fewSegments*mib)
+		most := max(u.live*hardSlack/100, small-u.uncleanable-u.kept, fewSegments*mib)
 		if u.slack() > most+mib {
 			t.Errorf("%d segments: %d MiB are garbage, at most %d may be", segs, u.slack()/mib, most/mib)
 		}
