@@ -2,8 +2,8 @@ package bench
 
 import (
 	"fmt"
-	"runtime"
 	"sync/atomic"
+	"time"
 
 	"pagecache/engine"
 )
@@ -93,7 +93,7 @@ func (s *Pagecache) write(i int, frag []byte, whole bool) (engine.LSN, error) {
 			ptr, err := change(s.PC, tx, target{pid: engine.PageID(pid)}, frag, whole)
 			return ptr.LastLSN(), err
 		}
-		runtime.Gosched() // until the owner of busy has allocated the page
+		time.Sleep(20 * time.Microsecond) // until the owner of busy has allocated the page; yielding delays others
 	}
 	defer p.busy.Store(0)
 	if p.pid.Load() == 0 {

@@ -2,9 +2,9 @@ package load
 
 import (
 	"fmt"
-	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"pagecache/cmd/pcbench/internal/job"
 	"pagecache/engine"
@@ -108,6 +108,9 @@ func (w *worker) put(i int64) (int64, engine.LSN, error) {
 	return w.putIn(tx, i)
 }
 
+// claimLook is the time after which a worker looks again at a page that another one is making.
+const claimLook = 20 * time.Microsecond
+
 func (w *worker) putIn(tx tx, i int64) (int64, engine.LSN, error) {
 	st := w.g.st
 	for {
@@ -117,12 +120,12 @@ func (w *worker) putIn(tx tx, i int64) (int64, engine.LSN, error) {
 				return n, lsn, err
 			}
 			// The loop ends when the worker that has claimed the page has made or freed it or has failed, or the
-			// section
-			// stops.
+			// section stops. It sleeps: a goroutine that yields again and again keeps its processor from goroutines
+			// that wait in the queue of another one.
 			if w.g.stop.Load() {
 				return 0, 0, nil
 			}
-			runtime.Gosched()
+			time.Sleep(claimLook)
 			continue
 		}
 		n, lsn, freed, err := w.change(tx, i, engine.PageID(pid))
