@@ -89,10 +89,10 @@ func (b *Batch) end(doing string) error {
 // closeGrace is the time that a Close with a context that has ended still waits for what does not depend on callers.
 const closeGrace = 100 * time.Millisecond
 
-// awaitCallers waits until no Tx of t and no batch is open and no call is under way, and returns how many Txs are still
-// open. It waits for scope.Patience at most, and leaves closeGrace of ctx to the rest of Close. Batches can be ended
-// meanwhile, and none begin.
-func (c *core) awaitCallers(ctx context.Context, t *scope.Set) int {
+// awaitCallers waits until no Tx or Pin of t and no batch is open and no call is under way, and returns how many of t
+// are still open. It waits for scope.Patience at most, and leaves closeGrace of ctx to the rest of Close. Batches can
+// be ended meanwhile, and none begin.
+func (c *core) awaitCallers(ctx context.Context, t interface{ Wait(context.Context) int }) int {
 	end := time.Now().Add(scope.Patience)
 	if d, ok := ctx.Deadline(); ok && d.Add(-closeGrace).Before(end) {
 		end = d.Add(-closeGrace)

@@ -100,6 +100,10 @@ var besideReceivers = map[reflect.Type]besideReceiver{
 		get: func(c *besideCall) (any, error) { return c.log.Stream(engine.StreamID(c.rng.IntN(3))) },
 		put: func(c *besideCall, v any, method string) {},
 	},
+	reflect.TypeFor[*engine.Pin](): {
+		get: func(c *besideCall) (any, error) { return c.log.Pin() },
+		put: func(c *besideCall, v any, method string) { v.(*engine.Pin).End() },
+	},
 }
 
 // besideArguments makes an argument of each type that a method takes.
@@ -167,6 +171,13 @@ var besideArguments = map[reflect.Type]func(c *besideCall) any{
 	reflect.TypeFor[[]engine.Page[[]byte]](): func(c *besideCall) any { return []engine.Page[[]byte](nil) },
 
 	reflect.TypeFor[engine.StreamID](): func(c *besideCall) any { return engine.StreamID(c.rng.IntN(3)) },
+	reflect.TypeFor[[]engine.Note](): func(c *besideCall) any {
+		note := engine.Note{Name: string(rune('a' + c.rng.IntN(3)))}
+		if c.rng.IntN(4) > 0 { // otherwise it removes the note
+			note.Value = []byte("value")
+		}
+		return []engine.Note{note}
+	},
 	reflect.TypeFor[engine.Seq](): func(c *besideCall) any {
 		s, err := c.log.Stream(0)
 		if err != nil {
@@ -208,6 +219,12 @@ var besideResults = map[reflect.Type]func(c *besideCall, v any) error{
 		return nil
 	},
 	reflect.TypeFor[*engine.Stream](): func(c *besideCall, v any) error { return nil },
+	reflect.TypeFor[*engine.Pin](): func(c *besideCall, v any) error {
+		if p := v.(*engine.Pin); p != nil {
+			p.End()
+		}
+		return nil
+	},
 	reflect.TypeFor[iter.Seq2[engine.PageID, engine.PageKind]](): func(c *besideCall, v any) error {
 		for range v.(iter.Seq2[engine.PageID, engine.PageKind]) {
 		}
@@ -276,7 +293,7 @@ func (b *beside) endBatch(batch *engine.Batch) {
 var allowedBeside = []error{
 	engine.ErrNoRecord, engine.ErrSequence, engine.ErrTruncated, engine.ErrRootNotFound, engine.ErrDropped,
 	engine.ErrReserved, engine.ErrConflict, engine.ErrNoPage, engine.ErrBatchEnded, engine.ErrReservationEnded,
-	context.DeadlineExceeded, context.Canceled,
+	engine.ErrTooLarge, context.DeadlineExceeded, context.Canceled,
 }
 
 // allow fails the test if a call returned an error that it may not return.

@@ -315,9 +315,9 @@ func (l *Log) drain(lsn LSN) error {
 }
 
 // Close makes everything durable, marks the log as closed cleanly and releases it. It waits for calls under way, and up
-// to 5 s for open batches to end. While reservations are open it fails and closes nothing. If a Pin is open, the log is
-// closed all the same, but its memory map stays until the process ends, and the error says so. Other errors are those
-// of PageCache.Close.
+// to 5 s for open batches and Pins to end. While reservations are open it fails and closes nothing. If a Pin stays
+// open, the log is closed all the same, but its memory map and its lock stay until the process ends, and the error says
+// so. Other errors are those of PageCache.Close.
 func (l *Log) Close() error { return l.CloseContext(context.Background()) }
 
 // CloseContext is Close that stops waiting when ctx ends; see PageCache.CloseContext.
@@ -335,12 +335,11 @@ func (l *Log) CloseContext(ctx context.Context) error {
 	}
 	l.core.store.Log.RefuseBatches()
 	return within(ctx, "close", func() error {
-		l.core.awaitCallers(ctx, &l.core.calls)
+		n := l.core.awaitCallers(ctx, &l.pins)
 		graced, cancel := withGrace(ctx)
 		defer cancel()
 		left := l.core.shutBatches(graced)
 		end, err := l.core.store.Log.CloseContext(graced)
-		n := l.pins.Len()
 		if n > 0 {
 			left = errors.Join(left, fmt.Errorf("close: %d pins still open; the memory map is left in place", n))
 		}

@@ -60,18 +60,19 @@ func (u usage) slack() int64 { return u.used - u.live - u.uncleanable - u.waitin
 
 // above reports whether the slack of a busy store is above its limit of percent of the live data, and by more segments.
 func (u usage) above(percent, more int64) bool {
-	limit := max(min(u.live*percent/100, u.rest()-u.uncleanable-u.kept), fewSegments*u.segment)
-	return u.slack() > limit+more*u.segment
+	rest := u.uncleanable + u.kept
+	limit := min(u.live*percent/100, u.large()-rest)
+	return u.slack() > max(limit, u.small()-rest, fewSegments*u.segment)+more*u.segment
 }
 
-// rest returns what everything that is not live may take.
-func (u usage) rest() int64 {
-	small := min(u.live*smallSlack/100, smallStore*u.segment-u.live)
-	return max(u.live*wholeSlack/100-wholeSegments*u.segment, small)
-}
+// large returns what everything that is not live may take in a store that is not small.
+func (u usage) large() int64 { return u.live*wholeSlack/100 - wholeSegments*u.segment }
+
+// small returns what everything that is not live may take in a small store. In other stores it is less than large.
+func (u usage) small() int64 { return min(u.live*smallSlack/100, smallStore*u.segment-u.live) }
 
 // whole reports whether everything that is not live is above its limit.
-func (u usage) whole() bool { return u.used+u.kept-u.live > u.rest() }
+func (u usage) whole() bool { return u.used+u.kept-u.live > max(u.large(), u.small()) }
 
 // aboveIdle reports whether the slack of an idle store is above its limit.
 func (u usage) aboveIdle() bool { return u.slack() > u.live*idleSlack/100 }

@@ -1,6 +1,7 @@
 package logstore
 
 import (
+	"context"
 	"math"
 	"sync"
 
@@ -12,6 +13,7 @@ type Pins struct {
 	mu sync.Mutex
 	// open has the first LSN of the log when each pin began. mu guards it.
 	open map[*Pin]format.LSN
+	none chan struct{} // closed when no pin is open any more; nil unless a goroutine waits for that. mu guards it.
 }
 
 // A Pin keeps the bytes of records valid that are read while it is open. It ends with End.
@@ -37,6 +39,29 @@ func (p *Pin) End() {
 	p.pins.mu.Lock()
 	defer p.pins.mu.Unlock()
 	delete(p.pins.open, p)
+	if p.pins.none != nil && len(p.pins.open) == 0 {
+		close(p.pins.none)
+		p.pins.none = nil
+	}
+}
+
+// Wait waits until no pin is open, or ctx ends, and returns how many are. No pin may begin any more.
+func (p *Pins) Wait(ctx context.Context) int {
+	p.mu.Lock()
+	n := len(p.open)
+	if n > 0 && p.none == nil {
+		p.none = make(chan struct{})
+	}
+	none := p.none
+	p.mu.Unlock()
+	if n == 0 {
+		return 0
+	}
+	select {
+	case <-none:
+	case <-ctx.Done():
+	}
+	return p.Len()
 }
 
 // Low returns the LSN below which no pin keeps anything.
