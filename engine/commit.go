@@ -118,7 +118,9 @@ func (tx *Tx[P]) settled(w *ownWrite[P], freed bool, h *head) {
 func (tx *Tx[P]) commitGroup() (LSN, error) {
 	pc := tx.pc
 	slices.SortFunc(tx.t.writes, func(a, b *ownWrite[P]) int { return cmp.Compare(a.id, b.id) })
-	c := pagemap.Commit{Age: tx.ageOf(), Writes: make([]pagemap.Write, len(tx.t.writes))}
+	c := &tx.t.commit
+	c.Age, c.Writes, c.Reads = tx.ageOf(), slices.Grow(c.Writes[:0], len(tx.t.writes))[:len(tx.t.writes)], nil
+	defer func() { clear(c.Writes) }()
 	for i, w := range tx.t.writes {
 		pc.fallback.Pass(w.id, tx.t.token)
 		pc.gates.of(w.id).pass()
@@ -131,7 +133,7 @@ func (tx *Tx[P]) commitGroup() (LSN, error) {
 		pc.fallback.Pass(pc.pages.Names(tx.t.roots[i].Name), tx.t.token)
 	}
 	pc.ids.CatchUp()
-	lsn, err := tx.install(&c)
+	lsn, err := tx.install(c)
 	done := c.Writes
 	for _, w := range tx.t.writes {
 		for done[0].Read.Page != w.id { // a root
@@ -157,6 +159,7 @@ func (tx *Tx[P]) install(c *pagemap.Commit) (lsn LSN, err error) {
 		defer roots.End() // also after a panic
 	}
 	if err == nil {
+		c.Reads = make([]txn.Read, 0, len(tx.t.reads.All())) // the record keeps it, and other goroutines look at it
 		for _, r := range tx.t.reads.All() {
 			if tx.own(r.Page) == nil && !roots.Changes(r.Page) {
 				c.Reads = append(c.Reads, r)
@@ -164,14 +167,17 @@ func (tx *Tx[P]) install(c *pagemap.Commit) (lsn LSN, err error) {
 		}
 		lsn, err = tx.pc.pages.Commit(c)
 	}
-	if changed := (*ConflictError)(nil); errors.As(err, &changed) {
-		return 0, tx.conflict(changed.Page)
+	if err != nil {
+		if changed := (*ConflictError)(nil); errors.As(err, &changed) {
+			err = tx.conflict(changed.Page)
+		}
+		return 0, err
 	}
-	if err == nil && roots != nil {
+	if roots != nil {
 		roots.Won()
 		roots.Messages(tx.scope.Wrote)
 	}
-	return lsn, err
+	return lsn, nil
 }
 
 func (tx *Tx[P]) ageOf() uint64 {
@@ -183,10 +189,11 @@ func (tx *Tx[P]) ageOf() uint64 {
 
 // messages returns the messages for a page.
 func (w *ownWrite[P]) messages() []pagemap.Part {
-	if w.isFreed() {
-		return []pagemap.Part{{Kind: format.KindFree}}
+	w.message[0].Kind = format.KindFree
+	parts := w.message[:]
+	if len(w.parts) > 1 {
+		parts = make([]pagemap.Part, len(w.parts))
 	}
-	parts := make([]pagemap.Part, len(w.parts))
 	for i := range w.parts {
 		p := &w.parts[i].payload
 		parts[i] = pagemap.Part{Kind: p.Kind(w.kind(i)), Body: p.Body, Blob: p.Blob}
@@ -217,7 +224,8 @@ func (w *ownWrite[P]) forget(h *head) {
 
 // installed follows the commit of a page of a group: it counts what became resident, and what was written.
 func (tx *Tx[P]) installed(w *ownWrite[P], done *pagemap.Write) {
-	newest, entries := done.Head(), make([]*head, len(done.Parts))
+	var few [maxParts]*head
+	newest, entries := done.Head(), few[:len(done.Parts)]
 	for e, i := newest, len(entries)-1; i >= 0; i-- {
 		if entries[i] = e; i > 0 {
 			e = e.Next()
@@ -247,8 +255,8 @@ func (tx *Tx[P]) installed(w *ownWrite[P], done *pagemap.Write) {
 func (tx *Tx[P]) rollback() {
 	for _, w := range tx.t.writes {
 		tx.drop(w)
+		*w = ownWrite[P]{} // it is used again, and keeps nothing
 	}
-	clear(tx.t.writes)
 	clear(tx.t.roots)
 	tx.t.writes, tx.t.roots, tx.t.index = tx.t.writes[:0], tx.t.roots[:0], nil
 }
@@ -267,9 +275,12 @@ func (tx *Tx[P]) end() {
 	if tx.t.begun && tx.scope.S().Slot.Inside() {
 		tx.rollback()
 		tx.t.reads.Reset(nil)
-		const kept = 1024
-		if cap(tx.t.reads.All()) > kept {
+		const keptReads, keptWrites = 1024, 16
+		if cap(tx.t.reads.All()) > keptReads {
 			tx.t.reads = txn.Reads{}
+		}
+		if cap(tx.t.writes) > keptWrites || cap(tx.t.commit.Writes) > keptWrites {
+			tx.t.writes, tx.t.commit = nil, pagemap.Commit{}
 		}
 		tx.t.begun, tx.t.ended, tx.t.failed = false, false, nil
 	}

@@ -203,6 +203,7 @@ type transaction[P any] struct {
 	writes []*ownWrite[P]
 	index  map[PageID]*ownWrite[P] // of writes, once there are many
 	roots  []pagemap.RootChange    // of SetRoot
+	commit pagemap.Commit          // memory that is used again, like that behind the end of writes
 	age    uint64                  // see txn.New
 	token  *txn.Token              // of the fallback; nil: it holds none
 	begun  bool                    // a call was made
@@ -226,6 +227,51 @@ type ownWrite[P any] struct {
 	merged bool
 	value  P
 	before measured // of the entry that a whole page replaces
+	// one and message are the memory of parts, and of the messages, if there is one.
+	one     [1]owned[P]
+	message [1]pagemap.Part
+}
+
+// manyWrites is the number of changed pages above which they are found by a map.
+const manyWrites = 8
+
+// own returns what the transaction writes to a page, or nil.
+func (tx *Tx[P]) own(pid PageID) *ownWrite[P] {
+	if tx.t.index != nil {
+		return tx.t.index[pid]
+	}
+	for _, w := range tx.t.writes {
+		if w.id == pid {
+			return w
+		}
+	}
+	return nil
+}
+
+// add adds a page to those that the transaction changes.
+func (tx *Tx[P]) add(w *ownWrite[P]) {
+	tx.t.writes = append(tx.t.writes, w)
+	if tx.t.index == nil && len(tx.t.writes) > manyWrites {
+		tx.t.index = map[PageID]*ownWrite[P]{}
+		for _, w := range tx.t.writes {
+			tx.t.index[w.id] = w
+		}
+	} else if tx.t.index != nil {
+		tx.t.index[w.id] = w
+	}
+}
+
+// newWrite returns an empty write, which add may follow before the next call.
+func (tx *Tx[P]) newWrite() (w *ownWrite[P]) {
+	if n := len(tx.t.writes); n < cap(tx.t.writes) {
+		w = tx.t.writes[:n+1][n] // of an earlier transaction, or nil
+	}
+	if w == nil {
+		w = new(ownWrite[P])
+	}
+	*w = ownWrite[P]{}
+	w.parts = w.one[:0]
+	return w
 }
 
 // newScope makes a Tx, and returns its scope.

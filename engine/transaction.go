@@ -11,9 +11,8 @@ import (
 	"pagecache/segments/format"
 )
 
-// manyWrites is the number of changed pages above which they are found by a map, and maxParts the number of fragments
-// of one page above which a transaction merges them.
-const manyWrites, maxParts = 8, 8
+// maxParts is the number of fragments of one page above which a transaction merges them.
+const maxParts = 8
 
 // enter begins a call of the transaction, which ends with leave if there is no error.
 func (tx *Tx[P]) enter() error {
@@ -64,32 +63,6 @@ func (tx *Tx[P]) mayWrite() error {
 		return ErrReadOnly
 	}
 	return nil
-}
-
-// own returns what the transaction writes to a page, or nil.
-func (tx *Tx[P]) own(pid PageID) *ownWrite[P] {
-	if tx.t.index != nil {
-		return tx.t.index[pid]
-	}
-	for _, w := range tx.t.writes {
-		if w.id == pid {
-			return w
-		}
-	}
-	return nil
-}
-
-// add adds a page to those that the transaction changes.
-func (tx *Tx[P]) add(w *ownWrite[P]) {
-	tx.t.writes = append(tx.t.writes, w)
-	if tx.t.index == nil && len(tx.t.writes) > manyWrites {
-		tx.t.index = map[PageID]*ownWrite[P]{}
-		for _, w := range tx.t.writes {
-			tx.t.index[w.id] = w
-		}
-	} else if tx.t.index != nil {
-		tx.t.index[w.id] = w
-	}
 }
 
 // look reads the state of a page, which counts as read from then on. Its slot is nil if no page can have the id.
@@ -262,7 +235,8 @@ func (tx *Tx[P]) write(doing string, pid PageID, f func(w *ownWrite[P]) error) e
 		if !pg.exists() {
 			return describePage(doing, pid, ErrNoPage)
 		}
-		w = &ownWrite[P]{page: pg, read: read}
+		w = tx.newWrite()
+		w.page, w.read = pg, read
 	} else if w.isFreed() {
 		return describePage(doing, pid, ErrNoPage)
 	}
@@ -292,7 +266,8 @@ func (tx *Tx[P]) allocate(frag P) (PageID, error) {
 	if err != nil {
 		return 0, err
 	}
-	w := &ownWrite[P]{parts: []owned[P]{v}, whole: true}
+	w := tx.newWrite()
+	w.parts, w.whole = append(w.parts, v), true
 	if w.page, err = tx.pc.finder.take(); err != nil {
 		tx.drop(w)
 		return 0, err

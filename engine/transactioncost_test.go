@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"context"
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
@@ -76,6 +77,47 @@ func TestTransactionOfOneLinkIsCheap(t *testing.T) {
 	}
 }
 
+// twoOfFour is a transaction that reads four pages and links to two of them.
+func twoOfFour(ctx context.Context, pc *engine.PageCache[[]byte], pids [4]engine.PageID) error {
+	_, err := pc.Update(ctx, func(tx *engine.Tx[[]byte]) error {
+		for _, pid := range pids {
+			if _, err := tx.Get(pid); err != nil {
+				return err
+			}
+		}
+		if err := tx.Link(pids[0], []byte("delta")); err != nil {
+			return err
+		}
+		return tx.Link(pids[1], []byte("delta"))
+	})
+	return err
+}
+
+// A transaction of two Links allocates little more than two Links: a record, the pages that it has read, and for each
+// page a function that makes its entry.
+func TestTransactionOfTwoLinksIsCheap(t *testing.T) {
+	if enginetest.Raced || invariants.Enabled {
+		t.Skip("the race detector and the checks of invariants allocate")
+	}
+	pc := enginetest.Open(t, "", &engine.Options{Temporary: true})
+	defer enginetest.Close(t, pc)
+	pids := [4]engine.PageID(fewBytes(t, pc, 4))
+	alone := testing.AllocsPerRun(1000, func() {
+		if err := linkAlone(pc, pids[0], []byte("delta")); err != nil {
+			t.Fatal(err)
+		}
+	})
+	within := testing.AllocsPerRun(1000, func() {
+		if err := twoOfFour(t.Context(), pc, pids); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Logf("%v allocations, in a transaction of two %v", alone, within)
+	if within > 2*alone+6 {
+		t.Errorf("a transaction of two Links takes %v allocations, a Link alone %v", within, alone)
+	}
+}
+
 // BenchmarkLinkInTransaction compares a Get and a Link with the same as a transaction.
 func BenchmarkLinkInTransaction(b *testing.B) {
 	for _, c := range []struct {
@@ -114,17 +156,7 @@ func BenchmarkTwoOfFour(b *testing.B) {
 			for i := range of {
 				of[i] = pids[rng.IntN(len(pids))]
 			}
-			if _, err := pc.Update(b.Context(), func(tx *engine.Tx[[]byte]) error {
-				for _, pid := range of {
-					if _, err := tx.Get(pid); err != nil {
-						return err
-					}
-				}
-				if err := tx.Link(of[0], []byte("delta")); err != nil {
-					return err
-				}
-				return tx.Link(of[1], []byte("delta"))
-			}); err != nil {
+			if err := twoOfFour(b.Context(), pc, of); err != nil {
 				b.Error(err)
 				return
 			}

@@ -68,6 +68,8 @@ type Commit struct {
 	Age    uint64     // an older transaction has a lower one; see txn.New
 	Writes []Write    // in the order of their page ids, each page once
 	Reads  []txn.Read // the other pages that were read; the commit keeps the slice
+
+	refs []pagestack.Ref // memory that the next call of Map.Commit uses again
 }
 
 // Commit makes the changes of c, if all its pages still have the versions that were read, and returns the LSN of the
@@ -102,13 +104,14 @@ func (m *Map) Commit(c *Commit) (format.LSN, error) {
 		return 0, err
 	}
 	prepared = true
-	refs := make([]pagestack.Ref, 0, c.messages())
+	refs := c.refs[:0]
 	for i := range c.Writes {
 		first := len(refs)
 		refs = c.Writes[i].add(&at, refs)
 		rec.SetResult(i, c.Writes[i].entry(refs[first:len(refs):len(refs)]))
 		m.Clock.Begin(c.Writes[i].Read.Page)
 	}
+	c.refs = refs
 	// Rule 7: the accounts include the messages before the group completes; and before anybody finds the new entries,
 	// whose messages are counted as dead when they are replaced.
 	for _, r := range refs {
