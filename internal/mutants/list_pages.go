@@ -37,9 +37,8 @@ var pageTargets = []target{
 	}},
 	{"engine/internal/txn/fallback.go", fallbackTests, []bug{
 		{checkDropped, "t != nil && t != own {", "t != nil {", ""},
-		{checkDropped, "if old == nil || old.IsLost() {", "if old == nil {", ""},
+		{checkDropped, "if old == nil || old.IsLost() {", "if old == nil || old != nil {", ""},
 		{wakeupLost, "\t\tclose(t.ended)\n", "", ""},
-		{notCounted, "\t\tt.of.token.CompareAndSwap(t, nil)\n", "", ""},
 		{wrongVictim, "\t\tt.of.token.CompareAndSwap(t, nil)\n", "\t\tt.of.token.Store(nil)\n", ""},
 		{checkDropped, "&(1<<(n%64)) != 0 {", "|(1<<(n%64)) != 0 {", ""},
 	}},
