@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -17,6 +18,7 @@ import (
 type distrusted struct {
 	vfs.File
 	bulk    chan struct{} // closed by the first read past the page cache
+	begun   sync.Once     // closes bulk
 	err     error         // of dropping
 	dropped *atomic.Bool
 	early   *atomic.Int64 // reads through the page cache before the pages were dropped
@@ -46,11 +48,7 @@ type directBulk struct {
 func (directBulk) Direct() bool { return true }
 
 func (b directBulk) ReadAt(p []byte, off int64) (int, error) {
-	select {
-	case <-b.f.bulk:
-	default:
-		close(b.f.bulk) // by the first header; readers of few slots are one goroutine
-	}
+	b.f.begun.Do(func() { close(b.f.bulk) }) // by the first header; several goroutines may read headers
 	if off%vfs.BulkAlign != 0 || len(p)%vfs.BulkAlign != 0 {
 		b.f.early.Add(1) // it would be read through the page cache
 	}
