@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/trace"
+	"sync/atomic"
 	"time"
 
 	"pagecache/engine/internal/clean"
@@ -286,4 +287,55 @@ func (c *core) recycleEmpty(cleaner *clean.Cleaner, quiet bool) <-chan struct{} 
 		}
 	}()
 	return done
+}
+
+// A Reservation is a place in the log that one goroutine fills. It must end in exactly one Complete or Abort, soon:
+// until then no record behind it becomes stable. It belongs to one goroutine.
+type Reservation struct {
+	tracker invariants.Tracker
+	open    *atomic.Int64 // the number of reservations of the log that have not ended
+	r       iobuf.Reservation
+	lsn     LSN // kept here because r cannot be asked once it has ended
+	ptr     DiskPtr
+	ended   bool
+}
+
+// Bytes returns the memory for the record; nil once the reservation has ended.
+func (r *Reservation) Bytes() []byte {
+	if r.ended {
+		return nil
+	}
+	return r.r.Body()
+}
+
+// LSN returns the record's LSN.
+func (r *Reservation) LSN() LSN { return r.lsn }
+
+// Complete commits the record and returns its place. It fails with ErrReservationEnded if Complete or Abort was called.
+func (r *Reservation) Complete() (LSN, DiskPtr, error) {
+	if err := r.end(); err != nil {
+		return 0, DiskPtr{}, err
+	}
+	r.r.Complete()
+	r.open.Add(-1)
+	return r.lsn, r.ptr, nil
+}
+
+// Abort releases the place; readers of the log skip it. Errors are those of Complete.
+func (r *Reservation) Abort() error {
+	if err := r.end(); err != nil {
+		return err
+	}
+	r.r.Abort()
+	r.open.Add(-1)
+	return nil
+}
+
+func (r *Reservation) end() error {
+	if r.ended {
+		return ErrReservationEnded
+	}
+	r.ended = true
+	r.tracker.Done()
+	return nil
 }

@@ -79,7 +79,7 @@ func TestCrashInLastSegmentOfFullDisk(t *testing.T) {
 
 // The same holds for a standalone log, and for a store that never recycles. Proves rules 1 and 9.
 func TestCrashInLastSegmentOfFullLinearLog(t *testing.T) {
-	const segment, capacity = 16 << 10, 10*16<<10 + 8<<10
+	const segment = 16 << 10
 	type opened struct {
 		*logstore.Store
 		write func() error
@@ -87,6 +87,10 @@ func TestCrashInLastSegmentOfFullLinearLog(t *testing.T) {
 	}
 	for _, log := range []bool{true, false} {
 		d := simdisk.New(3, simdisk.Options{})
+		capacity := int64(10*segment + segment/2)
+		if log { // it reserves two segments more
+			capacity += 2 * segment
+		}
 		open := func(d *simdisk.Disk) opened {
 			o := enginetest.SimOptions(d)
 			o.SegmentMode = engine.SegmentModeLinear

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"sync/atomic"
 
-	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/stream"
 	"pagecache/internal/invariants"
@@ -25,8 +25,9 @@ type Log struct {
 }
 
 // OpenLog opens the standalone log in dir, or makes one. Its segments are kept in order whatever opts.SegmentMode says.
-// The disk must hold at least four segments: a full one, the active one (a full segment can only be dropped after
-// another has begun), one to note that a segment is dropped, and one for the next opening. Errors are those of Open.
+// The disk must hold at least six segments: a full one, the active one (a full segment can only be dropped after
+// another has begun), one for notes and truncations on a full disk, two for drops, and one for the next opening. Errors
+// are those of Open.
 func OpenLog(dir string, opts *Options) (*Log, error) {
 	if err := opts.Validate(); err != nil {
 		return nil, err
@@ -59,17 +60,6 @@ func OpenLog(dir string, opts *Options) (*Log, error) {
 	return l, nil
 }
 
-// A Reservation is a place in the log that one goroutine fills. It must end in exactly one Complete or Abort, soon:
-// until then no record behind it becomes stable. It belongs to one goroutine.
-type Reservation struct {
-	tracker invariants.Tracker
-	l       *Log
-	r       iobuf.Reservation
-	lsn     LSN // kept here because r cannot be asked once it has ended
-	ptr     DiskPtr
-	ended   bool
-}
-
 // Reserve takes a place for a record of n bytes, to be written to Bytes. It blocks while all io buffers are full. After
 // an error nothing was done. Errors: ErrNoSpace, ErrTooLarge, ErrFailed, ErrClosed, ErrReadOnly.
 func (l *Log) Reserve(n int) (*Reservation, error) {
@@ -84,47 +74,7 @@ func (l *Log) Reserve(n int) (*Reservation, error) {
 	}
 	l.open.Add(1)
 	tracker := invariants.Track("engine.Reservation", &l.core.closed)
-	return &Reservation{tracker: tracker, l: l, r: r, lsn: r.LSN(), ptr: r.Ptr()}, nil
-}
-
-// Bytes returns the memory for the record; nil once the reservation has ended.
-func (r *Reservation) Bytes() []byte {
-	if r.ended {
-		return nil
-	}
-	return r.r.Body()
-}
-
-// LSN returns the record's LSN.
-func (r *Reservation) LSN() LSN { return r.lsn }
-
-// Complete commits the record and returns its place. It fails with ErrReservationEnded if Complete or Abort was called.
-func (r *Reservation) Complete() (LSN, DiskPtr, error) {
-	if err := r.end(); err != nil {
-		return 0, DiskPtr{}, err
-	}
-	r.r.Complete()
-	r.l.open.Add(-1)
-	return r.lsn, r.ptr, nil
-}
-
-// Abort releases the place; readers of the log skip it. Errors are those of Complete.
-func (r *Reservation) Abort() error {
-	if err := r.end(); err != nil {
-		return err
-	}
-	r.r.Abort()
-	r.l.open.Add(-1)
-	return nil
-}
-
-func (r *Reservation) end() error {
-	if r.ended {
-		return ErrReservationEnded
-	}
-	r.ended = true
-	r.tracker.Done()
-	return nil
+	return &Reservation{tracker: tracker, open: &l.open, r: r, lsn: r.LSN(), ptr: r.Ptr()}, nil
 }
 
 // Write appends a record. It is in memory when Write returns; MakeStable makes it durable. Errors are those of Reserve.
@@ -215,6 +165,68 @@ func (l *Log) Read(lsn LSN, ptr DiskPtr) ([]byte, error) {
 	return m.Body, nil
 }
 
+// Seq is the number of a record in its Stream: 1 or more. 0 stands for no record.
+type Seq = format.Seq
+
+// A Record is a record of a log and its place.
+type Record struct {
+	LSN   LSN
+	Ptr   DiskPtr
+	Seq   Seq    // of a record of a Stream; else 0
+	Bytes []byte // valid until Close or until the record is dropped; it must not be modified
+}
+
+// Records returns the stable records at or above from, in the order of the log, as far as the log is stable when the
+// iteration begins. from need not be a record's LSN; 0 means the beginning, or FirstLSN. An error, which comes
+// with a zero Record, ends the iteration. Errors are those of Read.
+func (l *Log) Records(from LSN) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		call, err := l.core.enter()
+		if err != nil {
+			yield(Record{}, fmt.Errorf("iterate at LSN %d: %w", from, err))
+			return
+		}
+		end := l.core.store.Log.StableEnd()
+		size := LSN(l.core.store.SegmentSize()) // within the call: Close writes the superblock
+		call.End()
+		// Message boundaries are known only at the beginning of a segment.
+		for pos := max(from, l.FirstLSN()) / size * size; ; {
+			if pos%size == 0 {
+				pos += format.SegmentStart
+			}
+			if pos >= end {
+				return
+			}
+			r, next, err := l.next(pos)
+			if err != nil {
+				yield(Record{}, fmt.Errorf("iterate at LSN %d: %w", pos, err))
+				return
+			}
+			if r.Ptr.Len > 0 && r.LSN >= from && !yield(r, nil) {
+				return
+			}
+			pos = next
+		}
+	}
+}
+
+// next reads the message at pos and returns the boundary after it. The Record is zero for other messages.
+func (l *Log) next(pos LSN) (Record, LSN, error) {
+	call, err := l.core.enter()
+	if err != nil {
+		return Record{}, pos, err
+	}
+	defer call.End()
+	if size := LSN(l.core.store.SegmentSize()); pos/size*size < l.FirstLSN() {
+		return Record{}, pos, ErrDropped
+	}
+	m, lsn, ptr, next, err := l.core.store.Next(pos)
+	if err != nil || m.Kind != format.KindData {
+		return Record{}, next, l.core.opts.report.Corrupt(err)
+	}
+	return Record{LSN: lsn, Ptr: ptr, Bytes: m.Body}, next, nil
+}
+
 // FirstLSN returns the LSN below which everything was dropped.
 func (l *Log) FirstLSN() LSN { return LSN(l.first.Load()) }
 
@@ -242,12 +254,12 @@ func (l *Log) dropBelow(ctx context.Context, lsn LSN) error {
 	if err := l.drain(lsn); err != nil || l.recycler.Waiting() == 0 {
 		return describe("drop", err)
 	}
-	l.streams.Forget(l.FirstLSN())
 	// Calls that began before first was raised may still read the segments. They are short.
 	epoch := l.core.calls.domain.Retire()
 	if !l.core.calls.await(ctx, func() bool { return l.core.calls.domain.Oldest() >= epoch }) {
 		return describe("drop", ctx.Err())
 	}
+	l.streams.Forget(l.FirstLSN()) // not before: readers of records that were carried forward look there
 	call, err := l.core.enter()
 	if err != nil {
 		return describe("drop", err)
@@ -268,6 +280,9 @@ func (l *Log) drain(lsn LSN) error {
 	}
 	defer call.End()
 	if err := errors.Join(l.core.store.Log.Err(), l.recycler.Err()); err != nil {
+		return err
+	}
+	if err := l.streams.CarryNotes(lsn); err != nil {
 		return err
 	}
 	l.recycler.DrainBelow(lsn, l.FirstLSN(), func(first LSN) { l.first.Store(int64(first)) })

@@ -138,6 +138,8 @@ func (s *salvager) saveLog(out string, o *Options) error {
 		switch m.Kind {
 		case format.KindRecord:
 			b, err = saveRecord(l, StreamID(m.Page), b)
+		case format.KindNote:
+			n, err = 0, saveNote(l, StreamID(m.Page), b)
 		case format.KindTruncate:
 			n, b, err = 0, nil, saveCut(l, StreamID(m.Page), b)
 		default:
@@ -185,6 +187,23 @@ func saveCut(l *Log, id StreamID, body []byte) error {
 	err = s.TruncateAfter(context.Background(), c.Last)
 	if err == nil && c.First > 0 {
 		err = s.DropBelow(context.Background(), c.First)
+	}
+	return err
+}
+
+// saveNote sets or removes a note of a stream of the new log.
+func saveNote(l *Log, id StreamID, body []byte) error {
+	n, err := format.DecodeNote(body)
+	if err != nil {
+		return err
+	}
+	s, err := l.Stream(id)
+	if err == nil {
+		note := Note{Name: string(n.Name)}
+		if n.Set {
+			note.Value = n.Value
+		}
+		_, err = s.AppendNoted(0, nil, note)
 	}
 	return err
 }

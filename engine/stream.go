@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,9 +10,6 @@ import (
 	"pagecache/engine/internal/stream"
 	"pagecache/segments/format"
 )
-
-// Seq is the number of a record in its Stream: 1 or more. 0 stands for no record.
-type Seq = format.Seq
 
 // StreamID is the number of a Stream of a Log, 0 … MaxStreamID. A log that needs only one uses 0.
 type StreamID = format.StreamID
@@ -49,15 +47,23 @@ func (l *Log) Stream(id StreamID) (*Stream, error) {
 	return &Stream{l, s}, nil
 }
 
-// Streams returns the numbers of the streams that have records, in rising order.
+// Streams returns the numbers of the streams that have records or notes, in rising order.
 func (l *Log) Streams() []StreamID { return l.streams.IDs() }
+
+// A Note is a small named value of a Stream.
+type Note = stream.Note
 
 // Append appends records with the numbers seq, seq + 1, and so on; seq is above Bounds' last, and any number from 1 on
 // if the stream is empty. The records are recovered all or none, and are in memory when Append returns: MakeStable of
 // the LSN, which is that of the last one, makes all of them durable. Together they may be almost as long as a segment.
 // After an error nothing was done. Errors: ErrSequence, and those of Reserve.
-func (s *Stream) Append(seq Seq, records ...[]byte) (LSN, error) {
-	if len(records) == 0 {
+func (s *Stream) Append(seq Seq, records ...[]byte) (LSN, error) { return s.AppendNoted(seq, records) }
+
+// AppendNoted is Append that also sets notes, of which a nil Value removes one. Records and notes are recovered all or
+// none. Notes are in memory: all of a log take at most a quarter of a segment. Without records, it works on a full disk
+// for some hundred calls: the log keeps a segment for that. ErrTooLarge also reports a note that is too long.
+func (s *Stream) AppendNoted(seq Seq, records [][]byte, notes ...Note) (LSN, error) {
+	if len(records)+len(notes) == 0 {
 		return 0, nil
 	}
 	call, err := s.l.core.enter()
@@ -65,7 +71,7 @@ func (s *Stream) Append(seq Seq, records ...[]byte) (LSN, error) {
 		return 0, describe("append", err)
 	}
 	defer call.End()
-	lsn, err := s.s.Append(seq, records)
+	lsn, err := s.s.Append(seq, records, notes...)
 	return lsn, describe("append", err)
 }
 
@@ -78,6 +84,26 @@ func (s *Stream) AppendStable(ctx context.Context, seq Seq, records ...[]byte) e
 	}
 	return err
 }
+
+// SetNote sets a note, durably; a nil value removes it. If it fails while it waits, because ctx ends or with ErrFailed,
+// the note has the new value in this opening, and may have the old one in the next. Errors are those of AppendNoted.
+func (s *Stream) SetNote(ctx context.Context, name string, value []byte) error {
+	lsn, err := s.AppendNoted(0, nil, Note{Name: name, Value: value})
+	if err == nil {
+		_, err = s.l.core.makeStable(ctx, lsn)
+	}
+	return err
+}
+
+// Note returns a copy of the value that a note was given last, which may not be stable yet. found is false if there is
+// no such note. It reads no disk and works after Close.
+func (s *Stream) Note(name string) (value []byte, found bool) {
+	value, found = s.s.Note(name)
+	return bytes.Clone(value), found
+}
+
+// Notes returns the names of the notes, in order.
+func (s *Stream) Notes() []string { return s.s.Notes() }
 
 // Bounds returns the numbers of the first and the last record; 0 and 0 if there is none.
 func (s *Stream) Bounds() (first, last Seq) { return s.s.Bounds() }
@@ -272,63 +298,4 @@ func (f *follower) check() error {
 		return fmt.Errorf("record %d: %w", f.last.Seq, ErrTruncated)
 	}
 	return err
-}
-
-// A Record is a record of a log and its place.
-type Record struct {
-	LSN   LSN
-	Ptr   DiskPtr
-	Seq   Seq    // of a record of a Stream; else 0
-	Bytes []byte // valid until Close or until the record is dropped; it must not be modified
-}
-
-// Records returns the stable records at or above from, in the order of the log, as far as the log is stable when the
-// iteration begins. from need not be a record's LSN; 0 means the beginning, or FirstLSN. An error, which comes
-// with a zero Record, ends the iteration. Errors are those of Read.
-func (l *Log) Records(from LSN) iter.Seq2[Record, error] {
-	return func(yield func(Record, error) bool) {
-		call, err := l.core.enter()
-		if err != nil {
-			yield(Record{}, fmt.Errorf("iterate at LSN %d: %w", from, err))
-			return
-		}
-		end := l.core.store.Log.StableEnd()
-		size := LSN(l.core.store.SegmentSize()) // within the call: Close writes the superblock
-		call.End()
-		// Message boundaries are known only at the beginning of a segment.
-		for pos := max(from, l.FirstLSN()) / size * size; ; {
-			if pos%size == 0 {
-				pos += format.SegmentStart
-			}
-			if pos >= end {
-				return
-			}
-			r, next, err := l.next(pos)
-			if err != nil {
-				yield(Record{}, fmt.Errorf("iterate at LSN %d: %w", pos, err))
-				return
-			}
-			if r.Ptr.Len > 0 && r.LSN >= from && !yield(r, nil) {
-				return
-			}
-			pos = next
-		}
-	}
-}
-
-// next reads the message at pos and returns the boundary after it. The Record is zero for other messages.
-func (l *Log) next(pos LSN) (Record, LSN, error) {
-	call, err := l.core.enter()
-	if err != nil {
-		return Record{}, pos, err
-	}
-	defer call.End()
-	if size := LSN(l.core.store.SegmentSize()); pos/size*size < l.FirstLSN() {
-		return Record{}, pos, ErrDropped
-	}
-	m, lsn, ptr, next, err := l.core.store.Next(pos)
-	if err != nil || m.Kind != format.KindData {
-		return Record{}, next, l.core.opts.report.Corrupt(err)
-	}
-	return Record{LSN: lsn, Ptr: ptr, Bytes: m.Body}, next, nil
 }

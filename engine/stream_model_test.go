@@ -22,13 +22,28 @@ var streamTrace = flag.Bool("stream.trace", false, "TestStreamModel logs its ope
 
 var streamSeed = flag.Int("stream.seed", -1, "the only seed of TestStreamModel")
 
-// numbered is the records of a stream.
+// numbered is the records of a stream, and its notes.
 type numbered struct {
 	seqs   []engine.Seq
 	values []string
+	notes  map[string]string // never changed
 }
 
-func (n numbered) without(i, j int) numbered { return numbered{n.seqs[i:j:j], n.values[i:j:j]} }
+func (n numbered) without(i, j int) numbered {
+	return numbered{n.seqs[i:j:j], n.values[i:j:j], n.notes}
+}
+
+// noted returns n with a note that is set, or removed if its value is nil.
+func (n numbered) noted(x engine.Note) numbered {
+	n.notes = maps.Clone(n.notes)
+	if n.notes == nil {
+		n.notes = map[string]string{}
+	}
+	if n.notes[x.Name] = string(x.Value); x.Value == nil {
+		delete(n.notes, x.Name)
+	}
+	return n
+}
 
 // streamModel does random operations on the streams of a log, and knows what must be there.
 type streamModel struct {
@@ -124,7 +139,7 @@ func (m *streamModel) step() bool {
 		}
 		var records [][]byte
 		size := 0
-		next := numbered{slices.Clip(n.seqs), slices.Clip(n.values)}
+		next := numbered{slices.Clip(n.seqs), slices.Clip(n.values), n.notes}
 		for i := range count {
 			b := m.value(seq + engine.Seq(i))
 			if size += len(b) + 40; size > 10000 {
@@ -135,7 +150,14 @@ func (m *streamModel) step() bool {
 		}
 		stable := m.rng.IntN(3) == 0
 		var err error
-		if stable {
+		if m.rng.IntN(6) == 0 {
+			stable = false
+			notes := []engine.Note{m.note(), m.note()}[:1+m.rng.IntN(2)]
+			for _, x := range notes {
+				next = next.noted(x)
+			}
+			_, err = s.AppendNoted(seq, records, notes...)
+		} else if stable {
 			err = s.AppendStable(ctx, seq, records...)
 		} else {
 			_, err = s.Append(seq, records...)
@@ -181,11 +203,19 @@ func (m *streamModel) step() bool {
 			return m.failed(err, id, next)
 		}
 		m.done(id, next, at > 0)
-	case p < 78:
+	case p < 75:
+		x := m.note()
+		err := s.SetNote(ctx, x.Name, x.Value)
+		m.trace("set note %q of stream %d to %d bytes: %v", x.Name, id, len(x.Value), err)
+		if err != nil {
+			return m.failed(err, id, n.noted(x))
+		}
+		m.done(id, n.noted(x), true)
+	case p < 79:
 		if _, _, err := m.l.Write(m.value(0)); err != nil {
 			return m.failed(err, id, n)
 		}
-	case p < 80:
+	case p < 81:
 		if _, err := m.l.WriteBatch([][]byte{m.value(0), m.value(0)}); err != nil {
 			return m.failed(err, id, n)
 		}
@@ -207,9 +237,34 @@ func (m *streamModel) step() bool {
 	return true
 }
 
-// look compares a few records of a stream.
+// note returns a note to set or remove.
+func (m *streamModel) note() engine.Note {
+	x := engine.Note{Name: strings.Repeat("n", 1+m.rng.IntN(4))}
+	if m.rng.IntN(4) > 0 {
+		x.Value = enginetest.Random(m.rng.IntN(150), m.rng.Uint64())
+	}
+	return x
+}
+
+// notesOf returns the notes of a stream.
+func (m *streamModel) notesOf(s *engine.Stream) map[string]string {
+	all := map[string]string{}
+	for _, name := range s.Notes() {
+		v, found := s.Note(name)
+		if !found {
+			m.fatalf("note %q is listed and has no value", name)
+		}
+		all[name] = string(v)
+	}
+	return all
+}
+
+// look compares a few records of a stream, and its notes.
 func (m *streamModel) look(id engine.StreamID) {
 	n, s := m.now[id], m.stream(id)
+	if got := m.notesOf(s); !maps.Equal(got, n.notes) {
+		m.fatalf("stream %d: notes %q, want %q", id, got, n.notes)
+	}
 	first, last := s.Bounds()
 	if len(n.seqs) == 0 {
 		if first != 0 || last != 0 {
@@ -245,6 +300,7 @@ func (m *streamModel) contents() map[engine.StreamID]numbered {
 			}
 			n.seqs, n.values = append(n.seqs, r.Seq), append(n.values, string(r.Bytes))
 		}
+		n.notes = m.notesOf(m.stream(id))
 		all[id] = n
 	}
 	return all
@@ -253,7 +309,8 @@ func (m *streamModel) contents() map[engine.StreamID]numbered {
 func sameStreams(a, b map[engine.StreamID]numbered) bool {
 	for id := range 3 {
 		x, y := a[engine.StreamID(id)*1000], b[engine.StreamID(id)*1000]
-		if !slices.Equal(x.seqs, y.seqs) || !slices.Equal(x.values, y.values) {
+		if !slices.Equal(x.seqs, y.seqs) || !slices.Equal(x.values, y.values) ||
+			!maps.Equal(x.notes, y.notes) {
 			return false
 		}
 	}
@@ -284,7 +341,7 @@ func (m *streamModel) open() bool {
 	for i, old := range append(slices.Clone(m.past), got) {
 		for id := range 3 {
 			n := old[engine.StreamID(id)*1000]
-			fmt.Fprintf(&b, "\n%d: stream %d: %d", i, id*1000, len(n.seqs))
+			fmt.Fprintf(&b, "\n%d: stream %d: notes %.5q, records %d", i, id*1000, n.notes, len(n.seqs))
 			if len(n.seqs) > 0 {
 				fmt.Fprintf(&b, ", %d to %d", n.seqs[0], n.seqs[len(n.seqs)-1])
 			}

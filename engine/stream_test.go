@@ -102,6 +102,58 @@ func TestStreamRefuses(t *testing.T) {
 	}
 }
 
+// Notes have limits, for each and for all of a log; a call that exceeds them does nothing. Several notes may be set at
+// once, and removed. Values are copied.
+func TestStreamNoteLimits(t *testing.T) {
+	l, s := openStream(t, enginetest.SimOptions(simdisk.New(1, simdisk.Options{})))
+	ctx := context.Background()
+	for _, n := range []engine.Note{
+		{Name: "", Value: []byte("a")}, {Name: string(make([]byte, 256))}, {Name: "a", Value: make([]byte, 1025)},
+	} {
+		if err := s.SetNote(ctx, n.Name, n.Value); !errors.Is(err, engine.ErrTooLarge) {
+			t.Errorf("a name of %d bytes, a value of %d: %v", len(n.Name), len(n.Value), err)
+		}
+	}
+	value := []byte("vote")
+	notes := []engine.Note{{Name: "b", Value: value}, {Name: "a", Value: []byte{}}, {Name: "c", Value: value}}
+	if _, err := s.AppendNoted(0, nil, notes...); err != nil {
+		t.Fatal(err)
+	}
+	value[0] = 'x'
+	b, _ := s.Note("b")
+	b[1] = 'x'
+	if b, found := s.Note("b"); !found || string(b) != "vote" {
+		t.Errorf("b is %q", b)
+	}
+	if err := s.SetNote(ctx, "c", nil); err != nil {
+		t.Error(err)
+	}
+	if got := fmt.Sprint(s.Notes()); got != "[a b]" {
+		t.Errorf("notes are %v", got)
+	}
+	var err error
+	n := 0
+	for ; err == nil; n++ {
+		err = s.SetNote(ctx, fmt.Sprint(n), make([]byte, 1000))
+	}
+	if _, found := s.Note(fmt.Sprint(n - 1)); found || n != 3 || !errors.Is(err, engine.ErrTooLarge) {
+		t.Errorf("the log takes %d notes of 1000 bytes: %v", n-1, err)
+	}
+	if _, err = s.AppendNoted(1, [][]byte{nil}, engine.Note{Name: "x", Value: make([]byte, 1000)}); err == nil {
+		t.Error("a record is appended with a note that is too long")
+	}
+	if _, last := s.Bounds(); last != 0 {
+		t.Errorf("record %d was appended by a call that failed", last)
+	}
+	if err := errors.Join(s.SetNote(ctx, "0", nil), s.SetNote(ctx, "x", make([]byte, 1000))); err != nil {
+		t.Error(err) // there is room again
+	}
+	enginetest.Close(t, l)
+	if _, err := s.AppendNoted(1, nil, notes...); !errors.Is(err, engine.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
 // A ReadOnly log shows its streams and changes nothing.
 func TestStreamReadOnly(t *testing.T) {
 	d := simdisk.New(1, simdisk.Options{})
@@ -438,6 +490,78 @@ func TestStreamDropsOnFullDisk(t *testing.T) {
 		if round%4 == 3 {
 			enginetest.Close(t, l)
 			l, s = openStream(t, o)
+		}
+	}
+	enginetest.Close(t, l)
+}
+
+// On a full disk, notes can be set and records be truncated for a while, and DropBelow still works after that: it makes
+// room, and the log goes on, in the same opening. Notes survive that the segments are dropped that they were set in.
+// Proves rule 9.
+func TestStreamNotesOnFullDisk(t *testing.T) {
+	d := simdisk.New(4, simdisk.Options{Capacity: 30 * 16 << 10})
+	o := enginetest.SimOptions(d)
+	l, s := openStream(t, o)
+	ctx := context.Background()
+	next, term := engine.Seq(1), 0
+	fill := func() {
+		for _, size := range []int{3000, 200, 0} {
+			for {
+				_, err := s.Append(next, make([]byte, size))
+				if errors.Is(err, engine.ErrNoSpace) {
+					break
+				} else if err != nil {
+					t.Fatal(err)
+				}
+				next++
+			}
+		}
+	}
+	for round := range 12 {
+		fill()
+		vote := func() error {
+			term++
+			value := fmt.Append(nil, term)
+			if err := s.SetNote(ctx, "term", value); err != nil {
+				term--
+				return err
+			}
+			return s.SetNote(ctx, "vote", value)
+		}
+		if err := vote(); err != nil {
+			t.Fatalf("round %d: vote on a full disk: %v", round, err)
+		}
+		next -= 3
+		if err := s.TruncateAfter(ctx, next-1); err != nil {
+			t.Fatalf("round %d: truncate on a full disk: %v", round, err)
+		}
+		for vote() == nil {
+			if term > 1000 {
+				t.Fatal("notes fill the disk without an end")
+			}
+		}
+		fill()
+		if _, last := s.Bounds(); last != next-1 {
+			t.Fatalf("round %d: the last record is %d, want %d", round, last, next-1)
+		}
+		if err := s.DropBelow(ctx, next-2); err != nil {
+			t.Fatalf("round %d: drop on a full disk: %v", round, err)
+		}
+		if err := vote(); err != nil {
+			t.Fatalf("round %d: vote after a drop: %v", round, err)
+		}
+		if err := s.AppendStable(ctx, next, make([]byte, 3000)); err != nil {
+			t.Fatalf("round %d: append after a drop: %v", round, err)
+		}
+		next++
+		if round%4 == 3 {
+			enginetest.Close(t, l)
+			l, s = openStream(t, o)
+		}
+		for _, name := range []string{"term", "vote"} {
+			if v, found := s.Note(name); !found || string(v) != fmt.Sprint(term) {
+				t.Fatalf("round %d: %s is %q, want %d", round, name, v, term)
+			}
 		}
 	}
 	enginetest.Close(t, l)

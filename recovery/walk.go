@@ -126,7 +126,7 @@ func (w *walked) index(h format.Header, body []byte, pos int, from format.LSN) e
 			w.leaves, w.stable = append(w.leaves, leave{h.LSN, l}), max(w.stable, l.Stable)
 		}
 		return err
-	case format.KindRecord, format.KindTruncate:
+	case format.KindRecord, format.KindTruncate, format.KindNote:
 		if !w.log {
 			return format.ErrKind
 		}

@@ -11,9 +11,9 @@ import "strconv"
 //
 //	class     writes                                    free slots that are kept from it
 //	ordinary  values that callers write                 the whole reserve
-//	freeing   frees, notes of ids                       KeptForCleaning
+//	freeing   frees, notes, truncations of streams      KeptForCleaning
 //	cleaning  moves by the cleaner, ends of batches,    1: the last slot
-//	          segments that leave the log
+//	          drops of streams, segments that leave
 //	opening   the tail of the log, by Open after a      none: Open takes a slot that recovery found free,
 //	          crash; it has no Urgency                  or Space.Append
 //
@@ -28,7 +28,7 @@ type Urgency uint32
 // The urgency classes.
 const (
 	UrgencyOrdinary Urgency = iota // a value that a caller writes
-	UrgencyFreeing                 // a free or a note of ids: it makes room once the cleaner has run
+	UrgencyFreeing                 // a free or a note: small, and it makes room once the cleaner has run
 	UrgencyCleaning                // a move by the cleaner, or the end of a batch: it makes room, or room waits for it
 )
 

@@ -219,6 +219,11 @@ var logTargets = []target{
 		{wakeupLost, "\tif next > 0 {\n\t\tl.lookLocked(next)\n\t}\n", "", ""},
 		{checkDropped, "\t\tif b.reported {\n\t\t\tcontinue\n\t\t}\n", "", ""},
 	}},
+	{"segments/format/stream.go", streamTests, []bug{
+		{notCounted, "\tx.runs[i].First = Seq(off)\n", "\tx.runs[i].First = max(x.runs[i].First, Seq(off&1))\n", ""},
+		{checkDropped, "\t\tx.notes[noteKey{stream, string(name)}] = i\n", "", ""},
+		{notCounted, "\tclear(x.notes)\n", "", ""},
+	}},
 	{"engine/internal/stream/append.go", streamTests, []bug{
 		{offByOne, "if q <= last || q > format.MaxSeq", "if q < last || q > format.MaxSeq", ""},
 		{offByOne, "\tformat.PutSeq(body, q)\n", "\tformat.PutSeq(body, q+1)\n", ""},
@@ -228,6 +233,16 @@ var logTargets = []target{
 		{inverted, "if c.First > 0 { // it makes room", "if c.First == 0 {", ""},
 		{swallowed, "\tif k.err != nil {\n\t\treturn 0, true, k.err\n\t}\n", "", ""},
 		{reordered, "\tshrinks := c.Last < newest\n", "\tshrinks := false\n", ""},
+	}},
+	{"engine/internal/stream/note.go", streamTests, []bug{
+		{checkDropped, "\tif limit := t.set.store.SegmentHolds() / 4; sum > limit {",
+			"\tif limit := t.set.store.SegmentHolds() / 4; sum < 0 {", ""},
+		{notCounted, "\t\tt.set.noteBytes -= noteRoom(format.Note{Name: n.Name, Value: old.value})\n", "", ""},
+		{notCounted, "\t\tg.notes++\n", "", ""},
+		{inverted, "return g.notes > 0 && g.base+s.size <= low }", "return g.notes > 0 && g.base+s.size > low }", ""},
+		{wrongVictim, "if n := v.(*noted); n.set && old(n.seg) {", "if n := v.(*noted); n.set && !old(n.seg) {", ""},
+		{notCounted, "\t\tc.t.setNote(g, c.n)\n", "\t\t_, _ = g, c\n", ""},
+		{checkDropped, "value: bytes.Clone(n.Value)", "value: bytes.TrimSuffix(n.Value, nil)", ""},
 	}},
 	{"engine/internal/stream/state.go", streamTests, []bug{
 		{offByOne, "return st.lastOf(i) >= q })", "return st.lastOf(i) > q })", ""},
@@ -241,6 +256,8 @@ var logTargets = []target{
 			"t.loadCut(format.Cut{First: l.First, Last: ^format.Seq(0)})", ""},
 		{checkDropped, "\t\treturn t.loadCut(c)\n",
 			"\t\treturn t.loadCut(format.Cut{First: c.First, Last: ^format.Seq(0)})\n", ""},
+		{swallowed, "\t\t\tif err := t.loadNoteAt(g, int(l.First)); err != nil {\n",
+			"\t\t\tif err := t.loadNoteAt(g, int(l.First)); err == nil {\n", ""},
 		{wrongVictim, "&& g.base+s.size <= s.store.Log.StableEnd()", "", "A sealed segment lies below the stable end."},
 	}},
 	{"engine/internal/stream/set.go", streamTests, []bug{

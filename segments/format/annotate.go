@@ -289,6 +289,8 @@ func describeBody(m Header, body []byte) string {
 			return err.Error()
 		}
 		return fmt.Sprintf("record %d of stream %d, %d bytes", q, m.Page, len(b))
+	case KindNote:
+		return describeNote(StreamID(m.Page), body)
 	case KindTruncate:
 		c, err := DecodeCut(body)
 		if err != nil {
@@ -310,4 +312,16 @@ func describeBody(m Header, body []byte) string {
 		}
 	}
 	return fmt.Sprintf("%d bytes", len(body))
+}
+
+// describeNote describes the body of a note of a stream.
+func describeNote(stream StreamID, body []byte) string {
+	n, err := DecodeNote(body)
+	switch {
+	case err != nil:
+		return err.Error()
+	case !n.Set:
+		return fmt.Sprintf("note %q of stream %d is removed", n.Name, stream)
+	}
+	return fmt.Sprintf("note %q of stream %d, %d bytes", n.Name, stream, len(n.Value))
 }

@@ -68,7 +68,7 @@ func IndexUnits(k Kind) int {
 		return 1 + indexBeginSize/indexEntrySize
 	case KindRecord:
 		return 1
-	case KindTruncate:
+	case KindTruncate, KindNote:
 		return RunUnits
 	}
 	return 0
@@ -114,7 +114,7 @@ func (x *Index) Add(k Kind, off int, msg []byte) {
 	case KindBatchEnd:
 		x.entries = append(x.entries, uint32(off)|indexBatchEnd)
 		x.begins = append(x.begins, LSN(binary.LittleEndian.Uint64(msg[HeaderSize:])))
-	case KindRecord, KindTruncate:
+	case KindRecord, KindTruncate, KindNote:
 		x.streams.add(k, off, msg)
 	}
 }

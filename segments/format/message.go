@@ -30,6 +30,7 @@ const (
 	kindLast             = KindGroup
 
 	KindRecord   Kind = 17 // a record of a stream of a standalone log; see RecordHeadSize
+	KindNote     Kind = 18 // a small named value of a stream; the body is a Note
 	KindTruncate Kind = 19 // records of a stream do not count any more; the body is a Cut
 
 	KindRoot  Kind = 20 // a name and the page that it names; the body is a Root
@@ -42,7 +43,6 @@ const (
 // The kinds that version 2 reserves. They have a number and a name; this code neither writes nor accepts them.
 const (
 	KindGroupPart Kind = 16 // a further part of a group
-	KindNote      Kind = 18 // a small named value of a standalone log
 	KindMark      Kind = 23 // a message that only carries the durable end; for now a pad serves as one
 )
 
@@ -73,7 +73,7 @@ func (k Kind) OfPage() bool {
 }
 
 // OfStream reports whether a message of kind k belongs to a stream of a standalone log: its page id is the stream's.
-func (k Kind) OfStream() bool { return k == KindRecord || k == KindTruncate }
+func (k Kind) OfStream() bool { return k >= KindRecord && k <= KindTruncate }
 
 // Zstd reports whether the body of a message of kind k is compressed: the length of the value in bytes (4 bytes), then
 // one zstd frame, in a delta behind the Prev.

@@ -151,7 +151,7 @@ func TestReservedKindsHaveNames(t *testing.T) {
 	for k := range Kind(255) {
 		named := !strings.HasPrefix(k.String(), "kind(")
 		valid := k > 0 && k <= kindLast && k != 7 || k == KindRoot || k == KindIndex || k == KindLeave ||
-			k == KindRecord || k == KindTruncate
+			k == KindRecord || k == KindNote || k == KindTruncate
 		if named != (k <= KindMark && k != 7) || k.Valid() != valid {
 			t.Errorf("%v: valid %v", k, k.Valid())
 		}

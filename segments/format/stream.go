@@ -76,21 +76,33 @@ func CheckStream(k Kind, body []byte) (err error) {
 		_, _, err = CutSeq(body)
 	case KindTruncate:
 		_, err = DecodeCut(body)
+	case KindNote:
+		_, err = DecodeNote(body)
 	}
 	return err
 }
 
+// RunType says what a Run lists. On disk: do not renumber.
+type RunType uint8
+
+// The types of a Run.
+const (
+	RunRecords RunType = 0 // records, with numbers that rise from First to Last
+	RunCut     RunType = 1 // a Cut with this First and Last
+	RunNote    RunType = 2 // the newest message in the segment of one note; First is its offset there
+)
+
 // A Run is a part of the index of a segment: records of one stream that follow each other in the segment, with rising
-// numbers and without a Cut between them; or else one Cut. On disk:
+// numbers and without a Cut between them; or else one Cut; or the newest message of one note. On disk:
 //
-//	 0  8  bits 35…0 the stream, bits 59…36 the number of records, bits 63…60 0 for records, 1 for a Cut
+//	 0  8  bits 35…0 the stream, bits 59…36 the number of records, bits 63…60 the RunType
 //	 8  8  First
 //	16  8  Last
 type Run struct {
 	Stream      StreamID
-	Cut         bool
-	Count       int // of records; 0 for a Cut
-	First, Last Seq // the numbers of the first and the last record, or those of the Cut
+	Type        RunType
+	Count       int // of records; else 0
+	First, Last Seq // see RunType
 }
 
 const (
@@ -101,10 +113,7 @@ const (
 )
 
 func (r Run) put(dst []byte) {
-	head := uint64(r.Stream) | uint64(r.Count)<<runCountShift
-	if r.Cut {
-		head |= 1 << runTypeShift
-	}
+	head := uint64(r.Stream) | uint64(r.Count)<<runCountShift | uint64(r.Type)<<runTypeShift
 	binary.LittleEndian.PutUint64(dst, head)
 	binary.LittleEndian.PutUint64(dst[8:], uint64(r.First))
 	binary.LittleEndian.PutUint64(dst[16:], uint64(r.Last))
@@ -114,19 +123,25 @@ func (r Run) put(dst []byte) {
 func decodeRun(src []byte) Run {
 	head := binary.LittleEndian.Uint64(src)
 	return Run{
-		Stream: StreamID(head) & MaxStreamID, Cut: head>>runTypeShift != 0,
+		Stream: StreamID(head) & MaxStreamID, Type: RunType(head >> runTypeShift),
 		Count: int(head >> runCountShift & maxRunCount),
 		First: Seq(binary.LittleEndian.Uint64(src[8:])), Last: Seq(binary.LittleEndian.Uint64(src[16:])),
 	}
 }
 
-// valid reports whether r is a Run that an Index writes, whose first bytes on disk are head.
-func (r Run) valid(head uint64) bool {
-	if r.Cut {
-		return head>>runTypeShift == 1 && r.Count == 0
+// valid reports whether r is a Run that an Index writes whose messages end below offset end of the segment.
+func (r Run) valid(end int) bool {
+	switch r.Type {
+	case RunRecords:
+		return r.Count > 0 && !r.First.IsZero() && r.Last >= r.First && r.Last <= MaxSeq &&
+			uint64(r.Last-r.First) >= uint64(r.Count-1)
+	case RunCut:
+		return r.Count == 0
+	case RunNote:
+		return r.Count == 0 && r.Last == 0 && r.First%Align == 0 && r.First >= SegmentStart &&
+			r.First <= Seq(end-HeaderSize)
 	}
-	return r.Count > 0 && !r.First.IsZero() && r.Last >= r.First && r.Last <= MaxSeq &&
-		uint64(r.Last-r.First) >= uint64(r.Count-1)
+	return false
 }
 
 // streamIndex is the part of an Index that lists the messages of streams.
@@ -134,6 +149,13 @@ type streamIndex struct {
 	runs    []Run
 	records []indexedRecord
 	open    map[StreamID]int // the run of each stream that its next record may join
+	notes   map[noteKey]int  // the run of each note
+}
+
+// noteKey names a note.
+type noteKey struct {
+	stream StreamID
+	name   string
 }
 
 // indexedRecord is a record of a run.
@@ -144,20 +166,26 @@ type indexedRecord struct {
 
 func (x *streamIndex) reset() streamIndex {
 	clear(x.open)
-	return streamIndex{runs: x.runs[:0], records: x.records[:0], open: x.open}
+	clear(x.notes)
+	return streamIndex{runs: x.runs[:0], records: x.records[:0], open: x.open, notes: x.notes}
 }
 
 // add adds the message of kind k, of a stream, at offset off of the segment, which begins at msg.
 func (x *streamIndex) add(k Kind, off int, msg []byte) {
 	stream := StreamID(MessagePage(msg))
+	if k == KindNote {
+		x.addNote(stream, off, msg)
+		return
+	}
 	first := Seq(binary.LittleEndian.Uint64(msg[HeaderSize:]))
 	if k == KindTruncate {
 		last := Seq(binary.LittleEndian.Uint64(msg[HeaderSize+8:]))
-		x.runs = append(x.runs, Run{Stream: stream, Cut: true, First: first, Last: last})
+		x.runs = append(x.runs, Run{Stream: stream, Type: RunCut, First: first, Last: last})
 		delete(x.open, stream)
 		return
 	}
-	i, found := len(x.runs)-1, len(x.runs) > 0 && x.runs[len(x.runs)-1].Stream == stream && !x.runs[len(x.runs)-1].Cut
+	i := len(x.runs) - 1
+	found := i >= 0 && x.runs[i].Stream == stream && x.runs[i].Type == RunRecords
 	if !found {
 		i, found = x.open[stream]
 	}
@@ -172,6 +200,22 @@ func (x *streamIndex) add(k Kind, off int, msg []byte) {
 	x.runs[i].Count++
 	x.runs[i].Last = first
 	x.records = append(x.records, indexedRecord{uint32(off), uint32(i)})
+}
+
+// addNote adds the note of the stream at offset off of the segment, which begins at msg. An older message of that note
+// in the segment is not listed any more.
+func (x *streamIndex) addNote(stream StreamID, off int, msg []byte) {
+	name := msg[HeaderSize+noteHeadSize:][:msg[HeaderSize]]
+	i, found := x.notes[noteKey{stream, string(name)}]
+	if !found {
+		i = len(x.runs)
+		x.runs = append(x.runs, Run{Stream: stream, Type: RunNote})
+		if x.notes == nil {
+			x.notes = map[noteKey]int{}
+		}
+		x.notes[noteKey{stream, string(name)}] = i
+	}
+	x.runs[i].First = Seq(off)
 }
 
 // units returns the room that the lists need, in units.
@@ -198,7 +242,7 @@ func checkRuns(runs, offsets []byte, end int) error {
 	most := uint32(end - HeaderSize)
 	for i := 0; len(runs) > 0; i++ {
 		r := decodeRun(runs)
-		if !r.valid(binary.LittleEndian.Uint64(runs)) || r.Count*indexEntrySize > len(offsets) {
+		if !r.valid(end) || r.Count*indexEntrySize > len(offsets) {
 			return fmt.Errorf("%w: run %d of stream %d: %d records from %d to %d", ErrIndex, i, r.Stream, r.Count,
 				r.First, r.Last)
 		}

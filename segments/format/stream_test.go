@@ -9,8 +9,8 @@ import (
 )
 
 // streamSegment returns a segment with messages of streams, its header, the offset of its index, and the offsets of the
-// records.
-func streamSegment(unlist bool) (seg []byte, h SegmentHeader, at int, offsets []int) {
+// records and notes.
+func streamSegment(unlist bool) (seg []byte, h SegmentHeader, at int, offsets []int, notes []Seq) {
 	h = SegmentHeader{State: SegmentStateInUse, SegmentSize: MinSegmentSize, BlockSize: 4096, Generation: 3,
 		Base: 4 * MinSegmentSize, Stable: 4*MinSegmentSize - 1, Slot: 2, Store: testStore, Timeline: 9}
 	seg = make([]byte, MinSegmentSize)
@@ -26,8 +26,11 @@ func streamSegment(unlist bool) (seg []byte, h SegmentHeader, at int, offsets []
 		PutCRC(seg[pos:], w, seed)
 		PutWord(seg[pos:], w)
 		x.Add(k, pos, seg[pos:])
-		if k == KindRecord {
+		switch k {
+		case KindRecord:
 			offsets = append(offsets, pos)
+		case KindNote:
+			notes = append(notes, Seq(pos))
 		}
 		pos += AlignUp(HeaderSize + len(body))
 	}
@@ -41,6 +44,12 @@ func streamSegment(unlist bool) (seg []byte, h SegmentHeader, at int, offsets []
 		c.Put(body)
 		put(KindTruncate, stream, body)
 	}
+	note := func(stream StreamID, name, value string) {
+		n := Note{Name: []byte(name), Value: []byte(value), Set: value != ""}
+		body := make([]byte, n.Size())
+		n.Put(body)
+		put(KindNote, stream, body)
+	}
 	record(0, 5)
 	record(7, 1)
 	record(0, 6)
@@ -50,6 +59,11 @@ func streamSegment(unlist bool) (seg []byte, h SegmentHeader, at int, offsets []
 	record(0, 7)
 	record(7, 2)
 	cut(7, Cut{First: 2, Last: math.MaxUint64})
+	note(7, "vote", "a")
+	record(0, 8)
+	note(7, "term", "")
+	note(0, "vote", "b")
+	note(7, "vote", "cd")
 	record(MaxStreamID, MaxSeq)
 	if unlist {
 		x.Unlist()
@@ -58,12 +72,13 @@ func streamSegment(unlist bool) (seg []byte, h SegmentHeader, at int, offsets []
 	k := Known{Durable: h.Base + 4096, Stable: h.Base + 4095}
 	PutWord(seg[pos:], PutPad(seg[pos:], h.Base+LSN(pos), k, at-pos, seed))
 	PutWord(seg[at:], x.Put(seg[at:], h.Base+LSN(at), k, seed))
-	return seg, h, at, offsets
+	return seg, h, at, offsets, notes
 }
 
 // An index lists the messages of streams by runs: a run ends where the numbers do not rise, and at a Cut of its stream.
+// Of each note, the newest message is listed.
 func TestIndexListsStreams(t *testing.T) {
-	seg, h, at, offs := streamSegment(false)
+	seg, h, at, offs, notes := streamSegment(false)
 	golden(t, "segment-streams.txt", AnnotateSegment(nil, seg, testView(2, math.MaxInt)))
 	v, err := decodeIndexOf(seg, h, at)
 	if err != nil || !v.Listed() {
@@ -72,9 +87,12 @@ func TestIndexListsStreams(t *testing.T) {
 	want := []Run{
 		{Stream: 0, Count: 3, First: 5, Last: 9},
 		{Stream: 7, Count: 2, First: 1, Last: 2},
-		{Stream: 0, Cut: true, First: 0, Last: 6},
-		{Stream: 0, Count: 1, First: 7, Last: 7},
-		{Stream: 7, Cut: true, First: 2, Last: math.MaxUint64},
+		{Stream: 0, Type: RunCut, First: 0, Last: 6},
+		{Stream: 0, Count: 2, First: 7, Last: 8},
+		{Stream: 7, Type: RunCut, First: 2, Last: math.MaxUint64},
+		{Stream: 7, Type: RunNote, First: notes[3]},
+		{Stream: 7, Type: RunNote, First: notes[1]},
+		{Stream: 0, Type: RunNote, First: notes[2]},
 		{Stream: MaxStreamID, Count: 1, First: MaxSeq, Last: MaxSeq},
 	}
 	var got []Run
@@ -84,7 +102,7 @@ func TestIndexListsStreams(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	wantOffsets := []int{offs[0], offs[2], offs[3], offs[1], offs[5], offs[4], offs[6]}
+	wantOffsets := []int{offs[0], offs[2], offs[3], offs[1], offs[5], offs[4], offs[6], offs[7]}
 	var gotOffsets []int
 	for b := v.Offsets(); len(b) > 0; b = b[4:] {
 		gotOffsets = append(gotOffsets, int(binary.LittleEndian.Uint32(b)))
@@ -101,7 +119,7 @@ func TestIndexListsStreams(t *testing.T) {
 	if v.Len() != 1 {
 		t.Errorf("%d entries, want that of the record without a stream", v.Len())
 	}
-	seg, h, at, _ = streamSegment(true)
+	seg, h, at, _, _ = streamSegment(true)
 	if v, err = decodeIndexOf(seg, h, at); err != nil || v.Listed() || v.Runs() != 0 || v.Len() != 1 {
 		t.Errorf("without lists: %v, %d runs, %d entries: %v", v.Listed(), v.Runs(), v.Len(), err)
 	}
@@ -109,7 +127,7 @@ func TestIndexListsStreams(t *testing.T) {
 
 // No bytes of an index with right checksums make a reader look outside of the segment, or panic. Proves F2.
 func TestHostileRuns(t *testing.T) {
-	seg, h, at, _ := streamSegment(false)
+	seg, h, at, _, _ := streamSegment(false)
 	seed := MakeSeed(testStore, h.Generation, h.Slot)
 	refused := 0
 	for i := at + HeaderSize; i < len(seg)-4; i++ {
@@ -162,6 +180,22 @@ func TestStreamBodies(t *testing.T) {
 	for n := range CutSize + 2 {
 		if err := CheckStream(KindTruncate, make([]byte, n)); (err == nil) != (n == CutSize) {
 			t.Errorf("a cut of %d bytes: %v", n, err)
+		}
+	}
+	for _, n := range []Note{{Name: []byte("a")}, {Name: []byte("a"), Set: true}, {Name: make([]byte, MaxNoteName),
+		Value: make([]byte, MaxNoteValue), Set: true}} {
+		b := make([]byte, n.Size())
+		n.Put(b)
+		got, err := DecodeNote(b)
+		if err != nil || string(got.Name) != string(n.Name) || string(got.Value) != string(n.Value) ||
+			got.Set != n.Set {
+			t.Errorf("%+v is %+v: %v", n, got, err)
+		}
+	}
+	for _, b := range []string{"", "\x00\x01", "\x01", "\x01\x01", "\x02\x01a", "\x01\x02a", "\x01\x00ab",
+		"\x01\x01a" + string(make([]byte, MaxNoteValue+1))} {
+		if err := CheckStream(KindNote, []byte(b)); !errors.Is(err, ErrRecord) {
+			t.Errorf("note %.10q: %v", b, err)
 		}
 	}
 }

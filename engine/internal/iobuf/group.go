@@ -47,6 +47,12 @@ func (l *Log) WriteGroup(records [][]byte) ([]format.LSN, error) {
 	return lsns, nil
 }
 
+// LSN returns the LSN of the group, which lies before those of its messages.
+func (g *Group) LSN() format.LSN { return g.r.LSN() }
+
+// Ptr returns the place of the group in the file.
+func (g *Group) Ptr() format.DiskPtr { return g.r.Ptr() }
+
 // Add adds a message with a body of n bytes, which the caller writes before Complete. It returns the body, all zero,
 // and the message's LSN and place.
 func (g *Group) Add(kind format.Kind, page format.PageID, n int) (body []byte, lsn format.LSN, ptr format.DiskPtr) {
@@ -93,9 +99,16 @@ func (l *Log) ReserveRecord(stream format.StreamID, n, runs int) (Reservation, e
 	return l.reserve(format.KindRecord, format.PageID(stream), n, units, segments.UrgencyOrdinary)
 }
 
-// ReserveRecords is ReserveGroup for n records of a stream.
-func (l *Log) ReserveRecords(n, size, runs int) (Group, error) {
-	units := n*format.IndexUnits(format.KindRecord) + runs*format.RunUnits
-	r, err := l.reserve(format.KindGroup, 0, size-format.HeaderSize, units, segments.UrgencyOrdinary)
+// ReserveMessages is ReserveGroup for messages of streams, as urgent as one of kind k is alone. An index of the segment
+// needs room for them in the given number of units.
+func (l *Log) ReserveMessages(k format.Kind, size, units int) (Group, error) {
+	r, err := l.reserve(format.KindGroup, 0, size-format.HeaderSize, units, urgencyOfKind(k))
+	return Group{r: r, at: format.GroupHeadSize}, err
+}
+
+// ReserveCarried is ReserveMessages for messages that replace others, so that segments can leave the log: they may use
+// all slots that are reserved for urgent writers.
+func (l *Log) ReserveCarried(size, units int) (Group, error) {
+	r, err := l.reserve(format.KindGroup, 0, size-format.HeaderSize, units, segments.UrgencyCleaning)
 	return Group{r: r, at: format.GroupHeadSize}, err
 }

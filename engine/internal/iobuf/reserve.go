@@ -24,18 +24,22 @@ type Reservation struct {
 // full. Errors: that of a log that has stopped, segments.ErrNoRoom (nothing has changed; it may work later),
 // ErrTooLarge. Safe for concurrent use.
 func (l *Log) Reserve(kind format.Kind, page format.PageID, n int) (Reservation, error) {
-	u := segments.UrgencyOrdinary
+	return l.reserve(kind, page, n, format.IndexUnits(kind), urgencyOfKind(kind))
+}
+
+// urgencyOfKind returns the urgency of messages of a kind, unless the cleaner writes them.
+func urgencyOfKind(kind format.Kind) segments.Urgency {
 	switch kind {
-	case format.KindFree, format.KindCounter:
-		u = segments.UrgencyFreeing
+	case format.KindFree, format.KindCounter, format.KindNote, format.KindTruncate:
+		return segments.UrgencyFreeing
 	case format.KindBatchEnd: // no segment can be recycled until the batch ends
-		u = segments.UrgencyCleaning
+		return segments.UrgencyCleaning
 	}
-	return l.reserve(kind, page, n, format.IndexUnits(kind), u)
+	return segments.UrgencyOrdinary
 }
 
 // ReserveUrgent is Reserve for the cleaner: it may use all slots that are reserved for urgent writers. Reserve itself
-// may use most of them for frees and notes of ids, and all of them for ends of batches.
+// may use most of them for frees, notes and truncations, and all of them for ends of batches.
 func (l *Log) ReserveUrgent(kind format.Kind, page format.PageID, n int) (Reservation, error) {
 	return l.reserve(kind, page, n, format.IndexUnits(kind), segments.UrgencyCleaning)
 }

@@ -222,7 +222,12 @@ func (s *Store) PaddingAllowance() int { return max(0, s.LeastGain()-2*s.dev.Blo
 // After scattered frees, a share of LeastGain must be dead before any segment is worth cleaning, and a quarter of the
 // gain pays for the messages that say so: enough for pages of 72 bytes and more.
 func (s *Store) reserved() (n, per int) {
-	if !s.c.Cleaned { // one to open after a crash, and one for the messages by which segments leave
+	switch {
+	case s.c.Log:
+		// One for notes and truncations of streams. Two for drops: a message says what is dropped, notes are carried
+		// forward, and then segments leave. One to open after a crash.
+		return segments.KeptForCleaning + 1, 0
+	case !s.c.Cleaned: // one to open after a crash, and one for the messages by which segments leave
 		return 2, 0
 	}
 	return segments.KeptForCleaning + 2, 4 * s.Super.SegmentSize / s.LeastGain()

@@ -53,6 +53,8 @@ var (
 	ErrFormat = errors.New("store has another format")
 	// ErrKind reports a page store that was opened as a standalone log, or the reverse.
 	ErrKind = errors.New("store is of another kind")
+	// ErrTooLarge reports a message that is longer than the format allows.
+	ErrTooLarge = iobuf.ErrTooLarge
 	// ErrLater reports that segments cannot be recycled now. Nothing was changed, and a later try may succeed.
 	ErrLater = errors.New("segments cannot be recycled now")
 )

@@ -7,20 +7,30 @@ import (
 	"pagecache/segments/format"
 )
 
-// Append appends records with the numbers from q on, and returns the LSN of the last one. It waits for a free io
-// buffer. Errors: ErrOrder, and those of iobuf's Reserve; after an error nothing was done.
-func (t *Stream) Append(q format.Seq, records [][]byte) (format.LSN, error) {
-	lsn, opened, err := t.append(q, records)
+// Append appends records with the numbers from q on, and sets notes; all of that is recovered or nothing. It returns
+// the LSN of the last message. It waits for a free io buffer. Errors: ErrOrder, those of iobuf's Reserve, and
+// ErrTooLarge of notes; after an error nothing was done.
+func (t *Stream) Append(q format.Seq, records [][]byte, notes ...Note) (format.LSN, error) {
+	lsn, opened, err := t.append(q, records, notes)
 	if opened {
 		t.set.Tidy()
 	}
 	return lsn, err
 }
 
-func (t *Stream) append(q format.Seq, records [][]byte) (lsn format.LSN, opened bool, err error) {
+func (t *Stream) append(q format.Seq, records [][]byte, notes []Note) (lsn format.LSN, opened bool, err error) {
 	s := t.set
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := t.checkNotes(notes); err != nil {
+		return 0, false, err
+	}
+	if len(records) == 0 {
+		if len(notes) == 1 {
+			return t.appendNote(notes[0].encoded())
+		}
+		return t.appendGroup(q, nil, notes, 0)
+	}
 	_, last := t.Bounds()
 	if q <= last || q > format.MaxSeq-format.Seq(len(records)) {
 		return 0, false, fmt.Errorf("%w: record %d after %d", ErrOrder, q, last)
@@ -33,27 +43,34 @@ func (t *Stream) append(q format.Seq, records [][]byte) (lsn format.LSN, opened 
 		lengthOf(records) > longMessage {
 		runs = 1
 	}
-	if len(records) == 1 {
-		m, err := s.store.Log.ReserveRecord(t.id, format.RecordHeadSize+len(records[0]), runs)
-		if err != nil {
-			return 0, false, err
-		}
-		lsn = m.LSN()
-		var g *segment
-		if g, opened, err = s.segmentAt(lsn, m.Ptr().Off); err != nil {
-			m.Abort()
-			return 0, false, err
-		}
-		put(m.Body(), q, records[0])
-		m.Complete()
-		t.add(g, lsn, q)
+	if len(records) == 1 && len(notes) == 0 {
+		lsn, opened, err = t.appendRecord(q, records[0], runs)
 	} else {
-		if lsn, opened, err = t.appendGroup(q, records, runs); err != nil {
-			return 0, false, err
-		}
+		lsn, opened, err = t.appendGroup(q, records, notes, runs)
+	}
+	if err != nil {
+		return 0, false, err
 	}
 	t.owed = runs == 0 && t.run.count.Load() == uint32(len(records))
 	t.publish(q, q+format.Seq(len(records)-1))
+	return lsn, opened, nil
+}
+
+// appendRecord appends a record as a message of its own. The caller holds Set.mu, and publishes it.
+func (t *Stream) appendRecord(q format.Seq, record []byte, runs int) (lsn format.LSN, opened bool, err error) {
+	m, err := t.set.store.Log.ReserveRecord(t.id, format.RecordHeadSize+len(record), runs)
+	if err != nil {
+		return 0, false, err
+	}
+	lsn = m.LSN()
+	g, opened, err := t.set.segmentAt(lsn, m.Ptr().Off)
+	if err != nil {
+		m.Abort()
+		return 0, false, err
+	}
+	put(m.Body(), q, record)
+	m.Complete()
+	t.add(g, lsn, q)
 	return lsn, opened, nil
 }
 
@@ -74,38 +91,51 @@ func put(body []byte, q format.Seq, record []byte) {
 	copy(body[format.RecordHeadSize:], record)
 }
 
-// appendGroup appends records as one group. The caller holds Set.mu.
-func (t *Stream) appendGroup(q format.Seq, records [][]byte, runs int) (
+// appendGroup appends records and notes as one group. The caller holds Set.mu, and publishes the records.
+func (t *Stream) appendGroup(q format.Seq, records [][]byte, notes []Note, runs int) (
 	lsn format.LSN, opened bool, err error,
 ) {
-	s := t.set
+	s, kind := t.set, format.KindNote
 	size := format.GroupSize()
 	for _, p := range records {
 		size += format.AlignUp(format.HeaderSize + format.RecordHeadSize + len(p))
+		kind = format.KindRecord
 	}
-	m, err := s.store.Log.ReserveRecords(len(records), size, runs)
+	for _, n := range notes {
+		size += noteRoom(n.encoded())
+	}
+	units := len(records)*format.IndexUnits(format.KindRecord) + runs*format.RunUnits +
+		len(notes)*format.IndexUnits(format.KindNote)
+	m, err := s.store.Log.ReserveMessages(kind, size, units)
 	if err != nil {
 		return 0, false, err
 	}
-	var g *segment
+	g, opened, err := s.segmentAt(m.LSN(), m.Ptr().Off)
+	if err != nil {
+		m.Abort()
+		return 0, false, err
+	}
 	lsns := make([]format.LSN, len(records))
 	for i, p := range records {
 		var body []byte
-		var ptr format.DiskPtr
-		body, lsns[i], ptr = m.Add(format.KindRecord, format.PageID(t.id), format.RecordHeadSize+len(p))
-		if i == 0 {
-			if g, opened, err = s.segmentAt(lsns[0], ptr.Off); err != nil {
-				m.Abort()
-				return 0, false, err
-			}
-		}
+		body, lsns[i], _ = m.Add(format.KindRecord, format.PageID(t.id), format.RecordHeadSize+len(p))
 		put(body, q+format.Seq(i), p)
+		lsn = lsns[i]
+	}
+	for _, n := range notes {
+		var body []byte
+		x := n.encoded()
+		body, lsn, _ = m.Add(format.KindNote, format.PageID(t.id), x.Size())
+		x.Put(body)
 	}
 	m.Complete()
 	for i, lsn := range lsns {
 		t.add(g, lsn, q+format.Seq(i))
 	}
-	return lsns[len(lsns)-1], opened, nil
+	for _, n := range notes {
+		t.setNote(g, n.encoded())
+	}
+	return lsn, opened, nil
 }
 
 // add adds the record at lsn to a run of g, which it begins if the stream's run cannot go on there. The caller holds

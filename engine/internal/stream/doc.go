@@ -11,6 +11,8 @@
 //	S4  Nothing is kept on the heap for a record. A segment that is sealed ends with an index, which is read through
 //	    the map. The offsets of the others are in tables, in anonymous memory.
 //	S5  Lookups take no lock. Each sees the state of the stream at one moment.
+//	S6  The value of a note is that of its newest message. It is in memory, and is written again before the segment of
+//	    that message leaves the log.
 //
 // The records of a stream are the concatenation of its pieces, by number as by place in the log:
 //

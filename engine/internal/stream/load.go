@@ -49,7 +49,7 @@ func (s *Set) loadIndex(g *segment, v format.IndexView, off int64) error {
 	s.segments = append(s.segments, g)
 	for i := range v.Runs() {
 		l := v.Run(i)
-		if l.Cut {
+		if l.Type != format.RunRecords {
 			g.runs = append(g.runs, nil)
 			continue
 		}
@@ -65,8 +65,14 @@ func (s *Set) loadIndex(g *segment, v format.IndexView, off int64) error {
 	for i, r := range runs {
 		l := v.Run(i)
 		t := s.stream(l.Stream)
-		if l.Cut {
+		switch l.Type {
+		case format.RunCut:
 			if err := t.loadCut(format.Cut{First: l.First, Last: l.Last}); err != nil {
+				return err
+			}
+			continue
+		case format.RunNote:
+			if err := t.loadNoteAt(g, int(l.First)); err != nil {
 				return err
 			}
 			continue
@@ -121,6 +127,9 @@ func (s *Set) walk(g *segment) error {
 // walked applies a message that was read.
 func (s *Set) walked(g *segment, m logstore.Message, lsn format.LSN) error {
 	t := s.stream(format.StreamID(m.Page))
+	if m.Kind == format.KindNote {
+		return t.loadNote(g, m.Body)
+	}
 	if m.Kind == format.KindTruncate {
 		c, err := format.DecodeCut(m.Body)
 		if err != nil {

@@ -21,9 +21,11 @@ type segment struct {
 	table atomic.Pointer[table]
 	// mapped is the index in the map. Set once, before table is cleared.
 	mapped atomic.Pointer[mapped]
-	// runs are those of the segment until mapped is set; nil for a Cut. Set.mu guards them.
+	// runs are those of the segment until mapped is set; nil for a Cut and a note. Set.mu guards them.
 	runs []*run
-	kept bool // the segment has no index of its runs, so the table stays. Belongs to Tidy
+	// notes is the number of notes whose newest message is in the segment. Set.mu guards it.
+	notes int
+	kept  bool // the segment has no index of its runs, so the table stays. Belongs to Tidy
 }
 
 // mapped is an index in the map.
@@ -186,8 +188,8 @@ func (g *segment) adopt(v format.IndexView, off int64) bool {
 		for i := 0; same && i < len(g.runs); i++ {
 			m.starts[i] = at
 			r := v.Run(i)
-			if known := g.runs[i]; r.Cut || known == nil {
-				same = r.Cut && known == nil
+			if known := g.runs[i]; r.Type != format.RunRecords || known == nil {
+				same = r.Type != format.RunRecords && known == nil
 			} else {
 				same = r.First == known.first && r.Last == known.last && r.Count == int(known.count.Load())
 			}

@@ -37,8 +37,10 @@ type Set struct {
 	// segments are those that hold messages of streams, and the newest of all, in the order of the log.
 	segments []*segment
 	tables   []*table // of no segment
-	made     []*table // all of them
-	tidying  sync.Mutex
+	// noteBytes is the length of the messages of all notes that have a value.
+	noteBytes int
+	made      []*table // all of them
+	tidying   sync.Mutex
 }
 
 // Stream is the records of one stream.
@@ -54,6 +56,8 @@ type Stream struct {
 	owed bool
 	// lastCut is the LSN of the newest Cut of this opening; 0 if there is none. Set.mu guards it.
 	lastCut format.LSN
+	// notes are the *noted of the stream by name. Written under Set.mu. A stale read is the value before.
+	notes sync.Map
 	// cuts is raised before and after each change of state that removes records at the end. It publishes nothing. A
 	// reader that finds the value of an earlier look has seen no record since that follows removed ones. It only rises.
 	cuts atomic.Uint64
@@ -107,10 +111,10 @@ func (s *Set) stream(id format.StreamID) *Stream {
 	return t
 }
 
-// IDs returns the numbers of the streams that have records, in rising order.
+// IDs returns the numbers of the streams that have records or notes, in rising order.
 func (s *Set) IDs() (ids []format.StreamID) {
 	for _, t := range s.all() {
-		if len(t.state.Load().pieces) > 0 {
+		if len(t.state.Load().pieces) > 0 || len(t.Notes()) > 0 {
 			ids = append(ids, t.id)
 		}
 	}
@@ -153,6 +157,7 @@ func (s *Set) Forget(first format.LSN) {
 		s.release(g)
 	}
 	s.segments = slices.Delete(s.segments, 0, n)
+	s.forgetNotes(first)
 }
 
 // segmentAt returns the segment that holds the message at lsn and off, which is the newest one of all streams. opened
