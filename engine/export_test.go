@@ -27,6 +27,9 @@ func StoreOf[P any](pc *PageCache[P]) *logstore.Store { return pc.core.store }
 // StoreOfLog returns the page-less store of a standalone log.
 func StoreOfLog(l *Log) *logstore.Store { return l.core.store }
 
+// StreamTables returns the number of tables of the streams of a log, and of those that no segment has.
+func StreamTables(l *Log) (made, free int) { return l.streams.Tables() }
+
 // CleanerOf returns the cleaner of a PageCache.
 func CleanerOf[P any](pc *PageCache[P]) *clean.Cleaner { return pc.cleaner }
 

@@ -21,7 +21,10 @@ type Log struct {
 	first    atomic.Int64
 	drop     chan struct{} // full while a DropBelow is under way
 	recycler *logstore.Recycler
+	pins     logstore.Pins
 	streams  *stream.Set
+
+	segmentSize int // of the store, whose superblock Close writes
 }
 
 // OpenLog opens the standalone log in dir, or makes one. Its segments are kept in order whatever opts.SegmentMode says.
@@ -50,7 +53,7 @@ func OpenLog(dir string, opts *Options) (*Log, error) {
 		store.Abandon()
 		return nil, fmt.Errorf("open %s: %w", store.Dir, err)
 	}
-	l.core.store, l.recycler = store, logstore.NewRecycler(store)
+	l.core.store, l.recycler, l.segmentSize = store, logstore.NewRecycler(store), store.SegmentSize()
 	l.first.Store(int64(store.Space.First()))
 	bases := make([]LSN, len(found.Scan.Segments))
 	for i, g := range found.Scan.Segments {
@@ -141,8 +144,8 @@ func (l *Log) Stats() Stats {
 }
 
 // Read returns the record at lsn and ptr, as Write or Complete returned them, in this opening or an earlier one. It is
-// valid until Close or until the record is dropped, and must not be modified. A ReadOnly log ends at the stable LSN;
-// reading beyond it is an error. Errors: ErrCorrupt, ErrDropped, ErrClosed.
+// valid until Close or until the record is dropped, or, beside a Pin, until that ends. It must not be modified. A
+// ReadOnly log ends at the stable LSN; reading beyond it is an error. Errors: ErrCorrupt, ErrDropped, ErrClosed.
 func (l *Log) Read(lsn LSN, ptr DiskPtr) ([]byte, error) {
 	call, err := l.core.enter()
 	if err != nil {
@@ -173,7 +176,7 @@ type Record struct {
 	LSN   LSN
 	Ptr   DiskPtr
 	Seq   Seq    // of a record of a Stream; else 0
-	Bytes []byte // valid until Close or until the record is dropped; it must not be modified
+	Bytes []byte // valid as the result of Get or Read is; it must not be modified
 }
 
 // Records returns the stable records at or above from, in the order of the log, as far as the log is stable when the
@@ -227,6 +230,23 @@ func (l *Log) next(pos LSN) (Record, LSN, error) {
 	return Record{LSN: lsn, Ptr: ptr, Bytes: m.Body}, next, nil
 }
 
+// A Pin keeps the bytes valid that Get, Read and Records return while it is open. Safe for concurrent use.
+type Pin = logstore.Pin
+
+// Pin begins a pin, which must end with End. Records can be dropped while it is open. The space of those that were in
+// the log when it began is freed by a DropBelow after its End. Errors: ErrClosed.
+func (l *Log) Pin() (*Pin, error) {
+	call, err := l.core.enter()
+	if err != nil {
+		return nil, describe("pin", err)
+	}
+	defer call.End()
+	return l.pins.Begin(l.FirstLSN), nil
+}
+
+// SegmentSize returns the size of the log's segments in bytes.
+func (l *Log) SegmentSize() int { return l.segmentSize }
+
 // FirstLSN returns the LSN below which everything was dropped.
 func (l *Log) FirstLSN() LSN { return LSN(l.first.Load()) }
 
@@ -237,10 +257,10 @@ func (l *Log) FirstLSN() LSN { return LSN(l.first.Load()) }
 // has records in are kept; if Stream fails with ErrCorrupt, so are all that may have some. Errors: ErrReadOnly,
 // ErrClosed, ErrNoSpace, ErrFailed, and those of freeing slots, which are sticky for DropBelow only.
 func (l *Log) DropBelow(lsn LSN) error {
-	return l.dropBelow(context.Background(), min(lsn, l.streams.Low()))
+	return l.dropBelow(context.Background(), lsn)
 }
 
-// dropBelow drops segments below lsn, at or above which all records of streams lie. ctx ends its wait for others.
+// dropBelow drops segments below lsn that no stream needs. ctx ends its wait for others.
 func (l *Log) dropBelow(ctx context.Context, lsn LSN) error {
 	if l.core.opts.ReadOnly {
 		return describe("drop", ErrReadOnly)
@@ -266,7 +286,8 @@ func (l *Log) dropBelow(ctx context.Context, lsn LSN) error {
 	}
 	defer call.End()
 	busy := func() bool { return l.open.Load() > 0 } // the reservation may be the caller's
-	if err = l.recycler.All(busy); err == nil {
+	unpinned := func(d logstore.Drained) bool { return d.Base < l.pins.Low() }
+	if err = l.recycler.All(unpinned, busy); err == nil {
 		err = l.core.store.Dropped()
 	}
 	return describe("drop", err)
@@ -282,6 +303,10 @@ func (l *Log) drain(lsn LSN) error {
 	if err := errors.Join(l.core.store.Log.Err(), l.recycler.Err()); err != nil {
 		return err
 	}
+	if err := l.streams.CarryRecords(lsn); err != nil && !logstore.IsNoSpace(err) {
+		return err
+	}
+	lsn = min(lsn, l.streams.Low())
 	if err := l.streams.CarryNotes(lsn); err != nil {
 		return err
 	}
@@ -290,8 +315,9 @@ func (l *Log) drain(lsn LSN) error {
 }
 
 // Close makes everything durable, marks the log as closed cleanly and releases it. It waits for calls under way, and up
-// to 5 s for open batches to end. While reservations are open it fails and closes nothing. Other errors are those of
-// PageCache.Close.
+// to 5 s for open batches to end. While reservations are open it fails and closes nothing. If a Pin is open, the log is
+// closed all the same, but its memory map stays until the process ends, and the error says so. Other errors are those
+// of PageCache.Close.
 func (l *Log) Close() error { return l.CloseContext(context.Background()) }
 
 // CloseContext is Close that stops waiting when ctx ends; see PageCache.CloseContext.
@@ -314,6 +340,11 @@ func (l *Log) CloseContext(ctx context.Context) error {
 		defer cancel()
 		left := l.core.shutBatches(graced)
 		end, err := l.core.store.Log.CloseContext(graced)
-		return errors.Join(left, describe("close", l.core.finish(graced, logstore.Ending{End: end}, err)))
+		n := l.pins.Len()
+		if n > 0 {
+			left = errors.Join(left, fmt.Errorf("close: %d pins still open; the memory map is left in place", n))
+		}
+		e := logstore.Ending{End: end, KeepMapped: n > 0}
+		return errors.Join(left, describe("close", l.core.finish(graced, e, err)))
 	})
 }

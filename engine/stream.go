@@ -3,9 +3,9 @@ package engine
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"iter"
+	"math"
 
 	"pagecache/engine/internal/stream"
 	"pagecache/segments/format"
@@ -21,7 +21,10 @@ const MaxStreamID = format.MaxStreamID
 // of one log share its segments and its flushes. A Stream costs some memory for each segment that it has records in,
 // and none for each record. Safe for concurrent use.
 //
-// Space is freed from the beginning of the log: a stream that holds old records keeps all segments behind them.
+// Space is freed from the beginning of the log: a stream that holds old records keeps all segments behind them. If that
+// is more than eight, and its records take a quarter of a segment at most, DropBelow of any stream writes them again at
+// the end of the log: at most a quarter of a segment of such copies for each new segment. The records of a longer
+// stream stay where they are, since most of what it keeps is its own.
 //
 // A log may hold streams and records without a number (Log.Write). DropBelow of a stream then drops the latter with
 // their segments.
@@ -108,8 +111,9 @@ func (s *Stream) Notes() []string { return s.s.Notes() }
 // Bounds returns the numbers of the first and the last record; 0 and 0 if there is none.
 func (s *Stream) Bounds() (first, last Seq) { return s.s.Bounds() }
 
-// Get returns the record with this number. It is valid until Close or until the record is dropped, and must not be
-// modified. Errors: ErrNoRecord, ErrDropped, ErrCorrupt, ErrClosed.
+// Get returns the record with this number. It must not be modified. It is valid until Close or DropBelow, of any stream
+// of the log: that may move the record, too. Beside a Pin it stays valid until that ends. Errors: ErrNoRecord,
+// ErrDropped, ErrCorrupt, ErrClosed.
 func (s *Stream) Get(seq Seq) (Record, error) {
 	call, err := s.l.core.enter()
 	if err != nil {
@@ -172,7 +176,7 @@ func (s *Stream) DropBelow(ctx context.Context, seq Seq) error {
 	if err != nil {
 		return err
 	}
-	return s.l.dropBelow(ctx, s.l.streams.Low())
+	return s.l.dropBelow(ctx, math.MaxInt64)
 }
 
 // cut removes records and waits until that is stable.
@@ -197,19 +201,40 @@ func (s *Stream) cut(ctx context.Context, doing string, cut func() (LSN, error))
 // returned, and those of Get. Records that are truncated meanwhile may be returned or not.
 func (s *Stream) Records(from Seq) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		end := s.l.core.store.Log.StableEnd()
+		cuts := s.s.Cuts()
+		last, err := s.lastStable()
 		for seq := from; ; {
-			r, found, err := s.next(seq)
+			var r Record
+			found := false
+			if err == nil {
+				r, found, err = s.next(seq)
+			}
 			if err != nil {
 				yield(Record{}, err)
 				return
 			}
-			if !found || r.LSN >= end || !yield(r, nil) {
+			// The copy of a record that was carried forward need not be stable. The record is.
+			gone := r.LSN >= s.l.core.store.Log.StableEnd() && s.s.Cuts() != cuts
+			if !found || r.Seq > last || gone || !yield(r, nil) {
 				return
 			}
 			seq = r.Seq + 1
 		}
 	}
+}
+
+// lastStable returns the number of the last record that is stable; 0 if there is none.
+func (s *Stream) lastStable() (Seq, error) {
+	call, err := s.l.core.enter()
+	if err != nil {
+		return 0, describe("iterate", err)
+	}
+	defer call.End()
+	last, err := s.s.Below(s.l.core.store.Log.StableEnd())
+	if err != nil {
+		return 0, s.failed("iterate", err)
+	}
+	return last, nil
 }
 
 // next returns the first record at or above seq.
@@ -251,7 +276,7 @@ func (s *Stream) Follow(ctx context.Context, from Seq) iter.Seq2[Record, error] 
 			if !yield(r, nil) {
 				return
 			}
-			f.seq, f.last = r.Seq+1, r
+			f.seq, f.last = r.Seq+1, r.Seq
 		}
 	}
 }
@@ -260,7 +285,7 @@ func (s *Stream) Follow(ctx context.Context, from Seq) iter.Seq2[Record, error] 
 type follower struct {
 	s    *Stream
 	seq  Seq    // the next record is at or above it
-	last Record // the newest that was returned; zero before the first
+	last Seq    // of the newest record that was returned; 0 before the first
 	seen uint64 // what Cuts was when last was known to be there
 }
 
@@ -277,25 +302,11 @@ func (f *follower) next(ctx context.Context) (r Record, found bool, err error) {
 		_, err = f.s.l.core.makeStable(ctx, r.LSN)
 	}
 	if cuts := f.s.s.Cuts(); err == nil && cuts != f.seen { // r may be gone, or a record behind those that are
+		if f.last != 0 && f.s.s.Truncated(f.seen, f.last) {
+			return Record{}, false, fmt.Errorf("record %d: %w", f.last, ErrTruncated)
+		}
 		f.seen = cuts
-		return Record{}, false, f.check()
+		return Record{}, false, nil
 	}
 	return r, found, err
-}
-
-// check returns an error unless the last record that was returned is still there.
-func (f *follower) check() error {
-	call, err := f.s.l.core.enter()
-	if err != nil {
-		return err
-	}
-	defer call.End()
-	if f.last.Seq == 0 {
-		return nil
-	}
-	at, err := f.s.s.Find(f.last.Seq)
-	if errors.Is(err, ErrNoRecord) || err == nil && at.LSN != f.last.LSN {
-		return fmt.Errorf("record %d: %w", f.last.Seq, ErrTruncated)
-	}
-	return err
 }

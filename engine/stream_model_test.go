@@ -60,7 +60,20 @@ type streamModel struct {
 	full                     int64 // capacity of the disk; 0: none
 	depth                    int   // the most crashes in a row that were tried
 	refused, crashes, cleans int   // counts
+	carried                  int   // times that the idle stream was carried forward
+	idle                     bool  // stream idleID is changed rarely, and the others are longer
+	pin                      *engine.Pin
+	pinned                   []pinnedView // what was read while pin is open
 }
+
+// pinnedView is the bytes of a record that were read beside a pin, and a copy of them.
+type pinnedView struct {
+	copied string
+	view   []byte
+}
+
+// idleID is the stream that is idle in some runs.
+const idleID = 2000
 
 func (m *streamModel) fatalf(format string, args ...any) {
 	m.t.Helper()
@@ -100,7 +113,7 @@ func (m *streamModel) failed(err error, id engine.StreamID, n numbered) bool {
 
 func (m *streamModel) value(seq engine.Seq) []byte {
 	n := m.rng.IntN(300)
-	if m.rng.IntN(20) == 0 {
+	if m.rng.IntN(20) == 0 || m.idle && m.rng.IntN(4) == 0 {
 		n = m.rng.IntN(5000)
 	}
 	return fmt.Appendf(enginetest.Random(n, m.rng.Uint64()), "%d", seq)
@@ -120,6 +133,9 @@ func (m *streamModel) step() bool {
 	ctx := context.Background()
 	id := engine.StreamID(m.rng.IntN(3)) * 1000
 	if m.rng.IntN(3) == 0 {
+		id = 0
+	}
+	if m.idle && id == idleID && m.rng.IntN(10) > 0 {
 		id = 0
 	}
 	n, s := m.now[id], m.stream(id)
@@ -142,6 +158,9 @@ func (m *streamModel) step() bool {
 		next := numbered{slices.Clip(n.seqs), slices.Clip(n.values), n.notes}
 		for i := range count {
 			b := m.value(seq + engine.Seq(i))
+			if m.idle && id == idleID {
+				b = b[:min(len(b), 100)]
+			}
 			if size += len(b) + 40; size > 10000 {
 				break
 			}
@@ -190,7 +209,11 @@ func (m *streamModel) step() bool {
 			below = n.seqs[at]
 		}
 		next := n.without(at, len(n.seqs))
+		place := m.placeOfIdle(id)
 		err := s.DropBelow(ctx, below)
+		if now := m.placeOfIdle(id); err == nil && now != place {
+			m.carried++
+		}
 		m.trace("drop stream %d below %d: %v", id, below, err)
 		if err != nil && !m.d.Crashed() && m.full > 0 && errors.Is(err, engine.ErrNoSpace) {
 			first, _ := s.Bounds() // the records may be dropped and the space not freed
@@ -224,7 +247,13 @@ func (m *streamModel) step() bool {
 			return m.failed(err, id, n)
 		}
 		m.done(id, n, true)
-	case p < 87:
+	case p < 86:
+		m.endPin()
+		if m.rng.IntN(3) > 0 {
+			m.beginPin(id)
+		}
+	case p < 89:
+		m.endPin()
 		if err := m.l.Close(); err != nil {
 			return m.failed(err, id, n)
 		}
@@ -235,6 +264,47 @@ func (m *streamModel) step() bool {
 		m.look(id)
 	}
 	return true
+}
+
+// placeOfIdle returns the LSN of the first record of the idle stream, unless that is the stream id or it is empty.
+func (m *streamModel) placeOfIdle(id engine.StreamID) engine.LSN {
+	if first, _ := m.stream(idleID).Bounds(); m.idle && id != idleID && first != 0 {
+		if r, err := m.stream(idleID).Get(first); err == nil {
+			return r.LSN
+		}
+	}
+	return 0
+}
+
+// beginPin begins a pin and reads records of a stream, whose bytes must stay as they are.
+func (m *streamModel) beginPin(id engine.StreamID) {
+	pin, err := m.l.Pin()
+	if err != nil {
+		if !m.d.Crashed() {
+			m.fatalf("%v", err)
+		}
+		return
+	}
+	m.pin, m.pinned = pin, nil
+	for _, q := range m.now[id].seqs {
+		if r, err := m.stream(id).Get(q); err == nil && len(m.pinned) < 20 {
+			m.pinned = append(m.pinned, pinnedView{string(r.Bytes), r.Bytes})
+		}
+	}
+}
+
+// endPin compares what was read while the pin was open, and ends it.
+func (m *streamModel) endPin() {
+	if m.pin == nil {
+		return
+	}
+	for _, v := range m.pinned {
+		if v.copied != string(v.view) {
+			m.fatalf("a record of %d bytes has changed beside a pin", len(v.view))
+		}
+	}
+	m.pin.End()
+	m.pin = nil
 }
 
 // note returns a note to set or remove.
@@ -357,6 +427,7 @@ func (m *streamModel) crash() {
 		m.depth = max(m.depth, depth)
 		m.crashes++
 		m.trace("crash")
+		m.endPin()
 		next := m.d.Crash(m.rng.Uint64())
 		if m.l != nil {
 			_ = m.l.Close()
@@ -401,6 +472,7 @@ func (m *streamModel) run(ops int) {
 	for id := range 3 {
 		m.look(engine.StreamID(id) * 1000)
 	}
+	m.endPin()
 	if err := m.l.Close(); err != nil && m.full == 0 && !m.d.Crashed() {
 		m.fatalf("close: %v", err)
 	}
@@ -417,12 +489,12 @@ func TestStreamModel(t *testing.T) {
 	} else if testing.Short() {
 		seeds = 12
 	}
-	crashes, cleans, depth, refused := 0, 0, 0, 0
+	crashes, cleans, depth, refused, carried := 0, 0, 0, 0, 0
 	for seed := range uint64(seeds) {
 		if *streamSeed >= 0 && seed != uint64(*streamSeed) {
 			continue
 		}
-		m := &streamModel{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 77))}
+		m := &streamModel{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 77)), idle: seed%2 == 1}
 		m.d = simdisk.New(seed, simdisk.Options{Garbage: seed%4 == 1})
 		if seed%3 == 2 {
 			m.full = 16 << 10 * (6 + int64(seed%9))
@@ -431,9 +503,12 @@ func TestStreamModel(t *testing.T) {
 		m.d.SetCapacity(m.full)
 		m.run(400)
 		crashes, cleans, depth, refused = crashes+m.crashes, cleans+m.cleans, max(depth, m.depth), refused+m.refused
+		carried += m.carried
 	}
-	t.Logf("%d crashes, up to %d in a row, %d clean closes, %d calls without space", crashes, depth, cleans, refused)
-	if depth < 3 || refused == 0 || cleans == 0 {
-		t.Errorf("%d crashes in a row, %d calls without space, %d clean closes", depth, refused, cleans)
+	t.Logf("%d crashes, up to %d in a row, %d clean closes, %d calls without space, %d times carried forward", crashes,
+		depth, cleans, refused, carried)
+	if depth < 3 || refused == 0 || cleans == 0 || carried == 0 {
+		t.Errorf("%d crashes in a row, %d calls without space, %d clean closes, %d times carried forward", depth,
+			refused, cleans, carried)
 	}
 }

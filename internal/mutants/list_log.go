@@ -234,6 +234,27 @@ var logTargets = []target{
 		{swallowed, "\tif k.err != nil {\n\t\treturn 0, true, k.err\n\t}\n", "", ""},
 		{reordered, "\tshrinks := c.Last < newest\n", "\tshrinks := false\n", ""},
 	}},
+	{"engine/internal/stream/carry.go", streamTests, []bug{
+		{offByOne, "t.base()+(idleSegments+1)*s.size > floor", "t.base()+(idleSegments+40)*s.size > floor", ""},
+		{checkDropped, "\t\tif t.isLong() {\n\t\t\treturn idle, base\n\t\t}\n", "", ""},
+		{checkDropped, "if c.exceed = c.size > c.limit; c.exceed {", "if c.size < 0 {", ""},
+		{checkDropped, "\tif t.lastCut != seen {\n", "\tif t.lastCut < seen {\n", ""},
+		{checkDropped, "\tif !c.exceed && t.copyFrom(c.seqs[len(c.seqs)-1]+1, &c) != nil {",
+			"\tif !c.exceed && len(c.seqs) == 0 {", ""},
+		{notCounted, "\t*left -= c.size\n", "", ""},
+		{notCounted, "\ts.passed = newest\n", "\t_ = newest\n", ""},
+		{checkDropped, "\tformat.Cut{}.Put(body)\n", "\tformat.Cut{Last: c.seqs[0]}.Put(body)\n", ""},
+		{notCounted, "\tg.runs = append(g.runs, nil)\n\tt.run, t.owed = nil, false\n",
+			"\tt.run, t.owed = nil, false\n", ""},
+		{checkDropped, "\tt.run, t.owed = nil, false\n", "\tt.owed = false\n", ""},
+		{offByOne, "func(m marked) bool { return m.cuts > cuts })",
+			"func(m marked) bool { return m.cuts > cuts+2 })", ""},
+		{inverted, "return i >= 0 && t.marks[i].last < q", "return i >= 0 && t.marks[i].last > q", ""},
+	}},
+	{"engine/internal/logstore/pins.go", streamTests, []bug{
+		{inverted, "\t\tlow = min(low, first)\n", "\t\tlow = max(low, first)\n", ""},
+		{notCounted, "\tdelete(p.pins.open, p)\n", "", ""},
+	}},
 	{"engine/internal/stream/note.go", streamTests, []bug{
 		{checkDropped, "\tif limit := t.set.store.SegmentHolds() / 4; sum > limit {",
 			"\tif limit := t.set.store.SegmentHolds() / 4; sum < 0 {", ""},
@@ -273,7 +294,8 @@ var logTargets = []target{
 		{syncDropped, "\tif err == nil && found {\n\t\t_, err = f.s.l.core.makeStable(ctx, r.LSN)\n\t}\n", "", ""},
 		{syncDropped, "\tcall.End()\n\tif err == nil && lsn != 0 {\n",
 			"\tcall.End()\n\tif err == nil && lsn < 0 {\n", ""},
-		{swallowed, "\t\treturn Record{}, false, f.check()\n", "\t\treturn Record{}, false, nil\n", ""},
+		{swallowed, "if f.last != 0 && f.s.s.Truncated(f.seen, f.last) {", "if f.last == 0 {", ""},
+		{offByOne, "if !found || r.Seq > last || gone || ", "if !found || r.Seq > last+1 || gone || ", ""},
 	}},
 }
 
@@ -284,7 +306,7 @@ var iobufTests = []string{
 }
 
 // streamTests are the tests that must notice a bug in the streams of a log.
-var streamTests = []string{"segments/format", "engine Stream|Follow"}
+var streamTests = []string{"segments/format", "engine Stream|Follow|Pin"}
 
 // zeroTests are the tests that must notice a bug in writing zeros ahead: they crash stores that do so in small steps.
 var zeroTests = []string{"engine Crash$"}

@@ -121,12 +121,12 @@ func (r *Recycler) Finish() (bool, error) {
 	return r.free()
 }
 
-// All frees the slots of all segments that were added, of which no reader looks at any. While busy returns true, it
-// does not wait for the log to become durable, and what is left stays for the next call. A batch that is open leaves
-// some, too.
-func (r *Recycler) All(busy func() bool) error {
+// All frees the slots of all segments that were added and that unseen says that no reader looks at. While busy returns
+// true, it does not wait for the log to become durable, and what is left stays for the next call. A batch that is open
+// leaves some, too.
+func (r *Recycler) All(unseen func(Drained) bool, busy func() bool) error {
 	for {
-		did, err := r.Recycle(func(Drained) bool { return true })
+		did, err := r.Recycle(unseen)
 		if err != nil || busy() {
 			return err
 		}

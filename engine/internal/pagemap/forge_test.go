@@ -289,7 +289,7 @@ func (f *forge) recycle(harmful bool) {
 			rec.Add(logstore.Drained{ID: c.ID, Base: c.Base})
 		}
 	}
-	if err := rec.All(func() bool { return false }); err != nil {
+	if err := rec.All(func(logstore.Drained) bool { return true }, func() bool { return false }); err != nil {
 		f.t.Fatal(err)
 	}
 }

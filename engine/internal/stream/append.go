@@ -261,7 +261,7 @@ func (t *Stream) cutLocked(c format.Cut, k kept) (lsn format.LSN, done bool, err
 	t.run, t.owed, t.lastCut = nil, false, lsn
 	shrinks := c.Last < newest
 	if shrinks {
-		t.cuts.Add(1)
+		t.mark(t.cuts.Add(1)+1, k.last)
 	}
 	t.state.Store(st.clipped(k.first, k.last))
 	if shrinks {

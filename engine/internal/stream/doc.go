@@ -13,6 +13,8 @@
 //	S5  Lookups take no lock. Each sees the state of the stream at one moment.
 //	S6  The value of a note is that of its newest message. It is in memory, and is written again before the segment of
 //	    that message leaves the log.
+//	S7  A stream whose records take a quarter of a segment at most keeps at most eight segments, or four times as long
+//	    as such streams together, behind the segments that others keep. Its records are written again.
 //
 // The records of a stream are the concatenation of its pieces, by number as by place in the log:
 //

@@ -39,8 +39,10 @@ type Set struct {
 	tables   []*table // of no segment
 	// noteBytes is the length of the messages of all notes that have a value.
 	noteBytes int
-	made      []*table // all of them
-	tidying   sync.Mutex
+	// passed is the base of the newest segment when CarryRecords looked last.
+	passed  format.LSN
+	made    []*table // all of them
+	tidying sync.Mutex
 }
 
 // Stream is the records of one stream.
@@ -66,6 +68,10 @@ type Stream struct {
 	waiters atomic.Int32
 	wait    sync.Mutex
 	changed chan struct{} // closed at the next change; nil if nobody waits. wait guards it
+	// marks are the last changes that have removed records at the end, except for those that a later one with a lower
+	// number includes; so both their fields rise. wait guards them.
+	marks []marked
+	long  longState // of this stream. Belongs to CarryRecords
 }
 
 // New reads the streams of a store that was opened for writing or reading. The store's log has started.

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"errors"
 	"slices"
 	"sort"
 	"sync/atomic"
@@ -153,6 +154,38 @@ func (t *Stream) numberAt(r *run, i int) (format.Seq, At, error) {
 	}
 	q, _, at, err := t.read(at)
 	return q, at, err
+}
+
+// Below returns the number of the last record that lies below an LSN; 0 if there is none.
+func (t *Stream) Below(end format.LSN) (format.Seq, error) {
+	st := t.state.Load()
+	for i := len(st.pieces) - 1; i >= 0; i-- {
+		p, last := &st.pieces[i], st.lastOf(i)
+		if p.run.seg.base >= end {
+			continue
+		}
+		if p.run.seg.base+t.set.size <= end {
+			return last, nil
+		}
+		from, err := t.search(p.run, p.first)
+		to := from
+		if err == nil {
+			to, err = t.search(p.run, last+1)
+		}
+		n := sort.Search(to-from, func(i int) bool {
+			at, failed := t.placeOf(p.run, from+i)
+			err = errors.Join(err, failed)
+			return failed != nil || at.LSN >= end
+		})
+		if err != nil {
+			return 0, err
+		}
+		if n > 0 {
+			q, _, err := t.record(p.run, from+n-1)
+			return q, err
+		}
+	}
+	return 0, nil
 }
 
 // clipped returns st with the records from first to last, both of which exist, or without any if first is 0.
