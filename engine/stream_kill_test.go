@@ -1,0 +1,434 @@
+package engine_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"pagecache/engine"
+	"pagecache/engine/internal/enginetest"
+	"pagecache/internal/osfs"
+)
+
+var (
+	streamKills = flag.Int("streamkill.lives", 40, "the number of lives of TestStreamKill; with -short at most 8")
+	streamCuts  = flag.Int("streamkill.cuts", 20, "the number of lives of TestStreamPowerCut on each file system")
+	streamLife  = flag.Uint64("streamkill.seed", 1, "the seed of the load and the times of both")
+)
+
+// streamKillEnv holds the streamSpec of a child.
+const streamKillEnv = "PAGECACHE_STREAM_CHILD"
+
+// streamKillers is the number of goroutines of a child. Each has a stream, so that its changes have one order. The last
+// stream is idle most of the time.
+const streamKillers = 4
+
+// streamSpec is the order that a child gets.
+type streamSpec struct {
+	Dir  string
+	Life uint64 // from 1
+	Seed uint64
+	Lie  bool // a planted fault: the child acknowledges changes that it has not made stable
+}
+
+// streamOp is a change of a stream that a child begins.
+type streamOp struct {
+	ID   engine.StreamID
+	Op   uint64 // its number; the values contain it
+	Kind byte   // a append, s append and wait, n note, t truncate after, d drop below
+	Seq  engine.Seq
+	N    int  // of records; of a note the length of its value, -1 to remove it; of others 0: no change
+	Both bool // an append sets a note, too
+}
+
+// value returns the bytes of a record of the operation.
+func (o streamOp) value(seq engine.Seq) []byte {
+	h := (uint64(seq)*31 + o.Op) * 0x9e3779b97f4a7c15 >> 32
+	n := int(h % 400)
+	if h%13 == 0 {
+		n = int(h % 7000)
+	}
+	return fmt.Appendf(enginetest.Random(n, h), "%d %d %d", o.ID, seq, o.Op)
+}
+
+// note returns the note that the operation sets.
+func (o streamOp) note() engine.Note {
+	x := engine.Note{Name: fmt.Sprint("note ", o.Op%3)}
+	if o.N >= 0 {
+		x.Value = fmt.Appendf(enginetest.Random(o.N, o.Op), "%d", o.Op)
+	}
+	return x
+}
+
+// apply returns the state of the stream after the operation.
+func (o streamOp) apply(n numbered) numbered {
+	cutAt := func(q engine.Seq) int {
+		i, _ := slices.BinarySearch(n.seqs, q)
+		return i
+	}
+	switch o.Kind {
+	case 'a', 's':
+		next := numbered{slices.Clip(n.seqs), slices.Clip(n.values), n.notes}
+		for q := o.Seq; q < o.Seq+engine.Seq(o.N); q++ {
+			next.seqs, next.values = append(next.seqs, q), append(next.values, string(o.value(q)))
+		}
+		if o.Both {
+			next = next.noted(o.note())
+		}
+		return next
+	case 'n':
+		return n.noted(o.note())
+	case 't':
+		return n.without(0, cutAt(o.Seq+1))
+	}
+	return n.without(cutAt(o.Seq), len(n.seqs))
+}
+
+// String describes the state of a stream.
+func (n numbered) String() string {
+	text := fmt.Sprintf("notes %.30q", n.notes)
+	for i, q := range n.seqs {
+		v := n.values[i]
+		text += fmt.Sprintf(", %d: %d %q", q, len(v), v[max(0, len(v)-20):])
+	}
+	return text
+}
+
+// do does the operation, and reports whether it is stable.
+func (o streamOp) do(s *engine.Stream) (bool, error) {
+	ctx := context.Background()
+	switch o.Kind {
+	case 'a', 's':
+		var records [][]byte
+		for q := o.Seq; q < o.Seq+engine.Seq(o.N); q++ {
+			records = append(records, o.value(q))
+		}
+		if o.Both {
+			_, err := s.AppendNoted(o.Seq, records, o.note())
+			return false, err
+		}
+		if o.Kind == 'a' {
+			_, err := s.Append(o.Seq, records...)
+			return false, err
+		}
+		return true, s.AppendStable(ctx, o.Seq, records...)
+	case 'n':
+		return true, s.SetNote(ctx, o.note().Name, o.note().Value)
+	case 't':
+		return o.N > 0, s.TruncateAfter(ctx, o.Seq) // else it has written nothing
+	}
+	return o.N > 0, s.DropBelow(ctx, o.Seq)
+}
+
+// nextStreamOp returns a random change of a stream with these bounds.
+func nextStreamOp(rng *rand.Rand, id engine.StreamID, op uint64, first, last engine.Seq) streamOp {
+	o := streamOp{ID: id, Op: op, Kind: 'a', Seq: last + 1, N: 1 + rng.IntN(4)}
+	if last == 0 {
+		o.Seq += engine.Seq(op)
+	}
+	k := rng.IntN(100)
+	if id == streamKillers-1 {
+		o.N, k = 1, k/4*5 // fewer changes that are not stable
+	}
+	switch {
+	case k < 40:
+		o.Both = rng.IntN(5) == 0
+	case k < 70 || last == 0:
+		o.Kind = 's'
+	case k < 80:
+		o.Kind, o.N = 'n', rng.IntN(120)-1
+	case k < 88:
+		o.Kind, o.Seq = 't', last-min(last-first, engine.Seq(rng.IntN(6)))
+		o.N = int(last - o.Seq)
+	default:
+		o.Kind, o.Seq = 'd', last-min(last-first, engine.Seq(rng.IntN(60)))
+		if id == streamKillers-1 {
+			o.Seq = first
+		}
+		o.N = int(o.Seq - first)
+	}
+	return o
+}
+
+// This is the child process of TestStreamKill and TestStreamPowerCut.
+func TestStreamKillChild(t *testing.T) {
+	env := os.Getenv(streamKillEnv)
+	if env == "" {
+		t.Skip("only TestStreamKill starts it")
+	}
+	out := os.NewFile(3, "parent")
+	var mu sync.Mutex
+	say := func(format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		// One write, so that a killed child never leaves part of a line.
+		if _, err := out.Write(fmt.Appendf(nil, format+"\n", args...)); err != nil {
+			os.Exit(1) // the parent is gone
+		}
+	}
+	var spec streamSpec
+	if err := json.Unmarshal([]byte(env), &spec); err != nil {
+		t.Fatal(err)
+	}
+	l, err := engine.OpenLog(spec.Dir, streamKillOptions())
+	if err != nil {
+		say("x %q", err)
+		t.Fatal(err)
+	}
+	say("o")
+	var wg sync.WaitGroup
+	for id := range engine.StreamID(streamKillers) {
+		wg.Go(func() {
+			s, err := l.Stream(id)
+			rng := rand.New(rand.NewPCG(spec.Seed, spec.Life<<8|uint64(id)))
+			for op := spec.Life << 20; err == nil; op++ {
+				first, last := s.Bounds()
+				o := nextStreamOp(rng, id, op, first, last)
+				line, _ := json.Marshal(o)
+				say("b%s", line)
+				var stable bool
+				if stable, err = o.do(s); err == nil && (stable || spec.Lie) {
+					say("a %d %d", id, op)
+				}
+				if id == streamKillers-1 {
+					time.Sleep(time.Duration(rng.IntN(30)) * time.Millisecond)
+				}
+			}
+			say("x %q", err)
+		})
+	}
+	wg.Wait()
+}
+
+func streamKillOptions() *engine.Options {
+	return &engine.Options{SegmentSize: 32 << 10, IOBuffers: 3, FlushEvery: 5 * time.Millisecond}
+}
+
+// streamLives is a log on a real file system whose processes are killed one after another, and what its streams may
+// hold.
+type streamLives struct {
+	t    *testing.T
+	spec streamSpec
+	rng  *rand.Rand
+	now  [streamKillers]numbered
+	// cut cuts the power just before a child is killed, and restore turns it on again. If nil, only the child is
+	// killed.
+	cut, restore func() error
+	ops, acks    int // counts
+}
+
+// life runs a child until it is killed, and compares the streams afterwards.
+func (x *streamLives) life() error {
+	x.spec.Life++
+	env, err := json.Marshal(x.spec)
+	if err != nil {
+		return err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	cmd := exec.Command(exe, "-test.run=^TestStreamKillChild$")
+	cmd.Env = append(os.Environ(), streamKillEnv+"="+string(env))
+	cmd.ExtraFiles = []*os.File{w}
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		return err
+	}
+	var lines []string
+	opened, eof := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(eof)
+		for in := bufio.NewReaderSize(r, 64<<10); ; {
+			line, err := in.ReadString('\n')
+			if err != nil {
+				return
+			}
+			if lines = append(lines, strings.TrimSuffix(line, "\n")); line == "o\n" {
+				close(opened)
+			}
+		}
+	}()
+	if x.rng.IntN(4) > 0 { // else while it opens the log, perhaps
+		select {
+		case <-opened:
+		case <-eof:
+		case <-time.After(30 * time.Second):
+		}
+	}
+	time.Sleep(time.Duration(x.rng.IntN(150)) * time.Millisecond)
+	if x.cut != nil {
+		err = x.cut()
+	}
+	err = errors.Join(err, cmd.Process.Kill())
+	_ = cmd.Wait()
+	<-eof
+	if x.restore != nil {
+		err = errors.Join(err, x.restore())
+	}
+	if err != nil {
+		return err
+	}
+	return x.compare(lines)
+}
+
+// compare finds for each stream the operation after which the log shows it: the last that was acknowledged, or a later
+// one.
+func (x *streamLives) compare(lines []string) error {
+	var past [streamKillers][]numbered
+	var ops [streamKillers][]uint64
+	for id, n := range x.now {
+		past[id], ops[id] = []numbered{n}, []uint64{0}
+	}
+	for _, line := range lines {
+		switch line[0] {
+		case 'b':
+			var o streamOp
+			if err := json.Unmarshal([]byte(line[1:]), &o); err != nil {
+				return err
+			}
+			x.ops++
+			last := past[o.ID][len(past[o.ID])-1]
+			past[o.ID], ops[o.ID] = append(past[o.ID], o.apply(last)), append(ops[o.ID], o.Op)
+		case 'a':
+			var id int
+			var op uint64
+			if _, err := fmt.Sscanf(line, "a %d %d", &id, &op); err != nil {
+				return err
+			}
+			x.acks++
+			for len(ops[id]) > 0 && ops[id][0] < op {
+				past[id], ops[id] = past[id][1:], ops[id][1:]
+			}
+		case 'x':
+			if x.cut == nil { // else the child may have noticed
+				return errors.New(line)
+			}
+		}
+	}
+	o := streamKillOptions()
+	o.ReadOnly = x.rng.IntN(2) == 0 && x.spec.Life > 1
+	l, err := engine.OpenLog(x.spec.Dir, o)
+	if err != nil {
+		return err
+	}
+	for id := range past {
+		s, err := l.Stream(engine.StreamID(id))
+		if err != nil {
+			return errors.Join(err, l.Close())
+		}
+		got := numbered{notes: map[string]string{}}
+		for r, err := range s.Records(0) {
+			if err != nil {
+				return errors.Join(err, l.Close())
+			}
+			got.seqs, got.values = append(got.seqs, r.Seq), append(got.values, string(r.Bytes))
+		}
+		for _, name := range s.Notes() {
+			v, _ := s.Note(name)
+			got.notes[name] = string(v)
+		}
+		same := func(n numbered) bool {
+			return slices.Equal(n.seqs, got.seqs) && slices.Equal(n.values, got.values) &&
+				maps.Equal(n.notes, got.notes)
+		}
+		i := slices.IndexFunc(past[id], same)
+		if i < 0 {
+			var may []string
+			for i, n := range past[id] {
+				may = append(may, fmt.Sprintf("after %d: %s", ops[id][i], n))
+			}
+			return errors.Join(enginetest.Violated("stream %d: %s\nwant one of\n%s", id, got, strings.Join(may, "\n")),
+				l.Close())
+		}
+		x.now[id] = past[id][i]
+	}
+	return l.Close()
+}
+
+func newStreamLives(t *testing.T, dir string) *streamLives {
+	x := &streamLives{t: t, rng: rand.New(rand.NewPCG(*streamLife, 5))}
+	x.spec = streamSpec{Dir: filepath.Join(dir, "log"), Seed: *streamLife}
+	for id := range x.now {
+		x.now[id].notes = map[string]string{}
+	}
+	return x
+}
+
+func (x *streamLives) run(lives int) {
+	x.t.Helper()
+	for i := range lives {
+		if err := x.life(); err != nil {
+			x.t.Fatalf("seed %d, life %d: %v", *streamLife, i+1, err)
+		}
+	}
+	x.t.Logf("%d lives: %d changes, %d acknowledged", lives, x.ops, x.acks)
+	if x.acks == 0 {
+		x.t.Error("nothing was acknowledged")
+	}
+}
+
+// A process is killed while it appends to streams, sets notes, truncates, drops, and carries an idle stream forward on
+// a real file system, or while it recovers the log. Each stream is then as after one of its changes: the last that was
+// acknowledged, or a later one. Proves S1 to S3, S6 and S7.
+func TestStreamKill(t *testing.T) {
+	lives := *streamKills
+	if testing.Short() {
+		lives = min(lives, 8)
+	}
+	newStreamLives(t, t.TempDir()).run(lives)
+}
+
+// The harness of TestStreamKill finds a child that acknowledges changes that it has not made stable, if the power is
+// cut or the child is killed.
+func TestStreamKillFindsLies(t *testing.T) {
+	x := newStreamLives(t, t.TempDir())
+	x.spec.Lie = true
+	for range 20 {
+		err := x.life()
+		if v := enginetest.Violation(""); errors.As(err, &v) {
+			return
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Error("no false acknowledgment was found")
+}
+
+// The same as TestStreamKill, with the power of the file system cut.
+func TestStreamPowerCut(t *testing.T) {
+	for kind, mib := range powercutMiB {
+		t.Run(kind, func(t *testing.T) {
+			if testing.Short() {
+				t.Skip("takes seconds")
+			}
+			m := newLoopMount(t, kind, mib)
+			base := filepath.Join(m.dir, "base")
+			if err := errors.Join(os.Mkdir(base, 0o755), enginetest.SyncDir(osfs.OS, m.dir)); err != nil {
+				t.Fatal(err)
+			}
+			x := newStreamLives(t, base)
+			x.cut, x.restore = m.cut, m.restore
+			x.run(*streamCuts)
+		})
+	}
+}
