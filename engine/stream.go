@@ -59,6 +59,7 @@ type Note = stream.Note
 // Append appends records with the numbers seq, seq + 1, and so on; seq is above Bounds' last, and any number from 1 on
 // if the stream is empty. The records are recovered all or none, and are in memory when Append returns: MakeStable of
 // the LSN, which is that of the last one, makes all of them durable. Together they may be almost as long as a segment.
+// A record alone may be longer, up to a 128th of the square of the segment size (512 GiB; 2 MiB in segments of 16 KiB).
 // After an error nothing was done. Errors: ErrSequence, and those of Reserve.
 func (s *Stream) Append(seq Seq, records ...[]byte) (LSN, error) { return s.AppendNoted(seq, records) }
 

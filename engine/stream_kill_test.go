@@ -61,6 +61,9 @@ func (o streamOp) value(seq engine.Seq) []byte {
 	if h%13 == 0 {
 		n = int(h % 7000)
 	}
+	if h%29 == 0 && o.N == 1 { // longer than a segment
+		n = 40_000 + int(h%100_000)
+	}
 	return fmt.Appendf(enginetest.Random(n, h), "%d %d %d", o.ID, seq, o.Op)
 }
 
@@ -357,8 +360,10 @@ func (x *streamLives) compare(lines []string) error {
 			for i, n := range past[id] {
 				may = append(may, fmt.Sprintf("after %d: %s", ops[id][i], n))
 			}
-			return errors.Join(enginetest.Violated("stream %d: %s\nwant one of\n%s", id, got, strings.Join(may, "\n")),
-				l.Close())
+			kept := filepath.Join(os.TempDir(), fmt.Sprintf("pagecache-streams-%d", os.Getpid()))
+			return errors.Join(enginetest.Violated("read only %v, stream %d: %s\nwant one of\n%s\nkept in %s",
+				o.ReadOnly, id, got, strings.Join(may, "\n"), kept), l.Close(),
+				os.CopyFS(kept, os.DirFS(x.spec.Dir)))
 		}
 		x.now[id] = past[id][i]
 	}

@@ -160,6 +160,8 @@ func (m *streamModel) step() bool {
 			b := m.value(seq + engine.Seq(i))
 			if m.idle && id == idleID {
 				b = b[:min(len(b), 100)]
+			} else if i == 0 && m.rng.IntN(25) == 0 { // longer than a segment
+				b = enginetest.Random(16<<10+m.rng.IntN(30<<10), m.rng.Uint64())
 			}
 			if size += len(b) + 40; size > 10000 {
 				break

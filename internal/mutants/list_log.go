@@ -237,7 +237,8 @@ var logTargets = []target{
 	{"engine/internal/stream/carry.go", streamTests, []bug{
 		{offByOne, "t.base()+(idleSegments+1)*s.size > floor", "t.base()+(idleSegments+40)*s.size > floor", ""},
 		{checkDropped, "\t\tif t.isLong() {\n\t\t\treturn idle, base\n\t\t}\n", "", ""},
-		{checkDropped, "if c.exceed = c.size > c.limit; c.exceed {", "if c.size < 0 {", ""},
+		{checkDropped, "if c.exceed = c.size > c.limit; c.exceed {", "if c.size < 0 {",
+			"A pass has no room for so much; the limit bounds the memory that it takes to find that out."},
 		{checkDropped, "\tif t.lastCut != seen {\n", "\tif t.lastCut < seen {\n", ""},
 		{checkDropped, "\tif !c.exceed && t.copyFrom(c.seqs[len(c.seqs)-1]+1, &c) != nil {",
 			"\tif !c.exceed && len(c.seqs) == 0 {", ""},
@@ -250,6 +251,16 @@ var logTargets = []target{
 		{offByOne, "func(m marked) bool { return m.cuts > cuts })",
 			"func(m marked) bool { return m.cuts > cuts+2 })", ""},
 		{inverted, "return i >= 0 && t.marks[i].last < q", "return i >= 0 && t.marks[i].last > q", ""},
+	}},
+	{"engine/internal/stream/long.go", streamTests, []bug{
+		{checkDropped, "\tdefer s.letGo(hold)\n", "\ts.letGo(hold)\n", ""},
+		{notCounted, "long: true, low: part - part%t.set.size}", "long: true, low: lsn - lsn%t.set.size}", ""},
+		{checkDropped, "if _, last := t.Bounds(); q <= last || q > format.MaxSeq {",
+			"if _, last := t.Bounds(); last > format.MaxSeq {", "The checks before it and under the lock find it, too."},
+		{offByOne, "Len: uint64(len(record)),", "Len: uint64(len(record) + 1),", ""},
+		{checkDropped, "\tif uint64(len(b)) != r.Len {\n", "\tif uint64(len(b)) > r.Len {\n",
+			"The message is written after its parts, so they are as long as it says."},
+		{checkDropped, "\tt.run, t.owed = nil, false\n", "\tt.owed = false\n", ""},
 	}},
 	{"engine/internal/logstore/pins.go", streamTests, []bug{
 		{inverted, "\t\tlow = min(low, first)\n", "\t\tlow = max(low, first)\n", ""},
@@ -282,7 +293,7 @@ var logTargets = []target{
 		{wrongVictim, "&& g.base+s.size <= s.store.Log.StableEnd()", "", "A sealed segment lies below the stable end."},
 	}},
 	{"engine/internal/stream/set.go", streamTests, []bug{
-		{wrongVictim, "\t\t\tlow = min(low, st.pieces[0].run.seg.base)\n", "\t\t\tlow = max(0, low)\n", ""},
+		{wrongVictim, "\t\t\tlow = min(low, base)\n", "\t\t\tlow = max(0, low)\n", ""},
 		{notCounted, "\t\tt.used = 0\n", "", ""},
 		{notCounted, "\tfor _, g := range s.segments[:n] {\n\t\ts.release(g)\n\t}\n", "", ""},
 		{checkDropped, "\tif s.broken != nil {\n\t\treturn nil, s.broken\n\t}\n", "", ""},

@@ -2,8 +2,10 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"pagecache/engine/internal/logstore"
 	"pagecache/segments/format"
 )
 
@@ -12,6 +14,10 @@ import (
 // ErrTooLarge of notes; after an error nothing was done.
 func (t *Stream) Append(q format.Seq, records [][]byte, notes ...Note) (format.LSN, error) {
 	lsn, opened, err := t.append(q, records, notes)
+	if len(records) == 1 && len(records[0]) >= t.set.store.SegmentHolds()/partShare &&
+		errors.Is(err, logstore.ErrTooLarge) {
+		lsn, opened, err = t.appendLong(q, records[0], notes)
+	}
 	if opened {
 		t.set.Tidy()
 	}

@@ -66,6 +66,9 @@ func (t *Stream) copyFrom(q format.Seq, c *copied) error {
 		if err != nil || found.IsZero() {
 			return err
 		}
+		if c.exceed = st.pieces[st.pieceAt(found)].run.long; c.exceed {
+			return nil
+		}
 		t.Warm(at)
 		m, _, err := t.Read(found, at)
 		if err == nil {
@@ -130,12 +133,19 @@ func (s *Set) pass(newest format.LSN) error {
 	return nil
 }
 
-// base returns the base of the first segment that the stream has records in, NoLSN if it has none.
+// base returns the base of the first segment that the stream has records in, or parts of them, NoLSN if it has none.
 func (t *Stream) base() format.LSN {
-	if st := t.state.Load(); len(st.pieces) > 0 {
-		return st.pieces[0].run.seg.base
+	st := t.state.Load()
+	if len(st.pieces) == 0 {
+		return format.NoLSN
 	}
-	return format.NoLSN
+	base := st.pieces[0].run.seg.base
+	for i := range st.pieces {
+		if r := st.pieces[i].run; r.long { // the parts may lie before records with lower numbers
+			base = min(base, r.low)
+		}
+	}
+	return base
 }
 
 // idle returns the streams that may be carried, the one with the oldest segment first, and the base of the oldest
@@ -182,6 +192,9 @@ func (t *Stream) carry(left *int) (done bool, err error) {
 	c := copied{limit: int(s.size) / carryShare}
 	if t.copyFrom(first, &c) != nil || len(c.seqs) == 0 && !c.exceed {
 		return true, nil
+	}
+	if s.copied != nil {
+		s.copied(t.id)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -49,11 +49,15 @@ func (s *Set) loadIndex(g *segment, v format.IndexView, off int64) error {
 	s.segments = append(s.segments, g)
 	for i := range v.Runs() {
 		l := v.Run(i)
-		if l.Type != format.RunRecords {
+		if l.Type == format.RunCut || l.Type == format.RunNote {
 			g.runs = append(g.runs, nil)
 			continue
 		}
 		r := &run{seg: g, ordinal: i, first: l.First, last: l.Last}
+		if l.Type == format.RunLong {
+			r.last, r.long, r.low = l.First, true, format.LSN(l.Last)-format.LSN(l.Last)%s.size
+			l.Last = l.First
+		}
 		r.count.Store(uint32(l.Count))
 		r.sparse.Store(uint64(l.Last-l.First) != uint64(l.Count-1))
 		g.runs = append(g.runs, r)
@@ -81,7 +85,7 @@ func (s *Set) loadIndex(g *segment, v format.IndexView, off int64) error {
 			return s.corrupt(g, format.SegmentStart, fmt.Errorf("%w: %d after %d", errShape, l.First, last))
 		}
 		t.run = r
-		t.publish(l.First, l.Last)
+		t.publish(l.First, r.last)
 	}
 	for _, t := range s.all() {
 		t.run = nil // the next record is in another segment
@@ -108,7 +112,7 @@ func (s *Set) walk(g *segment) error {
 			return err
 		}
 		pos = next
-		if !m.Kind.OfStream() {
+		if !m.Kind.OfStream() || m.Kind == format.KindRecordPart {
 			continue
 		}
 		if g.table.Load() == nil {
@@ -139,11 +143,22 @@ func (s *Set) walked(g *segment, m logstore.Message, lsn format.LSN) error {
 		return t.loadCut(c)
 	}
 	q, _, err := format.CutSeq(m.Body)
+	var part format.LSN
+	if err == nil && m.Kind == format.KindLongRecord {
+		var r format.LongRecord
+		if r, err = format.DecodeLongRecord(m.Body, lsn); err == nil {
+			part = r.Parts[0]
+		}
+	}
 	if err != nil {
 		return err
 	}
 	if _, last := t.Bounds(); q <= last {
 		return fmt.Errorf("%w: %d after %d", errShape, q, last)
+	}
+	if part != 0 {
+		t.addLong(g, lsn, q, part)
+		return nil
 	}
 	t.add(g, lsn, q)
 	t.publish(q, q)

@@ -45,7 +45,9 @@ func (t *Stream) read(at At) (q format.Seq, m logstore.Message, placed At, err e
 	if m, err = store.Read(at.LSN, at.Ptr); err != nil {
 		return 0, m, at, err
 	}
-	if m.Kind != format.KindRecord || format.StreamID(m.Page) != t.id {
+	if m.Kind == format.KindLongRecord && format.StreamID(m.Page) == t.id {
+		q, m, err = t.whole(m, at.LSN)
+	} else if m.Kind != format.KindRecord || format.StreamID(m.Page) != t.id {
 		err = fmt.Errorf("%w: a %v message of stream %d", format.ErrRecord, m.Kind, m.Page)
 	} else {
 		err = mmapread.Guard(func() (err error) { q, m.Body, err = format.CutSeq(m.Body); return err })

@@ -39,10 +39,13 @@ type Set struct {
 	tables   []*table // of no segment
 	// noteBytes is the length of the messages of all notes that have a value.
 	noteBytes int
+	// held has an LSN for each long record that is being written, which Low must not exceed.
+	held map[*format.LSN]bool
 	// passed is the base of the newest segment when CarryRecords looked last.
 	passed  format.LSN
 	made    []*table // all of them
 	tidying sync.Mutex
+	copied  func(format.StreamID) // nil except in tests, which set it before the Set is shared: see OnCopied
 }
 
 // Stream is the records of one stream.
@@ -144,9 +147,12 @@ func (s *Set) Low() format.LSN {
 	if s.broken != nil && len(streams) > 0 {
 		return 0
 	}
+	for end := range s.held {
+		low = min(low, *end)
+	}
 	for _, t := range streams {
-		if st := t.state.Load(); len(st.pieces) > 0 {
-			low = min(low, st.pieces[0].run.seg.base)
+		if base := t.base(); base != format.NoLSN {
+			low = min(low, base)
 		}
 	}
 	return low
