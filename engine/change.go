@@ -95,6 +95,7 @@ type change[P any] struct {
 	counter uint64         // the new contents, for KindCounter
 	on      condition
 	old     PagePtr[P] // for ifState
+	token   *txn.Token // of the transaction, if it has one
 	from    *head      // for ifHead
 	// sameState keeps the page's timestamp: the page's contents do not change (rule 6).
 	sameState bool
@@ -177,6 +178,9 @@ const patientTurns = 2
 // panic there would stop the log for ever.
 func (pc *PageCache[P]) apply(tx *scope.Scope, pg page, c *change[P]) (*head, bool, error) {
 	g := pc.gates.of(pg.id)
+	if !c.sameState && c.kind != format.KindCounter {
+		pc.fallback.Pass(pg.id, c.token)
+	}
 	for turn := 0; ; turn++ {
 		if !c.sameState && c.kind != format.KindCounter { // a note may be what the goroutine at the gate waits for
 			g.pass()

@@ -71,7 +71,7 @@ func (tx *Tx[P]) readsOnly(pid PageID) bool {
 // commitPage commits a transaction of one page and one message, as the calls on single pages do.
 func (tx *Tx[P]) commitPage(w *ownWrite[P]) (LSN, error) {
 	pc := tx.pc
-	c := change[P]{on: ifState, old: ptrTo[P](w.id, w.head)}
+	c := change[P]{on: ifState, old: ptrTo[P](w.id, w.head), token: tx.t.token}
 	if w.fresh {
 		c.on = ifOwned
 	}
@@ -120,11 +120,15 @@ func (tx *Tx[P]) commitGroup() (LSN, error) {
 	slices.SortFunc(tx.t.writes, func(a, b *ownWrite[P]) int { return cmp.Compare(a.id, b.id) })
 	c := pagemap.Commit{Age: tx.ageOf(), Writes: make([]pagemap.Write, len(tx.t.writes))}
 	for i, w := range tx.t.writes {
+		pc.fallback.Pass(w.id, tx.t.token)
 		pc.gates.of(w.id).pass()
 		c.Writes[i] = pagemap.Write{Read: w.read, Parts: w.messages(), Entry: w.entry}
 		if w.whole {
 			c.Writes[i].Prepare = func(h *head) { w.before.heap, w.before.views = pc.mem.weigh(h) }
 		}
+	}
+	for i := range tx.t.roots {
+		pc.fallback.Pass(pc.pages.Names(tx.t.roots[i].Name), tx.t.token)
 	}
 	pc.ids.CatchUp()
 	lsn, err := tx.install(&c)
@@ -269,22 +273,24 @@ func (tx *Tx[P]) end() {
 		}
 		tx.t.begun, tx.t.ended, tx.t.failed = false, false, nil
 	}
-	tx.t.age, tx.t.managed, tx.t.view = 0, false, false
+	tx.t.age, tx.t.token, tx.t.managed, tx.t.view = 0, nil, false, false
 	tx.scope.End()
 }
 
 // Update calls f with a new Tx and commits the transaction. After a conflict it does so again, with growing delays,
-// until ctx ends; older transactions win over younger ones. f may be called many times, and must have no effects
-// outside of the Tx. If f returns an error, nothing is done, and Update returns that error, unless a call of f has
-// found a conflict. It returns the LSN of Commit. Other errors are those of Begin and Commit, and that of ctx, which
-// wraps ErrConflict too. Safe for concurrent use.
+// until ctx ends; older transactions win over younger ones. After 8 conflicts, one Update at a time makes calls of
+// other goroutines that change a page that f has read wait until it has ended, but for 10 ms at most. f may be called
+// many times, and must have no effects outside of the Tx. If f returns an error, nothing is done, and Update returns
+// that error, unless a call of f has found a conflict. It returns the LSN of Commit. Other errors are those of Begin
+// and Commit, and that of ctx, which wraps ErrConflict too. Safe for concurrent use.
 func (pc *PageCache[P]) Update(ctx context.Context, f func(tx *Tx[P]) error) (LSN, error) {
 	return pc.attempts(ctx, "update", false, f)
 }
 
 // View calls f with a new Tx that writes nothing. All that f reads with the calls of the Tx was current at one moment.
 // If another transaction changes a page that f has read before it reads another one that was changed, too, f is called
-// again, as in Update. Errors are those of Update, and that of f. Safe for concurrent use.
+// again, as in Update, but no other goroutine ever waits for it. Errors are those of Update, and that of f. Safe for
+// concurrent use.
 func (pc *PageCache[P]) View(ctx context.Context, f func(tx *Tx[P]) error) error {
 	_, err := pc.attempts(ctx, "view", true, f)
 	return err
@@ -294,9 +300,13 @@ func (pc *PageCache[P]) attempts(ctx context.Context, doing string, view bool, f
 	if err := context.Cause(ctx); err != nil {
 		return 0, fmt.Errorf("%s: %w", doing, err)
 	}
-	age := uint64(0)
-	for b := (txn.Backoff{}); ; {
-		lsn, err := pc.attempt(&age, view, f)
+	age, b := uint64(0), txn.Backoff{}
+	if !view {
+		b.Fallback = &pc.fallback
+	}
+	defer b.End()
+	for {
+		lsn, err := pc.attempt(&age, b.Token(), view, f)
 		if !errors.Is(err, ErrConflict) {
 			return lsn, err
 		}
@@ -307,7 +317,7 @@ func (pc *PageCache[P]) attempts(ctx context.Context, doing string, view bool, f
 }
 
 // attempt is one attempt of Update or View. All of them have the age of the first.
-func (pc *PageCache[P]) attempt(age *uint64, view bool, f func(*Tx[P]) error) (LSN, error) {
+func (pc *PageCache[P]) attempt(age *uint64, token *txn.Token, view bool, f func(*Tx[P]) error) (LSN, error) {
 	tx, err := pc.Begin()
 	if err != nil {
 		return 0, err
@@ -315,7 +325,7 @@ func (pc *PageCache[P]) attempt(age *uint64, view bool, f func(*Tx[P]) error) (L
 	if *age == 0 {
 		*age = tx.TS()
 	}
-	tx.t.age, tx.t.view, tx.t.managed = *age, view, true
+	tx.t.age, tx.t.token, tx.t.view, tx.t.managed = *age, token, view, true
 	defer tx.end()
 	if err = f(tx); tx.t.failed != nil {
 		return 0, tx.t.failed

@@ -179,7 +179,7 @@ func (tx *Tx[P]) ownRoot(name string) *pagemap.RootChange {
 
 // readRoot reads the root of a name, which counts as read from then on.
 func (tx *Tx[P]) readRoot(name string) (pagemap.RootChange, error) {
-	r, err := tx.pc.pages.ReadRoot(name, &tx.t.reads)
+	r, err := tx.pc.pages.ReadRoot(name, &tx.t.reads, tx.t.token)
 	if c := (*ConflictError)(nil); errors.As(err, &c) {
 		return r, tx.conflict(c.Page)
 	}

@@ -102,6 +102,7 @@ type PageCache[P any] struct {
 	values                  values.IO
 	mem                     memory[P]
 	gates                   gates
+	fallback                txn.Fallback
 	cleaner                 *clean.Cleaner
 	blobs                   *blob.Store
 	snaps                   *snapshot.Store
@@ -203,6 +204,7 @@ type transaction[P any] struct {
 	index  map[PageID]*ownWrite[P] // of writes, once there are many
 	roots  []pagemap.RootChange    // of SetRoot
 	age    uint64                  // see txn.New
+	token  *txn.Token              // of the fallback; nil: it holds none
 	begun  bool                    // a call was made
 	ended  bool                    // by Commit
 	// managed says that Update or View has begun the Tx and will end it; view says that it was View.

@@ -106,6 +106,7 @@ func (tx *Tx[P]) look(doing string, pid PageID) (pg page, read txn.Read, err err
 		if pg.slot == nil { // there may be a page before the transaction commits
 			pg.slot = tx.pc.pages.Table.Make(pid)
 		}
+		tx.t.token.Add(pid)
 		if pg.head, changed, ok = tx.t.reads.Read(pid, pg.slot); ok {
 			read = tx.t.reads.Last()
 		}

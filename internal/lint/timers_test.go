@@ -49,6 +49,7 @@ var waits = map[string]string{
 	"engine/internal/txn.(Record).Install":              "lets an older transaction commit, a few times",
 	"engine.(change).claim":                             "lets a transaction commit, a few times",
 	"engine/internal/txn.(Backoff).Wait":                "keeps transactions apart that have collided",
+	"engine/internal/txn.(Token).wait":                  "ends a wait for a transaction that may have stopped",
 
 	// The kernel wakes nobody for these. Each has a limit.
 	"engine/internal/logstore.lockFile":  "flock with a limit of time; a waiting flock cannot be ended",

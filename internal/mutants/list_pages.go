@@ -35,6 +35,25 @@ var pageTargets = []target{
 		{checkDropped, "if err = f(tx); tx.t.failed != nil {", "if err = f(tx); err != nil && tx.t.failed != nil {",
 			"commit returns the conflict, too."},
 	}},
+	{"engine/internal/txn/fallback.go", fallbackTests, []bug{
+		{checkDropped, "t != nil && t != own {", "t != nil {", ""},
+		{checkDropped, "if old == nil || old.IsLost() {", "if old == nil {", ""},
+		{wakeupLost, "\t\tclose(t.ended)\n", "", ""},
+		{notCounted, "\t\tt.of.token.CompareAndSwap(t, nil)\n", "", ""},
+		{wrongVictim, "\t\tt.of.token.CompareAndSwap(t, nil)\n", "\t\tt.of.token.Store(nil)\n", ""},
+		{checkDropped, "&(1<<(n%64)) != 0 {", "|(1<<(n%64)) != 0 {", ""},
+	}},
+	{"engine/internal/txn/backoff.go", fallbackTests, []bug{
+		{offByOne, "\ttokenAfter = 8\n", "\ttokenAfter = 9\n", ""},
+		{checkDropped, "\tif b.token != nil && b.token.IsLost() {\n\t\tb.End()\n\t}\n", "", ""},
+		{checkDropped, "b.conflicts <= yields || b.token != nil {", "b.conflicts <= yields {", ""},
+	}},
+	{"engine/transaction.go", fallbackTests, []bug{
+		{checkDropped, "\t\ttx.t.token.Add(pid)\n", "", ""},
+	}},
+	{"engine/change.go", fallbackTests, []bug{
+		{checkDropped, "\t\tpc.fallback.Pass(pg.id, c.token)\n", "", ""},
+	}},
 	{"engine/transaction.go", transactionTests, []bug{
 		{swallowed, "\t\ttx.pc.pages.IDs.GiveBack(w.id)\n", "", ""},
 		{swallowed, "\t\t\ttx.pc.values.Discard(&w.parts[i].payload)\n", "\t\t\t_ = i\n", ""},
@@ -200,6 +219,8 @@ var (
 		"engine/internal/pagemap",
 		"engine Pages|Model|Stress$|Stats|Conflict|Free|Consolidat|Accounts|Rule|Blob|Crash$",
 	}
+	fallbackTests = []string{"engine/internal/txn Token", "engine TestSlowUpdate"}
+
 	idTests    = []string{"engine/internal/pageids", "engine/internal/idgen", "engine IDs|Ids|Allocat|Crash$"}
 	idgenTests = []string{"engine/internal/idgen", "engine IDs|Ids|Allocat|Crash$"}
 	epochTests = []string{"engine/internal/epoch", "engine/internal/pageids"}

@@ -75,18 +75,21 @@ func (r *RootChange) Was() format.PageID { return r.was.Target }
 // renames reports whether the change adds or removes the name.
 func (r *RootChange) renames() bool { return (r.was.Target == 0) != (r.To == 0) }
 
-// ReadRoot reads the root of a name for a transaction with these reads. Errors: a *ConflictError, and those of Find.
+// ReadRoot reads the root of a name for a transaction with these reads, which holds token, or none: nil. Errors: a
+// *ConflictError, and those of Find.
 //
 // A name that is missing has no page that could count as read. So the version of the names of its shard counts: each
 // commit that adds or removes one of them changes it. It is read before the second lookup, and compared after that. If
 // it is the same, no name was added or removed between, so the name was missing throughout.
-func (m *Map) ReadRoot(name string, reads *txn.Reads) (r RootChange, err error) {
+func (m *Map) ReadRoot(name string, reads *txn.Reads, token *txn.Token) (r RootChange, err error) {
 	r.Name = name
 	pid, s, h, err := m.FindRoot(name)
 	if err != nil {
 		return r, err
 	}
+	token.Add(m.Names(name))
 	if h != nil {
+		token.Add(pid)
 		h, changed, ok := reads.Read(pid, s)
 		if !ok {
 			return r, Conflict(changed)
@@ -109,8 +112,13 @@ func (m *Map) ReadRoot(name string, reads *txn.Reads) (r RootChange, err error) 
 	return r, nil
 }
 
-// firstNames is the number by which transactions know the version of the names of the first shard. No page has it.
+// firstNames is the Names of the first shard.
 const firstNames = format.MaxPageID + 1
+
+// Names returns the number by which transactions know the version of the names of the shard of a name. No page has it.
+func (m *Map) Names(name string) format.PageID {
+	return firstNames + format.PageID(m.Roots.Shard(name).Number())
+}
 
 // readNames reads the version of the names of a shard.
 func (m *Map) readNames(s *roots.Shard, reads *txn.Reads) (txn.Read, error) {

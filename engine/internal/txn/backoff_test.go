@@ -37,7 +37,7 @@ func TestBackoffEndsWithItsContext(t *testing.T) {
 	for conflicts := range yields + 2 {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(cause)
-		if err := (&Backoff{conflicts}).Wait(ctx); !errors.Is(err, cause) {
+		if err := (&Backoff{conflicts: conflicts}).Wait(ctx); !errors.Is(err, cause) {
 			t.Errorf("after %d conflicts: %v", conflicts, err)
 		}
 	}

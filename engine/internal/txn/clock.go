@@ -33,8 +33,10 @@ type stripe struct {
 }
 
 // of returns the stripe of a page. Adjacent pages, which are often changed together, have stripes in other cache lines.
-func (c *Clock) of(page format.PageID) *stripe {
-	return &c.stripes[uint64(page)*0x9e3779b97f4a7c15>>(64-stripeBits)]
+func (c *Clock) of(page format.PageID) *stripe { return &c.stripes[stripeOf(page)] }
+
+func stripeOf(page format.PageID) uint64 {
+	return uint64(page) * 0x9e3779b97f4a7c15 >> (64 - stripeBits)
 }
 
 // Begin announces that a page may change. It precedes the moment of the change: the swap of a head, or Decide. If the

@@ -9,8 +9,8 @@
 //	Q2  At that moment every page that the transaction has read still has the version that it read.
 //	Q3  All versions that one Reads has returned were current at one moment, at every time (opacity). So a transaction
 //	    that only reads needs no Decide.
-//	Q4  Nobody waits for the goroutine of another transaction, wherever it stops. Readers pass a transaction that
-//	    prepares, and decide one that is checking. Writers abort the former, and decide the latter.
+//	Q4  Nobody waits for the goroutine of another transaction, wherever it stops, except by Q7. Readers pass a
+//	    transaction that prepares, and decide one that is checking. Writers abort the former, and decide the latter.
 //	Q5  Of two transactions that check each other's pages, the older one is never aborted by the younger one. The
 //	    oldest of all is aborted only if a page that it has read was changed, or if its goroutine was stopped while it
 //	    prepared.
@@ -18,6 +18,9 @@
 //	    of a single page reserve theirs after they have loaded the head. A transaction that has read a version has a
 //	    higher LSN than the version: a version is found only after its LSN was reserved. So each part of the log from
 //	    its beginning on contains, with a transaction, all those that it has read from or whose versions it replaced.
+//	Q7  A transaction that has lost eight times takes the token of the Fallback. While it holds it, each other
+//	    goroutine changes a page that it has read at most once more, and then waits, for TokenTime at most. So it wins
+//	    if it is no slower than that. Readers do not wait.
 //
 // The protocol is that of multi-word compare-and-swap with a phase in which reads are checked (Harris, Fraser, Pratt,
 // DISC 2002; Fraser, Practical Lock-Freedom, 2004). For each page that it changes, a transaction puts an intent into
