@@ -88,6 +88,7 @@ var house = map[string][]string{
 	},
 	"engine/internal/linear":     {"engine", "engine/internal/seam"}, // tests, in a module of their own
 	"engine/pagetest":            {"engine", "engine/internal/seam", "internal/simdisk"},
+	"engine/examples/btree":      {"engine"}, // what an embedder may import
 	"engine/statspage":           {"engine", "internal/htmlpage"},
 	"engine/promstats":           {"engine"}, // a module of its own
 	"internal/htmlpage":          {"engine"},
@@ -96,7 +97,9 @@ var house = map[string][]string{
 	"cmd/pcbench": {
 		"engine", "engine/statspage", "segments/format", "internal/htmlpage", "internal/machine", "internal/versus",
 	},
-	"bench":               {"engine", "internal/htmlpage", "internal/machine", "internal/versus"},
+	"bench": {
+		"engine", "engine/examples/btree", "internal/htmlpage", "internal/machine", "internal/versus",
+	},
 	"internal/versus":     {},
 	"internal/invariants": {},
 	"internal/vfs":        {},
@@ -109,7 +112,7 @@ var house = map[string][]string{
 // helpers lists the packages that tests may import in addition.
 var helpers = []string{
 	"engine/internal/enginetest", "internal/simdisk", "internal/vfs", "internal/osfs", "internal/invariants", "iouring",
-	"iouring/internal/ringtest", "segments/format", "internal/htmlpage/pagetest",
+	"iouring/internal/ringtest", "segments/format", "internal/htmlpage/pagetest", "engine/pagetest",
 }
 
 // outside lists, for each module that is not ours, the packages that may import it.
