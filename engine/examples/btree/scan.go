@@ -3,6 +3,8 @@ package btree
 import (
 	"bytes"
 	"iter"
+
+	"pagecache/engine"
 )
 
 // Item is a key with its value. Both are valid until the Tx ends and must not be modified.
@@ -17,12 +19,14 @@ type Item struct{ Key, Value []byte }
 func (t *Tree) Ascend(tx *Tx, low, high []byte) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
 		room := make([]step, 0, usualDepth)
-		for from, more := low, true; more; {
+		from, more := low, true
+		for leaves := 0; more; leaves++ {
 			path, err := t.pathTo(tx, room, from)
 			if err != nil {
 				yield(Item{}, err)
 				return
 			}
+			t.readAhead(tx, path, leaves, 1)
 			leaf := path[len(path)-1].node
 			for i, _ := leaf.search(from); i < leaf.len(); i++ {
 				key, value, _ := leaf.item(i)
@@ -51,12 +55,14 @@ func endOf(path []step) (key []byte, more bool) {
 func (t *Tree) Descend(tx *Tx, low, high []byte) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
 		room := make([]step, 0, usualDepth)
-		for to, more := high, high == nil || len(high) > 0; more; {
+		to, more := high, high == nil || len(high) > 0
+		for leaves := 0; more; leaves++ {
 			path, err := t.descend(tx, room, func(n Node) int { return n.before(to) - 1 })
 			if err != nil {
 				yield(Item{}, err)
 				return
 			}
+			t.readAhead(tx, path, leaves, -1)
 			leaf := path[len(path)-1].node
 			for i := leaf.before(to) - 1; i >= 0; i-- {
 				key, value, _ := leaf.item(i)
@@ -88,4 +94,19 @@ func beginningOf(path []step) (key []byte, more bool) {
 		}
 	}
 	return nil, false
+}
+
+// readAhead begins to read the leaves that a scan in that direction, 1 or −1, comes to next, so that leaves on disk are
+// waited for once for several. It does so at the second leaf of a scan and then after every few: most scans are short.
+func (t *Tree) readAhead(tx *Tx, path []step, leaves, direction int) {
+	const ahead = 8
+	if leaves%ahead != 1 || len(path) < 2 {
+		return
+	}
+	ids := make([]engine.PageID, 0, ahead)
+	parent := path[len(path)-2]
+	for i := parent.at + direction; i >= 0 && i < parent.node.len() && len(ids) < ahead; i += direction {
+		ids = append(ids, parent.node.child(i))
+	}
+	_ = t.store.Prefetch(tx, ids...) // a hint; the Get of the leaf returns an error that matters
 }

@@ -33,15 +33,16 @@ type Tx = engine.Tx[Node]
 // the same name. All methods are safe for concurrent use, each goroutine with a Tx of its own. Their errors are those
 // of the Tx: the functions given to Update and View return them, and are called again after a conflict.
 type Tree struct {
-	root engine.PageID // the same for ever: a root that is split moves its items into new pages
-	size int           // nodeSize, or less in tests
+	store *Store
+	root  engine.PageID // the same for ever: a root that is split moves its items into new pages
+	size  int           // nodeSize, or less in tests
 }
 
 // Open returns the tree of that name, and makes one if there is none: an empty leaf and its name, in one transaction,
 // so that a crash leaves both or neither, and goroutines that open it at the same time get the same tree. Errors are
 // those of Store.
 func Open(ctx context.Context, store *Store, name string) (*Tree, error) {
-	t := &Tree{size: nodeSize}
+	t := &Tree{store: store, size: nodeSize}
 	_, err := store.Update(ctx, func(tx *Tx) (err error) {
 		t.root, err = tx.Root(name)
 		if !errors.Is(err, engine.ErrRootNotFound) {
