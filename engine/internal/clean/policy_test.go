@@ -105,8 +105,9 @@ func (s *simulated) clean() {
 	}
 }
 
-// A store with default options and 1 GiB of pages in 128 segments writes little more than it is given, whether all
-// pages are overwritten as often or by a Zipf distribution, and stays below 1.7 times the live data.
+// A store with default options and 1 GiB of pages in 129 segments writes less than twice what it is given if all pages
+// are overwritten as often, and little more than that under a Zipf distribution. It stays below 1.7 times the live
+// data.
 func TestPolicyWritesLittle(t *testing.T) {
 	const pages, perSegment, turns = 1 << 14, 127, 12
 	for _, c := range []struct {

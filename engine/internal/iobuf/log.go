@@ -167,7 +167,6 @@ func New(c Config) (*Log, error) {
 		quit: make(chan struct{}), done: make(chan struct{}), began: time.Now(), patience: c.Patience,
 	}
 	l.parker, _ = c.Device.(vfs.Parker)
-
 	if l.stuckLook = stuckLook; invariants.Enabled {
 		l.stuckLook = trusting
 	}
