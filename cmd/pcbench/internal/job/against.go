@@ -42,7 +42,8 @@ const AgainstFio = "fio"
 // uncomparable are options whose work no other side can do, or whose rounds would differ, each with the reason.
 var uncomparable = map[string]string{
 	"delta": "no other side has deltas that patch pages", "batch": "no other side has batches of pages",
-	"log": "no other side has a standalone log", "verify": "the other sides do not verify contents",
+	"transaction": "the loads of the other sides have no transactions",
+	"log":         "no other side has a standalone log", "verify": "the other sides do not verify contents",
 	"verify_only": "the other sides do not verify contents", "unlink": "each round begins with a new store",
 	"temporary": "each round begins with a new store", "store_read_only": "each round begins with a new store",
 	"steadystate":    "the sides would end at different times",

@@ -80,7 +80,8 @@ func (s *Spec) checkLoad(given map[string]bool, bad *faults) {
 		on   bool
 	}{
 		{"fdatasync", s.FDataSync > 0}, {"end_fsync", s.EndFsync}, {"delta", s.Own.Delta > 0},
-		{"refill_buffers", s.Buffers.Refill}, {"batch", s.Own.Batch > 0}, {"verify_only", s.Verify.Only},
+		{"refill_buffers", s.Buffers.Refill}, {"batch", s.Own.Batch > 0},
+		{"transaction", s.Own.Transaction > 0}, {"verify_only", s.Verify.Only},
 	} {
 		asked := given[o.name] && o.on && !s.Verify.Only && !(o.name == "delta" && s.Own.Node)
 		bad.when(asked && !s.Writes(), "--%s: --rw=%s does not write; use --rw=write, randwrite or randrw", o.name,
@@ -134,6 +135,11 @@ func (s *Spec) checkOwn(given map[string]bool, bad *faults) {
 		bad.when(s.NodeRecords() < 2, "--node: a page of --bs=%d has no room for two records of --delta=%d",
 			s.PageSize(), s.Own.Delta)
 	}
+	bad.when(s.Own.Transaction > 0 && s.Own.Batch > 0,
+		"--transaction: a transaction is recovered whole without a batch; leave --batch out")
+	bad.when(s.Own.Transaction > 0 && s.Own.Log, "--transaction: a log has no pages; leave --log out")
+	bad.when(s.Own.Transaction > 0 && s.Verify.Method != "",
+		"--transaction: transactions are not verified; leave --verify out")
 	bad.when(s.Own.Batch > 0 && s.Verify.Method != "", "--batch: batches are not verified; leave --verify out")
 	bad.when(s.Engine.ReadOnly && (s.Writes() || s.Does[DirTrim]), "--store_read_only: --rw=%s writes; use --rw=read",
 		s.RW)

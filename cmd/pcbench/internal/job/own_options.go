@@ -20,6 +20,9 @@ var ownOptions = []Option{
 		"whole or " +
 		"not " +
 		"at all; a batch is one operation", set: number(1, 1<<16, func(s *Spec) *int { return &s.Own.Batch })},
+	{Name: "transaction", Arg: "number", Own: true, Help: "write this number of pages in one transaction, with " +
+		"retries after conflicts; a transaction is one operation",
+		set: number(1, 1<<12, func(s *Spec) *int { return &s.Own.Transaction })},
 	{Name: "prefetch", Arg: "number", Own: true, Help: "pages to read ahead in order", set: number(1, 1<<16,
 		func(s *Spec) *int { return &s.Own.Prefetch })},
 	{Name: "snapshots", Arg: "time", Own: true, Help: "interval of snapshots that are written beside the load",

@@ -176,14 +176,16 @@ type Logs struct {
 
 // Own are the options that fio does not have.
 type Own struct {
-	Delta     int64 // bytes of a Link; 0: Replace
-	Cold      bool
-	Batch     int // pages of a batch; 0: none
-	Prefetch  int // pages to read ahead in order; 0: none
-	Snapshots time.Duration
-	Log       bool // a standalone log instead of pages
-	Node      bool // pages are nodes of a B-tree, and Delta is the length of a record with its key
-	LogFile   string
+	Delta int64 // bytes of a Link; 0: Replace
+	Cold  bool
+	Batch int // pages of a batch; 0: none
+	// Transaction is the number of pages that a transaction writes; 0: none.
+	Transaction int
+	Prefetch    int // pages to read ahead in order; 0: none
+	Snapshots   time.Duration
+	Log         bool // a standalone log instead of pages
+	Node        bool // pages are nodes of a B-tree, and Delta is the length of a record with its key
+	LogFile     string
 }
 
 // The layout of a node: NodeHeader bytes, and for each record NodePerRecord bytes beside its key, of NodeKey bytes, and

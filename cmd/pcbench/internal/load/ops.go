@@ -25,6 +25,8 @@ func (w *worker) do(d job.Dir, i int64) (bytes int64, lsn engine.LSN, err error)
 		lsn, bytes, err = w.g.st.log.append(w.vals, i)
 	case w.g.spec.Own.Batch > 0:
 		bytes, lsn, err = w.batch(i)
+	case w.g.spec.Own.Transaction > 0:
+		bytes, lsn, err = w.transaction(i)
 	default:
 		bytes, lsn, err = w.put(i)
 	}

@@ -59,6 +59,7 @@ type worker struct {
 	vals  *values // of writes: whole pages, or deltas
 	pages *values // of pages that do not exist yet
 	keys  *nodeKeys
+	slots []slot // of a transaction
 
 	verify *verifier
 	last   int64 // the page before
