@@ -45,8 +45,7 @@ func (pc *PageCache[P]) write(tx *scope.Scope, pid PageID, frag P, c change[P]) 
 	defer tx.Release()
 	in := pc.inlineBase
 	if c.kind == format.KindAppend {
-		in = inlined[P]{}
-		if pagestack.BeginsRun(pg.head) {
+		if in = (inlined[P]{}); pagestack.BeginsRun(pg.head) {
 			in = pc.inlineDelta
 		}
 	}
@@ -90,6 +89,7 @@ type change[P any] struct {
 	frag    P              // the new fragment, for KindAppend and KindCompact
 	size    int64          // Size of frag, if that will be resident
 	sum     invariants.Sum // of frag, if that will be resident
+	given   bool           // frag is a copy of what a caller has given, and of no page yet
 	made    *entry[P]      // for KindCompact and KindAppend: the entry that holds frag, if there is one already
 	root    format.Root    // the new contents, for KindRoot
 	counter uint64         // the new contents, for KindCounter
@@ -120,7 +120,7 @@ func (c *change[P]) meets(pid PageID, h *head) bool {
 
 // take makes the change one to a fragment that a caller has given.
 func (c *change[P]) take(v owned[P]) {
-	c.frag, c.size, c.payload, c.made, c.sum = v.frag, v.size, v.payload, v.entry, v.sum
+	c.frag, c.size, c.payload, c.made, c.sum, c.given = v.frag, v.size, v.payload, v.entry, v.sum, true
 }
 
 // bodyLen returns the length in bytes of the body of the message.
@@ -193,7 +193,7 @@ func (pc *PageCache[P]) apply(tx *scope.Scope, pg page, c *change[P]) (*head, bo
 		}
 		h, ok := c.claim(pg)
 		if !ok {
-			pc.values.Discard(&c.payload)
+			pc.discard(tx, c)
 			return h, false, nil
 		}
 		if c.prepare != nil {
@@ -207,7 +207,7 @@ func (pc *PageCache[P]) apply(tx *scope.Scope, pg page, c *change[P]) (*head, bo
 		}
 		r, err := pc.reserve(pg.id, h, c)
 		if err != nil {
-			pc.values.Discard(&c.payload)
+			pc.discard(tx, c)
 			return nil, false, err
 		}
 		e := c.entry(h, pagestack.Ref{LSN: r.LSN(), Ptr: r.Ptr()})
@@ -224,6 +224,13 @@ func (pc *PageCache[P]) apply(tx *scope.Scope, pg page, c *change[P]) (*head, bo
 		if c.prepare != nil {
 			pc.values.Discard(&c.payload)
 		}
+	}
+}
+
+// discard drops what belongs to a change that is not made: its blob, and its fragment, if a caller has given that.
+func (pc *PageCache[P]) discard(tx *scope.Scope, c *change[P]) {
+	if pc.values.Discard(&c.payload); c.given {
+		pc.drop(tx, c.frag)
 	}
 }
 

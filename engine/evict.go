@@ -152,6 +152,15 @@ func (pc *PageCache[P]) dropBase(tx *scope.Scope, pid PageID) bool {
 	return pc.mem.replaceResident(tx, pid, h, e)
 }
 
+// openLarge lets large values lie outside the Go heap, if the page type is Bytes and the store takes new values.
+func (pc *PageCache[P]) openLarge() {
+	if y := &pc.mem; pc.raw != nil && !pc.core.opts.ReadOnly {
+		y.large.Open(&pc.txs.Domain, pc.core.opts.CacheCapacity)
+		y.budget.CountBeside(y.large.Beside)
+		pc.txs.Slabs = y.large.Pool()
+	}
+}
+
 // SetCacheCapacity changes Options.CacheCapacity, in bytes, while the store is open. Pages above a lower capacity are
 // evicted soon. Errors: a capacity that is not positive, ErrClosed. Safe for concurrent use.
 func (pc *PageCache[P]) SetCacheCapacity(bytes int64) error {
@@ -162,6 +171,7 @@ func (pc *PageCache[P]) SetCacheCapacity(bytes int64) error {
 		return fmt.Errorf("set cache capacity: %w", ErrClosed)
 	}
 	pc.mem.exhausted.Store(-1)
+	pc.mem.large.SetLimit(bytes)
 	pc.mem.policy.Resize(bytes)
 	return nil
 }

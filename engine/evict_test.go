@@ -25,7 +25,7 @@ func TestSetCacheCapacity(t *testing.T) {
 		}
 		for start := time.Now(); ; time.Sleep(time.Millisecond) {
 			st := pc.Stats()
-			resident := st.Cache.HeapResident + st.Cache.MappedResident
+			resident := st.Cache.HeapResident + st.Cache.SlabResident + st.Cache.MappedResident
 			if resident <= capacity {
 				break
 			}

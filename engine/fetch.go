@@ -14,25 +14,6 @@ import (
 	"pagecache/mmapread"
 )
 
-// viewOf returns the Ext of a Base entry whose value may be a view. Unless views of this type are known to be nothing
-// else, it holds the value's size, which is asked for here, where a fault is an error of the read, and never again.
-func (pc *PageCache[P]) viewOf(pid PageID, value P) (*pagestack.Ext, error) {
-	if pc.mem.viewsOnly {
-		return pc.mem.mapped, nil
-	}
-	size, err := pc.sizeOf(pid, value)
-	return &pagestack.Ext{Size: size}, err
-}
-
-// sizeOf returns the Ext.Size of a value.
-func (pc *PageCache[P]) sizeOf(pid PageID, value P) (n int64, err error) {
-	err = pc.values.Guard(pc.raw == nil, pid, func() error {
-		n = pagestack.SizeOf(pc.m.Size(value))
-		return nil
-	})
-	return n, err
-}
-
 // merged returns the page's merged value. view says that it may be a view of the disk.
 func (pc *PageCache[P]) merged(pid PageID, h *head) (value P, view bool, err error) {
 	if h.Kind() == pagestack.KindOnDisk && h.Depth() == 1 {
@@ -168,6 +149,7 @@ func (y *memory[P]) keepAll(tx *scope.Scope, pg page, e *head) {
 	oldHeap, oldMapped := y.weigh(pg.head)
 	won := pg.slot.CompareAndSwap(pg.head, e)
 	if won {
+		y.large.Replaced(tx.Lane(), pg.head, e)
 		if oldHeap+oldMapped == 0 {
 			y.pages.Table.Mark(pg.id)
 		}
@@ -269,7 +251,7 @@ func (f *finder) prefetchBlob(v *values.IO, pid PageID) bool {
 func (pc *PageCache[P]) copyIn(tx *scope.Scope, pid PageID, frag P, in inlined[P]) (c owned[P], err error) {
 	var encoded []byte
 	if pc.raw != nil {
-		c.frag, c.entry, err = pc.copyRaw(pid, frag, in)
+		c.frag, c.entry, err = pc.copyRaw(tx, pid, frag, in)
 		encoded = pc.raw(c.frag)
 	} else if encoded, err = pc.appended(tx, pid, frag); err == nil {
 		if c.frag = frag; !pc.flat {
@@ -283,27 +265,43 @@ func (pc *PageCache[P]) copyIn(tx *scope.Scope, pid PageID, frag P, in inlined[P
 		return c, err
 	}
 	c.size, c.sum = int64(pc.m.Size(c.frag)), sumOf(pc.m, c.frag)
-	c.payload, err = pc.values.Pack(tx, encoded)
+	if c.payload, err = pc.values.Pack(tx, encoded); err != nil {
+		pc.drop(tx, c.frag)
+	}
 	return c, err
 }
 
-// copyRaw copies a fragment of Bytes, with its entry if it is short. The fragment may be a view of the disk.
-func (pc *PageCache[P]) copyRaw(pid PageID, frag P, in inlined[P]) (c P, e *entry[P], err error) {
+// drop drops a copy of a fragment that is of no page and never will be.
+func (pc *PageCache[P]) drop(tx *scope.Scope, c P) {
+	if pc.raw != nil {
+		pc.mem.large.Drop(tx.Lane(), pc.raw(c))
+	}
+}
+
+// copyRaw copies a fragment of Bytes: with its entry if it is short, out of the Go heap if it is long (package large).
+// The fragment may be a view of the disk.
+func (pc *PageCache[P]) copyRaw(tx *scope.Scope, pid PageID, frag P, in inlined[P]) (c P, e *entry[P], err error) {
 	b := pc.raw(frag)
+	to := pc.mem.large.Alloc(tx.Lane(), len(b))
 	err = pc.values.Guard(mmapread.MayView(b), pid, func() (err error) {
 		if in.make != nil && len(b) <= in.most {
 			e = in.make(b)
 			c = e.Frag
 			return nil
 		}
-		c, err = pc.m.Decode(clip(bytes.Clone(b)))
+		if to == nil {
+			to = clip(bytes.Clone(b))
+		} else {
+			copy(to, b)
+		}
+		c, err = pc.m.Decode(to)
 		return err
 	})
+	if err != nil {
+		pc.mem.large.Drop(tx.Lane(), to)
+	}
 	return c, e, err
 }
-
-// clip returns b without the room behind it, so that appending to a value that the store has handed out copies it.
-func clip(b []byte) []byte { return b[:len(b):len(b)] }
 
 // encode makes the payload of a fragment that the store owns and that is no view: in the Tx's scratch memory unless the
 // fragment is its own encoding, or in a blob, durably, if it is long. A payload that is not installed must be

@@ -64,7 +64,7 @@ func (pc *PageCache[P]) Allocate(tx *Tx[P], frag P) (PageID, PagePtr[P], error) 
 	pc.cleaner.Pace() // it delays the caller while the cleaner is behind
 	pg, err := pc.finder.take()
 	if err != nil {
-		pc.values.Discard(&c.payload)
+		pc.discard(sc, &c)
 		return 0, PagePtr[P]{}, describe("allocate", err)
 	}
 	h, _, err := pc.apply(sc, pg, &c)

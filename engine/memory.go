@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"pagecache/engine/internal/large"
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
@@ -36,6 +37,8 @@ type memory[P any] struct {
 	// own.
 	mapped    *pagestack.Ext
 	viewsOnly bool
+	// large are the values outside the Go heap. Each swap of a head by one with other values goes through it (D2).
+	large large.Values
 	// Goroutines that fetch pages write counts, those that evict write evictions, and all read the fields around them.
 	_         [64]byte
 	counts    counts
@@ -135,6 +138,7 @@ type measured struct {
 
 // swapped counts the difference after the caller replaced head h, which may be nil, by the new entry e.
 func (y *memory[P]) swapped(tx *scope.Scope, pid PageID, h, e *head, w measured) {
+	y.large.Replaced(tx.Lane(), h, e)
 	var heap, mapped int64
 	if e.Kind() == pagestack.KindDelta {
 		heap = weighDelta(e, w.size)
@@ -317,6 +321,7 @@ func (y *memory[P]) evictNow(tx *scope.Scope, pid PageID, unstable bool) (freed 
 		y.pages.Table.Unmark(pid) // before the swap (pagetable, T3)
 		invariants.Jitter()
 		if s.CompareAndSwap(h, e) {
+			y.large.Replaced(tx.Lane(), h, e)
 			y.budget.Count(&tx.S().Account, -heap, -mapped)
 			y.evictions.pages.Add(1)
 			return heap + mapped, lru.OutcomeEvicted
@@ -336,6 +341,7 @@ func (y *memory[P]) replaceResident(tx *scope.Scope, pid PageID, h, e *head) boo
 	if !y.pages.Table.Get(pid).CompareAndSwap(h, e) {
 		return false
 	}
+	y.large.Replaced(tx.Lane(), h, e)
 	y.budget.Count(&tx.S().Account, newHeap-heap, newMapped-mapped)
 	y.evictions.pages.Add(1)
 	y.changed(tx, pid)

@@ -21,7 +21,7 @@ import (
 type mover[P any] struct {
 	pc *PageCache[P]
 	// tx is scratch memory for encoding. It is never inside the epoch: only the cleaner itself recycles what it looks
-	// at.
+	// at on the disk. While it looks at values, another Scope is inside.
 	tx scope.Scope
 	// The change that Move makes. It is kept, so that a move allocates nothing beside the new entry.
 	c      change[P]
@@ -105,6 +105,7 @@ func outside(h *head, e clean.Extent) bool {
 // Cost implements clean.Pages. Errors cost nothing here; Move reports them.
 func (v *mover[P]) Cost(pid PageID, e clean.Extent) (n int64, blob bool) {
 	pc := v.pc
+	defer pc.txs.BeginOwn().End() // values stay as they are (package large, D3)
 	_, h, err := pc.pages.FindNow(pid)
 	if err != nil || h == nil || !inside(h, e) {
 		return 0, false
@@ -131,6 +132,7 @@ func (v *mover[P]) Cost(pid PageID, e clean.Extent) (n int64, blob bool) {
 // old place.
 func (v *mover[P]) Move(pid PageID, e clean.Extent) (n int64, cold bool, err error) {
 	pc := v.pc
+	defer pc.txs.BeginOwn().End() // as above
 	s, h, err := pc.pages.FindNow(pid)
 	if pagemap.IsPending(err) {
 		return 0, false, clean.ErrUnknown

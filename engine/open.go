@@ -99,6 +99,7 @@ func (pc *PageCache[P]) openMemory() {
 	y.m, y.pages, y.store, y.mapped, y.viewsOnly = pc.m, &pc.pages, pc.core.store, new(pagestack.Ext), pc.raw != nil
 	y.exhausted.Store(-1)
 	y.budget = lru.NewBudget(pc.core.opts.CacheCapacity)
+	pc.openLarge()
 	y.allowance = lru.NewAllowance(pc.core.opts.EvictionWrites, y.budget)
 	pc.txs.Init(&pc.core.closed, pc.core.scratch, pc.core.opts.report)
 	pc.txs.New = pc.newScope
@@ -295,7 +296,9 @@ func shut[P any](ctx context.Context, pc *PageCache[P]) error {
 	if err == nil && left == nil {
 		pc.blobs.Reap(store.Log.StableEnd(), math.MaxUint64) // an open batch still needs the blobs that it replaced
 	}
-	end.NextID, end.NextPage = pc.ids.Next(), pc.pages.IDs.Next()
+	if end.NextID, end.NextPage = pc.ids.Next(), pc.pages.IDs.Next(); !end.Busy { // else values may be in use
+		pc.mem.large.Close()
+	}
 	return errors.Join(left, describe("close", pc.core.finish(ctx, end, err)))
 }
 

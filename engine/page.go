@@ -291,6 +291,28 @@ func isPage(h *head) bool {
 	return h != nil && h.Kind() != pagestack.KindFree && h.Kind() != pagestack.KindRoot
 }
 
+// viewOf returns the Ext of a Base entry whose value may be a view. Unless views of this type are known to be nothing
+// else, it holds the value's size, which is asked for here, where a fault is an error of the read, and never again.
+func (pc *PageCache[P]) viewOf(pid PageID, value P) (*pagestack.Ext, error) {
+	if pc.mem.viewsOnly {
+		return pc.mem.mapped, nil
+	}
+	size, err := pc.sizeOf(pid, value)
+	return &pagestack.Ext{Size: size}, err
+}
+
+// sizeOf returns the Ext.Size of a value.
+func (pc *PageCache[P]) sizeOf(pid PageID, value P) (n int64, err error) {
+	err = pc.values.Guard(pc.raw == nil, pid, func() error {
+		n = pagestack.SizeOf(pc.m.Size(value))
+		return nil
+	})
+	return n, err
+}
+
+// clip returns b without the room behind it, so that appending to a value that the store has handed out copies it.
+func clip(b []byte) []byte { return b[:len(b):len(b)] }
+
 // gates are the gates of all pages; pages share them.
 type gates [64]gate
 

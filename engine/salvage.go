@@ -310,13 +310,13 @@ func saveBase(pc *PageCache[[]byte], tx *scope.Scope, pid PageID, b []byte) (Pag
 		return PagePtr[[]byte]{}, err
 	}
 	defer tx.Release()
-	slot, err := pc.pages.Unused(pid)
-	if err != nil {
-		pc.values.Discard(&v.payload)
-		return PagePtr[[]byte]{}, err
-	}
 	c := change[[]byte]{kind: format.KindCompact, on: ifOwned}
 	c.take(v)
+	slot, err := pc.pages.Unused(pid)
+	if err != nil {
+		pc.discard(tx, &c)
+		return PagePtr[[]byte]{}, err
+	}
 	h, _, err := pc.apply(tx, page{id: pid, slot: slot}, &c)
 	if err != nil {
 		return PagePtr[[]byte]{}, err

@@ -93,8 +93,12 @@ type PageStats struct {
 // CacheStats are the state of the cache. Bytes are bytes of memory, accurate to a 64th of the capacity.
 type CacheStats struct {
 	Capacity       int64 // Options.CacheCapacity, its default for this machine, or that of SetCacheCapacity
-	HeapResident   int64 // of values on the Go heap, including their entries
+	HeapResident   int64 // of values on the Go heap, and of the entries of all values
 	MappedResident int64 // of values that are views of the mapped file, which GOMEMLIMIT does not see (trap 21)
+	// SlabResident is the memory outside the Go heap that holds values of 16 KiB to 1 MiB of Bytes, free room in it
+	// included, and SlabPinned the part that has values that were replaced or evicted, and that open Txs may see.
+	// GOMEMLIMIT does not see it.
+	SlabResident, SlabPinned int64
 	// Hits are Gets and Fragments of resident pages, in steps of 64 for each Tx, and of pages to be merged only.
 	// Misses are those that had to read, from the kernel's page cache or the disk.
 	Hits, Misses   int64
@@ -164,6 +168,9 @@ func (pc *PageCache[P]) Stats() Stats {
 		Policy:         PolicyStats(pc.mem.policy.Stats()),
 	}
 	st.Cache.HeapResident, st.Cache.MappedResident = pc.mem.budget.Resident()
+	slabs := pc.mem.large.Stats()
+	st.Cache.SlabResident, st.Cache.SlabPinned = slabs.Resident, slabs.Pinned
+	st.Cache.HeapResident = max(0, st.Cache.HeapResident-slabs.Live)
 	x := pc.txs.Look()
 	st.Txs = TxStats{Open: x.Open, Oldest: x.Oldest, Age: x.Age, Kept: x.Kept}
 	c := pc.cleaner.Stats()

@@ -295,19 +295,23 @@ func (tx *Tx[P]) copyIn(pid PageID, frag P, in inlined[P]) (owned[P], error) {
 	}
 	const share = 4 // of the room of a group
 	if p := &v.payload; p.Form != values.FormBlob && len(p.Body) > pc.values.Inline/share {
-		return v, pc.values.ToBlob(p)
+		if err = pc.values.ToBlob(p); err != nil {
+			pc.drop(&tx.scope, v.frag)
+		}
+		return v, err
 	} else if p.Form == values.FormZstd || pc.raw == nil && p.Form == values.FormPlain { // in scratch memory
 		p.Body = bytes.Clone(p.Body)
 	}
 	return v, nil
 }
 
-// discard deletes the blobs of what would have been written to a page. After Close the next opening does.
+// discard drops what would have been written to a page, and deletes its blobs. After Close the next opening does.
 func (tx *Tx[P]) discard(w *ownWrite[P]) {
 	for i := range w.parts {
 		if !tx.pc.core.closed.Load() {
 			tx.pc.values.Discard(&w.parts[i].payload)
 		}
+		tx.pc.drop(&tx.scope, w.parts[i].frag) // which Get of the transaction may have returned
 	}
 	clear(w.parts)
 	w.parts = w.parts[:0]

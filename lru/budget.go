@@ -53,6 +53,8 @@ type Budget struct {
 	mapped atomic.Int64
 	_      [48]byte
 
+	beside func() int64 // see CountBeside; nil: there is nothing
+
 	mu       sync.Mutex
 	accounts []*Account // registered
 	settled  int        // number of accounts when settleAll last ran, or fewer
@@ -71,6 +73,11 @@ func NewBudget(capacity int64) *Budget {
 	b.SetCapacity(capacity)
 	return b
 }
+
+// CountBeside makes the Budget count the bytes that f returns, beside those of the accounts: memory that the pages'
+// sizes do not include, such as that of values that were replaced and may still be looked at. f is called each time
+// that the sum is needed. To be called before the Budget is shared.
+func (b *Budget) CountBeside(f func() int64) { b.beside = f }
 
 // Register adds an account. Every account's share shrinks. Idle accounts may then hold back more than their share, so
 // Register settles all accounts each time their number has grown by an eighth.
@@ -171,4 +178,10 @@ func (b *Budget) Excess() int64 { return b.total() - b.Capacity() }
 // UsedPercent returns the settled bytes in percent of the capacity, rounded toward zero.
 func (b *Budget) UsedPercent() int64 { return int64(100 * float64(b.total()) / float64(b.Capacity())) }
 
-func (b *Budget) total() int64 { return b.heap.Load() + b.mapped.Load() }
+func (b *Budget) total() int64 {
+	n := b.heap.Load() + b.mapped.Load()
+	if b.beside != nil {
+		n += b.beside()
+	}
+	return n
+}

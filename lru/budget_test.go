@@ -185,6 +185,24 @@ func TestPressureLevels(t *testing.T) {
 	}
 }
 
+// What CountBeside adds counts against the capacity, and is not resident.
+func TestBytesBesideCount(t *testing.T) {
+	b, beside := NewBudget(1000), int64(0)
+	var a Account
+	b.Register(&a)
+	b.CountBeside(func() int64 { return beside })
+	b.Count(&a, 600, 300)
+	for _, beside = range []int64{0, 100, 110, 500} {
+		heap, mapped := b.Resident()
+		if n := b.Excess(); n != beside-100 || heap != 600 || mapped != 300 {
+			t.Errorf("%d bytes beside: %d too many, resident %d and %d", beside, n, heap, mapped)
+		}
+	}
+	if p := b.Settle(&a); p != PressureHard || b.UsedPercent() != 140 {
+		t.Errorf("pressure %v, %d %% used", p, b.UsedPercent())
+	}
+}
+
 func TestStringOfUnknownValues(t *testing.T) {
 	if got := Pressure(9).String(); got != "Pressure(9)" {
 		t.Error(got)

@@ -120,6 +120,7 @@ func (b *builder) store() {
 	})
 	resident := []line{
 		of("heap", func(s *Store) float64 { return s.HeapResident }),
+		of("slabs", func(s *Store) float64 { return s.SlabResident }),
 		of("mapped", func(s *Store) float64 { return s.MappedResident }),
 	}
 	capacity := of("capacity", func(s *Store) float64 { return s.Capacity })

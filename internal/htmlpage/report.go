@@ -47,6 +47,7 @@ type Store struct {
 	SpaceAmplification float64 // bytes on disk for each live byte; NaN: none live
 	HitRatio           float64 // Gets of resident pages, as a share of all, 0 to 1; NaN: no Gets
 	HeapResident       float64 // bytes
+	SlabResident       float64 // bytes
 	MappedResident     float64 // bytes
 	Capacity           float64 // of the page cache, bytes; 0: unknown
 	Written            float64 // bytes per second given to the device

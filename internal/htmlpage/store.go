@@ -12,13 +12,14 @@ import (
 func NewStore(before, after *engine.Stats, seconds float64) *Store {
 	s := &Store{
 		WriteAmplification: math.NaN(), SpaceAmplification: math.NaN(), HitRatio: math.NaN(),
-		HeapResident: float64(after.Cache.HeapResident), MappedResident: float64(after.Cache.MappedResident),
-		Capacity:  float64(after.Cache.Policy.Capacity),
-		Written:   perSecond(after.Log.BytesWritten-before.Log.BytesWritten, seconds),
-		Moved:     perSecond(after.Space.BytesMoved-before.Space.BytesMoved, seconds),
-		Cleaned:   perSecond(after.Space.Cleaned-before.Space.Cleaned, seconds),
-		Recycled:  perSecond(after.Space.Recycled-before.Space.Recycled, seconds),
-		Snapshots: float64(after.Snapshots - before.Snapshots), SinceSnapshot: float64(after.Snapshot.Since),
+		HeapResident: float64(after.Cache.HeapResident), SlabResident: float64(after.Cache.SlabResident),
+		MappedResident: float64(after.Cache.MappedResident),
+		Capacity:       float64(after.Cache.Policy.Capacity),
+		Written:        perSecond(after.Log.BytesWritten-before.Log.BytesWritten, seconds),
+		Moved:          perSecond(after.Space.BytesMoved-before.Space.BytesMoved, seconds),
+		Cleaned:        perSecond(after.Space.Cleaned-before.Space.Cleaned, seconds),
+		Recycled:       perSecond(after.Space.Recycled-before.Space.Recycled, seconds),
+		Snapshots:      float64(after.Snapshots - before.Snapshots), SinceSnapshot: float64(after.Snapshot.Since),
 	}
 	if given := after.Log.BytesGiven - before.Log.BytesGiven; given > 0 {
 		s.WriteAmplification = float64(after.Log.BytesWritten-before.Log.BytesWritten) / float64(given)
@@ -51,7 +52,7 @@ func StoreFigures(s *engine.Stats, watched time.Duration) []Fact {
 	figures := []Fact{
 		{"watched for", watched.Round(time.Second).String()},
 		{"pages", number(float64(s.Pages.InUse))},
-		{"resident", unitBytes.text(float64(s.Cache.HeapResident + s.Cache.MappedResident))},
+		{"resident", unitBytes.text(float64(s.Cache.HeapResident + s.Cache.SlabResident + s.Cache.MappedResident))},
 		{"live on disk", unitBytes.text(float64(s.Space.LiveBytes + s.Space.BlobBytes))},
 		{"segments in use", fmt.Sprintf("%d of %d", s.Space.SegmentsInUse, s.Space.Segments)},
 		{"open Txs", fmt.Sprint(s.Txs.Open)},

@@ -36,6 +36,8 @@ var house = map[string][]string{
 	"engine/internal/pageids":  {"engine/internal/epoch", "recovery", "segments/format"},
 	"engine/internal/roots":    {"segments/format"},
 	"engine/internal/seam":     {"internal/vfs"},
+	"engine/internal/slab":     {"engine/internal/epoch"},
+	"engine/internal/large":    {"engine/internal/epoch", "engine/internal/pagestack", "engine/internal/slab"},
 	"engine/internal/logstore": {
 		"engine/internal/iobuf", "engine/internal/latency", "engine/internal/report", "recovery", "segments",
 		"segments/format", "mmapread", "iouring", "internal/vfs", "internal/invariants",
@@ -62,8 +64,8 @@ var house = map[string][]string{
 		"engine/internal/logstore", "internal/vfs", "iouring", "mmapread", "recovery", "segments/format",
 	},
 	"engine/internal/scope": {
-		"engine/internal/epoch", "engine/internal/report", "engine/internal/scratch", "lru", "segments/format",
-		"internal/invariants",
+		"engine/internal/epoch", "engine/internal/report", "engine/internal/scratch", "engine/internal/slab", "lru",
+		"segments/format", "internal/invariants",
 	},
 	"engine/internal/values": {
 		"engine/internal/blob", "engine/internal/compress", "engine/internal/idgen", "engine/internal/logstore",
@@ -78,6 +80,7 @@ var house = map[string][]string{
 		"engine/internal/logstore", "engine/internal/clean", "engine/internal/blob", "engine/internal/snapshot",
 		"engine/internal/pagemap", "engine/internal/pageids", "engine/internal/idgen", "engine/internal/compress",
 		"engine/internal/salvage", "engine/internal/scratch", "engine/internal/seam", "engine/internal/report",
+		"engine/internal/large",
 		"engine/internal/roots", "engine/internal/latency", "engine/internal/scope", "engine/internal/stream",
 		"engine/internal/txn", "engine/internal/values", "engine/internal/history", "segments", "segments/format",
 		"mmapread", "lru", "recovery", "internal/vfs", "internal/osfs", "internal/invariants",
@@ -118,7 +121,7 @@ var helpers = []string{
 // outside lists, for each module that is not ours, the packages that may import it.
 var outside = map[string][]string{
 	"golang.org/x/sys": {
-		"iouring", "iouring/internal/ring", "mmapread", "internal/osfs", "cmd/pcbench", "bench",
+		"iouring", "iouring/internal/ring", "mmapread", "internal/osfs", "engine/internal/slab", "cmd/pcbench", "bench",
 	},
 	"github.com/edsrzf/mmap-go":            {"mmapread"},
 	"github.com/iceber/iouring-go/syscall": {"iouring/internal/ring"},

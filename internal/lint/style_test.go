@@ -27,6 +27,8 @@ var panics = map[string]string{
 	"engine: checkUnmodified":                     "invariant: the embedder has changed memory of the store",
 	"engine: (Tx).enter":                          "invariant: two goroutines use a Tx",
 	"engine/internal/pagestack: EntryOf":          "invariant: memory behind a head would be taken for a value",
+	"engine/internal/slab: (class).release":       "a value released twice would become two values in one place",
+	"engine/internal/slab: checkReleased":         "invariant: a released value was overwritten",
 	"internal/invariants: (Tracker).Done":         "invariant: an object ended twice",
 	"internal/invariants: (record).dropped":       "invariant: an object was dropped without being ended",
 	"mmapread: asFault":                           "passes on a panic that is not a fault",

@@ -56,8 +56,8 @@ var ioTargets = []target{
 	}},
 	{"lru/budget.go", lruTests, []bug{
 		{notCounted, "\tif n := a.mapped.Swap(0); n != 0 {\n\t\tb.mapped.Add(n)\n\t}\n", "\ta.mapped.Swap(0)\n", ""},
-		{notCounted, "func (b *Budget) total() int64 { return b.heap.Load() + b.mapped.Load() }",
-			"func (b *Budget) total() int64 { return b.heap.Load() }", ""},
+		{notCounted, "\tn := b.heap.Load() + b.mapped.Load()\n", "\tn := b.heap.Load()\n", ""},
+		{notCounted, "\t\tn += b.beside()\n", "\t\t_ = b.beside()\n", ""},
 		{offByOne, "case excess > 0:", "case excess > 1<<20:", ""},
 		{inverted, "case excess > capacity/hardShare:", "case excess < capacity/hardShare:", ""},
 		{notCounted, "\tb.setGrain()\n\tif n := len", "\tif n := len", ""},

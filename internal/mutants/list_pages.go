@@ -211,6 +211,43 @@ var pageTargets = []target{
 		{checkDropped, "\t\t\tif m.head(r.Page) == nil {\n", "\t\t\tif true {\n", ""},
 		{checkDropped, ".Root().Target != 0 || m.base == nil {", ".Root().Target == 0 || m.base == nil {", ""},
 	}},
+	{"engine/internal/large/large.go", largeTests, []bug{
+		{checkDropped, "len(b) >= Least && !has(now, b) {", "len(b) >= Least {", ""},
+		{notCounted, "\t\tv.live.Add(-int64(len(b)))\n", "\t\tv.live.Add(0)\n", ""},
+		{notCounted, "\tv.live.Add(int64(len(b)))\n", "", ""},
+		{checkDropped, "old == nil || now.Kind() == pagestack.KindDelta && now.Next() == old {", "old == nil {",
+			"has finds all values."},
+		{offByOne, "max(0, pinned-limit/pinnedShare), limit/2)", "pinned, limit/2)", ""},
+	}},
+	{"engine/internal/slab/limbo.go", largeTests, []bug{
+		{checkDropped, "|| l.queue[l.head].epoch > oldest {", "|| oldest == 0 {", ""},
+		{notCounted, "\tl.queued.Add(-b.bytes)\n", "", ""},
+		{notCounted, "\tl.batches.Add(-1)\n\tif", "\tif", ""},
+		{checkDropped, "if l.closing == 0 || l.closing > oldest {", "if l.closing == 0 {", ""},
+	}},
+	{"engine/internal/slab/class.go", largeTests, []bug{
+		{notCounted, "\tc.live.Add(-1)\n", "", ""},
+		{notCounted, "\t\t\ts.touched = n\n", "", ""},
+		{checkDropped, "\tif s == nil || s.live == s.slots {\n", "\tif s == nil {\n", ""},
+	}},
+	{"engine/internal/slab/pool.go", largeTests, []bug{
+		{notCounted, "\tch.mark(s.at, s.home.pages)\n", "", ""},
+		{checkDropped, "|| p.limbo.isLong() {", "{", ""},
+		{checkDropped, "\tif !grows {\n\t\treturn nil, 0\n\t}\n", "", ""},
+	}},
+	{"engine/internal/scope/scope.go", largeTests, []bug{{wakeupLost, "\t\t\tp.Collect()\n", "", ""}}},
+	{"engine/memory.go", largeTests, []bug{
+		{notCounted, "\ty.large.Replaced(tx.Lane(), h, e)\n\tvar heap", "\tvar heap", ""},
+		{notCounted, "\t\t\ty.large.Replaced(tx.Lane(), h, e)\n", "", ""},
+	}},
+	{"engine/transaction.go", largeTests, []bug{
+		{notCounted, "\t\ttx.pc.drop(&tx.scope, w.parts[i].frag) // which Get of the transaction may have returned\n", "",
+			""},
+	}},
+	{"engine/move.go", largeTests, []bug{
+		{checkDropped, "\tdefer pc.txs.BeginOwn().End() // as above\n", "",
+			"A value is released and used again within a move, which the tests do not force."},
+	}},
 }
 
 var (
@@ -226,6 +263,9 @@ var (
 	hotTests   = []string{"engine HotPage", "engine Stress$"}
 	rootTests  = []string{"engine/internal/roots", "engine/internal/pagemap", "engine Root|Meta|Model|Crash$|Histor"}
 )
+
+// largeTests are the tests that must notice a bug in memory outside the Go heap.
+var largeTests = []string{"engine/internal/large", "engine/internal/slab", "engine Large"}
 
 // commitTests are the tests that must notice a bug in a commit of several pages.
 var commitTests = []string{"engine/internal/pagemap Commit"}

@@ -118,7 +118,8 @@ func runBounded(c *config, dir string) (m memory, err error) {
 			case <-time.After(time.Millisecond):
 			}
 			st := pc.Stats()
-			m.Resident = max(m.Resident, float64(st.Cache.HeapResident+st.Cache.MappedResident)/float64(capacity))
+			resident := st.Cache.HeapResident + st.Cache.SlabResident + st.Cache.MappedResident
+			m.Resident = max(m.Resident, float64(resident)/float64(capacity))
 			m.Anon = max(m.Anon, anonymous()/(1<<20))
 		}
 	}()

@@ -70,6 +70,9 @@ func (tx *Scope) Wrote(n int) {
 // TS returns the timestamp of the Tx: an id like those of GenerateID, unique and rising over the life of the store.
 func (tx *Scope) TS() uint64 { return tx.S().TS.Load() }
 
+// Lane returns a number that tells Scopes that are open at the same time apart, most of the time.
+func (tx *Scope) Lane() uint32 { return tx.S().lane }
+
 // Buffer returns scratch memory for the write call that is under way, which ends with release.
 func (tx *Scope) Buffer() *scratch.Buffer {
 	s := tx.S()
@@ -100,6 +103,9 @@ func (tx *Scope) End() {
 		owner.pool.Put(tx)
 		if owner.watchers.Load() > 0 { // after Leave: a watcher adds itself, then looks for Txs
 			owner.wake()
+		}
+		if p := owner.Slabs; p != nil && p.Waits() { // after Leave: the pool adds a batch, then looks for Txs
+			p.Collect()
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"pagecache/engine/internal/epoch"
 	"pagecache/engine/internal/report"
 	"pagecache/engine/internal/scratch"
+	"pagecache/engine/internal/slab"
 	"pagecache/internal/invariants"
 	"pagecache/lru"
 )
@@ -35,6 +36,8 @@ type Set struct {
 	keeper   *scratch.Keeper
 	Budget   *lru.Budget
 	HandOver func(*Scope)
+	// Slabs has values that wait for Scopes to end; nil: there are none.
+	Slabs *slab.Pool
 	// New makes a Scope as a part of something else; nil: Scopes are alone.
 	New func() *Scope
 	// watchers is the number of goroutines in Await. Written by Await; publishes nothing. A Tx that ends looks at it

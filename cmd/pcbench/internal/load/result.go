@@ -209,7 +209,7 @@ type StoreUse struct {
 	Hits, Misses             int64 // of Reads
 	FromDevice, FromCache    int64 // of Misses: from the device, from the kernel's page cache or an io buffer
 	Evicted                  int64 // pages
-	Heap, Mapped             int64 // bytes resident at the end
+	Heap, Slabs, Mapped      int64 // bytes resident at the end
 	SpaceAmplification       float64
 	Snapshots                int64
 	OldestTx                 uint64 // timestamp of the oldest open Tx at the end; 0 if none is open
@@ -256,6 +256,7 @@ func storeUse(before, after engine.Stats, reads, given int64) *StoreUse {
 		Misses:             min(reads, after.Cache.Misses-before.Cache.Misses),
 		Evicted:            after.Cache.Evictions - before.Cache.Evictions,
 		Heap:               after.Cache.HeapResident,
+		Slabs:              after.Cache.SlabResident,
 		Mapped:             after.Cache.MappedResident,
 		SpaceAmplification: after.Space.Amplification,
 		Snapshots:          after.Snapshots - before.Snapshots,

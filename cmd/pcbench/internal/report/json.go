@@ -270,7 +270,8 @@ func storePairs(r *load.Result, j *load.Job) pairs {
 		{"moved_bytes", u.Moved}, {"reads", u.Reads}, {"hits", u.Hits}, {"misses", u.Misses},
 		{"cold_pulls", u.FromDevice}, {"reads_resident_percent", fixed(resident)},
 		{"reads_page_cache_percent", fixed(cache)}, {"reads_device_percent", fixed(device)}, {"evictions", u.Evicted},
-		{"heap_resident_bytes", u.Heap}, {"mapped_resident_bytes", u.Mapped}, {"snapshots", u.Snapshots},
+		{"heap_resident_bytes", u.Heap}, {"slab_resident_bytes", u.Slabs}, {"mapped_resident_bytes", u.Mapped},
+		{"snapshots", u.Snapshots},
 		{"open_txs", u.OpenTxs}, {"oldest_tx", u.OldestTx}, {"verified_pages", j.Verified},
 		{"not_begun", j.NotBegun}}
 }

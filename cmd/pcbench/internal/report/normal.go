@@ -86,8 +86,9 @@ func writeStore(w io.Writer, j *load.Job) {
 		u.Waits, u.Merges, u.Consolidations, u.Snapshots)
 	fmt.Fprintf(w, "  %s: segments=%d/%d, recycled=%d, draining=%d, cleaned=%d, moved=%s%s\n", name,
 		u.SegmentsInUse, u.Segments, u.Recycled, u.Draining, u.Cleaned, units.Bytes(u.Moved), space)
-	fmt.Fprintf(w, "  %s: hits=%d, misses=%d, cold=%d, evicted=%d, resident=%s in the heap, %s mapped\n", name, u.Hits,
-		u.Misses, u.FromDevice, u.Evicted, units.Bytes(u.Heap), units.Bytes(u.Mapped))
+	fmt.Fprintf(w, "  %s: hits=%d, misses=%d, cold=%d, evicted=%d, resident=%s in the heap, %s in slabs, %s mapped\n",
+		name, u.Hits, u.Misses, u.FromDevice, u.Evicted, units.Bytes(u.Heap), units.Bytes(u.Slabs),
+		units.Bytes(u.Mapped))
 	fmt.Fprintf(w, "  %s: open Txs=%d, oldest Tx=%d\n", name, u.OpenTxs, u.OldestTx)
 }
 
