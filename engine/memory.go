@@ -118,8 +118,11 @@ func (y *memory[P]) weighWhole(h *head, size int64) (heap, mapped int64) {
 }
 
 // weighDelta returns the bytes of a delta whose value has the given size. The first delta of a run counts the whole
-// run's entries.
+// run's entries. The memory of a grown delta's value counts with the tail entry.
 func weighDelta(h *head, size int64) int64 {
+	if h.IsGrown() {
+		return entrySize
+	}
 	if h.FirstOfRun() {
 		size += entrySize * pagestack.RunLen
 	}

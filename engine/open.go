@@ -78,6 +78,9 @@ func open[P any](dir string, m Materializer[P], o Options) (*PageCache[P], error
 		pc.inlineBase.make, _ = any(pagestack.NewInline).(func([]byte) *entry[P])
 		pc.inlineDelta.make, _ = any(pagestack.NewInlineDelta).(func([]byte) *entry[P])
 		pc.inlineBase.most, pc.inlineDelta.most = pagestack.MaxInline, pagestack.MaxInlineDelta
+		pc.grow, _ = any(pagestack.Grow).(func(*head, P, pagestack.Ref) *entry[P])
+		pc.newRoomy, _ = any(pagestack.NewRoomy).(func([]P) *entry[P])
+		pc.copyRoomy, _ = any(pagestack.CopyRoomy).(func(*head) *entry[P])
 	}
 	if o.seam.Verbatim {
 		pc.limit = pagestack.MaxDepth // no chain exceeds it

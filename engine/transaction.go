@@ -123,7 +123,7 @@ func (tx *Tx[P]) Get(pid PageID) (p Page[P], err error) {
 
 // valueOf returns the value of a page that was read.
 func (tx *Tx[P]) valueOf(pg page) (value P, err error) {
-	if isWhole(pg.head.Kind()) {
+	if pg.head.IsWhole() {
 		checkUnmodified(tx.pc.m, pg.id, pg.head)
 		tx.pc.used(&tx.scope, pg.id)
 		return pagestack.EntryOf[P](pg.head).Frag, nil
@@ -180,7 +180,11 @@ func (tx *Tx[P]) Link(pid PageID, delta P) error {
 			}
 		}
 		in := inlined[P]{}
-		if len(w.parts) == 0 && pagestack.BeginsRun(w.head) {
+		switch {
+		case len(w.parts) > 0:
+		case tx.pc.grows(w.head, delta):
+			in.short = w.short[:]
+		case pagestack.BeginsRun(w.head):
 			in = tx.pc.inlineDelta
 		}
 		v, err := tx.copyIn(pid, delta, in)
@@ -319,4 +323,12 @@ func (tx *Tx[P]) drop(w *ownWrite[P]) {
 	if w.fresh {
 		tx.pc.pages.IDs.GiveBack(w.id)
 	}
+}
+
+// ageOf returns the age of the transaction: see txn.New.
+func (tx *Tx[P]) ageOf() uint64 {
+	if tx.t.age != 0 {
+		return tx.t.age
+	}
+	return tx.TS()
 }
