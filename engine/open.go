@@ -211,7 +211,7 @@ func (pc *PageCache[P]) startBackground() {
 	pages := &mover[P]{pc: pc, tx: pc.txs.Lone(), warmth: clean.Warmth{Store: pc.core.store}}
 	pc.cleaner.Start(clean.Config{
 		Store: pc.core.store, Pages: pages, Contained: containedMover[P]{pages}, Blobs: pc.blobs,
-		Readers: &pc.txs.Domain, Report: o.report,
+		Readers: &pc.txs.Domain, Report: o.report, Keep: pc.pages.KeepDecisions,
 		Options: clean.Options{
 			Threshold: o.CleanupThreshold, Skew: o.CleanupSkew, IOBuffers: o.IOBuffers,
 			Linear: o.SegmentMode == SegmentModeLinear, Eager: o.seam.Eager, ByHand: o.seam.Foreground || o.ReadOnly,

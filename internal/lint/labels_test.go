@@ -13,6 +13,7 @@ import (
 // comments of one package, or to one document, and has one meaning.
 var labelOwners = map[string]string{
 	"P": "engine",
+	"D": "engine/internal/pagemap", // parts.go
 	"M": "engine", // memory.go
 	"N": "engine/internal/snapshot",
 	"S": "engine/internal/stream",
