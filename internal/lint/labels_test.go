@@ -14,7 +14,7 @@ import (
 var labelOwners = map[string]string{
 	"P": "engine",
 	"D": "engine/internal/pagemap", // parts.go
-	"M": "engine", // memory.go
+	"M": "engine",                  // memory.go
 	"N": "engine/internal/snapshot",
 	"S": "engine/internal/stream",
 	"C": "engine/internal/clean",
