@@ -346,7 +346,7 @@ func TestDistance(t *testing.T) {
 // only job must be able to use it.
 func TestGlobalOptionsOfOthers(t *testing.T) {
 	for _, global := range []string{"--fdatasync=1", "--end_fsync=1", "--random_distribution=zipf:1.2",
-		"--rwmixread=80", "--refill_buffers", "--batch=4", "--delta=100"} {
+		"--rwmixread=80", "--refill_buffers", "--batch=4", "--transaction=4", "--delta=100"} {
 		p, err := Parse([]string{global, "--name=a", "--rw=read", "--name=b", "--rw=randrw"})
 		if err != nil || len(p.Jobs) != 2 {
 			t.Errorf("%s: %v", global, err)
@@ -438,5 +438,18 @@ func TestJobFileLimits(t *testing.T) {
 	}
 	if _, err := Parse([]string{"-"}); err == nil || strings.Contains(err.Error(), "two dashes") {
 		t.Errorf("standard input, which is empty: %v", err)
+	}
+}
+
+// A transaction cannot be a batch, and needs pages. Nothing verifies it, and nothing is compared with it.
+func TestTransactionOptions(t *testing.T) {
+	if _, err := Parse([]string{"--rw=randrw", "--transaction=4"}); err != nil {
+		t.Error(err)
+	}
+	for _, other := range []string{"--batch=4", "--log", "--verify=crc32c", "--against=fio"} {
+		_, err := Parse([]string{"--rw=randrw", "--transaction=4", other})
+		if err == nil || !strings.Contains(err.Error(), "--transaction: ") {
+			t.Errorf("%s: %v", other, err)
+		}
 	}
 }

@@ -176,11 +176,10 @@ type Logs struct {
 
 // Own are the options that fio does not have.
 type Own struct {
-	Delta int64 // bytes of a Link; 0: Replace
-	Cold  bool
-	Batch int // pages of a batch; 0: none
-	// Transaction is the number of pages that a transaction writes; 0: none.
-	Transaction int
+	Delta       int64 // bytes of a Link; 0: Replace
+	Cold        bool
+	Batch       int // pages of a batch; 0: none
+	Transaction int // pages of a transaction; 0: none
 	Prefetch    int // pages to read ahead in order; 0: none
 	Snapshots   time.Duration
 	Log         bool // a standalone log instead of pages
