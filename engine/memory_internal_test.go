@@ -288,15 +288,20 @@ func TestNothingEvictableEndsTheSearch(t *testing.T) {
 	if most > 8*round { // twice for stable pages, twice for unstable ones, and the policy moves it at the same time
 		t.Errorf("the hand passed %d words of the table in one Allocate, a round has %d", most, round)
 	}
-	time.Sleep(100 * time.Millisecond)
-	hand := pc.mem.evictions.hand.Load()
-	before := processorTime()
-	time.Sleep(time.Second)
-	if used := processorTime() - before; used > 200*time.Millisecond {
-		t.Errorf("%v of processor time in a second without calls", used)
+	// Without calls the hand rests. The garbage collector and other tests' leftovers take processor time too, but not
+	// in every second; a search without end does.
+	seconds := []time.Duration{}
+	for len(seconds) < 10 && (len(seconds) == 0 || seconds[len(seconds)-1] > 200*time.Millisecond) {
+		hand := pc.mem.evictions.hand.Load()
+		before := processorTime()
+		time.Sleep(time.Second)
+		seconds = append(seconds, processorTime()-before)
+		if passed := pc.mem.evictions.hand.Load() - hand; passed > 2*round {
+			t.Errorf("the hand passed %d words in a second without calls, a round has %d", passed, round)
+		}
 	}
-	if passed := pc.mem.evictions.hand.Load() - hand; passed > 2*round {
-		t.Errorf("the hand passed %d words in a second without calls, a round has %d", passed, round)
+	if last := seconds[len(seconds)-1]; last > 200*time.Millisecond {
+		t.Errorf("%v of processor time in the seconds without calls", seconds)
 	}
 	if err := b.Seal(); err != nil {
 		t.Fatal(err)

@@ -17,10 +17,10 @@ const shortEnv = "PAGECACHE_SHORT_CHILD"
 
 const shortSegment, shortPages, shortValue = 1 << 20, 50, 20 << 10
 
-// shortOpening opens the store in dir, replaces 1 MiB in at most stay, and returns the open store. Some pages are
-// never replaced, so that segments do not become empty by themselves.
-func shortOpening(dir string, stay time.Duration) (*engine.PageCache[[]byte], error) {
-	start := time.Now()
+// shortOpening opens the store in dir, replaces 1 MiB, and returns the open store after stayed. Some pages are never
+// replaced, so that segments do not become empty by themselves.
+func shortOpening(dir string) (*engine.PageCache[[]byte], error) {
+	stay := stayed(50)
 	pc, err := engine.Open(dir, engine.Bytes{}, &engine.Options{SegmentSize: shortSegment})
 	if err != nil {
 		return nil, err
@@ -48,8 +48,21 @@ func shortOpening(dir string, stay time.Duration) (*engine.PageCache[[]byte], er
 	if _, err := pc.Flush(); err != nil {
 		return nil, err
 	}
-	time.Sleep(max(0, stay-time.Since(start)))
+	<-stay
 	return pc, nil
+}
+
+// stayed closes its channel after n milliseconds in which this process had a turn. On a busy machine a process may get
+// no turn for longer than a whole opening, and nothing can be cleaned in it.
+func stayed(n int) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range n {
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	return done
 }
 
 // The child of TestShortOpeningsRecycle: an opening that ends by SIGKILL.
@@ -58,7 +71,7 @@ func TestShortOpeningChild(t *testing.T) {
 	if dir == "" {
 		t.Skip("only for TestShortOpeningsRecycle")
 	}
-	if _, err := shortOpening(dir, 50*time.Millisecond); err != nil {
+	if _, err := shortOpening(dir); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
@@ -84,7 +97,7 @@ func TestShortOpeningsRecycle(t *testing.T) {
 				}
 				continue
 			}
-			pc, err := shortOpening(dir, 50*time.Millisecond)
+			pc, err := shortOpening(dir)
 			if err != nil {
 				t.Fatal(err)
 			}
