@@ -39,8 +39,8 @@ func verb(k format.Kind) string {
 // write encodes a fragment and applies a change with it to an existing page.
 func (pc *PageCache[P]) write(tx *scope.Scope, pid PageID, frag P, c change[P]) (PagePtr[P], bool, error) {
 	pg, err := pc.finder.writable(tx, verb(c.kind), pid)
-	if err != nil || pg.head == nil {
-		return PagePtr[P]{}, false, err
+	if err != nil || !c.meets(pid, pg.head) { // it cannot win any more (rule 6), so nothing is copied
+		return livePtr[P](pid, pg.head), false, err
 	}
 	defer tx.Release()
 	in := pc.inlineBase

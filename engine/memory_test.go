@@ -3,6 +3,7 @@ package engine_test
 import (
 	"encoding/binary"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 	"time"
 
@@ -39,5 +40,36 @@ func TestEvictionKeepsSpaceLimited(t *testing.T) {
 	if int64(st.Space.SegmentsInUse)*256<<10 > limit || st.Pages.Consolidations == 0 {
 		t.Errorf("%d KiB are in use, the limit is %d KiB; %+v", st.Space.SegmentsInUse*256, limit>>10, st)
 	}
+	enginetest.Close(t, pc)
+}
+
+// A Link or Replace from a state that the page has left copies nothing of the value: it cannot win (rule 6).
+func TestLosersCopyNothing(t *testing.T) {
+	const size, calls = 1 << 20, 20
+	pc := enginetest.Open(t, t.TempDir(), &engine.Options{})
+	tx := enginetest.Begin(t, pc)
+	pid, old, err := pc.Allocate(tx, []byte("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := enginetest.Must(t)(pc.Replace(tx, pid, old, []byte("b")))
+	value := make([]byte, size)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for _, from := range []engine.PagePtr[[]byte]{old, {}} {
+		for range calls {
+			if ptr, won, err := pc.Replace(tx, pid, from, value); won || err != nil || ptr != now {
+				t.Fatalf("replace: %v, won %v, error %v, want %v", ptr, won, err, now)
+			}
+			if ptr, won, err := pc.Link(tx, pid, from, value); won || err != nil || ptr != now {
+				t.Fatalf("link: %v, won %v, error %v, want %v", ptr, won, err, now)
+			}
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > calls*size {
+		t.Errorf("%d calls that did not win allocated %d bytes", 4*calls, n)
+	}
+	tx.End()
 	enginetest.Close(t, pc)
 }
