@@ -32,8 +32,9 @@ const (
 	// leaderTurns is the number of submissions that one leader makes for other callers before one of them takes over.
 	leaderTurns = 8
 	// pollFor is the time for which a caller that reads alone polls for the completion before it parks. After a read
-	// that took longer, the next parkNext such reads park at once.
-	pollFor, parkNext = 150 * time.Microsecond, 32
+	// that took longer, the next parkNext such reads park at once: polling in vain takes at most pollFor of a processor
+	// for parkNext+1 reads that each take longer.
+	pollFor, parkNext = 250 * time.Microsecond, 8
 )
 
 // Reader reads ranges of files so that they lie in the page cache; it discards the bytes. Callers are parked, and block
