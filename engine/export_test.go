@@ -30,6 +30,9 @@ func StoreOfLog(l *Log) *logstore.Store { return l.core.store }
 // StreamTables returns the number of tables of the streams of a log, and of those that no segment has.
 func StreamTables(l *Log) (made, free int) { return l.streams.Tables() }
 
+// OnCarry calls f when the records of a stream were copied, before they are carried forward.
+func OnCarry(l *Log, f func(StreamID)) { l.streams.OnCopied(f) }
+
 // CleanerOf returns the cleaner of a PageCache.
 func CleanerOf[P any](pc *PageCache[P]) *clean.Cleaner { return pc.cleaner }
 

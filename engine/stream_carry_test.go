@@ -155,6 +155,117 @@ func TestStreamLongIsNotCarried(t *testing.T) {
 	enginetest.Close(t, x.l)
 }
 
+// An idle stream in front of one that is too long stays, too, since nothing would be gained.
+func TestStreamIdleBeforeLongStays(t *testing.T) {
+	x := newIdleLog(t, enginetest.SimOptions(simdisk.New(1, simdisk.Options{})))
+	appendRange(t, x.stream(2), 1, 2)
+	for q := engine.Seq(1); q <= 250; q++ {
+		if _, err := x.stream(1).Append(q, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := x.lsn(2)
+	x.work(30)
+	if now := x.lsn(2); now != before {
+		t.Errorf("the idle stream has moved from LSN %d to %d", before, now)
+	}
+	enginetest.Close(t, x.l)
+}
+
+// lsn returns the LSN of the first record of a stream.
+func (x *idleLog) lsn(id engine.StreamID) engine.LSN {
+	x.t.Helper()
+	first, _ := x.stream(id).Bounds()
+	r, err := x.stream(id).Get(first)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return r.LSN
+}
+
+// DropBelow carries no more than a quarter of a segment forward, and nothing until a new segment was begun. The copies
+// do not keep the index of their segment from being used. Proves S4 and S7.
+func TestStreamCarryIsBounded(t *testing.T) {
+	x := newIdleLog(t, enginetest.SimOptions(simdisk.New(1, simdisk.Options{})))
+	const streams = 30
+	for id := engine.StreamID(1); id <= streams; id++ {
+		if _, err := x.stream(id).Append(1, make([]byte, 900)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var old [streams + 1]engine.LSN
+	moved := func() (n int) {
+		for id := engine.StreamID(1); id <= streams; id++ {
+			if lsn := x.lsn(id); lsn != old[id] {
+				n, old[id] = n+1, lsn
+			}
+		}
+		return n
+	}
+	moved()
+	sum := 0
+	segment := func() engine.LSN { return engine.StoreOfLog(x.l).Log.Tail() / engine.LSN(x.l.SegmentSize()) }
+	for range 30 {
+		before := segment()
+		x.work(1)
+		for range 4 { // they find nothing more to do
+			if err := x.s.DropBelow(context.Background(), x.q-1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n := moved()
+		if limit := 4 * int(segment()-before+1); n > limit {
+			t.Fatalf("%d streams of more than 900 bytes were carried forward, want %d at most", n, limit)
+		}
+		sum += n
+	}
+	if sum < streams {
+		t.Errorf("%d streams were carried forward", sum)
+	}
+	x.work(10)
+	if made, free := engine.StreamTables(x.l); made-free > 5 {
+		t.Errorf("%d segments have tables", made-free)
+	}
+	enginetest.Close(t, x.l)
+}
+
+// A record that is appended while the stream is carried forward, after the others were copied, is not lost, and one
+// that is removed meanwhile does not come back. Proves S1.
+func TestStreamChangesBesideCarry(t *testing.T) {
+	d := simdisk.New(1, simdisk.Options{})
+	x := newIdleLog(t, enginetest.SimOptions(d))
+	for id := engine.StreamID(1); id <= 3; id++ {
+		appendRange(t, x.stream(id), 1, 9)
+	}
+	calls := map[engine.StreamID]int{}
+	engine.OnCarry(x.l, func(id engine.StreamID) {
+		var err error
+		if calls[id]++; calls[id] == 1 {
+			switch s := x.stream(id); id {
+			case 1:
+				_, err = s.Append(10, recordOf(10))
+			case 2:
+				err = s.TruncateAfter(context.Background(), 5)
+			}
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	x.work(14)
+	for range 2 {
+		x.check(1, 1, 10)
+		x.check(2, 1, 5)
+		x.check(3, 1, 9)
+		enginetest.Close(t, x.l)
+		x.l, x.s = openStream(t, enginetest.SimOptions(d))
+	}
+	if len(calls) != 3 {
+		t.Errorf("%d streams were carried forward", len(calls))
+	}
+	enginetest.Close(t, x.l)
+}
+
 // Follow and Records return each record once although the stream is carried forward meanwhile.
 func TestStreamIteratorsAcrossCarry(t *testing.T) {
 	x := newIdleLog(t, enginetest.SimOptions(simdisk.New(1, simdisk.Options{})))

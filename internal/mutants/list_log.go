@@ -249,7 +249,8 @@ var logTargets = []target{
 	{"engine/internal/stream/carry.go", streamTests, []bug{
 		{offByOne, "t.base()+(idleSegments+1)*s.size > floor", "t.base()+(idleSegments+40)*s.size > floor", ""},
 		{checkDropped, "\t\tif t.isLong() {\n\t\t\treturn idle, base\n\t\t}\n", "", ""},
-		{checkDropped, "if c.exceed = c.size > c.limit; c.exceed {", "if c.size < 0 {", ""},
+		{checkDropped, "if c.exceed = c.size > c.limit; c.exceed {", "if c.size < 0 {",
+			"A pass has no room for so much; the limit bounds the memory that it takes to find that out."},
 		{checkDropped, "\tif t.lastCut != seen {\n", "\tif t.lastCut < seen {\n", ""},
 		{checkDropped, "\tif !c.exceed && t.copyFrom(c.seqs[len(c.seqs)-1]+1, &c) != nil {",
 			"\tif !c.exceed && len(c.seqs) == 0 {", ""},

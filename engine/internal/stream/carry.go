@@ -183,6 +183,9 @@ func (t *Stream) carry(left *int) (done bool, err error) {
 	if t.copyFrom(first, &c) != nil || len(c.seqs) == 0 && !c.exceed {
 		return true, nil
 	}
+	if s.copied != nil {
+		s.copied(t.id)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t.lastCut != seen {

@@ -43,6 +43,7 @@ type Set struct {
 	passed  format.LSN
 	made    []*table // all of them
 	tidying sync.Mutex
+	copied  func(format.StreamID) // nil except in tests, which set it before the Set is shared: see OnCopied
 }
 
 // Stream is the records of one stream.
