@@ -172,6 +172,28 @@ func TestStreamIdleBeforeLongStays(t *testing.T) {
 	enginetest.Close(t, x.l)
 }
 
+// An idle stream does not keep the log from becoming shorter if all others write to it are records without a number.
+func TestStreamIdleBesidePlainRecords(t *testing.T) {
+	x := newIdleLog(t, enginetest.SimOptions(simdisk.New(1, simdisk.Options{})))
+	appendRange(t, x.stream(1), 1, 9)
+	for range 100 {
+		for range 4 {
+			if _, _, err := x.l.Write(make([]byte, 2900)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		enginetest.Flush(t, x.l)
+		if err := x.l.DropBelow(x.l.StableLSN()); err != nil {
+			t.Fatal(err)
+		}
+		if n := x.segments(); n > 13 {
+			t.Fatalf("an idle stream holds back %d segments", n)
+		}
+	}
+	x.check(1, 1, 9)
+	enginetest.Close(t, x.l)
+}
+
 // lsn returns the LSN of the first record of a stream.
 func (x *idleLog) lsn(id engine.StreamID) engine.LSN {
 	x.t.Helper()

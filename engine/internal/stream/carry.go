@@ -98,12 +98,12 @@ func (st *state) atLeast() (n uint64) {
 // are. Errors are those of the log's Reserve.
 func (s *Set) CarryRecords(limit format.LSN) error {
 	s.mu.Lock()
-	n := len(s.segments)
-	if n == 0 || s.segments[n-1].base == s.passed || s.broken != nil {
+	newest := s.store.Log.Tail() // which may be in a segment without a message of a stream
+	newest -= newest % s.size
+	if len(s.segments) == 0 || newest == s.passed || s.broken != nil {
 		s.mu.Unlock()
 		return nil
 	}
-	newest := s.segments[n-1].base
 	s.mu.Unlock()
 	idle, floor := s.idle(min(newest, limit))
 	left := int(s.size) / carryShare
