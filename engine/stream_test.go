@@ -107,10 +107,12 @@ func TestStreamRefuses(t *testing.T) {
 func TestStreamNoteLimits(t *testing.T) {
 	l, s := openStream(t, enginetest.SimOptions(simdisk.New(1, simdisk.Options{})))
 	ctx := context.Background()
-	for _, n := range []engine.Note{
-		{Name: "", Value: []byte("a")}, {Name: string(make([]byte, 256))}, {Name: "a", Value: make([]byte, 1025)},
+	for text, n := range map[string]engine.Note{
+		"append: note with a name of 0 bytes, must be 1 to 255":   {Name: "", Value: []byte("a")},
+		"append: note with a name of 256 bytes, must be 1 to 255": {Name: string(make([]byte, 256))},
+		`append: note "a": value of 1025 bytes, limit 1024`:       {Name: "a", Value: make([]byte, 1025)},
 	} {
-		if err := s.SetNote(ctx, n.Name, n.Value); !errors.Is(err, engine.ErrTooLarge) {
+		if err := s.SetNote(ctx, n.Name, n.Value); !errors.Is(err, engine.ErrTooLarge) || err.Error() != text {
 			t.Errorf("a name of %d bytes, a value of %d: %v", len(n.Name), len(n.Value), err)
 		}
 	}

@@ -37,19 +37,31 @@ func noteRoom(n format.Note) int { return format.AlignUp(format.HeaderSize + n.S
 func (t *Stream) checkNotes(notes []Note) error {
 	sum := t.set.noteBytes
 	for _, n := range notes {
-		if len(n.Name) == 0 || len(n.Name) > format.MaxNoteName || len(n.Value) > format.MaxNoteValue {
-			return fmt.Errorf("%w: note with a name of %d bytes and a value of %d", logstore.ErrTooLarge, len(n.Name),
-				len(n.Value))
+		if len(n.Name) == 0 || len(n.Name) > format.MaxNoteName {
+			return tooLarge("note with a name of %d bytes, must be 1 to %d", len(n.Name), format.MaxNoteName)
+		}
+		if len(n.Value) > format.MaxNoteValue {
+			return tooLarge("note %q: value of %d bytes, limit %d", n.Name, len(n.Value), format.MaxNoteValue)
 		}
 		if n.Value != nil {
 			sum += noteRoom(n.encoded())
 		}
 	}
 	if limit := t.set.store.SegmentHolds() / 4; sum > limit {
-		return fmt.Errorf("%w: notes of %d bytes, limit %d for all of a log", logstore.ErrTooLarge, sum, limit)
+		return tooLarge("notes of %d bytes, limit %d for all of a log", sum, limit)
 	}
 	return nil
 }
+
+// limitError is an ErrTooLarge about another limit than the length of a segment, which the text of that is about.
+type limitError struct{ text string }
+
+func (e *limitError) Error() string { return e.text }
+
+func (e *limitError) Unwrap() error { return logstore.ErrTooLarge }
+
+// tooLarge returns an ErrTooLarge with this text.
+func tooLarge(text string, args ...any) error { return &limitError{fmt.Sprintf(text, args...)} }
 
 // Note returns the value of a note, set last, and false if there is none. It must not be modified.
 func (t *Stream) Note(name string) ([]byte, bool) {
