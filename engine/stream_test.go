@@ -102,6 +102,51 @@ func TestStreamRefuses(t *testing.T) {
 	}
 }
 
+// The highest number is that of a record as any other, in this opening and the next.
+func TestStreamHighestNumber(t *testing.T) {
+	const highest = ^engine.Seq(0) - 1
+	d := simdisk.New(1, simdisk.Options{})
+	l, s := openStream(t, enginetest.SimOptions(d))
+	for q := highest - 2; q <= highest; q++ {
+		if _, err := s.Append(q, recordOf(q)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	enginetest.Flush(t, l)
+	for _, q := range []engine.Seq{highest, highest + 1} {
+		if _, err := s.Append(q, nil); !errors.Is(err, engine.ErrSequence) {
+			t.Errorf("append %d: %v", q, err)
+		}
+	}
+	for range 3 {
+		q := highest - 2
+		for r, err := range s.Records(0) {
+			if err != nil || r.Seq != q || !bytes.Equal(r.Bytes, recordOf(q)) {
+				t.Fatalf("record %d: %d, %v", q, r.Seq, err)
+			}
+			q++
+		}
+		if q != highest+1 {
+			t.Errorf("the records end below %d", q)
+		}
+		if err := s.TruncateAfter(context.Background(), highest-1); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Append(highest, recordOf(highest)); err != nil {
+			t.Fatal(err)
+		}
+		enginetest.Close(t, l)
+		l, s = openStream(t, enginetest.SimOptions(d))
+	}
+	if err := s.DropBelow(context.Background(), highest); err != nil {
+		t.Error(err)
+	}
+	if first, last := s.Bounds(); first != highest || last != highest {
+		t.Errorf("records %d to %d", first, last)
+	}
+	enginetest.Close(t, l)
+}
+
 // Notes have limits, for each and for all of a log; a call that exceeds them does nothing. Several notes may be set at
 // once, and removed. Values are copied.
 func TestStreamNoteLimits(t *testing.T) {

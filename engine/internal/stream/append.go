@@ -32,7 +32,7 @@ func (t *Stream) append(q format.Seq, records [][]byte, notes []Note) (lsn forma
 		return t.appendGroup(q, nil, notes, 0)
 	}
 	_, last := t.Bounds()
-	if q <= last || q > format.MaxSeq-format.Seq(len(records)) {
+	if q <= last || q > format.MaxSeq-format.Seq(len(records)-1) {
 		return 0, false, fmt.Errorf("%w: record %d after %d", ErrOrder, q, last)
 	}
 	// The log has the last word on the segment. If it is another one, the record begins a run there all the same, and
