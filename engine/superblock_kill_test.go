@@ -84,6 +84,26 @@ func TestNameOfSuperblockIsDurableBeforeUse(t *testing.T) {
 	}
 }
 
+// If the directory of a new store was made and its name is not durable, by the caller or by an opening that was killed,
+// the store makes it durable before it acknowledges anything: no power cut takes the store away. Trap 5.
+func TestNameOfDirectoryIsDurableBeforeUse(t *testing.T) {
+	d := simdisk.New(1, simdisk.Options{})
+	root, err := d.OpenDir("/")
+	if err == nil {
+		err = errors.Join(root.Mkdir("store"), root.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	pc := enginetest.OpenSim(t, d)
+	pid, _ := enginetest.Allocate(t, pc, []byte("durable"))
+	enginetest.Flush(t, pc)
+	if err := shows(t, d.Copy(), pid, "durable"); err != nil {
+		t.Errorf("power cut: %v", err)
+	}
+	enginetest.Close(t, pc)
+}
+
 // diskRead returns the contents of a file as the page cache shows them.
 func diskRead(t *testing.T, d *simdisk.Disk, name string) []byte {
 	t.Helper()

@@ -44,6 +44,7 @@ var storeTargets = []target{
 			"if err := errors.Join(f.Sync(), s.Held.Sync()); err != nil {",
 			"if err := f.Sync(); err != nil {",
 			""},
+		{syncDropped, "\ts.syncParent()\n", "", ""},
 	}},
 	{"engine/internal/logstore/start.go", storeTests, []bug{
 		{reordered,

@@ -88,6 +88,19 @@ func (s *Store) openDir() (err error) {
 	return err
 }
 
+// syncParent makes the name of the directory durable, unless openDir has made the directory, and so done that. It may
+// have been made a moment ago, by the caller or by an opening that was killed before it could sync. If the directory
+// above cannot be opened or synced, as with one that the process must not read, nothing is done about it.
+func (s *Store) syncParent() {
+	if s.madeDir {
+		return
+	}
+	if d, err := s.FS.OpenDir(filepath.Dir(s.Dir)); err == nil {
+		_ = d.Sync()
+		_ = d.Close()
+	}
+}
+
 // openFileToRead opens the log file and takes the lock that readers share.
 func (s *Store) openFileToRead() (err error) {
 	if s.Held, err = s.FS.OpenDir(s.Dir); err != nil {

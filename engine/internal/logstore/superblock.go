@@ -329,6 +329,7 @@ func (s *Store) saveSuper(sb format.Superblock) error {
 
 // createSuper makes the file of a new store's superblock. From its success on there is a store.
 func (s *Store) createSuper(sb format.Superblock) (err error) {
+	s.syncParent()
 	sb.Sequence = 1
 	s.super.file, err = s.nameSuper(sb, func() { s.fresh = false })
 	if err != nil {
