@@ -9,6 +9,7 @@ import (
 	"pagecache/engine/internal/idgen"
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/stream"
 	"pagecache/lru"
 	"pagecache/segments/format"
 )
@@ -32,6 +33,11 @@ func StreamTables(l *Log) (made, free int) { return l.streams.Tables() }
 
 // OnCarry calls f when the records of a stream were copied, before they are carried forward.
 func OnCarry(l *Log, f func(StreamID)) { l.streams.OnCopied(f) }
+
+// BeginLong begins to append a record that does not fit a segment.
+func BeginLong(s *Stream, seq Seq, record []byte, notes ...Note) (*stream.Long, error) {
+	return s.s.Long(seq, record, notes)
+}
 
 // CleanerOf returns the cleaner of a PageCache.
 func CleanerOf[P any](pc *PageCache[P]) *clean.Cleaner { return pc.cleaner }

@@ -123,13 +123,10 @@ func (s *salvager) saveLog(out string, o *Options) error {
 		return err
 	}
 	for _, m := range s.src.Messages {
-		if m.Kind != format.KindData && !m.Kind.OfStream() {
+		if m.Kind != format.KindData && !m.Kind.OfStream() || m.Kind == format.KindRecordPart {
 			continue
 		}
 		b, err := s.src.Value(m)
-		if err == nil {
-			err = format.CheckStream(m.Kind, b)
-		}
 		if err != nil {
 			s.lose(Loss{Kind: LossRange, Place: Place{}.WithLSN(m.LSN), Bytes: int64(m.Ptr.Len), Err: err,
 				Text: fmt.Sprintf("record at LSN %v: %v", m.LSN, err)})
@@ -137,7 +134,7 @@ func (s *salvager) saveLog(out string, o *Options) error {
 		}
 		n := 1
 		switch m.Kind {
-		case format.KindRecord:
+		case format.KindRecord, format.KindLongRecord:
 			b, err = saveRecord(l, StreamID(m.Page), b)
 		case format.KindNote:
 			n, err = 0, saveNote(l, StreamID(m.Page), b)

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"math"
@@ -60,6 +61,10 @@ type Note = stream.Note
 // if the stream is empty. The records are recovered all or none, and are in memory when Append returns: MakeStable of
 // the LSN, which is that of the last one, makes all of them durable. Together they may be almost as long as a segment.
 // After an error nothing was done. Errors: ErrSequence, and those of Reserve.
+//
+// A record alone may be longer: up to 511 GiB in segments of 8 MiB, 1 MiB in segments of 16 KiB. It is written in
+// parts, while others append to the log. If that fails, there is no record, but its parts take space until DropBelow
+// has freed the segments before them. Get of such a record returns a copy of it on the heap.
 func (s *Stream) Append(seq Seq, records ...[]byte) (LSN, error) { return s.AppendNoted(seq, records) }
 
 // AppendNoted is Append that also sets notes, of which a nil Value removes one. Records and notes are recovered all or
@@ -73,9 +78,30 @@ func (s *Stream) AppendNoted(seq Seq, records [][]byte, notes ...Note) (LSN, err
 	if err != nil {
 		return 0, describe("append", err)
 	}
-	defer call.End()
 	lsn, err := s.s.Append(seq, records, notes...)
+	var long *stream.Long
+	if errors.Is(err, ErrTooLarge) && len(records) == 1 && s.l.streams.IsLong(len(records[0])) {
+		long, err = s.s.Long(seq, records[0], notes)
+	}
+	call.End()
+	if long != nil {
+		lsn, err = s.write(long)
+	}
 	return lsn, describe("append", err)
+}
+
+// write writes a long record. Each part takes a call of its own, since DropBelow waits for calls that began before it.
+func (s *Stream) write(long *stream.Long) (lsn LSN, err error) {
+	defer long.End()
+	for done := false; !done && err == nil; {
+		call, closed := s.l.core.enter()
+		if closed != nil {
+			return 0, closed
+		}
+		lsn, done, err = long.Next()
+		call.End()
+	}
+	return lsn, err
 }
 
 // AppendStable is Append that waits until the records are stable. If it fails while it waits, because ctx ends or with

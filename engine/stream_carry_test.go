@@ -194,6 +194,26 @@ func TestStreamIdleBesidePlainRecords(t *testing.T) {
 	enginetest.Close(t, x.l)
 }
 
+// An idle stream in front of a long record that is being written stays where it is, since nothing would be gained.
+func TestStreamIdleBeforeUnfinishedRecordStays(t *testing.T) {
+	x := newIdleLog(t, enginetest.SimOptions(simdisk.New(1, simdisk.Options{})))
+	appendRange(t, x.stream(1), 1, 9)
+	w := x.begin(2, 1, make([]byte, 100_000))
+	x.next(w, 3)
+	before := x.lsn(1)
+	x.work(20)
+	if now := x.lsn(1); now != before {
+		t.Errorf("the idle stream has moved from LSN %d to %d", before, now)
+	}
+	w.End()
+	x.work(2)
+	if n := x.segments(); n > 13 {
+		t.Errorf("%d segments once the record was given up", n)
+	}
+	x.check(1, 1, 9)
+	enginetest.Close(t, x.l)
+}
+
 // lsn returns the LSN of the first record of a stream.
 func (x *idleLog) lsn(id engine.StreamID) engine.LSN {
 	x.t.Helper()

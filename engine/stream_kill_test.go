@@ -66,6 +66,9 @@ func (o streamOp) value(seq engine.Seq) []byte {
 	if h%13 == 0 {
 		n = int(h % 7000)
 	}
+	if h%29 == 0 && o.N == 1 { // longer than a segment
+		n = 40_000 + int(h%100_000)
+	}
 	return fmt.Appendf(enginetest.Random(n, h), "%d %d %d", o.ID, seq, o.Op)
 }
 

@@ -61,6 +61,7 @@ type streamModel struct {
 	depth                    int   // the most crashes in a row that were tried
 	refused, crashes, cleans int   // counts
 	carried                  int   // times that the idle stream was carried forward
+	longs                    int   // records longer than a segment that were appended
 	idle                     bool  // stream idleID is changed rarely, and the others are longer
 	pin                      *engine.Pin
 	pinned                   []pinnedView // what was read while pin is open
@@ -160,8 +161,10 @@ func (m *streamModel) step() bool {
 			b := m.value(seq + engine.Seq(i))
 			if m.idle && id == idleID {
 				b = b[:min(len(b), 100)]
+			} else if i == 0 && m.rng.IntN(25) == 0 { // longer than a segment
+				b = enginetest.Random(16<<10+m.rng.IntN(30<<10), m.rng.Uint64())
 			}
-			if size += len(b) + 40; size > 10000 {
+			if size += len(b) + 40; size > 10000 && i > 0 {
 				break
 			}
 			records = append(records, b)
@@ -184,6 +187,9 @@ func (m *streamModel) step() bool {
 		m.trace("append %d to stream %d at %d, stable %v: %v", len(records), id, seq, stable, err)
 		if err != nil {
 			return m.failed(err, id, next)
+		}
+		if size > 16<<10 {
+			m.longs++
 		}
 		m.done(id, next, stable)
 	case p < 60 && last > 0:
@@ -489,7 +495,7 @@ func TestStreamModel(t *testing.T) {
 	} else if testing.Short() {
 		seeds = 12
 	}
-	crashes, cleans, depth, refused, carried := 0, 0, 0, 0, 0
+	crashes, cleans, depth, refused, carried, longs := 0, 0, 0, 0, 0, 0
 	for seed := range uint64(seeds) {
 		if *streamSeed >= 0 && seed != uint64(*streamSeed) {
 			continue
@@ -503,12 +509,12 @@ func TestStreamModel(t *testing.T) {
 		m.d.SetCapacity(m.full)
 		m.run(400)
 		crashes, cleans, depth, refused = crashes+m.crashes, cleans+m.cleans, max(depth, m.depth), refused+m.refused
-		carried += m.carried
+		carried, longs = carried+m.carried, longs+m.longs
 	}
-	t.Logf("%d crashes, up to %d in a row, %d clean closes, %d calls without space, %d times carried forward", crashes,
-		depth, cleans, refused, carried)
-	if depth < 3 || refused == 0 || cleans == 0 || carried == 0 {
-		t.Errorf("%d crashes in a row, %d calls without space, %d clean closes, %d times carried forward", depth,
-			refused, cleans, carried)
+	t.Logf("%d crashes, up to %d in a row, %d clean closes, %d calls without space, %d times carried forward, "+
+		"%d long records", crashes, depth, cleans, refused, carried, longs)
+	if depth < 3 || refused == 0 || cleans == 0 || carried == 0 || longs == 0 {
+		t.Errorf("%d crashes in a row, %d calls without space, %d clean closes, %d times carried forward, "+
+			"%d long records", depth, refused, cleans, carried, longs)
 	}
 }

@@ -126,11 +126,11 @@ func (w *walked) index(h format.Header, body []byte, pos int, from format.LSN) e
 			w.leaves, w.stable = append(w.leaves, leave{h.LSN, l}), max(w.stable, l.Stable)
 		}
 		return err
-	case format.KindRecord, format.KindTruncate, format.KindNote:
+	case format.KindRecord, format.KindTruncate, format.KindNote, format.KindRecordPart, format.KindLongRecord:
 		if !w.log {
 			return format.ErrKind
 		}
-		return format.CheckStream(h.Kind, body)
+		return format.CheckStream(h.Kind, body, h.LSN)
 	case format.KindCounter:
 		if _, err := format.DecodeCounter(body); err != nil {
 			return err

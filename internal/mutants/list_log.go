@@ -237,7 +237,7 @@ var logTargets = []target{
 		{notCounted, "\tclear(x.notes)\n", "", ""},
 	}},
 	{"engine/internal/stream/append.go", streamTests, []bug{
-		{offByOne, "if q <= last || q > format.MaxSeq", "if q < last || q > format.MaxSeq", ""},
+		{offByOne, "; q <= last || q > format.MaxSeq", "; q < last || q > format.MaxSeq", ""},
 		{offByOne, "\tformat.PutSeq(body, q)\n", "\tformat.PutSeq(body, q+1)\n", ""},
 		{checkDropped, "\t\tt.run.sparse.Store(true)\n", "", ""},
 		{checkDropped, "\tt.run, t.owed, t.lastCut = nil, false, lsn\n", "\tt.owed, t.lastCut = false, lsn\n", ""},
@@ -264,6 +264,17 @@ var logTargets = []target{
 			"func(m marked) bool { return m.cuts > cuts+2 })", ""},
 		{inverted, "return i >= 0 && t.marks[i].last < q", "return i >= 0 && t.marks[i].last > q", ""},
 	}},
+	{"engine/internal/stream/long.go", streamTests, []bug{
+		{notCounted, "\ts.writing[l] = true\n", "", ""},
+		{notCounted, "\tdelete(s.writing, l)\n", "", ""},
+		{notCounted, "long: true, low: part - part%t.set.size}", "long: true, low: lsn - lsn%t.set.size}", ""},
+		{offByOne, "Len: uint64(len(record)),", "Len: uint64(len(record) + 1),", ""},
+		{checkDropped, "\tif uint64(len(all)-len(dst)) != r.Len {\n", "\tif uint64(len(all)-len(dst)) > r.Len {\n",
+			"The message is written after its parts, so they are as long as it says."},
+		{checkDropped, "\tt.run, t.owed = nil, false\n", "\tt.owed = false\n", ""},
+		{checkDropped, "\tdefer s.mu.Unlock()\n\tif err := t.checkLong(l.made.Seq, l.notes); err != nil {\n",
+			"\tdefer s.mu.Unlock()\n\tif err := t.checkNotes(l.notes); err != nil {\n", ""},
+	}},
 	{"engine/internal/logstore/pins.go", streamTests, []bug{
 		{inverted, "\t\tlow = min(low, first)\n", "\t\tlow = max(low, first)\n", ""},
 		{notCounted, "\tdelete(p.pins.open, p)\n", "", ""},
@@ -283,6 +294,8 @@ var logTargets = []target{
 		{checkDropped, "\tc.pieces[0].first = max(c.pieces[0].first, first)\n", "", ""},
 		{notCounted, "\t\tc.pieces[n-1].last = format.Seq(st.last.Load())\n", "\t\t_ = n\n", ""},
 		{inverted, "\tcase q < first:\n", "\tcase q > first:\n", ""},
+		{notCounted, "\t\tc.low = min(c.low, st.low)\n", "", ""},
+		{notCounted, "for i := 0; st.long && i < len", "for i := len(c.pieces); st.long && i < len", ""},
 	}},
 	{"engine/internal/stream/load.go", streamTests, []bug{
 		{checkDropped, "\t\tr.sparse.Store(uint64(l.Last-l.First) != uint64(l.Count-1))\n", "", ""},
@@ -295,7 +308,7 @@ var logTargets = []target{
 		{wrongVictim, "&& g.base+s.size <= s.store.Log.StableEnd()", "", "A sealed segment lies below the stable end."},
 	}},
 	{"engine/internal/stream/set.go", streamTests, []bug{
-		{wrongVictim, "\t\t\tlow = min(low, st.pieces[0].run.seg.base)\n", "\t\t\tlow = max(0, low)\n", ""},
+		{wrongVictim, "\t\t\tlow = min(low, base)\n", "\t\t\tlow = max(0, low)\n", ""},
 		{notCounted, "\t\tt.used = 0\n", "", ""},
 		{notCounted, "\tfor _, g := range s.segments[:n] {\n\t\ts.release(g)\n\t}\n", "", ""},
 		{checkDropped, "\tif s.broken != nil {\n\t\treturn nil, s.broken\n\t}\n", "", ""},
@@ -309,6 +322,8 @@ var logTargets = []target{
 			"\tcall.End()\n\tif err == nil && lsn < 0 {\n", ""},
 		{swallowed, "if f.last != 0 && f.s.s.Truncated(f.seen, f.last) {", "if f.last == 0 {", ""},
 		{offByOne, "if !found || r.Seq > last || gone || ", "if !found || r.Seq > last+1 || gone || ", ""},
+		{reordered, "\t\tlsn, done, err = long.Next()\n\t\tcall.End()\n",
+			"\t\tlsn, done, err = long.Next()\n\t\tdefer call.End()\n", ""},
 	}},
 }
 

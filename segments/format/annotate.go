@@ -283,14 +283,8 @@ func describeBody(m Header, body []byte) string {
 			return err.Error()
 		}
 		return fmt.Sprintf("root %q is %v", r.Name, r.Target)
-	case KindRecord:
-		q, b, err := CutSeq(body)
-		if err != nil {
-			return err.Error()
-		}
-		return fmt.Sprintf("record %d of stream %d, %d bytes", q, m.Page, len(b))
-	case KindNote:
-		return describeNote(StreamID(m.Page), body)
+	case KindRecord, KindNote, KindRecordPart, KindLongRecord:
+		return describeStream(m, body)
 	case KindTruncate:
 		c, err := DecodeCut(body)
 		if err != nil {
@@ -314,14 +308,25 @@ func describeBody(m Header, body []byte) string {
 	return fmt.Sprintf("%d bytes", len(body))
 }
 
-// describeNote describes the body of a note of a stream.
-func describeNote(stream StreamID, body []byte) string {
-	n, err := DecodeNote(body)
-	switch {
-	case err != nil:
+// describeStream describes the body of a record, or of a note, of a stream.
+func describeStream(m Header, body []byte) string {
+	if err := CheckStream(m.Kind, body, m.LSN); err != nil {
 		return err.Error()
-	case !n.Set:
-		return fmt.Sprintf("note %q of stream %d is removed", n.Name, stream)
 	}
-	return fmt.Sprintf("note %q of stream %d, %d bytes", n.Name, stream, len(n.Value))
+	switch m.Kind {
+	case KindRecord:
+		q, b, _ := CutSeq(body)
+		return fmt.Sprintf("record %d of stream %d, %d bytes", q, m.Page, len(b))
+	case KindLongRecord:
+		r, _ := DecodeLongRecord(body, m.LSN)
+		const text = "record %d of stream %d, %d bytes in %d parts from LSN %d on"
+		return fmt.Sprintf(text, r.Seq, m.Page, r.Len, len(r.Parts), r.Parts[0])
+	case KindRecordPart:
+		return fmt.Sprintf("part of a record of stream %d, %d bytes", m.Page, len(body))
+	}
+	n, _ := DecodeNote(body)
+	if !n.Set {
+		return fmt.Sprintf("note %q of stream %d is removed", n.Name, m.Page)
+	}
+	return fmt.Sprintf("note %q of stream %d, %d bytes", n.Name, m.Page, len(n.Value))
 }

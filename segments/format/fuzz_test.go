@@ -102,6 +102,22 @@ func FuzzSuperblock(f *testing.F) {
 	})
 }
 
+func FuzzLongRecord(f *testing.F) {
+	seed := make([]byte, LongRecordSize(2))
+	LongRecord{Seq: 1, Len: 10, Parts: []LSN{4096, 4200}}.Put(seed)
+	f.Add(seed, int64(8192))
+	f.Fuzz(func(t *testing.T, b []byte, lsn int64) {
+		r, err := DecodeLongRecord(b, LSN(lsn))
+		if err != nil {
+			return
+		}
+		got := make([]byte, LongRecordSize(len(r.Parts)))
+		if r.Put(got); !bytes.Equal(got, b) || r.Len > uint64(lsn) || len(r.Parts) == 0 || r.Seq.IsZero() {
+			t.Fatalf("%x became %+v", b, r)
+		}
+	})
+}
+
 func FuzzManifest(f *testing.F) {
 	f.Add(Manifest{Begin: 64}.Append(nil), int64(100))
 	f.Fuzz(func(t *testing.T, b []byte, lsn int64) {

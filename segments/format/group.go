@@ -46,7 +46,9 @@ func PutGroupHead(dst []byte, n int) {
 }
 
 // Grouped reports whether a message of kind k may be part of a group.
-func (k Kind) Grouped() bool { return k.OfPage() || k == KindData || k.OfStream() }
+func (k Kind) Grouped() bool {
+	return k.OfPage() || k == KindData || k.OfStream() && k != KindRecordPart
+}
 
 // Step returns the distance in bytes from the message to the one that a reader of the log looks at next: the first in
 // it, if it is a group, else the one behind it.

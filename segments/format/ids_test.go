@@ -20,7 +20,7 @@ func TestStringsAndLimitsOfIDs(t *testing.T) {
 		KindRoot.String():                 "root",
 		kindUnused.String():               "kind(7)",
 		kindLast.String():                 "group",
-		(KindMark + 1).String():           "kind(24)",
+		(KindLongRecord + 1).String():     "kind(26)",
 		Kind(200).String():                "kind(200)",
 		SegmentStateFree.String():         "free",
 		SegmentState(0).String():          "state(0)",

@@ -70,6 +70,8 @@ func IndexUnits(k Kind) int {
 		return 1
 	case KindTruncate, KindNote:
 		return RunUnits
+	case KindLongRecord:
+		return RunUnits + 1
 	}
 	return 0
 }
@@ -114,7 +116,7 @@ func (x *Index) Add(k Kind, off int, msg []byte) {
 	case KindBatchEnd:
 		x.entries = append(x.entries, uint32(off)|indexBatchEnd)
 		x.begins = append(x.begins, LSN(binary.LittleEndian.Uint64(msg[HeaderSize:])))
-	case KindRecord, KindTruncate, KindNote:
+	case KindRecord, KindTruncate, KindNote, KindLongRecord:
 		x.streams.add(k, off, msg)
 	}
 }

@@ -37,6 +37,9 @@ const (
 	KindIndex Kind = 21 // index of a sealed segment of a standalone log; see Index
 	KindLeave Kind = 22 // segments leave the set of segments in use; see Leave
 
+	KindRecordPart Kind = 24 // a part of a record of a stream that does not fit a segment; see LongRecord
+	KindLongRecord Kind = 25 // makes parts a record; the body is a LongRecord
+
 	kindUnused Kind = 7 // it was the kind of a message with all roots
 )
 
@@ -48,7 +51,8 @@ const (
 
 var kindNames = [...]string{"invalid", "failed", "pad", "batch-begin", "batch-end", "free", "counter", "",
 	"append", "append-blob", "compact", "compact-blob", "data", "append-zstd", "compact-zstd",
-	"group", "group-part", "record", "note", "truncate", "root", "index", "leave", "mark"}
+	"group", "group-part", "record", "note", "truncate", "root", "index", "leave", "mark",
+	"record-part", "long-record"}
 
 // Plain returns KindAppend or KindCompact for their blob and zstd variants, and any other k as it is.
 func (k Kind) Plain() Kind {
@@ -73,7 +77,9 @@ func (k Kind) OfPage() bool {
 }
 
 // OfStream reports whether a message of kind k belongs to a stream of a standalone log: its page id is the stream's.
-func (k Kind) OfStream() bool { return k >= KindRecord && k <= KindTruncate }
+func (k Kind) OfStream() bool {
+	return k >= KindRecord && k <= KindTruncate || k == KindRecordPart || k == KindLongRecord
+}
 
 // Zstd reports whether the body of a message of kind k is compressed: the length of the value in bytes (4 bytes), then
 // one zstd frame, in a delta behind the Prev.

@@ -151,8 +151,8 @@ func TestReservedKindsHaveNames(t *testing.T) {
 	for k := range Kind(255) {
 		named := !strings.HasPrefix(k.String(), "kind(")
 		valid := k > 0 && k <= kindLast && k != 7 || k == KindRoot || k == KindIndex || k == KindLeave ||
-			k == KindRecord || k == KindNote || k == KindTruncate
-		if named != (k <= KindMark && k != 7) || k.Valid() != valid {
+			k == KindRecord || k == KindNote || k == KindTruncate || k == KindRecordPart || k == KindLongRecord
+		if named != (k <= KindLongRecord && k != 7) || k.Valid() != valid {
 			t.Errorf("%v: valid %v", k, k.Valid())
 		}
 	}

@@ -69,8 +69,8 @@ func DecodeCut(body []byte) (Cut, error) {
 	return Cut{Seq(binary.LittleEndian.Uint64(body)), Seq(binary.LittleEndian.Uint64(body[8:]))}, nil
 }
 
-// CheckStream checks the body of a message of kind k, if it is one of a stream (rule 12). Errors wrap ErrRecord.
-func CheckStream(k Kind, body []byte) (err error) {
+// CheckStream checks the body of a message of kind k at lsn, if it is one of a stream (rule 12). Errors wrap ErrRecord.
+func CheckStream(k Kind, body []byte, lsn LSN) (err error) {
 	switch k {
 	case KindRecord:
 		_, _, err = CutSeq(body)
@@ -78,6 +78,8 @@ func CheckStream(k Kind, body []byte) (err error) {
 		_, err = DecodeCut(body)
 	case KindNote:
 		_, err = DecodeNote(body)
+	case KindLongRecord:
+		_, err = DecodeLongRecord(body, lsn)
 	}
 	return err
 }
@@ -90,10 +92,11 @@ const (
 	RunRecords RunType = 0 // records, with numbers that rise from First to Last
 	RunCut     RunType = 1 // a Cut with this First and Last
 	RunNote    RunType = 2 // the newest message in the segment of one note; First is its offset there
+	RunLong    RunType = 3 // a LongRecord; First is its number, Last the LSN of its first part
 )
 
 // A Run is a part of the index of a segment: records of one stream that follow each other in the segment, with rising
-// numbers and without a Cut between them; or else one Cut; or the newest message of one note. On disk:
+// numbers and without a Cut between them; or else one Cut, one LongRecord, or the newest message of one note. On disk:
 //
 //	 0  8  bits 35…0 the stream, bits 59…36 the number of records, bits 63…60 the RunType
 //	 8  8  First
@@ -137,6 +140,9 @@ func (r Run) valid(end int) bool {
 			uint64(r.Last-r.First) >= uint64(r.Count-1)
 	case RunCut:
 		return r.Count == 0
+	case RunLong:
+		return r.Count == 1 && !r.First.IsZero() && r.First <= MaxSeq && r.Last >= SegmentStart && r.Last%Align == 0 &&
+			r.Last <= math.MaxInt64
 	case RunNote:
 		return r.Count == 0 && r.Last == 0 && r.First%Align == 0 && r.First >= SegmentStart &&
 			r.First <= Seq(end-HeaderSize)
@@ -181,6 +187,13 @@ func (x *streamIndex) add(k Kind, off int, msg []byte) {
 	if k == KindTruncate {
 		last := Seq(binary.LittleEndian.Uint64(msg[HeaderSize+8:]))
 		x.runs = append(x.runs, Run{Stream: stream, Type: RunCut, First: first, Last: last})
+		delete(x.open, stream)
+		return
+	}
+	if k == KindLongRecord { // the records behind it begin another run
+		x.records = append(x.records, indexedRecord{uint32(off), uint32(len(x.runs))})
+		part := Seq(binary.LittleEndian.Uint64(msg[HeaderSize+longHeadSize:]))
+		x.runs = append(x.runs, Run{Stream: stream, Type: RunLong, Count: 1, First: first, Last: part})
 		delete(x.open, stream)
 		return
 	}

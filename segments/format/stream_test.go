@@ -27,7 +27,7 @@ func streamSegment(unlist bool) (seg []byte, h SegmentHeader, at int, offsets []
 		PutWord(seg[pos:], w)
 		x.Add(k, pos, seg[pos:])
 		switch k {
-		case KindRecord:
+		case KindRecord, KindLongRecord:
 			offsets = append(offsets, pos)
 		case KindNote:
 			notes = append(notes, Seq(pos))
@@ -58,6 +58,12 @@ func streamSegment(unlist bool) (seg []byte, h SegmentHeader, at int, offsets []
 	cut(0, Cut{Last: 6})
 	record(0, 7)
 	record(7, 2)
+	put(KindRecordPart, 7, []byte("abc"))
+	long := LongRecord{Seq: 3, Len: 3, Parts: []LSN{h.Base + LSN(pos-AlignUp(HeaderSize+3))}}
+	body := make([]byte, LongRecordSize(1))
+	long.Put(body)
+	put(KindLongRecord, 7, body)
+	record(7, 4)
 	cut(7, Cut{First: 2, Last: math.MaxUint64})
 	note(7, "vote", "a")
 	record(0, 8)
@@ -84,11 +90,18 @@ func TestIndexListsStreams(t *testing.T) {
 	if err != nil || !v.Listed() {
 		t.Fatal(v.Listed(), err)
 	}
+	part, err := DecodeHeader(seg[offs[6]-32:], 32, h.Base+LSN(offs[6]-32))
+	partAt := part.LSN
+	if err != nil || part.Kind != KindRecordPart {
+		t.Fatal(part, err)
+	}
 	want := []Run{
 		{Stream: 0, Count: 3, First: 5, Last: 9},
 		{Stream: 7, Count: 2, First: 1, Last: 2},
 		{Stream: 0, Type: RunCut, First: 0, Last: 6},
 		{Stream: 0, Count: 2, First: 7, Last: 8},
+		{Stream: 7, Type: RunLong, Count: 1, First: 3, Last: Seq(partAt)},
+		{Stream: 7, Count: 1, First: 4, Last: 4},
 		{Stream: 7, Type: RunCut, First: 2, Last: math.MaxUint64},
 		{Stream: 7, Type: RunNote, First: notes[3]},
 		{Stream: 7, Type: RunNote, First: notes[1]},
@@ -102,7 +115,7 @@ func TestIndexListsStreams(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	wantOffsets := []int{offs[0], offs[2], offs[3], offs[1], offs[5], offs[4], offs[6], offs[7]}
+	wantOffsets := []int{offs[0], offs[2], offs[3], offs[1], offs[5], offs[4], offs[8], offs[6], offs[7], offs[9]}
 	var gotOffsets []int
 	for b := v.Offsets(); len(b) > 0; b = b[4:] {
 		gotOffsets = append(gotOffsets, int(binary.LittleEndian.Uint32(b)))
@@ -174,11 +187,11 @@ func TestStreamBodies(t *testing.T) {
 			t.Errorf("number %d: %d, %v, %v", q, got, rest, err)
 		}
 	}
-	if err := CheckStream(KindRecord, body[1:]); !errors.Is(err, ErrRecord) {
+	if err := CheckStream(KindRecord, body[1:], 0); !errors.Is(err, ErrRecord) {
 		t.Error(err)
 	}
 	for n := range CutSize + 2 {
-		if err := CheckStream(KindTruncate, make([]byte, n)); (err == nil) != (n == CutSize) {
+		if err := CheckStream(KindTruncate, make([]byte, n), 0); (err == nil) != (n == CutSize) {
 			t.Errorf("a cut of %d bytes: %v", n, err)
 		}
 	}
@@ -194,8 +207,35 @@ func TestStreamBodies(t *testing.T) {
 	}
 	for _, b := range []string{"", "\x00\x01", "\x01", "\x01\x01", "\x02\x01a", "\x01\x02a", "\x01\x00ab",
 		"\x01\x01a" + string(make([]byte, MaxNoteValue+1))} {
-		if err := CheckStream(KindNote, []byte(b)); !errors.Is(err, ErrRecord) {
+		if err := CheckStream(KindNote, []byte(b), 0); !errors.Is(err, ErrRecord) {
 			t.Errorf("note %.10q: %v", b, err)
+		}
+	}
+	for _, r := range []struct {
+		LongRecord
+		lsn LSN
+		ok  bool
+	}{
+		{LongRecord{1, 10, []LSN{4096}}, 8192, true},
+		{LongRecord{1, 10, []LSN{4096, 4104}}, 8192, true},
+		{LongRecord{1, 10, nil}, 8192, false},
+		{LongRecord{0, 10, []LSN{4096}}, 8192, false},
+		{LongRecord{1, 10, []LSN{8192}}, 8192, false},
+		{LongRecord{1, 10, []LSN{4100}}, 8192, false},
+		{LongRecord{1, 10, []LSN{4104, 4096}}, 8192, false},
+		{LongRecord{1, 10, []LSN{-8}}, 8192, false},
+		{LongRecord{1, 4096, []LSN{4096}}, 8192, true},
+		{LongRecord{1, 4097, []LSN{4096}}, 8192, false},
+		{LongRecord{1, math.MaxUint64, []LSN{4096, 5000}}, 8192, false},
+	} {
+		b := make([]byte, LongRecordSize(len(r.Parts)))
+		r.Put(b)
+		if got, err := DecodeLongRecord(b, r.lsn); (err == nil) != r.ok || r.ok && (got.Seq != r.Seq ||
+			got.Len != r.Len || !slices.Equal(got.Parts, r.Parts)) {
+			t.Errorf("%+v is %+v: %v", r, got, err)
+		}
+		if err := CheckStream(KindLongRecord, b[1:], r.lsn); !errors.Is(err, ErrRecord) {
+			t.Error(err)
 		}
 	}
 }

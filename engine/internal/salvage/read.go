@@ -14,10 +14,12 @@
 package salvage
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 
 	"pagecache/engine/internal/blob"
 	"pagecache/engine/internal/compress"
@@ -206,6 +208,35 @@ func (r *Reader) Value(m Message) ([]byte, error) {
 		return b, err
 	case m.Kind.Zstd():
 		return r.unzip.Unpack(body, r.Super.SegmentSize)
+	case m.Kind == format.KindLongRecord:
+		return r.whole(m, body)
 	}
-	return body, nil
+	return body, format.CheckStream(m.Kind, body, m.LSN)
+}
+
+// whole returns a long record with the body of its message, as the body of a record.
+func (r *Reader) whole(m Message, body []byte) ([]byte, error) {
+	long, err := format.DecodeLongRecord(body, m.LSN)
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, format.RecordHeadSize)
+	format.PutSeq(b, long.Seq)
+	for _, lsn := range long.Parts {
+		i, found := slices.BinarySearchFunc(r.Messages, lsn, func(m Message, lsn format.LSN) int {
+			return cmp.Compare(m.LSN, lsn)
+		})
+		if !found || r.Messages[i].Kind != format.KindRecordPart || r.Messages[i].Page != m.Page {
+			return nil, fmt.Errorf("record %d: its part at LSN %d is lost", long.Seq, lsn)
+		}
+		part, err := r.Value(r.Messages[i])
+		if err != nil {
+			return nil, fmt.Errorf("record %d: its part at LSN %d: %w", long.Seq, lsn, err)
+		}
+		b = append(b, part...)
+	}
+	if got := uint64(len(b) - format.RecordHeadSize); got != long.Len {
+		return nil, fmt.Errorf("record %d: %d bytes of %d", long.Seq, got, long.Len)
+	}
+	return b, nil
 }

@@ -9,7 +9,8 @@ import (
 
 // Append appends records with the numbers from q on, and sets notes; all of that is recovered or nothing. It returns
 // the LSN of the last message. It waits for a free io buffer. Errors: ErrOrder, those of iobuf's Reserve, and
-// ErrTooLarge of notes; after an error nothing was done.
+// ErrTooLarge of notes; after an error nothing was done. Long appends a record that is ErrTooLarge because it does not
+// fit a segment.
 func (t *Stream) Append(q format.Seq, records [][]byte, notes ...Note) (format.LSN, error) {
 	lsn, opened, err := t.append(q, records, notes)
 	if opened {
@@ -31,9 +32,8 @@ func (t *Stream) append(q format.Seq, records [][]byte, notes []Note) (lsn forma
 		}
 		return t.appendGroup(q, nil, notes, 0)
 	}
-	_, last := t.Bounds()
-	if q <= last || q > format.MaxSeq-format.Seq(len(records)-1) {
-		return 0, false, fmt.Errorf("%w: record %d after %d", ErrOrder, q, last)
+	if err := t.checkOrder(q, len(records)); err != nil {
+		return 0, false, err
 	}
 	// The log has the last word on the segment. If it is another one, the record begins a run there all the same, and
 	// the next one reserves the room for it in the index. If none follows, the index does not list the runs. That must
@@ -54,6 +54,15 @@ func (t *Stream) append(q format.Seq, records [][]byte, notes []Note) (lsn forma
 	t.owed = runs == 0 && t.run.count.Load() == uint32(len(records))
 	t.publish(q, q+format.Seq(len(records)-1))
 	return lsn, opened, nil
+}
+
+// checkOrder returns ErrOrder unless n records, 1 or more, may follow the last one, with the numbers from q on. The
+// caller holds Set.mu.
+func (t *Stream) checkOrder(q format.Seq, n int) error {
+	if _, last := t.Bounds(); q <= last || q > format.MaxSeq-format.Seq(n-1) {
+		return fmt.Errorf("%w: record %d after %d", ErrOrder, q, last)
+	}
+	return nil
 }
 
 // appendRecord appends a record as a message of its own. The caller holds Set.mu, and publishes it.
@@ -142,7 +151,7 @@ func (t *Stream) appendGroup(q format.Seq, records [][]byte, notes []Note, runs 
 // Set.mu, and publishes the record.
 func (t *Stream) add(g *segment, lsn format.LSN, q format.Seq) {
 	if t.run == nil || t.run.seg != g {
-		t.run = &run{seg: g, ordinal: len(g.runs), first: q, last: q - 1}
+		t.run = &run{seg: g, ordinal: len(g.runs), first: q, last: q - 1, low: g.base}
 		g.runs = append(g.runs, t.run)
 	}
 	if q != t.run.last+1 {

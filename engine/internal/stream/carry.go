@@ -61,6 +61,9 @@ func (c *copied) record(i int) []byte {
 // copyFrom adds the records of the present state from q on to c.
 func (t *Stream) copyFrom(q format.Seq, c *copied) error {
 	st := t.state.Load()
+	if c.exceed = st.long; c.exceed {
+		return nil
+	}
 	for {
 		found, at, err := t.ceil(st, q)
 		if err != nil || found.IsZero() {
@@ -104,6 +107,9 @@ func (s *Set) CarryRecords(limit format.LSN) error {
 		s.mu.Unlock()
 		return nil
 	}
+	for l := range s.writing { // its parts hold back the segments behind, whatever is done with the streams
+		limit = min(limit, l.low)
+	}
 	s.mu.Unlock()
 	idle, floor := s.idle(min(newest, limit))
 	left := int(s.size) / carryShare
@@ -130,10 +136,10 @@ func (s *Set) pass(newest format.LSN) error {
 	return nil
 }
 
-// base returns the base of the first segment that the stream has records in, NoLSN if it has none.
+// base returns the base of the first segment that the stream has records in, or parts of them; NoLSN if it has none.
 func (t *Stream) base() format.LSN {
 	if st := t.state.Load(); len(st.pieces) > 0 {
-		return st.pieces[0].run.seg.base
+		return st.low
 	}
 	return format.NoLSN
 }
@@ -161,7 +167,8 @@ func (t *Stream) isLong() bool {
 	const least = format.HeaderSize + format.RecordHeadSize
 	st := t.state.Load()
 	first, _ := st.bounds()
-	return st.atLeast() > uint64(t.set.size)/carryShare/least || t.long == longState{first, t.Cuts()} && first > 0
+	return st.long || st.atLeast() > uint64(t.set.size)/carryShare/least ||
+		t.long == longState{first, t.Cuts()} && first > 0
 }
 
 // longState is a state of a stream that was too long to be carried. Records that were added since have made it longer.
@@ -235,7 +242,7 @@ func (t *Stream) putCopies(c *copied) error {
 	for i, q := range c.seqs {
 		t.add(g, lsns[i], q)
 	}
-	st := &state{pieces: []piece{{run: t.run, first: c.seqs[0]}}}
+	st := (&state{}).with(t.run, c.seqs[0])
 	st.last.Store(uint64(c.seqs[len(c.seqs)-1]))
 	t.state.Store(st)
 	return nil

@@ -15,6 +15,8 @@
 //	    that message leaves the log.
 //	S7  A stream whose records take a quarter of a segment at most keeps at most eight segments, or four times as long
 //	    as such streams together, behind the segments that others keep. Its records are written again.
+//	S8  A record that does not fit a segment is found once all of its parts are in the log before it, and their
+//	    segments stay as long as it does.
 //
 // The records of a stream are the concatenation of its pieces, by number as by place in the log:
 //

@@ -49,11 +49,16 @@ func (s *Set) loadIndex(g *segment, v format.IndexView, off int64) error {
 	s.segments = append(s.segments, g)
 	for i := range v.Runs() {
 		l := v.Run(i)
-		if l.Type != format.RunRecords {
+		if l.Type == format.RunCut || l.Type == format.RunNote {
 			g.runs = append(g.runs, nil)
 			continue
 		}
-		r := &run{seg: g, ordinal: i, first: l.First, last: l.Last}
+		r := &run{seg: g, ordinal: i, first: l.First, last: l.Last, low: g.base}
+		if l.Type == format.RunLong {
+			part := format.LSN(l.Last)
+			l.Last = l.First
+			r.last, r.long, r.low = l.First, true, min(g.base, part-part%s.size)
+		}
 		r.count.Store(uint32(l.Count))
 		r.sparse.Store(uint64(l.Last-l.First) != uint64(l.Count-1))
 		g.runs = append(g.runs, r)
@@ -81,7 +86,7 @@ func (s *Set) loadIndex(g *segment, v format.IndexView, off int64) error {
 			return s.corrupt(g, format.SegmentStart, fmt.Errorf("%w: %d after %d", errShape, l.First, last))
 		}
 		t.run = r
-		t.publish(l.First, l.Last)
+		t.publish(l.First, r.last)
 	}
 	for _, t := range s.all() {
 		t.run = nil // the next record is in another segment
@@ -108,7 +113,7 @@ func (s *Set) walk(g *segment) error {
 			return err
 		}
 		pos = next
-		if !m.Kind.OfStream() {
+		if !m.Kind.OfStream() || m.Kind == format.KindRecordPart {
 			continue
 		}
 		if g.table.Load() == nil {
@@ -139,11 +144,19 @@ func (s *Set) walked(g *segment, m logstore.Message, lsn format.LSN) error {
 		return t.loadCut(c)
 	}
 	q, _, err := format.CutSeq(m.Body)
+	var r format.LongRecord
+	if err == nil && m.Kind == format.KindLongRecord {
+		r, err = format.DecodeLongRecord(m.Body, lsn)
+	}
 	if err != nil {
 		return err
 	}
 	if _, last := t.Bounds(); q <= last {
 		return fmt.Errorf("%w: %d after %d", errShape, q, last)
+	}
+	if m.Kind == format.KindLongRecord {
+		t.addLong(g, lsn, q, r.Parts[0])
+		return nil
 	}
 	t.add(g, lsn, q)
 	t.publish(q, q)

@@ -10,21 +10,24 @@ import (
 )
 
 // Read returns the bytes of the record with number q at a place that Find or Ceil returned, and the place with its
-// length. Errors are those of logstore's Read.
+// length. Those of a long record are a copy. Errors are those of logstore's Read.
 func (t *Stream) Read(q format.Seq, at At) (logstore.Message, At, error) {
-	found, m, at, err := t.read(at)
-	if err == nil && found != q {
-		err = fmt.Errorf("%w: number %d, not %d", format.ErrRecord, found, q)
-		err = t.set.store.CorruptMessage(at.LSN, at.Ptr, err)
+	m, at, err := t.find(q, at)
+	if err == nil && m.Kind == format.KindLongRecord {
+		m.Body, err = t.appendParts(nil, m.Body, at)
+		m.View = false
 	}
 	return m, at, err
 }
 
 // AppendTo appends the bytes of a record to dst, as Read.
 func (t *Stream) AppendTo(dst []byte, q format.Seq, at At) ([]byte, error) {
-	m, at, err := t.Read(q, at)
+	m, at, err := t.find(q, at)
 	if err != nil {
 		return dst, err
+	}
+	if m.Kind == format.KindLongRecord {
+		return t.appendParts(dst, m.Body, at)
 	}
 	n := len(dst)
 	dst = append(dst, make([]byte, len(m.Body))...)
@@ -34,7 +37,18 @@ func (t *Stream) AppendTo(dst []byte, q format.Seq, at At) ([]byte, error) {
 	return dst, nil
 }
 
-// read reads the record at a place, and returns its number and bytes, and the place with its length.
+// find is read for the record with number q.
+func (t *Stream) find(q format.Seq, at At) (logstore.Message, At, error) {
+	found, m, at, err := t.read(at)
+	if err == nil && found != q {
+		err = fmt.Errorf("%w: number %d, not %d", format.ErrRecord, found, q)
+		err = t.set.store.CorruptMessage(at.LSN, at.Ptr, err)
+	}
+	return m, at, err
+}
+
+// read reads the message of the record at a place, and returns the record's number and the place with its length. The
+// body of m is the record's bytes, or all of the message's body if it is a long one.
 func (t *Stream) read(at At) (q format.Seq, m logstore.Message, placed At, err error) {
 	store := t.set.store
 	h, err := store.ReadHeader(at.LSN, at.Ptr.Off)
@@ -42,22 +56,31 @@ func (t *Stream) read(at At) (q format.Seq, m logstore.Message, placed At, err e
 		return 0, m, at, err
 	}
 	at.Ptr.Len = uint32(h.Len)
+	if h.Len > longMessage { // else it lies in a block that is warm, or in that and the next
+		t.Warm(at)
+	}
 	if m, err = store.Read(at.LSN, at.Ptr); err != nil {
 		return 0, m, at, err
 	}
-	if m.Kind != format.KindRecord || format.StreamID(m.Page) != t.id {
+	if m.Kind != format.KindRecord && m.Kind != format.KindLongRecord || format.StreamID(m.Page) != t.id {
 		err = fmt.Errorf("%w: a %v message of stream %d", format.ErrRecord, m.Kind, m.Page)
 	} else {
-		err = mmapread.Guard(func() (err error) { q, m.Body, err = format.CutSeq(m.Body); return err })
+		err = mmapread.Guard(func() (err error) {
+			var record []byte
+			if q, record, err = format.CutSeq(m.Body); m.Kind == format.KindRecord {
+				m.Body = record
+			}
+			return err
+		})
 	}
 	return q, m, at, store.CorruptMessage(at.LSN, at.Ptr, err)
 }
 
-// Warm reads the beginning of the record at a place into the page cache without blocking a thread, if its segment is
-// read through the map.
+// Warm reads the message at a place into the page cache without blocking a thread, if its segment is read through the
+// map. If the length of the message is not known yet, Warm reads its header.
 func (t *Stream) Warm(at At) {
 	store := t.set.store
-	r := vfs.Range{Off: int64(at.Ptr.Off), Len: format.HeaderSize}
+	r := vfs.Range{Off: int64(at.Ptr.Off), Len: max(format.HeaderSize, int(at.Ptr.Len))}
 	if store.IsSealed(at.Ptr.Off) && !store.View.IsWarm(r) {
 		_, _ = store.View.Warm([]vfs.Range{r}) // reading shows the error
 	}

@@ -40,6 +40,8 @@ type run struct {
 	ordinal int // in the index of the segment
 	first   format.Seq
 	last    format.Seq // of the newest record. Set.mu guards it
+	long    bool       // it is one long record
+	low     format.LSN // the base of seg; of a long record, of the segment of its first part
 	// sparse says that numbers are missing between first and last. It is set, once, before a state publishes the record
 	// that follows the gap: a reader that finds it false finds all records up to that of its state without gaps.
 	sparse atomic.Bool
@@ -188,10 +190,14 @@ func (g *segment) adopt(v format.IndexView, off int64) bool {
 		for i := 0; same && i < len(g.runs); i++ {
 			m.starts[i] = at
 			r := v.Run(i)
-			if known := g.runs[i]; r.Type != format.RunRecords || known == nil {
-				same = r.Type != format.RunRecords && known == nil
-			} else {
-				same = r.First == known.first && r.Last == known.last && r.Count == int(known.count.Load())
+			switch known := g.runs[i]; {
+			case known == nil:
+				same = r.Type == format.RunCut || r.Type == format.RunNote
+			case known.long:
+				same = r.Type == format.RunLong && r.First == known.first
+			default:
+				same = r.Type == format.RunRecords && r.First == known.first && r.Last == known.last &&
+					r.Count == int(known.count.Load())
 			}
 			at += uint32(r.Count)
 		}

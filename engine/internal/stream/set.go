@@ -39,6 +39,8 @@ type Set struct {
 	tables   []*table // of no segment
 	// noteBytes is the length of the messages of all notes that have a value.
 	noteBytes int
+	// writing has the long records that are being written. mu guards it.
+	writing map[*Long]bool
 	// passed is the base of the newest segment when CarryRecords looked last.
 	passed  format.LSN
 	made    []*table // all of them
@@ -136,7 +138,7 @@ func (s *Set) all() []*Stream {
 	return slices.Collect(maps.Values(s.streams))
 }
 
-// Low returns an LSN below which no stream has a record, nor will have one that is appended from now on. It is 0 if a
+// Low returns an LSN below which no stream has a record, or a part of one, nor will have one from now on. It is 0 if a
 // part of the log could not be read, and the rest has messages of streams: then nobody knows.
 func (s *Set) Low() format.LSN {
 	s.mu.Lock()
@@ -145,9 +147,12 @@ func (s *Set) Low() format.LSN {
 	if s.broken != nil && len(streams) > 0 {
 		return 0
 	}
+	for l := range s.writing {
+		low = min(low, l.low)
+	}
 	for _, t := range streams {
-		if st := t.state.Load(); len(st.pieces) > 0 {
-			low = min(low, st.pieces[0].run.seg.base)
+		if base := t.base(); base != format.NoLSN {
+			low = min(low, base)
 		}
 	}
 	return low

@@ -12,6 +12,10 @@ import (
 // state is what a stream holds at one moment. All but last is never changed.
 type state struct {
 	pieces []piece
+	// low is the lowest run.low of the pieces; it means nothing without pieces. long says that one of them is a long
+	// record.
+	low  format.LSN
+	long bool
 	// last is the number of the newest record, 0 if there is none. It rises as records join the newest piece. Written
 	// under Set.mu; publishes the record's offset in the table, and its bytes.
 	last atomic.Uint64
@@ -199,15 +203,21 @@ func (st *state) clipped(first, last format.Seq) *state {
 	c.pieces[0].first = max(c.pieces[0].first, first)
 	c.pieces[len(c.pieces)-1].last = 0
 	c.last.Store(uint64(last))
+	c.low = c.pieces[0].run.low // those of other runs are higher, except for long records
+	for i := 0; st.long && i < len(c.pieces); i++ {
+		r := c.pieces[i].run
+		c.low, c.long = min(c.low, r.low), c.long || r.long
+	}
 	return c
 }
 
-// with returns st with a record q behind the others, in a run of its own.
+// with returns st with a record q behind the others, in run r.
 func (st *state) with(r *run, q format.Seq) *state {
-	c := &state{pieces: make([]piece, len(st.pieces), len(st.pieces)+1)}
+	c := &state{pieces: make([]piece, len(st.pieces), len(st.pieces)+1), low: r.low, long: st.long || r.long}
 	copy(c.pieces, st.pieces)
 	if n := len(c.pieces); n > 0 {
 		c.pieces[n-1].last = format.Seq(st.last.Load())
+		c.low = min(c.low, st.low)
 	}
 	c.pieces = append(c.pieces, piece{run: r, first: q})
 	c.last.Store(uint64(q))
