@@ -173,6 +173,51 @@ func TestTables(t *testing.T) {
 	}
 }
 
+// A target for the ratio to one of the sides is about that side.
+func TestTargetsOfSides(t *testing.T) {
+	m := &comparison{unit: "pages/s", rivals: []rival{{name: "Badger"}, {name: "bbolt"}},
+		figures: [][]float64{{60, 50}, {10, 10}, {2, 2}}}
+	for _, c := range []struct {
+		badger, bbolt float64
+		want          bool
+	}{{5, 20, true}, {6, 20, false}, {5, 30, false}} {
+		m.atLeast = []atLeast{{"Badger", c.badger}, {"bbolt", c.bbolt}}
+		target, ok := m.verdict()
+		want := "≥ " + bench.Number(c.badger) + " × Badger, ≥ " + bench.Number(c.bbolt) + " × bbolt"
+		if target != want || ok != c.want {
+			t.Errorf("%q, reached: %v, want %q and %v", target, ok, want, c.want)
+		}
+	}
+	m.atLeast = []atLeast{{"Pebble", 1}}
+	if _, ok := m.verdict(); ok {
+		t.Error("a side that was not measured reaches a target")
+	}
+}
+
+// The pages of a transaction differ, and the popular ones are popular for all goroutines.
+func TestPagesOfTransactions(t *testing.T) {
+	const count, draws = 100, 2000
+	popular, hits := popularPages(count), make([]int, count)
+	for g := range 2 {
+		j := &txJob{draw: popular(uint64(g))}
+		j.Pages = make([]int, txReads)
+		w := &bench.Worker{Values: bench.NewValues(1, txDelta)}
+		for range draws {
+			j.next(w)
+			for n, page := range j.Pages {
+				if slices.Contains(j.Pages[:n], page) {
+					t.Fatalf("pages %v", j.Pages)
+				}
+				hits[page]++
+			}
+		}
+	}
+	slices.Sort(hits)
+	if most, median := hits[count-1], hits[count/2]; most < 5*median {
+		t.Errorf("the most popular page was drawn %d times, the median one %d times", most, median)
+	}
+}
+
 // The report command makes the same tables of the JSON document, and puts documents of one commit together.
 func TestReport(t *testing.T) {
 	dir := t.TempDir()

@@ -28,6 +28,8 @@ type comparison struct {
 	// Targets for ours/theirs, or for the figure of our side. Zero: no target.
 	ratioMin, ratioMax, oursMin, oursMax float64
 
+	atLeast []atLeast // targets for the ratios to other sides by name
+
 	repeats string // an earlier comparison that has the same side of ours; "": none
 	run     string // comparisons with the same run take their figures of our side from one run; "": a run of its own
 	cost    cost
@@ -41,6 +43,12 @@ type comparison struct {
 type rival struct {
 	name    string
 	measure side
+}
+
+// atLeast is the least ratio of our figure to that of another side.
+type atLeast struct {
+	name  string
+	ratio float64
 }
 
 // errSkip is the error of a side that this machine cannot measure. It states the reason.
@@ -137,11 +145,21 @@ func (m *comparison) ratios(i int) (ratios []float64) {
 	return ratios
 }
 
+// medianRatio returns the median of the ratios to the side of that name, or 0 if there is none.
+func (m *comparison) medianRatio(name string) float64 {
+	for i, s := range m.sides() {
+		if s.name == name && i < len(m.figures) {
+			return bench.Median(m.ratios(i))
+		}
+	}
+	return 0
+}
+
 // unmeasured reports whether the table has nothing to say about m.
 func (m *comparison) unmeasured() bool { return len(m.figures) == 0 && m.skipped == "" }
 
 // verdict returns the targets as text, and whether the medians reach them. Those of a ratio are about the first other
-// side.
+// side, unless they name one.
 func (m *comparison) verdict() (target string, ok bool) {
 	ok = true
 	var parts []string
@@ -162,5 +180,8 @@ func (m *comparison) verdict() (target string, ok bool) {
 	check(m.oursMax, our <= m.oursMax, "≤ %s")
 	check(m.ratioMin, ratio >= m.ratioMin, "ratio ≥ %s")
 	check(m.ratioMax, ratio <= m.ratioMax, "ratio ≤ %s")
+	for _, t := range m.atLeast {
+		check(t.ratio, m.medianRatio(t.name) >= t.ratio, "≥ %s × "+t.name)
+	}
 	return strings.Join(parts, ", "), ok
 }

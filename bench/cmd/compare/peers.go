@@ -13,8 +13,10 @@ import (
 	"pagecache/engine"
 )
 
-// peerGroups are the comparisons with other stores and logs than Pebble and fio.
-var peerGroups = []group{{"Against other stores", peerLines}, {"Against another log", logLines}}
+// peerGroups are the comparisons of transactions, and those with other stores and logs than Pebble and fio. abtest does
+// not compile them.
+var peerGroups = []group{{"Transactions", txLines}, {"Against other stores", peerLines},
+	{"Against another log", logLines}}
 
 // Parameters of the comparisons with all peers.
 const (
