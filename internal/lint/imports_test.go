@@ -96,6 +96,7 @@ var house = map[string][]string{
 	"engine/examples/btree":      {"engine"}, // what an embedder may import
 	"engine/statspage":           {"engine", "internal/htmlpage"},
 	"engine/promstats":           {"engine"}, // a module of its own
+	"raft/raftlog":               {"engine"}, // in a module of its own
 	"internal/htmlpage":          {"engine"},
 	"internal/htmlpage/pagetest": {}, // a browser for tests
 	"internal/machine":           {},
@@ -103,7 +104,7 @@ var house = map[string][]string{
 		"engine", "engine/statspage", "segments/format", "internal/htmlpage", "internal/machine", "internal/versus",
 	},
 	"bench": {
-		"engine", "engine/examples/btree", "internal/htmlpage", "internal/machine", "internal/versus",
+		"engine", "engine/examples/btree", "internal/htmlpage", "internal/machine", "internal/versus", "raft/raftlog",
 	},
 	"internal/versus":     {},
 	"internal/invariants": {},
@@ -133,6 +134,7 @@ var outside = map[string][]string{
 	"github.com/cockroachdb/pebble":        {"bench"},
 	"github.com/anishathalye/porcupine":    {"engine/internal/linear"},
 	"github.com/prometheus":                {"engine/promstats"},
+	"github.com/hashicorp":                 {"raft/raftlog", "bench"},
 }
 
 // Packages import only packages that house and outside list for them. None uses cgo.
