@@ -191,7 +191,7 @@ func (pc *PageCache[P]) apply(tx *scope.Scope, pg page, c *change[P]) (*head, bo
 			g.shut()
 			defer g.open()
 		}
-		h, ok := c.claim(pg)
+		h, ok := c.claim(&pc.pages.Clock, pg)
 		if !ok {
 			pc.values.Discard(&c.payload)
 			return h, false, nil
@@ -233,16 +233,16 @@ const politeTurns = 16
 
 // claim returns the head of a page, and whether it meets the condition. If it does, the slot held that head, and not
 // the intent of a transaction: one that was still preparing is aborted, as if the change had come before it.
-func (c *change[P]) claim(pg page) (*head, bool) {
+func (c *change[P]) claim(pages *txn.Clock, pg page) (*head, bool) {
 	if c.sameState {
 		for turn := 0; turn < politeTurns && txn.IsClaimed(pg.slot); turn++ {
 			runtime.Gosched()
 		}
 	}
-	if h := txn.Load(pg.slot); !c.meets(pg.id, h) { // nothing to do: no reason to abort a transaction
+	if h := pages.Load(pg.slot); !c.meets(pg.id, h) { // nothing to do: no reason to abort a transaction
 		return h, false
 	}
-	h := txn.Claim(pg.slot)
+	h := pages.Claim(pg.slot)
 	return h, c.meets(pg.id, h)
 }
 
@@ -296,7 +296,7 @@ func (pc *PageCache[P]) shorten(tx *scope.Scope, pg page) {
 	const much = 8
 	g := pc.gates.of(pg.id)
 	if !g.mu.TryLock() {
-		if txn.Load(pg.slot).Depth() <= much*pc.limit {
+		if pc.pages.Clock.Load(pg.slot).Depth() <= much*pc.limit {
 			return
 		}
 		g.mu.Lock()
@@ -307,7 +307,7 @@ func (pc *PageCache[P]) shorten(tx *scope.Scope, pg page) {
 		if turn == patientTurns {
 			g.shut()
 		}
-		h := txn.Load(pg.slot)
+		h := pc.pages.Clock.Load(pg.slot)
 		if h.Depth() <= pc.limit {
 			return
 		}

@@ -119,7 +119,8 @@ func (tx *Tx[P]) commitGroup() (LSN, error) {
 	pc := tx.pc
 	slices.SortFunc(tx.t.writes, func(a, b *ownWrite[P]) int { return cmp.Compare(a.id, b.id) })
 	c := &tx.t.commit
-	c.Age, c.Writes, c.Reads = tx.ageOf(), slices.Grow(c.Writes[:0], len(tx.t.writes))[:len(tx.t.writes)], nil
+	c.Age, c.Reads = cmp.Or(tx.t.age, tx.TS()), nil
+	c.Writes = slices.Grow(c.Writes[:0], len(tx.t.writes))[:len(tx.t.writes)]
 	defer func() { clear(c.Writes) }()
 	for i, w := range tx.t.writes {
 		pc.fallback.Pass(w.id, tx.t.token)
@@ -178,13 +179,6 @@ func (tx *Tx[P]) install(c *pagemap.Commit) (lsn LSN, err error) {
 		roots.Messages(tx.scope.Wrote)
 	}
 	return lsn, nil
-}
-
-func (tx *Tx[P]) ageOf() uint64 {
-	if tx.t.age != 0 {
-		return tx.t.age
-	}
-	return tx.TS()
 }
 
 // messages returns the messages for a page.
@@ -272,7 +266,7 @@ func (tx *Tx[P]) End() {
 }
 
 func (tx *Tx[P]) end() {
-	if tx.t.begun && tx.scope.S().Slot.Inside() {
+	if tx.t.begun && tx.scope.S().Slot.Present() {
 		tx.rollback()
 		tx.t.reads.Reset(nil)
 		const keptReads, keptWrites = 1024, 16
@@ -284,7 +278,10 @@ func (tx *Tx[P]) end() {
 		}
 		tx.t.begun, tx.t.ended, tx.t.failed = false, false, nil
 	}
-	tx.t.age, tx.t.token, tx.t.managed, tx.t.view = 0, nil, false, false
+	if tx.t.view != nil {
+		tx.pc.pages.EndView(tx.t.view)
+	}
+	tx.t.age, tx.t.token, tx.t.managed, tx.t.view = 0, nil, false, nil
 	tx.scope.End()
 }
 
@@ -295,40 +292,45 @@ func (tx *Tx[P]) end() {
 // that error, unless a call of f has found a conflict. It returns the LSN of Commit. Other errors are those of Begin
 // and Commit, and that of ctx, which wraps ErrConflict too. Safe for concurrent use.
 func (pc *PageCache[P]) Update(ctx context.Context, f func(tx *Tx[P]) error) (LSN, error) {
-	return pc.attempts(ctx, "update", false, f)
+	return pc.attempts(ctx, f)
 }
 
-// View calls f with a new Tx that writes nothing. All that f reads with the calls of the Tx was current at one moment.
-// If another transaction changes a page that f has read before it reads another one that was changed, too, f is called
-// again, as in Update, but no other goroutine ever waits for it. Errors are those of Update, and that of f. Safe for
-// concurrent use.
+// View calls f, once, with a new Tx that writes nothing. All that f reads with the calls of the Tx is as it was at one
+// moment, when View began, whatever changes meanwhile: there are no conflicts, and no goroutine waits for another. For
+// that moment the store keeps at most one old version of each page that is changed before f returns (Stats().Txs).
+// Errors are that of f, and those of Begin and of ctx, if that has ended before. Safe for concurrent use.
 func (pc *PageCache[P]) View(ctx context.Context, f func(tx *Tx[P]) error) error {
-	_, err := pc.attempts(ctx, "view", true, f)
-	return err
+	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("view: %w", err)
+	}
+	tx, err := pc.Begin()
+	if err != nil {
+		return err
+	}
+	tx.t.view, tx.t.managed = pc.pages.BeginView(&tx.scope.S().Slot, pc.ids.Next), true
+	defer tx.end()
+	return f(tx)
 }
 
-func (pc *PageCache[P]) attempts(ctx context.Context, doing string, view bool, f func(*Tx[P]) error) (LSN, error) {
+func (pc *PageCache[P]) attempts(ctx context.Context, f func(*Tx[P]) error) (LSN, error) {
 	if err := context.Cause(ctx); err != nil {
-		return 0, fmt.Errorf("%s: %w", doing, err)
+		return 0, fmt.Errorf("update: %w", err)
 	}
-	age, b := uint64(0), txn.Backoff{}
-	if !view {
-		b.Fallback = &pc.fallback
-	}
+	age, b := uint64(0), txn.Backoff{Fallback: &pc.fallback}
 	defer b.End()
 	for {
-		lsn, err := pc.attempt(&age, b.Token(), view, f)
+		lsn, err := pc.attempt(&age, b.Token(), f)
 		if !errors.Is(err, ErrConflict) {
 			return lsn, err
 		}
 		if cause := b.Wait(ctx); cause != nil {
-			return 0, fmt.Errorf("%s: %w, after %d conflicts: %w", doing, cause, b.Conflicts(), err)
+			return 0, fmt.Errorf("update: %w, after %d conflicts: %w", cause, b.Conflicts(), err)
 		}
 	}
 }
 
-// attempt is one attempt of Update or View. All of them have the age of the first.
-func (pc *PageCache[P]) attempt(age *uint64, token *txn.Token, view bool, f func(*Tx[P]) error) (LSN, error) {
+// attempt is one attempt of Update. All of them have the age of the first.
+func (pc *PageCache[P]) attempt(age *uint64, token *txn.Token, f func(*Tx[P]) error) (LSN, error) {
 	tx, err := pc.Begin()
 	if err != nil {
 		return 0, err
@@ -336,7 +338,7 @@ func (pc *PageCache[P]) attempt(age *uint64, token *txn.Token, view bool, f func
 	if *age == 0 {
 		*age = tx.TS()
 	}
-	tx.t.age, tx.t.token, tx.t.view, tx.t.managed = *age, token, view, true
+	tx.t.age, tx.t.token, tx.t.managed = *age, token, true
 	defer tx.end()
 	if err = f(tx); tx.t.failed != nil {
 		return 0, tx.t.failed

@@ -7,7 +7,6 @@ import (
 
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/scope"
-	"pagecache/engine/internal/txn"
 	"pagecache/lru"
 )
 
@@ -23,7 +22,7 @@ func (v evictor[P]) Cost(key uint64) int64 {
 	tx := v.pc.txs.BeginOwn() // Size may look at a view
 	defer tx.End()
 	var heap, mapped int64
-	_ = v.contain("measuring", key, func() { heap, mapped = v.pc.mem.weigh(txn.Load(s)) })
+	_ = v.contain("measuring", key, func() { heap, mapped = v.pc.mem.weigh(v.pc.pages.Clock.Load(s)) })
 	return heap + mapped
 }
 
@@ -89,7 +88,7 @@ func (pc *PageCache[P]) consolidateFirst(tx *scope.Scope, pid PageID) bool {
 	if s == nil || pc.core.opts.ReadOnly || pc.core.opts.seam.Verbatim {
 		return false
 	}
-	h := txn.Load(s)
+	h := pc.pages.Clock.Load(s)
 	if h == nil || h.Depth() == 1 || h.TailEntry().Kind() == pagestack.KindOnDisk ||
 		h.LSN >= pc.core.store.Log.StableEnd() {
 		return false
@@ -125,7 +124,7 @@ func (pc *PageCache[P]) dropBase(tx *scope.Scope, pid PageID) bool {
 	if s == nil {
 		return false
 	}
-	h := txn.Load(s)
+	h := pc.pages.Clock.Load(s)
 	if h == nil || h.Kind() != pagestack.KindDelta || h.LSN >= pc.core.store.Log.StableEnd() {
 		return false
 	}

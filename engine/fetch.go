@@ -11,6 +11,7 @@ import (
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/scope"
 	"pagecache/engine/internal/values"
+	"pagecache/internal/invariants"
 	"pagecache/mmapread"
 )
 
@@ -111,6 +112,18 @@ func (pc *PageCache[P]) fragments(tx *scope.Scope, pg page, dst []P) ([]P, error
 	}
 	dst, _, err := pc.appendFragments(dst, pg.id, h)
 	return dst, err
+}
+
+// atCut returns the head of a page for Get in a View, if its value is resident, and was the same at the cut; else nil.
+func (tx *Tx[P]) atCut(pid PageID) *head {
+	if tx == nil || tx.t.view == nil || pid < FirstUserPage || tx.pc.core.closed.Load() || invariants.Enabled {
+		return nil
+	}
+	h := tx.t.view.Whole(tx.pc.pages.Table.Get(pid))
+	if h != nil && tx.scope.S().Hits.Add(uint64(pid)) { // as used does, which is not inlined
+		tx.pc.mem.handOver(&tx.scope)
+	}
+	return h
 }
 
 // used records an access to a page that is resident.

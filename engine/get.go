@@ -45,6 +45,9 @@ func (pc *PageCache[P]) get(tx *scope.Scope, pid PageID) (value P, ptr PagePtr[P
 	if h == nil || !h.IsWhole() { // such as the intent of a transaction (package txn)
 		return pc.getSlow(tx, pid)
 	}
+	if h.IsUnstamped() {
+		return pc.getSlow(tx, pid)
+	}
 	checkUnmodified(pc.m, pid, h)
 	if tx.S().Hits.Add(uint64(pid)) { // as used does, which is not inlined
 		pc.mem.handOver(tx)
@@ -91,7 +94,7 @@ func (pc *PageCache[P]) getResident(tx *scope.Scope, pids []PageID, pages []Page
 		}
 	}
 	for i := range pids {
-		if h := heads[i%sideBySide]; h != nil && !h.IsWhole() { // as in get
+		if h := heads[i%sideBySide]; h != nil && (!h.IsWhole() || h.IsUnstamped()) { // as in get
 			heads[i%sideBySide] = nil
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -115,7 +116,6 @@ type listTxn struct {
 func (l *lists) all() (ops []history.Op) {
 	l.t.Helper()
 	if err := l.pc.View(l.t.Context(), func(tx *engine.Tx[[]byte]) error {
-		ops = nil
 		for page := range l.pages {
 			list, _, err := l.read(tx, page)
 			if err != nil {
@@ -249,10 +249,37 @@ func (l *lists) singleRoot(tx *engine.Tx[[]byte], page int, read bool, x *listTx
 	}
 }
 
+// view reads random lists with a View, and lets others go on meanwhile.
+func (l *lists) view(rng *rand.Rand) (x listTxn, err error) {
+	x.Begin = l.time.Add(1)
+	err = l.pc.View(l.t.Context(), func(tx *engine.Tx[[]byte]) error {
+		for range 1 + rng.IntN(8) {
+			if rng.IntN(3) == 0 {
+				runtime.Gosched()
+			}
+			page := rng.IntN(l.pages)
+			list, _, err := l.read(tx, page)
+			if err != nil {
+				return err
+			}
+			x.Ops = append(x.Ops, history.Op{Page: page, List: list})
+		}
+		return nil
+	})
+	if x.End = l.time.Add(1); errors.Is(err, engine.ErrConflict) {
+		l.t.Errorf("a View has a conflict: %v", err)
+	}
+	return x, err
+}
+
 // step does something, and appends to txns what it saw.
 func (l *lists) step(rng *rand.Rand, txns *[]listTxn) error {
 	page := rng.IntN(l.pages)
-	switch k := rng.IntN(24); {
+	switch k := rng.IntN(28); {
+	case k >= 24:
+		x, err := l.view(rng)
+		*txns = append(*txns, x)
+		return err
 	case k < 6:
 		x, err := l.single(rng, page)
 		*txns = append(*txns, x)

@@ -76,6 +76,17 @@ func (pc *PageCache[P]) Allocate(tx *Tx[P], frag P) (PageID, PagePtr[P], error) 
 	return pg.id, ptrTo[P](pg.id, h), nil
 }
 
+// Allocate makes a new page when the transaction commits, and returns its id. If the transaction does not commit, the
+// id is used for other pages. Errors are those of PageCache.Allocate, and ErrConflict.
+func (tx *Tx[P]) Allocate(frag P) (PageID, error) {
+	pid, err := PageID(0), tx.enter()
+	if err == nil {
+		defer tx.leave()
+		pid, err = tx.allocate(frag)
+	}
+	return pid, describe("allocate", err)
+}
+
 // Meta is the map from names to root pages. It is the caller's copy.
 type Meta map[string]PageID
 
@@ -179,6 +190,10 @@ func (tx *Tx[P]) ownRoot(name string) *pagemap.RootChange {
 
 // readRoot reads the root of a name, which counts as read from then on.
 func (tx *Tx[P]) readRoot(name string) (pagemap.RootChange, error) {
+	if tx.t.view != nil {
+		r, err := tx.pc.pages.RootAt(name, tx.t.view)
+		return r, tx.pc.core.opts.report.Corrupt(err)
+	}
 	r, err := tx.pc.pages.ReadRoot(name, &tx.t.reads, tx.t.token)
 	if c := (*ConflictError)(nil); errors.As(err, &c) {
 		return r, tx.conflict(c.Page)

@@ -23,7 +23,7 @@ func claimed(t *testing.T, pc *PageCache[[]byte], pid PageID) *txn.Record {
 	var reads txn.Reads
 	reads.Reset(&pc.pages.Clock)
 	reads.Read(pid, s)
-	rec := txn.New(1, 1)
+	rec := pc.pages.Clock.Record(1, 1)
 	if _, ok := rec.Install(&reads.All()[0]); !ok {
 		t.Fatal("conflict without a reason")
 	}
@@ -103,7 +103,7 @@ func TestMoverYieldsToTransaction(t *testing.T) {
 	ptr := get1(t, pc, pid).Ptr
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	rec := claimed(t, pc, pid)
-	h := txn.Load(pc.pages.Table.Get(pid))
+	h := pc.pages.Clock.Load(pc.pages.Table.Get(pid))
 	committed := make(chan bool, 1)
 	go func() {
 		e := pagestack.New[[]byte](pagestack.KindBase, h.TS()+1, 1, h.LSN, h.Ptr())

@@ -297,14 +297,14 @@ func (y *memory[P]) evictNow(tx *scope.Scope, pid PageID, unstable bool) (freed 
 		return 0, lru.OutcomeNotResident
 	}
 	for {
-		h := txn.Load(s)
+		h := y.pages.Clock.Load(s)
 		if h == nil {
 			return 0, lru.OutcomeNotResident
 		}
 		heap, mapped := y.weigh(h)
 		if heap+mapped == 0 {
 			y.pages.Table.Unmark(pid)
-			if txn.Load(s) != h { // it may have become resident just now (pagetable, T3)
+			if y.pages.Clock.Load(s) != h { // it may have become resident just now (pagetable, T3)
 				y.pages.Table.Mark(pid)
 			}
 			return 0, lru.OutcomeNotResident

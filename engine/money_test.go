@@ -118,9 +118,11 @@ func (b *bank) transfer(rng *rand.Rand) error {
 
 // sum fails the test unless a View finds all the money.
 func (b *bank) sum(when string) error {
-	sum := uint64(0)
+	sum, calls := uint64(0), 0
 	err := b.pc.View(b.t.Context(), func(tx *engine.Tx[[]byte]) error {
-		sum = 0
+		if calls++; calls > 1 {
+			b.t.Errorf("%s: a View is repeated", when)
+		}
 		for i := range b.accounts {
 			n, _, err := b.balance(tx, i)
 			if err != nil {

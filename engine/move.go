@@ -9,7 +9,6 @@ import (
 	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/scope"
-	"pagecache/engine/internal/txn"
 	"pagecache/engine/internal/values"
 	"pagecache/internal/invariants"
 	"pagecache/lru"
@@ -71,7 +70,7 @@ func (v *mover[P]) visitInside(look []looked, e clean.Extent, visit func(PageID)
 	for i := range look {
 		look[i].head = nil
 		if s := v.pc.pages.Table.Get(look[i].pid); s != nil {
-			look[i].head = txn.Load(s)
+			look[i].head = v.pc.pages.Clock.Load(s)
 		}
 	}
 	defer clear(look) // the entries may be replaced

@@ -212,6 +212,7 @@ func (pc *PageCache[P]) startBackground() {
 	pc.cleaner.Start(clean.Config{
 		Store: pc.core.store, Pages: pages, Contained: containedMover[P]{pages}, Blobs: pc.blobs,
 		Readers: &pc.txs.Domain, Report: o.report,
+		Held: func(d logstore.Drained) bool { return pc.pages.Holds(d.Base, d.Epoch) },
 		Options: clean.Options{
 			Threshold: o.CleanupThreshold, Skew: o.CleanupSkew, IOBuffers: o.IOBuffers,
 			Linear: o.SegmentMode == SegmentModeLinear, Eager: o.seam.Eager, ByHand: o.seam.Foreground || o.ReadOnly,

@@ -199,18 +199,18 @@ type Tx[P any] struct {
 // transaction is what a Tx has read and written with its own calls, until Commit or End. It belongs to the goroutine of
 // the Tx.
 type transaction[P any] struct {
-	reads  txn.Reads
-	writes []*ownWrite[P]
-	index  map[PageID]*ownWrite[P] // of writes, once there are many
-	roots  []pagemap.RootChange    // of SetRoot
-	commit pagemap.Commit          // memory that is used again, like that behind the end of writes
-	age    uint64                  // see txn.New
-	token  *txn.Token              // of the fallback; nil: it holds none
-	begun  bool                    // a call was made
-	ended  bool                    // by Commit
-	// managed says that Update or View has begun the Tx and will end it; view says that it was View.
-	managed, view bool
-	failed        error // the conflict that a call has found
+	reads   txn.Reads
+	writes  []*ownWrite[P]
+	index   map[PageID]*ownWrite[P] // of writes, once there are many
+	roots   []pagemap.RootChange    // of SetRoot
+	commit  pagemap.Commit          // memory that is used again, like that behind the end of writes
+	age     uint64                  // see txn.Views.Record
+	token   *txn.Token              // of the fallback; nil: it holds none
+	begun   bool                    // a call was made
+	ended   bool                    // by Commit
+	managed bool                    // Update or View has begun the Tx and will end it
+	view    *pagemap.View           // of View: what the transaction reads; else nil
+	failed  error                   // the conflict that a call has found
 	// inside is set while a call runs, in builds with the invariants tag, to find a second goroutine.
 	inside atomic.Bool
 }

@@ -144,6 +144,10 @@ type TxStats struct {
 	// Age is the time since that Tx began, less the time until a look found it, which is a quarter of a second at most.
 	Age  time.Duration
 	Kept int // in memory: open, or kept for the next Begin
+	// Views is the number of open Views, and Versions that of old versions of pages that are kept for them. A version
+	// takes some 250 bytes of memory, and a message of it 16 bytes more; the capacity of the cache does not limit that.
+	Views    int
+	Versions int64
 }
 
 // ScratchStats are the state of the memory that calls work in, beside the cache: for encoding, compressing and
@@ -178,7 +182,8 @@ func (pc *PageCache[P]) Stats() Stats {
 	}
 	st.Cache.HeapResident, st.Cache.MappedResident = pc.mem.budget.Resident()
 	x := pc.txs.Look()
-	st.Txs = TxStats{Open: x.Open, Oldest: x.Oldest, Age: x.Age, Kept: x.Kept}
+	st.Txs = TxStats{Open: x.Open, Oldest: x.Oldest, Age: x.Age, Kept: x.Kept,
+		Views: pc.pages.Clock.Open(), Versions: pc.pages.Clock.Kept()}
 	c := pc.cleaner.Stats()
 	st.Space.Draining, st.Space.Recycled = c.Draining, c.Recycled
 	st.Space.Cleaned, st.Space.BytesMoved = c.Cleaned, c.Moved

@@ -19,9 +19,11 @@ func (tx *Tx[P]) enter() error {
 	if tx == nil || tx.pc == nil {
 		return fmt.Errorf("no Tx given: %w", ErrTxEnded)
 	}
-	err := tx.pc.finder.admit(&tx.scope)
+	err := tx.pc.txs.CheckLoose(&tx.scope)
 	switch {
 	case err != nil:
+	case tx.pc.core.closed.Load():
+		err = ErrClosed
 	case tx.t.ended:
 		err = fmt.Errorf("it was committed: %w", ErrTxEnded)
 	default:
@@ -59,7 +61,7 @@ func (tx *Tx[P]) enterPage(doing string, pid PageID) error {
 
 // mayWrite returns ErrReadOnly if the transaction cannot change pages.
 func (tx *Tx[P]) mayWrite() error {
-	if tx.t.view || tx.pc.core.opts.ReadOnly {
+	if tx.t.view != nil || tx.pc.core.opts.ReadOnly {
 		return ErrReadOnly
 	}
 	return nil
@@ -67,9 +69,14 @@ func (tx *Tx[P]) mayWrite() error {
 
 // look reads the state of a page, which counts as read from then on. Its slot is nil if no page can have the id.
 func (tx *Tx[P]) look(doing string, pid PageID) (pg page, read txn.Read, err error) {
+	if tx.t.view != nil {
+		pg.id = pid
+		pg.slot, pg.head, err = tx.pc.pages.At(pid, tx.t.view)
+		return pg, read, describePage(doing, pid, tx.pc.core.opts.report.Corrupt(err))
+	}
 	changed, ok := pid, true
 	if again, s := tx.t.reads.Again(pid); again != nil {
-		pg, read = page{id: pid, slot: s, head: txn.Load(s)}, *again
+		pg, read = page{id: pid, slot: s, head: tx.pc.pages.Clock.Load(s)}, *again
 		ok = txn.VersionOf(pg.head) == read.Version()
 	} else {
 		pg, err = tx.pc.finder.lookup(doing, pid)
@@ -96,6 +103,21 @@ func (tx *Tx[P]) look(doing string, pid PageID) (pg page, read txn.Read, err err
 // page that was read before, so that this one does not go with it, the error is ErrConflict, and that of all later
 // calls, too. Other errors are those of PageCache.Get, and ErrReserved for pages 0 and 1.
 func (tx *Tx[P]) Get(pid PageID) (p Page[P], err error) {
+	p.Value, p.Ptr, p.Kind, err = tx.getBack(pid)
+	return // in the form of PageCache.Get
+}
+
+// getBack is Get. It is fast in a View if the page's value is resident, and was the same at the cut.
+func (tx *Tx[P]) getBack(pid PageID) (value P, ptr PagePtr[P], kind PageKind, err error) {
+	if h := tx.atCut(pid); h != nil {
+		return pagestack.EntryOf[P](h).Frag, PagePtr[P]{pid, h.TS(), h.LSN}, KindMaterialized, nil
+	}
+	p, err := tx.get(pid)
+	return p.Value, p.Ptr, p.Kind, err
+}
+
+// get is Get of a transaction that writes, or of a page that has changed since the cut of a View, or is not resident.
+func (tx *Tx[P]) get(pid PageID) (p Page[P], err error) {
 	if err := tx.enterPage("get", pid); err != nil {
 		return p, err
 	}
@@ -123,6 +145,13 @@ func (tx *Tx[P]) Get(pid PageID) (p Page[P], err error) {
 
 // valueOf returns the value of a page that was read.
 func (tx *Tx[P]) valueOf(pg page) (value P, err error) {
+	if tx.scope.Hold() { // of a View, which keeps what the value lies in
+		defer tx.scope.S().Slot.Loosen()
+	}
+	if pg.slot == nil { // the page has changed since the cut of the View
+		value, _, err = tx.pc.merged(pg.id, pg.head)
+		return value, err
+	}
 	if isWhole(pg.head.Kind()) {
 		checkUnmodified(tx.pc.m, pg.id, pg.head)
 		tx.pc.used(&tx.scope, pg.id)
@@ -247,17 +276,7 @@ func (tx *Tx[P]) write(doing string, pid PageID, f func(w *ownWrite[P]) error) e
 	return describePage(doing, pid, err)
 }
 
-// Allocate makes a new page when the transaction commits, and returns its id. If the transaction does not commit, the
-// id is used for other pages. Errors are those of PageCache.Allocate, and ErrConflict.
-func (tx *Tx[P]) Allocate(frag P) (PageID, error) {
-	pid, err := PageID(0), tx.enter()
-	if err == nil {
-		defer tx.leave()
-		pid, err = tx.allocate(frag)
-	}
-	return pid, describe("allocate", err)
-}
-
+// allocate is Allocate within a call.
 func (tx *Tx[P]) allocate(frag P) (PageID, error) {
 	if err := tx.mayWrite(); err != nil {
 		return 0, err

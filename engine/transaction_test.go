@@ -445,7 +445,6 @@ func TestMoneyStays(t *testing.T) {
 		for !stop.Load() || sums == 0 {
 			sum := 0
 			if err := pc.View(t.Context(), func(tx *engine.Tx[[]byte]) error {
-				sum = 0
 				for _, pid := range pids {
 					p, err := tx.Get(pid)
 					if err != nil {

@@ -126,12 +126,17 @@ var spaceTargets = []target{
 		{notCounted, "\tdefer clear(look) // the entries may be replaced\n", "", ""},
 		{wrongVictim, "\tfor _, l := range left {\n", "\tfor _, l := range look {\n", ""},
 	}},
+	{"engine/internal/clean/cleaner.go", cleanTests, []bug{
+		{checkDropped, "return d.Epoch <= oldest && (", "return true || d.Epoch <= oldest && (", ""},
+	}},
+	{"engine/internal/clean/cleaner.go", []string{"engine ViewHolds"}, []bug{
+		{checkDropped, "(c.c.Held == nil || !c.c.Held(d)) //", "(c.c.Held == nil || c.c.Held != nil) //", ""},
+	}},
 	{"engine/internal/clean/shrink.go", cleanTests, []bug{
 		{checkDropped, "&& c.tidied && c.wroteSince(c.tidiedAt) {", "&& c.tidied {", ""},
 		{inverted, "now.Sub(c.looked) >= giveBackAfter {", "now.Sub(c.looked) < giveBackAfter {", ""},
 		{checkDropped, "if last.Newest || c.stuck.has(v) {", "if c.stuck.has(v) {", ""},
 		{notCounted, "\t\tc.looks++\n", "", ""},
-		{checkDropped, "bool { return d.Epoch <= oldest })", "bool { return d.Epoch <= oldest || true })", ""},
 		{checkDropped, " || !c.mayMove(c.mode, false) || c.recycler.Waiting() > 0 {", " || c.recycler.Waiting() > 0 {",
 			""},
 	}},

@@ -89,7 +89,9 @@ type Config struct {
 	Contained Pages
 	Blobs     Blobs
 	Readers   *epoch.Domain // of the Txs
-	Report    *report.Reporter
+	// Held reports whether something else than a Tx may look at a drained segment; nil: nothing does.
+	Held   func(logstore.Drained) bool
+	Report *report.Reporter
 }
 
 // Cleaner cleans the segments of one page store. Its exported methods are safe for concurrent use.
@@ -363,8 +365,7 @@ func (c *Cleaner) step(pages Pages, m mode) (did bool, err error) {
 		}
 	}
 	n := c.reap() + c.drain()
-	oldest := c.c.Readers.Oldest()                                                            // after drain
-	did, err = c.recycler.Recycle(func(d logstore.Drained) bool { return d.Epoch <= oldest }) // C1
+	did, err = c.recycler.Recycle(c.unseen()) // C1
 	if err != nil || did || n > 0 {
 		return err == nil, err
 	}
@@ -405,6 +406,14 @@ func (c *Cleaner) report(did bool, err error) {
 	case errors.Is(err, iobuf.ErrClosed), logstore.IsNoSpace(err):
 	default:
 		c.c.Report.CleaningStopped(err)
+	}
+}
+
+// unseen returns a function that reports whether nothing looks at a drained segment that was drained before the call.
+func (c *Cleaner) unseen() func(logstore.Drained) bool {
+	oldest := c.c.Readers.Oldest()
+	return func(d logstore.Drained) bool {
+		return d.Epoch <= oldest && (c.c.Held == nil || !c.c.Held(d)) // what is loose was held before
 	}
 }
 

@@ -3,7 +3,6 @@ package clean
 import (
 	"time"
 
-	"pagecache/engine/internal/logstore"
 	"pagecache/segments"
 )
 
@@ -86,9 +85,9 @@ func (c *Cleaner) RecycleEmpty() error {
 	if c.drain(); c.recycler.Waiting() == 0 {
 		return nil
 	}
-	oldest := c.c.Readers.Oldest()
+	unseen := c.unseen()
 	for {
-		did, err := c.recycler.Recycle(func(d logstore.Drained) bool { return d.Epoch <= oldest })
+		did, err := c.recycler.Recycle(unseen)
 		if err != nil {
 			return err
 		}

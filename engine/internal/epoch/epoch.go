@@ -37,10 +37,13 @@ type Domain struct {
 
 // Slot marks one reader as inside or outside.
 //
-//	           TryEnter                        Trim
-//	outside ─────────────▶ inside(epoch)     outside ──────▶ removed
-//	        ◀─────────────
-//	            Leave
+//	           TryEnter                  Loosen              Trim
+//	outside ─────────────▶ inside(epoch) ───────▶ loose    outside ──────▶ removed
+//	        ◀─────────────               ◀───────
+//	            Leave                    Tighten
+//
+// A loose reader counts as one, and holds nothing: the objects that it looks at are kept for it in another way. Leave
+// takes it outside, too.
 //
 // The reader stores the mark before it loads anything that may be retired (atomics are sequentially consistent). So
 // if a goroutine unlinks an object, then calls Retire, and then finds the slot outside or newer, the slot's reader
@@ -53,13 +56,15 @@ type Slot struct {
 	//	bits 63…1   the epoch in which the reader entered
 	//	bit  0      inside
 	//
-	// 0 is outside; removed stands for a slot that is outside for ever.
+	// 0 is outside; removed stands for a slot that is outside for ever. No reader can tell a loose slot from one that
+	// has entered since, or has left, but by its count.
 	state atomic.Uint64
 	_     [56]byte // a cache line of its own
 }
 
 const (
 	inside  = 1
+	loose   = 2
 	removed = math.MaxUint64 &^ inside
 )
 
@@ -95,7 +100,7 @@ func (d *Domain) Trim() bool {
 	defer d.mu.Unlock()
 	in := 0
 	for _, s := range d.guests {
-		if s.Inside() {
+		if s.Present() {
 			in++
 		}
 	}
@@ -124,7 +129,7 @@ func (s *Slot) TryEnter(d *Domain) bool {
 
 // Leave marks the slot as outside. It returns false if the slot was outside already.
 func (s *Slot) Leave() bool {
-	if s.state.Load()&inside == 0 {
+	if !s.Present() {
 		return false
 	}
 	s.state.Store(0)
@@ -133,6 +138,23 @@ func (s *Slot) Leave() bool {
 
 // Inside reports whether the slot is marked as inside.
 func (s *Slot) Inside() bool { return s.state.Load()&inside != 0 }
+
+// Loosen lets a slot that is inside hold nothing any more. Its reader alone calls it.
+func (s *Slot) Loosen() { s.state.Store(loose) }
+
+// Tighten marks a loose slot as inside, as if it had just entered. Its reader alone calls it.
+func (s *Slot) Tighten(d *Domain) { s.state.Store(d.clock.Load()<<1 | inside) }
+
+// IsLoose reports whether the slot is loose.
+func (s *Slot) IsLoose() bool { return s.state.Load() == loose }
+
+// Present reports whether the slot is inside or loose.
+func (s *Slot) Present() bool { return isPresent(s.state.Load()) }
+
+func isPresent(state uint64) bool { return state&inside != 0 || state == loose }
+
+// Epoch returns the epoch in which the reader of a slot that is inside has entered, or an earlier one.
+func (s *Slot) Epoch() uint64 { return s.state.Load() >> 1 }
 
 // IsRemoved reports whether Trim has removed the slot.
 func (s *Slot) IsRemoved() bool { return s.state.Load() == removed }
@@ -158,7 +180,7 @@ func (d *Domain) Oldest() uint64 {
 	}
 	s, pinned = nil, math.MaxUint64
 	d.each(func(slot *Slot, state uint64) {
-		if state < pinned {
+		if state < pinned && state != loose {
 			s, pinned = slot, state
 		}
 	})
@@ -178,10 +200,10 @@ func (d *Domain) Len() int {
 	return len(d.slots) + len(d.guests)
 }
 
-// Readers returns the number of slots that are inside.
+// Readers returns the number of slots that are inside or loose.
 func (d *Domain) Readers() int { return d.each(func(*Slot, uint64) {}) }
 
-// each calls visit with every slot that is inside and its state, and returns their number.
+// each calls visit with every slot that is inside or loose and its state, and returns their number.
 func (d *Domain) each(visit func(s *Slot, state uint64)) (in int) {
 	d.mu.Lock()
 	slots, guests := d.slots, d.guests
@@ -189,7 +211,7 @@ func (d *Domain) each(visit func(s *Slot, state uint64)) (in int) {
 	d.mu.Unlock()
 	look := func(slots []*Slot) (in int) {
 		for _, s := range slots {
-			if state := s.state.Load(); state&inside != 0 {
+			if state := s.state.Load(); isPresent(state) {
 				in++
 				visit(s, state)
 			}

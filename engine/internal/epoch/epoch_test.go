@@ -269,3 +269,54 @@ func BenchmarkEnterLeave(b *testing.B) {
 		s.Leave()
 	}
 }
+
+// A loose reader is counted, and holds nothing: not by the epoch in which it has entered, nor in the way of those that
+// enter later. It leaves as others do, holds again when it is tightened, and keeps its slot.
+func TestLooseReaderHoldsNothing(t *testing.T) {
+	var d Domain
+	var view, other Slot
+	d.Join(&view)
+	d.Join(&other)
+	look := func(when string, readers int, oldest uint64) {
+		t.Helper()
+		if n, o := d.Readers(), d.Oldest(); n != readers || o != oldest {
+			t.Errorf("%s: %d readers, the oldest of epoch %d; want %d, %d", when, n, o, readers, oldest)
+		}
+		if n, o := d.Readers(), d.Oldest(); n != readers || o != oldest {
+			t.Errorf("%s, again: %d readers, the oldest of epoch %d; want %d, %d", when, n, o, readers, oldest)
+		}
+	}
+	d.Retire()
+	if !view.TryEnter(&d) || view.Epoch() != 1 {
+		t.Fatalf("epoch %d", view.Epoch())
+	}
+	d.Retire()
+	look("inside", 1, 1)
+	view.Loosen()
+	look("loose", 1, math.MaxUint64)
+	if view.Inside() || !view.Present() || !view.IsLoose() || view.IsRemoved() || view.TryEnter(&d) {
+		t.Error("a loose slot is not what it should be")
+	}
+	if !other.TryEnter(&d) {
+		t.Fatal("not entered")
+	}
+	d.Retire()
+	look("another inside", 2, 2)
+	view.Tighten(&d)
+	look("tightened", 2, 2)
+	other.Leave()
+	look("alone", 1, 3)
+	view.Loosen()
+	many := make([]Slot, 200)
+	for i := range many {
+		d.Join(&many[i])
+	}
+	if !d.Trim() || !view.IsLoose() {
+		t.Error("a loose slot was removed, or no other")
+	}
+	look("after Trim", 1, math.MaxUint64)
+	if !view.Leave() || view.Leave() || view.Present() {
+		t.Error("a loose slot was not left, or twice")
+	}
+	look("outside", 0, math.MaxUint64)
+}

@@ -82,7 +82,7 @@ func BenchmarkCommit(b *testing.B) {
 	}
 	single := func(pid format.PageID) {
 		for {
-			h := txn.Claim(o.m.Table.Make(pid))
+			h := o.m.Clock.Claim(o.m.Table.Make(pid))
 			r, err := o.m.store.Log.Reserve(format.KindCompact, pid, len(body))
 			if err != nil {
 				b.Fatal(err)

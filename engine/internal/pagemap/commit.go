@@ -65,7 +65,7 @@ func (e *ConflictError) Unwrap() error { return ErrConflict }
 
 // Commit is one attempt to change several pages in one step.
 type Commit struct {
-	Age    uint64     // an older transaction has a lower one; see txn.New
+	Age    uint64     // an older transaction has a lower one; see txn.Views.Record
 	Writes []Write    // in the order of their page ids, each page once
 	Reads  []txn.Read // the other pages that were read; the commit keeps the slice
 
@@ -81,7 +81,7 @@ func (m *Map) Commit(c *Commit) (format.LSN, error) {
 	if err != nil {
 		return 0, err
 	}
-	rec, prepared := txn.New(c.Age, len(c.Writes)), false
+	rec, prepared := m.Clock.Record(c.Age, len(c.Writes)), false
 	defer func() {
 		if !prepared {
 			rec.Abort()

@@ -5,11 +5,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"pagecache/engine/internal/epoch"
 	"pagecache/engine/internal/history"
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/pagestack"
@@ -92,7 +94,7 @@ func (l *lists) list(h *Head) (list []uint64) {
 func (l *lists) put(page int, make func(*Head) []uint64, k format.Kind, changes bool) error {
 	m, s := &l.o.m, l.o.m.Table.Make(l.pid(page))
 	for {
-		h := txn.Claim(s)
+		h := m.Clock.Claim(s)
 		list := make(h)
 		n := len(encodeList(list))
 		if k.Delta() {
@@ -152,7 +154,7 @@ func (l *lists) entryFor(k format.Kind, changes bool) func([]uint64) func(*Head,
 // evict drops the values of a page, as housekeeping does.
 func (l *lists) evict(page int) {
 	s := l.o.m.Table.Make(l.pid(page))
-	if h := txn.Load(s); !txn.IsClaimed(s) {
+	if h := l.o.m.Clock.Load(s); !txn.IsClaimed(s) {
 		s.CompareAndSwap(h, h.ToOnDisk())
 	}
 }
@@ -242,6 +244,31 @@ func (l *lists) run(rng *rand.Rand, age uint64) (listTxn, error) {
 	return x, nil
 }
 
+// view reads lists as of one moment.
+func (l *lists) view(rng *rand.Rand) listTxn {
+	x := listTxn{Txn: history.Txn{Begin: l.time.Add(1)}}
+	slot := new(epoch.Slot)
+	l.o.m.readers.Join(slot)
+	slot.TryEnter(l.o.m.readers)
+	defer slot.Leave()
+	w := l.o.m.BeginView(slot, func() uint64 { return 0 })
+	defer l.o.m.EndView(w)
+	for range 1 + rng.IntN(6) {
+		if rng.IntN(3) == 0 {
+			runtime.Gosched()
+		}
+		page := rng.IntN(l.pages)
+		_, h, err := l.o.m.At(l.pid(page), w)
+		if err != nil {
+			l.t.Error(err)
+			continue
+		}
+		x.Ops = append(x.Ops, history.Op{Page: page, List: l.list(h)})
+	}
+	x.End = l.time.Add(1)
+	return x
+}
+
 // work lets goroutines do random transactions, single changes, moves and evictions until the log stops, or each has
 // done n, while snapshots are written. It returns what they saw.
 func (l *lists) work(seed uint64, goroutines, n int) (all []listTxn) {
@@ -267,9 +294,11 @@ func (l *lists) work(seed uint64, goroutines, n int) (all []listTxn) {
 					mine = append(mine, x)
 				case k < 5:
 					x := listTxn{Txn: history.Txn{Begin: l.time.Add(1)}}
-					x.Ops = []history.Op{{Page: page, List: l.list(txn.Load(l.o.m.Table.Make(l.pid(page))))}}
+					x.Ops = []history.Op{{Page: page, List: l.list(l.o.m.Clock.Load(l.o.m.Table.Make(l.pid(page))))}}
 					x.End = l.time.Add(1)
 					mine = append(mine, x)
+				case k < 6 && rng.IntN(2) == 0:
+					mine = append(mine, l.view(rng))
 				case k < 6:
 					l.evict(page)
 				case k < 8:
@@ -446,8 +475,8 @@ func TestCommitThatFailsLeavesNothing(t *testing.T) {
 		before()
 		_, err := m.Commit(&c)
 		for page := range 3 {
-			if s := m.Table.Make(l.pid(page)); txn.IsClaimed(s) || len(l.list(txn.Load(s))) != want[page] {
-				t.Errorf("after %v: page %d: claimed %v, %v", err, page, txn.IsClaimed(s), l.list(txn.Load(s)))
+			if s := m.Table.Make(l.pid(page)); txn.IsClaimed(s) || len(l.list(m.Clock.Load(s))) != want[page] {
+				t.Errorf("after %v: page %d: claimed %v, %v", err, page, txn.IsClaimed(s), l.list(m.Clock.Load(s)))
 			}
 		}
 		return err

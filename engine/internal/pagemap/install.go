@@ -5,19 +5,26 @@ import (
 
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/pagestack"
+	"pagecache/engine/internal/txn"
 	"pagecache/internal/invariants"
 	"pagecache/segments/format"
 )
 
 // Install replaces the head h of a slot by e, accounts for both, and completes the reservation of e's message. If the
 // head is no longer h, it aborts the reservation and returns false. keep is the blob that e's own message points to, if
-// any. The caller loaded h before it reserved r, so e's LSN is above h's (pagestack, K1).
+// any. The caller loaded h with Claim or Load of m.Clock before it reserved r, so e's LSN is above h's (pagestack, K1).
 func (m *Map) Install(s *Slot, h, e *Head, r *iobuf.Reservation, keep format.BlobID) bool {
 	if invariants.Enabled && h != nil && h.LSN >= e.LSN {
 		panic(fmt.Sprintf("pagecache: entry at LSN %d above one at %d", e.LSN, h.LSN))
 	}
 	invariants.Jitter()
-	if !s.CompareAndSwap(h, e) {
+	won := false
+	if txn.VersionOf(h) == txn.VersionOf(e) {
+		won = m.Clock.Move(s, h, e)
+	} else {
+		won = m.Clock.Swap(s, h, e)
+	}
+	if !won {
 		r.Abort()
 		return false
 	}
@@ -50,8 +57,12 @@ func (m *Map) retireBlob(old pagestack.Ref, keep format.BlobID) {
 		m.store.Reporter().Corruption("blob not removed before the next opening", err)
 		return
 	}
-	if ptr.ID != keep {
-		m.blobs.Retire(ptr.ID, m.store.Log.Tail(), m.readers.Retire())
+	if ptr.ID == keep {
+		return
+	}
+	lsn := m.store.Log.Tail()
+	if m.Clock.Open() == 0 || !m.pins.keep(keptBlob{ptr.ID, m.Clock.Moment(), lsn}) {
+		m.blobs.Retire(ptr.ID, lsn, m.readers.Retire())
 	}
 }
 

@@ -48,7 +48,9 @@ type Map struct {
 	// names has a slot for each shard of Roots. Each commit that adds names to the shard, or removes names from it,
 	// changes the version of the slot, as that of a page. Nothing else writes it, and no page is there. A stale version
 	// makes a transaction that has looked for a name in vain conflict.
-	names [roots.Shards]Slot
+	names  [roots.Shards]Slot
+	former former
+	pins   pins
 
 	store   *logstore.Store
 	blobs   *blob.Store
@@ -70,6 +72,7 @@ func (m *Map) Init(s *logstore.Store, b *blob.Store, snaps *snapshot.Store, read
 	readers.Register(&m.writer)
 	m.Roots.Init()
 	snaps.Serve(rescanner{m})
+	m.Clock.Place = onDisk
 	m.IDs.OnCorrupt(snaps.Note)
 }
 
@@ -110,7 +113,7 @@ func (m *Map) toRebuild(err error) *recovery.BlockError {
 func (m *Map) FindNow(pid format.PageID) (*Slot, *Head, error) {
 	s := m.Table.Get(pid)
 	if s != nil {
-		if h := txn.Load(s); h != nil {
+		if h := m.Clock.Load(s); h != nil {
 			return s, h, nil
 		}
 	}
@@ -123,7 +126,7 @@ func (m *Map) FindNow(pid format.PageID) (*Slot, *Head, error) {
 	}
 	// It may have been taken in meanwhile. A block that was rebuilt since then says nothing of such pages.
 	if s := m.Table.Get(pid); s != nil {
-		if h := txn.Load(s); h != nil {
+		if h := m.Clock.Load(s); h != nil {
 			return s, h, nil
 		}
 	}
@@ -136,7 +139,7 @@ func (m *Map) FindNow(pid format.PageID) (*Slot, *Head, error) {
 	}
 	s = m.Table.Make(pid)
 	s.CompareAndSwap(nil, h)
-	return s, txn.Load(s), nil
+	return s, m.Clock.Load(s), nil
 }
 
 // inBase returns what the snapshot of the opening says about a page.

@@ -270,6 +270,7 @@ func (n *Renaming) End() {
 	}
 	for _, r := range n.removed {
 		if n.won {
+			n.m.former.keep(&n.m.Clock.Views, r.name, r.page)
 			n.m.Roots.Shard(r.name).Remove(r.name)
 			n.m.IDs.Give(n.m.readers, r.page)
 		}

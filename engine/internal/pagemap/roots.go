@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 
 	"pagecache/engine/internal/pagestack"
-	"pagecache/engine/internal/txn"
 	"pagecache/recovery"
 	"pagecache/segments/format"
 )
@@ -96,7 +95,7 @@ func (m *Map) CheckRoot(pid format.PageID) error {
 // head returns the head of a page that is in the table, or nil.
 func (m *Map) head(pid format.PageID) *Head {
 	if s := m.Table.Get(pid); s != nil {
-		return txn.Load(s)
+		return m.Clock.Load(s)
 	}
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/snapshot"
-	"pagecache/engine/internal/txn"
 	"pagecache/recovery"
 	"pagecache/segments/format"
 )
@@ -61,7 +60,7 @@ func (s *source) Add(w *recovery.SnapshotWriter, pid, end format.PageID, over fu
 func (s *source) add(w *recovery.SnapshotWriter, pid format.PageID) error {
 	var h *Head
 	if slot := s.m.Table.Get(pid); slot != nil {
-		h = txn.Load(slot)
+		h = s.m.Clock.Load(slot)
 	}
 	if h == nil {
 		return s.addUntouched(w, pid)
@@ -137,7 +136,7 @@ func (s *source) addUntouched(w *recovery.SnapshotWriter, pid format.PageID) err
 	p, err := s.m.inBase(pid)
 	// It may have been taken in meanwhile. A block that was rebuilt since then says nothing of such pages.
 	if slot := s.m.Table.Get(pid); slot != nil {
-		if h := txn.Load(slot); h != nil {
+		if h := s.m.Clock.Load(slot); h != nil {
 			return s.addTouched(w, pid, h)
 		}
 	}

@@ -15,7 +15,7 @@
 //	    place in the log. Replaying the log in order therefore rebuilds the chain.
 //	K2  The timestamp goes up by one on Link, Replace, Free and Allocate. It stays the same on consolidation, merging
 //	    and eviction (rule 6). That of a chain's head counts: entries below it that were read from disk have made-up
-//	    ones, lower by one each, modulo 2^48.
+//	    ones, lower by one each, modulo 2^46.
 //	K3  A page with nothing resident takes 24 bytes, plus 16 for each message after the first. That memory holds no
 //	    pointers, so the garbage collector does not scan it.
 //
@@ -73,12 +73,15 @@ type Ref struct {
 //	OnDisk and Listed                the rest of a chained
 //	any other                        the rest of an Entry
 //
-// All fields are written before a page's slot publishes the entry, and never after that.
+// All fields are written before a page's slot publishes the entry, and never after that, except for what unstamped.go
+// says.
 type Head struct {
 	LSN format.LSN
-	// stamp is the write timestamp (bits 63…16) and the depth (bits 15…0). Its writer is the goroutine that makes the
-	// entry; of an entry in a run, the first goroutine that changes it from zero (NewDelta). It changes once, from
-	// zero, and publishes nothing: the slot publishes the entry. A stale zero costs NewDelta a failed compare-and-swap.
+	// stamp is two bits that unstamped.go explains (bits 63 and 62), the write timestamp (bits 61…16) and the depth
+	// (bits 15…0). Its writer is the goroutine that makes the entry; of an entry in a run, the first goroutine that
+	// changes it from zero (NewDelta); of the two bits, every goroutine. Timestamp and depth change once, from zero,
+	// and publish nothing: the slot publishes the entry. A stale zero costs NewDelta a failed compare-and-swap, a stale
+	// bit another one.
 	stamp atomic.Uint64
 	place place
 }
@@ -87,8 +90,10 @@ type Head struct {
 type chained struct {
 	Head
 	// Sum is the checksum of the value's encoding, if the value is not a view; only in builds with the invariants tag.
-	Sum  invariants.Sum
-	Next *Head // the next older entry; set in a Delta only
+	Sum invariants.Sum
+	// Next is the next older entry of a Delta; of an entry of another kind that is not settled, the one that it has
+	// replaced, which is accessed atomically once the entry is published.
+	Next *Head
 	Ext  *Ext
 }
 
@@ -184,7 +189,7 @@ func (h *Head) IsIntent() bool { return h.place == 0 }
 func (h *Head) IsWhole() bool { return h.place.isWhole() }
 
 // TS returns the write timestamp.
-func (h *Head) TS() uint64 { return h.stamp.Load() >> depthBits }
+func (h *Head) TS() uint64 { return h.stamp.Load() >> depthBits & (1<<tsBits - 1) }
 
 // Depth returns the number of messages that make up the page from this entry down, at most MaxDepth.
 func (h *Head) Depth() int { return int(h.stamp.Load() & MaxDepth) }

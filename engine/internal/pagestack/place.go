@@ -8,8 +8,12 @@ const (
 	MaxDepth = 1<<depthBits - 1
 )
 
+// tsBits is the number of bits of a timestamp. Those above it in a stamp are unstampedBit and stampingBit.
+const tsBits = 46
+
+// makeStamp packs a timestamp, modulo 2^tsBits, and a depth.
 func makeStamp(ts uint64, depth int) uint64 {
-	return ts<<depthBits | uint64(min(depth, MaxDepth))
+	return ts&(1<<tsBits-1)<<depthBits | uint64(min(depth, MaxDepth))
 }
 
 // place is the kind of an entry and the place of its message.

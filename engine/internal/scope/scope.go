@@ -70,6 +70,15 @@ func (tx *Scope) Wrote(n int) {
 // TS returns the timestamp of the Tx: an id like those of GenerateID, unique and rising over the life of the store.
 func (tx *Scope) TS() uint64 { return tx.S().TS.Load() }
 
+// Hold makes a Scope hold everything that can be reached from now on, if it is loose, and reports whether it was.
+func (tx *Scope) Hold() (was bool) {
+	s := tx.S()
+	if was = s.Slot.IsLoose(); was {
+		s.Slot.Tighten(&tx.owner.Domain)
+	}
+	return was
+}
+
 // Buffer returns scratch memory for the write call that is under way, which ends with release.
 func (tx *Scope) Buffer() *scratch.Buffer {
 	s := tx.S()
@@ -90,7 +99,7 @@ func (tx *Scope) Release() {
 // End ends the Tx. A second End right after the first does nothing. The store uses an ended Tx again, so a later call
 // with it may meet another caller's Tx; in builds with the invariants tag such a call fails with ErrEnded.
 func (tx *Scope) End() {
-	if !tx.S().Slot.Inside() {
+	if !tx.S().Slot.Present() {
 		return
 	}
 	tx.Release() // a call that panicked has not

@@ -146,7 +146,7 @@ func (t *Set) make() *Scope {
 	const tries = 64
 	for range min(tries, len(t.all)) {
 		t.next = (t.next + 1) % len(t.all)
-		if tx := t.all[t.next]; !tx.S().Slot.Inside() {
+		if tx := t.all[t.next]; !tx.S().Slot.Present() {
 			return tx
 		}
 	}
@@ -222,14 +222,23 @@ func (t *Set) Written() (n int64) {
 	return n
 }
 
-// Check reports whether tx belongs to this store and has not ended.
+// Check returns an error if tx does not belong to this store, or has ended. Else it holds everything from then on.
 func (t *Set) Check(tx *Scope) error {
+	err := t.CheckLoose(tx)
+	if err == nil {
+		tx.Hold()
+	}
+	return err
+}
+
+// CheckLoose is Check for a call that works in a loose Scope.
+func (t *Set) CheckLoose(tx *Scope) error {
 	switch {
 	case tx == nil:
 		return fmt.Errorf("no Tx given: %w", ErrEnded)
 	case tx.owner != t:
 		return fmt.Errorf("a Tx of another store: %w", ErrEnded)
-	case !tx.S().Slot.Inside(), tx.IsDone():
+	case !tx.S().Slot.Present(), tx.IsDone():
 		return ErrEnded
 	}
 	return nil
@@ -251,7 +260,7 @@ func (t *Set) Look() (st Look) {
 	now := time.Now()
 	for _, tx := range t.all {
 		id := tx.S().TS.Load()
-		if id == OwnTS || !tx.S().Slot.Inside() {
+		if id == OwnTS || !tx.S().Slot.Present() {
 			continue
 		}
 		st.Open++

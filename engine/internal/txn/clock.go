@@ -10,6 +10,8 @@ import (
 // A Clock tells which pages have not changed since a moment. Only readers move it. The zero Clock is ready for use. It
 // must not be copied. Safe for concurrent use.
 type Clock struct {
+	Views
+	_ [64]byte
 	// now counts the moments. Its writers are the readers that take one (Tick). It only rises. A stale value that a
 	// change is stamped with is lower than the current one, and still one that the clock showed after the change.
 	now     atomic.Uint64

@@ -21,6 +21,9 @@
 //	Q7  A transaction that has lost eight times takes the token of the Fallback. While it holds it, each other
 //	    goroutine changes a page that it has read at most once more, and then waits, for TokenTime at most. So it wins
 //	    if it is no slower than that. Readers do not wait.
+//	Q8  A View sees every page as it was at one moment, its cut, which lies within BeginView. All transactions and
+//	    reads that were over when it began come before that moment. It has no conflicts.
+//	Q9  For each open View at most one entry of a page is kept that is not its head, and none that no open View needs.
 //
 // The protocol is that of multi-word compare-and-swap with a phase in which reads are checked (Harris, Fraser, Pratt,
 // DISC 2002; Fraser, Practical Lock-Freedom, 2004). For each page that it changes, a transaction puts an intent into
@@ -34,7 +37,9 @@
 //	    └─────────────────────┴── an older transaction checks the page ──▶
 //
 // The moment of a transaction that commits is its Check. The owner alone calls Check, after which the record does not
-// change any more, except for its word; every goroutine that finds the record then can decide it.
+// change any more, except for its word and its stamp; every goroutine that finds the record then can decide it.
+//
+// The comment of the type Views says how Views see pages as of one moment.
 //
 // To validate all that it has read at each read would cost a transaction the square of its reads. A Clock shows that
 // most pages have not changed lately. (Transactional Locking II: Dice, Shalev, Shavit, DISC 2006. Readers move the

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync/atomic"
 
@@ -20,6 +21,8 @@ type store struct {
 	value atomic.Uint64 // the last one that was appended
 	time  atomic.Int64
 	wrong atomic.Pointer[string]
+	// stopped counts the changes of single pages whose goroutine has stopped for ever.
+	stopped atomic.Int64
 }
 
 func newStore(pages int) *store {
@@ -61,13 +64,18 @@ func (s *store) single(page int, v uint64) history.Txn {
 	slot := &s.slots[page]
 	for {
 		if v == 0 {
-			t.Ops = []history.Op{{Page: page, List: listOf(Load(slot))}}
+			t.Ops = []history.Op{{Page: page, List: listOf(s.clock.Load(slot))}}
 			break
 		}
-		h := Claim(slot)
+		h := s.clock.Claim(slot)
 		e := s.entry(h, appended(listOf(h), v))
 		s.clock.Begin(format.PageID(page))
-		won := slot.CompareAndSwap(h, e)
+		won := false
+		if v%2 == 0 {
+			won = s.clock.Swap(slot, h, e)
+		} else { // as entries are put on others that have no room to refer to them
+			won = s.clock.wrap(slot, h, e)
+		}
 		if won {
 			s.clock.Stamp(format.PageID(page))
 		}
@@ -84,12 +92,67 @@ func (s *store) single(page int, v uint64) history.Txn {
 // move replaces the entry of a page by one in the same state, as housekeeping does.
 func (s *store) move(page int) {
 	slot := &s.slots[page]
-	if h := Load(slot); !IsClaimed(slot) {
+	if h := s.clock.Load(slot); !IsClaimed(slot) {
 		e := pagestack.New[[]uint64](pagestack.KindBase, h.TS(), 1, h.LSN, h.Ptr())
 		e.Frag = listOf(h)
-		slot.CompareAndSwap(h, &e.Head)
+		s.clock.Move(slot, h, &e.Head)
 	}
 }
+
+// singleStops is the number of places where the goroutine of a change of a single page can stop for ever.
+const singleStops = 7
+
+// stopSingle is single, by a goroutine that stops for ever behind its swap, at one of singleStops places.
+func (s *store) stopSingle(page int, v uint64, at int) history.Txn {
+	t := history.Txn{Begin: s.time.Add(1), End: 1 << 60, Outcome: history.OutcomeLost}
+	t.Ops = []history.Op{{Page: page, Value: v}}
+	slot, views := &s.slots[page], &s.clock.Views
+	h := views.Claim(slot)
+	e := s.entry(h, appended(listOf(h), v))
+	s.clock.Begin(format.PageID(page)) // and never ends
+	s.stopped.Add(1)
+	if at >= 4 {
+		i := views.committed(slot, h, e)
+		if !slot.CompareAndSwap(h, &i.Head) {
+			return t
+		}
+		if at > 4 {
+			i.record.stamped()
+		}
+		if at > 5 && views.needing(views.since(slot), i.record.stamped()) != nil {
+			views.insert(slot, e, h, i.record.stamped())
+		}
+		return t
+	}
+	e.SetUnstamped(h)
+	if !slot.CompareAndSwap(h, e) || at == 0 || !e.BeginStamping() || at == 1 {
+		return t
+	}
+	r, _ := views.insert(slot, e, h, 0)
+	if at > 2 && e.IsStamping() {
+		r.until.CompareAndSwap(0, views.Moment())
+	}
+	return t
+}
+
+// view is a transaction that reads pages through a View. Between some of them it lets others go on.
+func (s *store) view(rng *rand.Rand, pages []int) history.Txn {
+	t := history.Txn{Begin: s.time.Add(1)}
+	w := s.clock.BeginView()
+	for _, page := range pages {
+		if rng.IntN(3) == 0 {
+			runtime.Gosched()
+		}
+		h, _ := w.Read(&s.slots[page])
+		t.Ops = append(t.Ops, history.Op{Page: page, List: listOf(h)})
+	}
+	w.End()
+	t.End = s.time.Add(1)
+	return t
+}
+
+// load returns the list on a page.
+func (s *store) load(page int) []uint64 { return listOf(s.clock.Load(&s.slots[page])) }
 
 // stop is where the goroutine of a transaction stops for ever.
 type stop int
@@ -99,6 +162,7 @@ const (
 	installing
 	installed
 	checked
+	stamped
 	decided
 	stops
 )
@@ -182,7 +246,7 @@ func (a *attempt) end(at stop) bool {
 	if len(a.writes) == 0 {
 		return true
 	}
-	rec := New(a.age, len(a.writes))
+	rec := s.clock.Record(a.age, len(a.writes))
 	var below []*Head
 	for n, w := range a.writes {
 		if at == installing && n == len(a.writes)-1 {
@@ -202,10 +266,15 @@ func (a *attempt) end(at stop) bool {
 		rec.SetResult(n, s.entry(below[n], w.list))
 		s.clock.Begin(format.PageID(w.page))
 	}
-	if at == checked || at == decided {
+	if at >= checked {
 		rec.reads = reads
-		if rec.advance(preparing, checking) && at == decided {
-			rec.decide()
+		if rec.advance(preparing, checking) {
+			switch at {
+			case stamped:
+				rec.stamped()
+			case decided:
+				rec.decide()
+			}
 		}
 		return a.stopped()
 	}

@@ -42,7 +42,7 @@ func (r *Reads) Last() Read { return r.list[len(r.list)-1] }
 // before were never current at the same moment, it returns the page that has changed, and false; the transaction must
 // begin anew then. Nothing is added in that case.
 func (r *Reads) Read(page format.PageID, s *Slot) (h *Head, changed format.PageID, ok bool) {
-	h = Load(s)
+	h = r.clock.Load(s)
 	switch n := len(r.list); {
 	case n == 0:
 	case n > 1 && r.clock.unchanged(page, r.moment):
@@ -72,11 +72,11 @@ func (r *Reads) Again(page format.PageID) (*Read, *Slot) {
 // head. The clock ticks between two looks at the page, and all others are looked at later than the second: so all were
 // current both at the tick and at that look.
 func (r *Reads) validate(s *Slot) (h *Head, changed format.PageID, ok bool) {
-	h = Load(s)
+	h = r.clock.Load(s)
 	for { // ends: each turn but the last means that the page has changed
 		old := h
 		moment := r.clock.tick()
-		if h = Load(s); VersionOf(h) == VersionOf(old) {
+		if h = r.clock.Load(s); VersionOf(h) == VersionOf(old) {
 			r.moment = moment
 			break
 		}
@@ -92,7 +92,7 @@ func (r *Reads) validate(s *Slot) (h *Head, changed format.PageID, ok bool) {
 // Changed returns a page that has changed since it was read, and true; false if there is none.
 func Changed(reads []Read) (format.PageID, bool) {
 	for i := range reads {
-		if read := &reads[i]; VersionOf(Load(read.slot)) != read.version {
+		if read := &reads[i]; VersionOf(load(read.slot)) != read.version {
 			return read.Page, true
 		}
 	}

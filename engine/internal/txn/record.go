@@ -56,7 +56,11 @@ type Record struct {
 	age  uint64
 	// cause is the page over which a goroutine last tried to abort the record: a hint for messages. Its
 	// writers are those goroutines. Once the record is aborted, a load finds one of their pages.
-	cause   atomic.Uint64
+	cause atomic.Uint64
+	// stamp is the moment of the changes for Views. Set once, from 0, by the first goroutine that finds the record
+	// checking, or committed if it is that of a single change. It publishes nothing.
+	stamp   atomic.Uint64
+	views   *Views
 	intents []intent
 	reads   []Read
 	small   [2]intent // the memory of most intents
@@ -73,10 +77,10 @@ type intent struct {
 	above  *Head // the new entry; set before checking
 }
 
-// New returns the record of a transaction that changes up to n pages. A transaction with a lower age is older; ages of
-// transactions in progress differ.
-func New(age uint64, n int) *Record {
-	r := &Record{age: age}
+// Record returns the record of a transaction that changes up to n pages. A transaction with a lower age is older; ages
+// of transactions in progress differ.
+func (v *Views) Record(age uint64, n int) *Record {
+	r := &Record{age: age, views: v}
 	if r.intents = r.small[:0]; n > len(r.small) {
 		r.intents = make([]intent, 0, n) // intents do not move: slots refer to them
 	}
@@ -107,9 +111,8 @@ func intentOf(h *Head) *intent {
 	return (*intent)(unsafe.Pointer(h)) // it was allocated as an intent, which begins with its Head
 }
 
-// Load returns the head of the page in the slot: never an intent. It waits for nobody. If a transaction that changes
-// the page is still preparing, the slot keeps its intent, and a compare-and-swap of the head that Load returns fails.
-func Load(s *Slot) *Head {
+// load is Views.Load, but the head may be unstamped.
+func load(s *Slot) *Head {
 	invariants.Jitter()
 	h := s.Load()
 	if i := intentOf(h); i != nil {
@@ -118,9 +121,8 @@ func Load(s *Slot) *Head {
 	return h
 }
 
-// Claim is Load for a goroutine that is about to change the page by a compare-and-swap of its own. It aborts a
-// transaction that is still preparing, so the slot held the head that it returns, and no intent.
-func Claim(s *Slot) *Head {
+// claim is Views.Claim, but the head may be unstamped.
+func claim(s *Slot) *Head {
 	for { // ends: each turn but the last removes an intent, and each means that another transaction has begun to commit
 		invariants.Jitter()
 		h := s.Load()
@@ -151,6 +153,7 @@ func (i *intent) resolve() (*Head, bool) {
 	}
 	switch r.state() {
 	case committed:
+		r.views.keep(i, r.stamped())
 		i.remove(i.above)
 		return i.above, true
 	case aborted:
@@ -158,6 +161,14 @@ func (i *intent) resolve() (*Head, bool) {
 		return i.below, true
 	}
 	return i.below, false
+}
+
+// stamped returns the stamp of a record that is checking or committed.
+func (r *Record) stamped() uint64 {
+	if r.stamp.Load() == 0 {
+		r.stamp.CompareAndSwap(0, r.views.Moment())
+	}
+	return r.stamp.Load()
 }
 
 // remove replaces the intent by a head, unless another goroutine has. Heads never come back, so a late swap fails.
@@ -237,8 +248,10 @@ func (r *Record) settle() {
 // decide decides a record that is checking, unless it is decided meanwhile.
 //
 // Two goroutines may decide differently, since a page may change between their checks. The first swap counts. If it
-// commits, its goroutine has found every page unchanged after Check, so all were unchanged at Check.
+// commits, its goroutine has found every page unchanged after Check, so all were unchanged at Check. The stamp comes
+// first: a change that overwrites what was read is stamped after it was compared.
 func (r *Record) decide() {
+	r.stamped()
 	for n := range r.reads {
 		if r.state() != checking {
 			return

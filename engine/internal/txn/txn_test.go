@@ -12,7 +12,7 @@ import (
 	"pagecache/segments/format"
 )
 
-// hostile runs goroutines that do random transactions on few pages, with single appends and reads, moves, and
+// hostile runs goroutines that do random transactions on few pages, with single appends and reads, Views, moves, and
 // goroutines that stop for ever, and returns what they saw.
 func hostile(s *store, seed uint64, goroutines, each int) []history.Txn {
 	var mu sync.Mutex
@@ -28,7 +28,15 @@ func hostile(s *store, seed uint64, goroutines, each int) []history.Txn {
 					runtime.Gosched()
 				}
 				page := rng.IntN(len(s.slots))
-				switch n := rng.IntN(20); {
+				switch n := rng.IntN(24); {
+				case n == 23 && rng.IntN(4) == 0:
+					mine = append(mine, s.stopSingle(page, s.value.Add(1), rng.IntN(singleStops)))
+				case n >= 20:
+					pages := make([]int, 1+rng.IntN(8))
+					for i := range pages {
+						pages[i] = rng.IntN(len(s.slots))
+					}
+					mine = append(mine, s.view(rng, pages))
 				case n < 3:
 					mine = append(mine, s.single(page, s.value.Add(1)))
 				case n < 6:
@@ -55,15 +63,15 @@ func hostile(s *store, seed uint64, goroutines, each int) []history.Txn {
 	wg.Wait()
 	last := history.Txn{Begin: s.time.Add(1)}
 	for page := range s.slots { // which also decides what was left
-		last.Ops = append(last.Ops, history.Op{Page: page, List: listOf(Claim(&s.slots[page]))})
+		last.Ops = append(last.Ops, history.Op{Page: page, List: listOf(s.clock.Claim(&s.slots[page]))})
 	}
 	last.End = s.time.Add(1)
 	return append(all, last)
 }
 
 // Histories of many goroutines on few pages have no anomaly, from G0 to G2 and in real time, and those of transactions
-// that fail have none either (opacity). Each stops some goroutines for ever in the middle of a commit. Proves Q1 to Q4
-// and Q6.
+// that fail have none either (opacity). Each stops some goroutines for ever in the middle of a change. Proves Q1 to Q4,
+// Q6 and Q8.
 func TestHistoriesAreStrictlySerializable(t *testing.T) {
 	seeds, each := uint64(40), 250
 	if testing.Short() {
@@ -78,6 +86,10 @@ func TestHistoriesAreStrictlySerializable(t *testing.T) {
 		}
 		if err := history.Check(txns); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
+		}
+		if n := s.clock.Kept(); n > s.stopped.Load() || s.clock.Open() != 0 {
+			t.Errorf("seed %d: %d versions are kept, %d goroutines have stopped, %d Views are open", seed, n,
+				s.stopped.Load(), s.clock.Open())
 		}
 		for _, x := range txns {
 			if x.Outcome == history.OutcomeAborted {
@@ -107,7 +119,7 @@ func TestNoWriteSkew(t *testing.T) {
 			}
 			first.end(at)
 			ok := second.end(nowhere)
-			x, y := listOf(Load(&s.slots[0])), listOf(Load(&s.slots[1]))
+			x, y := s.load(0), s.load(1)
 			if len(x)+len(y) > 1 || ok && len(x) == 0 {
 				t.Errorf("first stops at %d, ages %v: second committed: %v, lists %v and %v", at, ages, ok, x, y)
 			}
@@ -133,7 +145,7 @@ func TestStoppedGoroutineDelaysNobody(t *testing.T) {
 			if write {
 				s.single(0, s.value.Add(1))
 			}
-			x, y := len(listOf(Load(&s.slots[0]))), len(listOf(Load(&s.slots[1])))
+			x, y := len(s.load(0)), len(s.load(1))
 			if write {
 				x--
 			}
@@ -166,7 +178,7 @@ func TestOlderTransactionWins(t *testing.T) {
 		if won, want := second.end(nowhere), ages[1] < ages[0]; won != want {
 			t.Errorf("ages %v: the second has committed: %v", ages, won)
 		}
-		if n := len(listOf(Load(&s.slots[0]))) + len(listOf(Load(&s.slots[1]))); n != 1 {
+		if n := len(s.load(0)) + len(s.load(1)); n != 1 {
 			t.Errorf("ages %v: %d changes", ages, n)
 		}
 	}
@@ -191,7 +203,7 @@ func TestYoungerTransactionYields(t *testing.T) {
 	if !old.append(0) || !young.append(0) {
 		t.Fatal("conflict without a reason")
 	}
-	rec := New(old.age, 1)
+	rec := s.clock.Record(old.age, 1)
 	h, ok := rec.Install(&old.writes[0].read)
 	if !ok {
 		t.Fatal("conflict without a reason")
@@ -235,7 +247,7 @@ func TestManyGoroutinesOnOnePage(t *testing.T) {
 	}
 	wg.Wait()
 	for page := range s.slots {
-		if n := len(listOf(Load(&s.slots[page]))); n != goroutines*each {
+		if n := len(s.load(page)); n != goroutines*each {
 			t.Errorf("page %d has %d values, want %d", page, n, goroutines*each)
 		}
 	}
@@ -408,7 +420,7 @@ func (s *store) twoOfFour(rng *rand.Rand, age uint64, r *Reads) bool {
 			return false
 		}
 	}
-	rec := New(age, 2)
+	rec := s.clock.Record(age, 2)
 	for n := range 2 {
 		h, ok := rec.Install(&r.All()[n])
 		if !ok {
