@@ -61,7 +61,7 @@ func (pc *PageCache[P]) write(tx *scope.Scope, pid PageID, frag P, c change[P]) 
 		return PagePtr[P]{}, false, describePage(verb(c.kind), pid, err)
 	}
 	if !won {
-		return livePtr[P](pid, h), false, nil
+		return livePtr[P](pid, h).in(&pc.pages), false, nil
 	}
 	ptr := ptrTo[P](pid, h)
 	if h.Depth() > pc.limit {

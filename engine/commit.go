@@ -15,10 +15,10 @@ import (
 
 // Commit makes all changes of the transaction in one step, and returns the LSN with which they are durable
 // (MakeStable), 0 if there are none. If another transaction, or a call on a single page, has changed a page that this
-// one has read or changed, nothing is done, and the error is an ErrConflict: a *ConflictError names the page. A
-// transaction whose messages take more than a quarter of a segment together is ErrTooLarge; longer values are in blobs.
-// Other errors are those of PageCache.Link. After Commit the values that were read stay valid until End, and all other
-// calls of the transaction return ErrTxEnded.
+// one has read or changed, nothing is done, and the error is an ErrConflict: a *ConflictError names the page. If the
+// messages of the transaction take more than a quarter of a segment together, they are written in parts, and others may
+// write between them; more than 4 GiB, or 65536 parts, are ErrTooLarge. Other errors are those of PageCache.Link. After
+// Commit the values that were read stay valid until End, and all other calls of the transaction return ErrTxEnded.
 func (tx *Tx[P]) Commit() (LSN, error) {
 	if tx != nil && tx.t.managed {
 		return 0, fmt.Errorf("commit: Update and View commit by themselves: %w", ErrTxEnded)

@@ -35,8 +35,8 @@ var (
 	// ErrFailed reports that the log stopped after an I/O error; the error wraps its cause. Reads go on. Reopen to
 	// recover.
 	ErrFailed = iobuf.ErrFailed
-	// ErrTooLarge reports a value, a record or the name of a root that is longer than the format allows, or too many
-	// roots.
+	// ErrTooLarge reports a value, a record, a transaction or the name of a root that is longer than the format allows,
+	// or too many roots.
 	ErrTooLarge = iobuf.ErrTooLarge
 	// ErrTxEnded reports a Tx that has ended, is nil, or belongs to another store.
 	ErrTxEnded = scope.ErrEnded

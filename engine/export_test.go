@@ -104,6 +104,12 @@ func ExactBlobs(pc *PageCache[[]byte]) (int, error) {
 // SetInline sets the length of the longest value that is written to the log and not to a blob.
 func SetInline(pc *PageCache[[]byte], n int) { pc.values.Inline = n }
 
+// SetGroupLimit makes transactions that take more than n bytes of the log be written in parts of n bytes.
+func SetGroupLimit(pc *PageCache[[]byte], n int) { pc.pages.SetGroupLimit(n) }
+
+// BetweenParts makes transactions that are written in parts call f between two of them.
+func BetweenParts(pc *PageCache[[]byte], f func()) { pc.pages.BetweenParts(f) }
+
 // SetMaxBlob sets the length of the longest blob.
 func SetMaxBlob(pc *PageCache[[]byte], n int) { pc.blobs.SetMaxLen(n) }
 

@@ -52,7 +52,8 @@ func (pc *PageCache[P]) get(tx *scope.Scope, pid PageID) (value P, ptr PagePtr[P
 	if tx.S().Hits.Add(uint64(pid)) { // as used does, which is not inlined
 		pc.mem.handOver(tx)
 	}
-	return pagestack.EntryOf[P](h).Frag, PagePtr[P]{pid, h.TS(), h.LSN}, KindMaterialized, nil
+	ptr = PagePtr[P]{pid, h.TS(), pc.pages.Effect(h.LSN)}
+	return pagestack.EntryOf[P](h).Frag, ptr, KindMaterialized, nil
 }
 
 // GetMany appends to dst, for each of pids, in the same order, what Get returns, and returns the extended slice. The
@@ -119,7 +120,7 @@ func (pc *PageCache[P]) getResident(tx *scope.Scope, pids []PageID, pages []Page
 		}
 		checkUnmodified(pc.m, pid, h)
 		p.Kind, p.Value = KindMaterialized, pagestack.EntryOf[P](h).Frag
-		p.Ptr.pid, p.Ptr.ts, p.Ptr.lsn = pid, h.TS(), h.LSN
+		p.Ptr.pid, p.Ptr.ts, p.Ptr.lsn = pid, h.TS(), pc.pages.Effect(h.LSN)
 		if tx.S().Hits.Add(uint64(pid)) {
 			pc.mem.handOver(tx)
 		}
@@ -165,7 +166,7 @@ func (pc *PageCache[P]) State(tx *Tx[P], pid PageID) (PagePtr[P], PageKind, erro
 	if err != nil {
 		return PagePtr[P]{}, KindUnallocated, err
 	}
-	return ptrTo[P](pid, pg.head), pc.finder.kindOf(pid, pg.head), nil
+	return ptrTo[P](pid, pg.head).in(&pc.pages), pc.finder.kindOf(pid, pg.head), nil
 }
 
 // getSlow is Get for a page whose value is not resident, for reserved and missing pages, and for errors.
@@ -175,13 +176,13 @@ func (pc *PageCache[P]) getSlow(tx *scope.Scope, pid PageID) (value P, ptr PageP
 		return value, ptr, kind, err
 	}
 	if kind = pc.finder.kindOf(pid, pg.head); kind != KindMaterialized {
-		return value, ptrTo[P](pid, pg.head), kind, nil
+		return value, ptrTo[P](pid, pg.head).in(&pc.pages), kind, nil
 	}
 	e, err := pc.materialize(tx, pg)
 	if err != nil {
 		return value, ptr, KindUnallocated, err
 	}
-	return e.Frag, ptrTo[P](pid, &e.Head), kind, nil
+	return e.Frag, ptrTo[P](pid, &e.Head).in(&pc.pages), kind, nil
 }
 
 // kindOf returns the kind of the page with head h, which may be nil.
@@ -279,7 +280,7 @@ func (pc *PageCache[P]) AppendFragments(tx *Tx[P], pid PageID, dst []P) (PagePtr
 		return PagePtr[P]{}, dst, err
 	}
 	if e := pc.consolidateLong(sc, pg); e != nil {
-		return ptrTo[P](pid, &e.Head), append(dst, e.Frag), nil
+		return ptrTo[P](pid, &e.Head).in(&pc.pages), append(dst, e.Frag), nil
 	}
 	all := dst
 	if dst == nil {
@@ -288,7 +289,7 @@ func (pc *PageCache[P]) AppendFragments(tx *Tx[P], pid PageID, dst []P) (PagePtr
 	if all, err = pc.fragments(sc, pg, all); err != nil {
 		return PagePtr[P]{}, dst, err
 	}
-	return ptrTo[P](pid, pg.head), all, nil
+	return ptrTo[P](pid, pg.head).in(&pc.pages), all, nil
 }
 
 // Prefetch starts reading the given pages, blobs included, into the page cache and returns without waiting. Resident

@@ -211,7 +211,7 @@ func (pc *PageCache[P]) startBackground() {
 	pages := &mover[P]{pc: pc, tx: pc.txs.Lone(), warmth: clean.Warmth{Store: pc.core.store}}
 	pc.cleaner.Start(clean.Config{
 		Store: pc.core.store, Pages: pages, Contained: containedMover[P]{pages}, Blobs: pc.blobs,
-		Readers: &pc.txs.Domain, Report: o.report,
+		Readers: &pc.txs.Domain, Report: o.report, Keep: pc.pages.KeepDecisions,
 		Held: func(d logstore.Drained) bool { return pc.pages.Holds(d.Base, d.Epoch) },
 		Options: clean.Options{
 			Threshold: o.CleanupThreshold, Skew: o.CleanupSkew, IOBuffers: o.IOBuffers,

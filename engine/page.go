@@ -230,15 +230,22 @@ type Page[P any] struct {
 type PagePtr[P any] struct {
 	pid PageID
 	ts  uint64 // identifies the version (rule 6)
-	lsn LSN    // of the version's newest message when it was seen; 0: no page
+	lsn LSN    // at which the version's newest message takes effect; 0: no page
 }
 
 // IsZero reports whether p identifies no page.
 func (p PagePtr[P]) IsZero() bool { return p.lsn == 0 }
 
 // LastLSN returns the LSN of the newest message in this version, or 0 if p is zero. The version is durable once that
-// LSN is stable.
+// LSN is stable. If a transaction wrote it in parts (Tx.Commit), it is the LSN that Commit has returned, until that is
+// stable.
 func (p PagePtr[P]) LastLSN() LSN { return p.lsn }
+
+// in returns p with the LSN at which its version takes effect. The caller has found the version in the pages.
+func (p PagePtr[P]) in(pages *pagemap.Map) PagePtr[P] {
+	p.lsn = pages.Effect(p.lsn)
+	return p
+}
 
 // ptrTo identifies the version of the page whose head is h; zero if h is nil.
 func ptrTo[P any](pid PageID, h *head) PagePtr[P] {

@@ -47,6 +47,7 @@ func (m *pageMaker) open() {
 	m.t.Helper()
 	m.pc = enginetest.Open(m.t, "/store", sweptOptions(m.disk))
 	engine.SetInline(m.pc, 250)
+	engine.SetGroupLimit(m.pc, 100)
 	m.begin()
 }
 
@@ -113,6 +114,26 @@ func (m *pageMaker) change(kind enginetest.EffectKind, pid engine.PageID, v []by
 
 func (m *pageMaker) link(pid engine.PageID, v []byte)    { m.change(enginetest.EffectLink, pid, v) }
 func (m *pageMaker) replace(pid engine.PageID, v []byte) { m.change(enginetest.EffectSet, pid, v) }
+
+// together replaces pages in one transaction, which is written in parts.
+func (m *pageMaker) together(pids ...engine.PageID) {
+	m.t.Helper()
+	var values [][]byte
+	for i := range pids {
+		values = append(values, m.value(60+i))
+	}
+	lsn := update(m.t, m.pc, func(tx *engine.Tx[[]byte]) error {
+		for i, pid := range pids {
+			if err := tx.Replace(pid, values[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for i, pid := range pids {
+		m.h.Add(enginetest.Effect{LSN: lsn, Kind: enginetest.EffectSet, Page: pid, Val: values[i]})
+	}
+}
 
 // root sets a root.
 func (m *pageMaker) root(name string, pid engine.PageID) {
@@ -221,6 +242,7 @@ func sweptPages(t testing.TB, clean bool) *enginetest.Specimen {
 		m.allocate(m.value(25))
 		m.allocate(m.dense())
 	})
+	m.together(pids[0], pids[3], pids[9])
 	m.root("second", pids[2])
 	m.flush()
 	before := m.h.Acked
@@ -280,7 +302,7 @@ func checkSwept(t testing.TB, s *enginetest.Specimen, before engine.LSN, recycle
 	} else {
 		want = append(want, format.KindFree, format.KindCounter, format.KindRoot, format.KindAppend,
 			format.KindAppendBlob, format.KindCompact, format.KindCompactBlob, format.KindAppendZstd,
-			format.KindCompactZstd)
+			format.KindCompactZstd, format.KindGroup, format.KindGroupPart)
 	}
 	for _, k := range want {
 		if kinds[k] == 0 {

@@ -135,7 +135,7 @@ func (tx *Tx[P]) get(pid PageID) (p Page[P], err error) {
 	if err != nil {
 		return p, err
 	}
-	p.Ptr = ptrTo[P](pid, pg.head)
+	p.Ptr = ptrTo[P](pid, pg.head).in(&tx.pc.pages)
 	if p.Kind = tx.pc.finder.kindOf(pid, pg.head); p.Kind != KindMaterialized {
 		return p, nil
 	}

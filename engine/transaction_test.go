@@ -146,11 +146,15 @@ func TestRollbackLeavesNothing(t *testing.T) {
 			}
 			return err
 		},
-		"too large": func(tx *engine.Tx[[]byte]) (err error) {
-			for range 10 {
-				if _, e := tx.Allocate(long[:3<<10]); e != nil {
-					err = e
+		"conflict in parts": func(tx *engine.Tx[[]byte]) error {
+			for range 20 {
+				if _, err := tx.Allocate(long[:3<<10]); err != nil {
+					return err
 				}
+			}
+			p, err := pc.Get(tx, a)
+			if err == nil {
+				_, _, err = pc.Replace(tx, a, p.Ptr, []byte("a"))
 			}
 			return err
 		},
@@ -168,10 +172,8 @@ func TestRollbackLeavesNothing(t *testing.T) {
 		}
 		ok := errors.Is(err, reason)
 		switch ce := (*engine.ConflictError)(nil); name {
-		case "conflict":
+		case "conflict", "conflict in parts":
 			ok = errors.Is(err, engine.ErrConflict) && errors.As(err, &ce) && ce.Page == a
-		case "too large":
-			ok = errors.Is(err, engine.ErrTooLarge)
 		}
 		if !ok {
 			t.Errorf("%s: %v", name, err)

@@ -161,7 +161,7 @@ func (b *builder) put(k format.Kind, page format.PageID, body []byte) format.LSN
 	format.PutCRC(msg, w, b.seed())
 	format.PutWord(msg, w)
 	if k != format.KindFailed && k != format.KindBatchBegin && k != format.KindBatchEnd &&
-		k != format.KindLeave {
+		k != format.KindLeave && k != format.KindDecided {
 		ptr := format.DiskPtr{Off: b.offset(), Len: uint32(n), Blob: k.Blob()}
 		m := Message{Kind: k, LSN: lsn, Page: page, Ptr: ptr}
 		m.Prev, _, _ = format.CutPrev(k, body)

@@ -122,6 +122,7 @@ func (s *scanner) conclude() error {
 	}
 	s.fillSegments()
 	s.fillCounter()
+	s.res.decideParts()
 	return nil
 }
 

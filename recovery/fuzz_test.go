@@ -19,6 +19,7 @@ func FuzzScan(f *testing.F) {
 	f.Fuzz(func(t *testing.T, edits []byte, clean bool, lsn int64) {
 		b := threeSegments()
 		b.group(true, []byte("one"), nil, make([]byte, 40))
+		b.part(b.part(0, 1, true), 0, true)
 		b.open(3, 0, format.SegmentStateFree)
 		for ; len(edits) >= 4; edits = edits[4:] {
 			at := int(edits[0]&3)*testSize + int(binary.BigEndian.Uint16(edits[1:]))%testSize
@@ -57,9 +58,10 @@ func FuzzScan(f *testing.F) {
 	})
 }
 
-// repairGroup corrects the checksums of the messages in a group, up to the first invalid length.
-func repairGroup(group []byte, seed format.Seed) {
-	for pos := format.GroupStep; len(group)-pos >= format.HeaderSize; {
+// repairGroup corrects the checksums of the messages in a group, or a part of one, of kind k, up to the first invalid
+// length.
+func repairGroup(k format.Kind, group []byte, seed format.Seed) {
+	for pos := format.HeaderSize + k.GroupHeadSize(); len(group)-pos >= format.HeaderSize; {
 		w := format.Word(binary.LittleEndian.Uint32(group[pos:]))
 		if w.Len() < format.HeaderSize || w.Len() > len(group)-pos {
 			return
@@ -92,8 +94,8 @@ func repair(f file, slot int) {
 		if w.Len() < format.HeaderSize || w.Len() > len(seg)-pos {
 			return
 		}
-		if w.Kind() == format.KindGroup {
-			repairGroup(seg[pos:pos+w.Len()], seed)
+		if w.Kind().IsGroup() {
+			repairGroup(w.Kind(), seg[pos:pos+w.Len()], seed)
 		}
 		format.PutCRC(seg[pos:], w, seed)
 		pos += format.AlignUp(w.Len())

@@ -105,6 +105,9 @@ type Result struct {
 	Slots uint32
 	// Timelines are those in the headers of slots in use, void ones included.
 	Timelines map[format.Timeline]bool
+	// Decisions are those about groups in several parts that the scan has found, by First. Of each group the latest is
+	// there.
+	Decisions []format.Decision
 
 	from  format.LSN
 	size  int

@@ -46,6 +46,8 @@ type Snapshot struct {
 	Segments []format.SnapshotSegment // by base
 	Blobs    []format.SnapshotBlob    // by page
 	Roots    []format.SnapshotRoot    // by page; in place of SnapshotHeader.Roots, their number
+	// Decisions are those about commits in parts; in place of SnapshotHeader.Decisions, their number.
+	Decisions []format.Decision
 
 	file SnapshotFile
 	name string
@@ -88,6 +90,7 @@ func OpenSnapshot(f SnapshotFile, name string, store format.StoreID, segmentSize
 		return nil, err
 	}
 	s.Segments, s.Blobs, s.Roots, s.free = lists.Segments, lists.Blobs, roots, bytes.Clone(lists.Free)
+	s.Decisions = lists.Decisions
 	s.checked = make([]atomic.Uint32, h.RestOffset()/format.SnapshotBlock/32+1)
 	return s, nil
 }

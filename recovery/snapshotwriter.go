@@ -21,6 +21,7 @@ type SnapshotWriter struct {
 	blobs   []format.SnapshotBlob
 	free    []byte // number of free ids in each record block
 	roots   []byte // encoded
+	decided []format.Decision
 	next    format.PageID
 	err     error // of Add
 }
@@ -110,13 +111,23 @@ func (w *SnapshotWriter) AddRoot(r format.Root) {
 	w.h.Roots++
 }
 
+// AddDecision adds a commit in parts of which parts are in use.
+func (w *SnapshotWriter) AddDecision(d format.Decision) { w.decided = append(w.decided, d) }
+
+// RaiseHigh raises High to lsn, if it is lower: the pages added may depend on the log up to there. 0 raises nothing.
+func (w *SnapshotWriter) RaiseHigh(lsn format.LSN) {
+	if lsn > 0 {
+		w.h.High = max(w.h.High, lsn)
+	}
+}
+
 // errNoRefs reports a page that consists of no message.
 var errNoRefs = errors.New("page without messages")
 
 // Err returns an error of Add, or else the first write error, or nil.
 func (w *SnapshotWriter) Err() error { return cmp.Or(w.err, w.records.err, w.refs.err) }
 
-// High returns the LSN of the newest message of all pages added. The log must be stable beyond it before the snapshot
+// High returns the LSN of the newest message on which the pages added depend. The log must be stable beyond it before the snapshot
 // gets its name (V5).
 func (w *SnapshotWriter) High() format.LSN { return w.h.High }
 
@@ -144,7 +155,8 @@ func (w *SnapshotWriter) Finish(inUse []format.LSN) error {
 	}
 	slices.SortFunc(segs, func(a, b format.SnapshotSegment) int { return cmp.Compare(a.Base, b.Base) })
 	w.h.Segments, w.h.Blobs, w.h.RootBytes = len(segs), len(w.blobs), int64(len(w.roots))
-	lists := format.SnapshotRest{Segments: segs, Blobs: w.blobs, Free: w.free, Roots: w.roots}
+	w.h.Decisions = len(w.decided)
+	lists := format.SnapshotRest{Segments: segs, Blobs: w.blobs, Decisions: w.decided, Free: w.free, Roots: w.roots}
 	rest := lists.Append(nil)
 	w.h.RestCRC = format.SnapshotRestCRC(rest)
 	head := make([]byte, format.SnapshotBlock)

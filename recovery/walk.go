@@ -27,21 +27,24 @@ func (e entry) pos() int { return int(e.place >> entryPosShift) }
 
 // walked is the contents of a segment, as far as they are valid.
 type walked struct {
-	entries []entry    // the messages for Apply
-	marks   []mark     // batch markers
-	leaves  []leave    // segments that leave
-	bodies  []byte     // of the counter and root messages among entries, concatenated
-	end     int        // offset of the first byte after the valid messages; the segment size if it is full
-	why     error      // why the message at end is not valid; nil if the segment is full
-	durable format.LSN // the highest durable end that a message carries, before or after end; 0 if none
-	stable  format.LSN // the highest stable LSN that a message carries, before or after end; NoLSN if none
-	unread  bool       // why says that the disk does not return the message at end
-	toEnd   bool       // unread, and the disk returns nothing behind it up to the segment's end
-	rest    bool       // something other than zeros follows end
-	passed  bool       // an invalid message below from was passed over
-	base    format.LSN // of a probed slot: the base according to its messages; NoLSN if there are none
-	first   format.LSN // of a slot whose header cannot be read: the LSN where a message begins first; NoLSN if unread
-	err     error      // the segment could not be read
+	entries []entry // the messages for Apply
+	marks   []mark  // batch markers
+	leaves  []leave // segments that leave
+	// parts are those of groups that have several, and decisions say which of these have taken effect.
+	parts     []groupPart
+	decisions []format.Decision
+	bodies    []byte     // of the counter and root messages among entries, concatenated
+	end       int        // offset of the first byte after the valid messages; the segment size if it is full
+	why       error      // why the message at end is not valid; nil if the segment is full
+	durable   format.LSN // the highest durable end that a message carries, before or after end; 0 if none
+	stable    format.LSN // the highest stable LSN that a message carries, before or after end; NoLSN if none
+	unread    bool       // why says that the disk does not return the message at end
+	toEnd     bool       // unread, and the disk returns nothing behind it up to the segment's end
+	rest      bool       // something other than zeros follows end
+	passed    bool       // an invalid message below from was passed over
+	base      format.LSN // of a probed slot: the base according to its messages; NoLSN if there are none
+	first     format.LSN // of a slot whose header cannot be read: the LSN where a message begins first; NoLSN if unread
+	err       error      // the segment could not be read
 
 	read     bool // by readNewest, so that no other goroutine reads it again
 	log      bool // of a standalone log
@@ -71,7 +74,7 @@ func (w *walked) walk(seg []byte, base, from format.LSN, seed format.Seed) {
 		if err == nil {
 			w.durable = max(w.durable, h.Durable())
 			switch h.Kind {
-			case format.KindGroup:
+			case format.KindGroup, format.KindGroupPart:
 				err = w.group(h, body, pos, from, seed)
 			case format.KindIndex:
 				if err = w.index(h, body, pos, from); err == nil {
@@ -126,6 +129,11 @@ func (w *walked) index(h format.Header, body []byte, pos int, from format.LSN) e
 			w.leaves, w.stable = append(w.leaves, leave{h.LSN, l}), max(w.stable, l.Stable)
 		}
 		return err
+	case format.KindDecided:
+		if w.log {
+			return format.ErrKind
+		}
+		return w.addDecisions(body, h.LSN)
 	case format.KindRecord, format.KindTruncate, format.KindNote, format.KindRecordPart, format.KindLongRecord:
 		if !w.log {
 			return format.ErrKind
@@ -151,13 +159,18 @@ func (w *walked) index(h format.Header, body []byte, pos int, from format.LSN) e
 	return nil
 }
 
-// group adds the messages of a group with a valid checksum to w: all of them, or, with an error, none.
+// group adds the messages of a group with a valid checksum, or of a part of one, to w: all of them, or, with an error,
+// none.
 func (w *walked) group(h format.Header, body []byte, pos int, from format.LSN, seed format.Seed) error {
-	if err := format.CheckGroup(body, h.LSN, seed); err != nil {
+	head, err := format.CheckGroup(h.Kind, body, h.LSN, seed)
+	if err != nil {
 		return err
 	}
+	if w.log && head.InParts(h.Kind) { // only a page store has them
+		return format.ErrKind
+	}
 	entries, bodies := len(w.entries), len(w.bodies)
-	for at := format.GroupHeadSize; at < len(body); {
+	for at := h.Kind.GroupHeadSize(); at < len(body); {
 		lsn := h.LSN + format.HeaderSize + format.LSN(at)
 		m, err := format.DecodeHeader(body[at:], len(body)-at, lsn)
 		if err == nil {
@@ -168,6 +181,9 @@ func (w *walked) group(h format.Header, body []byte, pos int, from format.LSN, s
 			return err
 		}
 		at += format.AlignUp(m.Len)
+	}
+	if head.InParts(h.Kind) {
+		w.addPart(h, pos, head)
 	}
 	return nil
 }

@@ -321,6 +321,32 @@ func (s *Space) Segment(id format.SegmentID) *Segment { return s.table.segment(i
 // At returns the description of the slot in which a file offset lies.
 func (s *Space) At(off format.Offset) *Segment { return s.table.at(off) }
 
+// LiveIn reports whether a segment with a byte from LSN first to last, other than the one that begins at other, has live
+// bytes.
+func (s *Space) LiveIn(first, last, other format.LSN) bool {
+	size := format.LSN(s.table.segmentSize)
+	first -= first % size
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	isLive := func(base format.LSN, id format.SegmentID) bool {
+		return base != other && s.table.segment(id).Live() > 0
+	}
+	if (last-first)/size > format.LSN(len(s.table.index)) { // most of them are not there
+		for base, id := range s.table.index {
+			if base >= first && base <= last && isLive(base, id) {
+				return true
+			}
+		}
+		return false
+	}
+	for base := first; base <= last; base += size {
+		if id, ok := s.table.index[base]; ok && isLive(base, id) {
+			return true
+		}
+	}
+	return false
+}
+
 // Find returns the slot of the segment that begins at base, and false if there is none.
 func (s *Space) Find(base format.LSN) (format.SegmentID, bool) {
 	s.mu.Lock()

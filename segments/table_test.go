@@ -74,6 +74,34 @@ func TestNewestSegmentIsNotCleaned(t *testing.T) {
 	}
 }
 
+// LiveIn looks at the segments between two LSNs, except for one, whether they are many or few.
+func TestLiveInLooksAtSegmentsBetween(t *testing.T) {
+	s := NewSpace(Options{File: &growFile{}, SegmentSize: testSize})
+	if _, err := openMany(s, 5); err != nil {
+		t.Fatal(err)
+	}
+	id, _ := s.Find(2 * testSize)
+	s.AddLive(id, 8)
+	for _, c := range []struct {
+		first, last, other format.LSN
+		want               bool
+	}{
+		{2*testSize + 100, 2*testSize + 200, format.NoLSN, true},
+		{100, 2 * testSize, format.NoLSN, true},
+		{3*testSize - 1, 4 * testSize, 0, true},
+		{100, 2*testSize - 1, format.NoLSN, false},
+		{3 * testSize, 4 * testSize, format.NoLSN, false},
+		{100, 4 * testSize, 2 * testSize, false},
+		{2 * testSize, 1 << 60, 0, true}, // more segments than there are
+		{100, 1 << 60, 2 * testSize, false},
+		{3 * testSize, 1 << 60, 0, false},
+	} {
+		if got := s.LiveIn(c.first, c.last, c.other); got != c.want {
+			t.Errorf("from %v to %v but %v: %v, want %v", c.first, c.last, c.other, got, c.want)
+		}
+	}
+}
+
 // The free list knows from where on a slot was not written since its space was reserved, until the slot is taken.
 func TestFreeListKnowsBlankSlots(t *testing.T) {
 	f := freeList{blank: map[format.SegmentID]int{}}

@@ -95,7 +95,7 @@ func (d *dumper) choose(pages []uint, kinds []string, lsns string) error {
 			d.kinds = map[string]bool{}
 		}
 		known := false
-		for kind := range format.KindLongRecord + 1 {
+		for kind := range format.KindDecided + 1 {
 			known = known || kind.Valid() && kind.String() == k
 		}
 		if !known {

@@ -13,7 +13,8 @@ import (
 // comments of one package, or to one document, and has one meaning.
 var labelOwners = map[string]string{
 	"P": "engine",
-	"M": "engine", // memory.go
+	"D": "engine/internal/pagemap", // parts.go
+	"M": "engine",                  // memory.go
 	"N": "engine/internal/snapshot",
 	"S": "engine/internal/stream",
 	"C": "engine/internal/clean",

@@ -17,13 +17,55 @@ var pageTargets = []target{
 			"\tif page, changed := txn.Changed(nil); changed {",
 			"Decide finds it, and the group costs some room of the log."},
 		{reordered, "\tif !won {\n\t\tat.abort()\n", "\tif !won {\n\t\tat.complete()\n", ""},
-		{notCounted, "\tfor _, r := range refs {\n\t\tm.store.Space.Live(r.Ptr)\n\t}\n", "", ""},
+		{notCounted, "refs[at.parts.ready(refs):] {\n\t\tm.store.Space.Live(r.Ptr)\n",
+			"refs[at.parts.ready(refs):] {\n\t\t_ = r\n", ""},
 		{notCounted, "\t\t\tm.dead(w.below, w.Parts[0].Blob)\n", "\t\t\t_ = w.below\n", ""},
 		{notCounted, "\t\t\tm.store.Space.Dead(r.Ptr)\n", "\t\t\t_ = r\n", ""},
 		{offByOne, "\t\tprev = lsn\n", "\t\t_ = lsn\n", ""},
 		{checkDropped, "\t\tif !prepared {\n\t\t\trec.Abort()\n", "\t\tif !prepared {\n\t\t\t_ = rec\n", ""},
-		{inverted, "size > limit && c", "size < limit && c", ""},
-		{checkDropped, "limit && c.messages() > 1 {", "limit {", ""},
+		{checkDropped, "if size > MostCommitted {", "if size > MostCommitted*2 {", ""},
+		{inverted, "SegmentSize()/4); size > most {", "SegmentSize()/4); size < most {", ""},
+	}},
+	{"engine/internal/clean/cleaner.go", partsTests, []bug{
+		{checkDropped, "v.Live == 0 && c.keep(v.Base) && c.c", "v.Live == 0 && c.c", ""},
+	}},
+	{"engine/internal/pagemap/rescan.go", partsTests, []bug{
+		{checkDropped, "if err == nil && r.m.commits.isVoid(h, body) {", "if false && r.m.commits.isVoid(h, body) {", ""},
+	}},
+	{"engine/internal/pagemap/snapshot.go", partsTests, []bug{
+		{swallowed, "\t\tw.AddDecision(d)\n", "\t\t_ = d\n", ""},
+		{checkDropped, "\tdefer func() { w.RaiseHigh(s.m.commits.highestPart()) }()", "\tdefer func() {}()", ""},
+	}},
+	{"engine/internal/salvage/gaps.go", partsTests, []bug{
+		{inverted, "if !decided[s.first] && known[s.first] {", "if decided[s.first] && known[s.first] {", ""},
+		{checkDropped, "if len(void) > 0 {", "if false {", ""},
+	}},
+	{"engine/internal/pagemap/parts.go", partsTests, []bug{
+		{notCounted, "\t\tfor _, r := range refs[p.live:] { // rule 7\n\t\t\tp.m.store.Space.Live(r.Ptr)\n",
+			"\t\tfor _, r := range refs[p.live:] { // rule 7\n\t\t\t_ = r\n", ""},
+		{notCounted, "\t\tp.live = len(refs)\n", "", ""},
+		{notCounted, "\t\tp.m.store.Space.Dead(r.Ptr)\n", "\t\t_ = r\n", ""},
+		{swallowed, "\tp.m.commits.end(&p.span, 0)\n", "", ""},
+		{checkDropped, "\tif p.rec.IsAborted() {\n", "\tif false && p.rec.IsAborted() {\n",
+			"Decide finds it, and the rest costs room of the log."},
+		{offByOne, "p.m.store.Log.ReservePart(first, len(p.sizes), size.bytes)",
+			"p.m.store.Log.ReservePart(first, len(p.sizes)+1, size.bytes)", ""},
+		{offByOne, "\tp.left = size.messages - 1\n", "\tp.left = size.messages\n", ""},
+		{reordered, "\tm.commits.begin(&p.span, m.store.Log.Tail())\n",
+			"\tm.commits.begin(&p.span, m.store.Log.Tail()+1<<40)\n", ""},
+		{checkDropped, "\t\tfrom = min(from, first)\n", "\t\t_ = first\n", ""},
+		{swallowed, "\tp.m.commits.announce(&p.span, p.m.store.Log.StableEnd())\n", "", ""},
+		{checkDropped, "\tc.highest = max(c.highest, s.effect)\n", "", ""},
+		{swallowed, "\t\tlast = p.span.parts[len(p.span.parts)-1].from\n", "\t\t_ = last\n", ""},
+		{inverted, "return inside(d) && !m.needs(d, base)", "return inside(d) && m.needs(d, base)", ""},
+		{swallowed, "\t\tif inside(d) {\n\t\t\tkept", "\t\tif false {\n\t\t\tkept", ""},
+		{swallowed, "\t\t\tc.decided[i].At = at\n", "", ""},
+		{checkDropped, "\tc.highest = max(c.highest, at)\n", "", ""},
+		{swallowed, "\tr.Complete()\n", "\tr.Abort()\n", ""},
+		{swallowed, "\t\t\tm.commits.decided = append(m.commits.decided, d)\n", "", ""},
+		{swallowed, "\t\t\tm.commits.before = append(m.commits.before, d.First)\n", "", ""},
+		{inverted, "head.InParts(h.Kind) && !counts", "head.InParts(h.Kind) && counts", ""},
+		{checkDropped, "\t\tif s.effect < stable {\n", "\t\tif s.effect >= stable {\n", ""},
 	}},
 	{"engine/commit.go", transactionTests, []bug{
 		{checkDropped, "\t\tif r.Page != pid {\n", "\t\tif r.Page == 0 {\n", ""},
@@ -248,6 +290,9 @@ var (
 
 // commitTests are the tests that must notice a bug in a commit of several pages.
 var commitTests = []string{"engine/internal/pagemap Commit"}
+
+// partsTests are the tests that must notice a bug in commits in parts.
+var partsTests = []string{"engine/internal/pagemap Commit", "engine Part|Decision|LastLSN|Salvage|CommitsAround"}
 
 // transactionTests are the tests that must notice a bug in the calls of transactions.
 var transactionTests = []string{"engine Transaction|Rollback|Conflict|MoneyStays|UpdateOnePage"}

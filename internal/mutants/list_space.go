@@ -63,6 +63,9 @@ var spaceTargets = []target{
 		{swallowed, "\t\t\tbreak\n\t\t}\n\t}\n\treturn s.growth.broken\n",
 			"\t\t\tbreak\n\t\t}\n\t}\n\treturn nil\n", ""},
 		{notCounted, "\ts.zeroer.opened++\n", "", ""},
+		{inverted, "return base != other && s.table", "return base == other && s.table", ""},
+		{offByOne, "if base >= first && base <= last", "if base > first && base <= last", ""},
+		{offByOne, "for base := first; base <= last;", "for base := first; base < last;", ""},
 	}},
 	{"segments/slot.go", segmentsTests, []bug{
 		{checkDropped, "return s.Live() == 0 && !s.keep &&", "return s.Live() == 0 &&", ""},

@@ -81,6 +81,16 @@ var storeTargets = []target{
 			"\t\tif t.base > r.End {\n\t\t\tbreak\n\t\t}\n\t\tused[i] = true",
 			""},
 	}},
+	{"recovery/parts.go", partsLogTests, []bug{
+		{checkDropped, "p.head.Left == 0 && lsn < r.End {", "p.head.Left == 0 {", ""},
+		{checkDropped, "p.head.Left == 0 && lsn < r.End {", "lsn < r.End {", ""},
+		{checkDropped, "if d.At < r.End {", "if d.At > 0 {", ""},
+		{inverted, "if old := decided[d.First]; old.At > d.At {",
+			"if old := decided[d.First]; old.At > 0 && old.At < d.At {", ""},
+		{offByOne, "parts[0].end <= e.pos() {", "parts[0].end < e.pos() {", ""},
+		{inverted, "decided[p.head.First].At == 0", "decided[p.head.First].At != 0", ""},
+		{swallowed, "body, bodies = bodies[:n], bodies[n:]", "body = bodies[:n]", ""},
+	}},
 	{"recovery/decide.go", recoveryTests, []bug{
 		{inverted, "{no, either, yes, either, either, either, verdictCorrupt, endsBelowDurable}",
 			"{no, either, yes, either, either, either, verdictTorn, endsBelowDurable}", ""},
@@ -193,6 +203,7 @@ var (
 		"engine/internal/logstore",
 		"engine Super|Recycl|Drop|Crash$|Cut|Identity|Sector|Torn|Refus|Lost|Clean|Removed",
 	}
+	partsLogTests  = []string{"recovery Part|Decision", "engine Part|Decision"}
 	recoveryTests  = []string{"recovery", "engine Damage|Crash$|Identity|Batch|Proof"}
 	snapshotTests  = []string{"engine/internal/snapshot", "engine Snapshot|Crash$"}
 	blobTests      = []string{"engine/internal/blob", "engine Blob|Crash$"}

@@ -214,10 +214,9 @@ func (a *annotator) message(m Header, body []byte) {
 		body = rest
 	}
 	switch shown := min(len(body), a.body); {
-	case m.Kind == KindGroup && len(body) >= GroupHeadSize:
-		a.field(4, "parts", "%d", binary.LittleEndian.Uint32(body))
-		a.field(4, "messages", "%d, in %d bytes", binary.LittleEndian.Uint32(body[4:]), len(body)-GroupHeadSize)
-		return // they follow
+	case m.Kind.IsGroup() && len(body) >= m.Kind.GroupHeadSize():
+		a.group(m.Kind, body)
+		return // its messages follow
 	case len(body) == 0:
 	case m.Kind == KindPad:
 		a.pad(body)
@@ -231,6 +230,18 @@ func (a *annotator) message(m Header, body []byte) {
 	if n := AlignUp(m.Len) - m.Len; n > 0 {
 		a.field(n, "align", "")
 	}
+}
+
+// group writes the head of a group, or of a part of one.
+func (a *annotator) group(k Kind, body []byte) {
+	if k == KindGroup {
+		a.field(4, "parts", "%d", binary.LittleEndian.Uint32(body))
+	} else {
+		a.field(8, "first", "LSN %v", LSN(binary.LittleEndian.Uint64(body)))
+		a.field(4, "left", "%d parts follow", binary.LittleEndian.Uint32(body[8:]))
+	}
+	head := k.GroupHeadSize()
+	a.field(4, "messages", "%d, in %d bytes", binary.LittleEndian.Uint32(body[head-4:]), len(body)-head)
 }
 
 // pad writes the body of a pad.
@@ -265,6 +276,16 @@ func describeBody(m Header, body []byte) string {
 			return err.Error()
 		}
 		return fmt.Sprintf("%d leave, %d in all, left %v, stable LSN %v", len(l.Segments), l.Recycled, l.Left, l.Stable)
+	case KindDecided:
+		ds, err := DecodeDecisions(body, m.LSN)
+		if err != nil {
+			return err.Error()
+		}
+		text := "took effect:"
+		for _, d := range ds {
+			text += fmt.Sprintf(" LSN %v … %v", d.First, d.Last)
+		}
+		return text
 	case KindBatchEnd:
 		b, err := DecodeManifest(body, m.LSN)
 		if err != nil {

@@ -82,6 +82,13 @@ func testSegment(full bool) ([]byte, SegmentHeader) {
 	put(KindAppendZstd, 5, delta(begin, []byte{4, 0, 0, 0, 'z', 's', 't', 'd'}))
 	put(KindCompactZstd, 5, []byte{4, 0, 0, 0, 'z', 's', 't', 'd'})
 	pos += putGroup(seg[pos:], h.Base+LSN(pos), seed, []Kind{KindCompact, KindFree}, []byte("of a group"), nil)
+	first := h.Base + LSN(pos)
+	pos += putPart(seg[pos:], first, GroupHead{Left: 1}, seed, []Kind{KindFree}, nil)
+	last := h.Base + LSN(pos)
+	pos += putPart(seg[pos:], last, GroupHead{First: first}, seed, []Kind{KindCompact, KindFree}, []byte("later"), nil)
+	decided := make([]byte, DecisionsSize(1))
+	PutDecisions(decided, []Decision{{First: first, Last: last}})
+	put(KindDecided, 0, decided)
 	PutWord(seg[pos:], PutPad(seg[pos:], h.Base+LSN(pos), Known{h.Base, h.Base - 1}, HeaderSize, seed))
 	pos += HeaderSize
 	end := SegmentStart + 4096

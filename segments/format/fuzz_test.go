@@ -171,7 +171,7 @@ func FuzzSnapshotRoots(f *testing.F) {
 
 func FuzzSnapshotHeader(f *testing.F) {
 	h := SnapshotHeader{Store: testStore, Number: 1, NextPage: 300, High: 5, Free: 3, Segments: 2, Blobs: 1,
-		SegmentSize: MinSegmentSize, Roots: 2, RootBytes: 50}
+		SegmentSize: MinSegmentSize, Roots: 2, RootBytes: 50, Decisions: 1}
 	b := make([]byte, SnapshotBlock)
 	h.Put(b)
 	f.Add(b, h.Size(), []byte{24: 1, 31: 0x10})

@@ -27,7 +27,8 @@ const (
 	KindAppendZstd  Kind = 13 // a delta of a page, compressed; see Kind.Zstd
 	KindCompactZstd Kind = 14 // a whole page, compressed
 	KindGroup       Kind = 15 // several messages that are recovered all or none; see GroupHeadSize
-	kindLast             = KindGroup
+	KindGroupPart   Kind = 16 // a further part of a group
+	kindLast             = KindGroupPart
 
 	KindRecord   Kind = 17 // a record of a stream of a standalone log; see RecordHeadSize
 	KindNote     Kind = 18 // a small named value of a stream; the body is a Note
@@ -39,20 +40,18 @@ const (
 
 	KindRecordPart Kind = 24 // a part of a record of a stream that does not fit a segment; see LongRecord
 	KindLongRecord Kind = 25 // makes parts a record; the body is a LongRecord
+	KindDecided    Kind = 26 // groups in several parts have taken effect; see Decision
 
 	kindUnused Kind = 7 // it was the kind of a message with all roots
 )
 
-// The kinds that version 2 reserves. They have a number and a name; this code neither writes nor accepts them.
-const (
-	KindGroupPart Kind = 16 // a further part of a group
-	KindMark      Kind = 23 // a message that only carries the durable end; for now a pad serves as one
-)
+// KindMark is a kind that version 2 reserves. It has a number and a name; this code neither writes nor accepts it.
+const KindMark Kind = 23 // a message that only carries the durable end; for now a pad serves as one
 
 var kindNames = [...]string{"invalid", "failed", "pad", "batch-begin", "batch-end", "free", "counter", "",
 	"append", "append-blob", "compact", "compact-blob", "data", "append-zstd", "compact-zstd",
 	"group", "group-part", "record", "note", "truncate", "root", "index", "leave", "mark",
-	"record-part", "long-record"}
+	"record-part", "long-record", "decided"}
 
 // Plain returns KindAppend or KindCompact for their blob and zstd variants, and any other k as it is.
 func (k Kind) Plain() Kind {
@@ -101,7 +100,8 @@ func (k Kind) String() string {
 
 // Valid reports whether k is a kind that this version writes.
 func (k Kind) Valid() bool {
-	return k > KindInvalid && k <= kindLast && k != kindUnused || k >= KindRoot && k <= KindLeave || k.OfStream()
+	return k > KindInvalid && k <= kindLast && k != kindUnused || k >= KindRoot && k <= KindLeave || k.OfStream() ||
+		k == KindDecided
 }
 
 // The layout of a message on disk:

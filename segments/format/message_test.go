@@ -80,15 +80,15 @@ func TestMessageRejectsCorruption(t *testing.T) {
 		}
 		pos += AlignUp(m.Len)
 	}
-	if want := 1<<(kindLast+1) - 2 - 1<<kindUnused + 1<<KindRoot; kinds != want {
+	if want := 1<<(kindLast+1) - 2 - 1<<kindUnused + 1<<KindRoot + 1<<KindDecided; kinds != want {
 		t.Errorf("kinds seen: %b, want %b", kinds, want)
 	}
 	for _, c := range []struct {
 		w    Word
 		want error
 	}{
-		{0, ErrNoMessage}, {MakeWord(KindInvalid, 24), ErrKind}, {MakeWord(kindLast+1, 24), ErrKind},
-		{MakeWord(255, 24), ErrKind}, {MakeWord(KindGroupPart, 24), ErrKind}, {MakeWord(KindMark, 24), ErrKind},
+		{0, ErrNoMessage}, {MakeWord(KindInvalid, 24), ErrKind}, {MakeWord(kindUnused, 24), ErrKind},
+		{MakeWord(255, 24), ErrKind}, {MakeWord(KindDecided+1, 24), ErrKind}, {MakeWord(KindMark, 24), ErrKind},
 		{MakeWord(KindAppend, 23), ErrLength}, {MakeWord(KindAppend, 0), ErrLength},
 		{MakeWord(KindAppend, 101), ErrLength}, {MakeWord(KindAppend, 1<<24-1), ErrLength},
 		{MakeWord(KindAppend, 100), ErrLSN},
@@ -151,8 +151,9 @@ func TestReservedKindsHaveNames(t *testing.T) {
 	for k := range Kind(255) {
 		named := !strings.HasPrefix(k.String(), "kind(")
 		valid := k > 0 && k <= kindLast && k != 7 || k == KindRoot || k == KindIndex || k == KindLeave ||
-			k == KindRecord || k == KindNote || k == KindTruncate || k == KindRecordPart || k == KindLongRecord
-		if named != (k <= KindLongRecord && k != 7) || k.Valid() != valid {
+			k == KindRecord || k == KindNote || k == KindTruncate || k == KindRecordPart || k == KindLongRecord ||
+			k == KindDecided
+		if named != (k <= KindDecided && k != 7) || k.Valid() != valid {
 			t.Errorf("%v: valid %v", k, k.Valid())
 		}
 	}

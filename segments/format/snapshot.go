@@ -15,8 +15,8 @@ import (
 //	block 0            header
 //	record blocks      one record for each page id from 0 on, EntriesPerBlock in a block
 //	reference blocks   the messages of pages that consist of several; the records of such pages refer to them
-//	rest               the segments, the blobs, for each record block the number of its ids that are free, and the
-//	                   roots; the header has the checksum
+//	rest               the segments, the blobs, the commits in parts, for each record block the number of its ids
+//	                   that are free, and the roots; the header has the checksum
 //
 // Record and reference blocks:
 //
@@ -61,6 +61,7 @@ const (
 //	120  8  sum of the identities of the segments that had left
 //	128  8  length of the list of roots in bytes
 //	136  4  number of roots
+//	140  4  number of commits in parts
 const snapshotMagic = "PCSNAP01"
 
 // SnapshotHeader is the first block of a snapshot.
@@ -82,6 +83,7 @@ type SnapshotHeader struct {
 	Left        Identity // sum of the identities of the segments that had left
 	RootBytes   int64    // length of the list of roots
 	Roots       int
+	Decisions   int // commits in parts
 }
 
 // ID returns the id of the snapshot.
@@ -127,7 +129,8 @@ func (h *SnapshotHeader) RestOffset() int64 {
 
 // RestSize returns the length of the rest in bytes.
 func (h *SnapshotHeader) RestSize() int64 {
-	return int64(h.Segments)*snapshotSegmentSize + int64(h.Blobs)*snapshotBlobSize + h.RecordBlocks() + h.RootBytes
+	return int64(h.Segments)*snapshotSegmentSize + int64(h.Blobs)*snapshotBlobSize +
+		int64(h.Decisions)*snapshotDecisionSize + h.RecordBlocks() + h.RootBytes
 }
 
 // Size returns the length of the file in bytes.
@@ -150,6 +153,7 @@ func (h *SnapshotHeader) Put(b []byte) {
 	binary.LittleEndian.PutUint64(b[120:], uint64(h.Left))
 	binary.LittleEndian.PutUint64(b[128:], uint64(h.RootBytes))
 	binary.LittleEndian.PutUint32(b[136:], uint32(h.Roots))
+	binary.LittleEndian.PutUint32(b[140:], uint32(h.Decisions))
 	binary.LittleEndian.PutUint32(b[8:], headerCRC(b[:SnapshotBlock]))
 }
 
@@ -177,7 +181,8 @@ func DecodeSnapshotHeader(b []byte, size int64) (SnapshotHeader, error) {
 		Recycled: u64(5), Refs: int64(u64(6)), Free: int64(u64(7)),
 		Segments: int(u32(0)), Blobs: int(u32(1)), RestCRC: u32(2), SegmentSize: int(u32(3)),
 		Timeline: Timeline(binary.LittleEndian.Uint64(b[112:])), Left: Identity(binary.LittleEndian.Uint64(b[120:])),
-		RootBytes: int64(binary.LittleEndian.Uint64(b[128:])), Roots: int(binary.LittleEndian.Uint32(b[136:]))}
+		RootBytes: int64(binary.LittleEndian.Uint64(b[128:])), Roots: int(binary.LittleEndian.Uint32(b[136:])),
+		Decisions: int(binary.LittleEndian.Uint32(b[140:]))}
 	copy(h.Store[:], b[16:])
 	most := size / SnapshotEntrySize
 	if h.RootBytes < 0 || h.RootBytes > size {
@@ -279,10 +284,11 @@ func blockCRC(b []byte, seed Seed, number int64) uint32 {
 
 // SnapshotRest is the rest of a snapshot, behind the reference blocks.
 type SnapshotRest struct {
-	Segments []SnapshotSegment // by base
-	Blobs    []SnapshotBlob    // by page
-	Free     []byte            // for each record block, the number of its ids that are free
-	Roots    []byte            // the roots, by page, as SnapshotRoot.Append encodes them
+	Segments  []SnapshotSegment // by base
+	Blobs     []SnapshotBlob    // by page
+	Decisions []Decision        // of the commits in parts of which parts are in use
+	Free      []byte            // for each record block, the number of its ids that are free
+	Roots     []byte            // the roots, by page, as SnapshotRoot.Append encodes them
 }
 
 // Append appends the encoding of r to dst and returns the extended slice.
@@ -295,6 +301,9 @@ func (r *SnapshotRest) Append(dst []byte) []byte {
 		dst = binary.LittleEndian.AppendUint64(dst, uint64(b.Page))
 		dst = binary.LittleEndian.AppendUint64(dst, uint64(b.ID))
 		dst = binary.LittleEndian.AppendUint64(dst, uint64(b.Len))
+	}
+	for _, d := range r.Decisions {
+		dst = d.appendSnapshot(dst)
 	}
 	return append(append(dst, r.Free...), r.Roots...)
 }
@@ -318,6 +327,10 @@ func DecodeSnapshotRest(src []byte, h *SnapshotHeader) (r SnapshotRest, roots []
 			ID: BlobID(binary.LittleEndian.Uint64(src[8:])), Len: int64(binary.LittleEndian.Uint64(src[16:]))})
 		src = src[snapshotBlobSize:]
 	}
+	if r.Decisions, err = decodeSnapshotDecisions(src, h.Decisions, h.High); err != nil {
+		return r, nil, err
+	}
+	src = src[h.Decisions*snapshotDecisionSize:]
 	r.Free, r.Roots = src[:h.RecordBlocks()], src[h.RecordBlocks():]
 	roots, err = decodeSnapshotRoots(r.Roots, h.Roots, h.NextPage)
 	return r, roots, err

@@ -66,8 +66,7 @@
 //
 // # Limits
 //
-// A key has at most MaxKey bytes, a value MaxValue. The changes of one transaction take at most a quarter of a segment
-// together (2 MiB by default), in which a split counts with its whole nodes: a larger load is cut into transactions.
-// Nodes are removed once they are empty, and not merged before: a tree whose keys are deleted here and there keeps its
-// number of pages.
+// A key has at most MaxKey bytes, a value MaxValue. The changes of one transaction must fit in memory, in which a split
+// counts with its whole nodes; a large load is better cut into transactions. Nodes are removed once they are empty, and
+// not merged before: a tree whose keys are deleted here and there keeps its number of pages.
 package btree

@@ -6,6 +6,8 @@
 //	C2  Moving a page leaves its timestamp (rule 6), and the new entry refers to the new place only (rule 3).
 //	C3  The cleaner never waits for a batch or a Tx: it looks again later at segments that cannot be recycled yet.
 //	C4  A page that is resident, or in the kernel's page cache, is there as well after it was moved (trap 53).
+//	C5  What a segment says about messages in others, that commits in parts have taken effect, is written again before
+//	    the segment begins to leave (Config.Keep).
 //
 // cleaner.go is the loop and its steps; victim.go chooses segments, as pure functions over candidates; move.go empties
 // a segment; gain.go measures whether that makes room on a full disk; pace.go decides when writers wait; warmth.go
@@ -92,6 +94,9 @@ type Config struct {
 	// Held reports whether something else than a Tx may look at a drained segment; nil: nothing does.
 	Held   func(logstore.Drained) bool
 	Report *report.Reporter
+	// Keep is called before the segment with the given base, in which nothing is live, begins to leave the log. After
+	// an error the segment stays for now. nil: nothing of it must be kept.
+	Keep func(base format.LSN) error
 }
 
 // Cleaner cleans the segments of one page store. Its exported methods are safe for concurrent use.
@@ -426,7 +431,7 @@ func (c *Cleaner) reap() int {
 func (c *Cleaner) drain() int {
 	var found []logstore.Drained
 	c.c.Store.Space.Inactive(func(v segments.Candidate) {
-		if v.Live == 0 && c.c.Store.Space.Drain(v.ID) {
+		if v.Live == 0 && c.keep(v.Base) && c.c.Store.Space.Drain(v.ID) {
 			delete(c.stuck, v.ID)
 			delete(c.costly, v.ID)
 			found = append(found, logstore.Drained{ID: v.ID, Base: v.Base})
@@ -442,6 +447,10 @@ func (c *Cleaner) drain() int {
 	c.recycler.Add(found...)
 	return len(found)
 }
+
+// keep reports whether the segment with the given base may begin to leave the log. If there is no room for what must be
+// kept of it, or the store is being closed, it stays.
+func (c *Cleaner) keep(base format.LSN) bool { return c.c.Keep == nil || c.c.Keep(base) == nil }
 
 // cleanVictim cleans a segment, and remembers it if that was in vain. diskFull is whether the file could grow when the
 // victim was chosen.

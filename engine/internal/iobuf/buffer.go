@@ -183,8 +183,9 @@ func (b *buffer) walk(block int) (n int64) {
 		}
 		p.list(b.mem, pos, w)
 		n++
-		if w.Kind() == format.KindGroup {
-			for at := pos + format.GroupStep; at < end; n++ { // their words were stored before that of the group
+		if w.Kind().IsGroup() {
+			// The words of its messages were stored before that of the group.
+			for at := pos + format.HeaderSize + w.Kind().GroupHeadSize(); at < end; n++ {
 				w := format.Word(b.word(at).Load())
 				p.list(b.mem, at, w)
 				at += format.AlignUp(w.Len())

@@ -352,8 +352,8 @@ func (r *rig) messages(end format.LSN) map[format.LSN]found {
 			if err != nil {
 				r.t.Fatalf("message at LSN %d (below %d): %v", base+format.LSN(pos), end, err)
 			}
-			if h.Kind == format.KindGroup {
-				if err := format.CheckGroup(body, h.LSN, seed); err != nil {
+			if h.Kind.IsGroup() {
+				if _, err := format.CheckGroup(h.Kind, body, h.LSN, seed); err != nil {
 					r.t.Fatalf("group at LSN %d: %v", h.LSN, err)
 				}
 			}

@@ -7,12 +7,15 @@ import (
 	"pagecache/segments/format"
 )
 
-// Group is a place in the log for a group of messages, which are recovered all or none. It belongs to one goroutine,
-// which adds the messages and then ends it, as a Reservation, in one call of Complete or Abort.
+// Group is a place in the log for a group of messages, which are recovered all or none, or for a part of one. It
+// belongs to one goroutine, which adds the messages and then ends it, as a Reservation, in one call of Complete or
+// Abort.
 type Group struct {
 	r     Reservation
 	at    int // where the next message begins, in the body
 	count int
+	first format.LSN // of the first part, if this is another one
+	left  int        // number of parts that follow
 }
 
 // ReserveGroup takes a place for a group of n messages of the given size, from format.GroupSize. A group delays nobody:
@@ -21,6 +24,18 @@ func (l *Log) ReserveGroup(n, size int) (Group, error) {
 	units := n * format.IndexUnits(format.KindData)
 	r, err := l.reserve(format.KindGroup, 0, size-format.HeaderSize, units, segments.UrgencyOrdinary)
 	return Group{r: r, at: format.GroupHeadSize}, err
+}
+
+// ReservePart takes a place for a part, of the given size, of a group that has several. first is the LSN of the first
+// part, 0 if this is the first one. left is the number of parts that follow. Waiting and errors as for Reserve. Safe
+// for concurrent use.
+func (l *Log) ReservePart(first format.LSN, left, size int) (Group, error) {
+	kind := format.KindGroup
+	if first > 0 {
+		kind = format.KindGroupPart
+	}
+	r, err := l.reserve(kind, 0, size-format.HeaderSize, 0, segments.UrgencyOrdinary)
+	return Group{r: r, at: kind.GroupHeadSize(), first: first, left: left}, err
 }
 
 // WriteGroup writes records as one group and returns their LSNs. It fails with ErrTooLarge if they are longer than a
@@ -78,8 +93,8 @@ func (g *Group) Complete() {
 	if g.at != len(group) {
 		panic("iobuf: group is not of the size that was reserved")
 	}
-	format.PutGroupHead(group, g.count)
-	for at := format.GroupHeadSize; at < len(group); {
+	format.GroupHead{First: g.first, Left: g.left, Messages: g.count}.Put(group, g.r.kind)
+	for at := g.r.kind.GroupHeadSize(); at < len(group); {
 		w := format.Word(binary.LittleEndian.Uint32(group[at+4:]))
 		format.PutCRC(group[at:], w, g.r.b.seed)
 		g.r.b.commit(g.r.off+format.HeaderSize+at, w)

@@ -57,6 +57,56 @@ func TestGroupIsReadByMessage(t *testing.T) {
 	}
 }
 
+// A part of a group is one message, and each message in it can be read by itself. It names the first part, and says how
+// many follow. Others may write between parts.
+func TestGroupInParts(t *testing.T) {
+	r := newRig(t, setup{})
+	var parts, inside []format.LSN
+	first := format.LSN(0)
+	for left := 2; left >= 0; left-- {
+		k := format.KindGroup
+		if first > 0 {
+			k = format.KindGroupPart
+		}
+		g, err := r.ReservePart(first, left, format.HeaderSize+k.GroupHeadSize()+2*format.AlignUp(format.HeaderSize+300))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if parts = append(parts, g.LSN()); first == 0 {
+			first = g.LSN()
+		}
+		for range 2 {
+			b, lsn, ptr := g.Add(format.KindCompact, 7, 300)
+			copy(b, body(300, uint64(len(inside))))
+			if at := int64(ptr.Off) % int64(r.seg); at != int64(lsn)%int64(r.seg) {
+				t.Errorf("the message at LSN %v is said to be at %v", lsn, ptr)
+			}
+			inside = append(inside, lsn)
+		}
+		g.Complete()
+		if _, err := r.put(format.KindCompact, 8, body(100, 9)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end, err := r.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ms := r.messages(end)
+	for i, lsn := range parts {
+		m := ms[lsn]
+		head, err := format.DecodeGroupHead(m.h.Kind, m.body, lsn)
+		if want := (format.GroupHead{First: first, Left: 2 - i, Messages: 2}); err != nil || head != want {
+			t.Errorf("part %d: %+v, %v; want %+v", i, head, err, want)
+		}
+	}
+	for i, lsn := range inside {
+		if m := ms[lsn]; m.h.Page != 7 || !bytes.Equal(m.body, body(300, uint64(i))) {
+			t.Errorf("message %d on the device: %+v", i, m.h)
+		}
+	}
+}
+
 // A reader that has found a message of a group before the group is committed gets a notice.
 func TestNoticeOfMessageInGroup(t *testing.T) {
 	r := newRig(t, setup{patience: time.Minute})

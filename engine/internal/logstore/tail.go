@@ -76,8 +76,8 @@ func (s *Store) reseal(buf []byte, old recovery.Segment, seed format.Seed, from 
 	for pos := format.SegmentStart; len(buf)-pos >= format.HeaderSize; {
 		lsn := old.Base + format.LSN(pos)
 		h, body, err := format.DecodeMessage(buf[pos:], lsn, oldSeed)
-		if err == nil && h.Kind == format.KindGroup {
-			err = format.CheckGroup(body, lsn, oldSeed)
+		if err == nil && h.Kind.IsGroup() {
+			_, err = format.CheckGroup(h.Kind, body, lsn, oldSeed)
 		}
 		if err != nil && lsn < from {
 			end := int(min(from-old.Base, format.LSN(len(buf))))
@@ -89,7 +89,7 @@ func (s *Store) reseal(buf []byte, old recovery.Segment, seed format.Seed, from 
 			ptr := format.DiskPtr{Off: old.Slot.Offset(s.Super.SegmentSize) + format.Offset(pos), Len: uint32(h.Len)}
 			return s.CorruptMessage(lsn, ptr, err)
 		}
-		if h.Kind == format.KindGroup {
+		if h.Kind.IsGroup() {
 			format.ResealGroup(buf[pos:], h, seed)
 		}
 		format.PutCRC(buf[pos:], format.MakeWord(h.Kind, h.Len), seed)

@@ -1,6 +1,7 @@
 package pagemap
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -73,11 +74,12 @@ type Commit struct {
 }
 
 // Commit makes the changes of c, if all its pages still have the versions that were read, and returns the LSN of the
-// last message: once that is stable, so are all changes. They are one message in the log, or one group of messages, so
-// recovery finds all of them or none. Errors: a *ConflictError, iobuf.ErrTooLarge if a group takes more than a quarter
-// of a segment, and those of iobuf.Log.Reserve. After an error nothing was done.
+// last message: once that is stable, so are all changes. They are one message in the log, or one group of messages,
+// which has several parts if it takes more than a quarter of a segment. So recovery finds all of them or none. Errors:
+// a *ConflictError, iobuf.ErrTooLarge if the messages take more than MostCommitted, and those of iobuf.Log.Reserve.
+// After an error nothing was done.
 func (m *Map) Commit(c *Commit) (format.LSN, error) {
-	size, err := c.groupSize(m.store.SegmentSize() / 4)
+	size, err := c.groupSize()
 	if err != nil {
 		return 0, err
 	}
@@ -99,22 +101,25 @@ func (m *Map) Commit(c *Commit) (format.LSN, error) {
 	if page, changed := txn.Changed(c.Reads); changed { // before the log has lost the room of a group
 		return 0, &ConflictError{page}
 	}
-	at, err := m.reserve(c, size)
+	at, err := m.reserve(c, rec, size)
+	if err != nil {
+		return 0, err
+	}
+	refs, err := c.write(&at)
 	if err != nil {
 		return 0, err
 	}
 	prepared = true
-	refs := c.refs[:0]
+	first := 0
 	for i := range c.Writes {
-		first := len(refs)
-		refs = c.Writes[i].add(&at, refs)
-		rec.SetResult(i, c.Writes[i].entry(refs[first:len(refs):len(refs)]))
+		end := first + len(c.Writes[i].Parts)
+		rec.SetResult(i, c.Writes[i].entry(refs[first:end:end]))
 		m.Clock.Begin(c.Writes[i].Read.Page)
+		first = end
 	}
-	c.refs = refs
 	// Rule 7: the accounts include the messages before the group completes; and before anybody finds the new entries,
 	// whose messages are counted as dead when they are replaced.
-	for _, r := range refs {
+	for _, r := range refs[at.parts.ready(refs):] {
 		m.store.Space.Live(r.Ptr)
 	}
 	won := rec.Decide(c.Reads)
@@ -148,33 +153,41 @@ func (c *Commit) messages() (n int) {
 	return n
 }
 
-// groupSize returns the length of the group of all messages. It must not be longer than limit, unless there is one
-// message only, which needs no group.
-func (c *Commit) groupSize(limit int) (int, error) {
+// MostCommitted is the greatest length in bytes of the messages of a commit, with their headers. A commit is in memory
+// until it is done, and nothing that it has written is reclaimed before.
+const MostCommitted = 4 << 30
+
+// groupSize returns the length of the group of all messages.
+func (c *Commit) groupSize() (int, error) {
 	size := format.GroupSize()
 	for i := range c.Writes {
 		for j := range c.Writes[i].Parts {
 			size += format.AlignUp(format.HeaderSize + c.Writes[i].Parts[j].bodyLen())
 		}
 	}
-	if size > limit && c.messages() > 1 {
+	if size > MostCommitted {
 		const text = "%w: the messages of the transaction take %d bytes, limit %d"
-		return 0, fmt.Errorf(text, iobuf.ErrTooLarge, size, limit)
+		return 0, fmt.Errorf(text, iobuf.ErrTooLarge, size, MostCommitted)
 	}
 	return size, nil
 }
 
-// place is the place of a commit in the log: that of a group, or of a message that is alone.
+// place is the place of a commit in the log: that of a group, of a part of one, or of a message that is alone.
 type place struct {
 	group iobuf.Group
 	alone iobuf.Reservation
-	one   bool // it is that of a message that is alone
+	one   bool    // it is that of a message that is alone
+	parts *parted // nil unless the group has several parts
 }
 
-// reserve takes the place of a commit, whose group would be of the given size.
-func (m *Map) reserve(c *Commit, size int) (at place, err error) {
+// reserve takes the place of a commit, whose group would be of the given size, or of its first part.
+func (m *Map) reserve(c *Commit, rec *txn.Record, size int) (at place, err error) {
 	n := c.messages()
 	if at.one = n == 1; !at.one {
+		if most := cmp.Or(m.commits.groupLimit, m.store.SegmentSize()/4); size > most {
+			at.parts, err = m.divide(c, rec, most)
+			return at, err
+		}
 		at.group, err = m.store.Log.ReserveGroup(n, size)
 		return at, err
 	}
@@ -196,6 +209,7 @@ func (a *place) add(k format.Kind, page format.PageID, n int) (body []byte, lsn 
 }
 
 func (a *place) complete() {
+	a.parts.end(true)
 	if a.one {
 		a.alone.Complete()
 	} else {
@@ -204,6 +218,7 @@ func (a *place) complete() {
 }
 
 func (a *place) abort() {
+	a.parts.end(false)
 	if a.one {
 		a.alone.Abort()
 	} else {
@@ -211,13 +226,29 @@ func (a *place) abort() {
 	}
 }
 
+// write writes all messages to the log and returns their places. After an error it holds no place.
+func (c *Commit) write(at *place) (refs []pagestack.Ref, err error) {
+	refs = c.refs[:0]
+	for i := range c.Writes {
+		if refs, err = c.Writes[i].add(at, refs); err != nil {
+			at.parts.giveUp(refs)
+			break
+		}
+	}
+	c.refs = refs
+	return refs, err
+}
+
 // add writes the page's messages to the log, and appends their places to refs.
-func (w *Write) add(at *place, refs []pagestack.Ref) []pagestack.Ref {
+func (w *Write) add(at *place, refs []pagestack.Ref) ([]pagestack.Ref, error) {
 	prev := format.LSN(0)
 	if w.below != nil {
 		prev = w.below.LSN
 	}
 	for i := range w.Parts {
+		if err := at.parts.room(at, refs); err != nil {
+			return refs, err
+		}
 		p := &w.Parts[i]
 		body, lsn, ptr := at.add(p.Kind, w.Read.Page, p.bodyLen())
 		if p.Kind.Delta() {
@@ -227,7 +258,7 @@ func (w *Write) add(at *place, refs []pagestack.Ref) []pagestack.Ref {
 		prev = lsn
 		refs = append(refs, pagestack.Ref{LSN: lsn, Ptr: ptr})
 	}
-	return refs
+	return refs, nil
 }
 
 // entry makes the page's new entry.

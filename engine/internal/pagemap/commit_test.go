@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -361,7 +362,8 @@ func (l *lists) all() (ops []history.Op) {
 
 // Transactions over a log are strictly serializable, beside changes of single pages, moves, evictions and snapshots. A
 // crash at any time leaves of each all changes or none, all that were acknowledged, and with a transaction all those
-// that it has read from. The accounts agree with the pages. Proves Q1, Q2, Q3, Q6 and rule 7.
+// that it has read from, also if they are written in parts. The accounts agree with the pages. Proves Q1, Q2, Q3, Q6,
+// D1, D2, D4 and rule 7.
 func TestCommitsSurviveCrashesWhole(t *testing.T) {
 	seeds := uint64(60)
 	if testing.Short() {
@@ -371,6 +373,9 @@ func TestCommitsSurviveCrashesWhole(t *testing.T) {
 	for seed := range seeds {
 		d := simdisk.New(seed, simdisk.Options{Block: 512})
 		l := openLists(t, d, 3+int(seed%4)*3)
+		if rng := rand.New(rand.NewPCG(seed, 98)); seed%3 > 0 { // many commits are written in parts
+			l.o.m.SetGroupLimit(40 + rng.IntN(150))
+		}
 		rng := rand.New(rand.NewPCG(seed, 99))
 		if seed%4 > 0 {
 			d.CrashAfter(1 + rng.IntN(150))
@@ -445,8 +450,37 @@ func TestCommitsSurviveCrashesWhole(t *testing.T) {
 	t.Logf("%d transactions, %d with changes survived, %d attempts failed", total, survived, conflicts)
 }
 
-// A commit that is longer than a quarter of a segment is refused, and leaves nothing behind, in memory or in the log:
-// neither does one that has a conflict at any step, or that finds the log stopped.
+// tooLarge fails the test unless commits that are too large are refused.
+func (l *lists) tooLarge() {
+	m := &l.o.m
+	commit := func(parts []Part) error {
+		var reads txn.Reads
+		reads.Reset(&m.Clock)
+		if _, _, ok := reads.Read(l.pid(0), m.Table.Make(l.pid(0))); !ok {
+			l.t.Fatal("conflict without a reason")
+		}
+		_, err := m.Commit(&Commit{Age: l.age.Add(1), Writes: []Write{{Read: reads.Last(), Parts: parts}}})
+		if txn.IsClaimed(m.Table.Make(l.pid(0))) {
+			l.t.Errorf("after %v the page is claimed", err)
+		}
+		return err
+	}
+	many := slices.Repeat([]Part{{Kind: format.KindAppend}}, format.MaxGroupParts+1)
+	m.SetGroupLimit(1)
+	if err := commit(many); !errors.Is(err, iobuf.ErrTooLarge) {
+		l.t.Errorf("a commit of too many parts: %v", err)
+	}
+	m.SetGroupLimit(0)
+	long := Part{Kind: format.KindAppend, Body: make([]byte, 64<<20)} // the memory is never touched
+	if err := commit(slices.Repeat([]Part{long}, MostCommitted/len(long.Body))); !errors.Is(err, iobuf.ErrTooLarge) ||
+		!strings.Contains(err.Error(), "transaction") {
+		l.t.Errorf("a commit of %d bytes: %v", MostCommitted, err)
+	}
+}
+
+// A commit that is longer than MostCommitted, or takes too many parts, is refused, and leaves nothing behind, in memory
+// or in the log: neither does one that has a conflict at any step, or that finds the log stopped, in one part or in
+// several.
 func TestCommitThatFailsLeavesNothing(t *testing.T) {
 	d := simdisk.New(1, simdisk.Options{Block: 512})
 	l := openLists(t, d, 3)
@@ -491,21 +525,31 @@ func TestCommitThatFailsLeavesNothing(t *testing.T) {
 			}
 		}
 	}
-	if err := commit(format.MinSegmentSize/64, nothing, nothing); !errors.Is(err, iobuf.ErrTooLarge) {
-		t.Errorf("a long commit: %v", err)
-	}
+	l.tooLarge()
 	for page := range 3 {
-		for _, early := range []bool{false, true} {
-			before, within := nothing, write(page)
-			if early {
-				before, within = within, before
+		for when := range 4 {
+			before, within := nothing, nothing
+			n, between := 1, false
+			switch when {
+			case 0:
+				before = write(page)
+			case 1:
+				within = write(page)
+			case 2:
+				n, within = format.MinSegmentSize/64, write(page)
+			case 3:
+				n, between = format.MinSegmentSize/64, true
 			}
-			err, conflict := commit(1, before, within), (*ConflictError)(nil)
+			if m.BetweenParts(nil); between {
+				m.BetweenParts(write(page))
+			}
+			err, conflict := commit(n, before, within), (*ConflictError)(nil)
 			if !errors.As(err, &conflict) || conflict.Page != l.pid(page) {
-				t.Errorf("page %d is changed before the commit (%v), or within: %v", page, early, err)
+				t.Errorf("page %d is changed before the commit, within, or between parts (%d): %v", page, when, err)
 			}
 		}
 	}
+	m.BetweenParts(nil)
 	if err := m.CheckAccounts(func(problem string) { t.Error(problem) }); err != nil {
 		t.Fatal(err)
 	}
@@ -517,6 +561,12 @@ func TestCommitThatFailsLeavesNothing(t *testing.T) {
 	}
 	if err := m.CheckAccounts(func(problem string) { t.Error(problem) }); err != nil {
 		t.Fatal(err)
+	}
+	if err := commit(format.MinSegmentSize/64, nothing, nothing); !errors.Is(err, iobuf.ErrClosed) {
+		t.Errorf("in parts, after Close: %v", err)
+	}
+	if _, named := m.beginSnapshot(0); len(named) > 0 || len(m.commits.undecided) > 0 {
+		t.Errorf("commits that have failed are left: %v, %d", named, len(m.commits.undecided))
 	}
 	before := l.all()
 	l.o.store.Abandon()

@@ -3,10 +3,10 @@
 // roots and the space accounts, rebuilds them when a store is opened, and describes them to snapshots. The engine adds
 // the values. A root is a page of one message, which has the name and the page that it names.
 //
-// Reading the code: map.go finds a page; install.go changes one, commit.go several in one step, and rename.go adds and
-// removes roots in such a step; rebuild.go is recovery, and apply.go the part of it that works in parallel; snapshot.go
-// and accounts.go describe the state to snapshots and to Check; rescan.go looks pages up in the log that a corrupt
-// snapshot lost.
+// Reading the code: map.go finds a page; install.go changes one, commit.go several in one step, parts.go writes such a
+// step in parts if it takes much of the log, and rename.go adds and removes roots in one; rebuild.go is recovery, and
+// apply.go the part of it that works in parallel; snapshot.go and accounts.go describe the state to snapshots and to
+// Check; rescan.go looks pages up in the log that a corrupt snapshot lost.
 package pagemap
 
 import (
@@ -52,6 +52,7 @@ type Map struct {
 	former former
 	pins   pins
 
+	commits commits
 	store   *logstore.Store
 	blobs   *blob.Store
 	base    *recovery.Snapshot // the snapshot that the store was opened from; nil: none

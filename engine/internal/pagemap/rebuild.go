@@ -40,6 +40,7 @@ func (m *Map) rebuild(r *logstore.Recovered, workers int) error {
 		}
 	}
 	m.applying = false
+	b.adoptDecisions()
 	b.adoptBlobs()
 	b.freeIDs()
 	if _, _, err := m.FindNow(format.CounterPage); err != nil {

@@ -2,6 +2,7 @@ package pagemap
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"pagecache/engine/internal/logstore"
@@ -98,12 +99,19 @@ func (r *rescan) walk(ctx context.Context, part logstore.Part, base format.LSN) 
 				return err
 			}
 		}
+		if err == nil && r.m.commits.isVoid(h, body) {
+			pos += format.AlignUp(h.Len)
+			continue
+		}
 		if err == nil {
 			r.apply(h, body)
 			pos += h.Step()
 			continue
 		}
 		end := pos + format.Align
+		if errors.Is(err, format.ErrCRC) && r.m.commits.isVoid(h, b[pos+format.HeaderSize:pos+h.Len]) {
+			end = min(pos+format.AlignUp(h.Len), len(b)) // its messages may not count although they are intact
+		}
 		end += format.NextMessage(b[end:], base+format.LSN(end), part.Seed, &effort)
 		if part.Err != nil {
 			err = part.Err
@@ -137,6 +145,9 @@ func (r *rescan) owner(b []byte, n int, lsn format.LSN, seed format.Seed) (forma
 		return rest == 0 || len(b) == n && rest > 0 && rest < format.HeaderSize
 	}
 	ownerOf := func(h format.Header) (format.PageID, bool) {
+		if h.Kind.IsGroup() {
+			return 0, false
+		}
 		if !h.Kind.OfPage() {
 			return format.MetaPage, true
 		}

@@ -57,7 +57,7 @@ func TestRescanStopsInsideSegment(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	corrupt := make([]byte, 16<<10)
-	if err := new(rescan).walk(ctx, logstore.Part{Bytes: corrupt, Seed: seed}, 0); !errors.Is(err, context.Canceled) {
+	if err := (&rescan{m: new(Map)}).walk(ctx, logstore.Part{Bytes: corrupt, Seed: seed}, 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("a corrupt segment: %v", err)
 	}
 	whole := make([]byte, 256<<10)
@@ -65,10 +65,10 @@ func TestRescanStopsInsideSegment(t *testing.T) {
 		pos += putMessage(whole[pos:], format.LSN(pos), 9, 0, seed)
 	}
 	part := logstore.Part{Bytes: whole, Seed: seed}
-	if err := new(rescan).walk(ctx, part, 0); !errors.Is(err, context.Canceled) {
+	if err := (&rescan{m: new(Map)}).walk(ctx, part, 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("a long segment: %v", err)
 	}
-	if err := new(rescan).walk(context.Background(), part, 0); err != nil {
+	if err := (&rescan{m: new(Map)}).walk(context.Background(), part, 0); err != nil {
 		t.Error(err)
 	}
 }

@@ -16,12 +16,15 @@ type source struct {
 	header format.SnapshotHeader
 	inUse  []format.LSN
 	blobs  map[format.PageID][]format.SnapshotBlob // those that the snapshot of the opening knows
+	// decided are the commits in parts that the snapshot must name, until they are added to it.
+	decided []format.Decision
 }
 
 // BeginSnapshot implements snapshot.Table.
 func (m *Map) BeginSnapshot(from format.LSN) snapshot.Source {
+	from, decided := m.beginSnapshot(from)
 	inUse, ledger, from := m.store.Space.Census(from)
-	s := &source{m: m, inUse: inUse, blobs: map[format.PageID][]format.SnapshotBlob{}}
+	s := &source{m: m, inUse: inUse, decided: decided, blobs: map[format.PageID][]format.SnapshotBlob{}}
 	s.header = format.SnapshotHeader{Store: m.store.Super.Store, From: from,
 		Recycled: ledger.Recycled, Left: ledger.Left,
 		NextPage: min(m.IDs.Next(), format.MaxPageID+1), SegmentSize: m.store.SegmentSize()}
@@ -46,6 +49,11 @@ func (s *source) InUse() []format.LSN { return s.inUse }
 func (s *source) Add(w *recovery.SnapshotWriter, pid, end format.PageID, over func() bool) (format.PageID, error) {
 	s.m.writer.TryEnter(s.m.readers)
 	defer s.m.writer.Leave()
+	for _, d := range s.decided {
+		w.AddDecision(d)
+	}
+	s.decided = nil
+	defer func() { w.RaiseHigh(s.m.commits.highestPart()) }() // after the last page that was added (D2)
 	for pid < end && !over() {
 		for stop := min(pid+snapshot.SlicePages, end); pid < stop; pid++ {
 			if err := s.add(w, pid); err != nil {

@@ -47,12 +47,52 @@ func (r *Reader) assemble(parts []part, blank, heads []head) {
 		r.suspects = append(r.suspects, all[i].suspects...)
 		r.groups = append(r.groups, all[i].groups...)
 	}
+	r.leaveOut(all)
 	if r.trusted {
 		r.Log = r.Super.Log
 	} else {
 		r.Log = slices.ContainsFunc(r.Messages, func(m Message) bool {
 			return m.Kind == format.KindData || m.Kind.OfStream()
 		})
+	}
+}
+
+// leaveOut removes the messages of the commits in parts that are not known to have taken effect: no page ever had them,
+// unless what says so is lost. A corrupt part may name a wrong group, so its messages stay unless an intact part names
+// the same.
+func (r *Reader) leaveOut(parts []part) {
+	decided, known := map[format.LSN]bool{}, map[format.LSN]bool{}
+	if r.snap != nil {
+		for _, d := range r.snap.Decisions {
+			decided[d.First] = true
+		}
+	}
+	for i := range parts {
+		for _, first := range parts[i].decided {
+			decided[first] = true
+		}
+		for _, s := range parts[i].shares {
+			known[s.first] = known[s.first] || s.intact
+		}
+	}
+	var void []share
+	for i := range parts {
+		for _, s := range parts[i].shares {
+			if !decided[s.first] && known[s.first] {
+				void = append(void, s)
+				r.undecided = append(r.undecided, s.first)
+			}
+		}
+	}
+	slices.Sort(r.undecided)
+	r.undecided = slices.Compact(r.undecided)
+	isVoid := func(m Message) bool { // void is in the order of the log
+		i, _ := slices.BinarySearchFunc(void, m.LSN, func(s share, lsn format.LSN) int { return cmp.Compare(s.from, lsn) })
+		return i > 0 && m.LSN < void[i-1].to
+	}
+	if len(void) > 0 {
+		r.Messages = slices.DeleteFunc(r.Messages, isVoid)
+		r.suspects = slices.DeleteFunc(r.suspects, isVoid)
 	}
 }
 
@@ -248,6 +288,13 @@ func (r *Reader) ReportBatches() {
 	}
 	for _, lsn := range r.groups {
 		lose(lsn, "it is corrupt, or was never written as a whole")
+	}
+	for _, first := range r.undecided {
+		if r.lostAbove(first) {
+			r.lose(recovery.Loss{Kind: recovery.LossBatch, Place: recovery.Place{}.WithLSN(first),
+				Text: fmt.Sprintf("nothing is saved of the transaction at LSN %v: its last part is missing, and a part "+
+					"of the log behind it is lost", first)})
+		}
 	}
 	for _, m := range r.Messages {
 		switch m.Kind {

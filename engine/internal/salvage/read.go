@@ -70,8 +70,10 @@ type Reader struct {
 
 	suspects []Message    // messages that a corrupt header claims; only Kind, LSN and Page are set
 	groups   []format.LSN // groups that are not valid as a whole, as their headers say
-	gaps     []gap        // parts of the log that are lost, in order
-	known    format.LSN   // the log was stable up to here
+	// undecided are the first parts of commits in parts that are not known to have taken effect.
+	undecided []format.LSN
+	gaps      []gap      // parts of the log that are lost, in order
+	known     format.LSN // the log was stable up to here
 }
 
 // lostPages is the number of pages, besides those that the log has room for, that may have been lost with parts of it.

@@ -36,6 +36,8 @@ type part struct {
 	messages []Message
 	suspects []Message    // see Reader.suspects
 	groups   []format.LSN // see Reader.groups
+	shares   []share      // parts of groups that have several
+	decided  []format.LSN // first parts of the groups that have taken effect
 	holes    []span       // without messages, between messages
 	end      int          // where the last message ends
 	tried    bool         // a message that is not intact begins at end
@@ -239,7 +241,7 @@ func (p *part) walk(seg []byte, used int, seed format.Seed) {
 			if start < 0 {
 				start = pos
 			}
-			p.suspect(h, err)
+			p.suspect(h, seg[pos:used], err)
 			pos += format.Align
 			continue
 		}
@@ -261,13 +263,31 @@ func (p *part) walk(seg []byte, used int, seed format.Seed) {
 	}
 }
 
-// suspect notes a message whose header looks right while its checksum is wrong.
-func (p *part) suspect(h format.Header, err error) {
+// A share is a part of a group that has several: LSNs [from, to). It is intact if its checksum is right; then its
+// messages are, too. If it is not, first may be wrong.
+type share struct {
+	from, to, first format.LSN
+	intact          bool
+}
+
+// addShare notes a part of a group that has several, if the message is one, and returns its head.
+func (p *part) addShare(h format.Header, body []byte, intact bool) (head format.GroupHead, ok bool) {
+	head, err := format.DecodeGroupHead(h.Kind, body, h.LSN)
+	if err != nil || !head.InParts(h.Kind) {
+		return head, false
+	}
+	p.shares = append(p.shares, share{h.LSN, h.LSN + format.LSN(h.Len), head.First, intact})
+	return head, true
+}
+
+// suspect notes a message at the beginning of b whose header looks right while its checksum is wrong.
+func (p *part) suspect(h format.Header, b []byte, err error) {
 	if errors.Is(err, format.ErrCRC) && h.Kind.OfPage() {
 		p.suspects = append(p.suspects, Message{Message: recovery.Message{Kind: h.Kind, LSN: h.LSN, Page: h.Page}})
 	}
-	if errors.Is(err, format.ErrCRC) && h.Kind == format.KindGroup {
+	if errors.Is(err, format.ErrCRC) && h.Kind.IsGroup() {
 		p.groups = append(p.groups, h.LSN)
+		p.addShare(h, b[format.HeaderSize:h.Len], false)
 	}
 }
 
@@ -277,7 +297,19 @@ func (p *part) add(h format.Header, body []byte, size, pos int, seed format.Seed
 	case format.KindPad:
 		p.stable = max(p.stable, format.PadStable(body))
 		return
-	case format.KindFailed, format.KindIndex, format.KindGroup: // the messages of a group follow
+	case format.KindGroup, format.KindGroupPart: // its messages follow
+		if head, ok := p.addShare(h, body, true); ok && head.Left == 0 {
+			p.decided = append(p.decided, head.First)
+		}
+		return
+	case format.KindDecided:
+		if ds, err := format.DecodeDecisions(body, h.LSN); err == nil {
+			for _, d := range ds {
+				p.decided = append(p.decided, d.First)
+			}
+		}
+		return
+	case format.KindFailed, format.KindIndex:
 		return
 	case format.KindLeave:
 		if l, err := format.DecodeLeave(body, h.LSN); err == nil {

@@ -103,6 +103,9 @@ func (r *Record) abort(from state, page format.PageID) bool {
 // Conflict returns the page over which another goroutine, or Decide, has aborted the record.
 func (r *Record) Conflict() format.PageID { return format.PageID(r.cause.Load()) }
 
+// IsAborted reports whether the record was aborted. Until Decide, another goroutine may do so at any time.
+func (r *Record) IsAborted() bool { return r.state() == aborted }
+
 // intentOf returns the intent that a slot holds in place of a head, or nil if h is an entry, or nil.
 func intentOf(h *Head) *intent {
 	if h == nil || !h.IsIntent() {
