@@ -65,8 +65,8 @@ func wantFill(t testing.TB, pc *engine.PageCache[[]byte], pids []engine.PageID, 
 	want(t, pc, values)
 }
 
-// What shows a page that was written in an early part names the LSN of the last part, so that MakeStable of it makes
-// the whole transaction durable. Proves D5.
+// The PagePtr of a page that was written in an early part names the LSN of the last part, so that MakeStable of it
+// makes the whole transaction durable. Proves D5.
 func TestLastLSNOfPart(t *testing.T) {
 	d := simdisk.New(1, simdisk.Options{Block: 512})
 	pc := openParts(t, d)
@@ -179,7 +179,7 @@ func TestDecisionsOutliveLastPart(t *testing.T) {
 }
 
 // A disk that fills up in the middle of the parts makes the commit fail and leaves nothing of it, neither now nor after
-// a crash. What it has written becomes room for others.
+// a crash. Its messages become room for others.
 func TestPartsOnFullDisk(t *testing.T) {
 	d := simdisk.New(3, simdisk.Options{Block: 512})
 	pc := openParts(t, d)

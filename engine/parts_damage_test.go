@@ -52,18 +52,18 @@ func partsOn(t testing.TB, d *simdisk.Disk, store format.StoreID) (all []placedP
 	return all
 }
 
-// damagedParts is a store with two commits in parts, of which the first was acknowledged.
-type damagedParts struct {
+// corruptParts is a store with two commits in parts, of which the first was acknowledged.
+type corruptParts struct {
 	disk  *simdisk.Disk
 	pids  []engine.PageID
 	parts []placedPart // of the second commit
 }
 
-// newDamagedParts makes the store. If proven is set, the second commit was acknowledged too, and the log proves it.
-func newDamagedParts(t testing.TB, proven bool) *damagedParts {
+// newCorruptParts makes the store. If proven is set, the second commit was acknowledged too, and the log proves it.
+func newCorruptParts(t testing.TB, proven bool) *corruptParts {
 	d := simdisk.New(7, simdisk.Options{Block: 512})
 	pc := openParts(t, d)
-	s := &damagedParts{pids: make([]engine.PageID, 9)}
+	s := &corruptParts{pids: make([]engine.PageID, 9)}
 	other, _ := enginetest.Allocate(t, pc, []byte("other"))
 	first := bigCommit(t, pc, s.pids, 'a', 2000)
 	if _, err := pc.MakeStable(first); err != nil {
@@ -99,7 +99,7 @@ func newDamagedParts(t testing.TB, proven bool) *damagedParts {
 // Otherwise the commit may also be absent, as a whole. Proves D1, rules 10 and 13.
 func TestFlippedBitInPart(t *testing.T) {
 	for _, proven := range []bool{true, false} {
-		s := newDamagedParts(t, proven)
+		s := newCorruptParts(t, proven)
 		refused, absent := 0, 0
 		for i, p := range s.parts {
 			for at := 0; at < p.n; at += 1 + at/3 {
@@ -132,7 +132,7 @@ func TestFlippedBitInPart(t *testing.T) {
 // Salvage saves of each page the value before or after a commit in parts of which one is corrupt, and nothing of a
 // commit whose last part is missing.
 func TestSalvageOfParts(t *testing.T) {
-	s := newDamagedParts(t, true)
+	s := newCorruptParts(t, true)
 	salvaged := func(d *simdisk.Disk) (got []byte, r engine.SalvageReport) {
 		t.Helper()
 		r, err := engine.Salvage("/store", "/saved", enginetest.SimOptions(d), nil)

@@ -27,8 +27,8 @@
 //	    index is reported. In both cases the log does not end there.
 //	V11 The segments that begin below the end of the messages are those that have joined the log and have not left it,
 //	    by their digest, and belong to the timelines of the store (rule 14). So none is old, foreign or lost.
-//	V12 The messages of a group in parts count if a message below the end of the log says that it has taken effect: its
-//	    last part, or one of kind decided. Otherwise none of them counts, and the log goes on.
+//	V12 The messages of a group in parts count if a message below the end of the log says that it has taken effect:
+//	    its last part, or one of kind decided. Otherwise none of them counts, and the log goes on.
 //
 // A segment missing below the known-stable LSN has been recycled (rule 4): nothing in it was current. A segment
 // missing above it ends the log.

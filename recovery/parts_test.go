@@ -26,7 +26,8 @@ func (b *builder) part(first format.LSN, left int, counts bool) format.LSN {
 		format.PutWord(msg, w)
 		if counts {
 			off := b.offset() + format.Offset(at)
-			m := Message{Kind: k, LSN: lsn + format.LSN(at), Page: 7, Ptr: format.DiskPtr{Off: off, Len: uint32(w.Len())}}
+			m := Message{Kind: k, LSN: lsn + format.LSN(at), Page: 7}
+			m.Ptr = format.DiskPtr{Off: off, Len: uint32(w.Len())}
 			if keepsBody(k) {
 				m.Body = root
 			}
@@ -55,8 +56,8 @@ func (b *builder) root() {
 	b.put(format.KindRoot, 9, format.AppendRoot(nil, format.Root{Name: "other", Target: 8}))
 }
 
-// The messages of a group in parts count if the last part is in the log, or a message that says that it was, and none of
-// them does otherwise. The log goes on behind parts that do not count. Other messages between them count in any case.
+// The messages of a group in parts count if the last part is in the log, or a message that says that it was, and none
+// of them does otherwise. The log goes on behind parts that do not count. Other messages between them always count.
 // Proves V12.
 func TestPartsCountWithTheLast(t *testing.T) {
 	for _, counts := range []bool{false, true} {

@@ -127,8 +127,8 @@ var errNoRefs = errors.New("page without messages")
 // Err returns an error of Add, or else the first write error, or nil.
 func (w *SnapshotWriter) Err() error { return cmp.Or(w.err, w.records.err, w.refs.err) }
 
-// High returns the LSN of the newest message on which the pages added depend. The log must be stable beyond it before the snapshot
-// gets its name (V5).
+// High returns the LSN of the newest message on which the pages added depend. The log must be stable beyond it before
+// the snapshot gets its name (V5).
 func (w *SnapshotWriter) High() format.LSN { return w.h.High }
 
 // Finish writes the buffered blocks, the lists and, last, the header. inUse are the bases of the segments that were in

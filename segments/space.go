@@ -321,8 +321,8 @@ func (s *Space) Segment(id format.SegmentID) *Segment { return s.table.segment(i
 // At returns the description of the slot in which a file offset lies.
 func (s *Space) At(off format.Offset) *Segment { return s.table.at(off) }
 
-// LiveIn reports whether a segment with a byte from LSN first to last, other than the one that begins at other, has live
-// bytes.
+// LiveIn reports whether a segment with a byte from LSN first to last, other than the one that begins at other, has
+// live bytes.
 func (s *Space) LiveIn(first, last, other format.LSN) bool {
 	size := format.LSN(s.table.segmentSize)
 	first -= first % size

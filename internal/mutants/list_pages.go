@@ -30,7 +30,8 @@ var pageTargets = []target{
 		{checkDropped, "v.Live == 0 && c.keep(v.Base) && c.c", "v.Live == 0 && c.c", ""},
 	}},
 	{"engine/internal/pagemap/rescan.go", partsTests, []bug{
-		{checkDropped, "if err == nil && r.m.commits.isVoid(h, body) {", "if false && r.m.commits.isVoid(h, body) {", ""},
+		{checkDropped, "if err == nil && r.m.commits.isVoid(h, body) {",
+			"if false && r.m.commits.isVoid(h, body) {", ""},
 	}},
 	{"engine/internal/pagemap/snapshot.go", partsTests, []bug{
 		{swallowed, "\t\tw.AddDecision(d)\n", "\t\t_ = d\n", ""},

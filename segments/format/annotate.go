@@ -277,15 +277,7 @@ func describeBody(m Header, body []byte) string {
 		}
 		return fmt.Sprintf("%d leave, %d in all, left %v, stable LSN %v", len(l.Segments), l.Recycled, l.Left, l.Stable)
 	case KindDecided:
-		ds, err := DecodeDecisions(body, m.LSN)
-		if err != nil {
-			return err.Error()
-		}
-		text := "took effect:"
-		for _, d := range ds {
-			text += fmt.Sprintf(" LSN %v … %v", d.First, d.Last)
-		}
-		return text
+		return describeDecisions(body, m.LSN)
 	case KindBatchEnd:
 		b, err := DecodeManifest(body, m.LSN)
 		if err != nil {
@@ -327,6 +319,19 @@ func describeBody(m Header, body []byte) string {
 		}
 	}
 	return fmt.Sprintf("%d bytes", len(body))
+}
+
+// describeDecisions describes the body of a message at lsn that says which groups have taken effect.
+func describeDecisions(body []byte, lsn LSN) string {
+	ds, err := DecodeDecisions(body, lsn)
+	if err != nil {
+		return err.Error()
+	}
+	text := "took effect:"
+	for _, d := range ds {
+		text += fmt.Sprintf(" LSN %v … %v", d.First, d.Last)
+	}
+	return text
 }
 
 // describeStream describes the body of a record, or of a note, of a stream.

@@ -83,9 +83,10 @@ func testSegment(full bool) ([]byte, SegmentHeader) {
 	put(KindCompactZstd, 5, []byte{4, 0, 0, 0, 'z', 's', 't', 'd'})
 	pos += putGroup(seg[pos:], h.Base+LSN(pos), seed, []Kind{KindCompact, KindFree}, []byte("of a group"), nil)
 	first := h.Base + LSN(pos)
-	pos += putPart(seg[pos:], first, GroupHead{Left: 1}, seed, []Kind{KindFree}, nil)
+	pos += putPart(seg[pos:], partAt{first, GroupHead{Left: 1}}, seed, []Kind{KindFree}, nil)
 	last := h.Base + LSN(pos)
-	pos += putPart(seg[pos:], last, GroupHead{First: first}, seed, []Kind{KindCompact, KindFree}, []byte("later"), nil)
+	pos += putPart(seg[pos:], partAt{last, GroupHead{First: first}}, seed, []Kind{KindCompact, KindFree},
+		[]byte("later"), nil)
 	decided := make([]byte, DecisionsSize(1))
 	PutDecisions(decided, []Decision{{First: first, Last: last}})
 	put(KindDecided, 0, decided)

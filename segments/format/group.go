@@ -92,7 +92,8 @@ func DecodeGroupHead(k Kind, body []byte, at LSN) (h GroupHead, err error) {
 		h = GroupHead{First: LSN(binary.LittleEndian.Uint64(body)), Left: int(binary.LittleEndian.Uint32(body[8:])),
 			Messages: int(binary.LittleEndian.Uint32(body[12:]))}
 		if h.First <= 0 || h.First >= at || h.Left >= MaxGroupParts-1 {
-			return h, fmt.Errorf("%w: part at LSN %v, %d more follow, the first at LSN %v", ErrGroup, at, h.Left, h.First)
+			const text = "%w: part at LSN %v, %d more follow, the first at LSN %v"
+			return h, fmt.Errorf(text, ErrGroup, at, h.Left, h.First)
 		}
 		return h, nil
 	}

@@ -9,11 +9,18 @@ import (
 
 // putGroup writes a group at LSN lsn to dst, with messages of the given kinds and bodies, and returns its length.
 func putGroup(dst []byte, lsn LSN, seed Seed, kinds []Kind, bodies ...[]byte) int {
-	return putPart(dst, lsn, GroupHead{}, seed, kinds, bodies...)
+	return putPart(dst, partAt{lsn, GroupHead{}}, seed, kinds, bodies...)
+}
+
+// partAt is the place and the head of a part.
+type partAt struct {
+	lsn  LSN
+	head GroupHead
 }
 
 // putPart is putGroup for a part of a group, the first one if head names none. It sets the number of messages.
-func putPart(dst []byte, lsn LSN, head GroupHead, seed Seed, kinds []Kind, bodies ...[]byte) int {
+func putPart(dst []byte, p partAt, seed Seed, kinds []Kind, bodies ...[]byte) int {
+	lsn, head := p.lsn, p.head
 	kind := KindGroup
 	if head.First > 0 {
 		kind = KindGroupPart
@@ -120,7 +127,7 @@ func TestCheckGroupPart(t *testing.T) {
 	const first, lsn, seed = LSN(4096), LSN(8192), Seed(7)
 	part := func(head GroupHead, kinds ...Kind) []byte {
 		b := make([]byte, 512)
-		return b[:putPart(b, lsn, head, seed, kinds, []byte("one"), []byte("another"))]
+		return b[:putPart(b, partAt{lsn, head}, seed, kinds, []byte("one"), []byte("another"))]
 	}
 	check := func(b []byte) (GroupHead, error) {
 		h, body, err := DecodeMessage(b, lsn, seed)
@@ -213,7 +220,8 @@ func FuzzGroup(f *testing.F) {
 	b := make([]byte, 512)
 	n := putGroup(b, 4096, 3, []Kind{KindData, KindAppend}, []byte("a record"), []byte("a longer one"))
 	f.Add(b[HeaderSize:n], int64(4096), uint32(3), false)
-	n = putPart(b, 9000, GroupHead{First: 4096}, 3, []Kind{KindCompact, KindAppend}, []byte("a page"), []byte("a delta"))
+	at := partAt{9000, GroupHead{First: 4096}}
+	n = putPart(b, at, 3, []Kind{KindCompact, KindAppend}, []byte("a page"), []byte("a delta"))
 	f.Add(b[HeaderSize:n], int64(9000), uint32(3), true)
 	f.Add([]byte{}, int64(0), uint32(0), false)
 	f.Fuzz(func(t *testing.T, body []byte, lsn int64, seed uint32, part bool) {

@@ -68,7 +68,8 @@ func TestGroupInParts(t *testing.T) {
 		if first > 0 {
 			k = format.KindGroupPart
 		}
-		g, err := r.ReservePart(first, left, format.HeaderSize+k.GroupHeadSize()+2*format.AlignUp(format.HeaderSize+300))
+		size := format.HeaderSize + k.GroupHeadSize() + 2*format.AlignUp(format.HeaderSize+300)
+		g, err := r.ReservePart(first, left, size)
 		if err != nil {
 			t.Fatal(err)
 		}

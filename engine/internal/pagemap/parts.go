@@ -32,8 +32,8 @@ import (
 //	    effect, and the messages of a page are in the order of their effects, by their places, too (txn, Q6).
 //	D2  A snapshot begins below the first part of each commit that is not decided, so that recovery finds all parts of
 //	    one that is decided later. It is named after the last parts of all commits that it may show are stable.
-//	D3  As long as a segment with live bytes may hold a part of a commit that has taken effect, a message in the log says
-//	    that it has: the last part, or one that replaced it when its segment became empty.
+//	D3  As long as a segment with live bytes may hold a part of a commit that has taken effect, a message in the log
+//	    says that it has: the last part, or one that replaced it when its segment became empty.
 //	D4  The parts of a commit that was given up count as dead, in this opening and, without a last part, in all later
 //	    ones.
 //	D5  What shows a page to a caller names the LSN of the effect until that is stable.
@@ -146,8 +146,8 @@ func (m *Map) divide(c *Commit, rec *txn.Record, most int) (*parted, error) {
 }
 
 // room makes sure that there is a place for the next message: if the current part is full, it completes the part and
-// takes the place of the next one. refs are the places of all messages so far. It fails if the commit cannot succeed any
-// more, too. After an error there is no place.
+// takes the place of the next one. refs are the places of all messages so far. It also fails if the commit cannot
+// succeed any more. After an error there is no place.
 func (p *parted) room(at *place, refs []pagestack.Ref) (err error) {
 	if p == nil {
 		return nil

@@ -57,7 +57,8 @@ func TestRescanStopsInsideSegment(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	corrupt := make([]byte, 16<<10)
-	if err := (&rescan{m: new(Map)}).walk(ctx, logstore.Part{Bytes: corrupt, Seed: seed}, 0); !errors.Is(err, context.Canceled) {
+	r := &rescan{m: new(Map)}
+	if err := r.walk(ctx, logstore.Part{Bytes: corrupt, Seed: seed}, 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("a corrupt segment: %v", err)
 	}
 	whole := make([]byte, 256<<10)
@@ -65,10 +66,10 @@ func TestRescanStopsInsideSegment(t *testing.T) {
 		pos += putMessage(whole[pos:], format.LSN(pos), 9, 0, seed)
 	}
 	part := logstore.Part{Bytes: whole, Seed: seed}
-	if err := (&rescan{m: new(Map)}).walk(ctx, part, 0); !errors.Is(err, context.Canceled) {
+	if err := r.walk(ctx, part, 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("a long segment: %v", err)
 	}
-	if err := (&rescan{m: new(Map)}).walk(context.Background(), part, 0); err != nil {
+	if err := r.walk(context.Background(), part, 0); err != nil {
 		t.Error(err)
 	}
 }

@@ -86,8 +86,9 @@ func (r *Reader) leaveOut(parts []part) {
 	}
 	slices.Sort(r.undecided)
 	r.undecided = slices.Compact(r.undecided)
+	byBegin := func(s share, lsn format.LSN) int { return cmp.Compare(s.from, lsn) }
 	isVoid := func(m Message) bool { // void is in the order of the log
-		i, _ := slices.BinarySearchFunc(void, m.LSN, func(s share, lsn format.LSN) int { return cmp.Compare(s.from, lsn) })
+		i, _ := slices.BinarySearchFunc(void, m.LSN, byBegin)
 		return i > 0 && m.LSN < void[i-1].to
 	}
 	if len(void) > 0 {
@@ -292,8 +293,8 @@ func (r *Reader) ReportBatches() {
 	for _, first := range r.undecided {
 		if r.lostAbove(first) {
 			r.lose(recovery.Loss{Kind: recovery.LossBatch, Place: recovery.Place{}.WithLSN(first),
-				Text: fmt.Sprintf("nothing is saved of the transaction at LSN %v: its last part is missing, and a part "+
-					"of the log behind it is lost", first)})
+				Text: fmt.Sprintf("nothing is saved of the transaction at LSN %v: its last part is missing, and a "+
+					"part of the log behind it is lost", first)})
 		}
 	}
 	for _, m := range r.Messages {

@@ -16,9 +16,9 @@
 //	    prepared.
 //	Q6  A page's versions have rising LSNs: an owner reserves its places in the log after its last Install and before
 //	    Decide, and writers of a single page reserve theirs after they have loaded the head. A transaction that has
-//	    read a version has higher LSNs than the version: a version is found only after all LSNs of its transaction were
-//	    reserved. So each part of the log from its beginning on contains, with a transaction, all those that it has
-//	    read from or whose versions it replaced.
+//	    read a version has higher LSNs than the version: a version is found only after all LSNs of its transaction
+//	    were reserved. So each part of the log from its beginning on contains, with a transaction, all those that it
+//	    has read from or whose versions it replaced.
 //	Q7  A transaction that has lost eight times takes the token of the Fallback. While it holds it, each other
 //	    goroutine changes a page that it has read at most once more, and then waits, for TokenTime at most. So it wins
 //	    if it is no slower than that. Readers do not wait.
