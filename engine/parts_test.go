@@ -282,11 +282,15 @@ func (r *partsRun) contents() (s partsState, err error) {
 
 // check finds out which of the states the store has, which no crash may take back from now on.
 func (r *partsRun) check() error {
-	got, err := r.contents()
-	if err != nil {
+	// Reading may consolidate pages, whose old blobs wait to be deleted then.
+	if _, err := engine.ExactBlobs(r.pc); err != nil {
 		return err
 	}
-	if err := engine.ExactAccounts(r.pc); err != nil {
+	got, err := r.contents()
+	if err == nil {
+		err = engine.ExactAccounts(r.pc)
+	}
+	if err != nil {
 		return err
 	}
 	for i := len(r.states) - 1; i >= r.acked; i-- {
