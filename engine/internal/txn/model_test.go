@@ -93,7 +93,8 @@ func (s *store) single(page int, v uint64) history.Txn {
 func (s *store) move(page int) {
 	slot := &s.slots[page]
 	if h := s.clock.Load(slot); !IsClaimed(slot) {
-		e := pagestack.New[[]uint64](pagestack.KindBase, h.TS(), 1, h.LSN, h.Ptr())
+		lsn := format.LSN(s.lsn.Add(8)) // a new message
+		e := pagestack.New[[]uint64](pagestack.KindBase, h.TS(), 1, lsn, format.DiskPtr{Off: format.Offset(lsn), Len: 8})
 		e.Frag = listOf(h)
 		s.clock.Move(slot, h, &e.Head)
 	}

@@ -78,8 +78,8 @@ var removed = new([]*version)
 type version struct {
 	slot  *Slot
 	chain *chain
-	by    *Head // the entry that has replaced it
-	entry *Head // nil: there was no page
+	by    format.LSN // of the entry that has replaced it, which is kept in memory by nothing here
+	entry *Head      // nil: there was no page
 	// until is the stamp of the change. 0: it is not stamped yet, or the version means nothing, since it was entered
 	// after the change was settled. Set once, from 0, by the first goroutine that stamps the change.
 	until atomic.Uint64
@@ -355,7 +355,7 @@ func (v *Views) insert(s *Slot, by, entry *Head, until uint64) (r *version, ente
 			v.kept.CompareAndDelete(s, c)
 			continue
 		}
-		if i := slices.IndexFunc(*old, func(r *version) bool { return r.by == by }); i >= 0 {
+		if i := slices.IndexFunc(*old, func(r *version) bool { return r.by == by.LSN }); i >= 0 {
 			v.count.Add(-1)
 			return (*old)[i], false
 		}
@@ -363,7 +363,7 @@ func (v *Views) insert(s *Slot, by, entry *Head, until uint64) (r *version, ente
 			if v.Place != nil && entry != nil {
 				entry = v.Place(entry)
 			}
-			r = &version{slot: s, by: by, entry: entry}
+			r = &version{slot: s, by: by.LSN, entry: entry}
 			r.until.Store(until)
 		}
 		r.chain = c

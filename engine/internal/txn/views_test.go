@@ -2,11 +2,14 @@ package txn
 
 import (
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"weak"
 
+	"pagecache/engine/internal/pagestack"
 	"pagecache/internal/invariants"
 	"pagecache/segments/format"
 )
@@ -141,6 +144,34 @@ func TestVersionsAreReleasedOneByOne(t *testing.T) {
 				t.Errorf("View %d sees %d values", i+1+j, got)
 			}
 		}
+	}
+}
+
+// A version keeps no other entry in memory: not the one that has replaced it either, once that was replaced or evicted.
+// Proves Q9.
+func TestVersionKeepsNoOtherEntry(t *testing.T) {
+	for name, change := range changes {
+		s := newStore(2)
+		s.clock.Place = func(*Head) *Head { return pagestack.NewFree(1, 8, format.DiskPtr{}) }
+		w := s.clock.BeginView()
+		var old []weak.Pointer[Head]
+		for range 3 {
+			old = append(old, weak.Make(s.slots[0].Load()))
+			if !change(s, 0, s.value.Add(1)) {
+				t.Fatal("conflict without a reason")
+			}
+		}
+		runtime.GC()
+		for i, p := range old {
+			if p.Value() != nil {
+				t.Errorf("%s: the entry after %d changes is in memory, and 3 were made", name, i)
+			}
+		}
+		if n := s.clock.Kept(); n == 0 {
+			t.Errorf("%s: no version is kept", name)
+		}
+		w.End()
+		runtime.KeepAlive(s)
 	}
 }
 
