@@ -28,7 +28,7 @@ func (m *Map) BeginSnapshot(from format.LSN) snapshot.Source {
 	s.header = format.SnapshotHeader{Store: m.store.Super.Store, From: from,
 		Recycled: ledger.Recycled, Left: ledger.Left,
 		NextPage: min(m.IDs.Next(), format.MaxPageID+1), SegmentSize: m.store.SegmentSize()}
-	if h := m.Table.Make(format.CounterPage).Load(); h != nil {
+	if h := m.head(format.CounterPage); h != nil {
 		s.header.Counter = h.Ext().Counter
 	}
 	if m.base != nil {
