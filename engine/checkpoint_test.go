@@ -35,8 +35,8 @@ func take(t testing.TB, pc *engine.PageCache[[]byte]) *engine.Checkpoint {
 	return c
 }
 
-// stream returns what a checkpoint writes since an LSN.
-func stream(t testing.TB, c *engine.Checkpoint, since engine.LSN) []byte {
+// streamOf returns what a checkpoint writes since an LSN.
+func streamOf(t testing.TB, c *engine.Checkpoint, since engine.LSN) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	n, err := c.Write(t.Context(), &b, since)
@@ -84,12 +84,12 @@ func TestCheckpointIsInstalled(t *testing.T) {
 	enginetest.Busy(t, pc, 500, 3)
 	later := enginetest.Contents(t, pc)
 
-	info, err := engine.VerifyCheckpoint(t.Context(), readers(stream(t, c, 0))...)
+	info, err := engine.VerifyCheckpoint(t.Context(), readers(streamOf(t, c, 0))...)
 	if err != nil || info.LSN != c.LSN() || info.Blobs == 0 || info.Segments == 0 {
 		t.Fatalf("%+v, %v; the checkpoint is of LSN %d", info, err, c.LSN())
 	}
 	to := filepath.Join(dir, "copy")
-	install(t, to, nil, stream(t, c, 0))
+	install(t, to, nil, streamOf(t, c, 0))
 	r, err := engine.Check(to, nil, func(problem error) { t.Error(problem) })
 	if err != nil || r.Strays > 0 {
 		t.Errorf("check: %+v, %v", r, err)
@@ -397,7 +397,7 @@ func TestCheckpointHolds(t *testing.T) {
 	if held.Blobs != 2 {
 		t.Errorf("%d blobs while the checkpoint is open, want 2", held.Blobs)
 	}
-	install(t, "/copy", o, stream(t, c, 0))
+	install(t, "/copy", o, streamOf(t, c, 0))
 	cp := enginetest.Open(t, "/copy", o)
 	if got := enginetest.Contents(t, cp); got != contents {
 		t.Error("the copy differs")
@@ -457,7 +457,7 @@ func TestCheckpointBesideWriters(t *testing.T) {
 			least[i] = acked[i].Load()
 		}
 		c := take(t, pc)
-		b := stream(t, c, 0)
+		b := streamOf(t, c, 0)
 		c.Close()
 		to := filepath.Join(dir, fmt.Sprint("copy", round))
 		install(t, to, nil, b)
@@ -514,7 +514,7 @@ func TestCheckpointBelowABatch(t *testing.T) {
 	}
 	enginetest.Churn(t, pc, pids, 10)
 	enginetest.CleanAll(t, pc)
-	install(t, "/copy", o, stream(t, c, 0))
+	install(t, "/copy", o, streamOf(t, c, 0))
 	cp := enginetest.Open(t, "/copy", o)
 	freed := fmt.Sprintf("%d false \n", pid) // its id was handed out in the batch
 	if got := strings.Replace(enginetest.Contents(t, cp), freed, "", 1); got != contents {
@@ -536,12 +536,12 @@ func mixedStreams(t testing.TB) (d *simdisk.Disk, o *engine.Options, full, more 
 	d, o, _ = enginetest.MixedStore(t)
 	pc := enginetest.Open(t, "/store", o)
 	c := take(t, pc)
-	full = stream(t, c, 0)
+	full = streamOf(t, c, 0)
 	enginetest.Busy(t, pc, 60, 21)
 	enginetest.Allocate(t, pc, enginetest.Random(8000, 3))
 	contents = enginetest.Contents(t, pc)
 	c2 := take(t, pc)
-	more = stream(t, c2, c.LSN())
+	more = streamOf(t, c2, c.LSN())
 	c.Close()
 	c2.Close()
 	enginetest.Close(t, pc)
@@ -744,7 +744,7 @@ func TestCheckpointFullDisk(t *testing.T) {
 	if !full {
 		t.Fatal("the disk was never full")
 	}
-	b := stream(t, c, 0)
+	b := streamOf(t, c, 0)
 	d.SetCapacity(0)
 	install(t, "/copy", o, b)
 	cp := enginetest.Open(t, "/copy", o)
@@ -795,7 +795,7 @@ func TestCheckpointReadOnly(t *testing.T) {
 	o.ReadOnly = true
 	pc := enginetest.Open(t, "/store", o)
 	c := take(t, pc)
-	b := stream(t, c, 0)
+	b := streamOf(t, c, 0)
 	install(t, "/copy", enginetest.SimOptions(d), b)
 	cp := enginetest.Open(t, "/copy", enginetest.SimOptions(d))
 	if p := enginetest.Get(t, cp, pid); string(p.Value) != "durable" {
@@ -808,7 +808,7 @@ func TestCheckpointOfNothing(t *testing.T) {
 	t.Parallel()
 	d := simdisk.New(1, simdisk.Options{})
 	pc := enginetest.OpenSim(t, d)
-	install(t, "/copy", enginetest.SimOptions(d), stream(t, take(t, pc), 0))
+	install(t, "/copy", enginetest.SimOptions(d), streamOf(t, take(t, pc), 0))
 	cp := enginetest.Open(t, "/copy", enginetest.SimOptions(d))
 	if !cp.WasRecovered() {
 		t.Error("the copy is a new store")

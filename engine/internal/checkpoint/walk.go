@@ -25,7 +25,7 @@ func walk(b []byte, pos int, base format.LSN, seed format.Seed, blob func(format
 	for len(b)-pos >= format.HeaderSize {
 		lsn := base + format.LSN(pos)
 		h, body, err := format.DecodeMessage(b[pos:], lsn, seed)
-		if err == nil && h.Kind == format.KindGroup {
+		if err == nil && h.Kind.IsGroup() {
 			err = checkGroup(h, body, seed, blob)
 		} else if err == nil {
 			err = visitBlob(h.Kind, body, blob)
@@ -38,12 +38,12 @@ func walk(b []byte, pos int, base format.LSN, seed format.Seed, blob func(format
 	return 0, nil
 }
 
-// checkGroup verifies the messages of a group whose own checksum is right.
+// checkGroup verifies the messages of a group, or of a part of one, whose own checksum is right.
 func checkGroup(h format.Header, body []byte, seed format.Seed, blob func(format.BlobPtr)) error {
-	if err := format.CheckGroup(body, h.LSN, seed); err != nil {
+	if _, err := format.CheckGroup(h.Kind, body, h.LSN, seed); err != nil {
 		return err
 	}
-	for at := format.GroupHeadSize; at < len(body); {
+	for at := h.Kind.GroupHeadSize(); at < len(body); {
 		lsn := h.LSN + format.HeaderSize + format.LSN(at)
 		m, err := format.DecodeHeader(body[at:], len(body)-at, lsn)
 		if err == nil {
