@@ -144,10 +144,9 @@ type TxStats struct {
 	// Age is the time since that Tx began, less the time until a look found it, which is a quarter of a second at most.
 	Age  time.Duration
 	Kept int // in memory: open, or kept for the next Begin
-	// Views is the number of open Views, and Versions that of old versions of pages that are kept for them. A version
-	// takes some 250 bytes of memory, and a message of it 16 bytes more; the capacity of the cache does not limit that.
-	Views    int
-	Versions int64
+	// Views are open. Versions of pages are kept for them, in some 250 bytes of memory each, and 16 for each message;
+	// the capacity of the cache does not limit that.
+	Views, Versions int64
 }
 
 // ScratchStats are the state of the memory that calls work in, beside the cache: for encoding, compressing and
@@ -176,14 +175,13 @@ func (pc *PageCache[P]) Stats() Stats {
 	st.Cache = CacheStats{
 		Capacity: pc.mem.budget.Capacity(),
 		Hits:     n.hits.Load() + merged, Misses: n.misses.Load() - merged, Evictions: e.pages.Load(),
-		Reclaimed:      e.reclaimed.Load(),
-		BytesRewritten: pc.mem.allowance.Written(),
-		Policy:         PolicyStats(pc.mem.policy.Stats()),
+		Reclaimed: e.reclaimed.Load(), BytesRewritten: pc.mem.allowance.Written(),
+		Policy: PolicyStats(pc.mem.policy.Stats()),
 	}
 	st.Cache.HeapResident, st.Cache.MappedResident = pc.mem.budget.Resident()
 	x := pc.txs.Look()
 	st.Txs = TxStats{Open: x.Open, Oldest: x.Oldest, Age: x.Age, Kept: x.Kept,
-		Views: pc.pages.Clock.Open(), Versions: pc.pages.Clock.Kept()}
+		Views: int64(pc.pages.Clock.Open()), Versions: pc.pages.Clock.Kept()}
 	c := pc.cleaner.Stats()
 	st.Space.Draining, st.Space.Recycled = c.Draining, c.Recycled
 	st.Space.Cleaned, st.Space.BytesMoved = c.Cleaned, c.Moved
@@ -223,8 +221,7 @@ func (c *core) stats() Stats {
 	st.Space.Segments, st.Space.SegmentsInUse, st.Space.LiveBytes = c.store.Space.Totals()
 	st.Space.OutOfUse = c.store.Space.OutOfUse()
 	st.Space.FileBytes = c.store.Occupied()
-	scrubs := &c.store.Scrubs
-	st.Scrub = ScrubStats{scrubs.Runs.Load(), scrubs.Bytes.Load(), scrubs.Problems.Load()}
+	st.Scrub = ScrubStats(c.store.Scrubs.Load())
 	st.Scratch = ScratchStats{Bytes: c.scratch.Bytes(), Limit: c.scratch.Limit()}
 	return st
 }

@@ -103,7 +103,7 @@ var metrics = []metric{
 	gauge("txs_open", "Txs that are open.", func(s *engine.Stats) int64 { return int64(s.Txs.Open) }),
 	age("txs_oldest_age_seconds", "Age of the oldest open Tx; segments that it can see are not recycled.",
 		func(s *engine.Stats) time.Duration { return s.Txs.Age }),
-	gauge("txs_views", "Views that are open.", func(s *engine.Stats) int64 { return int64(s.Txs.Views) }),
+	gauge("txs_views", "Views that are open.", func(s *engine.Stats) int64 { return s.Txs.Views }),
 	gauge("txs_versions", "Old versions of pages that are kept for open Views.",
 		func(s *engine.Stats) int64 { return s.Txs.Versions }),
 	gauge("scratch_bytes", "Bytes of memory kept for encoding, compressing and decompressing.",

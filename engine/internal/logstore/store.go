@@ -137,6 +137,11 @@ type Scrubs struct {
 	Problems atomic.Int64
 }
 
+// Load returns the counts of Scrubs, read one after another.
+func (s *Scrubs) Load() struct{ Runs, Bytes, Problems int64 } {
+	return struct{ Runs, Bytes, Problems int64 }{s.Runs.Load(), s.Bytes.Load(), s.Problems.Load()}
+}
+
 // Times have counts by duration.
 type Times struct {
 	Commits latency.Counts // calls that waited until something was stable; the caller of the store counts them
