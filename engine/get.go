@@ -45,15 +45,15 @@ func (pc *PageCache[P]) get(tx *scope.Scope, pid PageID) (value P, ptr PagePtr[P
 	if h == nil || !h.IsWhole() { // such as the intent of a transaction (package txn)
 		return pc.getSlow(tx, pid)
 	}
-	if h.IsUnstamped() {
+	ts, settled := h.SettledTS()
+	if !settled || pc.pages.HasRecent() { // which Effect looks for
 		return pc.getSlow(tx, pid)
 	}
 	checkUnmodified(pc.m, pid, h)
 	if tx.S().Hits.Add(uint64(pid)) { // as used does, which is not inlined
 		pc.mem.handOver(tx)
 	}
-	ptr = PagePtr[P]{pid, h.TS(), pc.pages.Effect(h.LSN)}
-	return pagestack.EntryOf[P](h).Frag, ptr, KindMaterialized, nil
+	return pagestack.EntryOf[P](h).Frag, PagePtr[P]{pid, ts, h.LSN}, KindMaterialized, nil
 }
 
 // GetMany appends to dst, for each of pids, in the same order, what Get returns, and returns the extended slice. The

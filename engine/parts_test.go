@@ -39,6 +39,8 @@ type partsRun struct {
 	states []partsState // after each change, in the order in which they took effect
 	acked  int          // the index of a state that no crash may take back
 	inside bool         // a batch is open
+	looks  *rand.Rand   // for Views
+	views  int          // that are open
 }
 
 // partsState is the contents of a store.
@@ -59,7 +61,7 @@ func (s partsState) equal(o partsState) bool {
 var partsRoots = []string{"a", "b", "c"}
 
 func newPartsRun(t testing.TB, seed uint64) *partsRun {
-	r := &partsRun{t: t, rng: rand.New(rand.NewPCG(seed, 19)), long: 3900}
+	r := &partsRun{t: t, rng: rand.New(rand.NewPCG(seed, 19)), looks: rand.New(rand.NewPCG(seed, 20)), long: 3900}
 	r.disk = simdisk.New(seed, simdisk.Options{Block: 512, Depth: 1 + int(seed%3)})
 	r.opts = engine.Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, ConsolidateAfter: 3 + int(seed%3)}
 	if seed%5 == 0 {
@@ -215,6 +217,9 @@ func (r *partsRun) clean() (err error) {
 
 // step does something.
 func (r *partsRun) step() error {
+	if r.views < 2 && r.looks.IntN(6) == 0 {
+		return r.stepsInView()
+	}
 	switch r.rng.IntN(12) {
 	case 0:
 		return r.single()
@@ -237,8 +242,35 @@ func (r *partsRun) step() error {
 	return r.transact(1 + r.rng.IntN(12))
 }
 
-// beside is what happens between two parts.
+// stepsInView does something while a View is open, which sees nothing of it.
+func (r *partsRun) stepsInView() error {
+	r.views++
+	defer func() { r.views-- }()
+	return r.pc.View(r.t.Context(), func(tx *engine.Tx[[]byte]) (err error) {
+		then := r.last()
+		for n := 1 + r.looks.IntN(4); n > 0 && err == nil; n-- {
+			if err = r.step(); err == nil {
+				err = r.sees(tx, then)
+			}
+		}
+		return err
+	})
+}
+
+// sees fails the test unless a View sees a state. It returns an error if it cannot read.
+func (r *partsRun) sees(tx *engine.Tx[[]byte], want partsState) error {
+	got, err := r.read(tx)
+	if err == nil && !got.equal(want) {
+		r.t.Errorf("a View sees what it should not:\n%s", describeStates(want, got))
+	}
+	return err
+}
+
+// beside is what happens between two parts. A View that begins then sees nothing of them.
 func (r *partsRun) beside() {
+	if r.looks.IntN(6) == 0 {
+		_ = r.pc.View(r.t.Context(), func(tx *engine.Tx[[]byte]) error { return r.sees(tx, r.last()) })
+	}
 	switch k := r.rng.IntN(12); {
 	case k < 2:
 		_ = r.single()
@@ -254,30 +286,35 @@ func (r *partsRun) beside() {
 
 // contents reads the whole store.
 func (r *partsRun) contents() (s partsState, err error) {
-	s = partsState{pages: map[engine.PageID]string{}, roots: map[string]engine.PageID{}}
-	top := enginetest.NextPage(r.pc) + 3
-	err = r.pc.View(r.t.Context(), func(tx *engine.Tx[[]byte]) error {
-		for pid := engine.FirstUserPage; pid < top; pid++ {
-			p, err := tx.Get(pid)
-			if err != nil {
-				return err
-			}
-			if p.Kind == engine.KindMaterialized {
-				s.pages[pid] = string(p.Value)
-			}
-		}
-		for _, name := range partsRoots {
-			pid, err := tx.Root(name)
-			if err != nil && !errors.Is(err, engine.ErrRootNotFound) {
-				return err
-			}
-			if err == nil && pid != 0 {
-				s.roots[name] = pid
-			}
-		}
-		return nil
+	err = r.pc.View(r.t.Context(), func(tx *engine.Tx[[]byte]) (err error) {
+		s, err = r.read(tx)
+		return err
 	})
 	return s, err
+}
+
+// read reads the whole store as a transaction sees it.
+func (r *partsRun) read(tx *engine.Tx[[]byte]) (partsState, error) {
+	s := partsState{pages: map[engine.PageID]string{}, roots: map[string]engine.PageID{}}
+	for top, pid := enginetest.NextPage(r.pc)+3, engine.FirstUserPage; pid < top; pid++ {
+		p, err := tx.Get(pid)
+		if err != nil {
+			return s, err
+		}
+		if p.Kind == engine.KindMaterialized {
+			s.pages[pid] = string(p.Value)
+		}
+	}
+	for _, name := range partsRoots {
+		pid, err := tx.Root(name)
+		if err != nil && !errors.Is(err, engine.ErrRootNotFound) {
+			return s, err
+		}
+		if err == nil && pid != 0 {
+			s.roots[name] = pid
+		}
+	}
+	return s, nil
 }
 
 // check finds out which of the states the store has, which no crash may take back from now on.
@@ -396,7 +433,8 @@ func (r *partsRun) life() error {
 
 // Transactions that are written in parts are there whole or not at all after a crash at any time, three crashes deep:
 // also beside batches, snapshots, cleaning and single changes, also between the parts, with and without snapshots. All
-// that was acknowledged is there, and all accounts are exact. Proves D1 to D4, Q1 and rule 7.
+// that was acknowledged is there, and all accounts are exact. Views that are open meanwhile, or begin between two parts,
+// see nothing of what is written. Proves D1 to D4, Q1, Q8 and rule 7.
 func TestPartsSurviveCrashes(t *testing.T) {
 	t.Parallel()
 	seeds := uint64(*partsSeeds)

@@ -110,7 +110,8 @@ func (tx *Tx[P]) Get(pid PageID) (p Page[P], err error) {
 // getBack is Get. It is fast in a View if the page's value is resident, and was the same at the cut.
 func (tx *Tx[P]) getBack(pid PageID) (value P, ptr PagePtr[P], kind PageKind, err error) {
 	if h := tx.atCut(pid); h != nil {
-		return pagestack.EntryOf[P](h).Frag, PagePtr[P]{pid, h.TS(), h.LSN}, KindMaterialized, nil
+		ptr = PagePtr[P]{pid, h.TS(), tx.pc.pages.Effect(h.LSN)}
+		return pagestack.EntryOf[P](h).Frag, ptr, KindMaterialized, nil
 	}
 	p, err := tx.get(pid)
 	return p.Value, p.Ptr, p.Kind, err

@@ -37,6 +37,37 @@ var pageTargets = []target{
 		{swallowed, "\t\tw.AddDecision(d)\n", "\t\t_ = d\n", ""},
 		{checkDropped, "\tdefer func() { w.RaiseHigh(s.m.commits.highestPart()) }()", "\tdefer func() {}()", ""},
 	}},
+	{"engine/internal/pagemap/snapshot.go", []string{"engine/internal/pagemap SnapshotBeside"}, []bug{
+		{checkDropped, "h := m.head(format.CounterPage); h != nil",
+			"h := m.Table.Make(format.CounterPage).Load(); h != nil", ""},
+	}},
+	{"engine/transaction.go", []string{"engine LastLSN"}, []bug{
+		{checkDropped, "ptr = PagePtr[P]{pid, h.TS(), tx.pc.pages.Effect(h.LSN)}",
+			"ptr = PagePtr[P]{pid, h.TS(), h.LSN}", ""},
+	}},
+	{"engine/get.go", []string{"engine LastLSN"}, []bug{
+		{checkDropped, "if !settled || pc.pages.HasRecent() {", "if !settled {", ""},
+		{checkDropped, "pid, h.TS(), pc.pages.Effect(h.LSN)\n", "pid, h.TS(), h.LSN\n", ""},
+	}},
+	{"engine/internal/pagemap/views.go", viewTests, []bug{
+		{checkDropped, "if v.Open() == 0 {\n\t\treturn // a View", "if true {\n\t\treturn // a View", ""},
+		{swallowed, "next.pages = slices.Clip(f.find(name))", "next.pages = nil", ""},
+		{inverted, "pin.cut < b.moment {", "pin.cut > b.moment {", ""},
+		{checkDropped, "uint64(b.id) < pin.blobs && pin", "uint64(b.id) > pin.blobs && pin", ""},
+		{inverted, "return base < p.below && epoch > p.epoch", "return base >= p.below && epoch > p.epoch", ""},
+		{inverted, "return base < p.below && epoch > p.epoch", "return base < p.below && epoch < p.epoch", ""},
+		{notCounted, "\tslot.Loosen()\n", "", ""},
+		{checkDropped, "\t\t\tif past {\n", "\t\t\tif past && h != nil {\n", ""},
+		{swallowed, "\tm.former.drop(&m.Clock.Views)\n", "", ""},
+		{checkDropped, "\t\treturn h.ToOnDisk()\n", "\t\treturn h\n", ""},
+	}},
+	{"engine/internal/pagestack/unstamped.go", txnTests, []bug{
+		{checkDropped, "\th.stamp.Store(h.stamp.Load() | unstampedBit)\n", "", ""},
+		{checkDropped, "\t\tcase old&stampingBit != 0:\n\t\t\treturn false\n", "", ""},
+		{notCounted, "old&^unstampedBit) {\n\t\t\th.forget()\n", "old&^unstampedBit) {\n", ""},
+		{checkDropped, "if old&stampingBit != 0 && h.stamp.CompareAndSwap(old, old&^(unstampedBit|stampingBit)) {",
+			"if h.stamp.CompareAndSwap(old, old&^stampingBit) {", ""},
+	}},
 	{"engine/internal/salvage/gaps.go", partsTests, []bug{
 		{inverted, "if !decided[s.first] && known[s.first] {", "if decided[s.first] && known[s.first] {", ""},
 		{checkDropped, "if len(void) > 0 {", "if false {", ""},
@@ -66,6 +97,8 @@ var pageTargets = []target{
 		{swallowed, "\t\t\tm.commits.decided = append(m.commits.decided, d)\n", "", ""},
 		{swallowed, "\t\t\tm.commits.before = append(m.commits.before, d.First)\n", "", ""},
 		{inverted, "head.InParts(h.Kind) && !counts", "head.InParts(h.Kind) && counts", ""},
+		{offByOne, "return i >= 0 && lsn < s.parts[i].to", "return i > 0 && lsn < s.parts[i].to", ""},
+		{checkDropped, "\tif !found {\n\t\ti--\n", "\tif !found {\n\t\ti += 0\n", ""},
 		{checkDropped, "\t\tif s.effect < stable {\n", "\t\tif s.effect >= stable {\n", ""},
 	}},
 	{"engine/commit.go", transactionTests, []bug{
@@ -130,7 +163,7 @@ var pageTargets = []target{
 		{checkDropped, "\tif e.IsStamping() {\n", "\tif e != nil {\n", ""},
 		{checkDropped, "\tcase r.until.Load() == 0:\n\t\tv.remove(r)\n", "\tcase r.until.Load() == 0:\n", ""},
 		{inverted, "if w.cut < until {", "if w.cut > until {", ""},
-		{wrongVictim, "func(r *version) bool { return r.by == by }",
+		{wrongVictim, "func(r *version) bool { return r.by == by.LSN }",
 			"func(r *version) bool { return r.entry == by }", ""},
 		{notCounted, "\t\tv.charge(r)\n\t\tr = next\n", "\t\t_ = v\n\t\tr = next\n", ""},
 	}},
@@ -294,6 +327,9 @@ var commitTests = []string{"engine/internal/pagemap Commit"}
 
 // partsTests are the tests that must notice a bug in commits in parts.
 var partsTests = []string{"engine/internal/pagemap Commit", "engine Part|Decision|LastLSN|Salvage|CommitsAround"}
+
+// viewTests are the tests that must notice a bug in what a View sees and keeps.
+var viewTests = []string{"engine/internal/pagemap Former", "engine View"}
 
 // transactionTests are the tests that must notice a bug in the calls of transactions.
 var transactionTests = []string{"engine Transaction|Rollback|Conflict|MoneyStays|UpdateOnePage"}

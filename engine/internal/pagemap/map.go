@@ -52,6 +52,7 @@ type Map struct {
 	former former
 	pins   pins
 
+	_       [64]byte // Views write the fields above when they begin and end; every read of a page loads commits.recent
 	commits commits
 	store   *logstore.Store
 	blobs   *blob.Store

@@ -1,6 +1,7 @@
 package pagemap
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sync"
@@ -64,6 +65,17 @@ type commits struct {
 type span struct {
 	parts  []lsnRange
 	effect format.LSN // LSN of the last message of the last part
+}
+
+// has reports whether a message at an LSN lies in one of the parts, which are in rising order.
+func (s *span) has(lsn format.LSN) bool {
+	i, found := slices.BinarySearchFunc(s.parts, lsn, func(p lsnRange, lsn format.LSN) int {
+		return cmp.Compare(p.from, lsn)
+	})
+	if !found {
+		i--
+	}
+	return i >= 0 && lsn < s.parts[i].to
 }
 
 // lsnRange is LSNs [from, to).
@@ -229,6 +241,9 @@ func (m *Map) Effect(lsn format.LSN) format.LSN {
 	return lsn
 }
 
+// HasRecent reports whether Effect may return another LSN than its argument, of a head that the caller has found.
+func (m *Map) HasRecent() bool { return m.commits.recent.Load() != nil }
+
 func (m *Map) effectOf(recent *[]span, lsn format.LSN) format.LSN {
 	stable, all := m.store.Log.StableEnd(), true
 	for i := range *recent {
@@ -236,11 +251,8 @@ func (m *Map) effectOf(recent *[]span, lsn format.LSN) format.LSN {
 		if s.effect < stable {
 			continue
 		}
-		all = false
-		for _, p := range s.parts {
-			if lsn >= p.from && lsn < p.to {
-				return s.effect
-			}
+		if all = false; s.has(lsn) {
+			return s.effect
 		}
 	}
 	if all {

@@ -39,6 +39,13 @@ func (h *Head) SetUnstamped(replaced *Head) {
 // IsUnstamped reports whether the entry is unstamped or stamping.
 func (h *Head) IsUnstamped() bool { return h.stamp.Load()&unstampedBit != 0 }
 
+// SettledTS returns the write timestamp, and whether the entry is settled; if not, the timestamp means nothing. It costs
+// less than IsUnstamped and TS together.
+func (h *Head) SettledTS() (ts uint64, settled bool) {
+	stamp := h.stamp.Load()
+	return stamp >> depthBits, stamp&unstampedBit == 0
+}
+
 // Replaced returns the entry that this one has replaced. It is that if the entry is not settled afterwards.
 func (h *Head) Replaced() *Head {
 	if h.Kind() == KindDelta {
