@@ -433,8 +433,8 @@ func (r *partsRun) life() error {
 
 // Transactions that are written in parts are there whole or not at all after a crash at any time, three crashes deep:
 // also beside batches, snapshots, cleaning and single changes, also between the parts, with and without snapshots. All
-// that was acknowledged is there, and all accounts are exact. Views that are open meanwhile, or begin between two parts,
-// see nothing of what is written. Proves D1 to D4, Q1, Q8 and rule 7.
+// that was acknowledged is there, and all accounts are exact. Views that are open meanwhile, or begin between two
+// parts, see nothing of what is written. Proves D1 to D4, Q1, Q8 and rule 7.
 func TestPartsSurviveCrashes(t *testing.T) {
 	t.Parallel()
 	seeds := uint64(*partsSeeds)

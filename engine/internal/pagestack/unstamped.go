@@ -39,8 +39,8 @@ func (h *Head) SetUnstamped(replaced *Head) {
 // IsUnstamped reports whether the entry is unstamped or stamping.
 func (h *Head) IsUnstamped() bool { return h.stamp.Load()&unstampedBit != 0 }
 
-// SettledTS returns the write timestamp, and whether the entry is settled; if not, the timestamp means nothing. It costs
-// less than IsUnstamped and TS together.
+// SettledTS returns the write timestamp, and whether the entry is settled; if not, the timestamp means nothing. It
+// costs less than IsUnstamped and TS together.
 func (h *Head) SettledTS() (ts uint64, settled bool) {
 	stamp := h.stamp.Load()
 	return stamp >> depthBits, stamp&unstampedBit == 0

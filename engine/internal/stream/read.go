@@ -51,7 +51,7 @@ func (t *Stream) find(q format.Seq, at At) (logstore.Message, At, error) {
 // body of m is the record's bytes, or all of the message's body if it is a long one.
 func (t *Stream) read(at At) (q format.Seq, m logstore.Message, placed At, err error) {
 	store := t.set.store
-	m, n, found := store.Glance(at.LSN, at.Ptr.Off, longMessage) // it lies in a block that is warm, or that and the next
+	m, n, found := store.Glance(at.LSN, at.Ptr.Off, longMessage) // it lies in a block that is warm, or the next one too
 	if at.Ptr.Len = uint32(n); !found {
 		h, err := store.ReadHeader(at.LSN, at.Ptr.Off)
 		if err != nil {
