@@ -113,7 +113,8 @@ func TestViewBesideParts(t *testing.T) {
 		}
 		fill := p.Value[0]
 		if acked && fill != 'b' || (fill == 'b') != (made.Kind == engine.KindMaterialized) {
-			t.Errorf("seed %d: acknowledged: %v, the pages have %q, the new one is %v", seed, acked, fill, made.Kind)
+			const text = "seed %d: acknowledged: %v, the pages have %q, and the new one is %v"
+			t.Errorf(text, seed, acked, fill, made.Kind)
 		}
 		for i, pid := range pids[:12] {
 			value := string(bytes.Repeat([]byte{fill}, size))

@@ -99,7 +99,9 @@ func (s *scene) alone() error {
 
 // together changes pages and roots in a transaction.
 func (s *scene) together() error {
+	pages, roots := s.pages, s.roots
 	_, err := s.pc.Update(s.t.Context(), func(tx *engine.Tx[[]byte]) error {
+		s.pages, s.roots = maps.Clone(pages), maps.Clone(roots) // the cleaner may abort an attempt
 		a, b := s.page(), s.page()
 		err := errors.Join(s.link(tx, a), s.link(tx, b))
 		name := fmt.Sprintf("root %d", s.rng.IntN(5))

@@ -94,8 +94,8 @@ func (s *store) move(page int) {
 	slot := &s.slots[page]
 	if h := s.clock.Load(slot); !IsClaimed(slot) {
 		lsn := format.LSN(s.lsn.Add(8)) // a new message
-		e := pagestack.New[[]uint64](pagestack.KindBase, h.TS(), 1, lsn,
-			format.DiskPtr{Off: format.Offset(lsn), Len: 8})
+		ptr := format.DiskPtr{Off: format.Offset(lsn), Len: 8}
+		e := pagestack.New[[]uint64](pagestack.KindBase, h.TS(), 1, lsn, ptr)
 		e.Frag = listOf(h)
 		s.clock.Move(slot, h, &e.Head)
 	}
