@@ -651,15 +651,15 @@ func TestCheckpointOfACopy(t *testing.T) {
 	o := enginetest.WithSeam(&engine.Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1}, seam.Options{FS: d})
 	pc := enginetest.Open(t, "/store", o)
 	enginetest.Busy(t, pc, 50, 1)
-	install(t, "/copy", o, stream(t, take(t, pc), 0))
+	install(t, "/copy", o, streamOf(t, take(t, pc), 0))
 	cp := enginetest.Open(t, "/copy", o)
 	for _, c := range []*engine.PageCache[[]byte]{pc, cp} {
 		enginetest.Busy(t, c, 200, 2)
 	}
 	c := take(t, pc)
-	full := stream(t, c, 0)
+	full := streamOf(t, c, 0)
 	enginetest.Busy(t, cp, 200, 3)
-	more := stream(t, take(t, cp), c.LSN())
+	more := streamOf(t, take(t, cp), c.LSN())
 	_, err := engine.Install(t.Context(), "/both", o, readers(full, more)...)
 	if !errors.Is(err, engine.ErrChain) || !strings.Contains(err.Error(), "lacks the segment") {
 		t.Error(err)
