@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"pagecache/engine"
@@ -172,6 +173,63 @@ func TestDecisionsOutliveLastPart(t *testing.T) {
 			}
 			enginetest.Close(t, pc)
 		}
+	}
+	if again == 0 {
+		t.Error("nothing was written again")
+	}
+}
+
+// The same if the store knows only from a snapshot that the parts count, since that begins above the last one. Proves
+// D3.
+func TestDecisionsOutliveOpenings(t *testing.T) {
+	again := 0
+	for seed := range uint64(4) {
+		d := simdisk.New(seed, simdisk.Options{Block: 512})
+		o := engine.Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1}
+		s := seam.Options{FS: d, Eager: seed%2 == 0, Unchecked: true}
+		pc := enginetest.Open(t, "/store", enginetest.WithSeam(&o, s))
+		engine.SetInline(pc, 12000)
+		pids := make([]engine.PageID, 16)
+		bigCommit(t, pc, pids, 'a', 1900)
+		early, late := pids[:6], pids[6:]
+		others := make([]engine.PageID, 16)
+		for i := range others {
+			others[i], _ = enginetest.Allocate(t, pc, bytes.Repeat([]byte{'a'}, 1900))
+		}
+		if err := pc.Snapshot(); err != nil {
+			t.Fatal(err)
+		}
+		enginetest.Close(t, pc)
+
+		pc = enginetest.Open(t, "/store", enginetest.WithSeam(&o, s))
+		engine.SetInline(pc, 12000)
+		for range 2 {
+			for _, pid := range slices.Concat(late, others) {
+				replaceAlone(t, pc, pid, string(bytes.Repeat([]byte{'b'}, 1900)))
+			}
+			enginetest.CleanAll(t, pc)
+			enginetest.Flush(t, pc)
+		}
+		enginetest.NoCheck(t, pc)
+		killed := d.Crash(seed)
+		_ = pc.Close()
+		res, err := enginetest.ScanLog(killed, "/store")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, decision := range res.Decisions {
+			if decision.At > decision.Last {
+				again++
+			}
+		}
+		s.FS, s.LogAlone = killed, true
+		pc = enginetest.Open(t, "/store", enginetest.WithSeam(&o, s))
+		wantFill(t, pc, early, 'a', 1900)
+		wantFill(t, pc, slices.Concat(late, others), 'b', 1900)
+		if err := engine.ExactAccounts(pc); err != nil {
+			t.Errorf("seed %d: %v", seed, err)
+		}
+		enginetest.Close(t, pc)
 	}
 	if again == 0 {
 		t.Error("nothing was written again")
