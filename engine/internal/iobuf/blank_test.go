@@ -71,6 +71,38 @@ func TestLargeWritesAreNotZeroedAhead(t *testing.T) {
 	}
 }
 
+// A small write to blank space after a large one waits for no zeroing; the next one does.
+func TestFirstSmallWriteAfterLargeOneIsNotZeroedAhead(t *testing.T) {
+	for small := range 3 {
+		blank := 0
+		r := newRig(t, setup{segment: 8 << 20, block: 4096, slots: 4, blank: &blank})
+		write := func(size int) {
+			t.Helper()
+			lsn, err := r.put(format.KindCompact, 2, make([]byte, size))
+			if err == nil {
+				err = r.MakeStable(lsn)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 10 {
+			write(2 * defaultZeroStep)
+			for range small {
+				write(3900)
+			}
+		}
+		want := 10 * max(0, small-1)
+		if zeroed := r.dev.zeroedSoFar(); len(zeroed) != want {
+			t.Errorf("%d small writes after each of 10 large ones: zeroed %d times, want %d: %v", small, len(zeroed),
+				want, zeroed)
+		}
+		if _, err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A short segment ends with a pad below its limit, from which on nothing is written, whatever the lengths of the
 // messages are. The log goes on in the next segment, which is whole. Proves rule 9.
 func TestShortSegmentEndsBelowItsLimit(t *testing.T) {

@@ -71,6 +71,7 @@ type progress struct {
 	// segment, as small messages make it, is not worth its memory.
 	pages  segments.PageList
 	listed bool
+	large  bool         // the newest write to blank space was not small
 	blank  int          // from this offset on, nothing was written to the slot; at most len(mem)
 	index  format.Index // of the messages below walked, if the segment ends with one
 	known  bool         // index lists all of them

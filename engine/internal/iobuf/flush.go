@@ -143,7 +143,8 @@ const (
 
 // zeroAhead zeroes the next step of a blank slot before a small write of n bytes reaches it. Nothing that was given to
 // the device lies there (rule 1), nor the header of a free slot, which counts until the new one is durable. Larger
-// writes gain nothing: for them bandwidth counts.
+// writes gain nothing: for them bandwidth counts. The first small write after a large one waits for no zeroing, which
+// takes longer than the write gains: if the next one is large again, nothing but that write would use the step.
 func (ld *leader) zeroAhead(b *buffer, n int) {
 	l, p := ld.log, &b.progress
 	if l.zero == nil || p.submitted+n <= p.blank || p.blank >= b.end() || l.stopped.Load() {
@@ -151,7 +152,9 @@ func (ld *leader) zeroAhead(b *buffer, n int) {
 	}
 	from := max(p.submitted, (p.blank+l.block-1)&^(l.block-1))
 	p.blank = p.submitted + n
-	if n > smallWrite || from >= p.blank || ld.lent { // zeroing waits for the disk
+	afterLarge := p.large
+	p.large = n > smallWrite
+	if p.large || afterLarge || from >= p.blank || ld.lent { // zeroing waits for the disk
 		return
 	}
 	to := min(max(from+l.zeroStep, p.blank), b.end())

@@ -117,6 +117,71 @@ func TestReadMapped(t *testing.T) {
 	}
 }
 
+// Glance returns what readMapped returns, wherever the message lies in its block and however long it is, and finds none
+// that is longer than allowed, not valid, or a delta.
+func TestGlance(t *testing.T) {
+	const seed = 99
+	file := make([]byte, readRoom)
+	for _, size := range []int{0, glanced - format.HeaderSize, glanced, 1000, 5000} {
+		for _, at := range []int{0, 128, readBlock - 40, readBlock - 32, readBlock - 8, readBlock - 300, readBlock} {
+			body := noise(size)
+			lsn := format.LSN(4096 + at)
+			ptr := putMessage(file[at:], lsn, body, seed)
+			ptr.Off = format.Offset(at)
+			w := format.MakeWord(format.KindRecord, int(ptr.Len))
+			format.PutCRC(file[at:], w, seed)
+			format.PutWord(file[at:], w)
+			f, m := openMapped(t, file)
+			want, wantBody, err := readMapped(m, ptr, lsn, seed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			look := func(most int, lsn format.LSN, seed format.Seed) bool {
+				t.Helper()
+				h, got, found := glance(m, ptr.Off, most, lsn, seed)
+				if found && (h != want || !bytes.Equal(got, wantBody)) || !found && got != nil {
+					t.Errorf("%d bytes at %d: %+v, %d bytes, want %+v", size, at, h, len(got), want)
+				}
+				return found
+			}
+			whole := readBlock-at%readBlock >= format.HeaderSize // else Glance leaves it to others
+			if look(readRoom-at, lsn, seed) != whole || look(int(ptr.Len), lsn, seed) != whole {
+				t.Errorf("%d bytes at %d: found %v, want %v", size, at, !whole, whole)
+			}
+			if look(int(ptr.Len)-1, lsn, seed) || look(readRoom-at, lsn+8, seed) || look(readRoom-at, lsn, seed+1) {
+				t.Errorf("%d bytes at %d: a message that is too long, or another one, was found", size, at)
+			}
+			for _, i := range []int{0, format.HeaderSize - 1, int(ptr.Len) - 1} { // Proves rule 12
+				if _, err := f.WriteAt([]byte{file[at+i] ^ 4}, int64(at+i)); err != nil {
+					t.Fatal(err)
+				}
+				if look(readRoom-at, lsn, seed) {
+					t.Errorf("%d bytes at %d: byte %d is corrupt, and the message was found", size, at, i)
+				}
+				if _, err := f.WriteAt(file[at+i:at+i+1], int64(at+i)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n := testing.AllocsPerRun(10, func() { _, _, _ = glance(m, ptr.Off, readRoom-at, lsn, seed) }); n != 0 {
+				t.Errorf("glance allocates %v times", n)
+			}
+			if err := f.Truncate(0); err != nil {
+				t.Fatal(err)
+			}
+			if look(readRoom-at, lsn, seed) {
+				t.Error("a message was found in a file that was truncated")
+			}
+		}
+	}
+	putMessage(file, 4096, noise(100), seed) // a delta
+	_, m := openMapped(t, file)
+	for _, at := range []format.Offset{0, readRoom} {
+		if _, _, found := glance(m, at, readRoom, 4096, seed); found {
+			t.Errorf("a delta, or a message beyond the end, was found at %d", at)
+		}
+	}
+}
+
 // A pointer that leaves its segment, or that no message can have, is refused before anything is read.
 func TestReadRefusesPointers(t *testing.T) {
 	s := &Store{Super: format.Superblock{SegmentSize: readRoom}}

@@ -51,16 +51,19 @@ func (t *Stream) find(q format.Seq, at At) (logstore.Message, At, error) {
 // body of m is the record's bytes, or all of the message's body if it is a long one.
 func (t *Stream) read(at At) (q format.Seq, m logstore.Message, placed At, err error) {
 	store := t.set.store
-	h, err := store.ReadHeader(at.LSN, at.Ptr.Off)
-	if err != nil {
-		return 0, m, at, err
-	}
-	at.Ptr.Len = uint32(h.Len)
-	if h.Len > longMessage { // else it lies in a block that is warm, or in that and the next
-		t.Warm(at)
-	}
-	if m, err = store.Read(at.LSN, at.Ptr); err != nil {
-		return 0, m, at, err
+	// A short message lies in a block that is warm, or in that and the next.
+	m, n, found := store.Glance(at.LSN, at.Ptr.Off, longMessage)
+	if at.Ptr.Len = uint32(n); !found {
+		h, err := store.ReadHeader(at.LSN, at.Ptr.Off)
+		if err != nil {
+			return 0, m, at, err
+		}
+		if at.Ptr.Len = uint32(h.Len); h.Len > longMessage {
+			t.Warm(at)
+		}
+		if m, err = store.Read(at.LSN, at.Ptr); err != nil {
+			return 0, m, at, err
+		}
 	}
 	if m.Kind != format.KindRecord && m.Kind != format.KindLongRecord || format.StreamID(m.Page) != t.id {
 		err = fmt.Errorf("%w: a %v message of stream %d", format.ErrRecord, m.Kind, m.Page)
