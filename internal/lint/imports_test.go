@@ -97,6 +97,7 @@ var house = map[string][]string{
 	"engine/statspage":           {"engine", "internal/htmlpage"},
 	"engine/promstats":           {"engine"}, // a module of its own
 	"raft/raftlog":               {"engine"}, // in a module of its own
+	"raft/migrate":               {"raft/raftlog"},
 	"internal/htmlpage":          {"engine"},
 	"internal/htmlpage/pagetest": {}, // a browser for tests
 	"internal/machine":           {},
@@ -134,7 +135,8 @@ var outside = map[string][]string{
 	"github.com/cockroachdb/pebble":        {"bench"},
 	"github.com/anishathalye/porcupine":    {"engine/internal/linear"},
 	"github.com/prometheus":                {"engine/promstats"},
-	"github.com/hashicorp":                 {"raft/raftlog", "bench"},
+	"github.com/hashicorp":                 {"raft/raftlog", "raft/migrate", "bench"},
+	"go.etcd.io/bbolt":                     {"raft/migrate", "bench"},
 }
 
 // Packages import only packages that house and outside list for them. None uses cgo.

@@ -25,9 +25,11 @@ var (
 	valueKeys  = []string{"LastVoteCand"}
 )
 
-// CopyFrom fills the store, which must be empty, with all entries of another log and with raft's term and vote, of a
-// node that is stopped: such as a raft-boltdb or a raft-wal. Until it has returned nil, the store cannot be opened
-// again. It stops with the error of ctx, of the other stores, or those of StoreLogs and Set.
+// CopyFrom fills the store, which must be empty, with the entries of another log and with raft's term and vote, of a
+// node that is stopped: such as a raft-boltdb or a raft-wal. If entries are missing in between, it copies only those
+// behind the last gap: raft leaves a gap behind if it installs a snapshot, which has the entries before. Until CopyFrom
+// has returned nil, the store cannot be opened again. It stops with the error of ctx, of the other stores, or those of
+// StoreLogs, DeleteRange and Set.
 func (s *Store) CopyFrom(ctx context.Context, logs raft.LogStore, stable raft.StableStore) error {
 	if err := s.copyFrom(ctx, logs, stable); err != nil {
 		return fmt.Errorf("copy: %w", err)
@@ -66,7 +68,7 @@ func (s *Store) copyFrom(ctx context.Context, logs raft.LogStore, stable raft.St
 	return s.stream.SetNote(ctx, copyNote, nil)
 }
 
-// copyEntries stores all entries of another log.
+// copyEntries stores the entries of another log, those behind the last gap.
 func (s *Store) copyEntries(ctx context.Context, logs raft.LogStore) error {
 	first, err := logs.FirstIndex()
 	if err != nil {
@@ -80,7 +82,18 @@ func (s *Store) copyEntries(ctx context.Context, logs raft.LogStore) error {
 	size := 0
 	for i := first; i <= last; i++ {
 		var l raft.Log
-		if err := errors.Join(ctx.Err(), logs.GetLog(i, &l)); err != nil {
+		err := ctx.Err()
+		if err == nil {
+			err = logs.GetLog(i, &l)
+		}
+		if errors.Is(err, raft.ErrLogNotFound) && i < last {
+			some, size = nil, 0
+			if err := s.DeleteRange(0, i); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("entry %d: %w", i, err)
 		}
 		some = append(some, &l)

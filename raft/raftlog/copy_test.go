@@ -44,6 +44,37 @@ func TestCopyFrom(t *testing.T) {
 	}
 }
 
+// gaps is a log in which entries are missing.
+type gaps struct {
+	raft.LogStore
+	missing [][2]uint64
+}
+
+func (g gaps) GetLog(i uint64, l *raft.Log) error {
+	for _, m := range g.missing {
+		if i >= m[0] && i <= m[1] {
+			return raft.ErrLogNotFound
+		}
+	}
+	return g.LogStore.GetLog(i, l)
+}
+
+// If entries are missing, a copy has those behind the last gap. A log without its last entry is refused.
+func TestCopyGaps(t *testing.T) {
+	from := raft.NewInmemStore()
+	store(t, from, 1, 300)
+	s := openSim(t, pagetest.NewDisk(1))
+	must(t, s.CopyFrom(context.Background(), gaps{from, [][2]uint64{{2, 2}, {50, 60}, {120, 254}}}, from))
+	wantEntries(t, s, 255, 300)
+	must(t, s.Close())
+	s = openSim(t, pagetest.NewDisk(1))
+	err := s.CopyFrom(context.Background(), gaps{from, [][2]uint64{{300, 300}}}, from)
+	if !errors.Is(err, raft.ErrLogNotFound) {
+		t.Errorf("%v, want raft.ErrLogNotFound", err)
+	}
+	must(t, s.Close())
+}
+
 // A copy that was interrupted, by an error or by a crash at any operation of the disk, is not taken for a store.
 func TestCopyInterrupted(t *testing.T) {
 	from := raft.NewInmemStore()
