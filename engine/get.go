@@ -6,7 +6,6 @@ import (
 	"iter"
 	"slices"
 
-	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/scope"
 	"pagecache/engine/internal/values"
@@ -232,22 +231,25 @@ func (pc *PageCache[P]) materialize(tx *scope.Scope, pg page) (*entry[P], error)
 		return e, nil
 	}
 	pid, h := pg.id, pg.head
-	if isWhole(h.Kind()) {
+	if h.IsWhole() {
 		return pagestack.EntryOf[P](h), nil
 	}
-	value, view, err := pc.merged(pid, h)
+	value, e, view, err := pc.merged(pid, h, pc.newRoomy)
 	if err != nil {
 		return nil, err
 	}
-	var e *entry[P]
 	if h.Depth() > 1 {
-		ext := &pagestack.Ext{Refs: make([]pagestack.Ref, 0, h.Depth())}
-		h.Refs(func(r pagestack.Ref) { ext.Refs = append(ext.Refs, r) })
-		if ext.Size, err = pc.sizeOf(pid, value); err != nil {
-			return nil, err
+		refs := make([]pagestack.Ref, 0, h.Depth())
+		h.Refs(func(r pagestack.Ref) { refs = append(refs, r) })
+		if e == nil {
+			size, err := pc.sizeOf(pid, value)
+			if err != nil {
+				return nil, err
+			}
+			e = pagestack.NewMerged(value, size)
 		}
-		e = pagestack.New[P](pagestack.KindMerged, h.TS(), h.Depth(), h.LSN, h.Ptr())
-		e.Ext, e.Frag, e.Sum = ext, value, sumOf(pc.m, value)
+		e.InitMerged(h.TS(), refs)
+		e.Sum = sumOf(pc.m, value)
 	} else {
 		e = pagestack.New[P](pagestack.KindBase, h.TS(), h.Depth(), h.LSN, h.Ptr())
 		if e.Frag = value; !view {
@@ -258,6 +260,27 @@ func (pc *PageCache[P]) materialize(tx *scope.Scope, pg page) (*entry[P], error)
 	}
 	pc.mem.keep(tx, pg, e)
 	return e, nil
+}
+
+// valueOf returns the value of a page that was read.
+func (tx *Tx[P]) valueOf(pg page) (value P, err error) {
+	if tx.scope.Hold() { // of a View, which keeps what the value lies in
+		defer tx.scope.S().Slot.Loosen()
+	}
+	if pg.slot == nil { // the page has changed since the cut of the View
+		value, _, err = tx.pc.value(pg.id, pg.head)
+		return value, err
+	}
+	if pg.head.IsWhole() {
+		checkUnmodified(tx.pc.m, pg.id, pg.head)
+		tx.pc.used(&tx.scope, pg.id)
+		return pagestack.EntryOf[P](pg.head).Frag, nil
+	}
+	e, err := tx.pc.materialize(&tx.scope, pg)
+	if err != nil {
+		return value, err
+	}
+	return e.Frag, nil
 }
 
 // Fragments returns the page's state and its fragments, unmerged, newest first: the deltas that are known singly, then
@@ -290,38 +313,6 @@ func (pc *PageCache[P]) AppendFragments(tx *Tx[P], pid PageID, dst []P) (PagePtr
 		return PagePtr[P]{}, dst, err
 	}
 	return ptrTo[P](pid, pg.head).in(&pc.pages), all, nil
-}
-
-// Prefetch starts reading the given pages, blobs included, into the page cache and returns without waiting. Resident
-// and missing pages are skipped, and so are those that are just being looked up in the log. It is a hint: when too many
-// reads are in flight, the rest is ignored. Errors: ErrTxEnded, ErrClosed, and ErrCorrupt if the snapshot's record of a
-// page is corrupt and the log cannot replace it. Safe for concurrent use.
-func (pc *PageCache[P]) Prefetch(tx *Tx[P], pids ...PageID) error {
-	var ranges []vfs.Range
-	var inBlobs []PageID
-	for _, pid := range pids {
-		if err := pc.finder.check(tx.base(), "prefetch", pid); err != nil {
-			return err
-		}
-		_, h, err := pc.pages.FindNow(pid)
-		if err != nil && !pagemap.IsPending(err) {
-			return describePage("prefetch", pid, pc.core.opts.report.Corrupt(err))
-		}
-		if err != nil || h == nil {
-			continue
-		}
-		if h = h.TailEntry(); h.Kind() == pagestack.KindOnDisk {
-			ranges = values.AppendSealed(ranges, pc.core.store, h)
-			if hasBlob(h) && len(inBlobs) < maxBlobsAhead {
-				inBlobs = append(inBlobs, pid)
-			}
-		}
-	}
-	pc.core.store.View.ReadAhead(ranges)
-	if len(inBlobs) > 0 && pc.aheadInBlobs.CompareAndSwap(false, true) {
-		go pc.finder.prefetchBlobs(&pc.values, inBlobs, &pc.aheadInBlobs)
-	}
-	return nil
 }
 
 // Pages returns all ids up to the highest that was ever handed out, in rising order, with the kind of each page at the

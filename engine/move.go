@@ -111,7 +111,7 @@ func (v *mover[P]) Cost(pid PageID, e clean.Extent) (n int64, blob bool) {
 	if h.Depth() == 1 { // it is copied as it is, or a pointer to the same blob is written
 		return int64(format.AlignUp(int(h.Ptr().Len))), false
 	}
-	value, _, err := pc.merged(pid, h) // often shorter than its fragments
+	value, _, err := pc.value(pid, h) // often shorter than its fragments
 	if err != nil {
 		return 0, false
 	}
@@ -181,7 +181,7 @@ func (v containedMover[P]) Move(pid PageID, e clean.Extent) (n int64, cold bool,
 // forget drops the values of the last move.
 func (v *mover[P]) forget() {
 	var none P
-	v.c.payload, v.c.frag = values.Payload{}, none
+	v.c.payload, v.c.frag, v.c.made = values.Payload{}, none, nil
 	v.tx.Release()
 }
 
@@ -204,6 +204,7 @@ func (v *mover[P]) make(h *head, msg pagestack.Ref) *head { return movedTo(h, ms
 func (pc *PageCache[P]) prepareMove(tx *scope.Scope, pid PageID, h *head, c *change[P]) (err error) {
 	var none P
 	c.kind, c.payload, c.frag, c.size, c.sum = format.KindCompact, values.Payload{}, none, 0, invariants.Sum{}
+	c.made = nil
 	switch h.Kind() {
 	case pagestack.KindFree:
 		c.kind = format.KindFree
@@ -225,7 +226,7 @@ func (pc *PageCache[P]) prepareMove(tx *scope.Scope, pid PageID, h *head, c *cha
 		c.payload = values.Payload{Body: ptr.Append(nil), Form: values.FormBlob, Blob: ptr.ID, Kept: true}
 		return err
 	}
-	value, view, err := pc.merged(pid, h)
+	value, view, err := pc.value(pid, h)
 	if err != nil {
 		return err
 	}
@@ -234,6 +235,10 @@ func (pc *PageCache[P]) prepareMove(tx *scope.Scope, pid PageID, h *head, c *cha
 	if !view {
 		if resident {
 			c.size, c.sum = pc.mem.size(value), sumOf(pc.m, value)
+		}
+		if h.HasRoom() { // the page keeps its room, and not the entries below
+			c.made = pc.copyRoomy(h)
+			c.frag, c.size = c.made.Frag, c.made.Ext.Size
 		}
 		c.payload, err = pc.encode(tx, pid, value)
 		return err
@@ -264,8 +269,12 @@ func movedTo[P any](h *head, msg pagestack.Ref, c *change[P]) *head {
 	case pagestack.KindCounter:
 		return pagemap.NewCounter(h.TS(), h.Ext().Counter, msg)
 	}
-	e := pagestack.New[P](pagestack.KindBase, h.TS(), 1, msg.LSN, msg.Ptr)
-	e.Frag, e.Sum = c.frag, c.sum
+	e := c.made
+	if e == nil {
+		e = &entry[P]{Frag: c.frag}
+	}
+	e.InitBase(h.TS(), msg)
+	e.Sum = c.sum
 	if c.payload.Kept {
 		e.Ext = h.Ext()
 	}

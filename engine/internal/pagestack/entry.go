@@ -3,7 +3,7 @@
 // The entries of a chain are immutable. A writer changes a page by swapping its head from one entry to another with a
 // compare-and-swap.
 //
-//	Delta → Delta → … → the tail entry, one of
+//	Delta → Delta → … → the tail entry, one of      (a Delta may be grown: see K4)
 //	    Base     the whole page in one message, its value resident
 //	    Merged   the whole page in several messages, their merged value resident
 //	    OnDisk   the whole page in one or more messages, nothing resident
@@ -18,6 +18,10 @@
 //	    ones, lower by one each, modulo 2^46.
 //	K3  A page with nothing resident takes 24 bytes, plus 16 for each message after the first. That memory holds no
 //	    pointers, so the garbage collector does not scan it.
+//	K4  A grown delta of byte strings holds the value of the whole page. Its memory is that of the value in the
+//	    entry below, which is grown too, or the tail entry, a Base or Merged, that the memory was allocated for. No
+//	    byte of a value is written after its entry was published: each byte behind a value has at most one owner at
+//	    a time (Grow).
 //
 // Go's garbage collector keeps an entry alive while any goroutine refers to it, so the address of a head cannot come
 // back as another entry (no ABA problem).
@@ -94,23 +98,29 @@ type chained struct {
 	// Next is the next older entry of a Delta; of an entry of another kind that is not settled, the one that it has
 	// replaced, which is accessed atomically once the entry is published.
 	Next *Head
-	Ext  *Ext
+	Ext  *Ext // of a grown delta, that of its tail entry
 }
 
 // Entry is an entry of any kind that is not Free, Root or OnDisk. For byte strings it takes 64 bytes, one cache line,
 // since readers walk chains entry by entry from cold memory.
 type Entry[P any] struct {
 	chained
-	Frag P // the resident value: the fragment of a Delta, else the whole page
+	Frag P // the resident value: the fragment of a Delta that is not grown, else the whole page
 }
 
 // Ext holds the fields that few entries need.
 type Ext struct {
 	Refs    []Ref // of Merged and Listed entries: the messages that make up the page, newest first
 	Counter uint64
-	// Size is the bytes of memory of the value of a Merged entry, and of a Base entry whose value may be a view of the
-	// disk, at least 1. 0: it is the same at any time, and costs no look at the value.
+	// Size is the bytes of memory of the value of a Merged entry, and of a Base entry with room behind its value, or
+	// whose value may be a view of the disk, at least 1. 0: it is the same at any time, and costs no look at the value.
 	Size int64
+	// used is the number of bytes in use of the memory that an entry of NewRoomy shares with the grown deltas on top of
+	// it. Its writers are Grow and Discard. The goroutine that raises it owns the bytes between, until an entry with
+	// them is published, or it lowers it again. It publishes nothing: the page's slot publishes the entries. A stale
+	// value costs Grow a failed compare-and-swap, or a delta that is not grown.
+	used     atomic.Uint32
+	capacity uint32 // the length of that memory; 0: there is none
 }
 
 // SizeOf returns the Size of a value of n bytes.
@@ -185,8 +195,11 @@ func (h *Head) Kind() Kind { return h.place.kind() }
 // that a slot holds begins with a zero Head.
 func (h *Head) IsIntent() bool { return h.place == 0 }
 
-// IsWhole reports whether the entry holds the value of the whole page: whether it is a Base or Merged.
+// IsWhole reports whether the entry holds the value of the whole page: whether it is a Base, Merged, or a grown Delta.
 func (h *Head) IsWhole() bool { return h.place.isWhole() }
+
+// IsGrown reports whether the entry is a grown delta.
+func (h *Head) IsGrown() bool { return h.place.isGrown() }
 
 // TS returns the write timestamp.
 func (h *Head) TS() uint64 { return h.stamp.Load() >> depthBits & (1<<tsBits - 1) }
