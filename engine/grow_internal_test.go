@@ -2,9 +2,19 @@ package engine
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"hash/crc32"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/seam"
 	"pagecache/lru"
@@ -111,9 +121,10 @@ func TestHousekeepingOfGrownPages(t *testing.T) {
 			}
 		}
 	}
-	consolidated := add(100, pc.limit+1)
-	if h := headOf(pc, consolidated); h.Depth() > pc.limit || !h.IsWhole() || !h.HasRoom() {
-		t.Errorf("the page has %d messages, and room: %v", h.Depth(), h.HasRoom())
+	consolidated := add(1000, pc.limit+1)
+	h := headOf(pc, consolidated)
+	if h.Depth() > pc.limit || !h.IsGrown() || h.TailEntry().Kind() != pagestack.KindBase { // which kept its room
+		t.Errorf("the page has %d messages, has grown: %v, on a %v", h.Depth(), h.IsGrown(), h.TailEntry().Kind())
 	}
 	same("consolidated")
 	small := add(100, 2)
@@ -139,7 +150,7 @@ func TestHousekeepingOfGrownPages(t *testing.T) {
 	same("base dropped")
 	moved := add(200, 3)
 	tx, c := begin(t, pc), change[[]byte]{}
-	h := headOf(pc, moved)
+	h = headOf(pc, moved)
 	if err := pc.prepareMove(tx.base(), moved, h, &c); err != nil {
 		t.Fatal(err)
 	}
@@ -191,5 +202,228 @@ func TestConflictLeavesTheRoom(t *testing.T) {
 	}
 	if p := get1(t, pc, pid); !bytes.Equal(p.Value, append(want, '+')) || !headOf(pc, pid).IsGrown() {
 		t.Errorf("%q", p.Value)
+	}
+}
+
+// chained is a value of which each link of 12 bytes fits only behind the bytes before it: 8 random bytes, and the
+// checksum of the 4 bytes before and them. The first two bytes are the length of the part without links.
+type chained []byte
+
+const linkLen = 12
+
+// newChained returns a value of n bytes without links.
+func newChained(n int) chained {
+	return append(binary.LittleEndian.AppendUint16(nil, uint16(n)), bytes.Repeat([]byte("b"), n-2)...)
+}
+
+// next returns n links that fit behind the value.
+func (v chained) next(n int, rng *rand.Rand) (links []byte) {
+	last := v[len(v)-4:]
+	for range n {
+		link := binary.LittleEndian.AppendUint64(slices.Clone(last), rng.Uint64())
+		link = binary.LittleEndian.AppendUint32(link, crc32.ChecksumIEEE(link))
+		links, last = append(links, link[4:]...), link[linkLen:]
+	}
+	return links
+}
+
+// check returns an error unless each link fits.
+func (v chained) check() error {
+	at := int(binary.LittleEndian.Uint16(v))
+	if (len(v)-at)%linkLen != 0 {
+		return fmt.Errorf("%d bytes with links from %d on", len(v), at)
+	}
+	for ; at < len(v); at += linkLen {
+		if sum := crc32.ChecksumIEEE(v[at-4 : at+linkLen-4]); sum != binary.LittleEndian.Uint32(v[at+linkLen-4:]) {
+			return fmt.Errorf("the link at byte %d of %d does not fit", at, len(v))
+		}
+	}
+	return nil
+}
+
+// Several goroutines link to the same pages, alone and in transactions, some of which conflict or are dropped. Others
+// read them, also in Views, and hold the values, and pages are evicted, consolidated and moved. Each value is a chain
+// of links, and does not change as long as it is held. Afterwards the bytes that are counted are those that are
+// resident. Proves K4 and M1.
+func TestReadersHoldGrowingPages(t *testing.T) {
+	const pages, longest = 12, 1500
+	steps := 6000
+	if testing.Short() {
+		steps = 1000
+	}
+	dir := t.TempDir()
+	o := &Options{SegmentSize: 64 << 10, CacheCapacity: 1 << 20, FlushEvery: time.Millisecond}
+	pc := openTest(t, dir, o)
+	pids := make([]PageID, pages)
+	for i := range pids {
+		pids[i], _ = allocate(t, pc, newChained(20+i*i))
+	}
+	var grew, lost, changed atomic.Int64
+	// write links to one page or two, or begins a page that has become long anew. Most transactions that lose have
+	// copied their deltas behind the value of their pages.
+	write := func(rng *rand.Rand) error {
+		tx := begin(t, pc)
+		defer tx.End()
+		single := rng.IntN(3) == 0
+		for _, i := range rng.Perm(pages)[:1+rng.IntN(2)] {
+			p, err := tx.Get(pids[i])
+			if err == nil {
+				err = chained(p.Value).check()
+			}
+			if err != nil {
+				return err
+			}
+			if headOf(pc, pids[i]).IsGrown() {
+				grew.Add(1)
+			}
+			won, links := true, chained(p.Value).next(1+rng.IntN(7), rng) // some exceed shortDelta
+			switch {
+			case len(p.Value) > longest && single:
+				_, won, err = pc.Replace(tx, pids[i], p.Ptr, newChained(20+i*i))
+			case len(p.Value) > longest:
+				err = tx.Replace(pids[i], newChained(20+i*i))
+			case single:
+				_, won, err = pc.Link(tx, pids[i], p.Ptr, links)
+			default:
+				first := linkLen * rng.IntN(len(links)/linkLen)
+				err = errors.Join(tx.Link(pids[i], links[:first]), tx.Link(pids[i], links[first:]))
+			}
+			clear(links) // the store has copied them
+			if err != nil {
+				return err
+			}
+			if single {
+				changed.Add(1)
+				if !won {
+					lost.Add(1)
+				}
+				return nil
+			}
+		}
+		switch rng.IntN(8) {
+		case 0:
+			return nil // rolled back
+		case 1, 2:
+			runtime.Gosched()
+		}
+		changed.Add(1)
+		_, err := tx.Commit()
+		return err
+	}
+	// read holds values of some pages, and looks whether they change.
+	read := func(rng *rand.Rand) error {
+		tx := begin(t, pc)
+		defer tx.End()
+		var held, copies [][]byte
+		for range 8 {
+			pid := pids[rng.IntN(pages)]
+			if rng.IntN(4) > 0 {
+				p, err := pc.Get(tx, pid)
+				if err != nil {
+					return err
+				}
+				held = append(held, p.Value)
+			} else if _, frags, err := pc.Fragments(tx, pid); err == nil {
+				slices.Reverse(frags)
+				held = append(held, slices.Concat(frags...))
+			} else {
+				return err
+			}
+			v := chained(held[len(held)-1])
+			if err := v.check(); err != nil {
+				return err
+			}
+			copies = append(copies, slices.Clone(v))
+		}
+		if rng.IntN(16) == 0 {
+			time.Sleep(100 * time.Microsecond)
+		}
+		for i, v := range held {
+			if !bytes.Equal(v, copies[i]) {
+				return fmt.Errorf("a value has changed from %q to %q", copies[i], v)
+			}
+		}
+		return nil
+	}
+	// view reads all pages twice, at one moment.
+	view := func(rng *rand.Rand) error {
+		return pc.View(t.Context(), func(tx *Tx[[]byte]) error {
+			var first, copies [pages][]byte
+			for n := range 2 {
+				for _, i := range rng.Perm(pages) {
+					p, err := tx.Get(pids[i])
+					if err == nil {
+						err = chained(p.Value).check()
+					}
+					if err != nil {
+						return err
+					}
+					if n == 0 {
+						first[i], copies[i] = p.Value, slices.Clone(p.Value)
+					} else if !bytes.Equal(p.Value, copies[i]) || !bytes.Equal(first[i], copies[i]) {
+						return fmt.Errorf("in a View page %d was %q, was read again as %q, and is held as %q", pids[i],
+							copies[i], p.Value, first[i])
+					}
+				}
+				runtime.Gosched()
+			}
+			return nil
+		})
+	}
+	keep := func(rng *rand.Rand) error {
+		pid := pids[rng.IntN(pages)]
+		switch tx := begin(t, pc); rng.IntN(3) {
+		case 0:
+			pc.mem.evict(tx.base(), pid, true)
+			tx.End()
+		case 1:
+			tx.End()
+			evictor[[]byte]{pc}.Evict(uint64(pid))
+		default:
+			tx.End()
+			if _, err := pc.AttemptGC(); !errors.Is(err, logstore.ErrLater) {
+				return err
+			}
+		}
+		return nil
+	}
+	var wg sync.WaitGroup
+	for g, f := range []func(*rand.Rand) error{write, write, write, write, read, view, keep} {
+		rng := rand.New(rand.NewPCG(uint64(g), 3))
+		wg.Go(func() {
+			for range steps {
+				switch err := f(rng); {
+				case errors.Is(err, ErrConflict):
+					lost.Add(1)
+				case err != nil:
+					t.Errorf("goroutine %d: %v", g, err)
+					return
+				}
+			}
+		})
+	}
+	soon(t, "goroutines that link and read", wg.Wait)
+	t.Logf("%d changes, %d of them lost, %d saw a page that had grown", changed.Load(), lost.Load(), grew.Load())
+	if grew.Load() < int64(steps)/10 {
+		t.Errorf("%d of %d changes saw a page that had grown", grew.Load(), changed.Load())
+	}
+	resume := quiet(pc)
+	heap, mapped := residentTruth(t, pc)
+	settleAll(pc)
+	if h, m := pc.mem.budget.Resident(); h != heap || m != mapped {
+		t.Errorf("counted %d bytes on the heap and %d mapped, want %d and %d", h, m, heap, mapped)
+	}
+	resume()
+	values := map[PageID][]byte{}
+	for _, pid := range pids {
+		values[pid] = bytes.Clone(get1(t, pc, pid).Value)
+	}
+	closeTest(t, pc)
+	pc = openTest(t, dir, o)
+	defer closeTest(t, pc)
+	for pid, want := range values {
+		if p := get1(t, pc, pid); !bytes.Equal(p.Value, want) {
+			t.Errorf("page %d is %q after reopening, want %q", pid, p.Value, want)
+		}
 	}
 }

@@ -333,11 +333,3 @@ func (tx *Tx[P]) drop(w *ownWrite[P]) {
 		tx.pc.pages.IDs.GiveBack(w.id)
 	}
 }
-
-// ageOf returns the age of the transaction: see txn.New.
-func (tx *Tx[P]) ageOf() uint64 {
-	if tx.t.age != 0 {
-		return tx.t.age
-	}
-	return tx.TS()
-}

@@ -102,7 +102,6 @@ var pageTargets = []target{
 		{checkDropped, "\t\tif s.effect < stable {\n", "\t\tif s.effect >= stable {\n", ""},
 	}},
 	{"engine/commit.go", transactionTests, []bug{
-		{checkDropped, "\t\tif r.Page != pid {\n", "\t\tif r.Page == 0 {\n", ""},
 		{checkDropped, "\t\t\tif tx.own(r.Page) == nil && !", "\t\t\tif r.Page == 0 && !", ""},
 		{notCounted, "\t\ttx.pc.mem.swapped(&tx.scope, w.id, below, e, m)\n", "\t\t_, _ = m, below\n", ""},
 		{notCounted, "\t\ttx.pc.pages.IDs.Give(&tx.pc.txs.Domain, w.id)\n", "", ""},
@@ -130,6 +129,7 @@ var pageTargets = []target{
 		{checkDropped, "\t\tpc.fallback.Pass(pg.id, c.token)\n", "", ""},
 	}},
 	{"engine/transaction.go", transactionTests, []bug{
+		{checkDropped, "\t\tif r.Page != pid {\n", "\t\tif r.Page == 0 {\n", ""},
 		{swallowed, "\t\ttx.pc.pages.IDs.GiveBack(w.id)\n", "", ""},
 		{swallowed, "\t\t\ttx.pc.values.Discard(&w.parts[i].payload)\n", "\t\t\t_ = i\n", ""},
 		{checkDropped, "\t\tok = txn.VersionOf(pg.head) == read.Version()\n", "\t\tok = pg.head != nil\n", ""},
@@ -251,6 +251,53 @@ var pageTargets = []target{
 		{notCounted, "\t\tpc.pages.Clock.Stamp(pg.id)\n", "", ""},
 		{notCounted, "\tpc.pages.Clock.End(pg.id)\n", "", ""},
 	}},
+	{"engine/internal/pagestack/grow.go", growTests, []bug{
+		{checkDropped, "if below.Ext.used.CompareAndSwap(uint32(begin), uint32(end)) {",
+			"if below.Ext.used.Swap(uint32(end)) > 0 {", ""},
+		{checkDropped, "int(e.Ext.used.Load()) == len(e.Frag) && len", "len",
+			"The compare-and-swap of Grow finds it."},
+		{offByOne, "len(e.Frag)+n <= int(e.Ext.capacity)", "len(e.Frag)+n <= int(e.Ext.capacity)+1", ""},
+		{notCounted, "\te.Ext.used.CompareAndSwap(uint32(end), uint32(begin))\n", "\t_, _ = begin, end\n", ""},
+		{offByOne, "\te.Frag = memory[:n:n]\n", "\te.Frag = memory[:n]\n", ""},
+		{offByOne, "below.Ext, memory[:end:end]\n", "below.Ext, memory[:end]\n", ""},
+		{offByOne, "makeStamp(head.TS()+1, head.Depth()+1)", "makeStamp(head.TS()+1, head.Depth())", ""},
+		{offByOne, "makeStamp(head.TS()+1, head.Depth()+1)", "makeStamp(head.TS(), head.Depth()+1)", ""},
+		{wrongVictim, "\tcopy(memory[begin:end], delta)\n", "\tcopy(memory[begin-1:end], delta)\n", ""},
+		{checkDropped, "\tif !e.IsGrown() {\n\t\treturn e.Frag\n\t}\n",
+			"\tif e.Ext != nil {\n\t\treturn e.Frag\n\t}\n", ""},
+		{notCounted, "int64(unsafe.Sizeof(Ext{})) + int64(len(memory))", "int64(unsafe.Sizeof(Ext{})) + int64(n)", ""},
+		{checkDropped, "if n == 0 || size > MaxRoomy {", "if n == 0 {", ""},
+		{inverted, "\tif head.IsGrown() {\n", "\tif !head.IsWhole() {\n", ""},
+	}},
+	{"engine/internal/pagestack/place.go", growTests, []bug{
+		{inverted, "const bits, whole = 5, 1", "const bits, whole = 1, 1", ""},
+		{wrongVictim, "grown  = 11 //", "grown  = 9 //", ""},
+	}},
+	{"engine/change.go", growthTests, []bug{
+		{checkDropped, "\tif h.HasRoom() { // the page", "\tif h == nil { // the page", ""},
+		{checkDropped, "\t\tc.frag, c.size = c.made.Frag, c.made.Ext.Size\n", "\t\tc.frag = c.made.Frag\n", ""},
+		{checkDropped, "&& !mmapread.MayView(pc.raw(frag)):", "&& mmapread.MayView(nil) == false:", ""},
+	}},
+	{"engine/move.go", growthTests, []bug{
+		{checkDropped, "\t\tif h.HasRoom() { // the page", "\t\tif h == nil { // the page", ""},
+	}},
+	{"engine/memory.go", growthTests, []bug{
+		{notCounted, "\tif h.IsGrown() {\n\t\treturn entrySize\n\t}\n", "", ""},
+	}},
+	{"engine/fetch.go", growthTests, []bug{
+		{checkDropped, "e.Ext != nil && !h.HasRoom(), nil", "e.Ext != nil, nil", ""},
+		{checkDropped, "(each || !h.IsGrown())", "!h.IsGrown()", ""},
+		{inverted, "(each || !h.IsGrown())", "(each || h.Next() != nil)", ""},
+	}},
+	{"engine/evict.go", growthTests, []bug{
+		{wrongVictim, "\t\tfrag := d.Fragment()\n", "\t\tfrag := d.Frag\n", ""},
+	}},
+	{"engine/transaction.go", growthTests, []bug{
+		{checkDropped, "\t\tcase len(w.parts) > 0:\n", "\t\tcase len(w.parts) > maxParts:\n", ""},
+	}},
+	{"engine/commit.go", growthTests, []bug{
+		{notCounted, "\t\tpagestack.EntryOf[P](e).Discard()\n", "\t\t_ = e\n", ""},
+	}},
 	{"engine/ids.go", pageTests, []bug{
 		{checkDropped, "\tpc.pages.IDs.Give(&pc.txs.Domain, pid)\n", "", ""},
 		{swallowed, "\t\tpc.pages.IDs.GiveBack(pg.id)\n\t\treturn", "\t\treturn", ""},
@@ -321,6 +368,12 @@ var (
 	hotTests   = []string{"engine HotPage", "engine Stress$"}
 	rootTests  = []string{"engine/internal/roots", "engine/internal/pagemap", "engine Root|Meta|Model|Crash$|Histor"}
 )
+
+// growTests are the tests that must notice a bug in pages that grow in place.
+var growTests = []string{"engine/internal/pagestack", "engine Growing|Grown|TheRoom|ReadAfterLink"}
+
+// growthTests are those that must notice a bug in what package engine does with them.
+var growthTests = []string{"engine Growing|Grown|TheRoom|ReadAfterLink", "engine Fault|View"}
 
 // commitTests are the tests that must notice a bug in a commit of several pages.
 var commitTests = []string{"engine/internal/pagemap Commit"}

@@ -210,3 +210,66 @@ func TestConcurrentGrowthLosesNothing(t *testing.T) {
 		t.Errorf("%d of %d deltas were grown", grown, goroutines*each)
 	}
 }
+
+// Two goroutines that want the same room at the same moment do not both get it. Proves K4.
+func TestRoomIsTakenOnce(t *testing.T) {
+	var turn [2]atomic.Int64
+	taken := make([]*Entry[[]byte], 2)
+	rounds := 20_000
+	heads := make([]*Head, rounds+1)
+	for n := range heads {
+		heads[n] = roomyHead(t, bytes.Repeat([]byte("b"), 40), []byte("01234"))
+	}
+	var wg sync.WaitGroup
+	both, none := 0, 0
+	for g := range 2 {
+		wg.Go(func() {
+			for n := int64(1); n <= int64(rounds); n++ {
+				turn[g].Store(2*n - 1)
+				for turn[1-g].Load() < 2*n-1 { // both begin together
+					runtime.Gosched()
+				}
+				taken[g] = Grow(heads[n], []byte{byte(g), 'x'}, refAt(192))
+				turn[g].Store(2 * n)
+				for turn[1-g].Load() < 2*n {
+					runtime.Gosched()
+				}
+				if g > 0 {
+					continue // the first one looks, and the other one waits for it
+				}
+				switch {
+				case taken[0].IsGrown() && taken[1].IsGrown():
+					both++
+				case !taken[0].IsGrown() && !taken[1].IsGrown():
+					none++
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if both+none > 0 {
+		t.Errorf("in %d of %d rounds both had the room, in %d neither", both, rounds, none)
+	}
+}
+
+// A copy of a page that has grown has room for eight more deltas like the last one, in memory of its own.
+func TestCopiesHaveRoom(t *testing.T) {
+	for _, size := range []int{60, 1000, MaxRoomy / 2, MaxRoomy - 100} {
+		e, memory := newRoomy(size + 10)
+		keep(e, memory, copy(memory, bytes.Repeat([]byte("b"), size)))
+		e.InitBase(7, refAt(64))
+		grown := Grow(&e.Head, []byte("delta"), refAt(128))
+		c := CopyRoomy(&grown.Head)
+		n, room := size+5, int(c.Ext.capacity)-size-5
+		if !bytes.Equal(c.Frag, grown.Frag) || cap(c.Frag) != n || &c.Frag[0] == &grown.Frag[0] ||
+			int(c.Ext.used.Load()) != n || c.Ext.Size != int64(c.Ext.capacity)+int64(unsafe.Sizeof(Ext{})) {
+			t.Errorf("%d bytes: a copy of %d, with room for %d", size, len(c.Frag), room)
+		}
+		if room < min(n/2, 8*5) || room > 64+n/4 {
+			t.Errorf("%d bytes: room for %d", size, room)
+		}
+		if c = CopyRoomy(&e.Head); len(c.Frag) != size {
+			t.Errorf("%d bytes: a copy of %d", size, len(c.Frag))
+		}
+	}
+}
