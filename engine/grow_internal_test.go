@@ -161,6 +161,18 @@ func TestHousekeepingOfGrownPages(t *testing.T) {
 	if e.Kind() != pagestack.KindBase || e.TS() != h.TS() || e.Depth() != 1 || !pagestack.CanGrow(e, 1) {
 		t.Errorf("a page that is moved becomes a %v of %d messages", e.Kind(), e.Depth())
 	}
+	if n := pc.mem.sizeOf(e); c.size != n {
+		t.Errorf("a page that is moved takes %d bytes, counted are %d", n, c.size)
+	}
+	plain, _ := allocate(t, pc, []byte("plain")) // which the next turn finds in place of a page with room
+	h = headOf(pc, plain)
+	if err := pc.prepareMove(tx.base(), plain, h, &c); err != nil {
+		t.Fatal(err)
+	}
+	e = movedTo(h, pagestack.Ref{LSN: h.LSN, Ptr: h.Ptr()}, &c)
+	if v := pagestack.EntryOf[[]byte](e).Frag; string(v) != "plain" {
+		t.Errorf("a page without room that is moved is %q", v)
+	}
 	tx.base().Release()
 	tx.End()
 	closeTest(t, pc)

@@ -279,6 +279,8 @@ var pageTargets = []target{
 		{checkDropped, "&& !mmapread.MayView(pc.raw(frag)):", "&& mmapread.MayView(nil) == false:", ""},
 	}},
 	{"engine/move.go", growthTests, []bug{
+		{checkDropped, "none, 0, invariants.Sum{}\n\tc.made = nil\n", "none, 0, invariants.Sum{}\n", ""},
+		{notCounted, "\t\t\tc.frag, c.size = c.made.Frag, c.made.Ext.Size\n", "\t\t\tc.frag = c.made.Frag\n", ""},
 		{checkDropped, "\t\tif h.HasRoom() { // the page", "\t\tif h == nil { // the page", ""},
 	}},
 	{"engine/memory.go", growthTests, []bug{
