@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"io"
 	"iter"
 	"math/rand/v2"
 	"reflect"
@@ -85,6 +86,10 @@ var besideReceivers = map[reflect.Type]besideReceiver{
 				c.endBatch(v.(*engine.Batch))
 			}
 		},
+	},
+	reflect.TypeFor[*engine.Checkpoint](): {
+		get: func(c *besideCall) (any, error) { return c.pc.Checkpoint(context.Background()) },
+		put: func(c *besideCall, v any, method string) { v.(*engine.Checkpoint).Close() },
 	},
 	reflect.TypeFor[*engine.Reservation](): {
 		get: func(c *besideCall) (any, error) {
@@ -169,6 +174,7 @@ var besideArguments = map[reflect.Type]func(c *besideCall) any{
 		return ctx
 	},
 	reflect.TypeFor[[]engine.Page[[]byte]](): func(c *besideCall) any { return []engine.Page[[]byte](nil) },
+	reflect.TypeFor[io.Writer]():             func(c *besideCall) any { return io.Discard },
 
 	reflect.TypeFor[engine.StreamID](): func(c *besideCall) any { return engine.StreamID(c.rng.IntN(3)) },
 	reflect.TypeFor[[]engine.Note](): func(c *besideCall) any {
@@ -210,6 +216,12 @@ var besideResults = map[reflect.Type]func(c *besideCall, v any) error{
 	},
 	reflect.TypeFor[*engine.Batch](): func(c *besideCall, v any) error {
 		c.endBatch(v.(*engine.Batch))
+		return nil
+	},
+	reflect.TypeFor[*engine.Checkpoint](): func(c *besideCall, v any) error {
+		if k := v.(*engine.Checkpoint); k != nil {
+			k.Close()
+		}
 		return nil
 	},
 	reflect.TypeFor[*engine.Reservation](): func(c *besideCall, v any) error {
@@ -293,7 +305,7 @@ func (b *beside) endBatch(batch *engine.Batch) {
 var allowedBeside = []error{
 	engine.ErrNoRecord, engine.ErrSequence, engine.ErrTruncated, engine.ErrRootNotFound, engine.ErrDropped,
 	engine.ErrReserved, engine.ErrConflict, engine.ErrNoPage, engine.ErrBatchEnded, engine.ErrReservationEnded,
-	engine.ErrTooLarge, context.DeadlineExceeded, context.Canceled,
+	engine.ErrTooLarge, engine.ErrChain, context.DeadlineExceeded, context.Canceled,
 }
 
 // allow fails the test if a call returned an error that it may not return.

@@ -1,15 +1,16 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"strings"
 
+	"pagecache/engine/internal/checkpoint"
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/seam"
-	"pagecache/internal/osfs"
 	"pagecache/internal/vfs"
 	"pagecache/segments/format"
 )
@@ -34,20 +35,10 @@ type CheckReport struct {
 // problem, with its place. The returned error says why the check could not be done, such as ErrLocked. Of opts, which
 // may be nil, it uses SnapshotDir and Logger.
 func Check(dir string, opts *Options, found func(problem error)) (CheckReport, error) {
-	var o Options
-	if opts != nil {
-		o = Options{SnapshotDir: opts.SnapshotDir, Logger: opts.Logger}
-		o.seam = seam.Options{FS: opts.seam.FS, Unchecked: opts.seam.Unchecked}
-	}
-	o.ReadOnly = true
-	c := &checker{o: o, dir: dir, found: found}
-	full := o.withDefaults()
-	held, err := full.seam.FS.OpenDir(dir)
+	c := &checker{o: readOnly(opts), dir: dir, found: found}
+	full := c.o.withDefaults()
+	sb, err := superOf(&full, dir)
 	if err != nil {
-		return c.r, c.problem(err)
-	}
-	sb, err := logstore.ReadSuper(held)
-	if err := errors.Join(err, held.Close()); err != nil {
 		return c.r, c.problem(err)
 	}
 	if sb.Log {
@@ -57,15 +48,25 @@ func Check(dir string, opts *Options, found func(problem error)) (CheckReport, e
 	return c.r, c.pages()
 }
 
-// Destroy removes the files of the store or log in dir: log, superblock, blobs and snapshots. Everything else stays,
-// dir itself and snapshots in another directory (Options.SnapshotDir) included. The store may be corrupt, but its
-// superblock or a header of its log must show that it is one. It must not be open; Destroy waits up to two seconds for
-// another opening to release it, like Open. Errors: ErrLocked, ErrFormat for a store of another version, fs.ErrNotExist
-// if there is no such directory or no store in it, and those of the operating system. After the latter, or a crash,
-// some files may be gone, and Destroy can be called again. Safe for concurrent use.
-func Destroy(dir string) error { return destroy(osfs.OS, dir) }
+// readOnly returns options for looking at a store.
+func readOnly(opts *Options) Options {
+	o := Options{ReadOnly: true}
+	if opts != nil {
+		o.SnapshotDir, o.Logger = opts.SnapshotDir, opts.Logger
+		o.seam = seam.Options{FS: opts.seam.FS, Unchecked: opts.seam.Unchecked}
+	}
+	return o
+}
 
-func destroy(fsys vfs.FS, dir string) error { return logstore.Destroy(fsys, dir) }
+// superOf reads the superblock of the store in dir.
+func superOf(full *Options, dir string) (format.Superblock, error) {
+	held, err := full.seam.FS.OpenDir(dir)
+	if err != nil {
+		return format.Superblock{}, err
+	}
+	sb, err := logstore.ReadSuper(held)
+	return sb, errors.Join(err, held.Close())
+}
 
 type checker struct {
 	o     Options
@@ -168,7 +169,7 @@ func (c *checker) page(pc *PageCache[[]byte], pid PageID, live map[format.BlobID
 	_, h, err := pc.pages.Find(pid)
 	if err == nil && h != nil && h.Kind() == pagestack.KindRoot {
 		c.r.Roots++
-		err = rootOnDisk(pc, pid, h)
+		err = pc.pages.CheckRootMessage(pid, h)
 	}
 	if err != nil || h == nil || h.Kind() != pagestack.KindOnDisk {
 		return c.problem(err)
@@ -187,18 +188,6 @@ func (c *checker) page(pc *PageCache[[]byte], pid PageID, live map[format.BlobID
 		err = errors.Join(err, c.problem(e))
 	})
 	return err
-}
-
-// rootOnDisk verifies the message of the root with head h.
-func rootOnDisk(pc *PageCache[[]byte], pid PageID, h *head) error {
-	m, err := pc.core.store.Read(h.LSN, h.Ptr())
-	if err != nil {
-		return logstore.InPage(pid, err)
-	}
-	if r, err := format.DecodeRoot(m.Body); m.Kind != format.KindRoot || err != nil || r != h.Root() {
-		return pc.core.store.CorruptLog(Place{}.WithLSN(h.LSN).WithPage(pid), "the message is not that of the root")
-	}
-	return nil
 }
 
 // accounts compares the accounts of space and free ids with the pages. source says what the store was opened from.
@@ -235,40 +224,117 @@ func (c *checker) snapshots(truth *PageCache[[]byte]) error {
 	}
 	c.r.Snapshot = pc.snaps.Path(pc.snaps.Base.ID())
 	for pid := PageID(0); pid < max(pc.pages.IDs.Next(), truth.pages.IDs.Next()); pid++ {
-		if err := c.problem(comparePage(pid, pc, truth)); err != nil {
+		if err := c.problem(pc.pages.Compare(pid, &truth.pages)); err != nil {
 			return err
 		}
 	}
 	return c.accounts(pc, "the snapshot")
 }
 
-// comparePage reports a page that consists of other messages in pc than in truth.
-func comparePage(pid PageID, pc, truth *PageCache[[]byte]) error {
-	_, want, err := truth.pages.Find(pid)
-	if err != nil {
+// Checkpoint takes a checkpoint. It makes what was written before durable first. If a batch is open, the checkpoint
+// ends where the batch begins, and Checkpoint does not wait for it: LSN says where. Neither does it stop writers. It
+// takes as long as a flush, and the reading of the newest snapshot. Close ends the checkpoint. Errors: ErrClosed,
+// those of reading, and the context's. After ErrFailed the checkpoint is what the log had made stable.
+func (pc *PageCache[P]) Checkpoint(ctx context.Context) (*Checkpoint, error) {
+	c := checkpoint.Config{
+		Store: pc.core.store, Blobs: pc.blobs, Snaps: pc.snaps, Hold: pc.cleaner.Hold, Kick: pc.cleaner.Kick,
+		NextID: pc.ids.Next, NextPage: pc.pages.IDs.Next, Enter: pc.core.enter,
+	}
+	var k *checkpoint.Checkpoint
+	err := within(ctx, "checkpoint", func() (err error) {
+		if k, err = checkpoint.Begin(c); err == nil && ctx.Err() != nil {
+			k.Close()
+			err = context.Cause(ctx)
+		}
 		return err
-	}
-	_, got, err := pc.pages.Find(pid)
+	})
 	if err != nil {
-		return err
+		return nil, describe("checkpoint", err)
 	}
-	if got, want := got.Root(), want.Root(); got != want {
-		const text = "the page is root %.64q to page %d, by the log alone %.64q to page %d"
-		return pc.snaps.Base.CorruptPage(pid, fmt.Errorf(text, got.Name, got.Target, want.Name, want.Target))
-	}
-	if g, w := messagesOf(got), messagesOf(want); g != w {
-		return pc.snaps.Base.CorruptPage(pid, fmt.Errorf("the page is %s, by the log alone %s", g, w))
-	}
-	return nil
+	return &Checkpoint{k}, nil
 }
 
-// messagesOf names the messages that a page consists of.
-func messagesOf(h *head) string {
-	if h == nil || h.Kind() == pagestack.KindFree {
-		return "free"
+// OpenCheckpoint opens a checkpoint for reading, as a ReadOnly store: all its pages, roots and blobs, while the store
+// that it is of goes on. That takes as long as an Open after a clean Close. It holds what it shows until it is closed,
+// which must be before the store that it is of is closed; the Checkpoint may be closed before. Of opts, which may be
+// nil, SnapshotDir and what concerns writing is not used. Errors: those of Open, and ErrClosed.
+func OpenCheckpoint[P any](c *Checkpoint, m Materializer[P], opts *Options) (*PageCache[P], error) {
+	var o Options
+	if opts != nil {
+		o = *opts
 	}
-	var b strings.Builder
-	b.WriteString("LSN")
-	h.Refs(func(r pagestack.Ref) { fmt.Fprintf(&b, " %v at %v", r.LSN, r.Ptr) })
-	return b.String()
+	v, err := c.k.View()
+	if err != nil {
+		return nil, describe("open checkpoint", err)
+	}
+	o.ReadOnly, o.Temporary, o.SnapshotDir, o.seam = true, false, "", seam.Options{FS: v}
+	pc, err := Open(checkpoint.ViewDir, m, &o)
+	if err != nil {
+		v.Close()
+	}
+	return pc, err
+}
+
+// CheckpointInfo describes the streams of a checkpoint.
+type CheckpointInfo = checkpoint.Info
+
+// VerifyCheckpoint reads streams that Checkpoint.Write has written, to their ends, and verifies every byte. Each stream
+// but the first must continue the one before. If the first is incremental, what it continues is not looked at. Errors:
+// ErrCorrupt with the offset, ErrChain, those of reading, and the context's.
+func VerifyCheckpoint(ctx context.Context, streams ...io.Reader) (CheckpointInfo, error) {
+	i, err := checkpoint.Verify(ctx, streams...)
+	return i, describe("verify checkpoint", err)
+}
+
+// Install makes a store in dir, where nothing may be, of streams that Checkpoint.Write has written: a complete one,
+// then incremental ones, each of which continues the one before. The store opens as after a clean Close, and belongs to
+// a timeline of its own from its first opening for writing on. Everything is verified and durable before the directory
+// gets its name: it is there whole or not at all, whatever fails. Until then its name ends with ".installing"; the
+// next Install removes files that a crash has left. Of opts, which may be nil, it uses Logger. Errors: those of
+// VerifyCheckpoint, fs.ErrExist, ErrLocked if another Install is at work there, ErrNoSpace, and those of the operating
+// system.
+func Install(ctx context.Context, dir string, opts *Options, streams ...io.Reader) (CheckpointInfo, error) {
+	o := readOnly(opts)
+	o.SnapshotDir = ""
+	full := o.withDefaults()
+	check := func(path string, i CheckpointInfo) error { return checkInstalled(path, i.Format, &o) }
+	i, err := checkpoint.Install(ctx, full.seam.FS, dir, check, streams)
+	return i, describe("install checkpoint", err)
+}
+
+// Backup writes a checkpoint of the store in dir, which is not open for writing, to w; since is as for Write. It
+// changes nothing in the store, and needs no Materializer. Of opts, which may be nil, it uses SnapshotDir and Logger.
+// It returns the LSN of the checkpoint and the number of bytes written. Errors: those of Open and Checkpoint.Write.
+func Backup(ctx context.Context, dir string, opts *Options, w io.Writer, since LSN) (end LSN, n int64, err error) {
+	o := readOnly(opts)
+	full := o.withDefaults()
+	sb, err := superOf(&full, dir)
+	if err != nil {
+		return 0, 0, describe("backup", err)
+	}
+	pc, err := Open(dir, encodedPages{name: sb.Name}, &o)
+	if err != nil {
+		return 0, 0, err
+	}
+	c, err := pc.Checkpoint(ctx)
+	if err == nil {
+		end = c.LSN()
+		n, err = c.Write(ctx, w, since)
+		c.Close()
+	}
+	return end, n, errors.Join(err, pc.Close())
+}
+
+// checkInstalled opens a store that was installed, and verifies what does not depend on the values of its pages.
+func checkInstalled(dir, name string, o *Options) error {
+	pc, err := Open(dir, encodedPages{name: name}, o)
+	if err != nil {
+		return err
+	}
+	err = pc.blobs.CheckFiles()
+	ids, idsErr := pc.snaps.IDs()
+	for _, id := range ids {
+		err = errors.Join(err, pc.snaps.Verify(id))
+	}
+	return errors.Join(err, idsErr, pc.Close())
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"pagecache/engine/internal/blob"
+	"pagecache/engine/internal/checkpoint"
 	"pagecache/engine/internal/iobuf"
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pageids"
@@ -75,6 +76,8 @@ var (
 	// ErrPanic reports that the Materializer panicked while the store moved a page. The panic itself is an event: see
 	// Events.Panic.
 	ErrPanic = errors.New("the Materializer panicked")
+	// ErrChain reports the stream of a checkpoint that does not continue what is before it.
+	ErrChain = checkpoint.ErrChain
 	// ErrUnsupported reports that this operating system has no implementation.
 	ErrUnsupported = vfs.ErrUnsupported
 )

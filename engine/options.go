@@ -285,3 +285,13 @@ func (o *Options) storeConfig(isLog bool, onSegment func()) logstore.Config {
 		Foreground: o.seam.Foreground, ZeroStep: o.seam.ZeroStep, FirstStep: o.seam.FirstStep, OnSegment: onSegment,
 		SlowWrite: max(0, o.SlowWrite)}
 }
+
+// Destroy removes the files of the store or log in dir: log, superblock, blobs and snapshots. Everything else stays,
+// dir itself and snapshots in another directory (Options.SnapshotDir) included. The store may be corrupt, but its
+// superblock or a header of its log must show that it is one. It must not be open; Destroy waits up to two seconds for
+// another opening to release it, like Open. Errors: ErrLocked, ErrFormat for a store of another version, fs.ErrNotExist
+// if there is no such directory or no store in it, and those of the operating system. After the latter, or a crash,
+// some files may be gone, and Destroy can be called again. Safe for concurrent use.
+func Destroy(dir string) error { return destroy(osfs.OS, dir) }
+
+func destroy(fsys vfs.FS, dir string) error { return logstore.Destroy(fsys, dir) }

@@ -1,10 +1,15 @@
 package engine
 
 import (
+	"context"
+	"io"
 	"time"
 
+	"pagecache/engine/internal/blob"
+	"pagecache/engine/internal/checkpoint"
 	"pagecache/engine/internal/latency"
 	"pagecache/engine/internal/logstore"
+	"pagecache/engine/internal/snapshot"
 	"pagecache/lru"
 	"pagecache/segments/format"
 )
@@ -21,6 +26,7 @@ type Stats struct {
 	Space           SpaceStats
 	Snapshots       int64 // written
 	Snapshot        SnapshotStats
+	Scrub           ScrubStats
 	Pages           PageStats // zero in a standalone log
 	Cache           CacheStats
 	Txs             TxStats
@@ -33,6 +39,13 @@ type SnapshotStats struct {
 	Since      int64 // messages in the log since the newest snapshot: the next Open has to apply them
 	Rebuilding int64 // corrupt blocks whose pages are being looked up in the log; calls on these pages wait
 	Rebuilt    int64 // corrupt blocks whose pages were looked up in the log
+}
+
+// ScrubStats are the counts of Scrub and Verify in this opening. They are zero in a standalone log.
+type ScrubStats struct {
+	Runs     int64 // that have ended
+	Bytes    int64 // verified
+	Problems int64 // found; each is a Corruption event
 }
 
 // LogStats are the counts of the log.
@@ -205,6 +218,8 @@ func (c *core) stats() Stats {
 	st.Space.Segments, st.Space.SegmentsInUse, st.Space.LiveBytes = c.store.Space.Totals()
 	st.Space.OutOfUse = c.store.Space.OutOfUse()
 	st.Space.FileBytes = c.store.Occupied()
+	scrubs := &c.store.Scrubs
+	st.Scrub = ScrubStats{scrubs.Runs.Load(), scrubs.Bytes.Load(), scrubs.Problems.Load()}
 	st.Scratch = ScratchStats{Bytes: c.scratch.Bytes(), Limit: c.scratch.Limit()}
 	return st
 }
@@ -270,3 +285,64 @@ func (pc *PageCache[P]) Segments() []SegmentStats {
 	}
 	return all
 }
+
+// ScrubReport says what Scrub has verified.
+type ScrubReport = checkpoint.ScrubReport
+
+// Scrub verifies what the store has on the disk while it goes on: every message of the segments that are not being
+// written, every blob, and the snapshots, past the page cache if the file system supports that. So corruption of data
+// that nobody reads is found while backups still have it. Each problem is a Corruption event, and counted in Stats. It
+// reads rate bytes a second; with 0, as much as callers leave room for. It works in the caller's goroutine, holds
+// nothing, and delays nobody. Errors: ErrClosed, the context's, and those of the operating system; problems are none.
+func (pc *PageCache[P]) Scrub(ctx context.Context, rate int64) (ScrubReport, error) {
+	return pc.core.scrub(ctx, max(rate, 0), pc.blobs, pc.snaps)
+}
+
+// Verify is Scrub without pauses.
+func (pc *PageCache[P]) Verify(ctx context.Context) (ScrubReport, error) {
+	return pc.core.scrub(ctx, -1, pc.blobs, pc.snaps)
+}
+
+func (c *core) scrub(ctx context.Context, rate int64, blobs *blob.Store, snaps *snapshot.Store) (ScrubReport, error) {
+	counts := &c.store.Scrubs
+	r, err := checkpoint.Scrub(ctx, checkpoint.ScrubConfig{
+		Store: c.store, Blobs: blobs, Snaps: snaps, Enter: c.enter, Rate: rate,
+		Found: func(problem error) {
+			counts.Problems.Add(1)
+			c.opts.report.Corruption("scrub has found corrupt data", problem)
+		},
+	})
+	counts.Bytes.Add(r.Bytes)
+	if err == nil {
+		counts.Runs.Add(1)
+	}
+	return r, describe("scrub", err)
+}
+
+// A Checkpoint is a store as it was at one moment, while the store goes on. It has everything that was stable then,
+// each batch and transaction as a whole or not at all, and nothing else. As long as it is open, the space of the
+// segments and blobs that it shows is not used again, so the store grows by what is written meanwhile; callers do not
+// wait for it. A ReadOnly store has checkpoints, too. Safe for concurrent use.
+type Checkpoint struct{ k *checkpoint.Checkpoint }
+
+// LSN returns where the checkpoint ends: it has everything that was written below this LSN, and nothing else.
+func (c *Checkpoint) LSN() LSN { return c.k.LSN() }
+
+// WriteTo writes the checkpoint to w as one stream, for Install. It returns the number of bytes written. It is Write
+// with a context that does not end, of a complete stream.
+func (c *Checkpoint) WriteTo(w io.Writer) (int64, error) { return c.Write(context.Background(), w, 0) }
+
+// Write is WriteTo that gives up, with the context's error, when ctx ends. If since is not 0, it is the LSN of an older
+// checkpoint of the store: the stream has only what is newer, and Install needs the stream of the older checkpoint as
+// well. Write verifies every byte that it reads. While callers write to the store, it uses a quarter of a processor.
+// Streams are written one at a time. Errors: ErrClosed if the checkpoint or the store was closed, ErrCorrupt if a part
+// of the checkpoint is, ErrChain if since is too high, those of reading, and those of w. After an error the stream is
+// of no use.
+func (c *Checkpoint) Write(ctx context.Context, w io.Writer, since LSN) (int64, error) {
+	n, err := c.k.Write(ctx, w, since)
+	return n, describe("write checkpoint", err)
+}
+
+// Close ends the checkpoint: nothing is held for it any more. A Write that is under way fails with ErrClosed once w has
+// returned, and Close waits for that. More than one call does no harm, nor does a call after the store was closed.
+func (c *Checkpoint) Close() { c.k.Close() }

@@ -1,6 +1,7 @@
 package segments
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -160,6 +161,20 @@ func (s *Space) First() format.LSN {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.table.first()
+}
+
+// Below returns the segments that are not Free and begin below LSN end, in the order of the log.
+func (s *Space) Below(end format.LSN) (found []Found) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for base, id := range s.table.index {
+		if base < end {
+			g := s.table.segment(id)
+			found = append(found, Found{Slot: id, Base: base, Seed: g.Seed(), Identity: g.identity, State: g.State()})
+		}
+	}
+	slices.SortFunc(found, func(a, b Found) int { return cmp.Compare(a.Base, b.Base) })
+	return found
 }
 
 // Census returns the bases of the segments that are not Free, and their ledger, for a snapshot that the log completes

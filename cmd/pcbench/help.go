@@ -18,6 +18,12 @@ const usageText = `pcbench applies loads to the page cache and reports as fio do
   pcbench check DIR     verify a store that is not open
   pcbench salvage DIR OUT
                         copy everything readable from a corrupt store to a new one
+  pcbench backup DIR FILE
+                        write a store that is not open to a file, or to -
+  pcbench restore DIR FILE...
+                        make a store of backups
+  pcbench verify FILE...
+                        verify backups
   pcbench completion bash|zsh|fish
                         print a script that completes options
   pcbench man           print the manual page, for man -l -

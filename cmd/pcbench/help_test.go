@@ -37,6 +37,7 @@ func TestHelpGolden(t *testing.T) {
 	for name, line := range map[string]string{
 		"help.txt": "help", "help-run.txt": "run --help", "help-dump.txt": "dump --help",
 		"help-tour.txt": "help tour", "help-check.txt": "check --help", "help-salvage.txt": "salvage --help",
+		"help-backup.txt": "backup --help", "help-restore.txt": "restore --help", "help-verify.txt": "verify --help",
 	} {
 		var out, errOut bytes.Buffer
 		if status := command(context.Background(), strings.Fields(line), &out, &errOut, nil); status != 0 {

@@ -1,10 +1,10 @@
 // Package main is pcbench, the load generator of the page cache. Its options, job files and reports are those of fio,
 // so that the results of both can be compared.
 //
-// main.go chooses the command and signals.go stops it; tour.go, run.go, dump.go and store.go are the commands, and
-// pictures.go makes the pages of --html and --live. Package job has the one table of options and parses command lines
-// and job files; load applies the load; report writes the results. Their helpers are pick (distributions), stats
-// (latencies and speeds) and units (sizes and times).
+// main.go chooses the command and signals.go stops it; tour.go, run.go, dump.go, store.go and backup.go are the
+// commands, and pictures.go makes the pages of --html and --live. Package job has the one table of options and parses
+// command lines and job files; load applies the load; report writes the results. Their helpers are pick
+// (distributions), stats (latencies and speeds) and units (sizes and times).
 package main
 
 import (
@@ -55,6 +55,12 @@ func command(ctx context.Context, args []string, out, errOut io.Writer, pr *load
 		err = check(ctx, args[1:], out, pr)
 	case "salvage":
 		err = salvage(ctx, args[1:], out, pr)
+	case "backup":
+		err = backup(ctx, args[1:], out, unfolded(out))
+	case "restore":
+		err = restore(ctx, args[1:], out)
+	case "verify":
+		err = verify(ctx, args[1:], out)
 	case "version", "--version", "-v":
 		_, err = fmt.Fprintln(out, versionText())
 	case "completion":
@@ -112,7 +118,8 @@ func versionText() string {
 }
 
 // commands are the commands of pcbench.
-var commands = []string{"run", "tour", "dump", "check", "salvage", "completion", "man", "help", "version"}
+var commands = []string{"run", "tour", "dump", "check", "salvage", "backup", "restore", "verify", "completion", "man",
+	"help", "version"}
 
 // unknownCommand returns an error that suggests the right command.
 func unknownCommand(word string) error {
@@ -146,6 +153,12 @@ func help(ctx context.Context, args []string, out io.Writer) error {
 		return check(ctx, []string{"--help"}, out, nil)
 	case "salvage":
 		return salvage(ctx, []string{"--help"}, out, nil)
+	case "backup":
+		return backup(ctx, []string{"--help"}, out, nil)
+	case "restore":
+		return restore(ctx, []string{"--help"}, out)
+	case "verify":
+		return verify(ctx, []string{"--help"}, out)
 	}
 	if !slices.Contains(commands, args[0]) {
 		return &usageError{fmt.Errorf("help: %w", unknownCommand(args[0]))}

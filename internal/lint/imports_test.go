@@ -69,6 +69,10 @@ var house = map[string][]string{
 		"engine/internal/blob", "engine/internal/compress", "engine/internal/idgen", "engine/internal/logstore",
 		"engine/internal/pagestack", "engine/internal/scope", "mmapread", "recovery", "segments/format", "internal/vfs",
 	},
+	"engine/internal/checkpoint": {
+		"engine/internal/logstore", "engine/internal/blob", "engine/internal/snapshot", "engine/internal/scope",
+		"engine/internal/iobuf", "recovery", "segments", "segments/format", "internal/vfs",
+	},
 	"engine/internal/salvage": {
 		"engine/internal/logstore", "engine/internal/blob", "engine/internal/snapshot", "engine/internal/compress",
 		"engine/internal/scratch", "recovery", "segments/format", "internal/vfs",
@@ -78,6 +82,7 @@ var house = map[string][]string{
 		"engine/internal/logstore", "engine/internal/clean", "engine/internal/blob", "engine/internal/snapshot",
 		"engine/internal/pagemap", "engine/internal/pageids", "engine/internal/idgen", "engine/internal/compress",
 		"engine/internal/salvage", "engine/internal/scratch", "engine/internal/seam", "engine/internal/report",
+		"engine/internal/checkpoint",
 		"engine/internal/roots", "engine/internal/latency", "engine/internal/scope", "engine/internal/stream",
 		"engine/internal/txn", "engine/internal/values", "engine/internal/history", "segments", "segments/format",
 		"mmapread", "lru", "recovery", "internal/vfs", "internal/osfs", "internal/invariants",

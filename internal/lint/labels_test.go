@@ -32,6 +32,7 @@ var labelOwners = map[string]string{
 	"V": "recovery",
 	"U": "lru",
 	"X": "mmapread",
+	"Z": "engine/internal/checkpoint",
 	"Y": "internal/simdisk",
 	"A": "docs/DURABILITY.md",
 	"O": "docs/TESTING.md",

@@ -39,6 +39,7 @@ var waits = map[string]string{
 
 	// Pauses that leave the processor to others, during work.
 	"engine/internal/snapshot.(writing).rest":           "between slices of a snapshot",
+	"engine/internal/checkpoint.(pacer).rest":           "leaves room to callers while a store is copied or scrubbed",
 	"engine/internal/clean.(Cleaner).nap":               "delays a writer while the cleaner is behind",
 	"lru.(Policy).interruptLoad":                        "between batches of loading",
 	"engine/internal/iobuf.(leader).lead":               "lets waiters run that commit again soon",

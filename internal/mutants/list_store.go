@@ -124,8 +124,9 @@ var storeTargets = []target{
 		{checkDropped, "\treturn f.Truncate(size)\n", "\treturn nil\n", ""},
 	}},
 	{"engine/internal/blob/blob.go", blobTests, []bug{
-		{offByOne, "if stable < r.lsn || r.epoch > oldest {", "if stable < r.lsn || r.epoch > oldest+1 {", ""},
-		{checkDropped, "if stable < r.lsn || r.epoch > oldest {", "if r.epoch > oldest {", ""},
+		{offByOne, "stable < r.lsn || r.epoch > oldest ||", "stable < r.lsn || r.epoch > oldest+1 ||", ""},
+		{checkDropped, "stable < r.lsn || r.epoch > oldest ||", "r.epoch > oldest ||", ""},
+		{checkDropped, " || s.heldLocked(r.id) {", " {", ""},
 		{notCounted, "\ts.bytes.Add(-f.size)\n", "", ""},
 		{checkDropped, "; !known {\n", "; known || !known {\n", ""},
 		{inverted, "ok && !live(id) {", "ok && live(id) {", ""},

@@ -105,6 +105,22 @@ func (p BlobPtr) CheckHeader(src []byte, store StoreID) error {
 	return nil
 }
 
+// DecodeBlobHeader decodes and verifies the header of a blob's file. The length in it is at most MaxBlob. The error
+// wraps ErrBlob.
+func DecodeBlobHeader(src []byte) (p BlobPtr, store StoreID, err error) {
+	if len(src) < BlobHeaderSize || string(src[:8]) != blobMagic {
+		return p, store, fmt.Errorf("%w: wrong magic", ErrBlob)
+	}
+	src = src[:BlobHeaderSize]
+	p = BlobPtr{ID: BlobID(binary.LittleEndian.Uint64(src[32:])), Len: int64(binary.LittleEndian.Uint64(src[40:])),
+		CRC: binary.LittleEndian.Uint32(src[12:])}
+	copy(store[:], src[16:])
+	if p.Len < 0 || p.Len > MaxBlob {
+		return p, store, fmt.Errorf("%w: its header says %d bytes", ErrBlob, uint64(p.Len))
+	}
+	return p, store, p.CheckHeader(src, store)
+}
+
 // blobTimeline returns the timeline in the header of a blob's file.
 func blobTimeline(header []byte) Timeline { return Timeline(binary.LittleEndian.Uint64(header[48:])) }
 

@@ -3,7 +3,7 @@
 //	B1  The file of a blob and its name are durable before Write returns, so before a message that points to it is
 //	    reserved (trap 5).
 //	B2  A blob is removed only once the LSN at which it was retired is stable, and every reader that was inside at
-//	    that time has left (rule 4).
+//	    that time has left (rule 4), and no Hold keeps it.
 //	B3  FindStrays finds every blob to which no message points, as a crash leaves them, and no other file;
 //	    RemoveStrays removes them.
 //
@@ -55,6 +55,7 @@ type Store struct {
 
 	mu      sync.Mutex    // no disk access is made while it is held
 	retired []retiredBlob // still in live, too
+	holds   map[*Hold]struct{}
 
 	// mapped counts the maps in live, count the blobs, and bytes is the length of all their files. Written under mu. A
 	// stale mapped makes a reader open a map in vain, or read without one; statistics read the others.
@@ -147,7 +148,7 @@ func (s *Store) Reap(stable format.LSN, oldest uint64) (n int) {
 	maps := map[format.BlobID]*mapping{}
 	kept := s.retired[:0]
 	for _, r := range s.retired {
-		if stable < r.lsn || r.epoch > oldest {
+		if stable < r.lsn || r.epoch > oldest || s.heldLocked(r.id) {
 			kept = append(kept, r)
 			continue
 		}

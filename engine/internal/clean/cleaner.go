@@ -208,6 +208,9 @@ func (c *Cleaner) Stop() { close(c.quit) }
 // Done returns a channel that is closed once the loop has ended.
 func (c *Cleaner) Done() <-chan struct{} { return c.done }
 
+// Hold cuts the log at its stable end and keeps what lies below from being recycled.
+func (c *Cleaner) Hold() *logstore.Hold { return c.recycler.Hold() }
+
 // Stats are the cleaner's counts in this opening.
 type Stats struct {
 	Draining int   // segments in which nothing is live, that cannot be recycled yet

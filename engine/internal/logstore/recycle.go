@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,18 +30,22 @@ type Drained struct {
 }
 
 // Recycler holds the Draining segments of a store and makes their slots free. Its methods are called by one goroutine
-// at a time; Waiting and Recycled by any.
+// at a time; Waiting, Held, Recycled and Hold by any.
 //
 //	        Add           leave              the message is stable, free
 //	in use ─────▶ drained ─────▶ leaving ──────────────────────────────▶ free
 type Recycler struct {
-	s        *Store
-	drained  []Drained
-	leaving  leaving      // of the first segments that leave, until their slots are free
-	failed   error        // why nothing is recycled any more
-	waiting  atomic.Int64 // len(drained)
-	held     atomic.Int64 // of these: those that a reader or a batch held back when Recycle looked last
-	recycled atomic.Int64 // segments, in this opening
+	s       *Store
+	drained []Drained
+	leaving leaving // of the first segments that leave, until their slots are free; written with mu held
+	failed  error   // why nothing is recycled any more
+	// mu is held while a message is written by which segments leave, and while a hold begins: the message lies above or
+	// below the cut, for certain. No goroutine holds it while it waits for a batch or a Tx.
+	mu       sync.Mutex
+	holds    map[*Hold]struct{} // guarded by mu
+	waiting  atomic.Int64       // len(drained)
+	held     atomic.Int64       // of these: those that a reader or a batch held back when Recycle looked last
+	recycled atomic.Int64       // segments, in this opening
 }
 
 // leaving is a message by which segments leave.
@@ -84,25 +89,37 @@ func (r *Recycler) Add(ds ...Drained) {
 // header cannot be written is no error: it is left out of use.
 func (r *Recycler) Recycle(unseen func(Drained) bool) (did bool, err error) {
 	did, err = r.free()
-	stable := r.s.Log.StableEnd()
+	left, failed := r.beginLeave(unseen, err == nil)
+	if err == nil {
+		err = r.note(failed)
+	}
+	return did || left, err
+}
+
+// beginLeave counts the segments that are held back. If may is true, and no segments are leaving, it writes the message
+// by which others leave, and reports whether there are any.
+func (r *Recycler) beginLeave(unseen func(Drained) bool, may bool) (did bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	stable, kept := r.s.Log.StableEnd(), r.keptLocked()
 	var ids []format.SegmentID
 	held := 0
 	for _, d := range r.drained {
 		switch {
-		case !r.s.isFollowed(d.Base, stable) || !unseen(d):
+		case d.Base < kept || !r.s.isFollowed(d.Base, stable) || !unseen(d):
 			held++
 		case len(ids) < recycleAtOnce:
 			ids = append(ids, d.ID)
 		}
 	}
-	if r.leaving.ids != nil && r.s.Log.DurableEnd() > r.leaving.at { // but not stable
+	if r.leaving.ids != nil && r.s.Log.DurableEnd() > r.leaving.at { // but not stable, or held back
 		held = len(r.drained)
 	}
 	r.held.Store(int64(held))
-	if err != nil || r.leaving.ids != nil || len(ids) == 0 {
-		return did, err
+	if !may || r.leaving.ids != nil || len(ids) == 0 {
+		return false, nil
 	}
-	return true, r.note(r.leave(ids, stable-1))
+	return true, r.leave(ids, stable-1)
 }
 
 // Flush makes the message durable by which segments leave, if there is one. It does not wait for batches.
@@ -155,7 +172,7 @@ func (s *Store) isFollowed(base, stable format.LSN) bool {
 }
 
 // leave writes the message by which segments leave. stable is the stable LSN: a later scan accepts that segments are
-// missing only below the highest stable LSN that it finds.
+// missing only below the highest stable LSN that it finds. mu is held.
 func (r *Recycler) leave(ids []format.SegmentID, stable format.LSN) error {
 	s := r.s
 	// A read ahead may outlast the Tx that started it. It must not read the bytes that are written next.
@@ -185,13 +202,18 @@ func (r *Recycler) free() (bool, error) {
 	if ids == nil || r.failed != nil || stable <= r.leaving.at {
 		return false, r.failed
 	}
+	if r.holdsAt(r.leaving.at) { // after stable was read: the cut of a later hold lies above the message
+		return false, nil
+	}
 	r.s.Space.Leave(r.leaving.message)
 	// The headers prove that the log does not end before the message. The copies of what the segments held lie there.
 	err := r.note(r.s.freeSlots(ids, stable-1))
 	if err != nil && !errors.Is(err, errLeftOut) {
 		return false, err
 	}
+	r.mu.Lock()
 	r.leaving = leaving{}
+	r.mu.Unlock()
 	r.recycled.Add(int64(len(ids)))
 	r.drained = slices.DeleteFunc(r.drained, func(d Drained) bool { return slices.Contains(ids, d.ID) })
 	r.waiting.Store(int64(len(r.drained)))

@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"pagecache/engine/internal/iobuf"
@@ -125,7 +126,15 @@ type Store struct {
 	fresh    bool // this opening made the log file, and there is no superblock yet
 	ours     bool // the files are this opening's to remove if Temporary: the store is new, or was opened
 
-	Times Times
+	Times  Times
+	Scrubs Scrubs
+}
+
+// Scrubs counts the work of verifying an open store; the caller of the store counts it.
+type Scrubs struct {
+	Runs     atomic.Int64
+	Bytes    atomic.Int64
+	Problems atomic.Int64
 }
 
 // Times have counts by duration.

@@ -125,7 +125,7 @@ func Man(version, commands, notes string) string {
 	}
 	fmt.Fprintf(b, ".TH PCBENCH 1 \"\" \"pcbench %s\"\n.SH NAME\npcbench \\- apply loads to the page cache\n", version)
 	fmt.Fprint(b, ".SH SYNOPSIS\n.B pcbench run\n[OPTIONS] [FILE.fio ...]\n.br\n.B pcbench\ntour|dump|check|salvage|"+
-		"completion|man|help|version\n")
+		"backup|restore|verify|completion|man|help|version\n")
 	verbatim("COMMANDS", commands)
 	for _, g := range groups {
 		fmt.Fprintf(b, ".SH %s\n", strings.ToUpper(g.title))

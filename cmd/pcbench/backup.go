@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+
+	"pagecache/engine"
+)
+
+// backup is the command pcbench backup. It writes a store that is not open to a file or to standard output.
+func backup(ctx context.Context, args []string, out, raw io.Writer) error {
+	f := pflag.NewFlagSet("pcbench backup", pflag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	snaps := f.String("snapshots", "", "`directory` of the snapshots (default that of the store)")
+	since := f.Int64("since", 0, "write only what is newer than the backup that ended at this `LSN`")
+	if err := f.Parse(args); errors.Is(err, pflag.ErrHelp) {
+		_, err := fmt.Fprint(out, "pcbench backup OPTIONS DIR FILE writes all of a store that is not open to a file,\n",
+			"which must not exist; FILE - is standard output. It verifies every byte that it\n",
+			"reads, and says where the backup ends. With --since, restore needs the older\n",
+			"backup, too. (A program backs up a store that it has open with\n",
+			"PageCache.Checkpoint.)\n\n", f.FlagUsages())
+		return err
+	} else if err != nil {
+		return &usageError{explainFlag(f, err)}
+	}
+	if f.NArg() != 2 || *since < 0 {
+		return &usageError{errors.New("backup: name the directory of the store, and a file or -")}
+	}
+	dir, name := f.Arg(0), f.Arg(1)
+	if err := wantStore("backup", dir); err != nil {
+		return err
+	}
+	write := func(w io.Writer) (end engine.LSN, n int64, err error) {
+		return engine.Backup(ctx, dir, &engine.Options{SnapshotDir: *snaps}, w, engine.LSN(*since))
+	}
+	if name == "-" {
+		_, _, err := write(raw)
+		return interrupted(ctx, "backup", err)
+	}
+	end, n, err := toNewFile(name, write)
+	if err != nil {
+		return interrupted(ctx, "backup", err)
+	}
+	_, err = fmt.Fprintf(out, "%s is a backup of %s: %d bytes; it ends at LSN %d\n", name, dir, n, end)
+	return err
+}
+
+// toNewFile lets write write a file, which gets its name once it is whole and durable.
+func toNewFile(name string, write func(io.Writer) (engine.LSN, int64, error)) (end engine.LSN, n int64, err error) {
+	tmp := name + ".tmp"
+	if _, err := os.Lstat(name); err == nil {
+		return 0, 0, fmt.Errorf("%s exists already", name)
+	}
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return 0, 0, err
+	}
+	end, n, err = write(f)
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Link(tmp, name) // unlike a rename, it replaces nothing
+	}
+	if err = errors.Join(err, os.Remove(tmp)); err != nil {
+		return 0, 0, err
+	}
+	d, err := os.Open(filepath.Dir(name))
+	if err != nil {
+		return 0, 0, err
+	}
+	return end, n, errors.Join(d.Sync(), d.Close())
+}
+
+// interrupted returns err, or that an interrupted command has left nothing.
+func interrupted(ctx context.Context, what string, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return &unfinishedError{fmt.Errorf("%s: interrupted: nothing was made", what)}
+	}
+	return err
+}
+
+// restore is the command pcbench restore. It makes a store of backups.
+func restore(ctx context.Context, args []string, out io.Writer) error {
+	f := pflag.NewFlagSet("pcbench restore", pflag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	if err := f.Parse(args); errors.Is(err, pflag.ErrHelp) {
+		_, err := fmt.Fprint(out, "pcbench restore DIR FILE... makes a store in DIR, which must not exist, of a\n",
+			"complete backup and of those made with --since, each of which continues the one\n",
+			"before; - is standard input. DIR appears once everything was verified and is\n",
+			"durable, or not at all.\n")
+		return err
+	} else if err != nil {
+		return &usageError{explainFlag(f, err)}
+	}
+	if f.NArg() < 2 {
+		return &usageError{errors.New("restore: name a new directory, and the files of the backup")}
+	}
+	streams, closeAll, err := openStreams(f.Args()[1:])
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	i, err := engine.Install(ctx, f.Arg(0), nil, streams...)
+	if err != nil {
+		return interrupted(ctx, "restore", err)
+	}
+	_, err = fmt.Fprintf(out, "%s is as the store was at LSN %d: %d segments, %d blobs\n", f.Arg(0), i.LSN, i.Segments,
+		i.Blobs)
+	return err
+}
+
+// verify is the command pcbench verify. It verifies backups.
+func verify(ctx context.Context, args []string, out io.Writer) error {
+	f := pflag.NewFlagSet("pcbench verify", pflag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	if err := f.Parse(args); errors.Is(err, pflag.ErrHelp) {
+		_, err := fmt.Fprint(out, "pcbench verify FILE... verifies every byte of backups, each of which continues\n",
+			"the one before; - is standard input. The exit status is 1 if one is corrupt.\n")
+		return err
+	} else if err != nil {
+		return &usageError{explainFlag(f, err)}
+	}
+	if f.NArg() < 1 {
+		return &usageError{errors.New("verify: name the files of the backup")}
+	}
+	streams, closeAll, err := openStreams(f.Args())
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	i, err := engine.VerifyCheckpoint(ctx, streams...)
+	if err != nil {
+		return err
+	}
+	what := "complete"
+	if i.Since > 0 {
+		what = fmt.Sprintf("newer than LSN %d", i.Since)
+	}
+	_, err = fmt.Fprintf(out, "the backup is good: %s, %d bytes; it ends at LSN %d\n", what, i.Bytes, i.LSN)
+	return err
+}
+
+// openStreams opens files for reading; - is standard input.
+func openStreams(names []string) (streams []io.Reader, closeAll func(), err error) {
+	var files []*os.File
+	closeAll = func() {
+		for _, f := range files {
+			_ = f.Close()
+		}
+	}
+	for _, name := range names {
+		if name == "-" {
+			streams = append(streams, os.Stdin)
+			continue
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			closeAll()
+			return nil, nil, err
+		}
+		files, streams = append(files, f), append(streams, f)
+	}
+	return streams, closeAll, nil
+}

@@ -1,0 +1,145 @@
+package engine_test
+
+import (
+	"context"
+	"flag"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pagecache/engine"
+	"pagecache/engine/internal/enginetest"
+)
+
+var (
+	checkpointBytes = flag.Int64("checkpoint.bytes", 16<<20, "the bytes of the store of TestCheckpointCost")
+	checkpointDir   = flag.String("checkpoint.dir", "", "the directory for TestCheckpointCost; empty: a temporary one")
+)
+
+// costRun is a store with writers that a checkpoint must not slow down.
+type costRun struct {
+	pc      *engine.PageCache[[]byte]
+	pids    []engine.PageID
+	links   atomic.Int64
+	mu      sync.Mutex
+	slowest time.Duration
+}
+
+// work lets two goroutines replace pages until ctx ends, one in ten waits until it is stable.
+func (r *costRun) work(ctx context.Context, t *testing.T) *sync.WaitGroup {
+	var all sync.WaitGroup
+	for w := range 2 {
+		all.Go(func() {
+			var slowest time.Duration
+			for i := w; ctx.Err() == nil; i += 7 {
+				tx, err := r.pc.Begin()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				pid := r.pids[i%len(r.pids)]
+				p, err := r.pc.Get(tx, pid)
+				start := time.Now()
+				if err == nil {
+					_, _, err = r.pc.Replace(tx, pid, p.Ptr, p.Value)
+				}
+				slowest = max(slowest, time.Since(start))
+				if tx.End(); err != nil {
+					t.Error(err)
+					return
+				}
+				if r.links.Add(1); i%10 == 0 {
+					if _, err := r.pc.Flush(); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			}
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.slowest = max(r.slowest, slowest)
+		})
+	}
+	return &all
+}
+
+// rate returns the writes a second while f runs, and the slowest of them.
+func (r *costRun) rate(t *testing.T, f func()) (perSecond float64, slowest time.Duration) {
+	ctx, stop := context.WithCancel(t.Context())
+	r.links.Store(0)
+	r.slowest = 0
+	start := time.Now()
+	all := r.work(ctx, t)
+	f()
+	took := time.Since(start)
+	n := r.links.Load()
+	stop()
+	all.Wait()
+	return float64(n) / took.Seconds(), r.slowest
+}
+
+// A checkpoint is written at the speed of the disk, writers go on at their rate meanwhile, and nothing is held once it
+// is closed. The test prints the speeds, in turns, beside that of reading the same file past the page cache. With
+// default flags the store is too small for the numbers to mean much.
+func TestCheckpointCost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("measures")
+	}
+	dir := *checkpointDir
+	if dir == "" {
+		dir = t.TempDir()
+	}
+	dir = filepath.Join(dir, "store")
+	defer os.RemoveAll(dir)
+	pc := enginetest.Open(t, dir, nil)
+	r := &costRun{pc: pc}
+	const size = 4000
+	v := enginetest.Random(size, 1)
+	for n := int64(0); n < *checkpointBytes; n += size {
+		tx := enginetest.Begin(t, pc)
+		pid, _, err := pc.Allocate(tx, v)
+		if tx.End(); err != nil {
+			t.Fatal(err)
+		}
+		r.pids = append(r.pids, pid)
+	}
+	enginetest.Flush(t, pc)
+	write := func() (bytesPerSecond float64) {
+		c := take(t, pc)
+		start := time.Now()
+		n, err := c.WriteTo(io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		return float64(n) / time.Since(start).Seconds()
+	}
+	var ratios []float64
+	for range 3 {
+		alone, _ := r.rate(t, func() { time.Sleep(time.Second) })
+		var speed float64
+		beside, slowest := r.rate(t, func() { speed = write() })
+		ratios = append(ratios, beside/alone)
+		t.Logf("writes: %.0f/s alone, %.0f/s beside a checkpoint of %.0f MB/s: %.2f; the slowest took %v",
+			alone, beside, speed/1e6, beside/alone, slowest)
+	}
+	slices.Sort(ratios)
+	enginetest.Flush(t, pc)
+	for range 3 {
+		raw := rawSpeed(t, filepath.Join(dir, "log"))
+		speed := write()
+		t.Logf("a checkpoint alone: %.0f MB/s, reading the log past the page cache: %.0f MB/s: %.2f",
+			speed/1e6, raw/1e6, speed/raw)
+	}
+	if s := pc.Stats().Space; s.Draining > 0 {
+		enginetest.CleanAll(t, pc)
+		if s := pc.Stats().Space; s.Draining > 0 {
+			t.Errorf("%d segments are held after all checkpoints were closed", s.Draining)
+		}
+	}
+}
