@@ -95,7 +95,7 @@ func TestCheckpointCost(t *testing.T) {
 		dir = t.TempDir()
 	}
 	dir = filepath.Join(dir, "store")
-	defer os.RemoveAll(dir)
+	t.Cleanup(func() { os.RemoveAll(dir) }) // after the store was closed and checked
 	pc := enginetest.Open(t, dir, nil)
 	r := &costRun{pc: pc}
 	const size = 4000
