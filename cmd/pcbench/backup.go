@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/pflag"
 
@@ -53,11 +54,11 @@ func backup(ctx context.Context, args []string, out, raw io.Writer) error {
 
 // toNewFile lets write write a file, which gets its name once it is whole and durable.
 func toNewFile(name string, write func(io.Writer) (engine.LSN, int64, error)) (end engine.LSN, n int64, err error) {
-	tmp := name + ".tmp"
 	if _, err := os.Lstat(name); err == nil {
 		return 0, 0, fmt.Errorf("%s exists already", name)
 	}
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	tmp := name + ".unfinished"
+	f, err := newFile(tmp)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -65,11 +66,20 @@ func toNewFile(name string, write func(io.Writer) (engine.LSN, int64, error)) (e
 	if err == nil {
 		err = f.Sync()
 	}
-	err = errors.Join(err, f.Close())
 	if err == nil {
 		err = os.Link(tmp, name) // unlike a rename, it replaces nothing
 	}
-	if err = errors.Join(err, os.Remove(tmp)); err != nil {
+	linked := err == nil
+	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, os.ErrPermission) { // a file system without links
+		if _, err = os.Lstat(name); errors.Is(err, os.ErrNotExist) {
+			err = os.Rename(tmp, name)
+			linked = err == nil
+		}
+	}
+	if e := os.Remove(tmp); !linked || !errors.Is(e, os.ErrNotExist) {
+		err = errors.Join(err, e)
+	}
+	if err = errors.Join(err, f.Close()); err != nil { // Close releases the lock
 		return 0, 0, err
 	}
 	d, err := os.Open(filepath.Dir(name))
@@ -77,6 +87,74 @@ func toNewFile(name string, write func(io.Writer) (engine.LSN, int64, error)) (e
 		return 0, 0, err
 	}
 	return end, n, errors.Join(d.Sync(), d.Close())
+}
+
+// newFile makes a file and locks it. If a backup that was killed has left one, newFile removes that first.
+func newFile(name string) (*os.File, error) {
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
+	f, err := os.OpenFile(name, flags, 0o644)
+	if errors.Is(err, os.ErrExist) {
+		if err := removeUnfinished(name); err != nil {
+			return nil, err
+		}
+		f, err = os.OpenFile(name, flags, 0o644)
+	}
+	if err != nil {
+		return nil, err
+	}
+	err = lock(f)
+	if err == nil { // another backup may have taken it for an unfinished one before it was locked
+		err = stillNamed(f)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// stillNamed returns an error if a file has lost its name.
+func stillNamed(f *os.File) error {
+	open, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if named, err := os.Lstat(f.Name()); err != nil || !os.SameFile(open, named) {
+		return fmt.Errorf("another backup is writing %s", f.Name())
+	}
+	return nil
+}
+
+// streamMagic begins a stream: see docs/FORMAT.md.
+const streamMagic = "PCKP"
+
+// removeUnfinished removes a file that a backup has left. A finished backup may have another name of the same file, so
+// nothing is written to it.
+func removeUnfinished(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := lock(f); err != nil {
+		return err
+	}
+	head, err := io.ReadAll(io.LimitReader(f, int64(len(streamMagic))))
+	if err != nil {
+		return err
+	}
+	if len(head) > 0 && string(head) != streamMagic {
+		return fmt.Errorf("%s is no unfinished backup: rename or remove it", name)
+	}
+	return os.Remove(name)
+}
+
+// lock locks a file for the time that it is open.
+func lock(f *os.File) error {
+	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return fmt.Errorf("another backup is writing %s", f.Name())
+	}
+	return err
 }
 
 // interrupted returns err, or that an interrupted command has left nothing.

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,4 +89,67 @@ func TestBackupAndRestore(t *testing.T) {
 		}
 	}
 	want(exitNoStore, "no store", "backup", filepath.Join(base, "none"), "a")
+}
+
+// A backup that was killed is in nobody's way, and one that is being written is not touched; nor is a finished backup
+// that still has the name of an unfinished one as well, or another file with such a name.
+func TestBackupUnfinished(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "backup")
+	tmp := name + ".unfinished"
+	write := func(text string) error {
+		_, _, err := toNewFile(name, func(w io.Writer) (engine.LSN, int64, error) {
+			_, err := io.WriteString(w, text)
+			return 0, 0, err
+		})
+		return err
+	}
+	want := func(name, text string) {
+		t.Helper()
+		if b, err := os.ReadFile(name); err != nil || string(b) != text {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+	}
+	for _, left := range []string{"", "PCKP of a backup that was killed"} {
+		if err := os.WriteFile(tmp, []byte(left), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := write("PCKP one"); err != nil {
+			t.Fatal(err)
+		}
+		want(name, "PCKP one")
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := name + ".old"
+	if err := errors.Join(write("PCKP one"), os.Link(name, tmp), os.Rename(name, old), write("PCKP two")); err != nil {
+		t.Fatal(err)
+	}
+	want(old, "PCKP one")
+	want(name, "PCKP two")
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(tmp, []byte("notes"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := write("PCKP"); err == nil || !strings.Contains(err.Error(), "is no unfinished backup") {
+		t.Error(err)
+	}
+	want(tmp, "notes")
+	if err := os.Remove(tmp); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := toNewFile(name, func(w io.Writer) (engine.LSN, int64, error) {
+		if err := write("PCKP"); err == nil || !strings.Contains(err.Error(), "another backup is writing") {
+			t.Error(err)
+		}
+		return 0, 0, errors.New("the disk is full")
+	})
+	if err == nil {
+		t.Error("an error of writing was lost")
+	}
+	if names, err := os.ReadDir(filepath.Dir(name)); err != nil || len(names) != 1 {
+		t.Errorf("%v, %v", names, err)
+	}
 }

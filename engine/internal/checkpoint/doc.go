@@ -1,5 +1,5 @@
 // Package checkpoint copies page stores: it holds a store as it was at one moment, writes it to a stream while the
-// store goes on, verifies streams, and makes stores of them. docs/decisions/014-a-checkpoint-is-a-log.md has the
+// store goes on, verifies streams, and makes stores of them. docs/decisions/016-a-checkpoint-is-a-log.md has the
 // reasons, docs/FORMAT.md the bytes.
 //
 //	Z1  A checkpoint is the log up to a cut, which was the stable end of some moment: a crash at that moment would

@@ -51,7 +51,7 @@ func Install(ctx context.Context, fsys vfs.FS, dir string, check func(path strin
 		return info, err
 	}
 	// From now on others may look at it, and Check does, but a second Install cannot remove it.
-	if err := to.log.Lock(vfs.LockShared); err != nil {
+	if err := to.lock(vfs.LockShared); err != nil {
 		return info, err
 	}
 	if err := check(filepath.Join(filepath.Dir(abs), to.name), info); err != nil {
@@ -102,17 +102,40 @@ func (x *installer) makeDir() (err error) {
 	if x.log, err = x.dir.Open(logstore.LogName, vfs.FlagWrite|vfs.FlagCreate); err != nil {
 		return err
 	}
-	if err := x.log.Lock(vfs.LockExclusive); err != nil {
+	if err := x.lock(vfs.LockExclusive); err != nil {
+		return err
+	}
+	if err := x.log.Truncate(0); err != nil {
+		return err
+	}
+	return x.clear(false)
+}
+
+// lock locks the log file, and verifies that the directory still has the other name: an Install that held the lock
+// before may have renamed or removed it. Another kind of lock is taken by releasing the one before. If another Install
+// takes the lock in between, the files are its own.
+func (x *installer) lock(kind vfs.LockKind) error {
+	x.made = false
+	if err := x.log.Lock(kind); err != nil {
 		if errors.Is(err, vfs.ErrLocked) {
 			err = fmt.Errorf("%w: %w", logstore.ErrLocked, err)
 		}
 		return err
 	}
-	x.made = true
-	if err := x.log.Truncate(0); err != nil {
+	named, err := x.parent.OpenDir(x.name)
+	if err != nil {
+		return fmt.Errorf("%w: another Install was at work here: %w", logstore.ErrLocked, err)
+	}
+	defer named.Close()
+	want, err := x.log.Identity()
+	if err != nil {
 		return err
 	}
-	return x.clear(false)
+	if got, err := named.Identify(logstore.LogName); err != nil || got != want {
+		return errors.Join(fmt.Errorf("%w: another Install was at work here", logstore.ErrLocked), err)
+	}
+	x.made = true
+	return nil
 }
 
 // ofStore reports whether a file or directory has a name that the installer gives.
@@ -232,12 +255,15 @@ func (x *installer) snapshot(id format.SnapshotID, size int64) (err error) {
 	if err != nil {
 		return err
 	}
+	if x.snap != nil { // of an older stream
+		err = x.snap.Close()
+	}
 	for _, name := range names {
 		if format.IsSnapshotName(name) {
 			err = errors.Join(err, x.dir.Remove(name))
 		}
 	}
-	if err == nil {
+	if x.snap = nil; err == nil {
 		x.snap, err = x.dir.Open(id.Name(), vfs.FlagWrite|vfs.FlagCreate|vfs.FlagTrunc)
 	}
 	if err == nil && size > 0 {

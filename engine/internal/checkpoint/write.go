@@ -45,10 +45,10 @@ type Checkpoint struct {
 	blobs *blob.Hold
 	snap  source // the store's newest snapshot; without a file if there is none
 
-	mu sync.Mutex // held while a stream is written
-	// closed is closed by Close.
-	closed chan struct{}
+	turn   chan struct{} // has one element while a stream is written, and for ever once the checkpoint is closed
+	closed chan struct{} // closed when Close begins
 	once   sync.Once
+	mu     sync.Mutex // held while a View begins and while the holds end
 }
 
 // source is the file of a snapshot.
@@ -72,7 +72,7 @@ func Begin(c Config) (*Checkpoint, error) {
 		return nil, err
 	}
 	defer call.End()
-	k := &Checkpoint{c: c, closed: make(chan struct{})}
+	k := &Checkpoint{c: c, closed: make(chan struct{}), turn: make(chan struct{}, 1)}
 	// In this order: a snapshot lies below each later cut, and no blob is removed that a page refers to at the cut.
 	if k.snap, err = newestSnapshot(c.Snaps); err != nil {
 		return nil, err
@@ -142,6 +142,7 @@ func (k *Checkpoint) Timeline() format.Timeline { return k.image.Super.Timeline 
 func (k *Checkpoint) Close() {
 	k.once.Do(func() {
 		close(k.closed)
+		k.turn <- struct{}{} // no Write is under way, and none begins
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		k.log.Release()
@@ -156,10 +157,16 @@ func (k *Checkpoint) Close() {
 // Write writes the checkpoint to w as a stream of parts. If since is not 0, it is the cut of an older checkpoint of the
 // store: the stream continues that one, and has only what is newer. It returns the number of bytes written. It verifies
 // every byte that it reads, and stops with a *recovery.CorruptError if one is corrupt. While the store is written to,
-// it pauses. One stream is written at a time; others wait.
+// it pauses. One stream is written at a time; others wait, within their contexts.
 func (k *Checkpoint) Write(ctx context.Context, w io.Writer, since format.LSN) (int64, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	select {
+	case k.turn <- struct{}{}:
+		defer func() { <-k.turn }()
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	case <-k.closed:
+		return 0, errClosed
+	}
 	if since < 0 || since > k.LSN() {
 		return 0, fmt.Errorf("%w: LSN %d is not that of an older checkpoint; this one is of LSN %d", ErrChain, since,
 			k.LSN())
