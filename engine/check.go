@@ -331,10 +331,5 @@ func checkInstalled(dir, name string, o *Options) error {
 	if err != nil {
 		return err
 	}
-	err = pc.blobs.CheckFiles()
-	ids, idsErr := pc.snaps.IDs()
-	for _, id := range ids {
-		err = errors.Join(err, pc.snaps.Verify(id))
-	}
-	return errors.Join(err, idsErr, pc.Close())
+	return errors.Join(checkpoint.CheckFiles(pc.blobs, pc.snaps), pc.Close())
 }

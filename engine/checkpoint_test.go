@@ -3,8 +3,10 @@ package engine_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"math/rand/v2"
@@ -642,6 +644,79 @@ func TestCheckpointChain(t *testing.T) {
 	}
 }
 
+// A copy that has gone on by itself does not continue the original, even if the LSNs fit. Proves Z5.
+func TestCheckpointOfACopy(t *testing.T) {
+	t.Parallel()
+	d := simdisk.New(1, simdisk.Options{})
+	o := enginetest.WithSeam(&engine.Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1}, seam.Options{FS: d})
+	pc := enginetest.Open(t, "/store", o)
+	enginetest.Busy(t, pc, 50, 1)
+	install(t, "/copy", o, stream(t, take(t, pc), 0))
+	cp := enginetest.Open(t, "/copy", o)
+	for _, c := range []*engine.PageCache[[]byte]{pc, cp} {
+		enginetest.Busy(t, c, 200, 2)
+	}
+	c := take(t, pc)
+	full := stream(t, c, 0)
+	enginetest.Busy(t, cp, 200, 3)
+	more := stream(t, take(t, cp), c.LSN())
+	_, err := engine.Install(t.Context(), "/both", o, readers(full, more)...)
+	if !errors.Is(err, engine.ErrChain) || !strings.Contains(err.Error(), "lacks the segment") {
+		t.Error(err)
+	}
+}
+
+// chained returns a stream of parts, the checksums of whose headers are made right.
+func chained(parts [][]byte) (b []byte) {
+	table := crc32.MakeTable(crc32.Castagnoli)
+	crc := uint32(0)
+	for i, p := range parts {
+		p = bytes.Clone(p)
+		if i == len(parts)-1 {
+			binary.LittleEndian.PutUint64(p[32:], uint64(i))
+			binary.LittleEndian.PutUint64(p[40:], uint64(len(b)))
+			binary.LittleEndian.PutUint32(p[24:], crc32.Checksum(p[32:], table))
+		}
+		crc = crc32.Update(crc, table, p[:28])
+		binary.LittleEndian.PutUint32(p[28:], crc)
+		b = append(b, p...)
+	}
+	return b
+}
+
+// A stream with right checksums that lacks a blob, or part of a snapshot, is not installed: the store that it makes is
+// looked at before it gets its name. Proves Z3.
+func TestInstallLooksAtTheStore(t *testing.T) {
+	t.Parallel()
+	d, o, full, _, _ := mixedStreams(t)
+	const kindSnapshotData, kindBlob = 5, 7
+	for _, kind := range []byte{kindSnapshotData, kindBlob} {
+		parts := partsOf(full)
+		i := slices.IndexFunc(parts, func(p []byte) bool { return p[6] == kind })
+		if i < 0 {
+			t.Fatalf("the stream has no part of kind %d", kind)
+		}
+		if kind == kindBlob {
+			parts = slices.Delete(parts, i, i+1)
+		} else {
+			p := bytes.Clone(parts[i])
+			p[len(p)-1] ^= 1
+			binary.LittleEndian.PutUint32(p[24:], crc32.Checksum(p[32:], crc32.MakeTable(crc32.Castagnoli)))
+			parts[i] = p
+		}
+		b := chained(parts)
+		if _, err := engine.VerifyCheckpoint(t.Context(), readers(b)...); err != nil {
+			t.Fatalf("kind %d: %v", kind, err)
+		}
+		if _, err := engine.Install(t.Context(), "/copy", o, readers(b)...); !errors.Is(err, engine.ErrCorrupt) {
+			t.Errorf("kind %d: %v", kind, err)
+		}
+		if names, err := d.ReadDir("/"); err != nil || !slices.Equal(names, []string{"store"}) {
+			t.Errorf("kind %d: left: %v, %v", kind, names, err)
+		}
+	}
+}
+
 // The power fails at every operation of an Install. Then the store is there as a whole or not at all, and Install can
 // be repeated. Proves Z3.
 func TestInstallPowerCut(t *testing.T) {
@@ -664,11 +739,12 @@ func TestInstallPowerCut(t *testing.T) {
 		if crashed = d.Crashed(); !crashed && err != nil {
 			t.Fatal(err)
 		}
+		done := err == nil
 		d = d.Crash(uint64(at))
 		enginetest.WithSeam(&on, seam.Options{FS: d})
 		names, err := d.ReadDir("/backup")
-		if err != nil {
-			t.Fatal(err)
+		if err != nil || done && !slices.Contains(names, "copy") {
+			t.Fatalf("crash at operation %d: %v, %v after an Install that returned no error: %v", at, names, err, done)
 		}
 		if !slices.Contains(names, "copy") {
 			absent++

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -68,19 +67,62 @@ func (r *costRun) work(ctx context.Context, t *testing.T) *sync.WaitGroup {
 	return &all
 }
 
-// rate returns the writes a second while f runs, and the slowest of them.
-func (r *costRun) rate(t *testing.T, f func()) (perSecond float64, slowest time.Duration) {
+// gate lets a stream go on while it is open.
+type gate struct{ sync.RWMutex }
+
+func (g *gate) Write(p []byte) (int, error) {
+	g.RLock()
+	defer g.RUnlock()
+	return len(p), nil
+}
+
+// beside writes a checkpoint while goroutines replace pages. In turns of 100 ms, the stream stands still and goes on.
+// It returns the speed of the stream while it goes on, in bytes a second, the rate of the writes beside it as a part of
+// their rate while it stands still, and the slowest write.
+func (r *costRun) beside(t *testing.T) (speed, ratio float64, slowest time.Duration) {
+	const turn = 100 * time.Millisecond
 	ctx, stop := context.WithCancel(t.Context())
-	r.links.Store(0)
 	r.slowest = 0
-	start := time.Now()
 	all := r.work(ctx, t)
-	f()
-	took := time.Since(start)
-	n := r.links.Load()
+	time.Sleep(turn)
+	c := take(t, r.pc)
+	var g gate
+	g.Lock()
+	type written struct {
+		n   int64
+		err error
+	}
+	done := make(chan written)
+	go func() {
+		n, err := c.WriteTo(&g)
+		done <- written{n, err}
+	}()
+	var writes [2]int64
+	var took [2]time.Duration
+	count := func(k int) {
+		time.Sleep(turn / 5) // what was read ahead ends, or begins
+		start, n := time.Now(), r.links.Load()
+		time.Sleep(turn)
+		writes[k], took[k] = writes[k]+r.links.Load()-n, took[k]+time.Since(start)
+	}
+	for w := (written{}); w.n == 0; {
+		count(0)
+		g.Unlock()
+		count(1)
+		select {
+		case w = <-done:
+			if w.err != nil {
+				t.Fatal(w.err)
+			}
+			speed = float64(w.n) / took[1].Seconds() / 1.2
+		default:
+			g.Lock()
+		}
+	}
+	c.Close()
 	stop()
 	all.Wait()
-	return float64(n) / took.Seconds(), r.slowest
+	return speed, float64(writes[1]) / took[1].Seconds() / (float64(writes[0]) / took[0].Seconds()), r.slowest
 }
 
 // A checkpoint is written at the speed of the disk, writers go on at their rate meanwhile, and nothing is held once it
@@ -119,16 +161,11 @@ func TestCheckpointCost(t *testing.T) {
 		c.Close()
 		return float64(n) / time.Since(start).Seconds()
 	}
-	var ratios []float64
 	for range 3 {
-		alone, _ := r.rate(t, func() { time.Sleep(time.Second) })
-		var speed float64
-		beside, slowest := r.rate(t, func() { speed = write() })
-		ratios = append(ratios, beside/alone)
-		t.Logf("writes: %.0f/s alone, %.0f/s beside a checkpoint of %.0f MB/s: %.2f; the slowest took %v",
-			alone, beside, speed/1e6, beside/alone, slowest)
+		speed, ratio, slowest := r.beside(t)
+		t.Logf("writes beside a checkpoint of %.0f MB/s have %.2f of their rate; the slowest took %v",
+			speed/1e6, ratio, slowest)
 	}
-	slices.Sort(ratios)
 	enginetest.Flush(t, pc)
 	for range 3 {
 		raw := rawSpeed(t, filepath.Join(dir, "log"))

@@ -334,7 +334,7 @@ func (c *Checkpoint) WriteTo(w io.Writer) (int64, error) { return c.Write(contex
 
 // Write is WriteTo that gives up, with the context's error, when ctx ends. If since is not 0, it is the LSN of an older
 // checkpoint of the store: the stream has only what is newer, and Install needs the stream of the older checkpoint as
-// well. Write verifies every byte that it reads. While callers write to the store, it uses a quarter of a processor.
+// well. Write verifies every byte that it reads. While callers write to the store, it uses a tenth of a processor.
 // Streams are written one at a time. Errors: ErrClosed if the checkpoint or the store was closed, ErrCorrupt if a part
 // of the checkpoint is, ErrChain if since is too high, those of reading, and those of w. After an error the stream is
 // of no use.

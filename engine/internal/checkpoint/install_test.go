@@ -88,20 +88,32 @@ func wantStoreIn(t *testing.T, d *simdisk.Disk, dir string) {
 	}
 }
 
-// An Install that opened the directory before another one gave it its name does not touch the store in it. Proves Z3.
+// An Install that opened the directory before another one gave it its name does not touch the store in it, even if a
+// third one has made a directory of that name since. Proves Z3.
 func TestInstallBesideAnother(t *testing.T) {
-	d := simdisk.New(1, simdisk.Options{})
-	b := &beside{FS: d, opened: func() {
-		if err := install(t, d); err != nil {
-			t.Error(err)
+	for _, third := range []bool{false, true} {
+		d := simdisk.New(1, simdisk.Options{})
+		b := &beside{FS: d, opened: func() {
+			if err := install(t, d); err != nil {
+				t.Error(err)
+			}
+			if !third {
+				return
+			}
+			if err := d.MkdirAll("/copy" + tmpSuffix); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.Open("/copy"+tmpSuffix+"/"+logstore.LogName, vfs.FlagWrite|vfs.FlagCreate); err != nil {
+				t.Fatal(err)
+			}
+		}}
+		if err := install(t, b); !errors.Is(err, logstore.ErrLocked) {
+			t.Errorf("the second Install: %v", err)
 		}
-	}}
-	if err := install(t, b); !errors.Is(err, logstore.ErrLocked) {
-		t.Errorf("the second Install: %v", err)
-	}
-	wantStoreIn(t, d, "/copy")
-	if b.files != 0 {
-		t.Errorf("%d files are open", b.files)
+		wantStoreIn(t, d, "/copy")
+		if b.files != 0 {
+			t.Errorf("%d files are open", b.files)
+		}
 	}
 }
 

@@ -25,9 +25,18 @@ type pacer struct {
 // begin begins the work.
 func (p *pacer) begin() { p.last, p.start = p.tail(), time.Now() }
 
+// away calls f, which takes as long as others take, and is no work of the caller.
+func (p *pacer) away(f func() error) error {
+	start := time.Now()
+	err := f()
+	p.start = p.start.Add(time.Since(start))
+	return err
+}
+
 // Without a rate, the work between two pauses is followed by a pause of restShare times as long, at most restMost, if
-// the log has grown meanwhile. So it takes about a quarter of one processor and of the disk while callers write.
-const restShare, restMost = 3, 50 * time.Millisecond
+// the log has grown meanwhile. So it takes about a tenth of one processor and of the disk while callers write: a flush
+// that meets a read waits for it.
+const restShare, restMost = 8, 100 * time.Millisecond
 
 // rest pauses, after n bytes were read since the last pause.
 func (p *pacer) rest(n int) error {

@@ -237,13 +237,29 @@ func (s *scrub) snapshots() error {
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if errors.Is(err, format.ErrSnapshot) && !errors.Is(err, recovery.ErrCorrupt) {
-			err = &recovery.CorruptError{File: s.c.Snaps.Path(id), Err: err}
-		}
-		if err := s.problem(err); err != nil {
+		if err := s.problem(snapshotError(s.c.Snaps, id, err)); err != nil {
 			return err
 		}
 		s.pace.start = time.Now()
 	}
 	return nil
+}
+
+// snapshotError returns the error for a snapshot that is corrupt because of err, and any other err as it is.
+func snapshotError(s *snapshot.Store, id format.SnapshotID, err error) error {
+	if errors.Is(err, format.ErrSnapshot) && !errors.Is(err, recovery.ErrCorrupt) {
+		return &recovery.CorruptError{File: s.Path(id), Err: err}
+	}
+	return err
+}
+
+// CheckFiles verifies the snapshots of a store, and that it has the file of each blob. It reads no contents of blobs.
+// Errors are *recovery.CorruptError and those of reading.
+func CheckFiles(blobs *blob.Store, snaps *snapshot.Store) error {
+	err := blobs.CheckFiles()
+	ids, idsErr := snaps.IDs()
+	for _, id := range ids {
+		err = errors.Join(err, snapshotError(snaps, id, snaps.Verify(id)))
+	}
+	return errors.Join(err, idsErr)
 }

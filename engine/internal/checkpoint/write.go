@@ -253,11 +253,9 @@ func (s *writing) segments() (err error) {
 		if f.err != nil {
 			return f.err
 		}
-		start := time.Now()
 		if err := s.segment(f); err != nil {
 			return err
 		}
-		s.pace.beside.Add(int64(time.Since(start)))
 		a.free <- f.from // has room for all of them
 	}
 	return nil
@@ -266,12 +264,14 @@ func (s *writing) segments() (err error) {
 // segment verifies and writes a segment.
 func (s *writing) segment(f fetched) error {
 	g, store := &s.list[f.i], s.k.c.Store
+	start := time.Now()
 	at, err := checkSegment(f.bytes, *g, &s.k.image.Super, func(p format.BlobPtr) { s.named[p.ID] = true })
 	if err != nil {
 		off := g.slot.Offset(store.SegmentSize()) + format.Offset(at)
 		place := recovery.Place{}.WithSlot(g.slot).WithOffset(off)
 		return &recovery.CorruptError{File: store.LogFile(), Place: place, Err: err}
 	}
+	s.pace.beside.Add(int64(time.Since(start)))
 	return s.out.put(kindSegment, uint64(f.i), f.bytes)
 }
 
@@ -387,7 +387,7 @@ func (s *writing) copyFile(f io.ReaderAt, size int64, failed func(error) error, 
 		if err != nil {
 			return err
 		}
-		if err := put(off, b); err != nil {
+		if err := s.pace.away(func() error { return put(off, b) }); err != nil {
 			return err
 		}
 	}

@@ -144,8 +144,8 @@ type ImageReader struct {
 	free func()
 }
 
-// readPiece is the length in bytes of one read of a segment.
-const readPiece = 1 << 20
+// readPiece is the length in bytes of one read of a segment. A flush may have to wait for one.
+const readPiece = 512 << 10
 
 // OpenImages returns a reader of images. It reads past the page cache if the file system supports that.
 func (s *Store) OpenImages() (*ImageReader, error) {
