@@ -60,7 +60,7 @@ type target struct {
 
 // targets returns all bugs.
 func targets() (all []target) {
-	for _, list := range [][]target{logTargets, spaceTargets, storeTargets, pageTargets, ioTargets} {
+	for _, list := range [][]target{logTargets, spaceTargets, storeTargets, checkpointTargets, pageTargets, ioTargets} {
 		all = append(all, list...)
 	}
 	return all
