@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	partsSeeds = flag.Int("parts.seeds", 200, "the number of disks that TestPartsSurviveCrashes uses [-short: 60]")
+	partsSeeds = flag.Int("parts.seeds", 100, "the number of disks that TestPartsSurviveCrashes uses [-short: 60]")
 	partsFirst = flag.Uint64("parts.first", 1, "the first seed that TestPartsSurviveCrashes tries")
 	partsStep  = flag.Int("parts.step", 2, "TestPartsAtEveryStep crashes the disk at every n-th operation [-short: 7]")
 )
