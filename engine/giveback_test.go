@@ -67,6 +67,7 @@ func writePages(pc *engine.PageCache[[]byte], n int) error {
 // A power cut at any operation while space is given back, and taken again, loses nothing and brings nothing back,
 // whichever blocks of the holes survive it. Proves rules 4, 14 and 17; trap 45.
 func TestPowerCutWhileSpaceIsGivenBack(t *testing.T) {
+	t.Parallel()
 	step := 1
 	if testing.Short() || enginetest.Raced {
 		step = 5

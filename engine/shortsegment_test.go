@@ -112,6 +112,7 @@ func checkNumbers(t *testing.T, pc *engine.PageCache[[]byte], pids []engine.Page
 // A power cut at any operation while a new store grows beyond its first, short, segment loses nothing that is durable,
 // also if the store was opened in between. Proves rules 1, 9, 11 and 17.
 func TestPowerCutWhileNewStoreGrows(t *testing.T) {
+	t.Parallel()
 	for _, garbage := range []bool{false, true} {
 		for at := 1; ; at++ {
 			d := simdisk.New(uint64(at), simdisk.Options{Garbage: garbage})

@@ -425,6 +425,7 @@ func (x *streamLives) run(lives int) {
 // a real file system, or while it recovers the log. Each stream is then as after one of its changes: the last that was
 // acknowledged, or a later one. Proves S1 to S3, S6 and S7.
 func TestStreamKill(t *testing.T) {
+	t.Parallel()
 	lives := *streamKills
 	if testing.Short() {
 		lives = min(lives, 8)

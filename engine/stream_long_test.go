@@ -463,6 +463,7 @@ func TestStreamLongWithCorruptPart(t *testing.T) {
 // Goroutines that read long records while these are dropped find all of a record or none, on a simulated disk and on a
 // real one, where builds with the invariants tag protect the memory of segments that are free. Proves S5 and S8.
 func TestStreamLongReadersBesideDrops(t *testing.T) {
+	t.Parallel()
 	var longs [5][]byte
 	for i := range longs {
 		longs[i] = enginetest.Random(20_000+10_000*i, uint64(i))

@@ -210,6 +210,7 @@ func (s *scene) in(depth int) {
 // allocated, freed, in blobs and compressed, evicted, moved and consolidated; also if other Views are open. The
 // versions that are kept for it are gone afterwards. Proves P11 and Q8.
 func TestViewSeesOneMoment(t *testing.T) {
+	t.Parallel()
 	seeds := uint64(12)
 	if testing.Short() || invariants.Enabled {
 		seeds = 3
