@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -258,54 +257,22 @@ func (x *backupLives) life() error {
 	if err != nil {
 		return err
 	}
-	exe, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	cmd := exec.Command(exe, "-test.run=^TestCheckpointKillChild$")
-	cmd.Env = append(os.Environ(), checkpointKillEnv+"="+string(env))
-	cmd.ExtraFiles = []*os.File{w}
-	err = cmd.Start()
-	w.Close()
-	if err != nil {
-		return err
-	}
 	var lines []backupLine
-	opened, eof := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(eof)
-		for in := json.NewDecoder(r); ; {
-			var l backupLine
-			if in.Decode(&l) != nil {
-				return
-			}
-			if lines = append(lines, l); l.Open {
-				close(opened)
-			}
-		}
-	}()
-	select {
-	case <-opened:
-	case <-eof:
-	case <-time.After(30 * time.Second):
+	c := enginetest.Child{
+		Test: "TestCheckpointKillChild", Env: []string{checkpointKillEnv + "=" + string(env)},
+		Ready: func(line string) bool { return strings.Contains(line, `"Open":true`) },
+		After: time.Duration(x.rng.IntN(300)) * time.Millisecond, Cut: x.cut, Restore: x.restore,
 	}
-	time.Sleep(time.Duration(x.rng.IntN(300)) * time.Millisecond)
-	if x.cut != nil {
-		err = x.cut()
-	}
-	err = errors.Join(err, cmd.Process.Kill())
-	_ = cmd.Wait()
-	<-eof
-	if x.restore != nil {
-		err = errors.Join(err, x.restore())
-	}
+	said, _, err := c.Live()
 	if err != nil {
 		return err
+	}
+	for _, line := range said {
+		var l backupLine
+		if err := json.Unmarshal([]byte(line), &l); err != nil {
+			return err
+		}
+		lines = append(lines, l)
 	}
 	return x.compare(lines)
 }

@@ -450,7 +450,6 @@ func (w *killWorker) changeRoot(tx *engine.Tx[[]byte]) error {
 // killLife is the report of a child.
 type killLife struct {
 	lines []string
-	heard atomic.Int64 // len(lines), for goroutines other than the reader
 	// sure is the number of lines that came before the power was cut. A file system that is being shut down may report
 	// writes as durable that are not.
 	sure    int

@@ -1,7 +1,6 @@
 package engine_test
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -9,10 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"math"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -240,78 +237,16 @@ func (s *killStore) child(spec killSpec, opening bool, after time.Duration, proc
 	if err != nil {
 		return nil, err
 	}
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, err
+	mark := byte('o')
+	if opening {
+		mark = 's'
 	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	cmd := exec.Command(exe, "-test.run=^TestKillChild$")
-	cmd.Env = append(os.Environ(), killEnv+"="+string(env), fmt.Sprintf("GOMAXPROCS=%d", procs))
-	var said bytes.Buffer
-	cmd.ExtraFiles, cmd.Stdout, cmd.Stderr = []*os.File{w}, &said, &said
-	err = cmd.Start()
-	w.Close()
-	if err != nil {
-		return nil, err
+	c := enginetest.Child{
+		Test: "TestKillChild", Env: []string{killEnv + "=" + string(env), fmt.Sprintf("GOMAXPROCS=%d", procs)},
+		Ready: func(line string) bool { return line[0] == mark }, After: after, Cut: s.cut, Restore: s.restore,
 	}
 	l := &killLife{ids: map[int64]bool{}, stable: -1}
-	marks, eof := make(chan byte, 8), make(chan struct{})
-	go func() {
-		defer close(eof)
-		for in := bufio.NewReaderSize(r, 64<<10); ; {
-			line, err := in.ReadString('\n')
-			if err != nil {
-				return // the last line is whole, because writes of this size to a pipe are atomic
-			}
-			l.lines = append(l.lines, line[:len(line)-1])
-			l.heard.Add(1)
-			if line[0] == 's' || line[0] == 'o' {
-				marks <- line[0]
-			}
-		}
-	}()
-	mark, late := map[bool]byte{true: 's', false: 'o'}[opening], time.After(30*time.Second)
-wait:
-	for {
-		select {
-		case m := <-marks:
-			if m == mark {
-				time.Sleep(after)
-				break wait
-			}
-		case <-eof:
-			break wait
-		case <-late:
-			_ = cmd.Process.Signal(syscall.SIGQUIT)
-			time.AfterFunc(5*time.Second, func() { _ = cmd.Process.Kill() })
-			<-eof
-			err = errors.New("opening has not ended after 30s")
-			break wait
-		}
-	}
-	l.sure = math.MaxInt
-	if s.cut != nil {
-		l.sure = int(l.heard.Load())
-		err = errors.Join(err, s.cut())
-	}
-	_ = cmd.Process.Kill()
-	<-eof
-	_ = cmd.Wait()
-	if s.restore != nil {
-		err = errors.Join(err, s.restore())
-	}
-	st := cmd.ProcessState.Sys().(syscall.WaitStatus)
-	failed := err == nil && s.cut == nil && st.Signal() != syscall.SIGKILL && st.ExitStatus() != 0
-	if failed || bytes.Contains(said.Bytes(), []byte("DATA RACE")) {
-		err = fmt.Errorf("the child failed before it was killed: %v", cmd.ProcessState)
-	}
-	if err != nil {
-		err = fmt.Errorf("%w\noutput of the child:\n%s", err, said.Bytes())
-	}
+	l.lines, l.sure, err = c.Live()
 	return l, err
 }
 

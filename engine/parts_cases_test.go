@@ -116,6 +116,22 @@ func TestLastLSNOfPart(t *testing.T) {
 	enginetest.Close(t, pc)
 }
 
+// decidedAgain returns the number of transactions of a log of which not the last part says that they count, but a
+// message behind it.
+func decidedAgain(t testing.TB, d *simdisk.Disk) (n int) {
+	t.Helper()
+	res, err := enginetest.ScanLog(d, "/store")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, decision := range res.Decisions {
+		if decision.At > decision.Last {
+			n++
+		}
+	}
+	return n
+}
+
 // When the segment of the last part becomes empty, what it says of parts that are in use is written again. So they
 // count when the log is read without a snapshot, and with one, whose blocks are corrupt, too. Proves D3.
 func TestDecisionsOutliveLastPart(t *testing.T) {
@@ -150,15 +166,7 @@ func TestDecisionsOutliveLastPart(t *testing.T) {
 		enginetest.NoCheck(t, pc)
 		killed := d.Crash(seed)
 		_ = pc.Close()
-		res, err := enginetest.ScanLog(killed, "/store")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, decision := range res.Decisions {
-			if decision.At > decision.Last {
-				again++
-			}
-		}
+		again += decidedAgain(t, killed)
 		for _, how := range []string{"without snapshots", "with snapshots", "with corrupt snapshots"} {
 			next := killed.Copy()
 			if how == "with corrupt snapshots" {
@@ -213,15 +221,7 @@ func TestDecisionsOutliveOpenings(t *testing.T) {
 		enginetest.NoCheck(t, pc)
 		killed := d.Crash(seed)
 		_ = pc.Close()
-		res, err := enginetest.ScanLog(killed, "/store")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, decision := range res.Decisions {
-			if decision.At > decision.Last {
-				again++
-			}
-		}
+		again += decidedAgain(t, killed)
 		s.FS, s.LogAlone = killed, true
 		pc = enginetest.Open(t, "/store", enginetest.WithSeam(&o, s))
 		wantFill(t, pc, early, 'a', 1900)

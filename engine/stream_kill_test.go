@@ -1,22 +1,18 @@
 package engine_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"maps"
-	"math"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -253,59 +249,14 @@ func (x *streamLives) life() error {
 	if err != nil {
 		return err
 	}
-	exe, err := os.Executable()
-	if err != nil {
-		return err
+	c := enginetest.Child{
+		Test: "TestStreamKillChild", Env: []string{streamKillEnv + "=" + string(env)},
+		After: time.Duration(x.rng.IntN(150)) * time.Millisecond, Cut: x.cut, Restore: x.restore,
 	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	cmd := exec.Command(exe, "-test.run=^TestStreamKillChild$")
-	cmd.Env = append(os.Environ(), streamKillEnv+"="+string(env))
-	cmd.ExtraFiles = []*os.File{w}
-	err = cmd.Start()
-	w.Close()
-	if err != nil {
-		return err
-	}
-	var lines []string
-	var heard atomic.Int64 // len(lines), for this goroutine
-	opened, eof := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(eof)
-		for in := bufio.NewReaderSize(r, 64<<10); ; {
-			line, err := in.ReadString('\n')
-			if err != nil {
-				return
-			}
-			lines = append(lines, strings.TrimSuffix(line, "\n"))
-			if heard.Add(1); line == "o\n" {
-				close(opened)
-			}
-		}
-	}()
 	if x.rng.IntN(4) > 0 { // else while it opens the log, perhaps
-		select {
-		case <-opened:
-		case <-eof:
-		case <-time.After(30 * time.Second):
-		}
+		c.Ready = func(line string) bool { return line == "o" }
 	}
-	time.Sleep(time.Duration(x.rng.IntN(150)) * time.Millisecond)
-	// The number of lines that came before the power was cut: see TestStreamKillDoubtsLateAcks.
-	sure := math.MaxInt
-	if x.cut != nil {
-		sure = int(heard.Load())
-		err = x.cut()
-	}
-	err = errors.Join(err, cmd.Process.Kill())
-	_ = cmd.Wait()
-	<-eof
-	if x.restore != nil {
-		err = errors.Join(err, x.restore())
-	}
+	lines, sure, err := c.Live()
 	if err != nil {
 		return err
 	}
