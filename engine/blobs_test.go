@@ -250,6 +250,7 @@ func TestOpenRemovesOrphanBlob(t *testing.T) {
 
 // A value of 1 GiB survives reopening.
 func TestGigabyteValue(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes 1 GiB of disk and 2 GiB of memory")
 	}

@@ -10,6 +10,7 @@ import (
 	"pagecache/engine/internal/txn"
 	"pagecache/engine/internal/values"
 	"pagecache/internal/invariants"
+	"pagecache/mmapread"
 	"pagecache/segments/format"
 )
 
@@ -28,14 +29,6 @@ func (pc *PageCache[P]) Replace(tx *Tx[P], pid PageID, old PagePtr[P], frag P) (
 	return pc.write(tx.base(), pid, frag, change[P]{kind: format.KindCompact, old: old})
 }
 
-// verb returns the name of the call that makes a change of that kind, for errors.
-func verb(k format.Kind) string {
-	if k == format.KindAppend {
-		return "link"
-	}
-	return "replace"
-}
-
 // write encodes a fragment and applies a change with it to an existing page.
 func (pc *PageCache[P]) write(tx *scope.Scope, pid PageID, frag P, c change[P]) (PagePtr[P], bool, error) {
 	pg, err := pc.finder.writable(tx, verb(c.kind), pid)
@@ -43,14 +36,17 @@ func (pc *PageCache[P]) write(tx *scope.Scope, pid PageID, frag P, c change[P]) 
 		return livePtr[P](pid, pg.head), false, err
 	}
 	defer tx.Release()
-	in := pc.inlineBase
-	if c.kind == format.KindAppend {
-		in = inlined[P]{}
-		if pagestack.BeginsRun(pg.head) {
-			in = pc.inlineDelta
-		}
+	v, err := owned[P]{}, error(nil)
+	switch {
+	case c.kind != format.KindAppend:
+		v, err = pc.copyIn(tx, pid, frag, pc.inlineBase)
+	case pc.grows(pg.head, frag) && !mmapread.MayView(pc.raw(frag)):
+		v, err = pc.lend(tx, frag)
+	case pagestack.BeginsRun(pg.head):
+		v, err = pc.copyIn(tx, pid, frag, pc.inlineDelta)
+	default:
+		v, err = pc.copyIn(tx, pid, frag, inlined[P]{})
 	}
-	v, err := pc.copyIn(tx, pid, frag, in)
 	if err != nil {
 		return PagePtr[P]{}, false, describePage(verb(c.kind), pid, err)
 	}
@@ -91,8 +87,10 @@ type change[P any] struct {
 	size    int64          // Size of frag, if that will be resident
 	sum     invariants.Sum // of frag, if that will be resident
 	made    *entry[P]      // for KindCompact and KindAppend: the entry that holds frag, if there is one already
-	root    format.Root    // the new contents, for KindRoot
-	counter uint64         // the new contents, for KindCounter
+	// grow, if set, makes the entry for KindAppend, with a copy of frag.
+	grow    func(h *head, delta P, msg pagestack.Ref) *entry[P]
+	root    format.Root // the new contents, for KindRoot
+	counter uint64      // the new contents, for KindCounter
 	on      condition
 	old     PagePtr[P] // for ifState
 	token   *txn.Token // of the transaction, if it has one
@@ -113,14 +111,14 @@ func (c *change[P]) meets(pid PageID, h *head) bool {
 	case ifState:
 		return isPage(h) && h.TS() == c.old.ts && pid == c.old.pid && !c.old.IsZero()
 	case ifHead:
-		return h == c.from
+		return h == c.from || h != nil && h.Is(c.from)
 	}
 	return true
 }
 
 // take makes the change one to a fragment that a caller has given.
 func (c *change[P]) take(v owned[P]) {
-	c.frag, c.size, c.payload, c.made, c.sum = v.frag, v.size, v.payload, v.entry, v.sum
+	c.frag, c.size, c.payload, c.made, c.grow, c.sum = v.frag, v.size, v.payload, v.entry, v.grow, v.sum
 }
 
 // bodyLen returns the length in bytes of the body of the message.
@@ -143,9 +141,14 @@ func (c *change[P]) entry(h *head, msg pagestack.Ref) *head {
 	switch c.kind {
 	case format.KindAppend:
 		e := c.made
-		if e != nil { // no earlier turn has published it
+		switch {
+		case c.grow != nil:
+			if e = c.grow(h, c.frag, msg); e.IsGrown() {
+				return &e.Head
+			}
+		case e != nil: // no earlier turn has published it
 			e.InitDelta(h, c.frag, msg.LSN, msg.Ptr)
-		} else {
+		default:
 			e = pagestack.NewDelta(h, c.frag, msg.LSN, msg.Ptr)
 		}
 		e.Sum = c.sum
@@ -239,6 +242,9 @@ func (c *change[P]) claim(pages *txn.Clock, pg page) (*head, bool) {
 			runtime.Gosched()
 		}
 	}
+	if h := pg.head; h != nil && pg.slot.Holds(h) && c.meets(pg.id, h) { // most often
+		return h, true
+	}
 	if h := pages.Load(pg.slot); !c.meets(pg.id, h) { // nothing to do: no reason to abort a transaction
 		return h, false
 	}
@@ -287,9 +293,6 @@ func (pc *PageCache[P]) reserve(pid PageID, h *head, c *change[P]) (r iobuf.Rese
 	return r, nil
 }
 
-// notConsolidated is what is reported about an error of consolidate that no call returns.
-const notConsolidated = "a page was not consolidated"
-
 // shorten consolidates a page that has more fragments than the limit. If another goroutine is at it already, the caller
 // goes on, unless the chain has become much longer than the limit.
 func (pc *PageCache[P]) shorten(tx *scope.Scope, pg page) {
@@ -322,13 +325,17 @@ func (pc *PageCache[P]) shorten(tx *scope.Scope, pg page) {
 // consolidate rewrites the page as one message, in the same state (rule 6). It returns nil if the head has moved from
 // h.
 func (pc *PageCache[P]) consolidate(tx *scope.Scope, pid PageID, s *slot, h *head) (*entry[P], error) {
-	value, _, err := pc.merged(pid, h) // of several messages, so it was merged and is no view (rule 3)
+	value, _, err := pc.value(pid, h) // of several messages, so it was merged and is no view (rule 3)
 	if err != nil {
 		return nil, err
 	}
 	defer tx.Release()
 	c := change[P]{kind: format.KindCompact, frag: value, on: ifHead, from: h, sameState: true}
 	c.size, c.sum = pc.mem.size(value), sumOf(pc.m, value)
+	if h.HasRoom() { // the page keeps its room, and not the entries below
+		c.made = pc.copyRoomy(h)
+		c.frag, c.size = c.made.Frag, c.made.Ext.Size
+	}
 	if c.payload, err = pc.encode(tx, pid, value); err != nil {
 		return nil, err
 	}

@@ -15,20 +15,6 @@ import (
 	"pagecache/segments/format"
 )
 
-// A CheckReport says what Check verified.
-type CheckReport struct {
-	Segments  int   // slots that hold a part of the log
-	Pages     int64 // pages with a value
-	Fragments int64 // messages that they consist of
-	Roots     int64
-	Blobs     int64
-	Bytes     int64 // of encoded values
-	Records   int64 // of a standalone log
-	Strays    int64 // blobs that no page refers to, as a crash leaves them; the next Open removes them
-	Problems  int
-	Snapshot  string // path of the snapshot that was compared with the log; empty if there is none
-}
-
 // Check verifies every byte that matters of a store or standalone log that is not open for writing: superblock, segment
 // headers, every message of the log, the chains of the pages, values and blobs; the snapshot, block by block and page
 // by page, against the log alone; and the accounts of space and free ids. It writes nothing. It calls found for each
@@ -254,6 +240,9 @@ func (pc *PageCache[P]) Checkpoint(ctx context.Context) (*Checkpoint, error) {
 	return &Checkpoint{k}, nil
 }
 
+// Size returns how many bytes WriteTo writes, at most: fewer if a crash has left blobs that no page refers to.
+func (c *Checkpoint) Size() int64 { return c.k.Size() }
+
 // OpenCheckpoint opens a checkpoint for reading, as a ReadOnly store: all its pages, roots and blobs, while the store
 // that it is of goes on. That takes as long as an Open after a clean Close. It holds what it shows until it is closed,
 // which must be before the store that it is of is closed; the Checkpoint may be closed before. Of opts, which may be
@@ -275,9 +264,6 @@ func OpenCheckpoint[P any](c *Checkpoint, m Materializer[P], opts *Options) (*Pa
 	return pc, err
 }
 
-// CheckpointInfo describes the streams of a checkpoint.
-type CheckpointInfo = checkpoint.Info
-
 // VerifyCheckpoint reads streams that Checkpoint.Write has written, to their ends, and verifies every byte. Each stream
 // but the first must continue the one before. If the first is incremental, what it continues is not looked at. Errors:
 // ErrCorrupt with the offset, ErrChain, those of reading, and the context's.
@@ -291,45 +277,74 @@ func VerifyCheckpoint(ctx context.Context, streams ...io.Reader) (CheckpointInfo
 // a timeline of its own from its first opening for writing on. Everything is verified and durable before the directory
 // gets its name: it is there whole or not at all, whatever fails. Until then its name ends with ".installing"; the
 // next Install removes files that a crash has left. Of opts, which may be nil, it uses Logger. Errors: those of
-// VerifyCheckpoint, fs.ErrExist, ErrLocked if another Install is at work there, ErrNoSpace, and those of the operating
-// system.
+// VerifyCheckpoint, fs.ErrExist, ErrLocked if another Install is at work there, ErrNoSpace, and the system's.
 func Install(ctx context.Context, dir string, opts *Options, streams ...io.Reader) (CheckpointInfo, error) {
+	fsys, check := installing(opts)
+	i, err := checkpoint.Install(ctx, fsys, dir, check, streams)
+	return i, describe("install checkpoint", err)
+}
+
+// CopyTo makes a store of the checkpoint in dir, as Install makes one of its stream. On a file system that can share
+// the bytes of files (reflink: XFS, Btrfs), the copy shares those of the store, which takes neither space nor writes;
+// they are read and verified all the same. Errors: those of Write and Install.
+func (c *Checkpoint) CopyTo(ctx context.Context, dir string, opts *Options) (CheckpointInfo, error) {
+	fsys, check := installing(opts)
+	i, err := c.k.CopyTo(ctx, fsys, dir, check)
+	return i, describe("copy checkpoint", err)
+}
+
+// installing returns the file system of options, and a function that opens a store that was installed, and verifies
+// what does not depend on the values of its pages.
+func installing(opts *Options) (vfs.FS, checkpoint.Check) {
 	o := readOnly(opts)
 	o.SnapshotDir = ""
 	full := o.withDefaults()
-	check := func(path string, i CheckpointInfo) error { return checkInstalled(path, i.Format, &o) }
-	i, err := checkpoint.Install(ctx, full.seam.FS, dir, check, streams)
-	return i, describe("install checkpoint", err)
+	return full.seam.FS, func(dir string, i CheckpointInfo) error {
+		pc, err := Open(dir, encodedPages{name: i.Format}, &o)
+		if err == nil {
+			err = errors.Join(checkpoint.CheckFiles(pc.blobs, pc.snaps), pc.Close())
+		}
+		return err
+	}
 }
 
 // Backup writes a checkpoint of the store in dir, which is not open for writing, to w; since is as for Write. It
 // changes nothing in the store, and needs no Materializer. Of opts, which may be nil, it uses SnapshotDir and Logger.
-// It returns the LSN of the checkpoint and the number of bytes written. Errors: those of Open and Checkpoint.Write.
+// It returns the LSN of the checkpoint and the bytes written. Errors: those of Open and Checkpoint.Write.
 func Backup(ctx context.Context, dir string, opts *Options, w io.Writer, since LSN) (end LSN, n int64, err error) {
+	err = backup(ctx, dir, opts, func(c *Checkpoint) (err error) {
+		end = c.LSN()
+		n, err = c.Write(ctx, w, since)
+		return err
+	})
+	return end, n, err
+}
+
+// BackupTo is Backup that makes a store in the directory to: see Checkpoint.CopyTo.
+func BackupTo(ctx context.Context, dir string, opts *Options, to string) (i CheckpointInfo, err error) {
+	err = backup(ctx, dir, opts, func(c *Checkpoint) (err error) {
+		i, err = c.CopyTo(ctx, to, opts)
+		return err
+	})
+	return i, err
+}
+
+// backup calls f with a checkpoint of the store in dir.
+func backup(ctx context.Context, dir string, opts *Options, f func(*Checkpoint) error) error {
 	o := readOnly(opts)
 	full := o.withDefaults()
 	sb, err := superOf(&full, dir)
 	if err != nil {
-		return 0, 0, describe("backup", err)
+		return describe("backup", err)
 	}
 	pc, err := Open(dir, encodedPages{name: sb.Name}, &o)
 	if err != nil {
-		return 0, 0, err
+		return err
 	}
 	c, err := pc.Checkpoint(ctx)
 	if err == nil {
-		end = c.LSN()
-		n, err = c.Write(ctx, w, since)
+		err = f(c)
 		c.Close()
 	}
-	return end, n, errors.Join(err, pc.Close())
-}
-
-// checkInstalled opens a store that was installed, and verifies what does not depend on the values of its pages.
-func checkInstalled(dir, name string, o *Options) error {
-	pc, err := Open(dir, encodedPages{name: name}, o)
-	if err != nil {
-		return err
-	}
-	return errors.Join(checkpoint.CheckFiles(pc.blobs, pc.snaps), pc.Close())
+	return errors.Join(err, pc.Close())
 }

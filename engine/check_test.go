@@ -17,6 +17,7 @@ import (
 // Check finds no problem in an intact store. It finds one if a bit of a current message is flipped or a file is
 // missing. It writes nothing. O7, O8.
 func TestCheck(t *testing.T) {
+	t.Parallel()
 	d, o, _ := enginetest.MixedStore(t)
 	var problems []string
 	found := func(err error) { problems = append(problems, err.Error()) }
@@ -187,6 +188,7 @@ func TestVerbatimStoreKeepsFragments(t *testing.T) {
 
 // Salvage of a corrupt store saves all pages that are intact. No salvaged page has a value that the page never had.
 func TestSalvageCorruptStore(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(3, simdisk.Options{})
 	o := enginetest.SimOptions(d)
 	pc := enginetest.Open(t, "/store", o)

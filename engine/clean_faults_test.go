@@ -22,6 +22,7 @@ import (
 // The caller may write a value of Get, or a part of it, to the same page or to another. The new value does not change
 // when the segment or blob of the old one is recycled. Proves rule 3.
 func TestWriteValueReturnedByGet(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{3000, 8000} {
 		o := enginetest.WithSeam(&engine.Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1},
 			seam.Options{Eager: true})
@@ -67,6 +68,7 @@ func TestWriteValueReturnedByGet(t *testing.T) {
 // A crash while the log file grows can leave a file that ends inside a slot. Open repairs it, and no two segments share
 // the slot. O5.
 func TestLogEndsInsideSlot(t *testing.T) {
+	t.Parallel()
 	for _, extra := range []int{1, 4096, 16<<10 - 1} {
 		d := simdisk.New(1, simdisk.Options{})
 		o := enginetest.WithSeam(&engine.Options{SegmentSize: 16 << 10, IOBuffers: 3, FlushEvery: -1},
@@ -123,6 +125,7 @@ func TestCleaningEnds(t *testing.T) {
 // On a disk full of garbage the store still works: the reserve is enough to free pages, to end batches and to clean.
 // Proves rule 9.
 func TestDiskFullOfGarbage(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(3, simdisk.Options{})
 	o := enginetest.SimOptions(d)
 	pc := enginetest.Open(t, "/store", o)
@@ -225,6 +228,7 @@ func TestMaterializerPanicsInMove(t *testing.T) {
 // The cleaner reports a segment with a flipped bit once and does not try it again. If this process wrote the segment,
 // the cleaner knows its pages, and moves those that are resident without an error. Rule 10.
 func TestCleaningCorruptSegment(t *testing.T) {
+	t.Parallel()
 	for _, again := range []bool{false, true} {
 		d := simdisk.New(3, simdisk.Options{})
 		o := enginetest.WithSeam(enginetest.SimOptions(d), seam.Options{Eager: true, FS: d})
@@ -286,6 +290,7 @@ func TestCleaningCorruptSegment(t *testing.T) {
 
 // When a segment is recycled, its blocks leave the kernel's page cache before the slot is written again. Proves rule 2.
 func TestRecycledSegmentLeavesPageCache(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	o := enginetest.WithSeam(&engine.Options{SegmentSize: 1 << 20, IOBuffers: 2, FlushEvery: -1},
 		seam.Options{Eager: true})
@@ -423,6 +428,7 @@ func TestDiscardedSlotKeepsKnownStable(t *testing.T) {
 
 // On a device with large blocks the store recycles many segments in one step.
 func TestRecyclingWithLargeBlocks(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(1, simdisk.Options{Block: 32 << 10})
 	o := enginetest.SimOptions(d)
 	o.SegmentSize = 128 << 10

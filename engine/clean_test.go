@@ -100,6 +100,7 @@ func TestRecyclingWaitsForStability(t *testing.T) {
 // However often pages are overwritten, the file stays within a small multiple of the live data. All pages and the freed
 // page ids survive reopening. Proves rules 4 and 6; trap 15.
 func TestSpaceIsBounded(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(3, simdisk.Options{})
 	o := enginetest.SimOptions(d)
 	pc := enginetest.Open(t, "/store", o)
@@ -248,6 +249,7 @@ func TestCleaningStopsAfterWriteError(t *testing.T) {
 // A segment's page list, which the cleaner uses, names exactly the pages that reading the segment finds. Only segments
 // of many small messages have no list.
 func TestPageListsMatchSegments(t *testing.T) {
+	t.Parallel()
 	for size, want := range map[int]bool{2000: true, 20: false} {
 		d := simdisk.New(5, simdisk.Options{})
 		o := enginetest.WithSeam(enginetest.SimOptions(d), seam.Options{Foreground: true, FS: d})
@@ -294,6 +296,7 @@ func TestPageListsMatchSegments(t *testing.T) {
 
 // A small store may use more segments than it needs while it is written to. Once it is idle, it recycles them.
 func TestIdleStoreRecyclesSegments(t *testing.T) {
+	t.Parallel()
 	pc := enginetest.Open(t, t.TempDir(), &engine.Options{SegmentSize: 16 << 10, IOBuffers: 2})
 	defer enginetest.Close(t, pc)
 	pids := enginetest.AllocateMany(t, pc, 10, 250)

@@ -18,6 +18,7 @@ import (
 // On a full disk, the last segment may hold no live data. It becomes free only after the next segment has begun, which
 // only the cleaner can do then. Therefore the cleaner does not wait for this segment. Proves rule 9.
 func TestCleanerDoesNotWaitForTheLastSegment(t *testing.T) {
+	t.Parallel()
 	c := newCrowd(t, crowdConfig{live: 60, unflushed: true}) // a pad at the end of the segment would fill it
 	rng := rand.New(rand.NewPCG(1, 1))
 	s := engine.StoreOf(c.PageCache)
@@ -57,6 +58,7 @@ func TestCleanerDoesNotWaitForTheLastSegment(t *testing.T) {
 // The cleaner may pick a segment while the file can grow, and leave it because the file then cannot. It can pick that
 // segment again. Proves rule 9.
 func TestVictimLeftOnFullDiskIsPickedAgain(t *testing.T) {
+	t.Parallel()
 	c := newCrowd(t, crowdConfig{live: 60})
 	s, cleaner := engine.StoreOf(c.PageCache), engine.CleanerOf(c.PageCache)
 	resume := cleaner.Pause()
@@ -108,6 +110,7 @@ func (m slowMerge) Merge(fragments [][]byte) []byte {
 // Close does not wait until the cleaner has computed the cost of a segment with thousands of pages. Proves rule 9;
 // trap 20.
 func TestCloseInterruptsCostEstimate(t *testing.T) {
+	t.Parallel()
 	m := slowMerge{slow: new(atomic.Bool), merges: new(atomic.Int64)}
 	c := newCrowd(t, crowdConfig{materializer: m, segment: 256 << 10, segments: 20, live: 30, size: 40})
 	for _, pid := range c.pids {
@@ -155,6 +158,7 @@ func TestCloseInterruptsCostEstimate(t *testing.T) {
 // The estimated cost of cleaning a segment is exactly the number of bytes that the cleaner then writes, whatever pages
 // are in it.
 func TestCostEstimateIsExact(t *testing.T) {
+	t.Parallel()
 	for _, compression := range []engine.Compression{engine.CompressionNone, engine.CompressionZstd} {
 		o := enginetest.SimOptions(simdisk.New(1, simdisk.Options{}))
 		o.SegmentSize, o.Compression = 32<<10, compression

@@ -196,6 +196,7 @@ func (w *written[K]) add(k K, v string) {
 // Every write that returned without an error before or beside Close is there after reopening. Calls that need no Tx may
 // run beside Close. Ids are not handed out again. Proves rule 11.
 func TestCloseBesideWriters(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(40) {
 		d, dir := simdisk.New(seed, simdisk.Options{}), "/store"
 		o := enginetest.SimOptions(d)
@@ -263,6 +264,7 @@ func TestCloseBesideWriters(t *testing.T) {
 // Exactly the records that were written or completed before or beside Close of a log are there after reopening. Reads
 // may run beside Close.
 func TestCloseBesideLogWriters(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(40) {
 		d := simdisk.New(seed, simdisk.Options{})
 		l := enginetest.OpenLog(t, "/store", enginetest.SimOptions(d))
@@ -511,6 +513,7 @@ func TestSealBesideCloseInTx(t *testing.T) {
 // Stats and Segments, which need no Tx and work after Close, may run beside it. Calls that come too late, however many,
 // do not hold Close up. Trap 41.
 func TestStatsBesideClose(t *testing.T) {
+	t.Parallel()
 	for range 5 {
 		pc := enginetest.Open(t, t.TempDir(), &engine.Options{SegmentSize: 16 << 10, FlushEvery: time.Millisecond})
 		l := enginetest.OpenLog(t, t.TempDir(), &engine.Options{SegmentSize: 16 << 10})

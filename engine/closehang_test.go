@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"sync"
 	"testing"
 	"time"
 
@@ -95,26 +97,39 @@ var hangingStores = map[string]func(t *testing.T, d *simdisk.Disk) (s contextSto
 // Whichever operation of the disk hangs, before Close or in it, Close ends soon after its context does. With enough
 // time it then ends as ever once the disk goes on. Proves rule 18.
 func TestCloseEndsWhileTheDiskHangs(t *testing.T) {
+	t.Parallel()
 	for name, open := range hangingStores {
 		for kind := simdisk.OpWrite; kind <= simdisk.OpPunch; kind++ {
 			t.Run(fmt.Sprintf("%s/%v", name, kind), func(t *testing.T) {
 				t.Parallel()
+				// Close waits for a second after its context has ended, so the stores are closed at the same time.
+				_, count := closeWhileHanging(t, open, kind, math.MaxInt)
+				var wg sync.WaitGroup
 				n := 0
-				for ; closeWhileHanging(t, open, kind, n); n++ {
+				next := func() {
 					if testing.Short() {
 						n += n
 					}
+					n++
 				}
-				t.Logf("up to operation %d", n)
+				for ; n < count; next() {
+					at := n
+					wg.Go(func() { closeWhileHanging(t, open, kind, at) })
+				}
+				wg.Wait()
+				for hung := true; hung; next() { // in some schedules there are more
+					hung, _ = closeWhileHanging(t, open, kind, n)
+				}
+				t.Logf("up to operation %d", n-1)
 			})
 		}
 	}
 }
 
 // closeWhileHanging lets operation n of a kind after the opening hang, counted from 0, and all later ones of the kind.
-// It reports whether any did.
+// It reports whether any did, and how many operations of the kind there were.
 func closeWhileHanging(t *testing.T, open func(*testing.T, *simdisk.Disk) (contextStore, func() error),
-	kind simdisk.OpKind, n int) (hung bool) {
+	kind simdisk.OpKind, n int) (hung bool, count int) {
 	d := simdisk.New(1, simdisk.Options{})
 	s, work := open(t, d)
 	enginetest.NoCheck(t, s)
@@ -166,5 +181,5 @@ func closeWhileHanging(t *testing.T, open func(*testing.T, *simdisk.Disk) (conte
 	if err := s.CloseContext(t.Context()); !errors.Is(err, engine.ErrClosed) {
 		t.Errorf("a second Close returns %v", err)
 	}
-	return hung
+	return hung, n - left // no operation is under way
 }

@@ -58,16 +58,6 @@ func (tx *Tx[P]) commitAll() (LSN, error) {
 	return tx.commitGroup()
 }
 
-// readsOnly reports whether the transaction has read no other page.
-func (tx *Tx[P]) readsOnly(pid PageID) bool {
-	for _, r := range tx.t.reads.All() {
-		if r.Page != pid {
-			return false
-		}
-	}
-	return true
-}
-
 // commitPage commits a transaction of one page and one message, as the calls on single pages do.
 func (tx *Tx[P]) commitPage(w *ownWrite[P]) (LSN, error) {
 	pc := tx.pc
@@ -125,7 +115,10 @@ func (tx *Tx[P]) commitGroup() (LSN, error) {
 	for i, w := range tx.t.writes {
 		pc.fallback.Pass(w.id, tx.t.token)
 		pc.gates.of(w.id).pass()
-		c.Writes[i] = pagemap.Write{Read: w.read, Parts: w.messages(), Entry: w.entry}
+		if w.make == nil {
+			w.make = w.entry
+		}
+		c.Writes[i] = pagemap.Write{Read: w.read, Parts: w.messages(), Entry: w.make}
 		if w.whole {
 			c.Writes[i].Prepare = func(h *head) { w.before.heap, w.before.views = pc.mem.weigh(h) }
 		}
@@ -160,8 +153,9 @@ func (tx *Tx[P]) install(c *pagemap.Commit) (lsn LSN, err error) {
 		defer roots.End() // also after a panic
 	}
 	if err == nil {
-		c.Reads = make([]txn.Read, 0, len(tx.t.reads.All())) // the record keeps it, and other goroutines look at it
-		for _, r := range tx.t.reads.All() {
+		all := tx.t.reads.All()
+		c.Reads = make([]txn.Read, 0, max(0, len(all)-len(tx.t.writes))) // other goroutines look at it, also later
+		for _, r := range all {
 			if tx.own(r.Page) == nil && !roots.Changes(r.Page) {
 				c.Reads = append(c.Reads, r)
 			}
@@ -249,7 +243,7 @@ func (tx *Tx[P]) installed(w *ownWrite[P], done *pagemap.Write) {
 func (tx *Tx[P]) rollback() {
 	for _, w := range tx.t.writes {
 		tx.drop(w)
-		*w = ownWrite[P]{} // it is used again, and keeps nothing
+		*w = ownWrite[P]{make: w.make} // it is used again, and keeps nothing
 	}
 	clear(tx.t.roots)
 	tx.t.writes, tx.t.roots, tx.t.index = tx.t.writes[:0], tx.t.roots[:0], nil
@@ -313,8 +307,8 @@ func (pc *PageCache[P]) View(ctx context.Context, f func(tx *Tx[P]) error) error
 }
 
 func (pc *PageCache[P]) attempts(ctx context.Context, f func(*Tx[P]) error) (LSN, error) {
-	if err := context.Cause(ctx); err != nil {
-		return 0, fmt.Errorf("update: %w", err)
+	if ctx.Err() != nil { // which takes no lock
+		return 0, fmt.Errorf("update: %w", context.Cause(ctx))
 	}
 	age, b := uint64(0), txn.Backoff{Fallback: &pc.fallback}
 	defer b.End()

@@ -69,6 +69,7 @@ func eachContextCall(t *testing.T, test func(t *testing.T, store, call string)) 
 // While the device hangs, a call with a context ends when the context does, with the context's error: on a deadline, on
 // a cancellation, and if the context has ended before the call.
 func TestContextEndsCallsOnHangingDevice(t *testing.T) {
+	t.Parallel()
 	const wait = 20 * time.Millisecond // less than any other limit on a wait
 	contexts := map[string]struct {
 		make func() (context.Context, context.CancelFunc)

@@ -301,6 +301,7 @@ func TestStableLSNRises(t *testing.T) {
 // Ids and timestamps come from one counter. None is handed out twice, over reopening, crashes and changes of the
 // interval. A clean close skips no id; a crash skips at most twice the larger interval.
 func TestIDsAfterCrashes(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(6, simdisk.Options{})
 	next, before, clean := uint64(0), uint64(0), true
 	for round := range 60 {

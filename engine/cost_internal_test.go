@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"pagecache/engine/internal/scope"
+	"pagecache/internal/apart"
 	"pagecache/internal/invariants"
 	"pagecache/segments/format"
 )
@@ -185,6 +186,9 @@ func (longPages) Decode(src []byte) (*longPage, error) {
 // The memory in which many Txs have encoded and compressed long values follows the calls, not the Txs: it is limited
 // while they are open, and is gone when the store is idle. Stats show it. Trap 48.
 func TestScratchMemoryIsLimitedAndReleased(t *testing.T) {
+	if apart.Run(t) {
+		return
+	}
 	heap := func() int64 {
 		runtime.GC()
 		runtime.GC()
@@ -242,6 +246,9 @@ func TestScratchMemoryIsLimitedAndReleased(t *testing.T) {
 // Beside 10 000 blobs, which are all mapped or have been looked up, a call on another page allocates as often as beside
 // none, and takes about as long: a scan of the blobs would take a hundred times as long. Trap 40.
 func TestCallsCostTheSameBesideManyBlobs(t *testing.T) {
+	if apart.Run(t) {
+		return
+	}
 	if raced || invariants.Enabled {
 		t.Skip("calls cost more in debug builds")
 	}

@@ -238,6 +238,7 @@ func (d hastyDevice) Do(writes []vfs.Write, min int, dst []vfs.Completion) ([]vf
 
 // The harness finds faults that are planted.
 func TestCrashFindsPlantedFaults(t *testing.T) {
+	t.Parallel()
 	lying := func(l enginetest.LyingFS) planted {
 		return planted{fs: func(d *simdisk.Disk) vfs.FS { l.Disk = d; return l }}
 	}

@@ -31,7 +31,7 @@ const (
 	// vainSteps is the number of steps of cleaning after which a store that makes no progress counts as stuck. A step
 	// that does nothing takes a millisecond.
 	vainSteps = 3000
-	// hung is the time after which a test gives up waiting for goroutines that do not even fail.
+	// hung is the time after which a test gives up waiting for goroutines that do nothing, not even fail.
 	hung = 2 * time.Minute
 )
 
@@ -209,11 +209,15 @@ func (c *crowd) again(goroutines int, do func(rng *rand.Rand) error) {
 func (c *crowd) watch(n int64) {
 	c.t.Helper()
 	c.since.Store(c.steps.Load())
-	last := c.writes.Load() + n
+	before := c.writes.Load()
+	last := before + n
 	for start := time.Now(); c.writes.Load() < last; time.Sleep(10 * time.Millisecond) {
+		if now := c.writes.Load(); now > before {
+			before, start = now, time.Now()
+		}
 		if vain := c.steps.Load() - c.since.Load(); vain > vainSteps || time.Since(start) > hung {
-			c.t.Errorf("no write succeeded in %d steps of cleaning, %d were to go after %v: %+v",
-				vain, last-c.writes.Load(), time.Since(start), c.Stats())
+			c.t.Errorf("no write succeeded in %d steps of cleaning and %v, %d were to go: %+v",
+				vain, time.Since(start), last-c.writes.Load(), c.Stats())
 			break
 		}
 	}

@@ -44,6 +44,7 @@ func committed(t *testing.T, pc *engine.PageCache[[]byte]) (n int) {
 // empty store or a shorter one. After another opening, so is one that is cut anywhere below the end that it found.
 // Proves rule 13.
 func TestCutLogIsCorruption(t *testing.T) {
+	t.Parallel()
 	const n, block, segment = 100, 4096, 16 << 10
 	first := commits(t, n)
 	second := first.Copy()

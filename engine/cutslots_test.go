@@ -12,6 +12,7 @@ import (
 // A log that was killed, with nothing recycled, and whose file was cut between two slots: it is refused, or has all
 // records. If a store that was closed cleanly is cut where nothing was, it opens, also after a kill. Proves rule 13.
 func TestFileCutBetweenSlots(t *testing.T) {
+	t.Parallel()
 	const segment, records = 16 << 10, 100
 	d := simdisk.New(1, simdisk.Options{})
 	l := enginetest.OpenLog(t, "/store", enginetest.SimOptions(d))

@@ -15,6 +15,7 @@ import (
 	"pagecache/engine"
 	"pagecache/engine/internal/enginetest"
 	"pagecache/engine/internal/seam"
+	"pagecache/internal/apart"
 	"pagecache/internal/simdisk"
 )
 
@@ -24,6 +25,9 @@ var damageSeeds = flag.Int("damage.seeds", 300, "the number of stores that TestD
 // corruption. No page is wrong or missing without an error, nothing panics, and the memory that is allocated is in
 // proportion to the store. O7. Proves rules 10 and 12.
 func TestDamageAnywhere(t *testing.T) {
+	if apart.Run(t) {
+		return
+	}
 	d, o, contents := enginetest.MixedStore(t)
 	want := map[string]bool{}
 	for line := range strings.Lines(contents) {

@@ -61,6 +61,7 @@ func filesLeft(t *testing.T, d *simdisk.Disk) []string {
 
 // Destroy removes a store's files and nothing else.
 func TestDestroyRemovesTheStoreOnly(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(1, simdisk.Options{})
 	others := fullStore(t, d)
 	if err := engine.DestroyIn(d, "/store"); err != nil {
@@ -167,6 +168,7 @@ func removeFile(d *simdisk.Disk, dir, name string) error {
 
 // After a crash in any step of Destroy, another Destroy removes the rest, and a new store can be made there.
 func TestDestroyAfterCrash(t *testing.T) {
+	t.Parallel()
 	whole := simdisk.New(1, simdisk.Options{})
 	others := fullStore(t, whole)
 	for step := 1; ; step++ {

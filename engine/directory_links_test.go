@@ -21,6 +21,7 @@ import (
 // A symbolic link, or anything else that is no directory, in place of the directory of blobs, and a symbolic link in
 // place of a file of the store, are refused before anything is written. O8; proves rule 15.
 func TestOpenRefusesLinksInside(t *testing.T) {
+	t.Parallel()
 	h := house{t, osfs.OS, t.TempDir(), os.Rename, os.RemoveAll, new(bytes.Buffer)}
 	pc := h.open("data", h.options())
 	enginetest.AllocateMany(t, pc, 2, 20_000)
@@ -117,6 +118,7 @@ func failingFS(step func() error) vfs.FS {
 // Neither an opening that fails, at any file or directory, nor Close leaves a descriptor open. An open store has one
 // for each of its directories. O8.
 func TestNoDescriptorIsLeft(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		o    engine.Options
 		dirs int // the store's, those of blobs and snapshots if they exist

@@ -15,6 +15,7 @@ import (
 // The directory of an open store is removed. Close says so and makes nothing: not in its old place, not in a directory
 // that is there now, and not among the snapshots. Values that were in memory can still be read. Proves rule 15.
 func TestRemovedStoreMakesNothing(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ written, again, snapDir bool }{
 		{}, {written: true}, {again: true}, {true, true, false}, {true, false, true}, {true, true, true},
 	} {

@@ -184,6 +184,7 @@ func TestMovedStoreGoesOn(t *testing.T) {
 // If the new store is killed after the old one has closed, everything acknowledged is there. Proves rule 15, guards
 // against trap 28.
 func TestMovedStoreAndKilledOne(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(20) {
 		d := simdisk.New(seed, simdisk.Options{})
 		h := house{t, d, "/", d.Rename, d.RemoveAll, new(bytes.Buffer)}
@@ -214,6 +215,7 @@ func TestMovedStoreAndKilledOne(t *testing.T) {
 // A store whose directory is moved and moved back while goroutines write, read and take snapshots loses nothing. Proves
 // rule 15.
 func TestMovedWhileInUse(t *testing.T) {
+	t.Parallel()
 	h := house{t, osfs.OS, t.TempDir(), os.Rename, os.RemoveAll, new(bytes.Buffer)}
 	o := &engine.Options{SegmentSize: 16 << 10, Logger: slog.New(slog.NewTextHandler(h.logs, nil))}
 	pc := h.open("data", o)
@@ -273,6 +275,7 @@ func TestMovedWhileInUse(t *testing.T) {
 // The directory of an open store is moved away, and a symbolic link to another directory, or a file, takes its place.
 // The store writes to neither. Proves rule 15.
 func TestDirectoryIsReplaced(t *testing.T) {
+	t.Parallel()
 	for what, replace := range map[string]func(h house) error{
 		"link": func(h house) error { return os.Symlink("other", h.path("data")) },
 		"file": func(h house) error { return os.WriteFile(h.path("data"), []byte("mine"), 0o600) },

@@ -58,6 +58,7 @@ func (b directBulk) ReadAt(p []byte, off int64) (int, error) {
 // After a kill, the log is read past the page cache while its cached pages are dropped. Nothing is read through the
 // page cache before that, in stores and in logs, and an opening fails if the pages cannot be dropped. Proves rule 11.
 func TestNothingIsReadFromTheDistrustedCache(t *testing.T) {
+	t.Parallel()
 	refusal := errors.New("fadvise refuses")
 	for _, dropError := range []error{nil, refusal} {
 		for _, asLog := range []bool{false, true} {

@@ -133,6 +133,7 @@ func TestCrashInDropBelow(t *testing.T) {
 // If a header cannot be written, and the superblock cannot say that the slot is out of use, the log drops nothing more,
 // and goes on. The next opening, after a close or a crash, finds all records from its FirstLSN on, and DropBelow works.
 func TestFailedDropBelowLeavesTheLog(t *testing.T) {
+	t.Parallel()
 	for i := range 20 {
 		at := 1 + i%5
 		d := simdisk.New(uint64(i), simdisk.Options{})
@@ -193,6 +194,7 @@ func TestFailedDropBelowLeavesTheLog(t *testing.T) {
 // The header of a dropped segment cannot be written. Its slot is left out of use, and DropBelow goes on. So it is in
 // later openings, until the disk takes the write. Proves rule 14.
 func TestDropBelowLeavesBadSlotOut(t *testing.T) {
+	t.Parallel()
 	for slot := range int64(4) {
 		d := simdisk.New(1, simdisk.Options{})
 		l := openSimLog(t, d)

@@ -15,6 +15,7 @@ import (
 // After DropBelow the dropped records are gone and their space is used again, so the file does not grow for ever. All
 // other records are there, also after reopening and after crashes.
 func TestDropBelowDropsOnlyRecordsBelow(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(1, simdisk.Options{})
 	rng := rand.New(rand.NewPCG(1, 1))
 	l := enginetest.OpenLog(t, "/store", enginetest.SimOptions(d))
@@ -107,6 +108,7 @@ func TestDropBelowDropsOnlyRecordsBelow(t *testing.T) {
 
 // Readers beside a goroutine that drops records get no error except ErrDropped.
 func TestReadersBesideDropBelow(t *testing.T) {
+	t.Parallel()
 	l := enginetest.OpenLog(t, t.TempDir(), &engine.Options{SegmentSize: 16 << 10})
 	var mu sync.Mutex
 	type record struct {

@@ -165,3 +165,14 @@ func describePage(doing string, pid format.PageID, err error) error {
 	}
 	return describe(fmt.Sprintf("%s page %d", doing, pid), err)
 }
+
+// verb returns the name of the call that makes a change of that kind, for errors.
+func verb(k format.Kind) string {
+	if k == format.KindAppend {
+		return "link"
+	}
+	return "replace"
+}
+
+// notConsolidated is what is reported about an error of consolidate that no call returns.
+const notConsolidated = "a page was not consolidated"

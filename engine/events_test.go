@@ -335,6 +335,7 @@ func blockDir(t *testing.T, name string) (remove func()) {
 
 // A snapshot that cannot be written in the background is an event, once for all tries, and so is the next one that can.
 func TestSnapshotsStoppedIsAnnounced(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	snaps := filepath.Join(dir, "snaps")
 	o := &engine.Options{SegmentSize: 16 << 10, SnapshotEvery: 1, SnapshotDir: snaps, IO: engine.IOSyscall}
@@ -643,6 +644,7 @@ func TestBackgroundErrorIsAnnounced(t *testing.T) {
 // A block of the snapshot that is corrupt is an event, and so is that its pages were found in the log. While they
 // cannot be looked up, nothing is cleaned, which is an event, too. Trap 29.
 func TestSnapshotRebuiltIsAnnounced(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(11, simdisk.Options{})
 	pc := enginetest.OpenSim(t, d)
 	pids := enginetest.AllocateMany(t, pc, 600, 20)
@@ -787,6 +789,7 @@ func TestPanicInCleanerIsAnnounced(t *testing.T) {
 // A panic of the Materializer in the evictor's goroutine ends nothing. Pages that cannot be consolidated are evicted as
 // they are. Those whose size is not known stay, until it is.
 func TestPanicInEvictorIsAnnounced(t *testing.T) {
+	t.Parallel()
 	for _, method := range []string{"Merge", "Append", "Size"} {
 		o := &engine.Options{SegmentSize: 64 << 10, ConsolidateAfter: 100, FlushEvery: time.Millisecond}
 		h := listen(t, o)

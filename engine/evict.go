@@ -2,11 +2,17 @@ package engine
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"runtime/pprof"
 	"slices"
+	"sync/atomic"
 
+	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/scope"
+	"pagecache/engine/internal/values"
+	"pagecache/internal/vfs"
 	"pagecache/lru"
 )
 
@@ -140,13 +146,16 @@ func (pc *PageCache[P]) dropBase(tx *scope.Scope, pid PageID) bool {
 	}
 	e := base.ToOnDisk()
 	for _, d := range slices.Backward(deltas) {
-		frag := d.Frag
+		frag := d.Fragment()
 		if pc.raw != nil { // it may share memory with d, which keeps the base in memory
 			frag, _ = pc.m.Decode(clip(bytes.Clone(pc.raw(frag)))) // of Bytes: it does not fail
 		}
 		// Its timestamp is one above its predecessor's, as before.
 		kept := pagestack.NewDelta(e, frag, d.LSN, d.Ptr())
-		kept.Sum, e = d.Sum, &kept.Head
+		if kept.Sum = d.Sum; d.IsGrown() { // d's is that of the whole page
+			kept.Sum = sumOf(pc.m, frag)
+		}
+		e = &kept.Head
 	}
 	return pc.mem.replaceResident(tx, pid, h, e)
 }
@@ -163,4 +172,85 @@ func (pc *PageCache[P]) SetCacheCapacity(bytes int64) error {
 	pc.mem.exhausted.Store(-1)
 	pc.mem.policy.Resize(bytes)
 	return nil
+}
+
+// Prefetch starts reading the given pages, blobs included, into the page cache and returns without waiting. Resident
+// and missing pages are skipped, and so are those that are just being looked up in the log. It is a hint: when too many
+// reads are in flight, the rest is ignored. Errors: ErrTxEnded, ErrClosed, and ErrCorrupt if the snapshot's record of a
+// page is corrupt and the log cannot replace it. Safe for concurrent use.
+func (pc *PageCache[P]) Prefetch(tx *Tx[P], pids ...PageID) error {
+	var ranges []vfs.Range
+	var inBlobs []PageID
+	for _, pid := range pids {
+		if err := pc.finder.check(tx.base(), "prefetch", pid); err != nil {
+			return err
+		}
+		_, h, err := pc.pages.FindNow(pid)
+		if err != nil && !pagemap.IsPending(err) {
+			return describePage("prefetch", pid, pc.core.opts.report.Corrupt(err))
+		}
+		if err != nil || h == nil {
+			continue
+		}
+		if h = h.TailEntry(); h.Kind() == pagestack.KindOnDisk {
+			ranges = values.AppendSealed(ranges, pc.core.store, h)
+			if hasBlob(h) && len(inBlobs) < maxBlobsAhead {
+				inBlobs = append(inBlobs, pid)
+			}
+		}
+	}
+	pc.core.store.View.ReadAhead(ranges)
+	if len(inBlobs) > 0 && pc.aheadInBlobs.CompareAndSwap(false, true) {
+		go pc.finder.prefetchBlobs(&pc.values, inBlobs, &pc.aheadInBlobs)
+	}
+	return nil
+}
+
+// maxBlobsAhead is the most pages in blobs that a Prefetch reads. One goroutine at a time does that, since each page
+// needs a wait for the name of its file.
+const maxBlobsAhead = 64
+
+func hasBlob(h *head) (yes bool) {
+	h.Refs(func(r pagestack.Ref) { yes = yes || r.Ptr.Blob })
+	return yes
+}
+
+// prefetcherLabels are the profiling labels of the prefetcher; it would have those of the goroutine that started it.
+var prefetcherLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "prefetcher"))
+
+// prefetchBlobs starts reading the blobs of pages, and clears busy at the end. The log says the names of the blobs,
+// which must be read first.
+func (f *finder) prefetchBlobs(v *values.IO, pids []PageID, busy *atomic.Bool) {
+	pprof.SetGoroutineLabels(prefetcherLabels)
+	defer busy.Store(false)
+	for _, pid := range pids {
+		if !f.prefetchBlob(v, pid) {
+			return
+		}
+	}
+}
+
+// prefetchBlob starts reading the blobs of one page, in a Tx of its own. It returns false if the store is being closed.
+func (f *finder) prefetchBlob(v *values.IO, pid PageID) bool {
+	tx := f.txs.BeginOwn()
+	defer tx.End()
+	if f.core.closed.Load() { // Close waits for the Txs that have not seen it
+		return false
+	}
+	_, h, err := f.pages.FindNow(pid)
+	if err != nil || h == nil {
+		return true // Get reports the error
+	}
+	if h = h.TailEntry(); h.Kind() == pagestack.KindOnDisk {
+		v.FetchBlocks(h)
+		h.Refs(func(r pagestack.Ref) {
+			if !r.Ptr.Blob {
+				return
+			}
+			if ptr, err := v.Store.Blob(r.LSN, r.Ptr); err == nil {
+				v.Blobs.ReadAhead(ptr)
+			}
+		})
+	}
+	return true
 }

@@ -11,6 +11,7 @@ import (
 
 // The capacity can be lowered and raised while the store is used.
 func TestSetCacheCapacity(t *testing.T) {
+	t.Parallel()
 	pc := enginetest.Open(t, t.TempDir(), &engine.Options{CacheCapacity: 64 << 20, FlushEvery: time.Millisecond})
 	tx := enginetest.Begin(t, pc)
 	for i := range 5000 {
@@ -45,6 +46,7 @@ func TestSetCacheCapacity(t *testing.T) {
 
 // Prefetch reads pages ahead of Get. It skips pages that are resident or do not exist.
 func TestPrefetchReadsAhead(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	o := &engine.Options{SegmentSize: 256 << 10}
 	pc := enginetest.Open(t, dir, o)

@@ -11,6 +11,7 @@ import (
 
 	"pagecache/engine"
 	"pagecache/engine/internal/enginetest"
+	"pagecache/internal/apart"
 	"pagecache/internal/simdisk"
 )
 
@@ -53,6 +54,9 @@ func ioCounts(t *testing.T) (read, written int64) {
 // with the policy, the cleaner and the flusher at work, on a real disk. The first round, which fills the store and
 // makes the first garbage, does not count. Trap 52.
 func TestQuarterOfTheDataInCache(t *testing.T) {
+	if apart.Run(t) {
+		return
+	}
 	const size = 1000
 	run := func(capacity int64) int64 {
 		dir, o := evictionStore(t)
@@ -169,6 +173,7 @@ func (c quarterCache) run(t *testing.T) (written int64, st engine.Stats) {
 // If a quarter of the data fits the cache, Get and Link write at most a tenth more than if all fits, whether evictions
 // may write a little (the default) or nothing. An option lets them write more. Trap 52.
 func TestEvictionDoesNotMultiplyWrites(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{200, 1000, 4000} {
 		c := quarterCache{pages: 500, size: size, links: 10_000}
 		if testing.Short() {

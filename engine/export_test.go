@@ -39,6 +39,9 @@ func BeginLong(s *Stream, seq Seq, record []byte, notes ...Note) (*stream.Long, 
 	return s.s.Long(seq, record, notes)
 }
 
+// WriteLong writes a long record as Append does, after BeginLong.
+func WriteLong(s *Stream, long parts) (LSN, error) { return s.write(long) }
+
 // CleanerOf returns the cleaner of a PageCache.
 func CleanerOf[P any](pc *PageCache[P]) *clean.Cleaner { return pc.cleaner }
 

@@ -114,7 +114,7 @@ func TestCallsWaitForTheToken(t *testing.T) {
 		waits("housekeeping", 0, func(tx *Tx[[]byte]) error {
 			pc.mem.evict(tx.base(), read, true)
 			s := pc.pages.Table.Get(read)
-			_, err := pc.consolidate(tx.base(), read, s, s.Load())
+			_, err := pc.consolidate(tx.base(), read, s, pc.pages.Clock.Load(s))
 			return err
 		})
 		waits("the next commit of the same goroutine", 2*all, func(tx *Tx[[]byte]) error {

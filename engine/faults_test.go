@@ -329,6 +329,7 @@ func TestFullDiskGetsMoreSpace(t *testing.T) {
 // If the device hangs, no waiter is told that its write is stable. Close returns, whether a waiter was the leader or
 // Close itself. Trap 20.
 func TestCloseWithHungDevice(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits until Close gives up")
 	}

@@ -2,11 +2,8 @@ package engine
 
 import (
 	"bytes"
-	"context"
 	"fmt"
-	"runtime/pprof"
 	"slices"
-	"sync/atomic"
 
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/scope"
@@ -34,11 +31,14 @@ func (pc *PageCache[P]) sizeOf(pid PageID, value P) (n int64, err error) {
 	return n, err
 }
 
-// merged returns the page's merged value. view says that it may be a view of the disk.
-func (pc *PageCache[P]) merged(pid PageID, h *head) (value P, view bool, err error) {
+// merged returns the page's merged value. view says that it may be a view of the disk. If roomy is not nil, and there
+// are fragments to merge, it merges them, and makes the entry e that holds the value, unless it returns nil.
+func (pc *PageCache[P]) merged(pid PageID, h *head, roomy func([]P) *entry[P]) (value P, e *entry[P], view bool,
+	err error) {
 	if h.Kind() == pagestack.KindOnDisk && h.Depth() == 1 {
 		pc.values.FetchBlocks(h)
-		return pc.fetch(pid, pagestack.Ref{LSN: h.LSN, Ptr: h.Ptr()}, 0, false)
+		value, view, err = pc.fetch(pid, pagestack.Ref{LSN: h.LSN, Ptr: h.Ptr()}, 0, false)
+		return value, nil, view, err
 	}
 	buf, _ := pc.frags.Get().(*[]P)
 	if buf == nil {
@@ -53,35 +53,54 @@ func (pc *PageCache[P]) merged(pid PageID, h *head) (value P, view bool, err err
 			pc.frags.Put(buf)
 		}
 	}()
-	if *buf, view, err = pc.appendFragments(*buf, pid, h); err != nil {
-		return value, false, err
+	if *buf, view, err = pc.appendFragments(*buf, pid, h, together); err != nil {
+		return value, nil, false, err
 	}
 	if len(*buf) == 1 {
-		return (*buf)[0], view, nil
+		return (*buf)[0], nil, view, nil
 	}
 	slices.Reverse(*buf)
 	pc.mem.counts.merges.Add(1)
 	err = pc.values.Guard(view || pc.raw == nil, pid, func() error {
-		value = pc.m.Merge(*buf)
+		if roomy != nil {
+			e = roomy(*buf)
+		}
+		if e != nil {
+			value = e.Frag
+		} else {
+			value = pc.m.Merge(*buf)
+		}
 		return nil
 	})
-	return value, false, err
+	return value, e, false, err
+}
+
+// value returns the page's merged value, as merged does.
+func (pc *PageCache[P]) value(pid PageID, h *head) (value P, view bool, err error) {
+	value, _, view, err = pc.merged(pid, h, nil)
+	return value, view, err
 }
 
 // maxFragsKept is the number of fragments of a page above which the memory for merging them is not kept.
 const maxFragsKept = 64
 
+// How appendFragments treats grown deltas.
+const (
+	together = false // the newest one stands for the rest of the page
+	singly   = true  // each is a fragment
+)
+
 // appendFragments appends the values that make up the page, newest first, to dst, and fetches those that are not
 // resident. view says that one of them may be a view. There may be fewer values than messages: a Merged entry has one
 // for several.
-func (pc *PageCache[P]) appendFragments(dst []P, pid PageID, h *head) (_ []P, view bool, err error) {
+func (pc *PageCache[P]) appendFragments(dst []P, pid PageID, h *head, each bool) (_ []P, view bool, err error) {
 	checkUnmodified(pc.m, pid, h)
-	for ; h.Kind() == pagestack.KindDelta; h = h.Next() {
-		dst = append(dst, pagestack.EntryOf[P](h).Frag)
+	for ; h.Kind() == pagestack.KindDelta && (each || !h.IsGrown()); h = h.Next() {
+		dst = append(dst, pagestack.EntryOf[P](h).Fragment())
 	}
 	if h.Kind() != pagestack.KindOnDisk {
 		e := pagestack.EntryOf[P](h)
-		return append(dst, e.Frag), h.Kind() == pagestack.KindBase && e.Ext != nil, nil
+		return append(dst, e.Frag), h.Kind() == pagestack.KindBase && e.Ext != nil && !h.HasRoom(), nil
 	}
 	pc.values.FetchBlocks(h)
 	h.Links(func(r pagestack.Ref, older LSN) {
@@ -110,7 +129,7 @@ func (pc *PageCache[P]) fragments(tx *scope.Scope, pg page, dst []P) ([]P, error
 	} else {
 		pc.used(tx, pg.id)
 	}
-	dst, _, err := pc.appendFragments(dst, pg.id, h)
+	dst, _, err := pc.appendFragments(dst, pg.id, h, singly)
 	return dst, err
 }
 
@@ -221,53 +240,17 @@ func (pc *PageCache[P]) fetch(pid PageID, r pagestack.Ref, older LSN, copied boo
 	return frag, view, nil
 }
 
-// maxBlobsAhead is the most pages in blobs that a Prefetch reads. One goroutine at a time does that, since each page
-// needs a wait for the name of its file.
-const maxBlobsAhead = 64
-
-func hasBlob(h *head) (yes bool) {
-	h.Refs(func(r pagestack.Ref) { yes = yes || r.Ptr.Blob })
-	return yes
-}
-
-// prefetcherLabels are the profiling labels of the prefetcher; it would have those of the goroutine that started it.
-var prefetcherLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "prefetcher"))
-
-// prefetchBlobs starts reading the blobs of pages, and clears busy at the end. The log says the names of the blobs,
-// which must be read first.
-func (f *finder) prefetchBlobs(v *values.IO, pids []PageID, busy *atomic.Bool) {
-	pprof.SetGoroutineLabels(prefetcherLabels)
-	defer busy.Store(false)
-	for _, pid := range pids {
-		if !f.prefetchBlob(v, pid) {
-			return
-		}
+// useBytes sets the functions for values that lie in memory as they are encoded, if m is Bytes.
+func (pc *PageCache[P]) useBytes(m Materializer[P]) {
+	if _, ok := any(m).(Bytes); ok {
+		pc.raw, _ = any(func(b []byte) []byte { return b }).(func(P) []byte)
+		pc.inlineBase.make, _ = any(pagestack.NewInline).(func([]byte) *entry[P])
+		pc.inlineDelta.make, _ = any(pagestack.NewInlineDelta).(func([]byte) *entry[P])
+		pc.inlineBase.most, pc.inlineDelta.most = pagestack.MaxInline, pagestack.MaxInlineDelta
+		pc.grow, _ = any(pagestack.Grow).(func(*head, P, pagestack.Ref) *entry[P])
+		pc.newRoomy, _ = any(pagestack.NewRoomy).(func([]P) *entry[P])
+		pc.copyRoomy, _ = any(pagestack.CopyRoomy).(func(*head) *entry[P])
 	}
-}
-
-// prefetchBlob starts reading the blobs of one page, in a Tx of its own. It returns false if the store is being closed.
-func (f *finder) prefetchBlob(v *values.IO, pid PageID) bool {
-	tx := f.txs.BeginOwn()
-	defer tx.End()
-	if f.core.closed.Load() { // Close waits for the Txs that have not seen it
-		return false
-	}
-	_, h, err := f.pages.FindNow(pid)
-	if err != nil || h == nil {
-		return true // Get reports the error
-	}
-	if h = h.TailEntry(); h.Kind() == pagestack.KindOnDisk {
-		v.FetchBlocks(h)
-		h.Refs(func(r pagestack.Ref) {
-			if !r.Ptr.Blob {
-				return
-			}
-			if ptr, err := v.Store.Blob(r.LSN, r.Ptr); err == nil {
-				v.Blobs.ReadAhead(ptr)
-			}
-		})
-	}
-	return true
 }
 
 // copyIn makes the payload of a fragment that a caller has given, and a copy of the fragment, which the store keeps
@@ -282,7 +265,9 @@ func (f *finder) prefetchBlob(v *values.IO, pid PageID) bool {
 func (pc *PageCache[P]) copyIn(tx *scope.Scope, pid PageID, frag P, in inlined[P]) (c owned[P], err error) {
 	var encoded []byte
 	if pc.raw != nil {
-		c.frag, c.entry, err = pc.copyRaw(pid, frag, in)
+		if c.frag, c.entry, err = pc.copyRaw(pid, frag, in); in.short != nil {
+			c.grow = pc.grow
+		}
 		encoded = pc.raw(c.frag)
 	} else if encoded, err = pc.appended(tx, pid, frag); err == nil {
 		if c.frag = frag; !pc.flat {
@@ -300,16 +285,35 @@ func (pc *PageCache[P]) copyIn(tx *scope.Scope, pid PageID, frag P, in inlined[P
 	return c, err
 }
 
+// grows reports whether a delta that is linked to the page with head h will be grown (pagestack, K4).
+func (pc *PageCache[P]) grows(h *head, delta P) bool {
+	return pc.grow != nil && pagestack.CanGrow(h, len(pc.raw(delta)))
+}
+
+// lend is copyIn for a delta that will be grown before the call of the caller returns, and that is no view: its copy is
+// in scratch memory. A delta that cannot be read panics here, and not while the log waits for its message.
+func (pc *PageCache[P]) lend(tx *scope.Scope, delta P) (c owned[P], err error) {
+	buf := tx.Buffer()
+	buf.Encoded = append(buf.Encoded[:0], pc.raw(delta)...)
+	c.frag, _ = pc.m.Decode(clip(buf.Encoded)) // of Bytes: it does not fail
+	c.grow, c.size, c.sum = pc.grow, int64(pc.m.Size(c.frag)), sumOf(pc.m, c.frag)
+	c.payload, err = pc.values.Pack(tx, buf.Encoded)
+	return c, err
+}
+
 // copyRaw copies a fragment of Bytes, with its entry if it is short. The fragment may be a view of the disk.
 func (pc *PageCache[P]) copyRaw(pid PageID, frag P, in inlined[P]) (c P, e *entry[P], err error) {
 	b := pc.raw(frag)
 	err = pc.values.Guard(mmapread.MayView(b), pid, func() (err error) {
-		if in.make != nil && len(b) <= in.most {
+		switch n := len(b); {
+		case in.make != nil && n <= in.most:
 			e = in.make(b)
 			c = e.Frag
-			return nil
+		case n <= len(in.short):
+			c, err = pc.m.Decode(clip(in.short[:copy(in.short, b)]))
+		default:
+			c, err = pc.m.Decode(clip(bytes.Clone(b)))
 		}
-		c, err = pc.m.Decode(clip(bytes.Clone(b)))
 		return err
 	})
 	return c, e, err

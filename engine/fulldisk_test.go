@@ -18,6 +18,7 @@ import (
 // On a full file system, writes return ErrNoSpace and change nothing, and reads work. Once there is space, writes work
 // without reopening. Reopening finds all pages. O1, O5. Proves rule 9.
 func TestFullFileSystem(t *testing.T) {
+	t.Parallel()
 	t.Run("ext4", func(t *testing.T) { fillDisk(t, newLoopMount(t, "ext4", 64).dir) })
 	t.Run("tmpfs", func(t *testing.T) {
 		if os.Getuid() != 0 {
@@ -127,6 +128,7 @@ func fillDisk(t *testing.T, mount string) {
 // A store on a disk without a free block opens for writing, after a kill and after a clean close, and frees make room
 // in it. Proves rules 9 and 16, trap 36.
 func TestOpenOnFullDisk(t *testing.T) {
+	t.Parallel()
 	m := newLoopMount(t, "ext4", 32)
 	dir, killed := filepath.Join(m.dir, "store"), filepath.Join(m.dir, "killed")
 	o := &engine.Options{SegmentSize: 64 << 10, SnapshotDir: t.TempDir()} // on another file system

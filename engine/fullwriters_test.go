@@ -18,6 +18,7 @@ import (
 // On a full disk with garbage, writers that retry do not take the space that the cleaner needs to make room. They go on
 // writing, and pages can be freed. Proves rule 9, and L5.
 func TestWritersOnFullDiskGoOn(t *testing.T) {
+	t.Parallel()
 	for _, fill := range []struct {
 		live   int
 		writes int64
@@ -39,6 +40,7 @@ func TestWritersOnFullDiskGoOn(t *testing.T) {
 // budget credits for it: 85 % of the disk is live, so that hardly more than two pages of each segment are garbage.
 // Proves rule 9.
 func TestCleaningOnFullDiskPaysForItself(t *testing.T) {
+	t.Parallel()
 	c := newCrowd(t, crowdConfig{live: 85, unflushed: true})
 	rng := rand.New(rand.NewPCG(5, 5))
 	for range 2000 {
@@ -50,6 +52,7 @@ func TestCleaningOnFullDiskPaysForItself(t *testing.T) {
 // Many concurrent frees of small pages do not take the last space either: until all pages are freed there is always
 // room for more frees. Proves rule 9.
 func TestAllPagesOfFullDiskAreFreed(t *testing.T) {
+	t.Parallel()
 	c := newCrowd(t, crowdConfig{live: 97, size: 100})
 	left := make(chan engine.PageID, len(c.pids))
 	for _, i := range rand.New(rand.NewPCG(5, 5)).Perm(len(c.pids)) {
@@ -86,6 +89,7 @@ func TestAllPagesOfFullDiskAreFreed(t *testing.T) {
 // Flushes while the cleaner moves pages do not use up the last slots by the padding of half-filled blocks. Proves rule
 // 9.
 func TestFlushesOnFullDiskLeaveTheReserve(t *testing.T) {
+	t.Parallel()
 	c := newCrowd(t, crowdConfig{live: 97, size: 100})
 	var cleaning atomic.Bool
 	c.again(1, func(*rand.Rand) error {
@@ -113,6 +117,7 @@ func TestFlushesOnFullDiskLeaveTheReserve(t *testing.T) {
 // If an open Tx holds back cleaned segments on a full disk, the cleaner does not use up the reserve: pages can still be
 // freed. Proves rule 9.
 func TestOpenTxOnFullDiskLeavesTheReserve(t *testing.T) {
+	t.Parallel()
 	c := newCrowd(t, crowdConfig{live: 60})
 	held := enginetest.Begin(t, c.PageCache)
 	for i := range 20 * len(c.pids) {
@@ -153,6 +158,7 @@ func TestOpenTxOnFullDiskLeavesTheReserve(t *testing.T) {
 // write whole pages and use up the reserve. Writers go on, and pages can be freed. If no segment is worth cleaning,
 // writers go on once some pages have been freed. Proves rule 9.
 func TestWritersOfDeltasOnFullDiskGoOn(t *testing.T) {
+	t.Parallel()
 	const writes, refused = 40_000, 4000
 	for _, live := range []int{40, 50, 60, 70} {
 		c := newCrowd(t, crowdConfig{live: live})
@@ -161,7 +167,11 @@ func TestWritersOfDeltasOnFullDiskGoOn(t *testing.T) {
 		if live <= 50 {
 			c.watch(writes)
 		} else {
+			before := int64(0)
 			for start := time.Now(); c.writes.Load() < writes && c.refused.Load() < refused; {
+				if now := c.writes.Load() + c.refused.Load(); now > before {
+					before, start = now, time.Now()
+				}
 				if time.Since(start) > hung {
 					t.Fatalf("%d %% live: writers hang: %+v", live, c.Stats())
 				}
@@ -182,6 +192,7 @@ func TestWritersOfDeltasOnFullDiskGoOn(t *testing.T) {
 // All small pages of a large full disk can be freed in random order, although for long no segment is worth cleaning.
 // Proves rule 9.
 func TestSmallPagesOfFullDiskAreFreed(t *testing.T) {
+	t.Parallel()
 	c := newCrowd(t, crowdConfig{segment: 16 << 10, segments: 300, live: 100, size: 100})
 	for _, i := range rand.New(rand.NewPCG(5, 5)).Perm(len(c.pids)) {
 		c.try("free", func() error { return c.free(c.pids[i]) })
@@ -192,6 +203,7 @@ func TestSmallPagesOfFullDiskAreFreed(t *testing.T) {
 // Four pages fit into a segment, with an eighth to spare, so that the cleaner moves them in vain until its budget is
 // spent. Freed pages then let it go on. Proves rule 9.
 func TestFreesRefillTheBudgetOnFullDisk(t *testing.T) {
+	t.Parallel()
 	const segment = 256 << 10
 	c := newCrowd(t, crowdConfig{segment: segment, segments: 40, live: 100, size: segment * 22 / 100})
 	for n := 0; !engine.CleanerOf(c.PageCache).BudgetSpent(); n++ {
@@ -229,6 +241,7 @@ func (newest) Merge(fragments [][]byte) []byte { return bytes.Clone(fragments[le
 
 // Pages that merging makes much shorter are worth cleaning, however long their fragments are. Proves rule 9.
 func TestWritersOfUpdatesOnFullDiskGoOn(t *testing.T) {
+	t.Parallel()
 	for _, live := range []int{8, 15} {
 		c := newCrowd(t, crowdConfig{materializer: newest{}, live: live})
 		c.keepCleaning()

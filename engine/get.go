@@ -6,7 +6,6 @@ import (
 	"iter"
 	"slices"
 
-	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/scope"
 	"pagecache/engine/internal/values"
@@ -41,8 +40,8 @@ func (pc *PageCache[P]) get(tx *scope.Scope, pid PageID) (value P, ptr PagePtr[P
 	if s == nil {
 		return pc.getSlow(tx, pid)
 	}
-	h := s.Load()
-	if h == nil || !h.IsWhole() { // such as the intent of a transaction (package txn)
+	h := s.Word()
+	if !pagestack.IsEntry(h) || !h.IsWhole() { // such as the intent of a transaction (package txn)
 		return pc.getSlow(tx, pid)
 	}
 	ts, settled := h.SettledTS()
@@ -91,7 +90,7 @@ func (pc *PageCache[P]) getResident(tx *scope.Scope, pids []PageID, pages []Page
 	var heads [sideBySide]*head
 	for i, pid := range pids {
 		if s := pc.pages.Table.Get(pid); s != nil {
-			heads[i%sideBySide] = s.Load()
+			heads[i%sideBySide] = s.Entry()
 		}
 	}
 	for i := range pids {
@@ -157,11 +156,14 @@ func (pc *PageCache[P]) getMissing(tx *scope.Scope, pids []PageID, pages []Page[
 }
 
 // State returns the page's state and kind, as Get does, and never reads the page: nothing of it is fetched, decoded or
-// merged, and neither Hits nor Misses count the call. So a Link that needs no value ("blind") costs no read, also if
-// the page is evicted. Only the record of a page that was not accessed since Open is looked up in the snapshot. Errors:
-// ErrTxEnded, ErrClosed, and ErrCorrupt if that record is corrupt and the log cannot replace it. It works for ever, as
-// Begin does. Safe for concurrent use.
+// merged, and neither Hits nor Misses count the call. So a Link that needs no value ("blind") costs no read. Only the
+// record of a page not accessed since Open is looked up in the snapshot. Errors: ErrTxEnded, ErrClosed, and ErrCorrupt
+// if that record is corrupt and the log cannot replace it. It works for ever, as Begin does. Safe for concurrent use.
 func (pc *PageCache[P]) State(tx *Tx[P], pid PageID) (PagePtr[P], PageKind, error) {
+	err := pc.finder.check(tx.base(), "state of", pid)
+	if ts, lsn, ok := pc.pages.Packed(pid); ok && err == nil { // most often, if the page is evicted
+		return PagePtr[P]{pid, ts, lsn}.in(&pc.pages), KindMaterialized, nil
+	}
 	pg, err := pc.finder.find(tx.base(), "state of", pid)
 	if err != nil {
 		return PagePtr[P]{}, KindUnallocated, err
@@ -232,22 +234,25 @@ func (pc *PageCache[P]) materialize(tx *scope.Scope, pg page) (*entry[P], error)
 		return e, nil
 	}
 	pid, h := pg.id, pg.head
-	if isWhole(h.Kind()) {
+	if h.IsWhole() {
 		return pagestack.EntryOf[P](h), nil
 	}
-	value, view, err := pc.merged(pid, h)
+	value, e, view, err := pc.merged(pid, h, pc.newRoomy)
 	if err != nil {
 		return nil, err
 	}
-	var e *entry[P]
 	if h.Depth() > 1 {
-		ext := &pagestack.Ext{Refs: make([]pagestack.Ref, 0, h.Depth())}
-		h.Refs(func(r pagestack.Ref) { ext.Refs = append(ext.Refs, r) })
-		if ext.Size, err = pc.sizeOf(pid, value); err != nil {
-			return nil, err
+		refs := make([]pagestack.Ref, 0, h.Depth())
+		h.Refs(func(r pagestack.Ref) { refs = append(refs, r) })
+		if e == nil {
+			size, err := pc.sizeOf(pid, value)
+			if err != nil {
+				return nil, err
+			}
+			e = pagestack.NewMerged(value, size)
 		}
-		e = pagestack.New[P](pagestack.KindMerged, h.TS(), h.Depth(), h.LSN, h.Ptr())
-		e.Ext, e.Frag, e.Sum = ext, value, sumOf(pc.m, value)
+		e.InitMerged(h.TS(), refs)
+		e.Sum = sumOf(pc.m, value)
 	} else {
 		e = pagestack.New[P](pagestack.KindBase, h.TS(), h.Depth(), h.LSN, h.Ptr())
 		if e.Frag = value; !view {
@@ -258,6 +263,27 @@ func (pc *PageCache[P]) materialize(tx *scope.Scope, pg page) (*entry[P], error)
 	}
 	pc.mem.keep(tx, pg, e)
 	return e, nil
+}
+
+// valueOf returns the value of a page that was read.
+func (tx *Tx[P]) valueOf(pg page) (value P, err error) {
+	if tx.scope.Hold() { // of a View, which keeps what the value lies in
+		defer tx.scope.S().Slot.Loosen()
+	}
+	if pg.slot == nil { // the page has changed since the cut of the View
+		value, _, err = tx.pc.value(pg.id, pg.head)
+		return value, err
+	}
+	if pg.head.IsWhole() {
+		checkUnmodified(tx.pc.m, pg.id, pg.head)
+		tx.pc.used(&tx.scope, pg.id)
+		return pagestack.EntryOf[P](pg.head).Frag, nil
+	}
+	e, err := tx.pc.materialize(&tx.scope, pg)
+	if err != nil {
+		return value, err
+	}
+	return e.Frag, nil
 }
 
 // Fragments returns the page's state and its fragments, unmerged, newest first: the deltas that are known singly, then
@@ -290,38 +316,6 @@ func (pc *PageCache[P]) AppendFragments(tx *Tx[P], pid PageID, dst []P) (PagePtr
 		return PagePtr[P]{}, dst, err
 	}
 	return ptrTo[P](pid, pg.head).in(&pc.pages), all, nil
-}
-
-// Prefetch starts reading the given pages, blobs included, into the page cache and returns without waiting. Resident
-// and missing pages are skipped, and so are those that are just being looked up in the log. It is a hint: when too many
-// reads are in flight, the rest is ignored. Errors: ErrTxEnded, ErrClosed, and ErrCorrupt if the snapshot's record of a
-// page is corrupt and the log cannot replace it. Safe for concurrent use.
-func (pc *PageCache[P]) Prefetch(tx *Tx[P], pids ...PageID) error {
-	var ranges []vfs.Range
-	var inBlobs []PageID
-	for _, pid := range pids {
-		if err := pc.finder.check(tx.base(), "prefetch", pid); err != nil {
-			return err
-		}
-		_, h, err := pc.pages.FindNow(pid)
-		if err != nil && !pagemap.IsPending(err) {
-			return describePage("prefetch", pid, pc.core.opts.report.Corrupt(err))
-		}
-		if err != nil || h == nil {
-			continue
-		}
-		if h = h.TailEntry(); h.Kind() == pagestack.KindOnDisk {
-			ranges = values.AppendSealed(ranges, pc.core.store, h)
-			if hasBlob(h) && len(inBlobs) < maxBlobsAhead {
-				inBlobs = append(inBlobs, pid)
-			}
-		}
-	}
-	pc.core.store.View.ReadAhead(ranges)
-	if len(inBlobs) > 0 && pc.aheadInBlobs.CompareAndSwap(false, true) {
-		go pc.finder.prefetchBlobs(&pc.values, inBlobs, &pc.aheadInBlobs)
-	}
-	return nil
 }
 
 // Pages returns all ids up to the highest that was ever handed out, in rising order, with the kind of each page at the

@@ -136,6 +136,7 @@ func TestPowerCutWhileSpaceIsGivenBack(t *testing.T) {
 // If others have taken the space that was given back, writes fail with ErrNoSpace and the log goes on. Frees work, an
 // opening works, and so do writes once there is room. Proves rule 9.
 func TestSpaceGivenBackIsTakenByOthers(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(1, simdisk.Options{})
 	pc, kept, _ := sparseStore(t, d)
 	before := pc.Stats().Space
@@ -182,6 +183,7 @@ func TestSpaceGivenBackIsTakenByOthers(t *testing.T) {
 
 // A file system that cannot give space back is asked once. If giving back fails, nothing else does.
 func TestSpaceCannotBeGivenBack(t *testing.T) {
+	t.Parallel()
 	for _, errno := range []syscall.Errno{syscall.EOPNOTSUPP, syscall.EIO} {
 		d := simdisk.New(1, simdisk.Options{})
 		pc, kept, _ := sparseStore(t, d)

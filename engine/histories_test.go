@@ -3,6 +3,7 @@ package engine_test
 import (
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -17,6 +18,12 @@ import (
 	"pagecache/internal/simdisk"
 )
 
+var (
+	historyTxns = flag.Int("histories.txns", 0,
+		"TestTransactionHistories, and the one over kills, end after so many transactions; 0: after some seeds")
+	historyFirst = flag.Uint64("histories.first", 0, "the first seed of both")
+)
+
 // lists is a store of lists, as package history wants them, on a simulated disk.
 type lists struct {
 	t     *testing.T
@@ -25,10 +32,13 @@ type lists struct {
 	// rooted is the number of lists, the last ones, that lie on a page that a root names. Each append writes another
 	// page, and an empty list has no root.
 	rooted int
+	blobs  bool // short lists are blobs, too
 	// resident says that no page is evicted: after a crash nothing can be read from the disk.
 	resident bool
-	value    atomic.Uint64
-	time     atomic.Int64
+	// note, if it is set, is called before changes of a transaction or of a call can become visible to others.
+	note  func(*listTxn)
+	value atomic.Uint64
+	time  atomic.Int64
 }
 
 func (l *lists) pid(page int) engine.PageID { return engine.FirstUserPage + engine.PageID(page) }
@@ -70,15 +80,20 @@ func (l *lists) move(tx *engine.Tx[[]byte], page int, old engine.PageID, list []
 func openLists(t *testing.T, d *simdisk.Disk, pages, rooted int, blobs bool) *lists {
 	o := enginetest.SimOptions(d)
 	o.ConsolidateAfter = 5
-	l := &lists{t: t, pc: enginetest.Open(t, "/store", o), pages: pages, rooted: rooted}
-	if blobs {
+	return openListsIn(t, "/store", o, &lists{pages: pages, rooted: rooted, blobs: blobs})
+}
+
+// openListsIn opens the store l in a directory, and makes the pages that it lacks.
+func openListsIn(t *testing.T, dir string, o *engine.Options, l *lists) *lists {
+	l.t, l.pc = t, enginetest.Open(t, dir, o)
+	if l.blobs {
 		engine.SetInline(l.pc, 64)
 	}
 	if enginetest.NextPage(l.pc) > engine.FirstUserPage {
 		return l
 	}
 	lsn := update(t, l.pc, func(tx *engine.Tx[[]byte]) error {
-		for range pages {
+		for range l.pages {
 			if _, err := tx.Allocate(nil); err != nil {
 				return err
 			}
@@ -109,7 +124,13 @@ func bytesOf(list ...uint64) (b []byte) {
 // listTxn is a transaction and what the test knows of it.
 type listTxn struct {
 	history.Txn
-	durable bool
+	Durable bool
+}
+
+func (l *lists) noted(x *listTxn) {
+	if l.note != nil {
+		l.note(x)
+	}
 }
 
 // all reads the lists of all pages.
@@ -169,10 +190,11 @@ func (l *lists) attempt(rng *rand.Rand) (x listTxn, err error) {
 		}
 		x.Ops = append(x.Ops, history.Op{Page: page, Value: v})
 	}
+	l.noted(&x)
 	lsn, err := tx.Commit()
 	if err == nil && lsn != 0 && rng.IntN(4) == 0 {
 		_, stable := l.pc.MakeStable(lsn)
-		x.durable = stable == nil
+		x.Durable = stable == nil
 	}
 	return x, err
 }
@@ -202,6 +224,7 @@ func (l *lists) single(rng *rand.Rand, page int) (x listTxn, err error) {
 	}
 	v := l.value.Add(1)
 	x.Ops = []history.Op{{Page: page, Value: v}}
+	l.noted(&x)
 	ptr, _, err := l.pc.State(tx, l.pid(page))
 	for won := false; !won && err == nil; {
 		ptr, won, err = l.pc.Link(tx, l.pid(page), ptr, bytesOf(v))
@@ -239,6 +262,7 @@ func (l *lists) singleRoot(tx *engine.Tx[[]byte], page int, read bool, x *listTx
 		}
 		// It may be there although the call fails, since the disk has crashed.
 		x.Ops = []history.Op{{Page: page, List: list}, {Page: page, Value: v}}
+		l.noted(x)
 		_, won, err := l.pc.CASRoot(tx, listName(page), old, pid)
 		if err != nil || won {
 			return err
@@ -343,7 +367,7 @@ func TestTransactionHistories(t *testing.T) {
 		seeds, each = 8, 60
 	}
 	total, survived, failed := 0, 0, 0
-	for seed := range seeds {
+	for seed := *historyFirst; seed < *historyFirst+seeds || total < *historyTxns; seed++ {
 		d := simdisk.New(seed, simdisk.Options{Block: 512})
 		pages := 3 + int(seed%4)*3
 		l := openLists(t, d, pages, int(seed%2)*pages/3, seed%3 == 2)
@@ -378,7 +402,13 @@ func TestTransactionHistories(t *testing.T) {
 		for _, x := range txns {
 			if x.Outcome == history.OutcomeAborted {
 				failed++
-			} else if total++; survivedWhole(t, seed, x, there) {
+				continue
+			}
+			kept, err := x.survived(there)
+			if err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			if total++; kept {
 				survived++
 			}
 		}
@@ -404,10 +434,10 @@ func survivors(t *testing.T, seed uint64, before, after []history.Op) map[uint64
 	return there
 }
 
-// survivedWhole reports whether a transaction with changes has survived a crash. It fails the test if that holds for
+// survived reports whether a transaction with changes has survived a crash. It returns a Violation if that holds for
 // some of its changes, if the transaction was acknowledged as durable and is gone, or if it has read from one that is
 // gone.
-func survivedWhole(t *testing.T, seed uint64, x listTxn, there map[uint64]bool) bool {
+func (x listTxn) survived(there map[uint64]bool) (bool, error) {
 	kept, missing, own := 0, 0, map[uint64]bool{}
 	for _, op := range x.Ops {
 		switch own[op.Value] = true; {
@@ -418,16 +448,16 @@ func survivedWhole(t *testing.T, seed uint64, x listTxn, there map[uint64]bool) 
 			missing++
 		}
 	}
-	if kept > 0 && missing > 0 || x.durable && missing > 0 {
-		const text = "seed %d: of a transaction %d changes survived, %d did not (durable: %v)"
-		t.Fatalf(text, seed, kept, missing, x.durable)
+	if kept > 0 && missing > 0 || x.Durable && missing > 0 {
+		const text = "of a transaction %d changes survived, %d did not (durable: %v)"
+		return false, enginetest.Violated(text, kept, missing, x.Durable)
 	}
 	for _, op := range x.Ops {
 		for _, v := range op.List {
 			if kept > 0 && !there[v] && !own[v] {
-				t.Fatalf("seed %d: a transaction survived, and %d, which it has read, did not", seed, v)
+				return false, enginetest.Violated("a transaction survived, and %d, which it has read, did not", v)
 			}
 		}
 	}
-	return kept > 0
+	return kept > 0, nil
 }

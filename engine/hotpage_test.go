@@ -45,6 +45,7 @@ func hammer(t *testing.T, pc *engine.PageCache[[]byte], pid engine.PageID, n int
 // If many goroutines write to one page, one of them consolidates it at a time while the others go on, and it wins: the
 // chain stays short, and the page is not written anew more often than its chain fills up. Proves rule 18, trap 43.
 func TestConsolidationOfHotPage(t *testing.T) {
+	t.Parallel()
 	const limit, each = 10, 400
 	pc := enginetest.Open(t, t.TempDir(), &engine.Options{ConsolidateAfter: limit})
 	tx := enginetest.Begin(t, pc)

@@ -122,6 +122,7 @@ func TestStaleSlotOfLog(t *testing.T) {
 // The header of a slot, which the disk has lost, is missed, wherever the slot is. Only that of the newest segment
 // may be lost with the last writes before a kill. Proves rule 14.
 func TestLostHeaderIsMissed(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(2, simdisk.Options{})
 	pc := enginetest.OpenSim(t, d)
 	pids := enginetest.AllocateMany(t, pc, 30, 1000)
@@ -196,6 +197,7 @@ func TestSuperblockOfAnotherStore(t *testing.T) {
 // A store and its copy, both of which go on after the copy was made, cleanly or after a kill: each segment that one has
 // written since, the tail included, is refused in the other. Proves rule 14.
 func TestSegmentsOfCopyAreRefused(t *testing.T) {
+	t.Parallel()
 	for _, clean := range []bool{true, false} {
 		d := simdisk.New(3, simdisk.Options{})
 		l := enginetest.OpenLog(t, "/store", enginetest.SimOptions(d))
@@ -252,6 +254,7 @@ func testTwins(t *testing.T, common *simdisk.Disk, n int, closed bool, what stri
 // The store has the same contents after any number of openings; only timelines that own something are listed. If more
 // own segments than the superblock lists, the oldest are forgotten. The snapshot in use stays usable. Proves rule 14.
 func TestManyTimelines(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(4, simdisk.Options{})
 	for range 10 { // openings that write nothing
 		enginetest.Close(t, enginetest.OpenSim(t, d))
@@ -296,6 +299,7 @@ func TestManyTimelines(t *testing.T) {
 // A store and its copy share a SnapshotDir. Each opens from its own snapshots, after kills and clean closes, and
 // neither uses, replaces or removes one that the other has written since the copy was made. Proves rule 14, trap 50.
 func TestCopySharesSnapshotDir(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(5, simdisk.Options{})
 	options := func() *engine.Options {
 		o := enginetest.SimOptions(d)

@@ -13,6 +13,7 @@ import (
 // are in proportion to the log, so that a store can be opened after a crash with all that was acknowledged. Of the
 // batch, only the page ids come again; ids of GenerateID do not. Proves rule 12.
 func TestPageIDsOfDroppedBatchComeAgain(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(1, simdisk.Options{})
 	o := simOptions(d)
 	pc := openTest(t, "/store", o)

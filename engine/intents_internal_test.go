@@ -103,7 +103,7 @@ func TestMoverYieldsToTransaction(t *testing.T) {
 	ptr := get1(t, pc, pid).Ptr
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	rec := claimed(t, pc, pid)
-	h := pc.pages.Clock.Load(pc.pages.Table.Get(pid))
+	h := headOf(pc, pid)
 	committed := make(chan bool, 1)
 	go func() {
 		e := pagestack.New[[]byte](pagestack.KindBase, h.TS()+1, 1, h.LSN, h.Ptr())

@@ -491,6 +491,7 @@ func newKillRun(t *testing.T, seed uint64) *killRun {
 // lost. Of each goroutine's changes, the store holds those up to one of them and none after it. Batches are whole or
 // absent, and no id repeats. Proves rule 5; traps 1, 7 and 11.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	rounds := *killRounds
 	if testing.Short() {
 		rounds = min(rounds, 3)
@@ -510,6 +511,7 @@ func TestKill(t *testing.T) {
 
 // The harness finds a child that acknowledges changes that it has not made stable.
 func TestKillFindsLies(t *testing.T) {
+	t.Parallel()
 	r := newKillRun(t, 1)
 	r.lie = true
 	for i := range 2 {

@@ -11,11 +11,15 @@ import (
 
 	"pagecache/engine"
 	"pagecache/engine/internal/enginetest"
+	"pagecache/internal/apart"
 	"pagecache/internal/simdisk"
 )
 
 // Goroutines that outlive the call that starts them carry a profiling label of the store, and none of the callers'.
 func TestBackgroundGoroutinesHaveTheirOwnLabels(t *testing.T) {
+	if apart.Run(t) {
+		return
+	}
 	dir := t.TempDir()
 	o := &engine.Options{SegmentSize: 64 << 10, FlushEvery: time.Millisecond, CacheCapacity: 1 << 20,
 		SnapshotEvery: 100, IDPersistInterval: 10}

@@ -27,6 +27,7 @@ func TestLowMemory(t *testing.T) {
 		limitsChild(t, what)
 		return
 	}
+	t.Parallel()
 	run := func(t *testing.T, what string, started func(pid int) error) {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestLowMemory$", "-test.v")
 		// With so little memory, the embedder would limit the heap too.

@@ -44,10 +44,13 @@ func OpenLog(dir string, opts *Options) (*Log, error) {
 	if err = store.Distrust(); err == nil {
 		found, err = store.Recover(logstore.Base{})
 	}
-	for _, step := range []func(*logstore.Recovered) error{store.Prepare, store.Start} {
-		if err == nil {
-			err = step(found)
-		}
+	if err == nil {
+		err = store.Prepare(found)
+	}
+	if err == nil {
+		l.streams = stream.New(store)
+		found.Beside = func() { l.streams.Load(found.Scan.Segments, found.LogEnd()) }
+		err = store.Start(found)
 	}
 	if l.core.opts.report.Corrupt(err) != nil {
 		store.Abandon()
@@ -55,11 +58,6 @@ func OpenLog(dir string, opts *Options) (*Log, error) {
 	}
 	l.core.store, l.recycler, l.segmentSize = store, logstore.NewRecycler(store), store.SegmentSize()
 	l.first.Store(int64(store.Space.First()))
-	bases := make([]LSN, len(found.Scan.Segments))
-	for i, g := range found.Scan.Segments {
-		bases[i] = g.Base
-	}
-	l.streams = stream.New(store, bases)
 	return l, nil
 }
 
@@ -339,6 +337,7 @@ func (l *Log) CloseContext(ctx context.Context) error {
 		graced, cancel := withGrace(ctx)
 		defer cancel()
 		left := l.core.shutBatches(graced)
+		l.core.store.SealTail(ctx)
 		end, err := l.core.store.Log.CloseContext(graced)
 		if n > 0 {
 			left = errors.Join(left, fmt.Errorf("close: %d pins still open; the memory map is left in place", n))

@@ -115,6 +115,7 @@ func has(t *testing.T, l *engine.Log, want []engine.Record) {
 
 // Sealed segments are opened by their indexes, after a clean close and after a kill, and also read-only.
 func TestLogOpensByIndexes(t *testing.T) {
+	t.Parallel()
 	for _, clean := range []bool{true, false} {
 		d, rs := sealedLog(t, clean)
 		r := scannedLog(t, d)
@@ -145,6 +146,7 @@ func TestLogOpensByIndexes(t *testing.T) {
 // A corrupt or unreadable index costs no record and no opening; it is logged, and Check and Salvage report it. The same
 // holds for Records when the index becomes corrupt later.
 func TestCorruptIndexIsReported(t *testing.T) {
+	t.Parallel()
 	for _, clean := range []bool{true, false} {
 		for _, what := range []string{"header", "entry", "trailer", "unreadable"} {
 			t.Run(fmt.Sprintf("clean=%v/%s", clean, what), func(t *testing.T) {
@@ -203,6 +205,7 @@ func TestCorruptIndexIsReported(t *testing.T) {
 
 // A corrupt record in a sealed segment is found when it is read, and by Check; the log opens. O7.
 func TestCorruptRecordBelowIndex(t *testing.T) {
+	t.Parallel()
 	for _, clean := range []bool{true, false} {
 		d, rs := sealedLog(t, clean)
 		d.FlipBit("/store/log", int64(rs[3].Ptr.Off)+25, 3)
@@ -274,6 +277,7 @@ func lifeOfLog(d *simdisk.Disk, round int, acked func(lsn engine.LSN, body strin
 // A log survives a crash at every operation of the disk, over sealing, dropping and closing, and again in the next
 // life: each record that was acknowledged and not dropped is there, and Check finds nothing. Proves rules 10 and 13.
 func TestLogCrashesAtEveryOperation(t *testing.T) {
+	t.Parallel()
 	seeds := 12
 	if testing.Short() || enginetest.Raced {
 		seeds = 2

@@ -249,6 +249,7 @@ func TestFailedWriteBatchLeavesSingleRecords(t *testing.T) {
 // A log that was cut off anywhere is a prefix of itself, or Open returns ErrCorrupt because acknowledged records are
 // gone. O1, O2. Proves rule 10; trap 1.
 func TestTornLogIsAPrefix(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(5, simdisk.Options{})
 	l := enginetest.OpenLog(t, "/store", enginetest.SimOptions(d))
 	var want []string

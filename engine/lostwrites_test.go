@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	lostSeeds = flag.Int("lost.seeds", 2000, "the number of stores of which a slot stops taking writes")
+	lostSeeds = flag.Int("lost.seeds", 1000, "the number of stores of which a slot stops taking writes [-short: 150]")
 	lostSeed  = flag.Uint64("lost.seed", 0, "if not 0, the only seed of TestSlotStopsTakingWrites")
 )
 

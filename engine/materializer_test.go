@@ -82,6 +82,7 @@ func openScripted(t *testing.T, d *simdisk.Disk, m *scripted) (*engine.PageCache
 // Merge gets the fragments oldest first, and never fewer than two. Its result is not merged again while nothing
 // changes. Deltas and rewritten pages are read back as they were encoded.
 func TestMergeOrder(t *testing.T) {
+	t.Parallel()
 	d, m := simdisk.New(1, simdisk.Options{}), &scripted{}
 	pc, tx := openScripted(t, d, m)
 	pid, ptr, err := pc.Allocate(tx, "0")
@@ -139,6 +140,7 @@ func bombed(t *testing.T, what string, f func()) {
 // A panic of the Materializer leaves the store whole: it holds no lock, no place in the log and no Tx, no change is
 // half done, and every call works once the Materializer does. O5.
 func TestMaterializerPanics(t *testing.T) {
+	t.Parallel()
 	d, m := simdisk.New(2, simdisk.Options{}), &scripted{}
 	pc, tx := openScripted(t, d, m)
 	pid, ptr, err := pc.Allocate(tx, "a")

@@ -81,7 +81,7 @@ func (y *memory[P]) weigh(h *head) (heap, mapped int64) {
 	for ; h != nil && h.Kind() == pagestack.KindDelta; h = h.Next() {
 		heap += weighDelta(h, y.size(pagestack.EntryOf[P](h).Frag))
 	}
-	if h != nil && isWhole(h.Kind()) {
+	if h != nil && h.IsWhole() {
 		whole, views := y.weighWhole(h, y.sizeOf(h))
 		heap, mapped = heap+whole, views
 	}
@@ -118,8 +118,11 @@ func (y *memory[P]) weighWhole(h *head, size int64) (heap, mapped int64) {
 }
 
 // weighDelta returns the bytes of a delta whose value has the given size. The first delta of a run counts the whole
-// run's entries.
+// run's entries. The memory of a grown delta's value counts with the tail entry.
 func weighDelta(h *head, size int64) int64 {
+	if h.IsGrown() {
+		return entrySize
+	}
 	if h.FirstOfRun() {
 		size += entrySize * pagestack.RunLen
 	}
@@ -143,7 +146,7 @@ func (y *memory[P]) swapped(tx *scope.Scope, pid PageID, h, e *head, w measured)
 			heap += lru.PageOverhead
 		}
 	} else {
-		if isWhole(e.Kind()) {
+		if e.IsWhole() {
 			heap, mapped = y.weighWhole(e, w.size)
 			heap += lru.PageOverhead
 		}
@@ -304,7 +307,7 @@ func (y *memory[P]) evictNow(tx *scope.Scope, pid PageID, unstable bool) (freed 
 		heap, mapped := y.weigh(h)
 		if heap+mapped == 0 {
 			y.pages.Table.Unmark(pid)
-			if y.pages.Clock.Load(s) != h { // it may have become resident just now (pagetable, T3)
+			if !s.Holds(h) { // it may have become resident just now (pagetable, T3)
 				y.pages.Table.Mark(pid)
 			}
 			return 0, lru.OutcomeNotResident

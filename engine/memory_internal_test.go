@@ -10,12 +10,14 @@ import (
 
 	"pagecache/engine/internal/pagetable"
 	"pagecache/engine/internal/seam"
+	"pagecache/internal/apart"
 	"pagecache/internal/simdisk"
 )
 
 // A resident view of a long value does not change when its segment is cleaned, even if the value is longer than the
 // scratch memory that a Tx keeps. Proves rule 3.
 func TestCleaningKeepsLongViews(t *testing.T) {
+	t.Parallel()
 	const size = 1<<20 + 4096
 	dir := t.TempDir()
 	o := &Options{SegmentSize: 8 << 20, FlushEvery: -1, seam: seam.Options{Eager: true}}
@@ -38,7 +40,7 @@ func TestCleaningKeepsLongViews(t *testing.T) {
 	if err != nil || !bytes.Equal(p.Value, want) {
 		t.Fatalf("get: %d bytes, want %d, %v", len(p.Value), len(want), err)
 	}
-	if !pc.core.store.View.Holds(int64(pc.pages.Table.Get(pid).Load().Ptr().Off), p.Value) {
+	if !pc.core.store.View.Holds(int64(headOf(pc, pid).Ptr().Off), p.Value) {
 		t.Fatal("the value is not a view")
 	}
 	tx.End()
@@ -52,10 +54,10 @@ func TestCleaningKeepsLongViews(t *testing.T) {
 		tx.End()
 	}
 	flushTest(t, pc)
-	before := pc.pages.Table.Get(pid).Load().Ptr()
+	before := headOf(pc, pid).Ptr()
 	resume() // from now on the cleaner may move the page before cleanAll does
 	cleanAll(t, pc)
-	if pc.pages.Table.Get(pid).Load().Ptr() == before {
+	if headOf(pc, pid).Ptr() == before {
 		t.Fatal("cleaning did not move the page")
 	}
 	tx = begin(t, pc)
@@ -81,6 +83,7 @@ func TestCleaningKeepsLongViews(t *testing.T) {
 
 // Gets that consolidate pages keep the resident bytes within the capacity, even while a batch is open. Trap 8.
 func TestConsolidatingGetsKeepTheCapacity(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	pc := openTest(t, dir, &Options{ConsolidateAfter: 10})
 	var pids []PageID
@@ -124,6 +127,7 @@ func TestConsolidatingGetsKeepTheCapacity(t *testing.T) {
 
 // Cleaning makes nothing resident that was not. Trap 8.
 func TestCleaningMakesNothingResident(t *testing.T) {
+	t.Parallel()
 	const capacity = 1 << 20
 	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, CacheCapacity: capacity, FlushEvery: -1,
 		seam: seam.Options{Eager: true}})
@@ -175,6 +179,9 @@ func TestCleaningMakesNothingResident(t *testing.T) {
 
 // Prefetch of pages in blobs takes few goroutines and Txs, however many pages there are.
 func TestPrefetchOfBlobsTakesFewGoroutines(t *testing.T) {
+	if apart.Run(t) {
+		return
+	}
 	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 16 << 10, FlushEvery: -1})
 	pids := some(t, pc, 300, 5000)
 	flushTest(t, pc)
@@ -205,6 +212,9 @@ func TestPrefetchOfBlobsTakesFewGoroutines(t *testing.T) {
 // Small deltas, and pages merged from several messages, take no more memory than the bytes that are counted for them.
 // Trap 22.
 func TestCountedBytesCoverTheMemory(t *testing.T) {
+	if apart.Run(t) {
+		return
+	}
 	heap := func() int64 {
 		runtime.GC()
 		runtime.GC()
@@ -221,7 +231,7 @@ func TestCountedBytesCoverTheMemory(t *testing.T) {
 		before := heap()
 		for _, pid := range pids {
 			tx := begin(t, pc)
-			p := ptrTo[[]byte](pid, pc.pages.Table.Get(pid).Load())
+			p := ptrTo[[]byte](pid, headOf(pc, pid))
 			for range deltas {
 				p = must(t)(pc.Link(tx, pid, p, make([]byte, 8)))
 			}
@@ -258,6 +268,9 @@ func processorTime() time.Duration {
 // If a store exceeds its capacity and can evict nothing, no call searches the page table more than a few times, and an
 // idle store does not search at all. The clock's hand counts the search.
 func TestNothingEvictableEndsTheSearch(t *testing.T) {
+	if apart.Run(t) {
+		return
+	}
 	capacity, pages := int64(64<<20), 600_000
 	if raced {
 		capacity, pages = capacity/4, pages/4
@@ -311,6 +324,7 @@ func TestNothingEvictableEndsTheSearch(t *testing.T) {
 
 // The cleaner does not read a segment because of evicted pages whose messages lie in other segments.
 func TestCleaningReadsNoSegmentInVain(t *testing.T) {
+	t.Parallel()
 	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, FlushEvery: -1, seam: seam.Options{Eager: true}})
 	resume := quiet(pc)
 	some(t, pc, 1, 10)
@@ -350,6 +364,7 @@ func TestCleaningReadsNoSegmentInVain(t *testing.T) {
 
 // After the log has failed, pages that were evicted before they were stable can be read. Proves rule 8.
 func TestUnstablePagesAreReadAfterLogFailure(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(20) {
 		d := simdisk.New(seed, simdisk.Options{})
 		pc := openTest(t, "/store", &Options{SegmentSize: 16 << 10, IOBuffers: 3, FlushEvery: -1, CacheCapacity: 8000,
@@ -391,6 +406,7 @@ func TestUnstablePagesAreReadAfterLogFailure(t *testing.T) {
 // A sweep that was asked for no bytes does not note that nothing is evictable. If the capacity is lowered afterwards,
 // an idle store evicts down to it.
 func TestIdleStoreEvictsToLoweredCapacity(t *testing.T) {
+	t.Parallel()
 	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, CacheCapacity: 64 << 20, FlushEvery: -1})
 	some(t, pc, 8000, 1000)
 	flushTest(t, pc)
@@ -413,6 +429,7 @@ func TestIdleStoreEvictsToLoweredCapacity(t *testing.T) {
 
 // If the capacity is lowered, bytes that idle Txs have not settled are settled and evicted.
 func TestIdleTxsAreSettled(t *testing.T) {
+	t.Parallel()
 	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, CacheCapacity: 1 << 30, FlushEvery: -1})
 	var txs []*Tx[[]byte]
 	for range 16 {
@@ -433,7 +450,7 @@ func TestIdleTxsAreSettled(t *testing.T) {
 	resident := func() (n int64) {
 		for pid := range pc.pages.IDs.Next() {
 			if s := pc.pages.Table.Get(pid); s != nil {
-				heap, mapped := pc.mem.weigh(s.Load())
+				heap, mapped := pc.mem.weigh(pc.pages.Clock.Load(s))
 				n += heap + mapped
 			}
 		}
@@ -449,6 +466,7 @@ func TestIdleTxsAreSettled(t *testing.T) {
 
 // A value that is longer than the bytes that one call evicts does not stay resident if it exceeds the capacity. Trap 8.
 func TestLongValuesKeepTheCapacity(t *testing.T) {
+	t.Parallel()
 	const capacity = 32 << 20
 	pc := openTest(t, t.TempDir(), &Options{SegmentSize: 1 << 20, CacheCapacity: capacity})
 	some(t, pc, 30_000, 1000)

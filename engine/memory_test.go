@@ -15,6 +15,7 @@ import (
 // Messages that eviction writes are credited to the cleaner's budget like those of callers, so the space in use stays
 // limited. Trap 15.
 func TestEvictionKeepsSpaceLimited(t *testing.T) {
+	t.Parallel()
 	const pages, size = 3000, 8000
 	rounds := 60_000
 	if testing.Short() {

@@ -37,6 +37,7 @@ func wantErrors(t *testing.T, errs map[string]error, wanted error, reason string
 // A Tx cannot be used after its end, also if the store has given its memory to another caller since then, which only
 // builds with the invariants tag can tell.
 func TestTxIsNotUsedAfterItsEnd(t *testing.T) {
+	t.Parallel()
 	pc := enginetest.Open(t, t.TempDir(), nil)
 	defer enginetest.Close(t, pc)
 	pid, _ := enginetest.Allocate(t, pc, []byte("a"))
@@ -76,6 +77,7 @@ func TestTxIsNotUsedAfterItsEnd(t *testing.T) {
 
 // A store takes no Tx of another one, and copies values of another one.
 func TestTxOfAnotherStore(t *testing.T) {
+	t.Parallel()
 	a := enginetest.Open(t, t.TempDir(), nil)
 	defer enginetest.Close(t, a)
 	dir := t.TempDir()
@@ -115,6 +117,7 @@ func TestTxOfAnotherStore(t *testing.T) {
 
 // A transaction that is open while the store is closed cannot go on, and changes nothing.
 func TestTransactionEndsWithTheStore(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	pc := enginetest.Open(t, dir, nil)
 	pid, _ := enginetest.Allocate(t, pc, []byte("a"))

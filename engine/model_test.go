@@ -18,8 +18,9 @@ import (
 )
 
 var (
-	modelSeeds = flag.Int("model.seeds", 30, "the number of seeds that TestModel tries with each set of options")
-	modelSeed  = flag.Uint64("model.seed", 0, "if not 0, the only seed that TestModel tries")
+	modelSeeds = flag.Int("model.seeds", 12,
+		"the number of seeds that TestModel tries with each set of options [-short: 6]")
+	modelSeed = flag.Uint64("model.seed", 0, "if not 0, the only seed that TestModel tries")
 )
 
 // modelSets are the sets of options that TestModel tries.
@@ -59,7 +60,7 @@ func TestModel(t *testing.T) {
 		t.Run(strings.ReplaceAll(set.name, " ", "_"), func(t *testing.T) {
 			first, n := uint64(1), *modelSeeds
 			if testing.Short() {
-				n = max(1, n/5)
+				n = min(n, 6)
 			}
 			if *modelSeed != 0 {
 				first, n = *modelSeed, 1

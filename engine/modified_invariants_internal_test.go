@@ -11,6 +11,7 @@ import (
 // A value that a reader has modified is found when its page is evicted, with or without deltas: the last moment, since
 // the disk has it as it was. Proves rule 20.
 func TestModifiedValueIsFoundByEviction(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{20, 1000} {
 		for deltas := range 3 {
 			pc := openTest(t, t.TempDir(), &Options{SegmentSize: 16 << 10, FlushEvery: -1})

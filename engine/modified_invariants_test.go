@@ -26,6 +26,7 @@ func modified(t *testing.T, doing string, f func()) {
 // A reader that modifies a value of Get is found out by the next Get, by a Link that consolidates, and by reading the
 // page when it has deltas. A caller that modifies what it has passed in harms nothing. Proves rule 20.
 func TestModifiedValuesAreFound(t *testing.T) {
+	t.Parallel()
 	o := &engine.Options{SegmentSize: 16 << 10, ConsolidateAfter: 2, FlushEvery: -1}
 	for _, size := range []int{20, 1000} { // with their entries in one piece of memory, and not
 		pc := enginetest.Open(t, t.TempDir(), o)

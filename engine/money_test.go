@@ -309,6 +309,7 @@ func TestMoneyChild(t *testing.T) {
 
 // Transfers keep the sum when a process that makes them is killed, again and again.
 func TestMoneyStaysOverKills(t *testing.T) {
+	t.Parallel()
 	kills := *moneyKills
 	if testing.Short() {
 		kills = min(kills, 3)

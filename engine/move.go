@@ -33,17 +33,19 @@ type mover[P any] struct {
 }
 
 // inside reports whether any message of the page lies in the extent.
-func inside(h *head, e clean.Extent) (yes bool) {
-	h.Refs(func(r pagestack.Ref) { yes = yes || e.Contains(r.Ptr.Off) })
-	return yes
+func inside(h *head, e clean.Extent) bool {
+	l := looked{next: h}
+	for l.next != nil { // ends: a chain does
+		l.step(e)
+	}
+	return l.inside
 }
 
-// atOnce is the number of pages whose entries In looks at together.
-const atOnce = 64
+const atOnce = 64 // pages whose entries In looks at together
 
 // In implements clean.Pages. Most of the pages of a victim have left it, and neither their slots nor their entries are
-// in the processor's caches. So it looks at many of them in two short loops, in which the processor waits for several
-// at a time, before it visits those that are left.
+// in the processor's caches. So it goes down the chains of many pages together, in short loops in which the processor
+// waits for several entries at a time, before it visits the pages that are left.
 func (v *mover[P]) In(list segments.PageList, e clean.Extent, visit func(PageID) bool) {
 	v.warmth.Look(e)
 	n := 0
@@ -61,44 +63,59 @@ func (v *mover[P]) In(list segments.PageList, e clean.Extent, visit func(PageID)
 
 // looked is a page that In looks at.
 type looked struct {
-	pid  PageID
-	head *head
+	pid    PageID
+	slot   *slot // nil if there is no need to look at it
+	next   *head // the entry to look at next; nil: it is known whether the page has a message in the extent
+	inside bool  // it has one, or may have one
+}
+
+// step looks at an entry of a page. LSNs fall from each entry to the next (pagestack, K1).
+func (l *looked) step(e clean.Extent) {
+	h := l.next
+	l.next = nil
+	switch {
+	case h.LSN < e.Base || h.Lowest() >= e.End(): // all messages of the page are older, or newer
+	case h.Kind() != pagestack.KindDelta:
+		h.Refs(func(r pagestack.Ref) { l.inside = l.inside || e.Contains(r.Ptr.Off) })
+	default:
+		if l.inside = e.Contains(h.Ptr().Off); !l.inside {
+			l.next = h.Next()
+		}
+	}
 }
 
 // visitInside visits the pages that may have a message in the extent. It returns false as soon as visit does.
 func (v *mover[P]) visitInside(look []looked, e clean.Extent, visit func(PageID) bool) bool {
-	for i := range look {
-		look[i].head = nil
-		if s := v.pc.pages.Table.Get(look[i].pid); s != nil {
-			look[i].head = v.pc.pages.Clock.Load(s)
+	for i := range look { // the slots
+		l := &look[i]
+		l.slot, l.next, l.inside = v.pc.pages.Table.Get(l.pid), nil, true
+		if l.slot != nil {
+			if off, ok := l.slot.Place(); ok { // which needs no look at an entry
+				l.slot, l.inside = nil, e.Contains(off)
+			}
 		}
 	}
-	defer clear(look) // the entries may be replaced
-	left := look[:0]
+	for i := range look { // the heads
+		if l := &look[i]; l.slot != nil {
+			l.next = v.pc.pages.Clock.Load(l.slot)
+			l.inside = l.next == nil // which is left to visit
+		}
+	}
+	for left := true; left; { // ends: a chain does
+		left = false
+		for i := range look {
+			if l := &look[i]; l.next != nil {
+				l.step(e)
+				left = true
+			}
+		}
+	}
 	for _, l := range look {
-		if l.head == nil || !outside(l.head, e) {
-			left = append(left, l)
-		}
-	}
-	for _, l := range left {
-		if !visit(l.pid) {
+		if l.inside && !visit(l.pid) {
 			return false
 		}
 	}
 	return true
-}
-
-// outside reports whether the page with head h has no message in the extent, if that shows at once: only for pages in
-// one message.
-func outside(h *head, e clean.Extent) bool {
-	if h.Depth() != 1 {
-		return false
-	}
-	switch h.Kind() {
-	case pagestack.KindBase, pagestack.KindFree, pagestack.KindOnDisk, pagestack.KindRoot:
-		return !e.Contains(h.Ptr().Off)
-	}
-	return false
 }
 
 // Cost implements clean.Pages. Errors cost nothing here; Move reports them.
@@ -111,7 +128,7 @@ func (v *mover[P]) Cost(pid PageID, e clean.Extent) (n int64, blob bool) {
 	if h.Depth() == 1 { // it is copied as it is, or a pointer to the same blob is written
 		return int64(format.AlignUp(int(h.Ptr().Len))), false
 	}
-	value, _, err := pc.merged(pid, h) // often shorter than its fragments
+	value, _, err := pc.value(pid, h) // often shorter than its fragments
 	if err != nil {
 		return 0, false
 	}
@@ -142,7 +159,7 @@ func (v *mover[P]) Move(pid PageID, e clean.Extent) (n int64, cold bool, err err
 	}
 	v.pid, v.extent, v.cold = pid, e, false
 	defer v.forget()
-	h, moved, err := pc.apply(&v.tx, page{id: pid, slot: s}, &v.c)
+	h, moved, err := pc.apply(&v.tx, page{id: pid, slot: s, head: h}, &v.c)
 	if !moved {
 		return 0, v.cold, err
 	}
@@ -181,7 +198,7 @@ func (v containedMover[P]) Move(pid PageID, e clean.Extent) (n int64, cold bool,
 // forget drops the values of the last move.
 func (v *mover[P]) forget() {
 	var none P
-	v.c.payload, v.c.frag = values.Payload{}, none
+	v.c.payload, v.c.frag, v.c.made = values.Payload{}, none, nil
 	v.tx.Release()
 }
 
@@ -204,6 +221,7 @@ func (v *mover[P]) make(h *head, msg pagestack.Ref) *head { return movedTo(h, ms
 func (pc *PageCache[P]) prepareMove(tx *scope.Scope, pid PageID, h *head, c *change[P]) (err error) {
 	var none P
 	c.kind, c.payload, c.frag, c.size, c.sum = format.KindCompact, values.Payload{}, none, 0, invariants.Sum{}
+	c.made = nil
 	switch h.Kind() {
 	case pagestack.KindFree:
 		c.kind = format.KindFree
@@ -225,7 +243,7 @@ func (pc *PageCache[P]) prepareMove(tx *scope.Scope, pid PageID, h *head, c *cha
 		c.payload = values.Payload{Body: ptr.Append(nil), Form: values.FormBlob, Blob: ptr.ID, Kept: true}
 		return err
 	}
-	value, view, err := pc.merged(pid, h)
+	value, view, err := pc.value(pid, h)
 	if err != nil {
 		return err
 	}
@@ -234,6 +252,10 @@ func (pc *PageCache[P]) prepareMove(tx *scope.Scope, pid PageID, h *head, c *cha
 	if !view {
 		if resident {
 			c.size, c.sum = pc.mem.size(value), sumOf(pc.m, value)
+		}
+		if h.HasRoom() { // the page keeps its room, and not the entries below
+			c.made = pc.copyRoomy(h)
+			c.frag, c.size = c.made.Frag, c.made.Ext.Size
 		}
 		c.payload, err = pc.encode(tx, pid, value)
 		return err
@@ -264,8 +286,12 @@ func movedTo[P any](h *head, msg pagestack.Ref, c *change[P]) *head {
 	case pagestack.KindCounter:
 		return pagemap.NewCounter(h.TS(), h.Ext().Counter, msg)
 	}
-	e := pagestack.New[P](pagestack.KindBase, h.TS(), 1, msg.LSN, msg.Ptr)
-	e.Frag, e.Sum = c.frag, c.sum
+	e := c.made
+	if e == nil {
+		e = &entry[P]{Frag: c.frag}
+	}
+	e.InitBase(h.TS(), msg)
+	e.Sum = c.sum
 	if c.payload.Kept {
 		e.Ext = h.Ext()
 	}

@@ -73,12 +73,7 @@ func open[P any](dir string, m Materializer[P], o Options) (*PageCache[P], error
 		return nil, err
 	}
 	pc.core.store, pc.flat = store, isFlat(reflect.TypeFor[P]())
-	if _, ok := any(m).(Bytes); ok {
-		pc.raw, _ = any(func(b []byte) []byte { return b }).(func(P) []byte)
-		pc.inlineBase.make, _ = any(pagestack.NewInline).(func([]byte) *entry[P])
-		pc.inlineDelta.make, _ = any(pagestack.NewInlineDelta).(func([]byte) *entry[P])
-		pc.inlineBase.most, pc.inlineDelta.most = pagestack.MaxInline, pagestack.MaxInlineDelta
-	}
+	pc.useBytes(m)
 	if o.seam.Verbatim {
 		pc.limit = pagestack.MaxDepth // no chain exceeds it
 	}

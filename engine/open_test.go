@@ -26,6 +26,7 @@ import (
 	"pagecache/engine/internal/enginetest"
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/seam"
+	"pagecache/internal/apart"
 	"pagecache/internal/simdisk"
 	"pagecache/internal/vfs"
 	"pagecache/segments"
@@ -345,6 +346,9 @@ func TestOpenRefusesBadSizes(t *testing.T) {
 
 // An Open that fails releases its io buffers.
 func TestFailedOpenReleasesBuffers(t *testing.T) {
+	if apart.Run(t) {
+		return
+	}
 	const opens, size, buffers = 20, 16 << 20, 4
 	before := 0
 	for i := range opens + 1 {
@@ -409,6 +413,7 @@ func (b countedBulk) ReadAt(p []byte, off int64) (int, error) {
 // Open reads the segments of a store that was not closed cleanly in bulk, bypassing the page cache, each once. After a
 // clean close it uses the page cache. Short segments are read ahead through the page cache. Proves rule 11.
 func TestScanBypassesPageCache(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{logstore.BulkSegment / 2, logstore.BulkSegment} {
 		d := simdisk.New(1, simdisk.Options{})
 		open := func() (pc *engine.PageCache[[]byte], read int) {

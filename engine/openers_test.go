@@ -71,6 +71,7 @@ func openersAgree(t *testing.T, r *crashRun) error {
 
 // The same holds for a standalone log whose last segments were torn in any way. Trap 31.
 func TestOpenersAgreeOnTornLog(t *testing.T) {
+	t.Parallel()
 	for seed := uint64(1); seed <= uint64(*openersSeeds); seed++ {
 		rng := rand.New(rand.NewPCG(seed, 31))
 		d := simdisk.New(seed, simdisk.Options{})
@@ -228,6 +229,7 @@ func TestUnreadableMessageHasPlaceAndCause(t *testing.T) {
 // covers it. Then the error has the slot and the cause, and the files are as they were. After a clean close nothing is
 // needed that the snapshot does not cover. Trap 30.
 func TestUnreadableHeaderOfFreeSlot(t *testing.T) {
+	t.Parallel()
 	for _, clean := range []bool{true, false} {
 		d := simdisk.New(1, simdisk.Options{})
 		pc := enginetest.OpenSim(t, d)

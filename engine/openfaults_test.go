@@ -37,6 +37,7 @@ func TestOpenFailsIfItCannotSync(t *testing.T) {
 // After a failed sync the page cache holds bytes that the disk does not hold, and the next sync reports success. All
 // that a store shows after reopening is on the disk nevertheless. Proves rule 11.
 func TestWritesLostByAFailedSyncAreNotShown(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(40) {
 		d := simdisk.New(seed, simdisk.Options{ForgetOnFailedSync: true})
 		pc := enginetest.OpenSim(t, d)
@@ -84,6 +85,7 @@ func TestWritesLostByAFailedSyncAreNotShown(t *testing.T) {
 
 // A crash at any operation of the first Open leaves a directory that opens as an empty store. Proves rule 11.
 func TestCrashInFirstOpen(t *testing.T) {
+	t.Parallel()
 	for at := 1; ; at++ {
 		for seed := range uint64(8) {
 			d := simdisk.New(seed, simdisk.Options{})
@@ -110,6 +112,7 @@ func TestCrashInFirstOpen(t *testing.T) {
 
 // An Open that fails at any operation leaves the data as it was, and the next Open finds all of it (O8).
 func TestFailedOpenLeavesTheStore(t *testing.T) {
+	t.Parallel()
 	first, pid := enginetest.DirtyStore(t, simdisk.New(8, simdisk.Options{}))
 	for _, kind := range []simdisk.OpKind{simdisk.OpOpen, simdisk.OpRead, simdisk.OpSync, simdisk.OpWrite,
 		simdisk.OpRename, simdisk.OpSyncDir, simdisk.OpDeviceWrite, simdisk.OpAllocate} {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"pagecache/engine/internal/checkpoint"
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/report"
 	"pagecache/engine/internal/seam"
@@ -295,3 +296,20 @@ func (o *Options) storeConfig(isLog bool, onSegment func()) logstore.Config {
 func Destroy(dir string) error { return destroy(osfs.OS, dir) }
 
 func destroy(fsys vfs.FS, dir string) error { return logstore.Destroy(fsys, dir) }
+
+// A CheckReport says what Check verified.
+type CheckReport struct {
+	Segments  int   // slots that hold a part of the log
+	Pages     int64 // pages with a value
+	Fragments int64 // messages that they consist of
+	Roots     int64
+	Blobs     int64
+	Bytes     int64 // of encoded values
+	Records   int64 // of a standalone log
+	Strays    int64 // blobs that no page refers to, as a crash leaves them; the next Open removes them
+	Problems  int
+	Snapshot  string // path of the snapshot that was compared with the log; empty if there is none
+}
+
+// CheckpointInfo describes the streams of a checkpoint.
+type CheckpointInfo = checkpoint.Info

@@ -60,6 +60,7 @@ func churnedIs(t *testing.T, pc *engine.PageCache[[]byte], pids []engine.PageID,
 // the slot. It is left out of use: cleaning and snapshots go on, the store is closed or killed and opens again and
 // again, and once the disk takes the write, the slot is used again. Proves rule 14.
 func TestSlotThatCannotBeFreedIsLeftOut(t *testing.T) {
+	t.Parallel()
 	tried := 0
 	for slot := range format.SegmentID(4) {
 		for _, killed := range []bool{false, true} {
@@ -140,6 +141,7 @@ func goneSlots(t *testing.T) (*simdisk.Disk, []engine.PageID) {
 // A segment has left when the process is killed, and its slot cannot be marked as free then: the next openings leave it
 // out of use, although the message by which the segment left is recycled, too. Proves rule 14.
 func TestGoneSlotThatCannotBeMarked(t *testing.T) {
+	t.Parallel()
 	next, pids := goneSlots(t)
 	res, err := enginetest.ScanLog(next, "/store")
 	if err != nil {

@@ -162,6 +162,7 @@ func owned[P any](t *testing.T, m engine.Materializer[P], value func(buf []byte)
 // A caller may use its memory again after the call, and a reader may append to what it got: no page changes, in memory
 // or on disk, whatever the page type. Proves rule 20, trap 47.
 func TestValuesBelongToTheStore(t *testing.T) {
+	t.Parallel()
 	itself := func(b []byte) []byte { return b }
 	t.Run("bytes", func(t *testing.T) { owned(t, engine.Bytes{}, itself, itself) })
 	t.Run("aliasing type", func(t *testing.T) { owned(t, plain{}, itself, itself) })
@@ -279,6 +280,7 @@ func (m touchy) Merge(frags [][]byte) []byte {
 // as it lies on disk, with views of it in memory, or with a view that the caller passes on. The count of resident bytes
 // stays right. Trap 42.
 func TestFaultsInCallersCodeAreErrors(t *testing.T) {
+	t.Parallel()
 	t.Run("bytes", func(t *testing.T) { faulting(t, engine.Bytes{}) })
 	t.Run("touchy", func(t *testing.T) { faulting(t, touchy{}) })
 }

@@ -66,7 +66,7 @@ func sumOf[P any](m callerCode[P], v P) invariants.Sum {
 // has changed memory that belongs to the store (rule 20). Only in builds with the invariants tag.
 func checkUnmodified[P any](m callerCode[P], pid PageID, h *head) {
 	for ; invariants.Enabled && h != nil; h = h.Next() {
-		if h.Kind() != pagestack.KindDelta && !isWhole(h.Kind()) {
+		if h.Kind() != pagestack.KindDelta && !h.IsWhole() {
 			return
 		}
 		if e := pagestack.EntryOf[P](h); e.Sum.IsSet() && !matches(m, e) {
@@ -277,7 +277,24 @@ type owned[P any] struct {
 	payload values.Payload
 	sum     invariants.Sum
 	entry   *entry[P] // not initialized, holds frag in memory of its own; nil: there is none yet
+	// grow, if set, makes the entry, which copies frag: frag is not kept.
+	grow func(h *head, delta P, msg pagestack.Ref) *entry[P]
 }
+
+// inlined makes an entry of Bytes and a copy of its value in one piece of memory. The zero inlined makes none.
+type inlined[P any] struct {
+	make func(b []byte) *entry[P]
+	most int // the length in bytes of the longest value
+	// short is memory for the copy of a delta that will be grown, which need not be kept; nil: it is not known to be.
+	short []byte
+}
+
+// shortDelta is the length in bytes up to which a transaction copies a delta that will be grown into memory that it
+// uses again.
+const shortDelta = 64
+
+// manyWrites is the number of changed pages above which they are found by a map.
+const manyWrites = 8
 
 // page is a page that a call works on: its id, its slot in the table, and the head that the slot held when it was
 // looked up.
@@ -286,9 +303,6 @@ type page struct {
 	slot *slot
 	head *head
 }
-
-// isWhole reports whether an entry of that kind holds the value of the whole page.
-func isWhole(k pagestack.Kind) bool { return k == pagestack.KindBase || k == pagestack.KindMerged }
 
 // exists reports whether the page was allocated and not freed.
 func (pg page) exists() bool { return isPage(pg.head) }

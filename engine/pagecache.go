@@ -79,6 +79,7 @@ import (
 	"pagecache/engine/internal/idgen"
 	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagemap"
+	"pagecache/engine/internal/pagestack"
 	"pagecache/engine/internal/scope"
 	"pagecache/engine/internal/scratch"
 	"pagecache/engine/internal/snapshot"
@@ -111,12 +112,11 @@ type PageCache[P any] struct {
 	frags sync.Pool
 	// aheadInBlobs says that a goroutine reads blobs ahead for Prefetch.
 	aheadInBlobs atomic.Bool
-}
 
-// inlined makes an entry of Bytes and a copy of its value in one piece of memory. The zero inlined makes none.
-type inlined[P any] struct {
-	make func(b []byte) *entry[P]
-	most int // the length in bytes of the longest value
+	// grow, newRoomy and copyRoomy are those of pagestack if the page type is Bytes, else nil.
+	grow      func(h *head, delta P, msg pagestack.Ref) *entry[P]
+	newRoomy  func(frags []P) *entry[P]
+	copyRoomy func(h *head) *entry[P]
 }
 
 // core is the part that page stores and standalone logs have in common.
@@ -227,13 +227,13 @@ type ownWrite[P any] struct {
 	merged bool
 	value  P
 	before measured // of the entry that a whole page replaces
-	// one and message are the memory of parts, and of the messages, if there is one.
+	// one and message are the memory of parts, and of the messages, if there is one; short is that of a short delta.
 	one     [1]owned[P]
 	message [1]pagemap.Part
+	short   [shortDelta]byte
+	// make makes the page's new entry. It is made once: an ownWrite is used again.
+	make func(h *head, msgs []pagestack.Ref) *head
 }
-
-// manyWrites is the number of changed pages above which they are found by a map.
-const manyWrites = 8
 
 // own returns what the transaction writes to a page, or nil.
 func (tx *Tx[P]) own(pid PageID) *ownWrite[P] {
@@ -269,7 +269,7 @@ func (tx *Tx[P]) newWrite() (w *ownWrite[P]) {
 	if w == nil {
 		w = new(ownWrite[P])
 	}
-	*w = ownWrite[P]{}
+	*w = ownWrite[P]{make: w.make}
 	w.parts = w.one[:0]
 	return w
 }

@@ -67,6 +67,26 @@ func TestAllocateWithoutFreeIDs(t *testing.T) {
 	}
 }
 
+// A root that cannot be added, since all page ids are in use, counts nowhere.
+func TestRootWithoutFreeIDs(t *testing.T) {
+	o := simOptions(simdisk.New(2, simdisk.Options{}))
+	o.Temporary = true // a snapshot of this many pages would be too large
+	pc := openTest(t, "/store", o)
+	defer closeTest(t, pc)
+	pid, _ := allocate(t, pc, []byte("x"))
+	pc.pages.IDs.RaiseNext(format.MaxPageID + 1) // as if all pages had been allocated
+	tx := begin(t, pc)
+	defer tx.End()
+	for range 3 {
+		if now, won, err := pc.CASRoot(tx, "root", 0, pid); !errors.Is(err, ErrTooManyPages) || won || now != 0 {
+			t.Errorf("now %d, won %t, error %v; want ErrTooManyPages", now, won, err)
+		}
+	}
+	if n := pc.Stats().Pages.Roots; n != 0 {
+		t.Errorf("%d roots, want none", n)
+	}
+}
+
 // The accounts of space include a message before it is complete. Where the accounting fails, which only a message
 // beyond the end of any file makes it do, the message is not complete yet. Proves rule 7.
 func TestAccountsPrecedeCompletion(t *testing.T) {

@@ -451,3 +451,26 @@ func TestPagesStopsEarly(t *testing.T) {
 		t.Fatalf("the store is closed, and Pages yields page %d", pid)
 	}
 }
+
+// A state of one page is none of another, which has changed as often.
+func TestConflictWithAnotherPage(t *testing.T) {
+	pc, tx := simPages(t, 4)
+	a, _ := enginetest.Allocate(t, pc, []byte("a"))
+	b, _ := enginetest.Allocate(t, pc, []byte("b"))
+	p, err := pc.Get(tx, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, won, err := pc.Link(tx, b, p.Ptr, []byte("+")); won || err != nil {
+		t.Errorf("link: %v, %v", won, err)
+	}
+	if _, won, err := pc.Replace(tx, b, p.Ptr, []byte("c")); won || err != nil {
+		t.Errorf("replace: %v, %v", won, err)
+	}
+	if _, won, err := pc.Free(tx, b, p.Ptr); won || err != nil {
+		t.Errorf("free: %v, %v", won, err)
+	}
+	if p, err := pc.Get(tx, b); err != nil || string(p.Value) != "b" {
+		t.Errorf("%q, %v", p.Value, err)
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"pagecache/engine/internal/enginetest"
 	"pagecache/engine/internal/seam"
 	"pagecache/internal/simdisk"
+	"pagecache/segments/format"
 )
 
 // openParts opens a store whose transactions write values of up to 3000 bytes to the log, and not to blobs.
@@ -19,6 +20,13 @@ func openParts(t testing.TB, d *simdisk.Disk) *engine.PageCache[[]byte] {
 	pc := enginetest.OpenSim(t, d)
 	engine.SetInline(pc, 12000)
 	return pc
+}
+
+// fillBlock allocates as many pages as a block of a snapshot has. So the block of the pages made before has none of
+// those made after.
+func fillBlock(t testing.TB, pc *engine.PageCache[[]byte]) {
+	t.Helper()
+	enginetest.AllocateMany(t, pc, format.EntriesPerBlock, 8)
 }
 
 // bigCommit replaces n pages of the given length in one transaction and returns its LSN. The pages are made first if
@@ -135,16 +143,19 @@ func decidedAgain(t testing.TB, d *simdisk.Disk) (n int) {
 // When the segment of the last part becomes empty, what it says of parts that are in use is written again. So they
 // count when the log is read without a snapshot, and with one, whose blocks are corrupt, too. Proves D3.
 func TestDecisionsOutliveLastPart(t *testing.T) {
-	again := 0
+	t.Parallel()
+	again, rebuilt := 0, int64(0)
 	for seed := range uint64(8) {
 		d := simdisk.New(seed, simdisk.Options{Block: 512})
 		o := engine.Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1}
 		s := seam.Options{FS: d, Eager: seed%2 == 0, Unchecked: true}
 		pc := enginetest.Open(t, "/store", enginetest.WithSeam(&o, s))
 		engine.SetInline(pc, 12000)
-		pids := make([]engine.PageID, 16)
-		bigCommit(t, pc, pids, 'a', 1900)
-		early, late := pids[:6], pids[6:]
+		fillBlock(t, pc)
+		early := enginetest.AllocateMany(t, pc, 6, 8)
+		fillBlock(t, pc)
+		late := enginetest.AllocateMany(t, pc, 10, 8)
+		bigCommit(t, pc, slices.Concat(early, late), 'a', 1900)
 		for round := range 6 {
 			// Those of the first segment stay where they are; all others are written again and again.
 			fill := byte('b' + round)
@@ -179,17 +190,69 @@ func TestDecisionsOutliveLastPart(t *testing.T) {
 			if err := engine.ExactAccounts(pc); err != nil {
 				t.Errorf("seed %d, %s: %v", seed, how, err)
 			}
+			rebuilt += pc.Stats().Snapshot.Rebuilt
 			enginetest.Close(t, pc)
 		}
 	}
 	if again == 0 {
 		t.Error("nothing was written again")
 	}
+	if rebuilt == 0 {
+		t.Error("no block of a snapshot was rebuilt")
+	}
+}
+
+// Parts of a commit that was given up do not count when the pages of a corrupt block of the snapshot are looked up in
+// the log. Proves D1, D3.
+func TestVoidPartsBehindCorruptSnapshot(t *testing.T) {
+	t.Parallel()
+	const size = 2000
+	d := simdisk.New(3, simdisk.Options{Block: 512})
+	o := engine.Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1}
+	s := seam.Options{FS: d, Eager: true, Unchecked: true}
+	pc := enginetest.Open(t, "/store", enginetest.WithSeam(&o, s))
+	engine.SetInline(pc, 12000)
+	fillBlock(t, pc)
+	pids := make([]engine.PageID, 9)
+	bigCommit(t, pc, pids, 'a', size)
+	last := pids[len(pids)-1]
+	parts := 0
+	engine.BetweenParts(pc, func() {
+		if parts++; parts == 2 {
+			replaceAlone(t, pc, last, "other")
+		}
+	})
+	tx := enginetest.Begin(t, pc)
+	for _, pid := range pids {
+		if err := tx.Replace(pid, bytes.Repeat([]byte{'b'}, size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := tx.Commit(); !errors.Is(err, engine.ErrConflict) || parts < 2 {
+		t.Fatalf("after %d parts Commit returns %v, want ErrConflict", parts, err)
+	}
+	tx.End()
+	if err := pc.Snapshot(); err != nil {
+		t.Fatal(err)
+	}
+	enginetest.Close(t, pc)
+	corruptSnapshots(t, d)
+	pc = enginetest.Open(t, "/store", enginetest.WithSeam(&o, s))
+	wantFill(t, pc, pids[:len(pids)-1], 'a', size)
+	want(t, pc, map[engine.PageID]string{last: "other"})
+	if err := engine.ExactAccounts(pc); err != nil {
+		t.Error(err)
+	}
+	if n := pc.Stats().Snapshot.Rebuilt; n != 1 {
+		t.Errorf("%d blocks were rebuilt, want 1", n)
+	}
+	enginetest.Close(t, pc)
 }
 
 // The same if the store knows only from a snapshot that the parts count, since that begins above the last one. Proves
 // D3.
 func TestDecisionsOutliveOpenings(t *testing.T) {
+	t.Parallel()
 	again := 0
 	for seed := range uint64(4) {
 		d := simdisk.New(seed, simdisk.Options{Block: 512})
@@ -393,6 +456,7 @@ func limitsOf(segment int) (sizes []int) {
 
 // Transactions of all lengths around the limits of parts do what a map does.
 func TestCommitsAroundTheLimit(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(6, simdisk.Options{Block: 512})
 	pc := openParts(t, d)
 	rng := rand.New(rand.NewPCG(6, 6))

@@ -13,6 +13,7 @@ import (
 // after the last part, all of it: also if segments were cleaned and recycled, or a snapshot was written, between the
 // parts. Proves Z1 and D1.
 func TestCheckpointBetweenParts(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(8) {
 		d := simdisk.New(seed, simdisk.Options{Block: 512})
 		pc := openParts(t, d)

@@ -98,6 +98,7 @@ func newCorruptParts(t testing.TB, proven bool) *corruptParts {
 // A flipped bit in any part of a commit is reported as corruption if the log proves that the commit was acknowledged.
 // Otherwise the commit may also be absent, as a whole. Proves D1, rules 10 and 13.
 func TestFlippedBitInPart(t *testing.T) {
+	t.Parallel()
 	for _, proven := range []bool{true, false} {
 		s := newCorruptParts(t, proven)
 		refused, absent := 0, 0

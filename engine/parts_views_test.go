@@ -17,6 +17,7 @@ import (
 // it. After a crash all is there if the transaction was acknowledged, and all or nothing if it was not. Proves Q8, D1
 // and D4.
 func TestViewBesideParts(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(12) {
 		d := simdisk.New(seed, simdisk.Options{Block: 512})
 		pc := openParts(t, d)

@@ -102,6 +102,7 @@ func (m *loopMount) restore() error { return errors.Join(m.umount(), m.mount()) 
 // are those of TestKill. Everything is lost that was only in the page cache or in the file system's own log. O1 to O5;
 // proves rules 1, 5, 8 and 11, traps 5, 12 and 13.
 func TestPowerCut(t *testing.T) {
+	t.Parallel()
 	for kind, mib := range powercutMiB {
 		t.Run(kind, func(t *testing.T) {
 			if testing.Short() {
@@ -131,6 +132,7 @@ func TestPowerCut(t *testing.T) {
 
 // A store that the harness has removed does not come back after a power cut. Stores that came back filled the disk.
 func TestPowerCutRemovedStays(t *testing.T) {
+	t.Parallel()
 	for kind, mib := range powercutMiB {
 		t.Run(kind, func(t *testing.T) {
 			if testing.Short() {

@@ -21,6 +21,7 @@ import (
 // pages that were moved, consolidated, evicted, freed and allocated again, or taken from a snapshot, while several
 // goroutines change the same pages. Proves K1, rule 14.
 func TestDeltasNameTheMessageBefore(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(1, simdisk.Options{})
 	o := enginetest.WithSeam(&engine.Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, ConsolidateAfter: 5,
 		Compression: engine.CompressionZstd, CompressionLevel: 1}, seam.Options{Eager: true, FS: d})
@@ -254,6 +255,7 @@ func wantAt(t *testing.T, err error, pid engine.PageID, lsn engine.LSN) {
 // is a snapshot below them; Check reports it, and Salvage saves the page as it was before and reports it. That the
 // newest message of a page is missing, its page does not show. Proves rules 10 and 14.
 func TestMissingMessageIsRefused(t *testing.T) {
+	t.Parallel()
 	for _, snapshot := range []bool{false, true} {
 		s := newChains(t, snapshot)
 		for _, c := range s.pages {
@@ -366,6 +368,7 @@ func TestDeltaOfNewPageIsNoDeltaOfTheOldOne(t *testing.T) {
 // after a corrupt block of the snapshot, for which the page is looked up in the log; a new snapshot does not hide that.
 // Salvage saves the page as it was before the message. Proves rule 14.
 func TestReadFindsWrongLink(t *testing.T) {
+	t.Parallel()
 	s := newChains(t, true)
 	closed := s.closed(t)
 	rename := func(t *testing.T, d *simdisk.Disk, lsn engine.LSN) {

@@ -156,6 +156,7 @@ func (s *sharer) close() error {
 // A store and a copy of it share their SnapshotDir, and are opened and closed in any order, also at the same time. Each
 // shows its own contents, since snapshots of the other one do not count. Proves rule 14.
 func TestCopiesShareSnapshotDir(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(12) {
 		rng := rand.New(rand.NewPCG(seed, 5))
 		d := simdisk.New(seed, simdisk.Options{})

@@ -249,6 +249,7 @@ func TestOldPartsPutBack(t *testing.T) {
 
 // The judge notices that the last change that was acknowledged is missing, after a clean close and after a kill.
 func TestJudgeFindsMissingChange(t *testing.T) {
+	t.Parallel()
 	sweepStores(t, func(t *testing.T, seed uint64, isLog bool) {
 		s := newPast(seed, isLog)
 		if err := s.grow(2, 5); err != nil {

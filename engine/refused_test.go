@@ -238,6 +238,7 @@ func refusals() []refusal {
 // An opening that is refused, for whatever reason, has written nothing: no operation has changed a file, no file has
 // other bytes, and the same opening is refused for the same reason again. Proves rule 17, trap 35.
 func TestRefusedOpenWritesNothing(t *testing.T) {
+	t.Parallel()
 	from := newRefusedFrom(t)
 	for _, r := range refusals() {
 		for _, readOnly := range []bool{false, true} {

@@ -76,6 +76,7 @@ func expected(n int) engine.Meta {
 // the device's bytes, after 20 000 roots as after one. A removed root leaves no more than a page that was freed.
 // Trap 49.
 func TestRootCostsItsOwnName(t *testing.T) {
+	t.Parallel()
 	o := &engine.Options{SegmentSize: 1 << 20, IOBuffers: 2, FlushEvery: -1}
 	// No segment is short, so the log has no gaps.
 	enginetest.WithSeam(o, seam.Options{FS: simdisk.New(1, simdisk.Options{}), FirstStep: 1 << 20})
@@ -132,6 +133,7 @@ func TestRootCostsItsOwnName(t *testing.T) {
 // and those that both have, changed, removed, or under a name that was used before; also without snapshots, through
 // cleaning that moves their messages, and in a store that is opened ReadOnly. Check finds nothing. Rule 4, trap 49.
 func TestRootsThroughOpenings(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(2, simdisk.Options{})
 	o := enginetest.SimOptions(d)
 	o.SegmentSize = 16 << 10

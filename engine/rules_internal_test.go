@@ -62,10 +62,10 @@ func TestTimestampChangesOnWritesOnly(t *testing.T) {
 			t.Fatalf("timestamp %d after %d links from timestamp %d", next.ts, i+1, first)
 		}
 		s := pc.pages.Table.Get(pid)
-		if _, err := pc.consolidate(tx.base(), pid, s, s.Load()); err != nil {
+		if _, err := pc.consolidate(tx.base(), pid, s, pc.pages.Clock.Load(s)); err != nil {
 			t.Fatal(err)
 		}
-		if head := s.Load(); head.TS() != next.ts || head.LSN == next.lsn {
+		if head := pc.pages.Clock.Load(s); head.TS() != next.ts || head.LSN == next.lsn {
 			t.Fatalf("consolidation left timestamp %d, want %d", head.TS(), next.ts)
 		}
 		ptr = next // the state before the consolidation
@@ -82,6 +82,7 @@ func TestTimestampChangesOnWritesOnly(t *testing.T) {
 
 // While no goroutine writes, Stats count as live bytes exactly the messages that pages refer to. Proves rule 7.
 func TestLiveBytesAreExact(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for range 3 {
 		pc := openTest(t, dir, &Options{SegmentSize: 16 << 10, ConsolidateAfter: 4})

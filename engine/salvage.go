@@ -255,7 +255,7 @@ func freeRest(pc *PageCache[[]byte], next PageID) error {
 	defer tx.End()
 	for pid := FirstUserPage; pid < next; pid++ {
 		slot := pc.pages.Table.Make(pid)
-		if slot.Load() != nil { // a new store, without transactions
+		if !slot.IsEmpty() { // a new store, without transactions
 			continue
 		}
 		c := change[[]byte]{kind: format.KindFree, on: ifOwned}

@@ -215,6 +215,7 @@ func (a *aged) inBody(pid engine.PageID, at int64) bool {
 // Salvage of a store that is not corrupt loses nothing, also after a kill, and with neither superblock nor snapshot.
 // Proves trap 30.
 func TestSalvageWithoutSuperblockAndSnapshot(t *testing.T) {
+	t.Parallel()
 	for _, clean := range []bool{true, false} {
 		a := newAged(t, 1, clean)
 		for name, hurt := range map[string]func(d *simdisk.Disk){
@@ -279,6 +280,7 @@ func TestSalvageOfBlobsWithoutSuperblock(t *testing.T) {
 // After a clean close, Open serves all other pages. After a kill it may refuse, with the place and the cause. Proves
 // rules 10 and 14; trap 30.
 func TestUnreadableBlockAnywhere(t *testing.T) {
+	t.Parallel()
 	for _, clean := range []bool{true, false} {
 		a := newAged(t, 3, clean)
 		opened, refused := 0, 0
@@ -396,6 +398,7 @@ func TestSalvageFlippedBits(t *testing.T) {
 // Batches that are complete are not reported, also if the segment with the end of one was recycled. A batch of which a
 // part is lost is. Trap 30.
 func TestSalvageReportsOnlyPartialBatches(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(5, simdisk.Options{})
 	o := enginetest.SimOptions(d)
 	pc := enginetest.Open(t, "/store", o)

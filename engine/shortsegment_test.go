@@ -34,6 +34,7 @@ func occupiedTree(t *testing.T, dir string) (space int64) {
 // A store with default options and one small page occupies at most 2 MiB, open, closed, and opened again and again.
 // Once it grows, it has its reserve. Proves rule 9.
 func TestNewStoreIsSmall(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	small := func(when string) {
 		t.Helper()

@@ -18,6 +18,7 @@ import (
 // has the same contents. If the blocks of a snapshot are verified only when they are used, the contents are the same,
 // too. O6, O7. Proves rule 12; traps 6 and 29.
 func TestCorruptSnapshotIsSkipped(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(2, simdisk.Options{})
 	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, ConsolidateAfter: 4, seam: seam.Options{FS: d}}
 	pc := openTest(t, "/store", o)
@@ -154,6 +155,7 @@ func edited(t *testing.T, snapshot []byte, pid PageID, edit func(*format.Snapsho
 // another page has a record of the counter's kind, or of a root that has no name, the call that reads the page returns
 // an error. If the record of page 1 lies in no segment, Open returns an error. Proves rule 12.
 func TestSnapshotWithWrongKinds(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(8, simdisk.Options{})
 	o := &Options{SegmentSize: 16 << 10, IOBuffers: 2, FlushEvery: -1, ConsolidateAfter: 4,
 		seam: seam.Options{Eager: true, FS: d}}

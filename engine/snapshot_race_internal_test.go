@@ -28,7 +28,7 @@ func neighbours(t *testing.T, s *snapshotted, d *simdisk.Disk, kind format.Snaps
 	}
 	for pid := FirstUserPage; pid < base.NextPage; pid++ {
 		p, err := base.Page(pid)
-		touched := pc.pages.Table.Get(pid) != nil && pc.pages.Table.Get(pid).Load() != nil
+		touched := pc.pages.Table.Get(pid) != nil && !pc.pages.Table.Get(pid).IsEmpty()
 		if bad := bads[recovery.RecordBlock(pid)]; err == nil && bad != 0 && p.Kind == kind && !touched {
 			return pc, pid, bad
 		}
@@ -54,6 +54,7 @@ func hold(pc *PageCache[[]byte], pid PageID) (at, goOn chan struct{}) {
 // page in, and a third has the page's block rebuilt, which from then on says nothing of pages in the table. The first
 // call still sees the page as it is, in use or free. Proves N1, N4.
 func TestFindBesideRebuiltBlock(t *testing.T) {
+	t.Parallel()
 	s := newSnapshotted(t)
 	for _, kind := range []format.SnapshotKind{format.SnapshotKindPage, format.SnapshotKindFree} {
 		pc, good, bad := neighbours(t, s, s.corrupted("flipped", s.header.RefBlock()), kind)
@@ -91,6 +92,7 @@ func TestFindBesideRebuiltBlock(t *testing.T) {
 
 // The same of a snapshot that is being written: it has the page as it is. Proves N1, N4.
 func TestSnapshotBesideRebuiltBlock(t *testing.T) {
+	t.Parallel()
 	s := newSnapshotted(t)
 	d := s.corrupted("flipped", s.header.RefBlock())
 	pc, good, bad := neighbours(t, s, d, format.SnapshotKindPage)
@@ -124,6 +126,7 @@ func TestSnapshotBesideRebuiltBlock(t *testing.T) {
 // A scan that fails is tried again after some time without a call that needs its pages, so that cleaning goes on. If it
 // fails again and again, the tries come to an end. Proves N5.
 func TestFailedScanIsTriedAgainByItself(t *testing.T) {
+	t.Parallel()
 	s := newSnapshotted(t)
 	d := s.corrupted("flipped", 3)
 	pc, pid, open := gatedStore(t, s, d, 3)
@@ -205,6 +208,7 @@ func replaceRecord(t *testing.T, pc *PageCache[[]byte], pid PageID, p recovery.P
 // If the snapshot says that a page exists, but of no messages, the page is corrupt, and no snapshot takes that over.
 // Proves rule 12.
 func TestRecordWithoutMessagesIsCorrupt(t *testing.T) {
+	t.Parallel()
 	s := newSnapshotted(t)
 	for _, kind := range []format.SnapshotKind{format.SnapshotKindPage, format.SnapshotKindFree} {
 		pc := s.open(t, s.d.Copy())
@@ -226,6 +230,7 @@ func TestRecordWithoutMessagesIsCorrupt(t *testing.T) {
 // If the state of a page is lost, because both the snapshot and the log are corrupt, an id that was free until then is
 // not handed out: Allocate takes others. Calls on the page get an error. Trap 2.
 func TestAllocatePassesOverLostID(t *testing.T) {
+	t.Parallel()
 	s := newSnapshotted(t)
 	pc := s.open(t, s.d.Copy())
 	lost, err := pc.pages.IDs.Take(&pc.txs.Domain)
@@ -251,6 +256,7 @@ func TestAllocatePassesOverLostID(t *testing.T) {
 // the log alone: a scan for pages does not find it, and none runs before the log was started. Roots and pages are all
 // there. Proves N4.
 func TestCorruptRecordOfCounter(t *testing.T) {
+	t.Parallel()
 	s := newSnapshotted(t)
 	d := s.d.Copy()
 	pc := s.open(t, d)
@@ -285,6 +291,7 @@ func TestCorruptRecordOfCounter(t *testing.T) {
 // Whatever block of the snapshot is corrupt, the roots are all there: calls on those whose records lie in the block
 // wait until it is rebuilt. Roots can be changed, and one that is added gets an id of its own. Trap 29.
 func TestRootsInCorruptBlock(t *testing.T) {
+	t.Parallel()
 	s := newSnapshotted(t)
 	if len(s.roots) < 10 {
 		t.Fatalf("the store has %d roots", len(s.roots))

@@ -201,6 +201,7 @@ func wholeSnapshot(t *testing.T, pc *PageCache[[]byte]) {
 // Any block of a large snapshot may be corrupt or unreadable: all pages are right, before changes and after, the
 // accounts are exact, and the next snapshot is whole, also if only a crash follows. Proves N4, trap 29.
 func TestCorruptBlockCostsNoData(t *testing.T) {
+	t.Parallel()
 	s := newSnapshotted(t)
 	for number := int64(2); number < s.blocks(); number++ {
 		for how := range corruptions {
@@ -251,6 +252,7 @@ func TestCorruptBlockCostsNoData(t *testing.T) {
 // Close writes a whole snapshot in place of one with a corrupt block, whether or not any call came to the block. If
 // Open itself needs the block, it skips the snapshot. Trap 29.
 func TestCloseReplacesCorruptSnapshot(t *testing.T) {
+	t.Parallel()
 	s := newSnapshotted(t)
 	for _, touched := range []bool{false, true} {
 		d, want := s.corrupted("flipped", 3), maps.Clone(s.want)
@@ -308,6 +310,7 @@ func waitFor(t testing.TB, what string, ok func() bool) {
 // While a block is rebuilt, calls on its pages wait, and all others go on. Nothing is cleaned or recycled, and no id of
 // the block is handed out. Proves N5.
 func TestNothingMovesWhileBlockIsRebuilt(t *testing.T) {
+	t.Parallel()
 	s := newSnapshotted(t)
 	const number = 3
 	pc, pid, open := gatedStore(t, s, s.corrupted("zeroed", number), number)
@@ -391,6 +394,7 @@ func TestNothingMovesWhileBlockIsRebuilt(t *testing.T) {
 // Close ends the wait for a scan with ErrClosed. The store opens from the same snapshot again. A crash during the scan
 // changes nothing either.
 func TestCloseEndsWaitForScan(t *testing.T) {
+	t.Parallel()
 	s := newSnapshotted(t)
 	for _, crash := range []bool{false, true} {
 		d := s.corrupted("unreadable", 2)
@@ -423,6 +427,7 @@ func TestCloseEndsWaitForScan(t *testing.T) {
 
 // A scan that fails is tried again by the next call, and nothing is cleaned before one succeeds.
 func TestFailedScanIsTriedAgain(t *testing.T) {
+	t.Parallel()
 	s := newSnapshotted(t)
 	d := s.corrupted("flipped", 3)
 	pc, pid, open := gatedStore(t, s, d, 3)
@@ -447,6 +452,7 @@ func TestFailedScanIsTriedAgain(t *testing.T) {
 // Readers, writers, the cleaner, snapshots and Close run beside the scans of several corrupt blocks. All pages are
 // right when the store is opened again.
 func TestRebuildBesideEverything(t *testing.T) {
+	t.Parallel()
 	s := newSnapshotted(t)
 	const writers = 3
 	for round := range uint64(6) {
@@ -555,6 +561,7 @@ func alterOwn(t *testing.T, pc *PageCache[[]byte], want map[PageID]string, stop 
 
 // Check reports a large snapshot with a corrupt block once, and nothing else.
 func TestCheckReportsCorruptBlock(t *testing.T) {
+	t.Parallel()
 	s := newSnapshotted(t)
 	for how := range corruptions {
 		for _, number := range []int64{2, s.blocks() - 1} {
@@ -597,6 +604,7 @@ func (s *snapshotted) lastPlace(t *testing.T, number int64) (PageID, recovery.Re
 // log. No other page is, and the corrupt snapshot stays, since the log alone cannot be opened any more. Proves N4, rule
 // 12.
 func TestCorruptLogBehindCorruptBlock(t *testing.T) {
+	t.Parallel()
 	s := newSnapshotted(t)
 	const number = 3
 	lost, ref, ptr := s.lastPlace(t, number)
@@ -644,6 +652,7 @@ func TestCorruptLogBehindCorruptBlock(t *testing.T) {
 // If a part of the log cannot be read, and so it is not known whose messages are lost, each page of the corrupt block
 // is right or an error.
 func TestUnreadableLogBehindCorruptBlock(t *testing.T) {
+	t.Parallel()
 	s := newSnapshotted(t)
 	const number = 3
 	size := int64(len(s.d.ReadDurable("/store/log")))
@@ -684,6 +693,7 @@ func TestUnreadableLogBehindCorruptBlock(t *testing.T) {
 
 // A message that nothing needs may be corrupt too: no page is lost.
 func TestCorruptGarbageBehindCorruptBlock(t *testing.T) {
+	t.Parallel()
 	s := newSnapshotted(t)
 	d := s.d.Copy()
 	pc := s.open(t, d)
@@ -701,6 +711,7 @@ func TestCorruptGarbageBehindCorruptBlock(t *testing.T) {
 
 // A snapshot that its blocks of references make unreadable is rebuilt with one scan, whichever page comes first.
 func TestOneScanServesAllBlocks(t *testing.T) {
+	t.Parallel()
 	s := newSnapshotted(t)
 	d := s.d.Copy()
 	for n := int64(2); n < s.blocks(); n++ {
@@ -734,6 +745,7 @@ func (l lateTable) BeginSnapshot(from LSN) snapshot.Source {
 // A page that was allocated while the snapshot was written, so that its newest message is above the snapshot's From, is
 // not taken for free when its block has to be rebuilt after Open has used it. Proves N5, trap 2.
 func TestPageAboveSnapshotIsNotTakenForFree(t *testing.T) {
+	t.Parallel()
 	s := newSnapshotted(t)
 	d := s.d.Copy()
 	pc := s.open(t, d)

@@ -14,6 +14,7 @@ import (
 
 	"pagecache/engine"
 	"pagecache/engine/internal/enginetest"
+	"pagecache/internal/apart"
 )
 
 var (
@@ -165,6 +166,9 @@ type soakTotals struct{ moved, recycled, written, snapshots int64 }
 // Mixed work goes on for a long time, and the store is closed, checked and opened again at intervals. The store always
 // agrees with the model, and its space, its memory and its descriptors do not grow. Traps 8 and 15.
 func TestSoak(t *testing.T) {
+	if apart.Run(t) {
+		return
+	}
 	d := *soakTime
 	if testing.Short() {
 		d = min(d, time.Second)

@@ -33,6 +33,7 @@ var spaceFull = flag.Bool("space.full", false, "the tests of space work with def
 // A store that is overwritten again and again stays small, and writes little for that. Once it is idle it becomes
 // smaller, and then does nothing more. Proves trap 45.
 func TestOverwrittenStoreStaysSmall(t *testing.T) {
+	t.Parallel()
 	o, pages, most, written := &engine.Options{SegmentSize: 1 << 20}, 6250, 2.5, 2.5
 	patience := 20 * time.Second
 	if *spaceFull {
@@ -101,6 +102,7 @@ func TestOverwrittenStoreStaysSmall(t *testing.T) {
 // After all pages were freed, the file becomes short, while the store is idle and when it is closed. The segment that
 // is being written to lies at its end. Proves trap 45; rule 9.
 func TestFreedStoreGivesSpaceBack(t *testing.T) {
+	t.Parallel()
 	const segment, pages, size = 1 << 20, 3000, 8000
 	for _, idle := range []bool{true, false} {
 		dir := t.TempDir()

@@ -90,8 +90,14 @@ func (s *Stream) AppendNoted(seq Seq, records [][]byte, notes ...Note) (LSN, err
 	return lsn, describe("append", err)
 }
 
+// parts is what write calls of a *stream.Long.
+type parts interface {
+	Next() (lsn LSN, done bool, err error)
+	End()
+}
+
 // write writes a long record. Each part takes a call of its own, since DropBelow waits for calls that began before it.
-func (s *Stream) write(long *stream.Long) (lsn LSN, err error) {
+func (s *Stream) write(long parts) (lsn LSN, err error) {
 	defer long.End()
 	for done := false; !done && err == nil; {
 		call, closed := s.l.core.enter()

@@ -80,6 +80,7 @@ func (x *idleLog) check(id engine.StreamID, first, last engine.Seq) {
 // stream, or four times the length of the records. They are found under their numbers, in this opening and in the next
 // ones, after a crash too. Proves S1.
 func TestStreamIdleDoesNotPinLog(t *testing.T) {
+	t.Parallel()
 	for _, streams := range []engine.StreamID{1, 40} {
 		d := simdisk.New(1, simdisk.Options{})
 		x := newIdleLog(t, enginetest.SimOptions(d))
@@ -377,6 +378,7 @@ func TestStreamRecordsEndsWithStable(t *testing.T) {
 
 // Readers find the records of a stream at all times while it is carried forward. Proves S5.
 func TestStreamReadersBesideCarry(t *testing.T) {
+	t.Parallel()
 	x := newIdleLog(t, enginetest.SimOptions(simdisk.New(2, simdisk.Options{})))
 	s := x.stream(1)
 	appendRange(t, s, 1, 9)
@@ -405,6 +407,7 @@ func TestStreamReadersBesideCarry(t *testing.T) {
 // The bytes that Get and Read have returned beside a pin stay as they were until it ends, whatever is dropped. The
 // segments are not used again before; a later DropBelow frees them.
 func TestPinKeepsViews(t *testing.T) {
+	t.Parallel()
 	x := newIdleLog(t, enginetest.SimOptions(simdisk.New(2, simdisk.Options{})))
 	s := x.stream(1)
 	appendRange(t, s, 1, 9)

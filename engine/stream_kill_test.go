@@ -39,7 +39,7 @@ type streamSpec struct {
 	Dir  string
 	Life uint64 // from 1
 	Seed uint64
-	Lie  bool // a planted fault: the child acknowledges changes that it has not made stable
+	Lie  bool // a planted fault: the child only appends, and acknowledges what it has not made stable
 	// LieOnce, if it is set, is a file: once it exists, each goroutine acknowledges a change that it does not make, and
 	// then makes no more.
 	LieOnce string
@@ -187,7 +187,7 @@ func TestStreamKillChild(t *testing.T) {
 	if err := json.Unmarshal([]byte(env), &spec); err != nil {
 		t.Fatal(err)
 	}
-	l, err := engine.OpenLog(spec.Dir, streamKillOptions())
+	l, err := engine.OpenLog(spec.Dir, spec.options())
 	if err != nil {
 		say("x %q", err)
 		t.Fatal(err)
@@ -201,6 +201,9 @@ func TestStreamKillChild(t *testing.T) {
 			for op := spec.Life << 20; err == nil; op++ {
 				first, last := s.Bounds()
 				o := nextStreamOp(rng, id, op, first, last)
+				if spec.Lie {
+					o = streamOp{ID: id, Op: op, Kind: 'a', Seq: last + 1, N: 1}
+				}
 				line, _ := json.Marshal(o)
 				say("b%s", line)
 				var stable bool
@@ -223,8 +226,12 @@ func TestStreamKillChild(t *testing.T) {
 	wg.Wait()
 }
 
-func streamKillOptions() *engine.Options {
-	return &engine.Options{SegmentSize: 32 << 10, IOBuffers: 3, FlushEvery: 5 * time.Millisecond}
+func (s streamSpec) options() *engine.Options {
+	o := &engine.Options{SegmentSize: 32 << 10, IOBuffers: 3, FlushEvery: 5 * time.Millisecond}
+	if s.Lie {
+		o.FlushEvery, o.SegmentSize = -1, 0 // appends become durable only if a call makes them so
+	}
+	return o
 }
 
 // streamLives is a log on a real file system whose processes are killed one after another, and what its streams may
@@ -302,7 +309,7 @@ func (x *streamLives) compare(lines []string, sure int) error {
 			}
 		}
 	}
-	o := streamKillOptions()
+	o := x.spec.options()
 	o.ReadOnly = x.rng.IntN(2) == 0 && x.spec.Life > 1
 	l, err := engine.OpenLog(x.spec.Dir, o)
 	if err != nil {
@@ -387,9 +394,10 @@ func TestStreamKill(t *testing.T) {
 // The harness of TestStreamKill finds a child that acknowledges changes that it has not made stable, if the power is
 // cut or the child is killed.
 func TestStreamKillFindsLies(t *testing.T) {
+	t.Parallel()
 	x := newStreamLives(t, t.TempDir())
 	x.spec.Lie = true
-	for range 20 {
+	for range 20 { // in case children are killed before they do anything
 		err := x.life()
 		if v := enginetest.Violation(""); errors.As(err, &v) {
 			return
@@ -403,6 +411,7 @@ func TestStreamKillFindsLies(t *testing.T) {
 // The harness does not believe acknowledgments that a child gives once the power is cut: a file system that is being
 // shut down may report writes as durable that are not. When a real machine loses power, there are none.
 func TestStreamKillDoubtsLateAcks(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	x := newStreamLives(t, dir)
 	x.spec.LieOnce = filepath.Join(dir, "cut")
@@ -424,6 +433,7 @@ func TestStreamKillDoubtsLateAcks(t *testing.T) {
 
 // The same as TestStreamKill, with the power of the file system cut.
 func TestStreamPowerCut(t *testing.T) {
+	t.Parallel()
 	for kind, mib := range powercutMiB {
 		t.Run(kind, func(t *testing.T) {
 			if testing.Short() {

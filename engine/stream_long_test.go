@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"pagecache/engine"
 	"pagecache/engine/internal/enginetest"
@@ -22,6 +23,7 @@ import (
 // Records that are longer than a segment are read as a whole, by number and in order, in this opening and the next, as
 // long as no DropBelow has removed them, whatever else is dropped. Proves S8.
 func TestStreamLongRecords(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(1, simdisk.Options{})
 	x := newIdleLog(t, enginetest.SimOptions(d))
 	s := x.stream(1)
@@ -143,6 +145,7 @@ func (x *idleLog) next(w *stream.Long, n int) (done bool) {
 // The segments of the parts of a record stay in the log while it is written, and as long as it is a record, but not
 // once it was given up. Proves S8.
 func TestStreamLongBesideDrops(t *testing.T) {
+	t.Parallel()
 	x := newIdleLog(t, enginetest.SimOptions(simdisk.New(1, simdisk.Options{})))
 	s := x.stream(1)
 	long := enginetest.Random(200_000, 1)
@@ -201,14 +204,32 @@ func TestStreamLongBesideDrops(t *testing.T) {
 	enginetest.Close(t, x.l)
 }
 
+// pausingLong is a long record whose writer pauses after some parts, until goesOn is set.
+type pausingLong struct {
+	*stream.Long
+	left   int
+	paused chan struct{}
+	goesOn atomic.Bool
+}
+
+func (p *pausingLong) Next() (engine.LSN, bool, error) {
+	if p.left == 0 && !p.goesOn.Load() {
+		time.Sleep(time.Millisecond)
+		return 0, false, nil
+	}
+	if p.left--; p.left == 0 {
+		defer close(p.paused)
+	}
+	return p.Long.Next()
+}
+
 // DropBelow does not wait for the end of a long record that is being appended: it frees what lies before it.
 func TestStreamLongHoldsUpNoDrop(t *testing.T) {
+	t.Parallel()
 	x := newIdleLog(t, enginetest.SimOptions(simdisk.New(1, simdisk.Options{})))
 	s := x.stream(1)
-	long := make([]byte, 1_100_000)
-	log := engine.StoreOfLog(x.l).Log
-	tail := func() engine.LSN { return log.Tail() / engine.LSN(x.l.SegmentSize()) }
-	for q := engine.Seq(1); ; q++ {
+	long := enginetest.Random(300_000, 1)
+	for q := engine.Seq(1); q <= 3; q++ {
 		for range 20 {
 			if _, err := x.s.Append(x.q, make([]byte, 2900)); err != nil {
 				t.Fatal(err)
@@ -216,26 +237,32 @@ func TestStreamLongHoldsUpNoDrop(t *testing.T) {
 			x.q++
 		}
 		enginetest.Flush(t, x.l)
-		appended, before := make(chan error, 1), tail()
+		w := &pausingLong{Long: x.begin(1, q, long), left: 30, paused: make(chan struct{})}
+		appended := make(chan error, 1)
 		go func() {
-			_, err := s.Append(q, long)
+			_, err := engine.WriteLong(s, w)
 			appended <- err
 		}()
-		for tail() < before+5 && len(appended) == 0 {
-			runtime.Gosched()
-		}
+		<-w.paused
 		recycled := x.l.Stats().Space.Recycled
-		err := x.s.DropBelow(context.Background(), x.q-1)
-		_, last := s.Bounds()
-		done := last != q && x.l.Stats().Space.Recycled > recycled
-		if err = errors.Join(err, <-appended, s.DropBelow(context.Background(), q+1)); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		err := x.s.DropBelow(ctx, x.q-1)
+		cancel()
+		if n := x.l.Stats().Space.Recycled - recycled; err != nil || n == 0 {
+			t.Errorf("DropBelow beside a long record: %d segments are free, %v", n, err)
+		}
+		if _, last := s.Bounds(); last == q {
+			t.Error("a part of a record is a record")
+		}
+		w.goesOn.Store(true)
+		if err := <-appended; err != nil {
 			t.Fatal(err)
 		}
-		if done {
-			break
+		if b, err := s.AppendTo(nil, q); err != nil || !bytes.Equal(b, long) {
+			t.Errorf("record %d: %d bytes, %v", q, len(b), err)
 		}
-		if q == 100 {
-			t.Fatal("DropBelow has always waited for the long record")
+		if err := s.DropBelow(context.Background(), q+1); err != nil {
+			t.Fatal(err)
 		}
 	}
 	enginetest.Close(t, x.l)
@@ -244,6 +271,7 @@ func TestStreamLongHoldsUpNoDrop(t *testing.T) {
 // A crash between the parts of a record leaves none of it: the stream is as before, and the parts do not stay in the
 // log. Proves S8.
 func TestStreamLongCrashBetweenParts(t *testing.T) {
+	t.Parallel()
 	const most = 15 // 14 parts, and the message that makes them a record
 	long := enginetest.Random(40_000, 1)
 	for n := range most + 1 {
@@ -375,6 +403,7 @@ func TestStreamLongIsNotRead(t *testing.T) {
 // A long record for which the disk has no room leaves no record, and what was written of it is freed as anything else
 // that is dropped. Notes can be set meanwhile. Proves rule 9.
 func TestStreamLongOnFullDisk(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(1, simdisk.Options{})
 	d.SetCapacity(24*16<<10 + 64<<10)
 	ctx := context.Background()

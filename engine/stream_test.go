@@ -3,6 +3,7 @@ package engine_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -15,6 +16,7 @@ import (
 	"pagecache/engine/internal/enginetest"
 	"pagecache/internal/invariants"
 	"pagecache/internal/simdisk"
+	"pagecache/segments/format"
 )
 
 // openStream opens a log with small segments, and a stream of it.
@@ -99,6 +101,65 @@ func TestStreamRefuses(t *testing.T) {
 		if !errors.Is(err, engine.ErrClosed) {
 			t.Errorf("after Close: %v", err)
 		}
+	}
+}
+
+// AppendTo appends a short record to what is there, whether its segment is sealed or not, and whatever block it ends
+// in. If any byte of it is corrupt, it returns an error and dst as it was. Proves rule 12.
+func TestStreamAppendToIsVerified(t *testing.T) {
+	const last = 400
+	d := simdisk.New(1, simdisk.Options{})
+	l, s := openStream(t, enginetest.SimOptions(d))
+	appendRange(t, s, 1, last)
+	read := func(q engine.Seq) error {
+		t.Helper()
+		dst := append(make([]byte, 0, 4096), "before"...)
+		b, err := s.AppendTo(dst, q)
+		if want := append(dst, recordOf(q)...); err == nil && !bytes.Equal(b, want) {
+			t.Errorf("record %d: %q, want %q", q, b, want)
+		}
+		if err != nil && string(b) != "before" {
+			t.Errorf("record %d: %q beside %v", q, b, err)
+		}
+		return err
+	}
+	all := func() {
+		t.Helper()
+		for q := engine.Seq(1); q <= last; q++ {
+			if err := read(q); err != nil {
+				t.Errorf("record %d: %v", q, err)
+			}
+		}
+	}
+	all() // some of them from an io buffer
+	enginetest.Close(t, l)
+	l, s = openStream(t, enginetest.SimOptions(d))
+	all()
+	r, err := s.Get(57)
+	if err != nil {
+		t.Fatal(err)
+	}
+	enginetest.Close(t, l)
+	for i := range int64(r.Ptr.Len) {
+		d.FlipBit(logFile, int64(r.Ptr.Off)+i, uint(i%8))
+		if l, err = engine.OpenLog("/store", enginetest.SimOptions(d)); err != nil {
+			t.Fatal(err)
+		}
+		if s, err = l.Stream(0); err != nil {
+			t.Fatal(err)
+		}
+		if err := read(57); !errors.Is(err, engine.ErrCorrupt) {
+			t.Errorf("byte %d of the record is corrupt: %v", i, err)
+		}
+		for _, q := range []engine.Seq{56, 58} {
+			if err := read(q); err != nil {
+				t.Errorf("byte %d of record 57 is corrupt: record %d: %v", i, q, err)
+			}
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		d.FlipBit(logFile, int64(r.Ptr.Off)+i, uint(i%8))
 	}
 }
 
@@ -380,6 +441,7 @@ func TestStreamCloseOnHungDevice(t *testing.T) {
 // Goroutines that append to several streams, read, truncate and drop beside each other see only what was written, and
 // nothing of what was cut off. Proves S5.
 func TestStreamsBesideEachOther(t *testing.T) {
+	t.Parallel()
 	o := &engine.Options{SegmentSize: 16 << 10, IOBuffers: 2}
 	l := enginetest.OpenLog(t, t.TempDir(), o)
 	const streams = 4
@@ -504,6 +566,7 @@ func TestStreamMemory(t *testing.T) {
 // On a full disk, appending fails with ErrNoSpace, records can be read, and DropBelow makes room, again and again, also
 // if the last record leaves no room for the message of the drop, and after reopening. Proves rule 9.
 func TestStreamDropsOnFullDisk(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(3, simdisk.Options{Capacity: 24 * 16 << 10})
 	o := enginetest.SimOptions(d)
 	l, s := openStream(t, o)
@@ -546,6 +609,7 @@ func TestStreamDropsOnFullDisk(t *testing.T) {
 // room, and the log goes on, in the same opening. Notes survive that the segments are dropped that they were set in.
 // Proves rule 9.
 func TestStreamNotesOnFullDisk(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(4, simdisk.Options{Capacity: 30 * 16 << 10})
 	o := enginetest.SimOptions(d)
 	l, s := openStream(t, o)
@@ -672,6 +736,154 @@ func TestStreamCutBesideCorruptRecords(t *testing.T) {
 	}
 }
 
+// An opening that meets a cut in the log's tail, of records whose numbers have gaps, reads their numbers in the tail
+// before the log is started. Proves S3.
+func TestStreamCutOfGapsInTail(t *testing.T) {
+	for _, closed := range []bool{false, true} {
+		d := simdisk.New(4, simdisk.Options{})
+		l, s := openStream(t, enginetest.SimOptions(d))
+		ctx := context.Background()
+		for q := engine.Seq(3); q <= 60; q += 3 {
+			if _, err := s.Append(q, make([]byte, q)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(s.TruncateAfter(ctx, 50), s.DropBelow(ctx, 10)); err != nil {
+			t.Fatal(err)
+		}
+		for round := range 3 {
+			if closed {
+				enginetest.Close(t, l)
+			} else {
+				next := d.Crash(uint64(round))
+				_ = l.Close()
+				d = next
+			}
+			l, s = openStream(t, enginetest.SimOptions(d))
+			if first, last := s.Bounds(); first != 12 || last != 48 {
+				t.Errorf("closed: %v: records %d to %d, want 12 to 48", closed, first, last)
+			}
+			if r, err := s.Get(33); err != nil || len(r.Bytes) != 33 {
+				t.Errorf("closed: %v: %d bytes, %v", closed, len(r.Bytes), err)
+			}
+		}
+		enginetest.Close(t, l)
+	}
+}
+
+// OpenLog verifies the index of a sealed segment, and the offsets in it are read again when they are needed. If they
+// have become others by then, lookups fail with ErrCorrupt, and never return another record. Proves S4, rules 12, 14.
+func TestStreamIndexChangesAfterOpen(t *testing.T) {
+	d := simdisk.New(4, simdisk.Options{})
+	o := enginetest.SimOptions(d)
+	l, s := openStream(t, o)
+	const last = 1000
+	for q := engine.Seq(1); q <= last; q++ {
+		if _, err := s.Append(q, recordOf(q)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	size := int64(l.SegmentSize())
+	enginetest.Close(t, l)
+	l, err := engine.OpenLog("/store", o)
+	if err == nil {
+		s, err = l.Stream(0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.Get(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slot := int64(r.Ptr.Off) / size * size
+	log := d.ReadDurable("/store/log")[slot:][:size]
+	n := int64(binary.LittleEndian.Uint32(log[size-16:])) // the length of the index, in its trailer
+	index := log[size-n : size-format.IndexTrailerSize]
+	d.Alter("/store/log", slot+size-n, append(index[4:], 0, 0, 0, 0)) // each offset is that of the record behind
+	corrupt := 0
+	for q := engine.Seq(1); q <= last; q++ {
+		r, err := s.Get(q)
+		switch {
+		case errors.Is(err, engine.ErrCorrupt):
+			corrupt++
+		case err != nil || !bytes.Equal(r.Bytes, recordOf(q)):
+			t.Errorf("record %d: %q, %v", q, r.Bytes, err)
+		}
+	}
+	if corrupt == 0 || corrupt == last {
+		t.Errorf("%d of %d records cannot be read", corrupt, last)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Offsets that have become others between OpenLog and the first lookup are found by the checksum of the index. Where
+// numbers are missing, they would hide records; where a number was written twice, they would lead to the record that
+// was truncated. Proves S4, rules 12, 14.
+func TestStreamIndexChangesBeforeFirstLookup(t *testing.T) {
+	d := simdisk.New(4, simdisk.Options{})
+	o := enginetest.SimOptions(d)
+	l, s := openStream(t, o)
+	twice, err := l.Stream(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const last = 100
+	appendRange(t, twice, 1, 9)
+	if err := twice.TruncateAfter(context.Background(), 5); err != nil {
+		t.Fatal(err)
+	}
+	for q := engine.Seq(6); q <= 9; q++ {
+		if _, err := twice.Append(q, []byte("again")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for q := engine.Seq(10); q <= last; q += 3 {
+		if _, err := s.Append(q, recordOf(q)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 5 { // so that the segment is sealed
+		mustWrite(t, l, 12_000)
+	}
+	enginetest.Close(t, l)
+	size := int64(o.SegmentSize)
+	slot := int64(scannedLog(t, d).Segments[0].Slot) * size
+	log := d.ReadDurable("/store/log")[slot:][:size]
+	n := int64(binary.LittleEndian.Uint32(log[size-16:]))
+	runs := int64(binary.LittleEndian.Uint32(log[size-12:]))
+	at := size - n + format.HeaderSize + runs*format.RunUnits*4 // where the offsets begin
+	shifted := bytes.Clone(log[at : size-format.IndexTrailerSize])
+	copy(shifted[9*4:], log[at:at+9*4]) // those of the records 1 to 9 that were written first
+	copy(shifted[13*4:], log[at+14*4:size-format.IndexTrailerSize])
+	l, err = engine.OpenLog("/store", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Alter("/store/log", slot+at, shifted)
+	for id := range engine.StreamID(2) {
+		if s, err = l.Stream(id); err != nil {
+			t.Fatal(err)
+		}
+		first, last := s.Bounds()
+		for _, q := range []engine.Seq{first, 7, last} {
+			if r, err := s.Get(q); q >= first && !errors.Is(err, engine.ErrCorrupt) {
+				t.Errorf("stream %d, record %d: %q, %v", id, q, r.Bytes, err)
+			}
+		}
+		for r, err := range s.Records(0) {
+			if !errors.Is(err, engine.ErrCorrupt) {
+				t.Errorf("stream %d: %q, %v", id, r.Bytes, err)
+			}
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // If the disk does not return a part of the log when it is opened, nobody knows which records the streams have.
 // DropBelow of the log then keeps all of it, although the records of streams lie behind that part. In a log without any
 // message of a stream it drops that part, too. Proves rule 12.
@@ -714,6 +926,7 @@ func TestDropBelowBesideUnreadableStreams(t *testing.T) {
 
 // The tables of segments that were sealed serve later segments, as empty as new ones.
 func TestStreamTablesAreUsedAgain(t *testing.T) {
+	t.Parallel()
 	l, s := openStream(t, enginetest.SimOptions(simdisk.New(6, simdisk.Options{})))
 	const last = 40_000 // in more than a hundred segments
 	for q := engine.Seq(1); q <= last; q++ {

@@ -18,6 +18,7 @@ import (
 	"pagecache/engine"
 	"pagecache/engine/internal/enginetest"
 	"pagecache/engine/internal/seam"
+	"pagecache/internal/apart"
 	"pagecache/internal/simdisk"
 )
 
@@ -505,6 +506,9 @@ func stressRun(dir string, o *engine.Options, seed uint64, long time.Duration) (
 // value change, and no page has two owners. The log holds the pages as the goroutines leave them. Proves rule 6; traps
 // 2, 9 and 11.
 func TestStress(t *testing.T) {
+	if apart.Run(t) {
+		return
+	}
 	long := *stressTime
 	if testing.Short() {
 		long = min(long, 100*time.Millisecond)

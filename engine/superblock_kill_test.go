@@ -114,6 +114,7 @@ func diskRead(t *testing.T, d *simdisk.Disk, name string) []byte {
 // The next opening never has both copies in flight: it syncs such a copy before it writes the other one. Proves rules
 // 11 and 16.
 func TestCopiesOfSuperblockAreNotInFlightTogether(t *testing.T) {
+	t.Parallel()
 	dirty, _ := enginetest.DirtyStore(t, simdisk.New(1, simdisk.Options{}))
 	inFlight := 0
 	for at := 0; ; at++ {
@@ -181,6 +182,7 @@ func cutInFreeSlot(t *testing.T) (*simdisk.Disk, engine.PageID) {
 // at any operation of an opening: before the superblock says that the store is in use, the file has whole slots,
 // durably. Proves rule 11; trap 13.
 func TestFileIsWholeBeforeStoreIsInUse(t *testing.T) {
+	t.Parallel()
 	cut, pid := cutInFreeSlot(t)
 	for at := 1; ; at++ {
 		d := cut.Copy()

@@ -27,6 +27,7 @@ func badCopy(d *simdisk.Disk, copy int) {
 // A copy of the superblock cannot be written. The superblock gets a new file, the store opens and is closed, and says
 // so. A power cut at any moment leaves a store that opens with all that is durable. Proves rule 16.
 func TestSuperblockCopyThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
 	for copy := range 2 {
 		for _, closed := range []bool{false, true} {
 			d := simdisk.New(3, simdisk.Options{})

@@ -85,6 +85,7 @@ func bothCurrent(d *simdisk.Disk) bool {
 // its contents, after a kill and after a clean close, and the next opening for writing has both copies again. A
 // read-only opening and Check work, too, and the loss is logged. Proves rule 16, trap 34.
 func TestStoreSurvivesLostSuperblockSector(t *testing.T) {
+	t.Parallel()
 	rng := rand.New(rand.NewPCG(1, 1))
 	images := newLives(t)
 	for _, im := range images[len(images)-2:] { // in use, and closed
@@ -136,6 +137,7 @@ func TestStoreSurvivesLostSuperblockSector(t *testing.T) {
 // A superblock that is cut short shows all contents as long as a copy is left, and is reported as corrupt otherwise.
 // Proves rules 12 and 16.
 func TestSuperblockCutShort(t *testing.T) {
+	t.Parallel()
 	images := newLives(t)
 	for i, im := range images[len(images)-2:] {
 		for n := range format.SuperblockSize {
@@ -193,6 +195,7 @@ func TestOldSuperblockPutBack(t *testing.T) {
 // A crash at any operation of an opening or a closing, and at any of the next ones, leaves a superblock of which at
 // least one copy is intact, and a store that shows its contents. Proves rule 16.
 func TestCrashWhileSuperblockChanges(t *testing.T) {
+	t.Parallel()
 	first, pid := enginetest.DirtyStore(t, simdisk.New(1, simdisk.Options{}))
 	const deep = 2
 	var try func(d *simdisk.Disk, depth int)

@@ -25,6 +25,7 @@ func badBlock(d *simdisk.Disk, at int64) {
 // then on the slot is left out of use, and once the disk takes the write, it is used again. Nothing that was
 // acknowledged is lost. Proves rule 8.
 func TestSlotThatStoppedTheLogIsLeftOut(t *testing.T) {
+	t.Parallel()
 	for _, block := range []int64{0, 4096, 8192, 12288} {
 		for _, killed := range []bool{false, true} {
 			name := fmt.Sprintf("block at %d, killed %v", block, killed)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"pagecache/engine/internal/enginetest"
+	"pagecache/internal/apart"
 )
 
 // A sweep opens each store read-only. At every sweepAgree-th place the other openings, which take twenty times as long,
@@ -42,6 +43,9 @@ func flipBits(t *testing.T, s *enginetest.Specimen, bits []sweptBit, step int) [
 // has the right contents, or reports the corruption with the place. Nothing is lost without an error but changes of the
 // last write in flight before a kill. O7. Proves rules 10, 12, 13 and 16; traps 25, 26, 31 and 34.
 func TestEveryBitOfAStore(t *testing.T) {
+	if apart.Run(t) {
+		return
+	}
 	for name, s := range sweptStores(t) {
 		t.Run(name, func(t *testing.T) {
 			step := 1
@@ -63,6 +67,9 @@ func TestEveryBitOfAStore(t *testing.T) {
 // Each bit of a snapshot whose blocks are verified one by one, as those of large snapshots are: pages of corrupt blocks
 // are looked up in the log. Proves traps 6 and 29.
 func TestEveryBitOfASnapshot(t *testing.T) {
+	if apart.Run(t) {
+		return
+	}
 	for name, s := range sweptStores(t) {
 		if s.Log {
 			continue

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"pagecache/engine/internal/enginetest"
+	"pagecache/internal/apart"
 	"pagecache/internal/simdisk"
 )
 
@@ -13,6 +14,9 @@ import (
 // is lost without an error but changes of the last write in flight before a kill. O1, O7. Proves rules 10, 12, 13 and
 // 16; traps 13, 25 and 31.
 func TestEveryLengthOfAStore(t *testing.T) {
+	if apart.Run(t) {
+		return
+	}
 	for name, s := range sweptStores(t) {
 		t.Run(name, func(t *testing.T) {
 			filler := fillerOf(t, s)

@@ -2,7 +2,6 @@ package engine_test
 
 import (
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -92,7 +91,7 @@ func sweptRun(t *testing.T, name string, b []byte, at, run int) (bits []sweptBit
 		if i == 0 {
 			want = got
 		}
-		if !reflect.DeepEqual(got, want) {
+		if got != want {
 			t.Fatalf("bit %d of byte %#x of %s: %v; another bit of the same zeros: %v", bit, off, name, got, want)
 		}
 		if i%61 == 0 {

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"pagecache/engine/internal/enginetest"
+	"pagecache/internal/apart"
 	"pagecache/internal/simdisk"
 )
 
@@ -51,6 +52,9 @@ func (s sweptSector) hurt(d *simdisk.Disk) {
 // right contents, or reports the loss with the place, and all openings agree. O7. Proves rules 10, 13 and 16; traps 25,
 // 26, 30, 31 and 34.
 func TestEverySectorOfAStore(t *testing.T) {
+	if apart.Run(t) {
+		return
+	}
 	const size = 512
 	for name, s := range sweptStores(t) {
 		t.Run(name, func(t *testing.T) {

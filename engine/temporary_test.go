@@ -94,6 +94,7 @@ func TestTemporaryStoreLiesInMemory(t *testing.T) {
 // An Open that waits until a temporary store is closed makes a new store: it does not recover the removed files, whose
 // lock it got.
 func TestOpenWhileTemporaryStoreCloses(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{0, 1} { // nothing written, something written
 		dir := t.TempDir()
 		first := enginetest.Open(t, dir, &engine.Options{Temporary: true, SegmentSize: 16 << 10, IO: engine.IOSyscall})

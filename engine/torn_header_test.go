@@ -91,6 +91,7 @@ func checkPages(t *testing.T, d *simdisk.Disk, pages map[engine.PageID][]byte) e
 // The power fails while an opening, after a kill or a clean close, writes a header, such as that of the tail that it
 // moves, and leaves garbage in it. The store opens, and has every page. Proves trap 33.
 func TestTornHeaderOfMovedTailHurtsNoMessage(t *testing.T) {
+	t.Parallel()
 	torn := 0
 	for seed := range uint64(64) {
 		block := []int{512, 4096, 8192, 16384}[seed%4] // in long ones, messages lie beside the header
@@ -134,6 +135,7 @@ func TestTornHeaderOfMovedTailHurtsNoMessage(t *testing.T) {
 // The power fails while segments are recycled, and leaves garbage in a header that was being written. The store opens,
 // and has every page. Proves trap 33.
 func TestTornHeaderOfRecycledSlotHurtsNoMessage(t *testing.T) {
+	t.Parallel()
 	torn := 0
 	for seed := range uint64(20) {
 		var pages map[engine.PageID][]byte

@@ -144,27 +144,6 @@ func (tx *Tx[P]) get(pid PageID) (p Page[P], err error) {
 	return p, err
 }
 
-// valueOf returns the value of a page that was read.
-func (tx *Tx[P]) valueOf(pg page) (value P, err error) {
-	if tx.scope.Hold() { // of a View, which keeps what the value lies in
-		defer tx.scope.S().Slot.Loosen()
-	}
-	if pg.slot == nil { // the page has changed since the cut of the View
-		value, _, err = tx.pc.merged(pg.id, pg.head)
-		return value, err
-	}
-	if isWhole(pg.head.Kind()) {
-		checkUnmodified(tx.pc.m, pg.id, pg.head)
-		tx.pc.used(&tx.scope, pg.id)
-		return pagestack.EntryOf[P](pg.head).Frag, nil
-	}
-	e, err := tx.pc.materialize(&tx.scope, pg)
-	if err != nil {
-		return value, err
-	}
-	return e.Frag, nil
-}
-
 func (w *ownWrite[P]) isFreed() bool { return len(w.parts) == 0 }
 
 // merge returns the value that a changed page will have.
@@ -210,7 +189,11 @@ func (tx *Tx[P]) Link(pid PageID, delta P) error {
 			}
 		}
 		in := inlined[P]{}
-		if len(w.parts) == 0 && pagestack.BeginsRun(w.head) {
+		switch {
+		case len(w.parts) > 0:
+		case tx.pc.grows(w.head, delta):
+			in.short = w.short[:]
+		case pagestack.BeginsRun(w.head):
 			in = tx.pc.inlineDelta
 		}
 		v, err := tx.copyIn(pid, delta, in)
@@ -302,6 +285,16 @@ func (tx *Tx[P]) allocate(frag P) (PageID, error) {
 	w.read = tx.t.reads.Last()
 	tx.add(w)
 	return w.id, nil
+}
+
+// readsOnly reports whether the transaction has read no other page.
+func (tx *Tx[P]) readsOnly(pid PageID) bool {
+	for _, r := range tx.t.reads.All() {
+		if r.Page != pid {
+			return false
+		}
+	}
+	return true
 }
 
 // copyIn makes what is written of a fragment, in memory that the transaction keeps. A part of a transaction that is

@@ -132,6 +132,7 @@ func TestTransactionDependsOnRoots(t *testing.T) {
 
 // The roots and pages that a transaction reads were current at one moment, also if it fails later. Proves Q3.
 func TestRootsAndPagesOfOneMoment(t *testing.T) {
+	t.Parallel()
 	pc := enginetest.OpenSim(t, simdisk.New(11, simdisk.Options{}))
 	defer enginetest.Close(t, pc)
 	page, _ := enginetest.Allocate(t, pc, nil)
@@ -193,6 +194,7 @@ func TestRootsAndPagesOfOneMoment(t *testing.T) {
 // Goroutines that add, change and remove the same roots in transactions and by CASRoot get on, and each change is made
 // from the root that was there.
 func TestTransactionsOfRootsConcurrently(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(12, simdisk.Options{})
 	pc := enginetest.OpenSim(t, d)
 	const names, goroutines = 5, 6

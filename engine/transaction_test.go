@@ -50,6 +50,7 @@ func want(t testing.TB, pc *engine.PageCache[[]byte], values map[engine.PageID]s
 
 // A transaction sees its own changes, and nobody else does before Commit. All of them take effect, also on disk.
 func TestTransactionChangesPagesTogether(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	pc := enginetest.Open(t, dir, nil)
 	var a, b, c, d engine.PageID
@@ -339,6 +340,7 @@ func TestConflictsAreRetried(t *testing.T) {
 
 // 64 goroutines that change one page through Update get on, each of them, and so do those that change two. Proves Q7.
 func TestManyGoroutinesUpdateOnePage(t *testing.T) {
+	t.Parallel()
 	pc := enginetest.Open(t, t.TempDir(), nil)
 	defer enginetest.Close(t, pc)
 	var pids [2]engine.PageID
@@ -401,6 +403,7 @@ func TestManyGoroutinesUpdateOnePage(t *testing.T) {
 
 // Transfers between pages keep the sum, which Views see throughout, while pages are evicted, moved and consolidated.
 func TestMoneyStays(t *testing.T) {
+	t.Parallel()
 	const accounts = 50
 	pc := enginetest.Open(t, t.TempDir(), &engine.Options{SegmentSize: 64 << 10, CacheCapacity: 20 << 10,
 		ConsolidateAfter: 3})
@@ -534,8 +537,31 @@ func TestTransactionDependsOnAllReads(t *testing.T) {
 	want(t, pc, map[engine.PageID]string{a: "a", b: "b+"})
 }
 
+// A transaction that looks again at a page that has changed since it read it shows no other state: it conflicts.
+func TestTransactionSeesOneState(t *testing.T) {
+	pc := enginetest.Open(t, t.TempDir(), nil)
+	defer enginetest.Close(t, pc)
+	pid, _ := enginetest.Allocate(t, pc, []byte("a"))
+	for name, change := range map[string]func(tx *engine.Tx[[]byte]) error{
+		"link":    func(tx *engine.Tx[[]byte]) error { return tx.Link(pid, []byte("+")) },
+		"replace": func(tx *engine.Tx[[]byte]) error { return tx.Replace(pid, []byte("b")) },
+	} {
+		tx := enginetest.Begin(t, pc)
+		if _, err := tx.Get(pid); err != nil {
+			t.Fatal(err)
+		}
+		update(t, pc, change)
+		p, err := tx.Get(pid)
+		if ce := (*engine.ConflictError)(nil); !errors.As(err, &ce) || ce.Page != pid {
+			t.Errorf("%s: %q, %v", name, p.Value, err)
+		}
+		tx.End()
+	}
+}
+
 // Values that are compressed or encoded in scratch memory stay what they are until Commit. Proves rule 20.
 func TestTransactionKeepsCompressedValues(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	o := &engine.Options{Compression: engine.CompressionZstd, CompressionLevel: 1}
 	pc := enginetest.Open(t, dir, o)
@@ -563,6 +589,7 @@ func TestTransactionKeepsCompressedValues(t *testing.T) {
 // An Update that reads pages, and then works until others have changed them, or for 3 ms, gets on: after eight
 // conflicts the calls of the others wait for it. Proves Q7.
 func TestSlowUpdateGetsOn(t *testing.T) {
+	t.Parallel()
 	pc := enginetest.Open(t, t.TempDir(), &engine.Options{ConsolidateAfter: 4})
 	defer enginetest.Close(t, pc)
 	a, _ := enginetest.Allocate(t, pc, nil)

@@ -67,6 +67,7 @@ func (a *aged) shownBeside(t *testing.T, pc *engine.PageCache[[]byte], want map[
 // after the tail with the block has moved because of a kill. If the block holds nothing, the log may have gone on in it
 // before a kill; then Open refuses, with the place. Salvage saves all that is served. Proves rules 10 and 13; trap 30.
 func TestClosedStoreServesPagesBesideUnreadableBlock(t *testing.T) {
+	t.Parallel()
 	const block = 4096
 	a := newAged(t, 3, true)
 	a.noteIDs(t)
@@ -245,6 +246,7 @@ func TestSnapshotBesideUnreadablePointer(t *testing.T) {
 // If reading fails at any moment of an opening, it is refused with the cause, and no file has changed: also what the
 // log goes on with is read before anything is written. Proves rule 17.
 func TestFailedReadLeavesFilesUnchanged(t *testing.T) {
+	t.Parallel()
 	planted := errors.New("planted")
 	for _, clean := range []bool{true, false} {
 		a := newAged(t, 9, clean)

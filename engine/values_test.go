@@ -15,6 +15,7 @@ import (
 // A store reads back what was written with and without compression, in one file, while the option changes between
 // openings. The store's own messages (meta, counter, batch markers, pads, frees) survive compression. Proves trap 3.
 func TestCompressionRoundTrip(t *testing.T) {
+	t.Parallel()
 	d := simdisk.New(1, simdisk.Options{})
 	want := map[engine.PageID][]byte{}
 	const none, zstd = engine.CompressionNone, engine.CompressionZstd
@@ -80,6 +81,7 @@ func TestCompressionRoundTrip(t *testing.T) {
 
 // With compression, repetitive pages take at most a quarter of the space on disk.
 func TestCompressionShrinksPages(t *testing.T) {
+	t.Parallel()
 	live := map[engine.Compression]int64{}
 	const none, zstd = engine.CompressionNone, engine.CompressionZstd
 	for _, c := range []engine.Compression{none, zstd} {

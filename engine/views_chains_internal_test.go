@@ -66,6 +66,7 @@ type chainTruth struct {
 // evicted in all ways at the same time. Each page's mutex is held over a Get and the change after it, so that the
 // number of fragments is known exactly.
 func TestViewsOfChainsDoNotChange(t *testing.T) {
+	t.Parallel()
 	const pages = 120
 	seed := *ViewsSeed
 	rng := rand.New(rand.NewPCG(seed, 23))

@@ -116,6 +116,7 @@ func (v *viewer) round() error {
 //
 //	go test ./engine -tags invariants -run TestViewsDoNotChange -args -views.time=1h
 func TestViewsDoNotChange(t *testing.T) {
+	t.Parallel()
 	long := *engine.ViewsTime
 	t.Logf("replay: go test ./engine -run TestViewsDoNotChange -args -views.seed=%d -views.time=%v",
 		*engine.ViewsSeed, long)

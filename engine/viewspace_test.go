@@ -57,6 +57,7 @@ func (f *full) overwrite(times int) (most int64) {
 // its beginning throughout. Views that begin and end meanwhile hold nothing back. Pages of many segments, in messages
 // and in blobs, are moved, and segments recycled, beside it. Proves Q8 and Q9.
 func TestViewHoldsLittle(t *testing.T) {
+	t.Parallel()
 	times := 20
 	if testing.Short() || invariants.Enabled {
 		times = 5

@@ -35,6 +35,8 @@ const (
 	// that took longer, the next parkNext such reads park at once: polling in vain takes at most pollFor of a processor
 	// for parkNext+1 reads that each take longer.
 	pollFor, parkNext = 250 * time.Microsecond, 8
+	// yieldEvery is the time after which a caller that polls, one read after the other, lets other goroutines run.
+	yieldEvery = 2 * time.Millisecond
 )
 
 // Reader reads ranges of files so that they lie in the page cache; it discards the bytes. Callers are parked, and block
@@ -80,6 +82,7 @@ type Reader struct {
 	ahead    int            // pieces of read ahead in flight
 	settling int            // calls of Settle under way: no read ahead is started meanwhile
 	parking  int            // the number of reads alone that park at once
+	yielded  time.Time      // when a caller that polls has last yielded because yieldEvery was over
 	brokenAt time.Time      // when the ring failed with read ahead in flight
 	changed  chan struct{}  // closed when a read has ended, or a leader or user left; nil unless somebody waits
 	muted    bool           // the ring does not signal completions: a caller polls

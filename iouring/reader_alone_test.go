@@ -73,3 +73,51 @@ func TestReadAlone(t *testing.T) {
 		fetch() // polls: the next one that is slow ends that
 	}
 }
+
+// A caller that polls lets other goroutines run: with one processor at once, else when the last time is yieldEvery ago.
+func TestReadAloneYields(t *testing.T) {
+	for _, procs := range []int{1, 2} {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(procs))
+		held := make(chan uint64, 1) // the id of a read
+		var r *Reader
+		k, side := ringtest.Watch(ring.Linux)
+		k.Enter = func(fd int, submit, min, flags uint32) unix.Errno {
+			if r == nil { // the probe
+				return ring.Linux.Enter(fd, submit, min, flags)
+			}
+			side.Take(func(e *ringtest.Entry) { held <- e.ID })
+			return 0
+		}
+		r = newReader(t, k, ReaderOptions{Ring: ModeOn})
+		var stop atomic.Bool
+		for range procs - 1 { // so that the caller has the only processor that may be free
+			go func() {
+				for !stop.Load() {
+				}
+			}()
+		}
+		inTime := false
+		for n := 0; n < 1000 && !inTime; n++ { // the machine may be busy, and the threads that spin be preempted
+			r.mu.Lock()
+			if r.parking, r.yielded = 0, time.Now(); procs > 1 {
+				r.yielded = r.yielded.Add(-yieldEvery)
+			}
+			r.mu.Unlock()
+			go func() {
+				side.Complete(<-held, 1)
+				r.reap()
+			}()
+			if err := r.Fetch(0, []Range{{0, 1}}); err != nil {
+				t.Fatal(err)
+			}
+			r.mu.Lock()
+			inTime = r.parking == 0
+			if r.mu.Unlock(); procs > 1 && !inTime {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		if stop.Store(true); !inTime {
+			t.Errorf("%d processors: no goroutine runs while a caller polls", procs)
+		}
+	}
+}

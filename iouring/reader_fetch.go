@@ -61,13 +61,20 @@ func (r *Reader) Fetch(fd int, ranges []Range) error {
 }
 
 // pollAlone makes a caller that reads alone poll for the completion for a while instead of parking: on a fast device
-// waking threads takes longer than reading. It yields to other goroutines. The ring does not signal completions
-// meanwhile (see signal), as each would wake a thread for nothing.
+// waking threads takes longer than reading. The ring does not signal completions meanwhile (see signal), as each would
+// wake a thread for nothing.
 func (r *Reader) pollAlone(q *request) {
-	late := false
-	for start := time.Now(); len(q.wake) == 0 && !late; runtime.Gosched() {
+	start, late := time.Now(), false
+	once, often := r.yields(start)
+	if once {
+		runtime.Gosched()
+	}
+	for len(q.wake) == 0 && !late {
 		if r.ring.Completed() {
 			r.reap()
+		}
+		if often {
+			runtime.Gosched()
 		}
 		late = time.Since(start) > pollFor
 	}
@@ -82,6 +89,19 @@ func (r *Reader) pollAlone(q *request) {
 		// unmuting may have no signal.
 		time.AfterFunc(time.Millisecond, func() { r.reap() })
 	}
+}
+
+// yields says how a caller that polls from now on yields to other goroutines: once, if the last time is yieldEvery ago,
+// or all the time. If there are more processors than goroutines, the runtime wakes a thread for each yield, which may
+// go on with the caller. The kernel must then interrupt or wake the thread that has submitted the read. With one
+// processor yielding costs next to nothing, and nobody else could run other goroutines.
+func (r *Reader) yields(now time.Time) (once, often bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if once = now.Sub(r.yielded) >= yieldEvery; once {
+		r.yielded = now
+	}
+	return once, runtime.GOMAXPROCS(0) == 1
 }
 
 // signal says whether completions wake the reaper. A caller that launches reads beside a caller that polls calls

@@ -115,3 +115,57 @@ func TestDoubtAsksAboutWarmBlock(t *testing.T) {
 		t.Error("doubts, although the only block that is known to be warm is resident")
 	}
 }
+
+// If the kernel evicts quickly, Warm asks it about each range, known or not, until nothing was found evicted for a
+// while. Two evictions with a long time between them do not do that.
+func TestDistrust(t *testing.T) {
+	_, m, fetched := coldFile(t, 4*testWindow, testWindow)
+	all := []Range{{0, 4 * testWindow}}
+	m.cold.doubted.Store(int64(time.Since(m.opened) + time.Hour)) // no Doubt but those below
+	warm := func(want ...Range) {
+		t.Helper()
+		if _, err := m.Warm(all); err != nil {
+			t.Fatal(err)
+		}
+		if got := fetched.take(); !slices.Equal(got, want) {
+			t.Errorf("fetched %v, want %v", got, want)
+		}
+	}
+	warm(all...)
+	for _, step := range []struct {
+		at               time.Duration
+		evicted, trusted bool
+	}{
+		{1 * time.Second, true, true}, {1*time.Second + distrustFor, true, true}, // long apart
+		{2*time.Second + distrustFor, true, false}, {1*time.Second + 2*distrustFor, false, false},
+		{2*time.Second + 2*distrustFor, false, true}, // distrustFor after the last one
+	} {
+		if step.evicted {
+			evict(t, m, 0, 4*testWindow)
+		}
+		if found := m.Doubt(); found && !step.evicted {
+			t.Skip("the kernel has taken something back")
+		} else if !found && step.evicted {
+			t.Fatalf("after %v: no doubts", step.at)
+		}
+		m.decideTrust(int64(step.at), step.evicted)
+		if step.evicted {
+			warm(all...)
+		}
+		evict(t, m, testWindow, blockSize) // which the map does not know
+		asked := m.Counts().Mincores
+		if step.trusted {
+			warm()
+		} else {
+			warm(Range{testWindow, blockSize})
+		}
+		if trusted := m.Counts().Mincores == asked; trusted != step.trusted || m.IsWarm(all[0]) != step.trusted {
+			t.Errorf("after %v: trusted: %v, want %v", step.at, trusted, step.trusted)
+		}
+		forget(*m.cold.blocks.Load()) // the block may be cold and known
+		if _, err := m.Warm(all); err != nil {
+			t.Fatal(err)
+		}
+		fetched.take()
+	}
+}

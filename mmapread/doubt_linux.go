@@ -9,11 +9,31 @@ import (
 // find everything warm looks at the clock for that.
 const doubtEvery, doubtSample, doubtOdds = time.Second, 64, 1024
 
+// If Doubt finds an evicted block twice within distrustFor, the kernel evicts quickly: memory is short, such as that of
+// a cgroup. Then most of what was known to be warm a moment ago may be cold, and a page fault that reads from the disk
+// blocks a P for as long as about 100 questions to the kernel. So Warm asks about each range, until Doubt has found
+// nothing for distrustFor.
+const distrustFor = 10 * time.Second
+
 // doubtSometimes calls Doubt if the last call is long ago.
 func (m *Map) doubtSometimes() {
 	now, last := int64(time.Since(m.opened)), m.cold.doubted.Load()
 	if now-last >= int64(doubtEvery) && m.cold.doubted.CompareAndSwap(last, now) && last != 0 {
-		m.Doubt()
+		m.decideTrust(now, m.Doubt())
+	}
+}
+
+// decideTrust decides whether blocks that are known to be warm are trusted, after Doubt has found one evicted or not.
+// now is the time from Map.opened, in nanoseconds.
+func (m *Map) decideTrust(now int64, evicted bool) {
+	c := &m.cold
+	if evicted {
+		if found := c.found.Load(); found != 0 && now-found < int64(distrustFor) {
+			c.distrust.Store(now + int64(distrustFor))
+		}
+		c.found.Store(now)
+	} else if until := c.distrust.Load(); until != 0 && now >= until {
+		c.distrust.Store(0)
 	}
 }
 

@@ -23,6 +23,10 @@ type cold struct {
 	// doubted is the time from Map.opened to the last Doubt by Warm, in nanoseconds. The goroutine that moves it calls
 	// Doubt.
 	doubted atomic.Int64
+	// found is the time from Map.opened at which Doubt last found a block evicted; distrust is the time until which no
+	// block counts as warm without asking the kernel. Both are in nanoseconds, or 0: never. The goroutine that moves
+	// doubted writes them. They publish nothing; a stale value costs a question or a page fault.
+	found, distrust atomic.Int64
 	// streak is the number of answers in a row that said that something is missing. It is a hint.
 	streak atomic.Int64
 
@@ -118,11 +122,14 @@ func (m *Map) known(i int64) blocks {
 	return nil
 }
 
-// isWarm reports whether a range is known to be warm.
+// isWarm reports whether a range is known to be warm, and what is known is trusted.
 func (m *Map) isWarm(r Range) bool {
 	bs := m.cold.blocks.Load()
 	if bs == nil || r.Off < 0 || r.Len <= 0 {
 		return r.Len == 0 && bs != nil
+	}
+	if m.cold.distrust.Load() != 0 {
+		return false
 	}
 	for off, n := r.Off, int64(r.Len); n > 0; {
 		at := off % m.window
@@ -191,7 +198,11 @@ func (m *Map) missing(ranges []Range, p *plan) error {
 			if err != nil {
 				return err
 			}
-			switch b := m.known(off / m.window); {
+			b := m.known(off / m.window)
+			if m.cold.distrust.Load() != 0 {
+				b = nil
+			}
+			switch {
 			case b != nil && b.all(at, part): // the warm part of a range in two windows
 			case part <= streakBytes && m.cold.streak.Load() >= streakLength && rand.Uint32()%streakOdds != 0:
 				p.presume(b, off-at, at, part)

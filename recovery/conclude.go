@@ -260,9 +260,13 @@ func (s *scanner) fillSegments() {
 			break
 		}
 		used[i] = true
-		r.Segments = append(r.Segments, Segment{Slot: t.id, Base: t.base, Generation: t.gen,
-			Timeline: t.header.Timeline, Identity: t.identity, Stable: t.header.Stable,
-			Used: int(min(format.LSN(w.end), r.End-t.base)), Unread: t.unread})
+		g := Segment{Slot: t.id, Base: t.base, Generation: t.gen, Timeline: t.header.Timeline, Identity: t.identity,
+			Stable: t.header.Stable, Unread: t.unread, InTail: w.inTail}
+		g.Used = int(min(format.LSN(w.end), r.End-t.base))
+		if g.Used == s.size { // else the index lists messages that are cut off, and is cut off too
+			g.Outline = w.outline
+		}
+		r.Segments = append(r.Segments, g)
 		r.index = append(r.index, w)
 	}
 	for i := range s.slots {

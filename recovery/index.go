@@ -54,6 +54,9 @@ func (s *scanner) provenWhole(t *slot) bool {
 	return s.o.Log && t.valid && !t.void && t.base+format.LSN(s.size) <= s.proven
 }
 
+// outlineShare is the number of bytes of a segment for each run of its index that the result keeps at most.
+const outlineShare = 4096
+
 // indexPiece is the number of bytes at the end of a segment that are read to find its index.
 const indexPiece = 4096
 
@@ -96,12 +99,21 @@ func (r *reader) readIndex(t *slot, w *walked) bool {
 	if err != nil {
 		return false
 	}
+	used := s.o.Ends.Used(t.base, s.size) // what the index lists behind that does not count
+	if used == s.size && v.Listed() && v.Runs() <= s.size/outlineShare {
+		x := v.Outline()
+		w.outline = &x
+	}
 	for lsn, begin := range v.Markers() {
-		w.marks = append(w.marks, mark{lsn, begin})
+		if lsn < t.base+format.LSN(used) {
+			w.marks = append(w.marks, mark{lsn, begin})
+		}
 	}
 	w.base, w.end, w.durable, w.stable = t.base, s.size, h.Durable(), v.Stable
 	for off := range v.Leaves() {
-		r.readLeave(t, w, off) // if that fails, checkSet refuses the log, should it need to know
+		if off < used {
+			r.readLeave(t, w, off) // if that fails, checkSet refuses the log, should it need to know
+		}
 	}
 	return true
 }

@@ -338,7 +338,12 @@ func TestBatchMarkersInIndexes(t *testing.T) {
 			}
 			r, err := Scan(b.file, b.logOptions())
 			if err != nil || r.End != want || r.Indexed != indexed || r.Tip != b.lsn() || r.Torn == closed {
-				t.Errorf("closed %v, by index %v: %+v, %v; want the end at %v", closed, byIndex, r, err, want)
+				t.Fatalf("closed %v, by index %v: %+v, %v; want the end at %v", closed, byIndex, r, err, want)
+			}
+			for _, g := range r.Segments { // what the log does not have of a segment is not passed on either
+				if (g.Outline != nil) != (byIndex && g.Used == testSize) {
+					t.Errorf("closed %v, by index %v: %+v", closed, byIndex, g)
+				}
 			}
 		}
 	}
@@ -373,4 +378,51 @@ func FuzzScanLog(f *testing.F) {
 			t.Fatalf("%+v", r)
 		}
 	})
+}
+
+// Of a segment that ends early, the index lists messages that were cut off: none of these counts, and the index is not
+// passed on. It is still enough for recovery, although the disk does not return messages below the cut. Proves V2,
+// V10; trap 30.
+func TestIndexOfSegmentThatEndsEarly(t *testing.T) {
+	b := newBuilder()
+	b.open(0, 0, format.SegmentStateInUse)
+	b.end(b.begin())
+	early := b.begin()
+	b.records(20, 500)
+	cut := b.lsn()
+	b.begin()
+	b.end(early)
+	l := format.Leave{Segments: []format.Identity{7}, Left: 7, Recycled: 1}
+	body := make([]byte, format.LeaveSize(1))
+	l.Put(body)
+	b.put(format.KindLeave, 0, body)
+	b.seal()
+	b.known(b.lsn() - 1)
+	for i := 1; i < 3; i++ {
+		b.open(i, format.LSN(i*testSize), format.SegmentStateInUse)
+		b.records(2, 10)
+		if i == 1 {
+			b.end(early) // the one that counts
+		}
+		b.seal()
+		b.known(b.lsn() - 1)
+	}
+	b.open(3, 3*testSize, format.SegmentStateInUse)
+	b.records(1, 10)
+	o := b.logOptions()
+	if _, err := Scan(b.file, o); !errors.Is(err, ErrCorrupt) {
+		t.Error(err)
+	}
+	o.Ends, _ = format.MakeEndList([]format.LSN{cut})
+	for _, src := range []Source{b.file, holey{b.file, 4096, 8192}} {
+		r, err := Scan(src, o)
+		if err != nil || r.End != b.lsn() || r.Tip != b.lsn() || r.Torn || r.Indexed != 3 || r.Recycled != 0 {
+			t.Fatalf("%+v, %v; want the end at %v", r, err, b.lsn())
+		}
+		for _, g := range r.Segments {
+			if (g.Outline != nil) != (g.Base == testSize || g.Base == 2*testSize) {
+				t.Errorf("%+v", g)
+			}
+		}
+	}
 }

@@ -22,7 +22,8 @@ type Source interface {
 // end of a file that ends inside a block.
 const BulkAlign = 4096
 
-// Bulk reads whole segments of the log file, into buffers of its own. Scan uses no buffer after it has called free.
+// Bulk reads whole segments of the log file, into buffers of its own or into Options.Tail. Scan uses no buffer after it
+// has called free.
 type Bulk interface {
 	io.ReaderAt
 	Buffer(n int) (buf []byte, free func(), err error)
@@ -57,6 +58,11 @@ type Options struct {
 	File     string // name of the file in errors
 	Workers  int    // goroutines that read segments; 0: 4, so that the disk works while messages are verified
 	Bulk     Bulk   // if set, reads whole segments
+	// Tail is memory for the newest segment of a standalone log, all zero, as long as a segment and aligned as Bulk
+	// needs it; nil if the caller does not need the segment. See Segment.InTail and Result.TailFilled.
+	Tail []byte
+	// TailSource reads the segment to Tail; nil: Bulk, or the file, does.
+	TailSource io.ReaderAt
 	// Unreadable reports whether an error of reading says that the disk did not return the bytes. The log is then read
 	// without them, as far as it does not need them. If nil, no error says so.
 	Unreadable func(error) bool
@@ -72,6 +78,12 @@ type Segment struct {
 	Stable     format.LSN // the stable LSN in the header
 	Used       int        // bytes of the log, header included; less than the segment size only in the last segment
 	Unread     bool       // the disk does not return the header
+	// InTail says that Options.Tail holds the segment as it was read, that the disk has returned all of it, and that
+	// its messages were verified there.
+	InTail bool
+	// Outline is that of the index, if the segment ends with one that lists a few runs and was read instead of it. It
+	// is nil if the segment ends early, or the log ends inside of it: the index lists messages behind that.
+	Outline *format.IndexView
 }
 
 // A Result is the log that Scan found. It belongs to one goroutine at a time.
@@ -105,6 +117,8 @@ type Result struct {
 	Slots uint32
 	// Timelines are those in the headers of slots in use, void ones included.
 	Timelines map[format.Timeline]bool
+	// TailFilled is the number of bytes at the beginning of Options.Tail that Scan may have written to.
+	TailFilled int
 	// Decisions are those about groups in several parts that the scan has found, by First. Of each group the latest is
 	// there.
 	Decisions []format.Decision
@@ -368,9 +382,13 @@ func (r *reader) read(i int) {
 		w.base = format.NoLSN
 		return
 	}
-	buf, err := r.buffer()
+	buf, tail, err := r.memoryFor(i)
 	if err != nil {
 		w.err = err
+		return
+	}
+	if tail && r.walkTail(i) {
+		w.checkBadIndex(s, t, buf)
 		return
 	}
 	gaps, err := s.readSegment(buf, int64(t.id.Offset(s.size)))
@@ -378,15 +396,9 @@ func (r *reader) read(i int) {
 		return
 	}
 	if t.valid {
-		seed := format.MakeSeed(s.o.Store, t.gen, t.id)
-		w.entries = r.entries[:0]
-		w.used = s.o.Ends.Used(t.base, s.size)
-		w.walk(buf, t.base, s.o.From, seed)
-		// The memory is used again, so that each segment's index is allocated once, with its final size.
-		r.entries, w.entries = w.entries, append([]entry(nil), w.entries...)
+		r.walk(i, buf, nil)
 		w.blame(buf, gaps)
-		end, lsn := buf[s.size-format.IndexTrailerSize:], t.base+format.LSN(w.end)
-		w.badIndex = s.o.Log && w.why != nil && format.IndexBegins(buf[w.end:], end, lsn, s.size, seed)
+		w.checkBadIndex(s, t, buf)
 		return
 	}
 	w.first = firstLSN(buf, gaps)
@@ -395,4 +407,22 @@ func (r *reader) read(i int) {
 		trials[j] = trial{format.MakeSeed(s.o.Store, g, t.id), g < s.newest}
 	}
 	w.probe(buf, trials)
+}
+
+// walk walks slot i of s.slots, which is in buf. f is not nil if buf is being filled.
+func (r *reader) walk(i int, buf []byte, f *filling) {
+	s := r.s
+	t, w := &s.slots[i], &s.segments[i]
+	w.entries, w.filling = r.entries[:0], f
+	w.used = s.o.Ends.Used(t.base, s.size)
+	w.walk(buf, t.base, s.o.From, format.MakeSeed(s.o.Store, t.gen, t.id))
+	// The memory is used again, so that each segment's index is allocated once, with its final size.
+	r.entries, w.entries, w.filling = w.entries, append([]entry(nil), w.entries...), nil
+}
+
+// checkBadIndex sets badIndex of a segment that was walked in buf.
+func (w *walked) checkBadIndex(s *scanner, t *slot, buf []byte) {
+	end, lsn := buf[s.size-format.IndexTrailerSize:], t.base+format.LSN(w.end)
+	seed := format.MakeSeed(s.o.Store, t.gen, t.id)
+	w.badIndex = s.o.Log && w.why != nil && format.IndexBegins(buf[w.end:], end, lsn, s.size, seed)
 }

@@ -46,11 +46,14 @@ type walked struct {
 	first     format.LSN // of a slot whose header cannot be read: the LSN where a message begins first; NoLSN if unread
 	err       error      // the segment could not be read
 
-	read     bool // by readNewest, so that no other goroutine reads it again
-	log      bool // of a standalone log
-	used     int  // bytes of the segment that may hold messages; 0: all
-	indexed  bool // only its index was read
-	badIndex bool // what begins at end is an index: no record is missing
+	read     bool              // by readNewest, so that no other goroutine reads it again
+	log      bool              // of a standalone log
+	used     int               // bytes of the segment that may hold messages; 0: all
+	indexed  bool              // only its index was read
+	badIndex bool              // what begins at end is an index: no record is missing
+	filling  *filling          // while the segment is being read; else nil
+	inTail   bool              // see Segment
+	outline  *format.IndexView // see Segment; if indexed
 }
 
 // leave is a message by which segments leave.
@@ -67,8 +70,11 @@ func keepsBody(k format.Kind) bool { return k == format.KindCounter || k == form
 // messages below are not needed now. They are verified when they are read, as those of the segments below.
 func (w *walked) walk(seg []byte, base, from format.LSN, seed format.Seed) {
 	w.base, w.stable = base, format.NoLSN
-	pos, used := format.SegmentStart, cmp.Or(w.used, len(seg))
+	pos, used, have := format.SegmentStart, cmp.Or(w.used, len(seg)), 0
 	for used-pos >= format.HeaderSize {
+		if w.filling != nil {
+			have = w.filling.awaitMessage(seg, pos, have)
+		}
 		lsn := base + format.LSN(pos)
 		h, body, err := format.DecodeMessage(seg[pos:used], lsn, seed)
 		if err == nil {
@@ -90,6 +96,9 @@ func (w *walked) walk(seg []byte, base, from format.LSN, seed format.Seed) {
 		}
 		if err != nil {
 			w.end, w.why = pos, err
+			if w.filling != nil {
+				_ = w.filling.await(len(seg))
+			}
 			w.search(seg, pos, []trial{{seed: seed}})
 			return
 		}

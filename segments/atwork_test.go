@@ -1,6 +1,8 @@
 package segments
 
 import (
+	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -63,6 +65,91 @@ func TestOpeningWaitsForTheZeroer(t *testing.T) {
 		if opened() != 1 {
 			t.Error("the slot was zeroed, and the segment is not open")
 		}
+		s.Close(time.Minute)
+	})
+}
+
+// zeroing returns a Space with two segments, two free slots and one that is being zeroed until its outcome is sent.
+func zeroing(t *testing.T, f File, reserve int) (s *Space, zeros chan error) {
+	t.Helper()
+	zeros = make(chan error)
+	s = NewSpace(Options{File: f, SegmentSize: testSize, Slots: 5, Reserve: reserve, Background: true,
+		ZeroAfter: time.Second, Zero: func(int64, int64, <-chan struct{}) error { return <-zeros }})
+	s.Ready(slots(5), slots(5))
+	if _, err := openMany(s, 2); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2 * time.Second)
+	synctest.Wait()
+	if s.free.len() != 2 || s.unused() != 3 {
+		t.Fatalf("%d slots are free, %d unused", s.free.len(), s.unused())
+	}
+	return s, zeros
+}
+
+// While a slot is being zeroed, it counts for the reserve: a segment that is opened meanwhile takes another one, and
+// does not wait for the zeros. On a full disk, the write that would take from the reserve is refused, as ever. Proves
+// rule 9.
+func TestOpeningDoesNotWaitForZeros(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, zeros := zeroing(t, full(100), 2)
+		opened := opens(t, s, 2*testSize)
+		if opened() != 1 {
+			t.Error("a segment waits until a slot of the reserve is zeroed")
+		}
+		if _, _, err := s.OpenSegment(3*testSize, UrgencyOrdinary); !errors.Is(err, ErrNoRoom) {
+			t.Errorf("the reserve is used: %v", err)
+		}
+		close(zeros)
+		s.Close(time.Minute)
+	})
+}
+
+// On a full disk an urgent write does not wait for zeros either, unless only the last slot is free, which no write may
+// use. Then it gets the slot that was zeroed, or is refused if that turns out to be bad. Proves rule 9.
+func TestUrgentOpeningBesideZeros(t *testing.T) {
+	for _, outcome := range []error{nil, fmt.Errorf("%w: EIO", ErrBadSlot)} {
+		synctest.Test(t, func(t *testing.T) {
+			s, zeros := zeroing(t, full(100), 3)
+			if _, _, err := s.OpenSegment(2*testSize, UrgencyOrdinary); !errors.Is(err, ErrNoRoom) {
+				t.Errorf("the reserve is used: %v", err)
+			}
+			if _, least, err := s.OpenSegment(2*testSize, UrgencyCleaning); err != nil || least != UrgencyCleaning {
+				t.Errorf("least %v, %v", least, err)
+			}
+			ended := make(chan error, 1)
+			go func() {
+				_, _, err := s.OpenSegment(3*testSize, UrgencyCleaning)
+				ended <- err
+			}()
+			synctest.Wait()
+			if len(ended) > 0 {
+				t.Error("the last free slot is handed out, or refused, before the zeros are written")
+			}
+			zeros <- outcome
+			if err := <-ended; (err == nil) != (outcome == nil) || err != nil && !errors.Is(err, ErrNoRoom) {
+				t.Errorf("zeroing ends with %v, the opening with %v", outcome, err)
+			}
+			if n := s.unused(); n != 1 {
+				t.Errorf("%d slots are free for Open", n)
+			}
+			close(zeros)
+			s.Close(time.Minute)
+		})
+	}
+}
+
+// The file grows ahead of need while a slot is being zeroed, so that the next segment need not wait for either.
+func TestGrowsAheadWhileZeroing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, zeros := zeroing(t, &growFile{}, 2)
+		if opened := opens(t, s, 2*testSize); opened() != 1 {
+			t.Error("a segment waits until a slot is zeroed")
+		}
+		if n := s.unused(); n < 3 {
+			t.Errorf("%d slots are unused while one of them is being zeroed", n)
+		}
+		close(zeros)
 		s.Close(time.Minute)
 	})
 }

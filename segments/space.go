@@ -175,10 +175,10 @@ func (s *Space) OpenSegment(base format.LSN, u Urgency) (id format.SegmentID, le
 		}
 	} else {
 		s.short = false
-		if err := s.ensureFree(s.kept(UrgencyOrdinary)+1, s.kept(u)+1); err != nil {
+		if err := s.takeable(u); err != nil {
 			return 0, 0, err
 		}
-		least = s.reserve.leastUrgency(s.free.len(), s.table.slots)
+		least = s.reserve.leastUrgency(s.unused(), s.table.slots)
 	}
 	s.blank = s.table.segmentSize
 	if from, ok := s.free.blank[s.free.next()]; ok {
@@ -230,22 +230,46 @@ func (s *Space) kept(u Urgency) int {
 	return s.reserve.kept(u, s.table.slots)
 }
 
-// ensureFree grows the file until want slots are free; it succeeds with least if the file cannot grow. mu is held.
-// The loop ends because background work ends, after which either enough slots are free or the file is grown here.
+// ensureFree grows the file until want slots are unused; it succeeds with least if the file cannot grow. mu is held.
+// The loop ends because background work ends, after which either enough slots are unused or the file is grown here.
 func (s *Space) ensureFree(want, least int) error {
-	for s.growth.broken == nil && s.free.len() < want {
-		if s.atWork() {
+	for s.growth.broken == nil && s.unused() < want {
+		if s.growth.ahead || s.punching {
 			s.changed.Wait()
 			continue
 		}
-		if err := s.growth.extend(want - s.free.len()); err != nil {
-			if s.free.len() < least {
+		if err := s.growth.extend(want - s.unused()); err != nil {
+			if s.unused() < least {
 				return err
 			}
 			break
 		}
 	}
 	return s.growth.broken
+}
+
+// takeable is ensureFree for a segment that is opened for a write of urgency u. It waits for the slot that is being
+// zeroed if only the slots that no write may use are free: that one may turn out to be bad. The loop ends because
+// zeroing ends. mu is held.
+func (s *Space) takeable(u Urgency) error {
+	for {
+		err := s.ensureFree(s.kept(UrgencyOrdinary)+1, s.kept(u)+1)
+		if err != nil || s.free.len() > s.kept(UrgencyCleaning) {
+			return err
+		}
+		s.changed.Wait()
+	}
+}
+
+// unused returns the number of slots that segments can use soon: those that are free, and the one that is being zeroed.
+// It counts for the reserve, though not for its last slot, although the disk may not take the zeros. So a segment that
+// is opened meanwhile does not wait for megabytes of them. mu is held.
+func (s *Space) unused() int {
+	n := s.free.len()
+	if s.zeroer.state == zeroWriting {
+		n++
+	}
+	return n
 }
 
 // atWork reports whether a goroutine has the end of the file or a free slot. mu is held.
@@ -256,7 +280,8 @@ func (s *Space) workAhead() {
 	// The file grows before a segment has to wait for it. In a small one that recycles its slots, it is worth more that
 	// it does not grow: a segment waits for it a few times at most.
 	recycles := s.table.ledger.Recycled > 0 && s.table.slots < fewSlots
-	if !recycles && s.free.len() <= max(s.growth.stride()/2, s.kept(UrgencyOrdinary)) && !s.atWork() {
+	few := s.unused() <= max(s.growth.stride()/2, s.kept(UrgencyOrdinary))
+	if !recycles && few && !s.growth.ahead && !s.punching {
 		ids := s.growth.startAhead()
 		s.work.Go(func() { s.growth.growAhead(ids) })
 	}
@@ -269,6 +294,14 @@ func (s *Space) workAhead() {
 // DiskFull reports whether the file could not grow when a slot was last needed. Recycling resets it once the reserve
 // has been refilled.
 func (s *Space) DiskFull() bool { return s.growth.diskFull.Load() }
+
+// Whole reports whether as many slots are free as are kept for urgent writes, and the file could grow when a slot was
+// last needed. It does not make the file longer to find out.
+func (s *Space) Whole() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.DiskFull() && s.free.len() >= s.kept(UrgencyOrdinary)
+}
 
 // Close is CloseContext that waits for patience at most.
 func (s *Space) Close(patience time.Duration) bool {

@@ -7,6 +7,7 @@ import (
 )
 
 const (
+	headSlots = 64 // those of a small file
 	chunkBits = 10
 	chunkSize = 1 << chunkBits
 	maxChunks = 1 << 12
@@ -22,9 +23,11 @@ const MaxSlots = chunkSize * maxChunks
 type slotTable struct {
 	segmentSize int // bytes; constant
 
-	// chunks is filled on demand, by the goroutine whose compare-and-swap succeeds. Each pointer is written once and
-	// publishes a zeroed chunk. A stale nil costs the loser of the swap an allocation.
-	chunks [maxChunks]atomic.Pointer[[chunkSize]Segment]
+	head [headSlots]Segment // the first slots
+	// chunks has all other slots. It and its elements are filled on demand, by the goroutine whose compare-and-swap
+	// succeeds. Each pointer is written once and publishes zeroed memory. A stale nil costs the loser of the swap an
+	// allocation.
+	chunks atomic.Pointer[[maxChunks]atomic.Pointer[[chunkSize]Segment]]
 
 	slots int // slots that the file holds
 	used  int // slots that are not Free
@@ -40,13 +43,21 @@ type slotTable struct {
 
 // segment returns the description of a slot.
 func (t *slotTable) segment(id format.SegmentID) *Segment {
-	p := &t.chunks[id>>chunkBits]
+	if id < headSlots {
+		return &t.head[id]
+	}
+	all := filled(&t.chunks)
+	return &filled(&all[id>>chunkBits])[id&(chunkSize-1)]
+}
+
+// filled returns the target of p, and makes one if there is none.
+func filled[T any](p *atomic.Pointer[T]) *T {
 	c := p.Load()
 	if c == nil {
-		p.CompareAndSwap(nil, new([chunkSize]Segment))
+		p.CompareAndSwap(nil, new(T))
 		c = p.Load()
 	}
-	return &c[id&(chunkSize-1)]
+	return c
 }
 
 // at returns the description of the slot in which a file offset lies.

@@ -64,6 +64,10 @@ func TestBackupAndRestore(t *testing.T) {
 	want(0, "201 pages", "check", copied)
 	want(exitFailed, "file already exists", "restore", copied, full)
 	want(exitFailed, "does not continue", "restore", copied+"2", more)
+	want(0, "2 blobs", "backup", "--directory", dir, copied+"3")
+	want(0, "201 pages", "check", copied+"3")
+	want(exitFailed, "file already exists", "backup", "--directory", dir, copied+"3")
+	want(exitUsage, "without --since", "backup", "--directory", "--since="+lsn, dir, copied+"4")
 
 	var out, errOut bytes.Buffer
 	if status := command(context.Background(), []string{"backup", dir, "-"}, &out, &errOut, nil); status != 0 {
@@ -80,7 +84,7 @@ func TestBackupAndRestore(t *testing.T) {
 	}
 	want(exitFailed, "store is corrupt: "+file, "verify", file)
 	want(exitFailed, "store is corrupt: "+file, "restore", copied+"2", file)
-	if entries, err := os.ReadDir(base); err != nil || len(entries) != 5 {
+	if entries, err := os.ReadDir(base); err != nil || len(entries) != 6 {
 		t.Errorf("%v, %v", entries, err)
 	}
 	for _, args := range [][]string{{"backup", dir}, {"restore", dir}, {"verify"}, {"backup", "--x", dir, "a"}} {

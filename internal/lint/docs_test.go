@@ -73,7 +73,7 @@ func hasAnchor(text, anchor string) bool {
 var tested = map[string][]string{
 	"README.md":                     {"engine/example_test.go", "engine/examples/btree/example_test.go"},
 	"docs/MATERIALIZER.md":          {"engine/example_materializer_test.go"},
-	"docs/REPLICATION.md":           {"raft/raftlog/example_test.go"},
+	"docs/REPLICATION.md":           {"raft/raftlog/example_test.go", "raft/raftpages/example_test.go"},
 	"docs/TESTING-YOUR-DATABASE.md": {"engine/pagetest/book_test.go"},
 }
 

@@ -249,7 +249,8 @@ func TestDocumentedGoroutines(t *testing.T) {
 	var real []string
 	for _, s := range sources(t) {
 		top, _, _ := strings.Cut(s.pkg, "/")
-		if s.test || slices.Contains([]string{"cmd", "bench"}, top) || slices.Contains(harnesses, s.pkg) {
+		if s.test || slices.Contains([]string{"cmd", "bench"}, top) || strings.HasPrefix(s.pkg, "raft/cmd/") ||
+			slices.Contains(harnesses, s.pkg) {
 			continue
 		}
 		for _, name := range started(s) {

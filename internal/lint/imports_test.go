@@ -51,8 +51,7 @@ var house = map[string][]string{
 		"internal/invariants",
 	},
 	"engine/internal/txn": {
-		"engine/internal/pagestack", "engine/internal/pagetable", "engine/internal/history", "segments/format",
-		"internal/invariants",
+		"engine/internal/pagestack", "engine/internal/history", "segments/format", "internal/invariants",
 	},
 	"engine/internal/clean": {
 		"engine/internal/logstore", "engine/internal/iobuf", "engine/internal/epoch", "engine/internal/report",
@@ -91,13 +90,19 @@ var house = map[string][]string{
 		"engine", "engine/internal/logstore", "engine/internal/seam", "recovery", "segments/format", "internal/simdisk",
 		"internal/vfs", "internal/osfs", "internal/invariants",
 	},
-	"engine/internal/linear":     {"engine", "engine/internal/seam"}, // tests, in a module of their own
-	"engine/pagetest":            {"engine", "engine/internal/seam", "internal/simdisk"},
-	"engine/examples/btree":      {"engine"}, // what an embedder may import
-	"engine/statspage":           {"engine", "internal/htmlpage"},
-	"engine/promstats":           {"engine"}, // a module of its own
-	"raft/raftlog":               {"engine"}, // in a module of its own
+	"engine/internal/linear": {"engine", "engine/internal/seam"}, // tests, in a module of their own
+	"engine/pagetest":        {"engine", "engine/internal/seam", "internal/simdisk"},
+	"engine/examples/btree":  {"engine"}, // what an embedder may import
+	"engine/statspage":       {"engine", "internal/htmlpage"},
+	"engine/promstats":       {"engine"},                   // a module of its own
+	"raft/raftlog":           {"engine", "raft/raftguard"}, // the last in tests; in a module of its own
+	"raft/raftguard":         {},
+	"raft/raftpages": { // the last in tests
+		"engine", "internal/vfs", "internal/osfs", "raft/raftguard", "raft/raftlog",
+	},
+	"raft/internal/rafttest":     {"internal/simdisk", "raft/raftlog"}, // for tests
 	"raft/migrate":               {"raft/raftlog"},
+	"raft/cmd/pagesd":            {"engine", "engine/promstats", "raft/raftlog", "raft/raftpages"},
 	"internal/htmlpage":          {"engine"},
 	"internal/htmlpage/pagetest": {}, // a browser for tests
 	"internal/machine":           {},
@@ -106,8 +111,10 @@ var house = map[string][]string{
 	},
 	"bench": {
 		"engine", "engine/examples/btree", "internal/htmlpage", "internal/machine", "internal/versus", "raft/raftlog",
+		"raft/raftpages",
 	},
 	"internal/versus":     {},
+	"internal/apart":      {}, // for tests
 	"internal/invariants": {},
 	"internal/vfs":        {},
 	"internal/osfs":       {"internal/vfs", "iouring", "mmapread"},
@@ -119,7 +126,8 @@ var house = map[string][]string{
 // helpers lists the packages that tests may import in addition.
 var helpers = []string{
 	"engine/internal/enginetest", "internal/simdisk", "internal/vfs", "internal/osfs", "internal/invariants", "iouring",
-	"iouring/internal/ringtest", "segments/format", "internal/htmlpage/pagetest", "engine/pagetest",
+	"iouring/internal/ringtest", "segments/format", "internal/htmlpage/pagetest", "engine/pagetest", "internal/apart",
+	"raft/internal/rafttest",
 }
 
 // outside lists, for each module that is not ours, the packages that may import it.
@@ -133,10 +141,13 @@ var outside = map[string][]string{
 	"github.com/klauspost/compress":        {"engine", "engine/internal/compress"},
 	"github.com/spf13/pflag":               {"cmd/pcbench", "bench"},
 	"github.com/cockroachdb/pebble":        {"bench"},
-	"github.com/anishathalye/porcupine":    {"engine/internal/linear"},
-	"github.com/prometheus":                {"engine/promstats"},
-	"github.com/hashicorp":                 {"raft/raftlog", "raft/migrate", "bench"},
-	"go.etcd.io/bbolt":                     {"raft/migrate", "bench"},
+	"github.com/anishathalye/porcupine":    {"engine/internal/linear", "raft/raftpages", "raft/cmd/pagesd"},
+	"github.com/prometheus":                {"engine/promstats", "raft/cmd/pagesd"},
+	"github.com/hashicorp": {
+		"raft/raftlog", "raft/raftguard", "raft/internal/rafttest", "raft/raftpages", "raft/migrate",
+		"raft/cmd/pagesd", "bench",
+	},
+	"go.etcd.io/bbolt": {"raft/migrate", "bench"},
 }
 
 // Packages import only packages that house and outside list for them. None uses cgo.

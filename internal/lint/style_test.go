@@ -22,6 +22,7 @@ var longFuncs = map[string]string{}
 var panics = map[string]string{
 	"engine/internal/pagemap: (Map).Install":      "invariant: an entry was put above a newer one",
 	"engine/internal/iobuf: (leader).start":       "invariant: bytes written that are not committed",
+	"engine/internal/iobuf: (buffer).clear":       "invariant: a buffer that is used again would not be zero",
 	"engine/internal/iobuf: (Reservation).finish": "a reservation ended twice would corrupt the log",
 	"engine/internal/iobuf: (Group).Complete":     "a group of another length than reserved would corrupt the log",
 	"engine: checkUnmodified":                     "invariant: the embedder has changed memory of the store",
@@ -30,6 +31,7 @@ var panics = map[string]string{
 	"internal/invariants: (Tracker).Done":         "invariant: an object ended twice",
 	"internal/invariants: (record).dropped":       "invariant: an object was dropped without being ended",
 	"mmapread: asFault":                           "passes on a panic that is not a fault",
+	"raft/raftpages: (FSM).stop":                  "the node must not go on, and nobody else was named to stop it",
 	"recovery: decide":                            "the decision table has a hole",
 	"segments: (Space).SealSegment":               "a segment left its states",
 }

@@ -45,7 +45,7 @@ var waits = map[string]string{
 	"engine/internal/iobuf.(leader).lead":               "lets waiters run that commit again soon",
 	"engine/internal/iobuf.(leader).completionsToAwait": "lets waiters run that commit again soon",
 	"engine/internal/iobuf.(leader).rest":               "yields a few times before it waits for a notice",
-	"iouring.(Reader).pollAlone":                        "yields while a fast device reads; the kernel may not signal",
+	"iouring.(Reader).pollAlone":                        "lets others run while a fast device reads; may get no signal",
 	"iouring.(Reader).ReadAhead":                        "yields until the leader, which is at work, has submitted",
 	"engine/internal/txn.(Record).Install":              "lets an older transaction commit, a few times",
 	"engine.(change).claim":                             "lets a transaction commit, a few times",

@@ -45,6 +45,11 @@ var ioTargets = []target{
 		{checkDropped, "\t\t\tforget(*bs)\n", "", ""},
 		{inverted, "if now-last >= int64(doubtEvery) &&", "if now-last < int64(doubtEvery) &&", ""},
 		{offByOne, "at := block << blockShift", "at := (block + 1) << blockShift", ""},
+		{checkDropped, "if found := c.found.Load(); found != 0 && now-found < int64(distrustFor) {", "if true {", ""},
+		{inverted, "until != 0 && now >= until {", "until != 0 && now < until {", ""},
+	}},
+	{"mmapread/warm_linux.go", mmapTests, []bug{
+		{checkDropped, "\t\t\tif m.cold.distrust.Load() != 0 {\n\t\t\t\tb = nil\n\t\t\t}\n", "", ""},
 	}},
 	{"lru/enforce.go", lruTests, []bug{
 		{notCounted, "\t\tp.retries.add(key)\n", "", ""},

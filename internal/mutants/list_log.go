@@ -2,6 +2,11 @@ package main
 
 // logTargets are the bugs in the log: io buffers, their leader, and marks.
 var logTargets = []target{
+	{"engine/internal/logstore/store.go", []string{"engine CloseOnFullDisk|CloseContextOnSlowDisk"}, []bug{
+		{checkDropped, "!s.c.Temporary && s.Space.Whole() {", "!s.c.Temporary && !s.Space.DiskFull() {", ""},
+		{checkDropped, "if ctx.Err() != nil || ends && time.Until(end) < sealPatience {",
+			"if ends && time.Until(end) < 0 {", ""},
+	}},
 	{"engine/internal/iobuf/batch.go", iobufTests, []bug{
 		{checkDropped, "return begin < durable || begin <= s.asked", "return begin < durable", ""},
 		{checkDropped, "\treturn format.NoLSN\n", "\treturn end - 1\n", ""},
@@ -35,6 +40,10 @@ var logTargets = []target{
 			"The pad then ends at the next boundary, which costs space and time only."},
 		{offByOne, "\tif end-off < format.HeaderSize {\n\t\tend += block\n\t}\n\tnext", "\tnext", ""},
 		{notCounted, "\tif swapped && full && b.indexed {\n\t\tb.sealedAt.Store(int64(off))\n\t}\n", "", ""},
+		{offByOne, "from := (pos + format.PadSummed + block - 1) &^ (block - 1)", "from := pos &^ (block - 1)", ""},
+		{offByOne, "min(end&^(block-1), size-block)", "min(end, size-block)", ""},
+		{offByOne, "min(end&^(block-1), size-block)", "end &^ (block - 1)", ""},
+		{checkDropped, "w.Kind() == format.KindPad && !b.isShort()", "w.Kind() == format.KindPad && b.isShort()", ""},
 	}},
 	{"engine/internal/iobuf/reserve.go", iobufTests, []bug{
 		{offByOne, "if n < 0 || n > limit {", "if n < 0 || n > limit+8 {", ""},
@@ -56,7 +65,8 @@ var logTargets = []target{
 		{checkDropped, "parks := waiters == 0 && l.parker != nil", "parks := l.parker != nil", ""},
 		{inverted, "parks := waiters == 0 && l.parker != nil", "parks := waiters != 0 && l.parker != nil", ""},
 		{swallowed, " && !ld.park() {", " && !ld.park() && false {", ""},
-		{wakeupLost, "\tif l.bufferWaiters.Load() > 0 {\n\t\tl.kickFlusher()\n\t}\n", "", ""},
+		{wakeupLost, "\tif l.lacksBufferLocked() {\n\t\tl.kickFlusher()\n\t}\n", "", ""},
+		{checkDropped, "len(s.free)+len(s.used) == 0 && !s.clears &&", "s.err == nil &&", ""},
 		{inverted, "if s.wanted < s.durable {", "if s.wanted <= s.durable {", ""},
 		{wakeupLost, "== format.NoLSN && !full {", "== format.NoLSN && (!full || full) {", ""},
 		{inverted,
@@ -107,8 +117,11 @@ var logTargets = []target{
 		{notCounted, "\ts.stats.BytesPadded += int64(ld.padded)\n", "", ""},
 		{notCounted, "\t\t\tl.padding.Add(int64(-n))\n", "", ""},
 		{reordered, "\t\tl.durableEnd.Store(int64(s.durable))\n", "", ""},
-		{checkDropped, "\tclear(b.mem)\n", "", ""},
-		{wakeupLost, "\ts.mu.Unlock()\n\ts.freed.Broadcast()\n", "\ts.mu.Unlock()\n", ""},
+		{offByOne, "\t\tto = min(to, hole.from)\n", "", ""},
+		{offByOne, "\t\tfrom = hole.to\n", "", ""},
+		{checkDropped, "committed && ld.mayWrite(b)", "committed && len(ld.pending) < commitDepth", ""},
+		{checkDropped, "return n < commitDepth && len(ld.pending) < cap(ld.pending)", "return n < commitDepth", ""},
+		{wakeupLost, "\t\tl.clearer.Go(l.clearUsed)\n", "", ""},
 		{checkDropped, "\tl.space.SealSegment(b.slot, format.LSN(b.base.Load()), pages)\n", "\t_ = pages\n", ""},
 		{inverted, "if now-time.Duration(l.paddingLimited.Load()) < paddingPatience {",
 			"if now-time.Duration(l.paddingLimited.Load()) > paddingPatience {", ""},
@@ -148,6 +161,7 @@ var logTargets = []target{
 		{wakeupLost, "\tl.state.mu.Unlock()\n\tl.tryLead()\n", "\tl.state.mu.Unlock()\n", ""},
 	}},
 	{"engine/internal/iobuf/rotate.go", iobufTests, []bug{
+		{checkDropped, "b.tail.Store(uint64(makeTail(len(b.mem)+1, 0))) // that of", "// that of", ""},
 		{swallowed, "if !errors.Is(err, segments.ErrNoRoom) {", "if errors.Is(err, nil) {", ""},
 		{notCounted, "\t\tl.giveFree(b)\n", "", ""},
 		{wakeupLost, "\t\tl.bufferWaiters.Add(1)", "\t\tl.bufferWaiters.Add(0)", ""},
@@ -158,6 +172,8 @@ var logTargets = []target{
 		{checkDropped, "\tb.sealedAt.Store(0)\n", "", ""},
 		{notCounted, "\t\ts.stats.BufferWaits++\n", "", ""},
 		{inverted, "return !waits && l.openNext", "return (waits || !waits) && l.openNext", ""},
+		{checkDropped, "\t\tclear(b.mem[h.to:])\n", "", ""},
+		{checkDropped, "\t\tb.clear()\n\t\ts.mu.Lock()\n\t\ts.clears", "\t\ts.mu.Lock()\n\t\ts.clears", ""},
 	}},
 	{"engine/internal/iobuf/log.go", iobufTests, []bug{
 		{wakeupLost, "\tfor _, w := range s.waiters {\n\t\tw.wake(wakeFailed)\n\t}\n", "", ""},
@@ -184,6 +200,7 @@ var logTargets = []target{
 			"No message begins where a segment does."},
 		{checkDropped, "ok := format.LSN(b.base.Load()) == base &&", "ok := true &&", ""},
 		{inverted, "if ok && b.word(off).Load() == 0 {", "if ok && b.word(off).Load() != 0 {", ""},
+		{checkDropped, "n <= min(most, len(b.mem)-off)", "n <= len(b.mem)-off", ""},
 	}},
 	{"engine/internal/iobuf/index.go", iobufTests, []bug{
 		{offByOne,
@@ -191,7 +208,7 @@ var logTargets = []target{
 			"if begin-at <= format.HeaderSize {",
 			""},
 		{inverted, "if !p.known || begin < at {", "if p.known || begin < at {", ""},
-		{notCounted, "\t\tp.index.Add(h.Kind, pos, b.mem[pos:])\n\t\tpos", "\t\tpos", ""},
+		{notCounted, "\t\tl.index.Add(h.Kind, pos, mem[pos:])\n\t\tpos", "\t\tpos", ""},
 		{offByOne, "tail := makeTail(used, p.index.Units())", "tail := makeTail(used, 0)", ""},
 	}},
 	{"engine/internal/iobuf/close.go", iobufTests, []bug{
@@ -202,7 +219,9 @@ var logTargets = []target{
 		{checkDropped, "if size > l.segmentSize/4 && l.bufs != nil {",
 			"if size > l.segmentSize && l.bufs != nil {", ""},
 		{notCounted, "units := n * format", "units := 0 * n * format", ""},
-		{swallowed, "func (g *Group) Abort() { g.r.Abort() }", "func (g *Group) Abort() { g.r.Complete() }", ""},
+		{swallowed, "\tg.r.Abort()\n", "\tg.r.Complete()\n", ""},
+		{reordered, "\tg.ready = g.at\n", "", ""},
+		{checkDropped, "\t\tg.r.b.commit(g.r.off+format.HeaderSize+at, 0)\n", "", ""},
 		{offByOne, "ptr.Off += format.Offset(format.HeaderSize + g.at)", "ptr.Off += format.Offset(g.at)", ""},
 		{notCounted, "\tg.count++\n", "", ""},
 		{reordered, "\t\tg.r.b.commit(g.r.off+format.HeaderSize+at, w)\n", "", ""},
@@ -297,6 +316,23 @@ var logTargets = []target{
 		{notCounted, "\t\tc.low = min(c.low, st.low)\n", "", ""},
 		{notCounted, "for i := 0; st.long && i < len", "for i := len(c.pieces); st.long && i < len", ""},
 	}},
+	{"engine/internal/stream/segment.go", streamTests, []bug{
+		{checkDropped, "if err := s.check(g, m); err != nil {", "if err := error(nil); err != nil {", ""},
+		{checkDropped, "if s.store.Used(g.base) < size {", "if s.store.Used(g.base) < 0 {", ""},
+		{checkDropped, "|| v.RunsSum() != m.sum {", "{", "A segment has one index with a right checksum."},
+	}},
+	{"engine/internal/logstore/glance.go", streamTests, []bug{
+		{checkDropped, "\tif err != nil || h.Kind.Delta() {\n\t\treturn dst, m, false\n\t}\n\treturn b,",
+			"\t_ = err\n\treturn b,", ""},
+		{offByOne, "format.DecodeMessage(b[at:], lsn", "format.DecodeMessage(b[0*at:], lsn", ""},
+	}},
+	{"engine/internal/stream/read.go", streamTests, []bug{
+		{offByOne, "return append(b[:len(dst)], record...), true", "return append(b[:0], record...), true", ""},
+	}},
+	{"engine/internal/logstore/read.go", streamTests, []bug{
+		{checkDropped, "if format.LSN(s.Used(base))-lsn%size < ", "if size-lsn%size < ", ""},
+		{checkDropped, "if active && s.tail.planned {", "if active && s.tail.planned && false {", ""},
+	}},
 	{"engine/internal/stream/load.go", streamTests, []bug{
 		{checkDropped, "\t\tr.sparse.Store(uint64(l.Last-l.First) != uint64(l.Count-1))\n", "", ""},
 		{checkDropped, "t.loadCut(format.Cut{First: l.First, Last: l.Last})",
@@ -305,7 +341,7 @@ var logTargets = []target{
 			"\t\treturn t.loadCut(format.Cut{First: c.First, Last: ^format.Seq(0)})\n", ""},
 		{swallowed, "\t\t\tif err := t.loadNoteAt(g, int(l.First)); err != nil {\n",
 			"\t\t\tif err := t.loadNoteAt(g, int(l.First)); err == nil {\n", ""},
-		{wrongVictim, "&& g.base+s.size <= s.store.Log.StableEnd()", "", "A sealed segment lies below the stable end."},
+		{wrongVictim, "&& g.base+s.size <= end", "", "A sealed segment lies below the stable end."},
 	}},
 	{"engine/internal/stream/set.go", streamTests, []bug{
 		{wrongVictim, "\t\t\tlow = min(low, base)\n", "\t\t\tlow = max(0, low)\n", ""},

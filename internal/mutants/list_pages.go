@@ -39,7 +39,7 @@ var pageTargets = []target{
 	}},
 	{"engine/internal/pagemap/snapshot.go", []string{"engine/internal/pagemap SnapshotBeside"}, []bug{
 		{checkDropped, "h := m.head(format.CounterPage); h != nil",
-			"h := m.Table.Make(format.CounterPage).Load(); h != nil", ""},
+			"h := m.Table.Make(format.CounterPage).Entry(); h != nil", ""},
 	}},
 	{"engine/transaction.go", []string{"engine LastLSN"}, []bug{
 		{checkDropped, "ptr = PagePtr[P]{pid, h.TS(), tx.pc.pages.Effect(h.LSN)}",
@@ -57,12 +57,31 @@ var pageTargets = []target{
 		{inverted, "return base < p.below && epoch > p.epoch", "return base >= p.below && epoch > p.epoch", ""},
 		{inverted, "return base < p.below && epoch > p.epoch", "return base < p.below && epoch < p.epoch", ""},
 		{notCounted, "\tslot.Loosen()\n", "", ""},
-		{checkDropped, "\t\t\tif past {\n", "\t\t\tif past && h != nil {\n", ""},
+		{checkDropped, "\t\t\tif past {\n", "\t\t\tif past && h != nil {\n",
+			"Find returns the slot, and the second look finds again that there was no page."},
 		{swallowed, "\tm.former.drop(&m.Clock.Views)\n", "", ""},
 		{checkDropped, "\t\treturn h.ToOnDisk()\n", "\t\treturn h\n", ""},
 	}},
-	{"engine/internal/pagestack/unstamped.go", txnTests, []bug{
-		{checkDropped, "\th.stamp.Store(h.stamp.Load() | unstampedBit)\n", "", ""},
+	{"engine/internal/pagestack/slot.go", []string{"engine/internal/pagestack Pack|Slot|ConcurrentEvictions"}, []bug{
+		{checkDropped, "if h.Depth() != 1 || ptr.Blob ||", "if ptr.Blob ||", ""},
+		{checkDropped, "ptr.Blob || ptr.Len == 0 ||", "ptr.Len == 0 ||", ""},
+		{offByOne, "ptr.Off/format.Align > maxPackedOff", "ptr.Off/format.Align > maxPackedOff+1", ""},
+		{offByOne, "if ts >= 1<<(numberBits-lenBits)-1 {", "if ts > 1<<(numberBits-lenBits)-1 {", ""},
+		{checkDropped, "if lenBits == 0 || ptr.Len>>lenBits != 0 {", "if lenBits == 0 {", ""},
+		{inverted, "return numbers >> lenBits, uint32(", "return numbers, uint32(", ""},
+		{checkDropped, "wordOf(old), wordOf(new))", "old, wordOf(new))", ""},
+		{checkDropped, "wordOf(old), wordOf(new))", "wordOf(old), new)", ""},
+		{checkDropped, "s.word.Load() == wordOf(h)", "s.word.Load() == h", ""},
+		{wrongVictim, "return PackedOffset(h), IsPacked(h)", "return PackedOffset(h), h != nil", ""},
+		{checkDropped, "ptr.Blob || ptr.Len == 0 ||", "ptr.Blob ||", ""},
+		{notCounted, "s.word.Store(wordOf(h)) }", "s.word.Store(h) }", ""},
+		{checkDropped, "return h == other || wordOf(h) == wordOf(other) }", "return h == other }", ""},
+		{offByOne, "Ref{LSN: lsnAt(off), Ptr", "Ref{LSN: lsnAt(off) + format.Align, Ptr", ""},
+		{checkDropped, "\tif IsPacked(h) {\n\t\treturn nil\n\t}\n", "", ""},
+		{checkDropped, "h.place>>kindShift != place(KindOnDisk) {", "h.Kind() == KindDelta {", ""},
+	}},
+	{"engine/internal/pagestack/unstamped.go", []string{"engine/internal/pagestack", "engine/internal/txn"}, []bug{
+		{checkDropped, "h.stamp.Load() | unstampedBit\n", "h.stamp.Load()\n", ""},
 		{checkDropped, "\t\tcase old&stampingBit != 0:\n\t\t\treturn false\n", "", ""},
 		{notCounted, "old&^unstampedBit) {\n\t\t\th.forget()\n", "old&^unstampedBit) {\n", ""},
 		{checkDropped, "if old&stampingBit != 0 && h.stamp.CompareAndSwap(old, old&^(unstampedBit|stampingBit)) {",
@@ -102,7 +121,6 @@ var pageTargets = []target{
 		{checkDropped, "\t\tif s.effect < stable {\n", "\t\tif s.effect >= stable {\n", ""},
 	}},
 	{"engine/commit.go", transactionTests, []bug{
-		{checkDropped, "\t\tif r.Page != pid {\n", "\t\tif r.Page == 0 {\n", ""},
 		{checkDropped, "\t\t\tif tx.own(r.Page) == nil && !", "\t\t\tif r.Page == 0 && !", ""},
 		{notCounted, "\t\ttx.pc.mem.swapped(&tx.scope, w.id, below, e, m)\n", "\t\t_, _ = m, below\n", ""},
 		{notCounted, "\t\ttx.pc.pages.IDs.Give(&tx.pc.txs.Domain, w.id)\n", "", ""},
@@ -130,6 +148,7 @@ var pageTargets = []target{
 		{checkDropped, "\t\tpc.fallback.Pass(pg.id, c.token)\n", "", ""},
 	}},
 	{"engine/transaction.go", transactionTests, []bug{
+		{checkDropped, "\t\tif r.Page != pid {\n", "\t\tif r.Page == 0 {\n", ""},
 		{swallowed, "\t\ttx.pc.pages.IDs.GiveBack(w.id)\n", "", ""},
 		{swallowed, "\t\t\ttx.pc.values.Discard(&w.parts[i].payload)\n", "\t\t\t_ = i\n", ""},
 		{checkDropped, "\t\tok = txn.VersionOf(pg.head) == read.Version()\n", "\t\tok = pg.head != nil\n", ""},
@@ -157,8 +176,8 @@ var pageTargets = []target{
 			"The two stores are next to each other: only random delays show it."},
 		{offByOne, "until > w.cut && until < lowest", "until >= w.cut && until < lowest", ""},
 		{checkDropped, "until > w.cut && until < lowest", "until > w.cut && lowest > 0", ""},
-		{checkDropped, "if h != nil && h.IsUnstamped() {\n\t\tv.stamp(s, h)\n\t}\n\treturn h\n}\n\n// Claim",
-			"if h != nil && h.IsUnstamped() {\n\t\t_ = s\n\t}\n\treturn h\n}\n\n// Claim", ""},
+		{checkDropped, "if h != nil && h.IsUnstamped() {\n\t\tv.stamp(s, h)\n\t}\n\treturn h\n}\n\n// unpacked",
+			"if h != nil && h.IsUnstamped() {\n\t\t_ = s\n\t}\n\treturn h\n}\n\n// unpacked", ""},
 		{checkDropped, "if v.needing(v.since(s), v.Moment()) == nil && e.Settle() {", "if e.Settle() {", ""},
 		{checkDropped, "\tif e.IsStamping() {\n", "\tif e != nil {\n", ""},
 		{checkDropped, "\tcase r.until.Load() == 0:\n\t\tv.remove(r)\n", "\tcase r.until.Load() == 0:\n", ""},
@@ -251,6 +270,66 @@ var pageTargets = []target{
 		{notCounted, "\t\tpc.pages.Clock.Stamp(pg.id)\n", "", ""},
 		{notCounted, "\tpc.pages.Clock.End(pg.id)\n", "", ""},
 	}},
+	{"engine/internal/pagestack/grow.go", growTests, []bug{
+		{checkDropped, "if below.Ext.used.CompareAndSwap(uint32(begin), uint32(end)) {",
+			"if below.Ext.used.Swap(uint32(end)) > 0 {", ""},
+		{checkDropped, "int(e.Ext.used.Load()) == len(e.Frag) && len", "len",
+			"The compare-and-swap of Grow finds it."},
+		{offByOne, "len(e.Frag)+n <= int(e.Ext.capacity)", "len(e.Frag)+n <= int(e.Ext.capacity)+1", ""},
+		{notCounted, "\te.Ext.used.CompareAndSwap(uint32(end), uint32(begin))\n", "\t_, _ = begin, end\n", ""},
+		{offByOne, "\te.Frag = memory[:n:n]\n", "\te.Frag = memory[:n]\n", ""},
+		{offByOne, "below.Ext, memory[:end:end]\n", "below.Ext, memory[:end]\n", ""},
+		{offByOne, "makeStamp(head.TS()+1, head.Depth()+1)", "makeStamp(head.TS()+1, head.Depth())", ""},
+		{offByOne, "makeStamp(head.TS()+1, head.Depth()+1)", "makeStamp(head.TS(), head.Depth()+1)", ""},
+		{wrongVictim, "\tcopy(memory[begin:end], delta)\n", "\tcopy(memory[begin-1:end], delta)\n", ""},
+		{checkDropped, "\tif !e.IsGrown() {\n\t\treturn e.Frag\n\t}\n",
+			"\tif e.Ext != nil {\n\t\treturn e.Frag\n\t}\n", ""},
+		{notCounted, "int64(unsafe.Sizeof(Ext{})) + int64(len(memory))", "int64(unsafe.Sizeof(Ext{})) + int64(n)", ""},
+		{checkDropped, "if n == 0 || size > MaxRoomy {", "if n == 0 {", ""},
+		{inverted, "\tif head.IsGrown() {\n", "\tif !head.IsWhole() {\n", ""},
+	}},
+	{"engine/internal/pagestack/place.go", growTests, []bug{
+		{inverted, "const bits, whole = 5, 1", "const bits, whole = 1, 1", ""},
+		{wrongVictim, "grown  = 11 //", "grown  = 9 //", ""},
+	}},
+	{"engine/change.go", growthTests, []bug{
+		{checkDropped, "\tif h.HasRoom() { // the page", "\tif h == nil { // the page", ""},
+		{checkDropped, "\t\tc.frag, c.size = c.made.Frag, c.made.Ext.Size\n", "\t\tc.frag = c.made.Frag\n", ""},
+		{checkDropped, "&& !mmapread.MayView(pc.raw(frag)):", "&& mmapread.MayView(nil) == false:", ""},
+	}},
+	{"engine/move.go", growthTests, []bug{
+		{checkDropped, "none, 0, invariants.Sum{}\n\tc.made = nil\n", "none, 0, invariants.Sum{}\n", ""},
+		{notCounted, "\t\t\tc.frag, c.size = c.made.Frag, c.made.Ext.Size\n", "\t\t\tc.frag = c.made.Frag\n", ""},
+		{checkDropped, "\t\tif h.HasRoom() { // the page", "\t\tif h == nil { // the page", ""},
+	}},
+	{"engine/memory.go", growthTests, []bug{
+		{notCounted, "\tif h.IsGrown() {\n\t\treturn entrySize\n\t}\n", "", ""},
+	}},
+	{"engine/fetch.go", growthTests, []bug{
+		{checkDropped, "e.Ext != nil && !h.HasRoom(), nil", "e.Ext != nil, nil", ""},
+		{checkDropped, "(each || !h.IsGrown())", "!h.IsGrown()", ""},
+		{inverted, "(each || !h.IsGrown())", "(each || h.Next() != nil)", ""},
+	}},
+	{"engine/fetch.go", copyTests, []bug{
+		{checkDropped, "\tbuf.Encoded = append(buf.Encoded[:0], pc.raw(delta)...)\n",
+			"\tbuf.Encoded = pc.raw(delta)\n", ""},
+		{notCounted, "\tc.grow, c.size, c.sum = pc.grow, int64", "\tc.size, c.sum = int64", ""},
+		{checkDropped, "\t\tdefault:\n\t\t\tc, err = pc.m.Decode(clip(",
+			"\t\tdefault:\n\t\t\tc, _ = pc.m.Decode(clip(b))\n\t\t\t_, err = pc.m.Decode(clip(", ""},
+		{checkDropped, "\t\t\tc.frag, err = pc.m.Decode(clip(bytes.Clone(encoded)))\n",
+			"\t\t\tc.frag, err = pc.m.Decode(clip(bytes.TrimSuffix(encoded, nil)))\n", ""},
+		{checkDropped, "func clip(b []byte) []byte { return b[:len(b):len(b)] }",
+			"func clip(b []byte) []byte { return b }", ""},
+	}},
+	{"engine/evict.go", growthTests, []bug{
+		{wrongVictim, "\t\tfrag := d.Fragment()\n", "\t\tfrag := d.Frag\n", ""},
+	}},
+	{"engine/transaction.go", growthTests, []bug{
+		{checkDropped, "\t\tcase len(w.parts) > 0:\n", "\t\tcase len(w.parts) > maxParts:\n", ""},
+	}},
+	{"engine/commit.go", growthTests, []bug{
+		{notCounted, "\t\tpagestack.EntryOf[P](e).Discard()\n", "\t\t_ = e\n", ""},
+	}},
 	{"engine/ids.go", pageTests, []bug{
 		{checkDropped, "\tpc.pages.IDs.Give(&pc.txs.Domain, pid)\n", "", ""},
 		{swallowed, "\t\tpc.pages.IDs.GiveBack(pg.id)\n\t\treturn", "\t\treturn", ""},
@@ -322,11 +401,24 @@ var (
 	rootTests  = []string{"engine/internal/roots", "engine/internal/pagemap", "engine Root|Meta|Model|Crash$|Histor"}
 )
 
+// growTests are the tests that must notice a bug in pages that grow in place.
+var growTests = []string{"engine/internal/pagestack", "engine Growing|Grown|TheRoom|ReadAfterLink"}
+
+// growthTests are those that must notice a bug in what package engine does with them.
+var growthTests = []string{"engine Growing|Grown|TheRoom|ReadAfterLink", "engine Fault|View"}
+
+// copyTests are those that must notice one in the copies of the fragments that callers give.
+var copyTests = []string{"engine Growing|Grown|TheRoom|ReadAfterLink", "engine Caller|Copies|Alias|Rule|Own|View"}
+
 // commitTests are the tests that must notice a bug in a commit of several pages.
 var commitTests = []string{"engine/internal/pagemap Commit"}
 
 // partsTests are the tests that must notice a bug in commits in parts.
-var partsTests = []string{"engine/internal/pagemap Commit", "engine Part|Decision|LastLSN|Salvage|CommitsAround"}
+var partsTests = []string{
+	"engine/internal/pagemap Commit",
+	"engine Parts|Decision|LastLSN|SalvageOfParts|CommitsAround",
+	"engine Salvage",
+}
 
 // viewTests are the tests that must notice a bug in what a View sees and keeps.
 var viewTests = []string{"engine/internal/pagemap Former", "engine View"}

@@ -56,6 +56,21 @@ var storeTargets = []target{
 			""},
 		{inverted, "\tif r.moves {\n", "\tif !r.moves {\n", ""},
 	}},
+	{"engine/internal/logstore/start.go", tailTests, []bug{
+		{reordered, "\tif err := s.distrust.awaitDrop(); err != nil {\n", "\tif err := error(nil); err != nil {\n", ""},
+		{checkDropped, "\tif base != s.resumedAt {\n", "\tif base < 0 {\n", ""},
+	}},
+	{"engine/internal/logstore/prepare.go", tailTests, []bug{
+		{notCounted, "\tclear(filled)\n", "", ""},
+		{checkDropped, "\t\tfilled = filled[min(int(r.Scan.End-r.tail.Base), len(filled)):]\n", "", ""},
+		{inverted, "\tif !r.tail.InTail {\n", "\tif r.tail.InTail {\n", ""},
+	}},
+	{"engine/internal/logstore/tail.go", tailTests, []bug{
+		{inverted, "\tif old.InTail { // verified", "\tif !old.InTail { // verified", ""},
+		{reordered, "\th.State, h.Base, h.Stable = format.SegmentStateFree, 0, r.Scan.Stable\n", "", ""},
+		{syncDropped, "\tif err := writeTo(s.dev, buf[min(first, len(buf)):], off+int64(first)); err != nil {\n",
+			"\tif err := error(nil); err != nil {\n", ""},
+	}},
 	{"engine/internal/logstore/store.go", storeTests, []bug{
 		{checkDropped,
 			"sb.Clean, sb.End, sb.NextID, sb.NextPage = true,",
@@ -80,6 +95,24 @@ var storeTargets = []target{
 			"\t\tif t.base >= r.End {\n\t\t\tbreak\n\t\t}\n\t\tused[i] = true",
 			"\t\tif t.base > r.End {\n\t\t\tbreak\n\t\t}\n\t\tused[i] = true",
 			""},
+		{checkDropped, "\t\tif g.Used == s.size {", "\t\tif g.Used > 0 {", ""},
+	}},
+	{"recovery/index.go", recoveryTests, []bug{
+		{checkDropped, "if used == s.size && v.Listed()", "if v.Listed()", ""},
+		{checkDropped, "if lsn < t.base+format.LSN(used) {", "if lsn > 0 {", ""},
+		{checkDropped, "if off < used {", "if off > 0 {", ""},
+	}},
+	{"recovery/tail.go", recoveryTests, []bug{
+		{checkDropped, "&& w.end == clean && !w.rest {", "&& w.end > 0 {", ""},
+		{checkDropped, "\tif end > have {\n", "\tif end < have {\n", ""},
+		{wrongVictim, "s.chain[n-1] == i {", "s.chain[0] == i {", ""},
+		{notCounted, "\t\t\ts.res.TailFilled = n\n", "", ""},
+		{checkDropped, " && clean <= s.size-2*BulkAlign {", " {", ""},
+		{offByOne, "&^(BulkAlign-1) + BulkAlign\n", "&^(BulkAlign - 1)\n", ""},
+		{swallowed, "if w.inTail = f.err == nil; !w.inTail {", "if w.inTail = true; f.err != nil && !w.inTail {", ""},
+		{checkDropped, "\tif w.inTail = f.err == nil; !w.inTail {\n\t\t*w = fresh\n\t}\n",
+			"\tw.inTail = f.err == nil\n",
+			"The walk of what can be read finds the same again. Marks and leaves that are noted twice count once."},
 	}},
 	{"recovery/parts.go", partsLogTests, []bug{
 		{checkDropped, "p.head.Left == 0 && lsn < r.End {", "p.head.Left == 0 {", ""},
@@ -203,6 +236,8 @@ var (
 		"engine/internal/logstore",
 		"engine Super|Recycl|Drop|Crash$|Cut|Identity|Sector|Torn|Refus|Lost|Clean|Removed",
 	}
+	// tailTests are those that must notice a bug in what an opening does with the newest segment.
+	tailTests      = []string{"engine Distrust|Cached|Tail|TornHeader|Flipped", "engine Stream|Drop|Crash$"}
 	partsLogTests  = []string{"recovery Part|Decision", "engine Part|Decision"}
 	recoveryTests  = []string{"recovery", "engine Damage|Crash$|Identity|Batch|Proof"}
 	snapshotTests  = []string{"engine/internal/snapshot", "engine Snapshot|Crash$"}

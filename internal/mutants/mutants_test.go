@@ -27,28 +27,32 @@ type listed struct {
 	GoFiles                 []string
 }
 
-// listPackages returns the packages of the module and all that they import, with their export data.
+// listPackages returns the packages of the modules and all that they import, with their export data.
 func listPackages(t *testing.T) map[string]listed {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-deps", "-export", "-json=ImportPath,Dir,Export,GoFiles", "./engine/...")
-	cmd.Dir = root
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("go list: %v: %s", err, &stderr)
-	}
 	all := map[string]listed{}
-	for d := json.NewDecoder(bytes.NewReader(out)); ; {
-		var l listed
-		switch err := d.Decode(&l); {
-		case errors.Is(err, io.EOF):
-			return all
-		case err != nil:
-			t.Fatal(err)
+	for dir, packages := range map[string]string{"": "./engine/...", "raft": "./raftpages"} {
+		cmd := exec.Command("go", "list", "-deps", "-export", "-json=ImportPath,Dir,Export,GoFiles", packages)
+		cmd.Dir = filepath.Join(root, dir)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("go list %s in %q: %v: %s", packages, dir, err, &stderr)
 		}
-		all[l.ImportPath] = l
+		for d := json.NewDecoder(bytes.NewReader(out)); ; {
+			var l listed
+			err := d.Decode(&l)
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			all[l.ImportPath] = l
+		}
 	}
+	return all
 }
 
 // compiles returns an error unless a package compiles with other text for one of its files.
@@ -82,35 +86,39 @@ func TestBugsApply(t *testing.T) {
 		t.Skip("go test without -short checks it")
 	}
 	all := listPackages(t)
-	kinds, seen, n := map[kind]int{}, map[string]bool{}, 0
-	for _, g := range targets() {
-		b, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(g.file)))
+	kinds, seen, numbers := map[kind]int{}, map[string]bool{}, map[int]bool{}
+	bugs := number(targets())
+	for _, p := range bugs {
+		file, bug := p.t.file, p.bug()
+		b, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(file)))
 		if err != nil {
 			t.Error(err)
 			continue
 		}
-		l, known := all["pagecache/"+path.Dir(g.file)]
-		if !known || !slices.Contains(l.GoFiles, path.Base(g.file)) {
-			t.Errorf("%s is not compiled", g.file)
+		l, known := all["pagecache/"+path.Dir(file)]
+		if !known || !slices.Contains(l.GoFiles, path.Base(file)) {
+			t.Errorf("%s is not compiled", file)
 			continue
 		}
-		for i, bug := range g.bugs {
-			n++
-			kinds[bug.kind]++
-			if key := g.file + bug.old + "\x00" + bug.new; seen[key] {
-				t.Errorf("%s is there twice", label(g, i))
-			} else {
-				seen[key] = true
-			}
-			text, err := bug.apply(string(b))
-			if err == nil {
-				err = compiles(l, all, path.Base(g.file), text)
-			}
-			if err != nil {
-				t.Errorf("%s: %v", label(g, i), err)
-			}
+		kinds[bug.kind]++
+		if key := file + bug.old + "\x00" + bug.new; seen[key] {
+			t.Errorf("%s is there twice", p.label)
+		} else {
+			seen[key] = true
+		}
+		if numbers[p.n] {
+			t.Errorf("%s has the number of another", p.label)
+		}
+		numbers[p.n] = true
+		text, err := bug.apply(string(b))
+		if err == nil {
+			err = compiles(l, all, path.Base(file), text)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", p.label, err)
 		}
 	}
+	n := len(bugs)
 	if n < 150 {
 		t.Errorf("%d bugs, want 150 or more", n)
 	}

@@ -97,6 +97,23 @@ func (f *osFile) Punch(off, n int64) error {
 	return pathError("punch", f.Name(), retry(func() error { return f.fallocate(f.fd, mode, off, n) }))
 }
 
+// Clone implements vfs.Cloner.
+func (f *osFile) Clone(from vfs.File, off, n int64) error {
+	src, ok := from.(*osFile)
+	if !ok {
+		return fmt.Errorf("clone %s: %w", from.Name(), errors.ErrUnsupported)
+	}
+	err := retry(func() error {
+		return unix.IoctlFileCloneRange(f.fd, &unix.FileCloneRange{Src_fd: int64(src.fd), Src_offset: uint64(off),
+			Src_length: uint64(n), Dest_offset: uint64(off)})
+	})
+	switch err {
+	case unix.EOPNOTSUPP, unix.ENOTTY, unix.ENOSYS, unix.EXDEV, unix.EINVAL, unix.EPERM, unix.ETXTBSY:
+		err = fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
+	}
+	return pathError("clone", f.Name(), err)
+}
+
 func (f *osFile) Occupied() (int64, error) {
 	st, err := f.Stat() // which is safe beside Close
 	if err != nil {

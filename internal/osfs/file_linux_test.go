@@ -289,6 +289,43 @@ func unsupported(f vfs.File) vfs.File {
 	return f
 }
 
+// Clone makes a file share the bytes of another one, or says that the file system cannot, and then changes nothing.
+func TestClone(t *testing.T) {
+	dir := t.TempDir()
+	from, to := mustOpen(t, filepath.Join(dir, "from"), writable), mustOpen(t, filepath.Join(dir, "to"), writable)
+	for _, f := range []vfs.File{from, to} {
+		if err := f.Truncate(4 << 20); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := from.WriteAt(bytes.Repeat([]byte("x"), 1<<20), 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	want := byte('x')
+	err := vfs.Clone(to, from, 1<<20, 1<<20)
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Logf("%v", err)
+		want = 0
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 4<<20)
+	if _, err := to.ReadAt(b, 0); err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range b {
+		if in := i>>20 == 1; in && c != want || !in && c != 0 {
+			t.Fatalf("byte %d is %d", i, c)
+		}
+	}
+	if err := vfs.Clone(to, struct{ vfs.File }{from}, 0, 4096); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("clone of a file of another kind: %v", err)
+	}
+	if err := vfs.Clone(struct{ vfs.File }{to}, from, 0, 4096); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("clone to a file that cannot: %v", err)
+	}
+}
+
 // Punch gives the space of a range back, which reads as zeros, and Allocate takes it again. The size stays. Without the
 // call, the error says so.
 func TestPunch(t *testing.T) {

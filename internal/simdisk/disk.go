@@ -58,6 +58,7 @@ type Options struct {
 	NoRing, NoDirect   bool  // devices work without, and opening fails with ModeOn
 	ForgetOnFailedSync bool  // Y5
 	Garbage            bool  // Y8
+	NoClone            bool  // files cannot share their bytes
 }
 
 // Disk is a simulated disk. It implements vfs.FS. Safe for concurrent use.

@@ -136,6 +136,22 @@ func (h *file) Punch(off, n int64) error {
 	return err
 }
 
+// Clone implements vfs.Cloner. The bytes are copied: they take space, and a crash tears them as those of WriteAt.
+func (h *file) Clone(from vfs.File, off, n int64) error {
+	if h.d.opts.NoClone {
+		return fmt.Errorf("clone %s: %w", from.Name(), errors.ErrUnsupported)
+	}
+	if off%vfs.BulkAlign != 0 || n%vfs.BulkAlign != 0 {
+		return fmt.Errorf("clone %s: [%d, %d): %w", from.Name(), off, off+n, syscall.EINVAL)
+	}
+	b := make([]byte, n)
+	if _, err := from.ReadAt(b, off); err != nil {
+		return fmt.Errorf("clone %s: %w", from.Name(), err)
+	}
+	_, err := h.WriteAt(b, off)
+	return err
+}
+
 func (h *file) Occupied() (int64, error) {
 	h.d.mu.Lock()
 	defer h.d.mu.Unlock()

@@ -8,7 +8,11 @@
 // internal/osfs asserts that at compile time.
 package vfs
 
-import "io"
+import (
+	"errors"
+	"fmt"
+	"io"
+)
 
 // SetFS makes an *engine.Options use a file system. Package engine defines it, for tests of pcbench, which cannot
 // import the engine's other seams.
@@ -107,6 +111,22 @@ type File interface {
 	Advise(p Pattern) error
 	// OpenBulk returns a Bulk of the file. The file must stay open until that is closed.
 	OpenBulk() Bulk
+}
+
+// A Cloner is a File that can share the bytes of others, where the file system supports that (reflink).
+type Cloner interface {
+	// Clone makes bytes [off, off+n) of the file those of from at the same place. Both share their disk space until one
+	// of them is written there. It is durable after Sync. off and n are multiples of the file system's block. If the
+	// file system cannot do that with both files, the error wraps errors.ErrUnsupported, and nothing has changed.
+	Clone(from File, off, n int64) error
+}
+
+// Clone is to.Clone, if to is a Cloner.
+func Clone(to, from File, off, n int64) error {
+	if c, ok := to.(Cloner); ok {
+		return c.Clone(from, off, n)
+	}
+	return fmt.Errorf("clone %s: %w", from.Name(), errors.ErrUnsupported)
 }
 
 // BulkAlign is the alignment in bytes, of memory and of offsets, with which a Bulk reads past the page cache.

@@ -227,6 +227,7 @@ type IndexView struct {
 	listed  bool // the messages of streams are listed, by these:
 	runs    []byte
 	offsets []byte
+	at      int // of offsets in the segment
 }
 
 // DecodeIndex decodes and checks the body of the index message with header h, whose checksum is right, in a segment of
@@ -247,7 +248,7 @@ func DecodeIndex(body []byte, h Header, segmentSize int, seed Seed) (IndexView, 
 	rest := body[len(entries)+len(begins):]
 	runs := rest[:t.Runs*runSize]
 	v := IndexView{Stable: t.Stable, entries: entries, begins: begins, base: h.LSN - LSN(at), listed: t.Listed,
-		runs: runs, offsets: rest[len(runs):][:t.Records*indexEntrySize]}
+		runs: runs, offsets: rest[len(runs):][:t.Records*indexEntrySize], at: at + t.OffsetsAt()}
 	if err = v.check(at); err == nil {
 		err = checkRuns(v.runs, v.offsets, at)
 	}

@@ -1,9 +1,11 @@
 package format
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"math"
 )
 
@@ -284,5 +286,16 @@ func (v IndexView) Runs() int { return len(v.runs) / runSize }
 // Run returns the i-th run.
 func (v IndexView) Run(i int) Run { return decodeRun(v.runs[i*runSize:]) }
 
+// RunsSum returns a checksum of the runs.
+func (v IndexView) RunsSum() uint32 { return crc32.Checksum(v.runs, castagnoli) }
+
 // Offsets returns the offsets of the records of all runs, 4 bytes each, run after run.
 func (v IndexView) Offsets() []byte { return v.offsets }
+
+// OffsetsAt returns where Offsets begin in the segment, in bytes.
+func (v IndexView) OffsetsAt() int { return v.at }
+
+// Outline returns a copy of v that has its runs only, without the offsets of their records. It aliases nothing.
+func (v IndexView) Outline() IndexView {
+	return IndexView{Stable: v.Stable, base: v.base, listed: v.listed, runs: bytes.Clone(v.runs), at: v.at}
+}

@@ -21,7 +21,15 @@ const tmpSuffix = ".installing"
 // the one before. It verifies every byte, calls check with the path of the finished store, which has another name then,
 // makes everything durable, and renames the directory. If it fails, or a crash ends it, there is nothing under the name
 // dir. The next Install to dir removes files that a crash has left under the other name.
-func Install(ctx context.Context, fsys vfs.FS, dir string, check func(path string, i Info) error,
+func Install(ctx context.Context, fsys vfs.FS, dir string, check Check, streams []io.Reader) (Info, error) {
+	return (&installer{}).install(ctx, fsys, dir, check, streams)
+}
+
+// Check verifies a store that was installed, at the path that it has before it gets its name.
+type Check func(path string, i Info) error
+
+// install is Install, with an installer that may know where to clone bytes from.
+func (x *installer) install(ctx context.Context, fsys vfs.FS, dir string, check Check,
 	streams []io.Reader) (info Info, err error) {
 	abs, err := fsys.Abs(dir)
 	if err != nil {
@@ -38,32 +46,32 @@ func Install(ctx context.Context, fsys vfs.FS, dir string, check func(path strin
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return info, err
 	}
-	to := &installer{parent: parent, name: name + tmpSuffix, base: true}
-	defer func() { err = errors.Join(err, to.end(err != nil)) }()
-	if err := to.makeDir(); err != nil {
+	x.parent, x.name, x.base = parent, name+tmpSuffix, true
+	defer func() { err = errors.Join(err, x.end(err != nil)) }()
+	if err := x.makeDir(); err != nil {
 		return info, err
 	}
-	info, st, err := readChain(ctx, to, streams)
+	info, st, err := readChain(ctx, x, streams)
 	if err != nil {
 		return info, err
 	}
-	if err := to.finish(st); err != nil {
+	if err := x.finish(st); err != nil {
 		return info, err
 	}
 	// From now on others may look at it, and Check does, but a second Install cannot remove it.
-	if err := to.lock(vfs.LockShared); err != nil {
+	if err := x.lock(vfs.LockShared); err != nil {
 		return info, err
 	}
-	if err := check(filepath.Join(filepath.Dir(abs), to.name), info); err != nil {
+	if err := check(filepath.Join(filepath.Dir(abs), x.name), info); err != nil {
 		return info, err
 	}
 	if _, err := parent.Identify(name); err == nil {
 		return info, &fs.PathError{Op: "install", Path: dir, Err: fs.ErrExist}
 	}
-	if err := parent.Rename(to.name, name); err != nil {
+	if err := parent.Rename(x.name, name); err != nil {
 		return info, err
 	}
-	to.named = true
+	x.named = true
 	return info, parent.Sync()
 }
 
@@ -76,16 +84,19 @@ type installer struct {
 	snap    vfs.File // the snapshot being written; nil: none
 	blobDir vfs.Dir  // nil: not open
 	blob    vfs.File // the blob being written; nil: none
+	cloned  int64    // its first bytes that were cloned
 	size    int      // of a segment in bytes
 	base    bool     // no stream was read yet
 	made    bool     // the directory is this installer's
 	named   bool     // the store has its name
+	from    *origin  // where the bytes are; nil: nowhere but in the streams
 }
 
 // makeDir makes an empty directory. It removes the files that an earlier Install has left there.
 func (x *installer) makeDir() (err error) {
-	if err := x.parent.Mkdir(x.name); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
+	made := x.parent.Mkdir(x.name)
+	if made != nil && !errors.Is(made, fs.ErrExist) {
+		return made
 	}
 	if x.dir, err = x.parent.OpenDir(x.name); err != nil {
 		return err
@@ -100,6 +111,9 @@ func (x *installer) makeDir() (err error) {
 		}
 	}
 	if x.log, err = x.dir.Open(logstore.LogName, vfs.FlagWrite|vfs.FlagCreate); err != nil {
+		if made == nil { // and the disk has no room for a file
+			_ = x.dir.Unlink() // which fails if another Install has one there
+		}
 		return err
 	}
 	if err := x.lock(vfs.LockExclusive); err != nil {
@@ -242,10 +256,14 @@ func (x *installer) zero(g segment, size int64) error {
 func (x *installer) segment(g segment, b []byte) error {
 	off := int64(g.slot.Offset(x.size))
 	const block = vfs.BulkAlign
+	n, err := x.from.cloneSegment(x.log, g, int64(len(b)))
+	if off, b = off+n, b[n:]; err != nil || len(b) == 0 {
+		return err
+	}
 	if err := x.log.Allocate(off, int64(len(b)+block-1)&^(block-1)); err != nil { // a full disk is found out at once
 		return err
 	}
-	_, err := x.log.WriteAt(b, off)
+	_, err = x.log.WriteAt(b, off)
 	return err
 }
 
@@ -309,11 +327,23 @@ func (x *installer) blobData(id format.BlobID, off int64, b []byte) (err error) 
 		if x.blob, err = x.blobDir.Open(id.String(), vfs.FlagWrite|vfs.FlagCreate|vfs.FlagTrunc); err != nil {
 			return err
 		}
-		if err := x.blob.Allocate(0, format.BlobHeaderSize+ptr.Len); err != nil {
+		n, err := x.from.cloneBlob(x.blob, id, format.BlobHeaderSize+ptr.Len)
+		if err != nil {
 			return err
 		}
+		x.cloned = n
+		if rest := format.BlobHeaderSize + ptr.Len - n; rest > 0 {
+			if err := x.blob.Allocate(n, rest); err != nil {
+				return err
+			}
+		}
 	}
-	_, err = x.blob.WriteAt(b, off)
+	if skip := min(max(x.cloned-off, 0), int64(len(b))); skip > 0 {
+		off, b = off+skip, b[skip:]
+	}
+	if len(b) > 0 {
+		_, err = x.blob.WriteAt(b, off)
+	}
 	return err
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"pagecache/engine/internal/logstore"
@@ -150,5 +151,58 @@ func TestInstallReplacesSnapshots(t *testing.T) {
 	}
 	if names, err := d.ReadDir("/"); err != nil || len(names) != 1 || b.files != 1 {
 		t.Errorf("%v, %v; %d files are open", names, err, b.files)
+	}
+}
+
+// A disk that has room for the directory, and none for a file in it, is left as it was. Proves Z3.
+func TestInstallWithoutRoomForAFile(t *testing.T) {
+	d := simdisk.New(1, simdisk.Options{})
+	d.SetFault(func(op simdisk.Op) error {
+		if op.Kind == simdisk.OpOpen && strings.HasSuffix(op.Name, logstore.LogName) {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	if err := install(t, d); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("install on a full disk: %v", err)
+	}
+	if names, err := d.ReadDir("/"); err != nil || len(names) > 0 {
+		t.Errorf("left: %v, %v", names, err)
+	}
+	d.SetFault(nil)
+	if err := install(t, d); err != nil {
+		t.Error(err)
+	}
+}
+
+// Of the files that a crash has left of an Install, none gets into the store of the next one. Proves Z3.
+func TestInstallAfterACrash(t *testing.T) {
+	d := simdisk.New(1, simdisk.Options{})
+	const left = "/copy" + tmpSuffix
+	if err := d.MkdirAll(left + "/" + logstore.BlobDir); err != nil {
+		t.Fatal(err)
+	}
+	id := format.SnapshotID{Store: format.StoreID{1}, Number: 1}
+	for _, name := range []string{logstore.LogName, id.Name(), logstore.BlobDir + "/" + format.BlobID(7).String()} {
+		f, err := d.Open(left+"/"+name, vfs.FlagWrite|vfs.FlagCreate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt([]byte("old"), 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := install(t, d); err != nil {
+		t.Fatal(err)
+	}
+	names, err := d.ReadDir("/copy")
+	if err != nil || slices.Contains(names, id.Name()) {
+		t.Errorf("/copy has %v, %v", names, err)
+	}
+	if names, err := d.ReadDir("/copy/" + logstore.BlobDir); err == nil && len(names) > 0 {
+		t.Errorf("blobs: %v", names)
 	}
 }

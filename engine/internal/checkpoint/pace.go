@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"pagecache/engine/internal/logstore"
 	"pagecache/segments/format"
 )
 
@@ -17,6 +18,7 @@ type pacer struct {
 	rate   int64      // bytes a second; 0: see rest
 	last   format.LSN // tail at the last pause
 	start  time.Time  // of the work since then
+	quiet  bool       // the log has not grown between the last two pauses
 	// beside is the work that another goroutine has done since then, in nanoseconds. A stale value makes one pause
 	// shorter and the next one longer.
 	beside atomic.Int64
@@ -38,6 +40,14 @@ func (p *pacer) away(f func() error) error {
 // that meets a read waits for it.
 const restShare, restMost = 8, 100 * time.Millisecond
 
+// piece returns how many bytes to read before the next pause.
+func (p *pacer) piece() int {
+	if p.quiet {
+		return logstore.QuietPiece
+	}
+	return logstore.Piece
+}
+
 // rest pauses, after n bytes were read since the last pause.
 func (p *pacer) rest(n int) error {
 	worked, tail := time.Since(p.start)+time.Duration(p.beside.Swap(0)), p.tail()
@@ -48,7 +58,7 @@ func (p *pacer) rest(n int) error {
 	case tail != p.last:
 		pause = min(restShare*worked, restMost)
 	}
-	p.last = tail
+	p.last, p.quiet = tail, tail == p.last
 	if pause > 0 {
 		t := time.NewTimer(pause)
 		defer t.Stop()

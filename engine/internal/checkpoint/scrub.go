@@ -111,7 +111,7 @@ func (s *scrub) segment(r *logstore.ImageReader, f segments.Found) error {
 	for done := 0; done < g.Used && there(); {
 		from := done
 		err := s.within(func() (err error) {
-			done, err = r.Read(g, done)
+			done, err = r.Read(g, done, logstore.Piece)
 			return err
 		})
 		if s.r.Bytes += int64(done - from); err != nil {

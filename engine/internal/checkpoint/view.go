@@ -84,7 +84,7 @@ func (v *View) readBuffered() error {
 			continue
 		}
 		for done := 0; done < g.Used && err == nil; {
-			done, err = r.Read(g, done)
+			done, err = r.Read(g, done, logstore.Piece)
 		}
 		if err != nil {
 			break

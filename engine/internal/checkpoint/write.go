@@ -356,7 +356,7 @@ func (s *writing) readSegment(r *logstore.ImageReader, g logstore.ImageSegment) 
 			return nil, err
 		}
 		err := s.within(func() (err error) {
-			done, err = r.Read(g, done)
+			done, err = r.Read(g, done, s.pace.piece())
 			return err
 		})
 		if err != nil {

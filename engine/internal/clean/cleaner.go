@@ -35,12 +35,6 @@ import (
 	"pagecache/segments/format"
 )
 
-// An Extent is the part of the log file that a segment occupies.
-type Extent struct{ From, To format.Offset }
-
-// Contains reports whether off lies in the extent.
-func (e Extent) Contains(off format.Offset) bool { return off >= e.From && off < e.To }
-
 // Pages is what the cleaner needs of the pages.
 type Pages interface {
 	// In calls visit with each page of the list that may have a message in e, until visit returns false. A page may

@@ -226,8 +226,20 @@ func (c *Cleaner) mayMove(m mode, diskFull bool) bool {
 	return c.c.Options.Eager || c.budget.left > 0 && (m != modeIdle || diskFull || c.idle.left > 0)
 }
 
+// An Extent is the part of the log file that a segment occupies.
+type Extent struct {
+	From, To format.Offset
+	Base     format.LSN // of From
+}
+
+// End returns the LSN behind the segment.
+func (e Extent) End() format.LSN { return e.Base + format.LSN(e.To-e.From) }
+
+// Contains reports whether off lies in the extent.
+func (e Extent) Contains(off format.Offset) bool { return off >= e.From && off < e.To }
+
 // extent returns where a segment lies in the file.
 func (c *Cleaner) extent(v segments.Candidate) Extent {
 	from := v.ID.Offset(c.c.Store.SegmentSize())
-	return Extent{from, from + format.Offset(c.c.Store.SegmentSize())}
+	return Extent{from, from + format.Offset(c.c.Store.SegmentSize()), v.Base}
 }

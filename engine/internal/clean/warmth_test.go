@@ -13,7 +13,7 @@ import (
 // Was looks at exactly the blocks that a message touches, in the segment that Look has looked at.
 func TestWarmthOfBlocks(t *testing.T) {
 	const b = blockSize
-	w := Warmth{extent: Extent{8 * b, 12 * b}, warm: []bool{true, true, false, true}}
+	w := Warmth{extent: Extent{From: 8 * b, To: 12 * b}, warm: []bool{true, true, false, true}}
 	for _, c := range []struct {
 		off, n int
 		want   bool

@@ -12,21 +12,22 @@ import (
 
 // buffer is one io buffer: the memory image of one segment while it is being filled and written.
 //
-//	          open               overflow or sealTail           retire
-//	  Free ───────────▶ Active ───────────────────────▶ Sealed ─────────▶ Free
-//	base = NoLSN      not full                           full            base = NoLSN
+//	          open               overflow or sealTail           retire            clear
+//	  Free ───────────▶ Active ───────────────────────▶ Sealed ─────────▶ Used ─────────▶ Free
+//	base = NoLSN      not full                           full         base = NoLSN
 //
 // Free: all bytes are zero, and no other field is valid. Active: writers reserve places in it. Sealed: no writer
-// reserves any more; the leader retires the buffer once every byte is durable. A segment that ends with an index
-// (index.go) is completed by the leader before that.
+// reserves any more; the leader retires the buffer once the segment is durable. A segment that ends with an index
+// (index.go) is completed by the leader before that. Used: it belongs to the goroutine that clears it; only mem and
+// progress.hole are valid.
 type buffer struct {
 	mem     []byte // len(mem) is the segment size; outside the Go heap except under the race detector
 	indexed bool   // its segments end with an index; set by newBuffer
 
-	// tail is the tailWord of the segment. Written by every reserving goroutine (Add), by open (Store), and by padTail
-	// and sealTail (CompareAndSwap). The store in open publishes base, slot, seed and the segment header to the
-	// goroutines whose Add returns a place inside. While Active it only grows. A stale read costs a turn of the
-	// caller's loop.
+	// tail is the tailWord of the segment. Written by every reserving goroutine (Add), by open (Store), by openNext
+	// (Store, of one beyond len(mem), before it raises the limit of a short segment), and by padTail and sealTail
+	// (CompareAndSwap). The store in open publishes base, slot, seed and the segment header to the goroutines whose Add
+	// returns a place inside. While Active it only grows. A stale read costs a turn of the caller's loop.
 	tail atomic.Uint64
 	_    [48]byte
 
@@ -75,6 +76,24 @@ type progress struct {
 	blank  int          // from this offset on, nothing was written to the slot; at most len(mem)
 	index  format.Index // of the messages below walked, if the segment ends with one
 	known  bool         // index lists all of them
+	hole   hole
+}
+
+// hole is the part of a segment's last pad that is not written: nobody reads it, so it costs bandwidth for nothing. It
+// begins and ends with a block, and is valid once all of the segment was walked over. to is 0 if there is none.
+type hole struct{ from, to int }
+
+// A hole takes leastHole bytes at the least, or one over holeShare of a small segment: a shorter one saves less than
+// the second write costs.
+const leastHole, holeShare = 256 << 10, 32
+
+// note notes the pad at [pos, end) of a segment of the given size, in blocks. The segment's last block is written in
+// any case.
+func (h *hole) note(pos, end, size, block int) {
+	from := (pos + format.PadSummed + block - 1) &^ (block - 1)
+	if to := min(end&^(block-1), size-block); to-from >= max(block, min(leastHole, size/holeShare)) {
+		*h = hole{from, to}
+	}
 }
 
 // listShare is the part of a segment's length, one over listShare, that bounds the number of entries in its page list.
@@ -183,6 +202,9 @@ func (b *buffer) walk(block int) (n int64) {
 			}
 		}
 		p.list(b.mem, pos, w)
+		if w.Kind() == format.KindPad && !b.isShort() {
+			p.hole.note(pos, end, len(b.mem), block)
+		}
 		n++
 		if w.Kind().IsGroup() {
 			// The words of its messages were stored before that of the group.

@@ -35,6 +35,7 @@ func (l *Log) CloseContext(ctx context.Context) (format.LSN, error) {
 	case <-time.After(CloseTimeout): // the device does not complete a write; Drained returns false
 	}
 	l.watch.stop()
+	l.clearer.Wait() // it ends soon; afterwards the caller may release the buffers
 	l.state.mu.Lock()
 	defer l.state.mu.Unlock()
 	if l.state.look != nil {

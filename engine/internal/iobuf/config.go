@@ -69,6 +69,8 @@ type Config struct {
 	Slot format.SegmentID
 	Seed format.Seed
 	Fill func(mem []byte) error
+	// Listing lists the bytes that Fill reads, if the segment will end with an index. If nil, New lists them.
+	Listing *Listing
 	// Limit is the number of bytes that have disk space of the segment that the log goes on in, or of the first one
 	// that is opened if the log ends between segments; 0: all. It is a multiple of the device's block, and End is at
 	// least a block below it. A log with an index has none.

@@ -29,8 +29,8 @@ type failedWrite struct {
 }
 
 const (
-	// commitDepth is the most writes that may be in flight for the sake of waiters; meanwhile commits gather for the
-	// next one.
+	// commitDepth is the most writes of a segment that may be in flight for the sake of waiters; meanwhile commits
+	// gather for the next one. The rest of the segment before does not count: it may be two small writes.
 	commitDepth = 2
 	// maxWrite is the limit of one device write in bytes, so that several are in flight while a buffer is flushed.
 	maxWrite = 4 << 20
@@ -46,7 +46,7 @@ func (ld *leader) gather(queue []*buffer, want format.LSN) {
 		base := format.LSN(b.base.Load())
 		l.walk(b)
 		committed := want >= base+format.LSN(p.boundary) && want < base+format.LSN(p.walked)
-		if committed && len(ld.pending) < commitDepth && p.walked < len(b.mem) && l.mayPad() {
+		if committed && ld.mayWrite(b) && p.walked < len(b.mem) && l.mayPad() {
 			// The message at want is committed, but its last block is not full.
 			n := b.padTail(p.walked, l.block, l.known())
 			l.padding.Add(int64(-n))
@@ -58,7 +58,7 @@ func (ld *leader) gather(queue []*buffer, want format.LSN) {
 		}
 		for len(ld.pending) < cap(ld.pending) {
 			n := p.walked&^(l.block-1) - p.submitted
-			wanted := want >= base+format.LSN(p.covered) && len(ld.pending) < commitDepth
+			wanted := want >= base+format.LSN(p.covered) && ld.mayWrite(b)
 			if n == 0 || n < l.chunk && p.walked != len(b.mem) && !wanted {
 				break
 			}
@@ -69,6 +69,16 @@ func (ld *leader) gather(queue []*buffer, want format.LSN) {
 			return
 		}
 	}
+}
+
+// mayWrite reports whether the leader may start another write of b for the sake of waiters. No write of a later buffer
+// is in flight.
+func (ld *leader) mayWrite(b *buffer) bool {
+	n := 0
+	for n < len(ld.pending) && ld.pending[len(ld.pending)-1-n].b == b {
+		n++
+	}
+	return n < commitDepth && len(ld.pending) < cap(ld.pending)
 }
 
 // LimitPadding lets the leader pad hardly more than n bytes until UnlimitPadding (L7). Then waiters for a message in a
@@ -112,15 +122,26 @@ func (l *Log) untilPadding() time.Duration {
 // unlimited is more than the leader ever pads.
 const unlimited = math.MaxInt64
 
-// start adds a write of the next n bytes of b, at most maxWrite of them. The log becomes durable to the boundary with
-// the last piece.
+// start adds a write of the next n bytes of b, at most maxWrite of them, and nothing of a hole. The log becomes durable
+// to the boundary with the last piece.
 func (ld *leader) start(b *buffer, base format.LSN, n int) {
 	l, p := ld.log, &b.progress
-	from, to, end := p.submitted, p.submitted+min(n, maxWrite), base
-	if to >= b.end() {
-		to = from + n // the rest of a short segment is not written
+	from, last, end := p.submitted, p.submitted+n, base
+	hole := p.hole
+	if p.walked < len(b.mem) {
+		hole.to = 0 // what follows it may not be committed yet
 	}
-	if to == from+n {
+	if hole.to > 0 && from == hole.from {
+		from = hole.to
+	}
+	to := min(last, from+maxWrite)
+	if hole.to > 0 && from < hole.from {
+		to = min(to, hole.from)
+	}
+	if to >= b.end() {
+		to = last // the rest of a short segment is not written
+	}
+	if to == last {
 		p.covered = p.boundary
 		end = base + format.LSN(p.boundary)
 	}
@@ -257,7 +278,8 @@ func (ld *leader) advanceLocked() {
 	}
 }
 
-// retire makes a buffer Free whose segment is wholly durable.
+// retire makes a buffer Used whose segment is wholly durable. Another goroutine clears it, which takes as long as a
+// small write to a disk: callers wait for the leader.
 func (l *Log) retire(b *buffer) {
 	var pages segments.PageList
 	if b.progress.listed {
@@ -267,13 +289,15 @@ func (l *Log) retire(b *buffer) {
 	l.space.SealSegment(b.slot, format.LSN(b.base.Load()), pages)
 	b.read.Lock() // waits for the readers of the buffer
 	b.base.Store(int64(format.NoLSN))
-	clear(b.mem)
 	b.read.Unlock()
 	s := &l.state
 	s.mu.Lock()
 	i := slices.Index(s.queue, b)
 	s.queue = slices.Delete(slices.Clone(s.queue), i, i+1) // a clone: the leader may be using the old slice
-	s.free = append(s.free, b)
+	s.used = append(s.used, b)
+	if s.err == nil && !s.clearing { // Close waits for it after it has set err
+		s.clearing = true
+		l.clearer.Go(l.clearUsed)
+	}
 	s.mu.Unlock()
-	s.freed.Broadcast()
 }

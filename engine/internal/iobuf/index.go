@@ -56,21 +56,32 @@ func (b *buffer) complete(at int, k format.Known) {
 	b.commit(begin, p.index.Put(b.mem[begin:], lsn, k, b.seed))
 }
 
-// indexAgain lists the messages of a segment that is partly filled, up to offset used, and returns the tail of the
-// buffer. If they leave no room for an index, or are not intact, it seals the segment, which then ends with a pad. The
-// first happens if a pad was written there when the log's tail was moved.
-func (b *buffer) indexAgain(base format.LSN, used int) tailWord {
-	p := &b.progress
-	p.index, p.known = p.index.Reset(), true
-	for pos := format.SegmentStart; pos < used && p.known; {
-		h, err := format.DecodeHeader(b.mem[pos:], used-pos, base+format.LSN(pos))
-		if err != nil {
-			p.known = false
+// A Listing lists the messages of a segment that is partly filled.
+type Listing struct {
+	index  format.Index
+	intact bool
+}
+
+// List lists the messages in mem, the first bytes of the segment with this base, up to a message boundary.
+func List(mem []byte, base format.LSN) *Listing {
+	l := &Listing{intact: true}
+	for pos := format.SegmentStart; pos < len(mem); {
+		h, err := format.DecodeHeader(mem[pos:], len(mem)-pos, base+format.LSN(pos))
+		if l.intact = err == nil; err != nil {
 			break
 		}
-		p.index.Add(h.Kind, pos, b.mem[pos:])
+		l.index.Add(h.Kind, pos, mem[pos:])
 		pos += h.Step()
 	}
+	return l
+}
+
+// indexAgain takes over the listing of a segment that is partly filled, up to offset used, and returns the tail of the
+// buffer. If the messages leave no room for an index, or are not intact, it seals the segment, which then ends with a
+// pad. The first happens if a pad was written there when the log's tail was moved.
+func (b *buffer) indexAgain(l *Listing, used int) tailWord {
+	p := &b.progress
+	p.index, p.known = l.index, l.intact
 	tail := makeTail(used, p.index.Units())
 	if !p.known || b.full(tail) {
 		tail = makeTail(len(b.mem)+1, 0)

@@ -164,7 +164,7 @@ func (ld *leader) rest() bool {
 	l := ld.log
 	l.state.mu.Lock()
 	lsn := ld.stuckAt()
-	full := l.bufferWaiters.Load() > 0 && lsn != anyCommit // no buffer is free before the message at lsn is committed
+	full := l.lacksBufferLocked() && lsn != anyCommit // no buffer is free before the message at lsn is committed
 	if l.state.err != nil || l.state.wantedLocked() == format.NoLSN && !full {
 		// The waiters left wait for a batch to end, and End calls for a leader.
 		ld.goOn()
@@ -250,8 +250,17 @@ func (ld *leader) passLocked() {
 	l.resignLocked()
 }
 
+// lacksBufferLocked reports whether a writer waits for a buffer and there is none: neither a free one, nor one that
+// clearUsed is clearing, or will. Once retire has given one up, the writer goes on as soon as it gets a processor. That
+// takes a while on a busy machine, and needs no leader.
+func (l *Log) lacksBufferLocked() bool {
+	s := &l.state
+	return len(s.free)+len(s.used) == 0 && !s.clears && l.bufferWaiters.Load() > 0
+}
+
 // resignLocked ends the lead without a successor. The flusher may have taken a kick meanwhile and found a leader, so
-// resignLocked kicks it again if a writer waits for a buffer.
+// resignLocked kicks it again if a writer lacks a buffer. If the writer only lacks a processor, it kicks nobody, or the
+// flusher would lead and resign again and again, on a processor that the writer could have.
 func (l *Log) resignLocked() {
 	l.state.leading = false
 	if l.state.err != nil {
@@ -260,7 +269,7 @@ func (l *Log) resignLocked() {
 		default:
 		}
 	}
-	if l.bufferWaiters.Load() > 0 {
+	if l.lacksBufferLocked() {
 		l.kickFlusher()
 	}
 }

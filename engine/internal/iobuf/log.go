@@ -64,9 +64,9 @@ type Log struct {
 	// stopped is set once, by stopLocked, after state.err: the log has failed or closed. A reader that sees it finds
 	// the error in state.err. A stale false costs nothing: the next wait or reservation fails.
 	stopped atomic.Bool
-	// bufferWaiters is the number of goroutines that wait for a free buffer; while it is not zero a leader does not
-	// resign before the message is committed that keeps the buffers. Written by takeFree, under state.mu; publishes
-	// nothing.
+	// bufferWaiters is the number of goroutines that wait for a free buffer, or have been given one and did not run
+	// yet; while it is not zero and no buffer is free, a leader does not resign before the message is committed that
+	// keeps the buffers. Written by takeFree, under state.mu; publishes nothing.
 	bufferWaiters atomic.Int32
 	// messages is the number of messages that the leader has found committed. Written by the leader; publishes
 	// nothing. It only rises. A stale read is a lower count.
@@ -104,7 +104,8 @@ type Log struct {
 
 	leader leader
 
-	waiters sync.Pool // of *waiter that nobody uses
+	waiters sync.Pool      // of *waiter that nobody uses
+	clearer sync.WaitGroup // on the goroutine of clearUsed
 
 	writes latency.Counts // of the device
 }
@@ -124,7 +125,8 @@ type state struct {
 	freed   sync.Cond // on mu: a buffer was freed, or the log has stopped
 	err     error     // why the log has stopped; the first cause stays, but a failed write replaces ErrClosed
 	closed  bool      // Close was called
-	free    []*buffer // the Free buffers
+	free    []*buffer // the Free buffers, but for one that takeFree has returned
+	used    []*buffer // the Used buffers, but for those that are being cleared
 	queue   []*buffer // the Active and Sealed buffers, by LSN; the leader reads a copy of the slice without mu
 	waiters []*waiter // in any order
 	batches batches
@@ -137,6 +139,8 @@ type state struct {
 	parked   atomic.Bool
 	back     bool        // the leader that has lent the lead waits for it
 	returned sync.Cond   // on mu: parked was set again
+	clearing bool        // clearUsed runs, or will
+	clears   bool        // clearUsed is clearing a buffer, which will be free
 	acked    bool        // something was acknowledged since markArmed was set, or since markDue looked last
 	looking  bool        // lookAtBatches will be called: a batch is, or was, open
 	look     *time.Timer // that calls it; nil before the first time
@@ -239,7 +243,10 @@ func (l *Log) resume(c Config, used int) error {
 		blank: len(b.mem)}
 	tail := makeTail(used, 0)
 	if b.indexed {
-		tail = b.indexAgain(l.rotation.next, used)
+		if c.Listing == nil {
+			c.Listing = List(b.mem[:used], l.rotation.next)
+		}
+		tail = b.indexAgain(c.Listing, used)
 	}
 	// The slot may be one that is reserved for urgent writers: all others ask for room.
 	b.least.Store(leastOf(l.rotation.next, segments.UrgencyCleaning))

@@ -171,17 +171,29 @@ func TestFailedWriteWakesAllWaiters(t *testing.T) {
 }
 
 // A leader that resigns while a writer waits for a buffer kicks the flusher: the flusher may have taken the kick of the
-// last commit and found a leader, which had walked the buffers before that commit. Trap 10.
+// last commit and found a leader, which had walked the buffers before that commit. Trap 10. If there is a buffer, and
+// the writer has only not run yet, it does not: the flusher would lead, resign and be kicked until the writer runs.
 func TestResigningLeaderKicksForWaitingWriter(t *testing.T) {
-	for _, waiting := range []int32{0, 1} {
+	for _, c := range []struct {
+		waiting          int32
+		free, used       int
+		clearing, clears bool // the clearer was started; it clears a buffer
+		kicks            int
+	}{
+		{0, 0, 0, false, false, 0}, {0, 1, 0, false, false, 0}, {1, 1, 0, false, false, 0},
+		{1, 0, 0, false, false, 1}, {1, 0, 1, true, false, 0}, {1, 0, 0, true, true, 0},
+		{1, 0, 0, true, false, 1}, // the writer has taken the used buffer before the clearer ran, and filled it
+	} {
 		l := &Log{kick: make(chan struct{}, 1)} // without a flusher
-		l.bufferWaiters.Store(waiting)
+		l.bufferWaiters.Store(c.waiting)
+		l.state.free, l.state.used = make([]*buffer, c.free), make([]*buffer, c.used)
+		l.state.clearing, l.state.clears = c.clearing, c.clears
 		l.state.leading = true
 		l.state.mu.Lock()
 		l.resignLocked()
 		l.state.mu.Unlock()
-		if l.state.leading || len(l.kick) != int(waiting) {
-			t.Errorf("%d writers wait: leading %v, %d kicks", waiting, l.state.leading, len(l.kick))
+		if l.state.leading || len(l.kick) != c.kicks {
+			t.Errorf("%+v: leading %v, %d kicks", c, l.state.leading, len(l.kick))
 		}
 	}
 }

@@ -31,25 +31,56 @@ func (l *Log) Tail() format.LSN {
 	return format.LSN(base) + format.LSN(b.reserved())
 }
 
-// Read copies len(dst) bytes at lsn, where a message begins, out of the io buffers. It copies zeros if the message is
-// not committed yet. It returns false if no buffer holds the bytes: then the segment is sealed and can be read from
-// the file.
-func (l *Log) Read(dst []byte, lsn format.LSN) bool {
+// holder returns the buffer that holds the LSN, and its base; nil if there is none. Unless the caller holds read and
+// finds the same base, the buffer may be used for another segment.
+func (l *Log) holder(lsn format.LSN) (*buffer, format.LSN) {
 	for _, b := range l.bufs {
 		base := format.LSN(b.base.Load())
 		if base < 0 || lsn < base || lsn >= base+format.LSN(l.segmentSize) {
 			continue
 		}
-		b.read.RLock()
-		off := int(lsn - base)
-		ok := format.LSN(b.base.Load()) == base && off+len(dst) <= len(b.mem)
-		if ok && b.word(off).Load() == 0 { // the owner of the reservation may be writing the other bytes
-			clear(dst)
-		} else if ok {
-			copy(dst, b.mem[off:])
-		}
-		b.read.RUnlock()
-		return ok
+		return b, base
 	}
-	return false
+	return nil, format.NoLSN
+}
+
+// Read copies len(dst) bytes at lsn, where a message begins, out of the io buffers. It copies zeros if the message is
+// not committed yet. It returns false if no buffer holds the bytes: then the segment is sealed and can be read from
+// the file.
+func (l *Log) Read(dst []byte, lsn format.LSN) bool {
+	b, base := l.holder(lsn)
+	if b == nil {
+		return false
+	}
+	b.read.RLock()
+	defer b.read.RUnlock()
+	off := int(lsn - base)
+	ok := format.LSN(b.base.Load()) == base && off+len(dst) <= len(b.mem)
+	if ok && b.word(off).Load() == 0 { // the owner of the reservation may be writing the other bytes
+		clear(dst)
+	} else if ok {
+		copy(dst, b.mem[off:])
+	}
+	return ok
+}
+
+// AppendMessage appends the message that begins at lsn, header included, to dst. It returns false, and dst as it was,
+// if no buffer holds the message, if it takes more than most bytes, and if it is not committed yet. It does not verify
+// the message.
+func (l *Log) AppendMessage(dst []byte, lsn format.LSN, most int) ([]byte, bool) {
+	b, base := l.holder(lsn)
+	if b == nil {
+		return dst, false
+	}
+	b.read.RLock()
+	defer b.read.RUnlock()
+	off, n := int(lsn-base), 0
+	if format.LSN(b.base.Load()) == base && off <= len(b.mem)-format.HeaderSize {
+		n = format.Word(b.word(off).Load()).Len() // 0 if the owner of the reservation may be writing the bytes
+	}
+	ok := n >= format.HeaderSize && n <= min(most, len(b.mem)-off)
+	if ok {
+		dst = append(dst, b.mem[off:off+n]...)
+	}
+	return dst, ok
 }

@@ -1,7 +1,10 @@
 package iobuf
 
 import (
+	"context"
 	"errors"
+	"runtime/pprof"
+	"slices"
 
 	"pagecache/internal/invariants"
 	"pagecache/segments"
@@ -48,20 +51,27 @@ func (l *Log) rotate(u segments.Urgency) error {
 // EndSegment ends the active segment, of which the rest holds nothing, and opens the next one with the urgency of the
 // cleaner. It waits for a free buffer. Errors: as for Reserve.
 func (l *Log) EndSegment() error {
-	for b := l.active.Load(); b != nil; {
-		t := tailWord(b.tail.Load())
-		if b.full(t) {
-			break
-		}
-		if b.tail.CompareAndSwap(uint64(t), uint64(makeTail(len(b.mem)+1, t.units()))) {
-			l.sealRest(b, t.off()) // which is the caller's
-			break
-		}
-	}
+	l.SealFrom(0)
 	if l.stopped.Load() {
 		return l.Err()
 	}
 	return l.rotate(segments.UrgencyCleaning)
+}
+
+// SealFrom ends the active segment, of which the rest holds nothing, if at least n bytes of it are reserved. It opens
+// no other one. The loop ends because each failed compare-and-swap means that a writer has moved the tail on, or that
+// the segment has ended.
+func (l *Log) SealFrom(n int) {
+	for b := l.active.Load(); b != nil; {
+		t := tailWord(b.tail.Load())
+		if b.full(t) || t.off() < n {
+			return
+		}
+		if b.tail.CompareAndSwap(uint64(t), uint64(makeTail(len(b.mem)+1, t.units()))) {
+			l.sealRest(b, t.off()) // which is the caller's
+			return
+		}
+	}
 }
 
 // hasActive reports whether there is an active buffer that is not sealed.
@@ -81,7 +91,7 @@ func (l *Log) tryRotate() bool {
 		return true
 	}
 	l.state.mu.Lock()
-	waits := len(l.state.free) == 0 // nobody else takes a buffer while rotation.mu is held
+	waits := len(l.state.free)+len(l.state.used) == 0 // beside rotation.mu only the clearer takes one, for a moment
 	l.state.mu.Unlock()
 	return !waits && l.openNext(segments.UrgencyOrdinary) == nil
 }
@@ -109,6 +119,7 @@ func (l *Log) openNext(u segments.Urgency) error {
 		pages: b.progress.pages[:0], listed: l.listPages, blank: l.space.Blank(),
 		index: b.progress.index.Reset(), known: b.indexed}
 	b.sealedAt.Store(0)
+	b.tail.Store(uint64(makeTail(len(b.mem)+1, 0))) // that of a short segment would not be full with the next limit
 	b.limit.Store(l.takeLimit())
 	l.rotation.next += format.LSN(l.segmentSize)
 	l.open(b, base, makeTail(format.SegmentStart, 0))
@@ -138,27 +149,78 @@ func (l *Log) open(b *buffer, base format.LSN, tail tailWord) {
 	l.active.Store(b)
 }
 
-// takeFree takes a free buffer. It waits until there is one or the log stops: retire wakes it, and stopLocked.
+// takeFree takes a free buffer, or else a used one, which it clears. It waits until there is one or the log stops:
+// clearUsed wakes it, and stopLocked.
 func (l *Log) takeFree() (*buffer, error) {
 	s := &l.state
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	invariants.Sometimes("iobuf: a writer waits for a free buffer", len(s.free) == 0)
-	if len(s.free) == 0 {
+	waits := len(s.free)+len(s.used) == 0
+	invariants.Sometimes("iobuf: a writer waits for a free buffer", waits)
+	if waits {
 		s.stats.BufferWaits++
 		l.bufferWaiters.Add(1) // before the kick below: the flusher leads until there is a buffer
 		defer l.bufferWaiters.Add(-1)
 	}
-	for len(s.free) == 0 && s.err == nil {
+	for len(s.free)+len(s.used) == 0 && s.err == nil {
 		l.kickFlusher()
 		s.freed.Wait()
 	}
 	if s.err != nil {
 		return nil, s.err
 	}
+	if len(s.free) == 0 {
+		b := s.takeUsedLocked()
+		s.mu.Unlock()
+		b.clear()
+		s.mu.Lock()
+		return b, nil
+	}
 	b := s.free[len(s.free)-1]
 	s.free = s.free[:len(s.free)-1]
 	return b, nil
+}
+
+// takeUsedLocked takes a used buffer. The caller then clears it without mu.
+func (s *state) takeUsedLocked() *buffer {
+	b := s.used[len(s.used)-1]
+	s.used = s.used[:len(s.used)-1]
+	return b
+}
+
+// clearerLabels are the profiling labels of clearUsed; it would have those of the goroutine that started it.
+var clearerLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecache", "clearer"))
+
+// clearUsed makes all used buffers free. It runs in a goroutine of its own, one at a time.
+func (l *Log) clearUsed() {
+	pprof.SetGoroutineLabels(clearerLabels)
+	s := &l.state
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.used) > 0 && s.err == nil {
+		b := s.takeUsedLocked()
+		s.clears = true
+		s.mu.Unlock()
+		b.clear()
+		s.mu.Lock()
+		s.clears = false
+		s.free = append(s.free, b)
+		s.freed.Broadcast()
+	}
+	s.clearing = false
+}
+
+// clear makes all bytes of a used buffer zero. Those of a hole are, since nobody has written to the pad's filler.
+func (b *buffer) clear() {
+	if h := b.progress.hole; h.to > 0 {
+		if invariants.Enabled && slices.ContainsFunc(b.mem[h.from:h.to], func(c byte) bool { return c != 0 }) {
+			panic("iobuf: the filler of a pad is not zero")
+		}
+		clear(b.mem[:h.from])
+		clear(b.mem[h.to:])
+		return
+	}
+	clear(b.mem)
 }
 
 // giveFree returns a buffer that takeFree took.

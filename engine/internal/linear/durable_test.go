@@ -296,7 +296,7 @@ func TestDurablyLinearizable(t *testing.T) {
 
 // The oracle finds a store that acknowledges changes before they are durable.
 func TestEarlyAcknowledgmentIsFound(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(200) { // on a busy machine, children are killed before they do anything
 		if _, err := durableRound(childSpec{Dir: t.TempDir(), Seed: seed, Early: true}); err != nil {
 			t.Logf("seed %d: %.400v", seed, err)
 			return

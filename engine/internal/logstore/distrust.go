@@ -22,7 +22,8 @@ type distrust struct {
 // Distrust is the first step of recovery. Rule 11: after anything but a clean close, the page cache is not trusted. The
 // file is synced and its cached pages are dropped, and Start writes the tail anew before anything is shown. Dropping
 // takes some 80 ms for each gigabyte that is cached; if the log can be read without it, that goes on until Recover has
-// read the log.
+// read the log, and, for a standalone log whose tail Recover leaves in memory, until Start writes. If dropping fails,
+// that refuses the opening, in the latter case after Prepare has reserved disk space for a slot.
 func (s *Store) Distrust() error {
 	size, err := s.file.Size()
 	if err != nil {
@@ -69,7 +70,8 @@ func (s *Store) beginDrop(size int64) error {
 }
 
 // awaitDrop returns once the cached pages of the log are dropped, or could not be. Until then nothing is read through
-// the page cache.
+// the page cache, and nothing is written: Prepare may reserve disk space for a slot, no more. Only the goroutine that
+// opens the store calls it.
 func (d *distrust) awaitDrop() error {
 	if d.dropped == nil {
 		return nil
@@ -79,9 +81,9 @@ func (d *distrust) awaitDrop() error {
 	return <-dropped
 }
 
-// close ends the reading past the page cache. It returns why the log was not read past it, if that was tried in vain.
-func (d *distrust) close() (reason string) {
-	_ = d.awaitDrop() // an opening that fails has another reason already
+// closeBulk ends the reading past the page cache. It returns why the log was not read past it, if that was tried in
+// vain.
+func (d *distrust) closeBulk() (reason string) {
 	if d.bulk == nil {
 		return ""
 	}
@@ -91,4 +93,10 @@ func (d *distrust) close() (reason string) {
 	_ = d.bulk.Close()
 	d.bulk = nil
 	return reason
+}
+
+// close ends what Distrust has begun.
+func (d *distrust) close() {
+	_ = d.awaitDrop() // an opening that fails has another reason already
+	_ = d.closeBulk()
 }

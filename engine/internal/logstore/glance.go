@@ -1,6 +1,8 @@
 package logstore
 
 import (
+	"encoding/binary"
+
 	"pagecache/internal/vfs"
 	"pagecache/mmapread"
 	"pagecache/segments"
@@ -57,4 +59,59 @@ func glance(v vfs.Map, off format.Offset, room int, lsn format.LSN, seed format.
 		return h, nil, false
 	}
 	return h, body, true
+}
+
+// AppendGlance appends the message that begins at lsn and off, header included, to dst, if it takes at most `most`
+// bytes and is valid. The body of m is a part of what was appended. So it is the copy that was verified, and it needs
+// no Guard. If it finds no message, dst is as it was, and ReadHeader and Read have to look, as for Glance.
+func (s *Store) AppendGlance(dst []byte, lsn format.LSN, off format.Offset, most int) (
+	b []byte, m Message, found bool,
+) {
+	size := int64(s.Super.SegmentSize)
+	seg := s.Space.At(off)
+	if seg.Base() != lsn-format.LSN(int64(lsn)%size) {
+		return dst, m, false
+	}
+	at, room := len(dst), min(int(size-int64(off)%size), most)
+	if seg.State() != segments.StateActive {
+		b, found = appendMapped(dst, s.View, off, room)
+	} else if !s.tail.planned { // else no io buffer holds it yet
+		b, found = s.Log.AppendMessage(dst, lsn, room)
+	}
+	if !found {
+		return dst, m, false
+	}
+	h, body, err := format.DecodeMessage(b[at:], lsn, seg.Seed())
+	if err != nil || h.Kind.Delta() {
+		return dst, m, false
+	}
+	return b, Message{Kind: h.Kind, Page: h.Page, Body: body}, true
+}
+
+// appendMapped appends the message that begins at off in the map to dst, if it takes at most room bytes. It does not
+// verify the message.
+func appendMapped(dst []byte, v vfs.Map, off format.Offset, room int) (_ []byte, ok bool) {
+	// The next block may not be in the page cache.
+	b, err := v.View(int64(off), min(room, glanced, readBlock-int(off%readBlock)))
+	if err != nil || len(b) < format.HeaderSize {
+		return dst, false
+	}
+	copied := dst
+	err = mmapread.Guard(func() (err error) {
+		touch(b)
+		n := format.Word(binary.LittleEndian.Uint32(b)).Len()
+		if n < format.HeaderSize || n > room {
+			return format.ErrLength
+		}
+		if n > len(b) {
+			seen := len(b)
+			if b, err = v.View(int64(off), n); err != nil {
+				return err
+			}
+			touch(b[seen:])
+		}
+		copied = append(dst, b[:n]...)
+		return nil
+	})
+	return copied, err == nil
 }

@@ -144,8 +144,9 @@ type ImageReader struct {
 	free func()
 }
 
-// readPiece is the length in bytes of one read of a segment. A flush may have to wait for one.
-const readPiece = 512 << 10
+// Piece is the length in bytes of one read of a segment while the store is written to: a flush may have to wait for
+// one. QuietPiece is that length while it is not: longer reads keep more of the disk busy.
+const Piece, QuietPiece = 512 << 10, 4 << 20
 
 // OpenImages returns a reader of images. It reads past the page cache if the file system supports that.
 func (s *Store) OpenImages() (*ImageReader, error) {
@@ -163,9 +164,10 @@ func (r *ImageReader) Close() error {
 	return r.bulk.Close()
 }
 
-// Read reads a piece of the used bytes of a segment that a Hold keeps: those from offset at on, and returns where the
-// next piece begins. If the disk does not return the piece, the error is a *recovery.CorruptError.
-func (r *ImageReader) Read(g ImageSegment, at int) (next int, err error) {
+// Read reads a piece of the used bytes of a segment that a Hold keeps: most bytes, at most, from offset at on, or, in a
+// segment that is still being written, its header or all the rest. It returns where the next piece begins. most is a
+// multiple of vfs.BulkAlign. If the disk does not return the piece, the error is a *recovery.CorruptError.
+func (r *ImageReader) Read(g ImageSegment, at, most int) (next int, err error) {
 	const align, header = vfs.BulkAlign, format.SegmentStart
 	switch {
 	case !r.isBuffered(g):
@@ -174,7 +176,7 @@ func (r *ImageReader) Read(g ImageSegment, at int) (next int, err error) {
 	case at == header && r.s.Log.Read(r.buf[header:g.Used], g.Base+header):
 		return g.Used, nil
 	}
-	next = min(at+readPiece, (g.Used+align-1)&^(align-1), len(r.buf))
+	next = min(at+most, (g.Used+align-1)&^(align-1), len(r.buf))
 	return next, r.readFile(g, at, next)
 }
 
@@ -215,6 +217,9 @@ func (s *Store) ReadFile(p []byte, off int64) error {
 	}
 	return err
 }
+
+// CloneTo makes bytes [off, off+n) of another file share those of the log file, at the same place: see vfs.Cloner.
+func (s *Store) CloneTo(to vfs.File, off, n int64) error { return vfs.Clone(to, s.file, off, n) }
 
 // OpenMap returns another map of the log file, for segments that a Hold keeps. It must be closed before the store is.
 func (s *Store) OpenMap(p vfs.Pattern, r vfs.Reader) (vfs.Map, error) { return s.file.OpenMap(p, r) }

@@ -15,9 +15,9 @@ import (
 	"pagecache/segments/format"
 )
 
-// zeroAfter is the age at which a segment is slow enough for the next one to be zeroed ahead: 8 MiB in that time is 80
+// zeroAfter is the age at which a segment is slow enough for the next one to be zeroed ahead: 8 MiB in that time is 160
 // MiB/s.
-const zeroAfter = 100 * time.Millisecond
+const zeroAfter = 50 * time.Millisecond
 
 // plan is what Start will do.
 type plan struct {
@@ -124,8 +124,8 @@ func (b beginning) Sync() error {
 // beginDevice begins to open the device of a standalone log, while Distrust and Recover wait for the disk: they need a
 // few segments of a log, and making the io buffers known to the kernel takes as long. It writes nothing.
 func (s *Store) beginDevice() {
-	if !s.Super.Log || s.c.ReadOnly || s.c.Foreground {
-		return
+	if !s.Super.Log || s.c.ReadOnly || s.c.Foreground || s.allocBuffers() != nil {
+		return // openDevice fails again
 	}
 	opening := make(chan error, 1)
 	s.opening = opening
@@ -142,15 +142,26 @@ func (s *Store) awaitDevice() error {
 	return <-opening
 }
 
-// openDevice allocates the io buffers and opens the device that writes from them.
-func (s *Store) openDevice() (err error) {
-	size := s.Super.SegmentSize
-	for range s.c.IOBuffers {
+// allocBuffers allocates the io buffers unless that was done.
+func (s *Store) allocBuffers() error {
+	for size := s.Super.SegmentSize; len(s.bufs) < s.c.IOBuffers; {
 		b, err := allocBuffer(size)
 		if err != nil {
 			return fmt.Errorf("allocate an io buffer of %d bytes: %w", size, err)
 		}
 		s.bufs = append(s.bufs, b)
+	}
+	return nil
+}
+
+// tailBuffer returns the io buffer for the log's tail. The first one is for markSlots.
+func (s *Store) tailBuffer() []byte { return s.bufs[len(s.bufs)-1] }
+
+// openDevice opens the device that writes from the io buffers.
+func (s *Store) openDevice() (err error) {
+	size := s.Super.SegmentSize
+	if err := s.allocBuffers(); err != nil {
+		return err
 	}
 	o := s.c.Device
 	o.Buffers = s.bufs
@@ -266,6 +277,7 @@ func (s *Store) planTail(r *Recovered) error {
 	r.end = r.Scan.End
 	ends := s.endsOf(r.Scan.Segments)
 	r.ends, _ = format.MakeEndList(ends)
+	s.keepScanned(r)
 	if r.tail == nil {
 		if r.end == 0 {
 			r.short = s.shortFor(0)
@@ -275,8 +287,10 @@ func (s *Store) planTail(r *Recovered) error {
 	size, block := s.Super.SegmentSize, s.dev.Block()
 	used := int(int64(r.end) % int64(size))
 	var err error
-	if r.lost, err = s.readTail(*r.tail, s.bufs[1][:used]); err != nil {
-		return fmt.Errorf("read the log's tail: %w", err)
+	if !r.tail.InTail {
+		if r.lost, err = s.readTail(*r.tail, s.tailBuffer()[:used]); err != nil {
+			return fmt.Errorf("read the log's tail: %w", err)
+		}
 	}
 	if l, ok := format.MakeEndList(append(ends, r.Scan.End)); ok && r.lost != nil && !r.tail.Unread {
 		r.keeps, r.ends, r.end = true, l, r.tail.Base+format.LSN(size)
@@ -318,6 +332,17 @@ func (s *Store) planTail(r *Recovered) error {
 	}
 	r.end += format.LSN(n - used)
 	return nil
+}
+
+// keepScanned makes the buffer of the tail all zero, as a free io buffer is, except for the messages of the tail if the
+// scan has read them to it.
+func (s *Store) keepScanned(r *Recovered) {
+	filled := s.tailBuffer()[:r.Scan.TailFilled]
+	if r.tail != nil && r.tail.InTail {
+		clear(filled[:format.SegmentStart])
+		filled = filled[min(int(r.Scan.End-r.tail.Base), len(filled)):]
+	}
+	clear(filled)
 }
 
 // reportFull reports that the file cannot grow because of err, or, if err is nil, that there is room again.

@@ -99,18 +99,27 @@ func (s *Store) causeOf(err error, ptr format.DiskPtr) error {
 	return err
 }
 
-// readUnmoved reads the message at lsn and ptr, which lies in the tail, into buf. Between Prepare and Start no io
-// buffer holds the tail, and it may still be in another slot than ptr says.
+// readUnmoved reads the message at lsn and ptr, which lies in the tail, into buf.
 func (s *Store) readUnmoved(buf []byte, lsn format.LSN, ptr format.DiskPtr) (Message, error) {
-	if n, err := s.file.ReadAt(buf, int64(s.onDisk(ptr.Off))); err == io.EOF {
-		clear(buf[n:])
-	} else if err != nil {
+	seed, err := s.copyUnmoved(buf, ptr.Off)
+	if err != nil {
 		return Message{}, s.CorruptMessage(lsn, ptr, err)
 	}
-	g := &s.tail.from
-	h, body, err := format.DecodeMessage(buf, lsn, format.MakeSeed(s.Super.Store, g.Generation, g.Slot))
+	h, body, err := format.DecodeMessage(buf, lsn, seed)
 	m, err := makeMessage(h, body, err)
 	return m, s.CorruptMessage(lsn, ptr, err)
+}
+
+// copyUnmoved copies the bytes at off, which lie in the tail, to buf, and returns the seed of their checksums. From
+// Prepare until Start has begun the log, no io buffer holds the tail, and it may be in another slot than off says.
+func (s *Store) copyUnmoved(buf []byte, off format.Offset) (format.Seed, error) {
+	n, err := s.file.ReadAt(buf, int64(s.onDisk(off)))
+	if err == io.EOF {
+		clear(buf[n:])
+		err = nil
+	}
+	g := &s.tail.from
+	return format.MakeSeed(s.Super.Store, g.Generation, g.Slot), err
 }
 
 // onDisk returns where the byte at off is now, if Start has not moved the tail yet.
@@ -236,7 +245,11 @@ func (s *Store) ReadHeader(lsn format.LSN, off format.Offset) (format.Header, er
 	seg := s.Space.At(off)
 	seed := seg.Seed()
 	var buf [format.PadSummed]byte
-	if b := buf[:format.HeaderSize]; seg.State() == segments.StateActive && s.Log.Read(b, lsn) {
+	active := seg.State() == segments.StateActive
+	if active && s.tail.planned {
+		return s.headerUnmoved(lsn, off, room)
+	}
+	if b := buf[:format.HeaderSize]; active && s.Log.Read(b, lsn) {
 		h, err := format.DecodeHeader(b, room, lsn)
 		if err != nil || h.Kind != format.KindPad {
 			return h, err
@@ -263,6 +276,16 @@ func (s *Store) ReadHeader(lsn format.LSN, off format.Offset) (format.Header, er
 	return h, s.CorruptMessage(lsn, format.DiskPtr{Off: off, Len: format.HeaderSize}, err)
 }
 
+// headerUnmoved is ReadHeader for the tail, as readUnmoved is Read. The message takes at most room bytes.
+func (s *Store) headerUnmoved(lsn format.LSN, off format.Offset, room int) (h format.Header, err error) {
+	buf := make([]byte, min(format.PadSummed, room))
+	seed, err := s.copyUnmoved(buf, off)
+	if err == nil {
+		h, err = decodeHeader(buf, room, lsn, seed)
+	}
+	return h, s.CorruptMessage(lsn, format.DiskPtr{Off: off, Len: format.HeaderSize}, err)
+}
+
 // decodeHeader decodes the header at the beginning of b, and verifies it if it is a pad's.
 func decodeHeader(b []byte, room int, lsn format.LSN, seed format.Seed) (format.Header, error) {
 	h, err := format.DecodeHeader(b, room, lsn)
@@ -283,7 +306,7 @@ func (s *Store) Next(lsn format.LSN) (m Message, at format.LSN, ptr format.DiskP
 		lsn += format.SegmentStart
 	}
 	base := lsn - lsn%size
-	if size-lsn%size < format.HeaderSize {
+	if format.LSN(s.Used(base))-lsn%size < format.HeaderSize {
 		return m, lsn, ptr, base + size, nil
 	}
 	slot, found := s.Space.Find(base)

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"pagecache/engine/internal/iobuf"
 	"pagecache/internal/vfs"
 	"pagecache/recovery"
 	"pagecache/segments/format"
@@ -16,6 +17,9 @@ const (
 	MaxID         = 1<<63 - 1
 	MaxIDInterval = MaxID / 4
 )
+
+// hugeTail is the length of a log's tail in bytes from which on it is worth huge pages. They take longer to touch.
+const hugeTail = 1 << 20
 
 // Base is the knowledge about the log that a snapshot provides. The zero Base means that there is no snapshot.
 type Base struct {
@@ -38,6 +42,9 @@ type Recovered struct {
 	NextPage format.PageID
 	// NextID is the next id, and IDLimit the lowest id that must not be handed out before a higher one is durable.
 	NextID, IDLimit uint64
+	// Beside, if the caller sets it, is called by Start while that waits for the disk, in a goroutine that ends before
+	// Start returns. It may read the log, and Resumed, and writes nothing.
+	Beside func()
 
 	discard  []format.SegmentID // marked in use, but without valid contents
 	outOfUse []format.SegmentID // left out of use by an earlier opening; Start tries to mark them as free
@@ -45,9 +52,13 @@ type Recovered struct {
 	failed   []format.SegmentID // the same, since their headers cannot be written
 	tail     *recovery.Segment  // the partly filled segment, if Scan.End lies inside one
 	lost     error              // why the disk does not return a part of it; nil if it does
+	listing  *iobuf.Listing     // of the tail of a standalone log; set by Start
 	base     Base
 	plan     // decided by Prepare
 }
+
+// LogEnd returns where the log goes on. Prepare decides that.
+func (r *Recovered) LogEnd() format.LSN { return r.end }
 
 // Recover reads the log, after Distrust. base is the knowledge that a snapshot provides.
 func (s *Store) Recover(base Base) (*Recovered, error) {
@@ -100,11 +111,27 @@ func (s *Store) scan(base Base, fileSize int64) (*recovery.Result, error) {
 		From: base.From, Stable: base.Stable, Counter: base.Counter, Known: base.Known, Recycled: base.Recycled,
 		Left: base.Left, Log: s.Super.Log, Unreadable: vfs.IsUnreadable, OutOfUse: s.Super.OutOfUse.Slots(),
 		Ends: s.Super.Ends}
-	defer func() { s.c.Report.Degraded("reading at Open", "", s.distrust.close()) }()
+	if s.Super.Log && !s.c.ReadOnly {
+		if err := s.allocBuffers(); err != nil {
+			return nil, err
+		}
+		o.Tail = s.tailBuffer()
+		if !o.Clean || int64(o.End)%int64(o.SegmentSize) > hugeTail {
+			useHugePages(o.Tail)
+		}
+	}
+	defer func() { s.c.Report.Degraded("reading at Open", "", s.distrust.closeBulk()) }()
 	if s.distrust.bulk != nil {
 		o.Bulk = s.distrust.bulk
 	} else {
 		s.fetchHeaders(fileSize)
+		if o.Tail != nil && s.Super.SegmentSize >= bulkSegment && fileSize%vfs.BulkAlign == 0 {
+			bulk := s.file.OpenBulk()
+			defer bulk.Close()
+			if bulk.Direct() { // as the tail was written: the page cache does not have it
+				o.TailSource = bulk
+			}
+		}
 	}
 	_ = s.file.Advise(vfs.PatternSequential) // a hint, like the one below
 	res, err := recovery.Scan(s.file, o)
@@ -115,6 +142,9 @@ func (s *Store) scan(base Base, fileSize int64) (*recovery.Result, error) {
 		return nil, err
 	}
 	_ = s.file.Advise(vfs.PatternRandom)
+	if n := len(res.Segments); o.Tail != nil && n > 0 && res.Segments[n-1].InTail {
+		return res, nil // nothing else is read before Start
+	}
 	return res, s.distrust.awaitDrop()
 }
 

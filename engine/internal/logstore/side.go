@@ -20,7 +20,7 @@ type side struct {
 
 // sidePiece is the length in bytes of one write beside the log: short enough not to delay a commit for long. sideDepth
 // is the number of writes in flight.
-const sidePiece, sideDepth = 256 << 10, 16
+const sidePiece, sideDepth = 512 << 10, 16
 
 func allocBuffer(n int) ([]byte, error) { return iouring.AllocBuffer(n) }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"pagecache/engine/internal/iobuf"
@@ -23,11 +24,17 @@ const batchPatience = 100 * time.Millisecond
 // the tail has become corrupt since it was read, or if there is no space. A read-only store is ready after Prepare.
 func (s *Store) Start(r *Recovered) error {
 	if s.c.ReadOnly {
+		if r.Beside != nil {
+			r.Beside()
+		}
 		return nil
 	}
 	tail, err := s.loadTail(r)
 	if err != nil {
 		return fmt.Errorf("read the log's tail: %w", err)
+	}
+	if err := s.distrust.awaitDrop(); err != nil {
+		return err
 	}
 	if err := s.fitFile(r); err != nil {
 		return err
@@ -39,6 +46,8 @@ func (s *Store) Start(r *Recovered) error {
 		return err
 	}
 	s.Super = s.super.current()
+	await := s.besideStart(r, tail)
+	defer await()
 	// The tail's header is the first to show the new timeline: once any header does, the tail is this opening's, and a
 	// later opening accepts no older one.
 	if err := s.markDiscarded(r, &r.first, before); err != nil {
@@ -66,7 +75,29 @@ func (s *Store) Start(r *Recovered) error {
 	if err := s.readySlots(r, free); err != nil {
 		return err
 	}
+	await()
 	return s.startLog(r, tail)
+}
+
+// besideStart begins what does not wait for the writes of Start: Recovered.Beside, and the listing of the tail. await
+// waits until that has ended; before, nothing changes the messages in tail. With Config.Foreground, it has ended when
+// besideStart returns.
+func (s *Store) besideStart(r *Recovered, tail []byte) (await func()) {
+	if s.Super.Log && r.moves {
+		s.resumed, s.resumedAt = tail, r.tail.Base
+	}
+	var wg sync.WaitGroup
+	run := func(f func()) { wg.Go(f) }
+	if s.c.Foreground {
+		run = func(f func()) { f() }
+	}
+	if r.Beside != nil {
+		run(r.Beside)
+	}
+	if s.resumed != nil {
+		run(func() { r.listing = iobuf.List(tail, r.tail.Base) })
+	}
+	return wg.Wait
 }
 
 // readySlots gives the free slots to the Space. It reserves disk space for those that are kept for urgent writes, if
@@ -186,9 +217,20 @@ func (s *Store) leaveOut(add, remove []format.SegmentID) error {
 	return nil
 }
 
+// Resumed returns the contents of the segment that the log goes on in, from its beginning to the end of the log, if it
+// is the one with this base; else nil. All messages there were verified. Only Recovered.Beside may look at the
+// memory, which is an io buffer.
+func (s *Store) Resumed(base format.LSN) []byte {
+	if base != s.resumedAt {
+		return nil
+	}
+	return s.resumed
+}
+
 // startLog starts the log at its end. tail is what loadTail has returned.
 func (s *Store) startLog(r *Recovered, tail []byte) (err error) {
 	c := iobuf.Config{
+		// The last buffer, tailBuffer, is the first that is used.
 		Device: s.dev, Space: s.Space, Buffers: s.bufs, Store: s.Super.Store, Generation: s.Super.Generation,
 		Timeline: s.Timeline, FlushEvery: s.c.FlushEvery, MarkAfter: markAfter, Patience: batchPatience, End: r.end,
 		ListPages: s.c.Cleaned, Index: s.Super.Log, Report: s.c.Report, SlowWrite: s.c.SlowWrite, BadWrite: s.suspect,
@@ -199,6 +241,7 @@ func (s *Store) startLog(r *Recovered, tail []byte) (err error) {
 	}
 	if int64(r.end)%int64(s.Super.SegmentSize) != 0 {
 		c.Slot, c.Seed = r.tail.Slot, format.MakeSeed(s.Super.Store, r.tail.Generation, r.tail.Slot)
+		c.Listing = r.listing
 		c.Fill = func(mem []byte) error {
 			if &mem[0] != &tail[0] {
 				copy(mem, tail)

@@ -119,12 +119,15 @@ type Store struct {
 	opening  <-chan error // nil unless a goroutine opens dev; see beginDevice
 	report   vfs.DeviceReport
 	bufs     [][]byte // io buffers
-	side     side
-	attached []Attachment
-	madeDir  bool // this opening made the directory
-	madeLog  bool // this opening may have made the log file
-	fresh    bool // this opening made the log file, and there is no superblock yet
-	ours     bool // the files are this opening's to remove if Temporary: the store is new, or was opened
+	// resumed and resumedAt are what Resumed returns, and its base.
+	resumed   []byte
+	resumedAt format.LSN
+	side      side
+	attached  []Attachment
+	madeDir   bool // this opening made the directory
+	madeLog   bool // this opening may have made the log file
+	fresh     bool // this opening made the log file, and there is no superblock yet
+	ours      bool // the files are this opening's to remove if Temporary: the store is new, or was opened
 
 	Times  Times
 	Scrubs Scrubs
@@ -210,6 +213,23 @@ type Ending struct {
 	KeepMapped bool
 	// Busy says that something still works on the file. Everything stays open, and so locked, until the process ends.
 	Busy bool
+}
+
+// sealPatience is the time that Close must have left for SealTail.
+const sealPatience = time.Second
+
+// SealTail ends the log's last segment if more than half of it is used, before the log is closed. The next opening
+// would read all of it, and write it anew to another slot; of a sealed segment it reads the index. Only standalone logs
+// have one. It does nothing if the reserve of free slots is not whole, since the rest of the segment is worth more on a
+// full disk, or if ctx ends soon, since the rest, which is written, must not keep the store from being closed cleanly.
+func (s *Store) SealTail(ctx context.Context) {
+	end, ends := ctx.Deadline()
+	if ctx.Err() != nil || ends && time.Until(end) < sealPatience {
+		return
+	}
+	if s.Super.Log && !s.c.ReadOnly && !s.c.Temporary && s.Space.Whole() {
+		s.Log.SealFrom(s.Super.SegmentSize/2 + 1)
+	}
 }
 
 // Close marks the store as closed cleanly, unless something is still busy or failed, the error of closing so far, is

@@ -8,10 +8,11 @@ import (
 	"pagecache/segments/format"
 )
 
-// loadTail returns the valid part of the last segment, up to a block boundary, in the io buffer that planTail has read
-// it to, as it will be in its new slot. It verifies every message, except below the snapshot's From: a message that is
-// corrupt or cannot be read there is corrupt in the new slot too, and all others are served. loadTail returns nil if
-// there is no tail, or it stays where it is. It changes nothing on the disk.
+// loadTail returns the valid part of the last segment, up to a block boundary, in the io buffer that Recover or
+// planTail has read it to, as it will be in its new slot. Recover has verified every message there, or loadTail does,
+// except below the snapshot's From: a message that is corrupt or cannot be read there is corrupt in the new slot too,
+// and all others are served. loadTail returns nil if there is no tail, or it stays where it is. It changes nothing on
+// the disk.
 func (s *Store) loadTail(r *Recovered) ([]byte, error) {
 	if r.tail == nil {
 		return nil, nil
@@ -20,7 +21,7 @@ func (s *Store) loadTail(r *Recovered) ([]byte, error) {
 	if r.moves {
 		old = s.tail.from
 	}
-	buf := s.bufs[1] // markSlots needs the first one
+	buf := s.tailBuffer()
 	if r.keeps {
 		clear(buf) // a free io buffer is all zero
 		return nil, nil
@@ -71,12 +72,19 @@ func (s *Store) tailHeader(r *Recovered) format.SegmentHeader {
 // reseal computes the checksums of the messages in buf anew, for their new slot and generation. Bytes below from that
 // are no message stay as they are, and are none in the new slot either: no page shows an older state in their place.
 func (s *Store) reseal(buf []byte, old recovery.Segment, seed format.Seed, from format.LSN) error {
+	decode := format.DecodeMessage
+	if old.InTail { // verified
+		decode = func(src []byte, lsn format.LSN, _ format.Seed) (format.Header, []byte, error) {
+			h, err := format.DecodeHeader(src, len(src), lsn)
+			return h, nil, err
+		}
+	}
 	oldSeed := format.MakeSeed(s.Super.Store, old.Generation, old.Slot)
 	effort := format.SearchEffort * len(buf)
 	for pos := format.SegmentStart; len(buf)-pos >= format.HeaderSize; {
 		lsn := old.Base + format.LSN(pos)
-		h, body, err := format.DecodeMessage(buf[pos:], lsn, oldSeed)
-		if err == nil && h.Kind.IsGroup() {
+		h, body, err := decode(buf[pos:], lsn, oldSeed)
+		if err == nil && h.Kind.IsGroup() && !old.InTail {
 			_, err = format.CheckGroup(h.Kind, body, lsn, oldSeed)
 		}
 		if err != nil && lsn < from {

@@ -421,11 +421,10 @@ func (a *applier) applyReserved() {
 		return
 	}
 	for pid := range format.FirstUserPage {
-		s := m.Table.Get(pid)
-		if s == nil || s.Load() == nil {
+		h := m.head(pid)
+		if h == nil {
 			continue
 		}
-		h := s.Load()
 		if m.base != nil && pid < m.base.NextPage {
 			p, err := m.base.Page(pid)
 			if err != nil {

@@ -32,13 +32,13 @@ type (
 	// Head is the newest entry of a page.
 	Head = pagestack.Head
 	// Slot is the place in the table that holds a page's head.
-	Slot = pagetable.Slot[Head]
+	Slot = pagestack.Slot
 )
 
 // Map is the state of the pages of one store. It is used by value inside a larger struct and not copied. Safe for
 // concurrent use once Rebuild has returned.
 type Map struct {
-	Table pagetable.Table[Head]
+	Table pagetable.Table[Slot]
 	IDs   pageids.Allocator
 	_     [64]byte // Allocate and Free write IDs; every change reads the fields below
 	Roots roots.Index
@@ -74,7 +74,7 @@ func (m *Map) Init(s *logstore.Store, b *blob.Store, snaps *snapshot.Store, read
 	readers.Register(&m.writer)
 	m.Roots.Init()
 	snaps.Serve(rescanner{m})
-	m.Clock.Place = onDisk
+	m.Clock.Place, m.Clock.LSNAt = onDisk, m.lsnAt
 	m.IDs.OnCorrupt(snaps.Note)
 }
 
@@ -206,6 +206,28 @@ func (m *Map) locate(r recovery.Ref) format.DiskPtr {
 		return format.DiskPtr{}
 	}
 	return format.DiskPtr{Off: id.Offset(int(size)) + format.Offset(r.LSN%size), Len: r.Len, Blob: r.Blob}
+}
+
+// Packed returns the timestamp and the LSN of a page whose slot has its entry packed; false for all others. The caller
+// is inside the epoch, or the LSN may mean nothing.
+func (m *Map) Packed(pid format.PageID) (ts uint64, lsn format.LSN, ok bool) {
+	s := m.Table.Get(pid)
+	if s == nil {
+		return 0, 0, false
+	}
+	h := s.Word()
+	if !pagestack.IsPacked(h) {
+		return 0, 0, false
+	}
+	return pagestack.PackedTS(h), m.lsnAt(pagestack.PackedOffset(h)), true
+}
+
+// lsnAt returns the LSN of a byte of the log file. The caller can still see a page that has a message there, so the
+// segment stays (rule 4). There are two exceptions, which get an LSN that may mean nothing, and do not use it: the
+// cleaner, for a page that has left the place, and a View, for a page that was changed after its cut. Read of the View
+// finds the version of the cut instead.
+func (m *Map) lsnAt(off format.Offset) format.LSN {
+	return m.store.Space.At(off).Base() + format.LSN(off)%format.LSN(m.store.SegmentSize())
 }
 
 func (m *Map) missingSegment(pid format.PageID, lsn format.LSN) error {

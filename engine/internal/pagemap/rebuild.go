@@ -106,7 +106,7 @@ func (b *rebuilder) adoptBlobs() {
 		return
 	}
 	for _, v := range b.m.base.Blobs {
-		if s := b.m.Table.Get(v.Page); s == nil || s.Load() == nil {
+		if s := b.m.Table.Get(v.Page); s == nil || s.IsEmpty() {
 			b.m.blobs.Adopt(format.BlobPtr{ID: v.ID, Len: v.Len})
 		}
 	}
@@ -119,7 +119,7 @@ func (b *rebuilder) freeIDs() {
 		first = max(first, b.m.base.NextPage)
 	}
 	for pid := first; pid < b.next; pid++ {
-		if s := b.m.Table.Get(pid); s == nil || s.Load() == nil {
+		if s := b.m.Table.Get(pid); s == nil || s.IsEmpty() {
 			b.m.IDs.AddFree(pid)
 		}
 	}

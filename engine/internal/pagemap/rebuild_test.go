@@ -282,7 +282,7 @@ func (s *simple) differ(t *testing.T) {
 	for pid := range s.next {
 		var h *Head
 		if slot := m.Table.Get(pid); slot != nil {
-			h = slot.Load()
+			h = m.Clock.Load(slot)
 		}
 		want := s.pages[pid]
 		if want == nil {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"pagecache/engine/internal/epoch"
+	"pagecache/engine/internal/pagestack"
 	"pagecache/internal/simdisk"
 	"pagecache/segments/format"
 )
@@ -54,5 +55,18 @@ func TestFormerNamesAreDropped(t *testing.T) {
 	want("name 99")
 	if n := m.former.count.Load(); n != 0 {
 		t.Errorf("%d names are left", n)
+	}
+}
+
+// A version that is kept for Views keeps its state, and no value in memory. Proves Q9.
+func TestFormerVersionsHaveNoValues(t *testing.T) {
+	below := pagestack.NewOnDisk(1, []pagestack.Ref{{LSN: 800, Ptr: format.DiskPtr{Off: 800, Len: 100}}})
+	h := &pagestack.NewDelta(below, []byte("value"), 904, format.DiskPtr{Off: 904, Len: 100}).Head
+	k := onDisk(h)
+	if k.Kind() != pagestack.KindOnDisk || k.TS() != h.TS() || k.LSN != h.LSN || k.Depth() != h.Depth() {
+		t.Errorf("%v of LSN %d, depth %d, is kept of %v", k.Kind(), k.LSN, k.Depth(), h.Kind())
+	}
+	if free := pagestack.NewFree(1, 8, format.DiskPtr{}); onDisk(free) != free {
+		t.Error("another entry is kept of one without a value")
 	}
 }

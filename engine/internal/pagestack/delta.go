@@ -14,7 +14,7 @@ const RunLen = 4
 // costs a cache miss and often a TLB miss too. A run also saves allocations.
 type run[P any] [RunLen]Entry[P]
 
-// FirstOfRun reports whether a delta is the one for which its run was allocated.
+// FirstOfRun reports whether a delta is the one for which its run was allocated. A grown delta is not in a run.
 func (h *Head) FirstOfRun() bool { return h.place.index() == 0 }
 
 // after returns the entry that follows a delta in its run, or nil if the delta is the last one there.
@@ -42,14 +42,19 @@ func NewDelta[P any](head *Head, frag P, lsn format.LSN, ptr format.DiskPtr) *En
 	if e == nil || !e.stamp.CompareAndSwap(0, stamp) {
 		invariants.Sometimes("pagestack: the next entry of the run is taken", e != nil)
 		e, i = &new(run[P])[0], 0
-		e.stamp.Store(stamp)
+		e.setStamp(stamp)
 	}
 	e.Next, e.Frag, e.LSN, e.place = head, frag, lsn, makePlace(KindDelta, i, ptr)
 	return e
 }
 
-// Discard drops the references of a delta that lost its compare-and-swap, so that it keeps nothing alive.
+// Discard drops the references of a delta that lost its compare-and-swap, so that it keeps nothing alive. A grown one
+// gives its room back. Of several deltas that were made on top of each other, the newest is discarded first.
 func (e *Entry[P]) Discard() {
+	if e.IsGrown() && e.Ext != nil {
+		e.giveBack()
+		e.Ext = nil
+	}
 	var zero P
 	e.Next, e.Frag = nil, zero
 }

@@ -3,7 +3,7 @@
 // The entries of a chain are immutable. A writer changes a page by swapping its head from one entry to another with a
 // compare-and-swap.
 //
-//	Delta → Delta → … → the tail entry, one of
+//	Delta → Delta → … → the tail entry, one of      (a Delta may be grown: see K4)
 //	    Base     the whole page in one message, its value resident
 //	    Merged   the whole page in several messages, their merged value resident
 //	    OnDisk   the whole page in one or more messages, nothing resident
@@ -17,10 +17,17 @@
 //	    and eviction (rule 6). That of a chain's head counts: entries below it that were read from disk have made-up
 //	    ones, lower by one each, modulo 2^46.
 //	K3  A page with nothing resident takes 24 bytes, plus 16 for each message after the first. That memory holds no
-//	    pointers, so the garbage collector does not scan it.
+//	    pointers, so the garbage collector does not scan it. A page in one message takes nothing beside its slot, if
+//	    its numbers are small (Slot).
+//	K4  A grown delta of byte strings holds the value of the whole page. Its memory is that of the value in the
+//	    entry below, which is grown too, or the tail entry, a Base or Merged, that the memory was allocated for. No
+//	    byte of a value is written after its entry was published: each byte behind a value has at most one owner at
+//	    a time (Grow).
+//	K5  Packed entries that are equal stand for the same state of the page in the same message. A goroutine that can
+//	    see one keeps the segment of its message from being recycled (rule 4), so no later message has its place.
 //
 // Go's garbage collector keeps an entry alive while any goroutine refers to it, so the address of a head cannot come
-// back as another entry (no ABA problem).
+// back as another entry (no ABA problem). A packed entry may be taken for an equal one, which is the same (K5).
 package pagestack
 
 import (
@@ -74,7 +81,7 @@ type Ref struct {
 //	any other                        the rest of an Entry
 //
 // All fields are written before a page's slot publishes the entry, and never after that, except for what unstamped.go
-// says.
+// says. No field is a pointer, as packed words are not aligned (Slot).
 type Head struct {
 	LSN format.LSN
 	// stamp is two bits that unstamped.go explains (bits 63 and 62), the write timestamp (bits 61…16) and the depth
@@ -94,23 +101,29 @@ type chained struct {
 	// Next is the next older entry of a Delta; of an entry of another kind that is not settled, the one that it has
 	// replaced, which is accessed atomically once the entry is published.
 	Next *Head
-	Ext  *Ext
+	Ext  *Ext // of a grown delta, that of its tail entry
 }
 
 // Entry is an entry of any kind that is not Free, Root or OnDisk. For byte strings it takes 64 bytes, one cache line,
 // since readers walk chains entry by entry from cold memory.
 type Entry[P any] struct {
 	chained
-	Frag P // the resident value: the fragment of a Delta, else the whole page
+	Frag P // the resident value: the fragment of a Delta that is not grown, else the whole page
 }
 
 // Ext holds the fields that few entries need.
 type Ext struct {
 	Refs    []Ref // of Merged and Listed entries: the messages that make up the page, newest first
 	Counter uint64
-	// Size is the bytes of memory of the value of a Merged entry, and of a Base entry whose value may be a view of the
-	// disk, at least 1. 0: it is the same at any time, and costs no look at the value.
+	// Size is the bytes of memory of the value of a Merged entry, and of a Base entry with room behind its value, or
+	// whose value may be a view of the disk, at least 1. 0: it is the same at any time, and costs no look at the value.
 	Size int64
+	// used is the number of bytes in use of the memory that an entry of NewRoomy shares with the grown deltas on top of
+	// it. Its writers are Grow and Discard. The goroutine that raises it owns the bytes between, until an entry with
+	// them is published, or it lowers it again. It publishes nothing: the page's slot publishes the entries. A stale
+	// value costs Grow a failed compare-and-swap, or a delta that is not grown.
+	used     atomic.Uint32
+	capacity uint32 // the length of that memory; 0: there is none
 }
 
 // SizeOf returns the Size of a value of n bytes.
@@ -174,9 +187,14 @@ func (h *Head) Root() format.Root {
 // init sets the fields of an unpublished head and returns it.
 func (h *Head) init(k Kind, ts uint64, depth int, r Ref) *Head {
 	h.LSN, h.place = r.LSN, makePlace(k, 0, r.Ptr)
-	h.stamp.Store(makeStamp(ts, depth))
+	h.setStamp(makeStamp(ts, depth))
 	return h
 }
+
+// setStamp sets the stamp of a head that only the caller's goroutine knows. It is a plain store, which costs a tenth of
+// an atomic one: others read the stamp after they have found the head in a slot, which publishes it with everything in
+// it. It must not be called for an entry that other goroutines may find in a run (after).
+func (h *Head) setStamp(stamp uint64) { *(*uint64)(unsafe.Pointer(&h.stamp)) = stamp }
 
 // Kind returns the kind of the entry.
 func (h *Head) Kind() Kind { return h.place.kind() }
@@ -185,8 +203,11 @@ func (h *Head) Kind() Kind { return h.place.kind() }
 // that a slot holds begins with a zero Head.
 func (h *Head) IsIntent() bool { return h.place == 0 }
 
-// IsWhole reports whether the entry holds the value of the whole page: whether it is a Base or Merged.
+// IsWhole reports whether the entry holds the value of the whole page: whether it is a Base, Merged, or a grown Delta.
 func (h *Head) IsWhole() bool { return h.place.isWhole() }
+
+// IsGrown reports whether the entry is a grown delta.
+func (h *Head) IsGrown() bool { return h.place.isGrown() }
 
 // TS returns the write timestamp.
 func (h *Head) TS() uint64 { return h.stamp.Load() >> depthBits & (1<<tsBits - 1) }

@@ -3,6 +3,7 @@ package pagestack
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -77,6 +78,27 @@ func TestOnDiskKeepsItsMessages(t *testing.T) {
 	if h := NewFree(5, 64, ptrAt(64, 24)); h.Kind() != KindFree || h.TS() != 5 || h.Depth() != 1 || h.Ext() != nil {
 		t.Errorf("a free page: %v %d %d", h.Kind(), h.TS(), h.Depth())
 	}
+}
+
+// A Head has no pointers: the checks of pointers would refuse packed words, which are not aligned.
+func TestHeadHasNoPointers(t *testing.T) {
+	var look func(of reflect.Type)
+	look = func(of reflect.Type) {
+		switch of.Kind() {
+		case reflect.Struct:
+			for i := range of.NumField() {
+				look(of.Field(i).Type)
+			}
+		case reflect.Array:
+			if of.Len() > 0 {
+				look(of.Elem())
+			}
+		case reflect.Int64, reflect.Uint64:
+		default:
+			t.Errorf("%v is no number", of)
+		}
+	}
+	look(reflect.TypeFor[Head]())
 }
 
 // The fields that are packed into an entry come out unchanged, at the limits too.

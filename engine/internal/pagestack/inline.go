@@ -97,6 +97,6 @@ func (e *Entry[P]) InitBase(ts uint64, msg Ref) { e.init(KindBase, ts, 1, msg) }
 // InitDelta makes a delta of an entry of NewInlineDelta that is not published, on top of head. frag is its value, which
 // Discard may have dropped.
 func (e *Entry[P]) InitDelta(head *Head, frag P, lsn format.LSN, ptr format.DiskPtr) {
-	e.stamp.Store(makeStamp(head.TS()+1, head.Depth()+1))
+	e.setStamp(makeStamp(head.TS()+1, head.Depth()+1))
 	e.Next, e.Frag, e.LSN, e.place = head, frag, lsn, makePlace(KindDelta, 0, ptr)
 }

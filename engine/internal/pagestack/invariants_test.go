@@ -11,7 +11,10 @@ import (
 
 // Every rare path of the package that is named by invariants.Sometimes is taken by this workload.
 func TestRarePathsAreTaken(t *testing.T) {
-	run := func() { TestConcurrentDeltasLoseNothing(t) }
+	run := func() {
+		TestConcurrentDeltasLoseNothing(t)
+		TestConcurrentGrowthLosesNothing(t)
+	}
 	if never := invariants.Reach("pagestack: ", time.Minute, run); len(never) > 0 {
 		t.Errorf("never taken: %q", never)
 	}

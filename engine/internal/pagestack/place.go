@@ -18,7 +18,7 @@ func makeStamp(ts uint64, depth int) uint64 {
 
 // place is the kind of an entry and the place of its message.
 //
-//	bits 63…60  the kind; of a Delta, inRun and its index in its run
+//	bits 63…60  the kind; of a Delta grown, or inRun and its index in its run
 //	bits 59…36  the length of the message in bytes
 //	bit  35     the message points to a blob
 //	bits 34…0   the file offset / 4096; the other bits of the offset are those of the LSN, since the size of a segment
@@ -33,10 +33,13 @@ const (
 	lenMask   = 1<<24 - 1
 	blobBit   = 1 << 35
 	offMask   = blobBit - 1
-	inRun     = 8 // greater than every Kind
+	// The numbers of deltas, which stand in place of the kind, are greater than every Kind.
+	deltas = 8
+	grown  = 11 // of a grown delta; isWhole needs the last three bits
+	inRun  = 12 // plus the index in the run
 )
 
-// makePlace packs a kind and a place; i is the index in the run of a Delta.
+// makePlace packs a kind and a place; i is the index in the run of a Delta. Of a grown delta, k is grown.
 func makePlace(k Kind, i int, ptr format.DiskPtr) place {
 	if k == KindDelta {
 		k = Kind(inRun | i)
@@ -49,20 +52,22 @@ func makePlace(k Kind, i int, ptr format.DiskPtr) place {
 }
 
 func (p place) kind() Kind {
-	if p&(inRun<<kindShift) != 0 {
+	if p&(deltas<<kindShift) != 0 {
 		return KindDelta
 	}
 	return Kind(p >> kindShift)
 }
 
-// isWhole reports whether the kind is KindBase or KindMerged. Their numbers differ in one bit only, and those of deltas
-// are higher.
+// isWhole reports whether the kind is KindBase or KindMerged, or that of a grown delta. Of these numbers, 1, 3 and 11,
+// and of no others that occur, the last bit is set and the last but two is not.
 func (p place) isWhole() bool {
-	const whole = KindBase | KindMerged
-	return p>>kindShift|place(KindMerged&^KindBase) == place(whole)
+	const bits, whole = 5, 1
+	return p>>kindShift&bits == whole
 }
 
-// index returns the index of a Delta in its run.
+func (p place) isGrown() bool { return p>>kindShift == grown }
+
+// index returns the index of a Delta in its run. That of a grown delta, which is in none, is the one of the last.
 func (p place) index() int { return int(p >> kindShift & (RunLen - 1)) }
 
 func (p place) ptr(lsn format.LSN) format.DiskPtr {

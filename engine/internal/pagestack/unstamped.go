@@ -33,7 +33,12 @@ func (h *Head) SetUnstamped(replaced *Head) {
 	if h.Kind() != KindDelta {
 		h.chain().Next = replaced
 	}
-	h.stamp.Store(h.stamp.Load() | unstampedBit)
+	stamp := h.stamp.Load() | unstampedBit
+	if h.place.index() == 0 {
+		h.setStamp(stamp)
+	} else {
+		h.stamp.Store(stamp) // others try to take the entry (NewDelta)
+	}
 }
 
 // IsUnstamped reports whether the entry is unstamped or stamping.

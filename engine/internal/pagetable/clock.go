@@ -21,24 +21,24 @@ type marks struct {
 // wordPages is the number of pages whose bits share a word.
 const wordPages = 64
 
-// mark returns the marks of the page's leaf with the index of its word and its bit, or nil if the leaf does not exist.
-func (t *Table[T]) mark(pid format.PageID) (m *marks, word int, bit uint64) {
-	l := t.find(pid)
-	if l == nil {
+// mark returns the marks of the page's leaf with the index of its word and its bit, or nil if there are none.
+func (t *Table[S]) mark(pid format.PageID) (m *marks, word int, bit uint64) {
+	c := t.find(pid)
+	if c == nil {
 		return nil, 0, 0
 	}
-	return &l.marks, int(pid & mask / wordPages), 1 << (pid % wordPages)
+	return c.marks[pid>>pidBits&mask].Load(), int(pid & mask / wordPages), 1 << (pid % wordPages)
 }
 
 // Mark sets the page's resident mark. The page must have a slot.
-func (t *Table[T]) Mark(pid format.PageID) {
+func (t *Table[S]) Mark(pid format.PageID) {
 	if m, i, bit := t.mark(pid); m != nil && m.resident[i].Load()&bit == 0 {
 		m.resident[i].Or(bit)
 	}
 }
 
 // Unmark clears the page's resident mark.
-func (t *Table[T]) Unmark(pid format.PageID) {
+func (t *Table[S]) Unmark(pid format.PageID) {
 	if m, i, bit := t.mark(pid); m != nil && m.resident[i].Load()&bit != 0 {
 		invariants.Jitter()
 		if !invariants.Enabled {
@@ -51,7 +51,7 @@ func (t *Table[T]) Unmark(pid format.PageID) {
 }
 
 // Touch notes that the page was used.
-func (t *Table[T]) Touch(pid format.PageID) {
+func (t *Table[S]) Touch(pid format.PageID) {
 	if m, i, bit := t.mark(pid); m != nil && m.touched[i].Load()&bit == 0 {
 		m.touched[i].Or(bit)
 	}
@@ -63,7 +63,7 @@ const ClockPages = wordPages
 // Clock moves the clock's hand over the ClockPages pages from pid on, a multiple of ClockPages. It returns the pages
 // with a resident mark that were not touched since its last call for them: bit i stands for page pid+i. (The clock
 // algorithm: Corbató, A Paging Experiment with the Multics System, 1968.)
-func (t *Table[T]) Clock(pid format.PageID) uint64 {
+func (t *Table[S]) Clock(pid format.PageID) uint64 {
 	m, i, _ := t.mark(pid)
 	if m == nil {
 		return 0
@@ -79,7 +79,7 @@ func (t *Table[T]) Clock(pid format.PageID) uint64 {
 }
 
 // EachMarked calls visit with every page below end that has a resident mark, until visit returns false.
-func (t *Table[T]) EachMarked(end format.PageID, visit func(pid format.PageID) bool) {
+func (t *Table[S]) EachMarked(end format.PageID, visit func(pid format.PageID) bool) {
 	for pid := format.PageID(0); pid < end; pid += wordPages {
 		m, i, _ := t.mark(pid)
 		if m == nil {

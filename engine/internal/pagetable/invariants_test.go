@@ -14,7 +14,7 @@ import (
 // Every rare path of the package that is named by invariants.Sometimes is taken by this workload.
 func TestRarePathsAreTaken(t *testing.T) {
 	never := invariants.Reach("pagetable: ", time.Minute, func() {
-		var table Table[int]
+		var table Table[slot]
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {

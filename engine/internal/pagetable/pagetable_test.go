@@ -3,10 +3,13 @@ package pagetable
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"pagecache/segments/format"
 )
+
+type slot = atomic.Pointer[int]
 
 // ids are next to the borders of the chunks.
 var ids = []format.PageID{
@@ -15,10 +18,10 @@ var ids = []format.PageID{
 
 // Each page has one slot, the same for ever, and none before it is made. Proves T1 and T2.
 func TestPageHasOneSlot(t *testing.T) {
-	var table Table[int]
-	seen := map[*Slot[int]]format.PageID{}
+	var table Table[slot]
+	seen := map[*slot]format.PageID{}
 	for _, pid := range ids {
-		if l := table.root[pid>>(2*pidBits)].Load(); l == nil && table.Get(pid) != nil {
+		if m := table.root[pid>>(2*pidBits)].Load(); m == nil && table.Get(pid) != nil {
 			t.Errorf("page %d has a slot before it was made", pid)
 		}
 		s := table.Make(pid)
@@ -42,7 +45,7 @@ func TestPageHasOneSlot(t *testing.T) {
 
 // Read timestamps are allocated by MakeReadTS, one cell a page.
 func TestReadTSHasOneCellAPage(t *testing.T) {
-	var table Table[int]
+	var table Table[slot]
 	if table.ReadTS(77) != nil {
 		t.Error("a page that does not exist has a read timestamp")
 	}
@@ -60,9 +63,9 @@ func TestReadTSHasOneCellAPage(t *testing.T) {
 // Goroutines that make the same slots at the same time all get the same ones. Proves T1.
 func TestConcurrentMakeReturnsOneSlot(t *testing.T) {
 	for range 50 {
-		var table Table[int]
+		var table Table[slot]
 		const goroutines = 8
-		slots := [goroutines][]*Slot[int]{}
+		slots := [goroutines][]*slot{}
 		var wg sync.WaitGroup
 		for g := range goroutines {
 			wg.Go(func() {
@@ -95,7 +98,7 @@ func TestConcurrentMakeReturnsOneSlot(t *testing.T) {
 // The clock returns the marked pages that were not touched since the last pass, and EachMarked all marked ones in
 // order. Proves T3 as far as one goroutine goes.
 func TestClockReturnsUntouchedMarkedPages(t *testing.T) {
-	var table Table[int]
+	var table Table[slot]
 	marked := []format.PageID{3, 5, 63, 64, fan + 1, 3*fan*fan + 2}
 	for _, pid := range marked {
 		table.Make(pid)

@@ -25,52 +25,49 @@ const (
 	mask    = fan - 1
 )
 
-// Table maps page ids to slots with heads of type *T. The zero Table is empty. Safe for concurrent use.
-type Table[T any] struct {
+// Table maps page ids to slots, each of which is an S. The zero Table is empty. Safe for concurrent use.
+type Table[S any] struct {
 	// root and the chunks below hold pointers that are written once, by the compare-and-swap of the first goroutine
 	// that needs the chunk, and that publish a zeroed chunk. A stale nil costs the slow path.
-	root [fan]atomic.Pointer[middle[T]]
+	root [fan]atomic.Pointer[middle[S]]
 }
 
-type middle[T any] [fan]atomic.Pointer[leaf[T]]
-
-type leaf[T any] struct {
-	// heads are the slots. The engine writes them and documents the entries that they publish.
-	heads [fan]atomic.Pointer[T]
-	// reads are the read timestamps, allocated at the first use. Written once, like root.
-	reads atomic.Pointer[[fan]atomic.Uint64]
-	marks marks
+// middle has the chunks of fan pages each. They are apart, since the allocator has room for exactly a leaf.
+type middle[S any] struct {
+	leaves [fan]atomic.Pointer[leaf[S]]
+	marks  [fan]atomic.Pointer[marks] // there is one wherever there is a leaf; written before that
+	reads  [fan]atomic.Pointer[reads] // allocated at the first use
 }
 
-// Slot is the head of one page. It publishes the page's chain of entries (see package pagestack).
-type Slot[T any] = atomic.Pointer[T]
+// leaf has the slots. The engine writes them; package pagestack says what they publish.
+type leaf[S any] [fan]S
+
+// reads are read timestamps.
+type reads [fan]atomic.Uint64
 
 // Get returns the page's slot, or nil if its chunk does not exist: then the page was never written.
-func (t *Table[T]) Get(pid format.PageID) *Slot[T] {
-	if l := t.find(pid); l != nil {
-		return &l.heads[pid&mask]
+func (t *Table[S]) Get(pid format.PageID) *S {
+	if m := t.find(pid); m != nil {
+		if l := m.leaves[pid>>pidBits&mask].Load(); l != nil {
+			return &l[pid&mask]
+		}
 	}
 	return nil
 }
 
-// find returns the leaf of a page, or nil if there is none.
-func (t *Table[T]) find(pid format.PageID) *leaf[T] {
+// find returns the middle chunk of a page, or nil if there is none.
+func (t *Table[S]) find(pid format.PageID) *middle[S] {
 	if pid > format.MaxPageID {
 		return nil
 	}
-	if m := t.root[pid>>(2*pidBits)].Load(); m != nil {
-		return m[pid>>pidBits&mask].Load()
-	}
-	return nil
+	return t.root[pid>>(2*pidBits)].Load()
 }
 
 // Make returns the page's slot and allocates its chunk if necessary. pid is at most format.MaxPageID.
-func (t *Table[T]) Make(pid format.PageID) *Slot[T] { return &t.make(pid).heads[pid&mask] }
-
-// make returns the leaf of a page and allocates it if necessary.
-func (t *Table[T]) make(pid format.PageID) *leaf[T] {
-	m := grow(&t.root[pid>>(2*pidBits)])
-	return grow(&m[pid>>pidBits&mask])
+func (t *Table[S]) Make(pid format.PageID) *S {
+	m, i := grow(&t.root[pid>>(2*pidBits)]), pid>>pidBits&mask
+	grow(&m.marks[i]) // before the leaf: a page with a slot has marks
+	return &grow(&m.leaves[i])[pid&mask]
 }
 
 // grow returns the chunk that p points to. The first goroutine that finds none allocates it.
@@ -84,41 +81,19 @@ func grow[C any](p *atomic.Pointer[C]) *C {
 	return p.Load()
 }
 
-// Each calls visit, in the order of page ids, with every slot that is not nil.
-func (t *Table[T]) Each(visit func(pid format.PageID, s *Slot[T])) {
-	for i := range t.root {
-		m := t.root[i].Load()
-		if m == nil {
-			continue
-		}
-		for j := range m {
-			l := m[j].Load()
-			if l == nil {
-				continue
-			}
-			for k := range l.heads {
-				if l.heads[k].Load() != nil {
-					visit(format.PageID(i)<<(2*pidBits)|format.PageID(j)<<pidBits|format.PageID(k), &l.heads[k])
-				}
-			}
-		}
-	}
-}
-
 // ReadTS returns the cell with the page's read timestamp, or nil if no cell near it was made yet.
-func (t *Table[T]) ReadTS(pid format.PageID) *atomic.Uint64 {
-	l := t.find(pid)
-	if l == nil {
-		return nil
-	}
-	if r := l.reads.Load(); r != nil {
-		return &r[pid&mask]
+func (t *Table[S]) ReadTS(pid format.PageID) *atomic.Uint64 {
+	if m := t.find(pid); m != nil {
+		if r := m.reads[pid>>pidBits&mask].Load(); r != nil {
+			return &r[pid&mask]
+		}
 	}
 	return nil
 }
 
 // MakeReadTS returns the cell with the page's read timestamp and allocates it if necessary. pid is at most
 // format.MaxPageID.
-func (t *Table[T]) MakeReadTS(pid format.PageID) *atomic.Uint64 {
-	return &grow(&t.make(pid).reads)[pid&mask]
+func (t *Table[S]) MakeReadTS(pid format.PageID) *atomic.Uint64 {
+	m := grow(&t.root[pid>>(2*pidBits)])
+	return &grow(&m.reads[pid>>pidBits&mask])[pid&mask]
 }

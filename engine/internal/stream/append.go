@@ -129,6 +129,7 @@ func (t *Stream) appendGroup(q format.Seq, records [][]byte, notes []Note, runs 
 		var body []byte
 		body, lsns[i], _ = m.Add(format.KindRecord, format.PageID(t.id), format.RecordHeadSize+len(p))
 		put(body, q+format.Seq(i), p)
+		m.Seal()
 		lsn = lsns[i]
 	}
 	for _, n := range notes {
@@ -218,7 +219,13 @@ func (t *Stream) keep(c format.Cut) (k kept) {
 		k.last, k.err = t.floor(k.st, c.Last)
 	}
 	if k.err == nil && c.First > oldest {
-		k.first, _, k.err = t.ceil(k.st, c.First)
+		var r *run
+		i := 0
+		if r, i, k.err = t.ceilIn(k.st, c.First); r == nil {
+			k.first = 0
+		} else if k.err == nil {
+			k.first, k.err = t.number(r, i)
+		}
 	}
 	if k.first.IsZero() || k.last.IsZero() || k.first > k.last {
 		k.first, k.last = 0, 0

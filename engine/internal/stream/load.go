@@ -12,13 +12,13 @@ import (
 // errShape reports a message that no log has in that place.
 var errShape = errors.New("record number does not follow the last one")
 
-// load reads the messages of streams in the segments with these bases, in order. It returns the first error. The
-// segments behind the place are read all the same, since Low must know whether the log has any message of a stream.
-func (s *Set) load(bases []format.LSN) (first error) {
+// load reads the messages of streams in the segments, in order. It returns the first error. The segments behind the
+// place are read all the same, since Low must know whether the log has any message of a stream.
+func (s *Set) load(found []recovery.Segment, end format.LSN) (first error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, base := range bases {
-		err := s.loadSegment(base)
+	for i := range found {
+		err := s.loadSegment(&found[i], end)
 		if first == nil {
 			first = err
 		}
@@ -26,23 +26,29 @@ func (s *Set) load(bases []format.LSN) (first error) {
 	return first
 }
 
-// loadSegment reads the messages of streams in the segment with this base.
-func (s *Set) loadSegment(base format.LSN) error {
-	slot, found := s.store.Space.Find(base)
+// loadSegment reads the messages of streams in a segment of a log that goes on at end.
+func (s *Set) loadSegment(f *recovery.Segment, end format.LSN) error {
+	slot, found := s.store.Space.Find(f.Base)
 	if !found {
-		return s.store.CorruptLog(recovery.Place{}.WithLSN(base), "no segment holds this LSN")
+		return s.store.CorruptLog(recovery.Place{}.WithLSN(f.Base), "no segment holds this LSN")
 	}
-	g := &segment{base: base, slot: slot}
-	if s.store.IsSealed(g.slot.Offset(int(s.size))) && g.base+s.size <= s.store.Log.StableEnd() {
-		if v, off, err := s.readIndex(g); err == nil {
-			return s.loadIndex(g, v, off)
+	g := &segment{base: f.Base, slot: slot}
+	if mem := s.store.Resumed(g.base); mem != nil {
+		return s.walkMemory(g, mem)
+	}
+	if s.store.IsSealed(g.slot.Offset(int(s.size))) && g.base+s.size <= end {
+		if f.Outline != nil {
+			return s.loadIndex(g, *f.Outline)
+		}
+		if v, err := s.readIndex(g); err == nil {
+			return s.loadIndex(g, v)
 		}
 	}
-	return s.walk(g)
+	return s.walk(g, min(g.base+s.size, end))
 }
 
-// loadIndex reads the index of a segment.
-func (s *Set) loadIndex(g *segment, v format.IndexView, off int64) error {
+// loadIndex takes over the index of a segment, or its outline.
+func (s *Set) loadIndex(g *segment, v format.IndexView) error {
 	if v.Runs() == 0 {
 		return nil
 	}
@@ -64,7 +70,7 @@ func (s *Set) loadIndex(g *segment, v format.IndexView, off int64) error {
 		g.runs = append(g.runs, r)
 	}
 	runs := g.runs
-	if !g.adopt(v, off) {
+	if !s.adopt(g, v) {
 		return s.corrupt(g, int(s.size)-format.HeaderSize, errIndex)
 	}
 	for i, r := range runs {
@@ -104,34 +110,60 @@ func (t *Stream) loadCut(c format.Cut) error {
 	return k.err
 }
 
-// walk reads the messages of a segment one after another.
-func (s *Set) walk(g *segment) error {
-	end := min(g.base+s.size, s.store.Log.StableEnd())
+// walk reads the messages of a segment one after another, up to end.
+func (s *Set) walk(g *segment, end format.LSN) error {
 	for pos := g.base + format.SegmentStart; pos < end; {
 		m, lsn, ptr, next, err := s.store.Next(pos)
 		if err != nil {
 			return err
 		}
 		pos = next
-		if !m.Kind.OfStream() || m.Kind == format.KindRecordPart {
-			continue
-		}
-		if g.table.Load() == nil {
-			if _, _, err := s.segmentAt(lsn, ptr.Off); err != nil {
-				return err
-			}
-			g = s.segments[len(s.segments)-1]
-		}
-		if err := s.walked(g, m, lsn); err != nil {
-			return s.corrupt(g, int(lsn-g.base), err)
+		if g, err = s.apply(g, m, lsn, ptr.Off); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
+// walkMemory is walk for a segment whose messages are in memory, where they were verified.
+func (s *Set) walkMemory(g *segment, mem []byte) error {
+	for pos := format.SegmentStart; len(mem)-pos >= format.HeaderSize; {
+		lsn := g.base + format.LSN(pos)
+		h, err := format.DecodeHeader(mem[pos:], len(mem)-pos, lsn)
+		if err != nil {
+			return s.corrupt(g, pos, err)
+		}
+		m := logstore.Message{Kind: h.Kind, Page: h.Page, Body: mem[pos+format.HeaderSize : pos+h.Len]}
+		if g, err = s.apply(g, m, lsn, g.slot.Offset(int(s.size))+format.Offset(pos)); err != nil {
+			return err
+		}
+		pos += h.Step()
+	}
+	return nil
+}
+
+// apply applies a message at lsn and off, if it is one of a stream, and returns its segment: g, or the one that Set
+// knows for it.
+func (s *Set) apply(g *segment, m logstore.Message, lsn format.LSN, off format.Offset) (*segment, error) {
+	if !m.Kind.OfStream() || m.Kind == format.KindRecordPart {
+		return g, nil
+	}
+	if g.table.Load() == nil {
+		if _, _, err := s.segmentAt(lsn, off); err != nil {
+			return g, err
+		}
+		g = s.segments[len(s.segments)-1]
+	}
+	return g, s.corrupt(g, int(lsn-g.base), s.walked(g, m, lsn))
+}
+
 // walked applies a message that was read.
 func (s *Set) walked(g *segment, m logstore.Message, lsn format.LSN) error {
-	t := s.stream(format.StreamID(m.Page))
+	t := s.loading
+	if id := format.StreamID(m.Page); t == nil || t.id != id { // a lookup takes longer than the rest
+		t = s.stream(id)
+		s.loading = t
+	}
 	if m.Kind == format.KindNote {
 		return t.loadNote(g, m.Body)
 	}

@@ -32,6 +32,10 @@ type segment struct {
 type mapped struct {
 	off    int64    // in the file, of the offsets of all runs
 	starts []uint32 // for each run, how many offsets there are before it
+	sum    uint32   // of the runs that the segment was adopted with
+	// checked is set once the index was read through the map and verified there. It publishes nothing: a stale false
+	// costs another look.
+	checked atomic.Bool
 }
 
 // run is records of one stream that follow each other in a segment, with rising numbers.
@@ -116,6 +120,12 @@ func (s *Set) offset(r *run, i int) (int, error) {
 			return 0, ErrDropped
 		}
 	}
+	if !m.checked.Load() {
+		if err := s.check(g, m); err != nil {
+			return 0, s.corrupt(g, int(m.off-int64(g.slot.Offset(int(s.size)))), err)
+		}
+		m.checked.Store(true)
+	}
 	at := m.off + int64(m.starts[r.ordinal]+uint32(i))*offsetSize
 	b, err := s.store.View.View(at, offsetSize)
 	if err == nil {
@@ -127,6 +137,27 @@ func (s *Set) offset(r *run, i int) (int, error) {
 	return off, s.corrupt(g, int(at-int64(g.slot.Offset(int(s.size)))), err)
 }
 
+// check verifies, before the first offset is read, that the index which is in the map is the one that the segment was
+// adopted with: recovery has read it past the map, or the page cache may have lost it since. The goroutine waits for
+// the disk here, and not a thread later.
+func (s *Set) check(g *segment, m *mapped) error {
+	v, err := s.readIndex(g)
+	if err != nil {
+		return err
+	}
+	return mmapread.Guard(func() error {
+		if s.offsetsAt(g, v) != m.off || v.RunsSum() != m.sum {
+			return errIndex
+		}
+		return nil
+	})
+}
+
+// offsetsAt returns where the offsets of an index are in the file.
+func (s *Set) offsetsAt(g *segment, v format.IndexView) int64 {
+	return int64(g.slot.Offset(int(s.size))) + int64(v.OffsetsAt())
+}
+
 // corrupt returns err as one about the bytes at an offset of a segment; nil if err is nil.
 func (s *Set) corrupt(g *segment, off int, err error) error {
 	if err == nil {
@@ -136,14 +167,17 @@ func (s *Set) corrupt(g *segment, off int, err error) error {
 	return s.store.CorruptMessage(g.base+format.LSN(off), at, err)
 }
 
-// readIndex reads the index of a sealed segment. off is the place in the file of the offsets of the records.
-func (s *Set) readIndex(g *segment) (v format.IndexView, off int64, err error) {
+// readIndex reads the index of a sealed segment. That of one that ends early lists messages that do not count.
+func (s *Set) readIndex(g *segment) (v format.IndexView, err error) {
 	size := int(s.size)
+	if s.store.Used(g.base) < size {
+		return v, format.ErrNoIndex
+	}
 	first := int64(g.slot.Offset(size))
 	seed := s.store.Space.At(format.Offset(first)).Seed()
 	end, err := s.view(first+int64(size-format.IndexTrailerSize), format.IndexTrailerSize)
 	if err != nil {
-		return v, 0, err
+		return v, err
 	}
 	var t format.IndexTrailer
 	err = mmapread.Guard(func() (err error) {
@@ -151,12 +185,12 @@ func (s *Set) readIndex(g *segment) (v format.IndexView, off int64, err error) {
 		return err
 	})
 	if err != nil {
-		return v, 0, err
+		return v, err
 	}
 	at := size - t.Len
 	b, err := s.view(first+int64(at), t.Len)
 	if err != nil {
-		return v, 0, err
+		return v, err
 	}
 	err = mmapread.Guard(func() error {
 		h, body, err := format.DecodeMessage(b, g.base+format.LSN(at), seed)
@@ -171,7 +205,7 @@ func (s *Set) readIndex(g *segment) (v format.IndexView, off int64, err error) {
 		}
 		return err
 	})
-	return v, first + int64(at+t.OffsetsAt()), err
+	return v, err
 }
 
 // view returns a part of the map, once it can be read without waiting for the disk.
@@ -182,8 +216,8 @@ func (s *Set) view(off int64, n int) ([]byte, error) {
 
 // adopt makes the segment use its index, and reports whether that lists the runs of the segment. The caller holds
 // Set.mu; the index was verified, so it needs a Guard alone.
-func (g *segment) adopt(v format.IndexView, off int64) bool {
-	m := &mapped{off: off, starts: make([]uint32, len(g.runs))}
+func (s *Set) adopt(g *segment, v format.IndexView) bool {
+	m := &mapped{off: s.offsetsAt(g, v), starts: make([]uint32, len(g.runs))}
 	same := v.Runs() == len(g.runs)
 	err := mmapread.Guard(func() error {
 		at := uint32(0)
@@ -201,6 +235,7 @@ func (g *segment) adopt(v format.IndexView, off int64) bool {
 			}
 			at += uint32(r.Count)
 		}
+		m.sum = v.RunsSum()
 		return nil
 	})
 	if err != nil || !same {

@@ -10,6 +10,7 @@ import (
 
 	"pagecache/engine/internal/logstore"
 	"pagecache/iouring"
+	"pagecache/recovery"
 	"pagecache/segments/format"
 )
 
@@ -27,8 +28,10 @@ var (
 type Set struct {
 	store *logstore.Store
 	size  format.LSN // of a segment
-	// broken is the error of the first part of the log that could not be read when it was opened. Set by New.
+	// broken is the error of the first part of the log that could not be read when it was opened. Set by Load.
 	broken error
+
+	loading *Stream // of the last message that Load has read one by one
 
 	names   sync.Mutex                  // never held across anything that waits
 	streams map[format.StreamID]*Stream // guarded by names
@@ -77,13 +80,16 @@ type Stream struct {
 	long  longState // of this stream. Belongs to CarryRecords
 }
 
-// New reads the streams of a store that was opened for writing or reading. The store's log has started.
-func New(store *logstore.Store, bases []format.LSN) *Set {
+// New returns the streams of a store that was prepared. Load reads them.
+func New(store *logstore.Store) *Set {
 	s := &Set{store: store, size: format.LSN(store.SegmentSize()), streams: map[format.StreamID]*Stream{}}
 	store.Attach(s)
-	s.broken = s.load(bases)
 	return s
 }
+
+// Load reads the streams, beside the start of the store and before any other call. found are the segments of the log,
+// in order, and end is where it goes on.
+func (s *Set) Load(found []recovery.Segment, end format.LSN) { s.broken = s.load(found, end) }
 
 // Remove implements logstore.Attachment: a Set has no files.
 func (s *Set) Remove() {}
@@ -231,9 +237,9 @@ func (s *Set) Tidy() {
 		if g.kept || g.table.Load() == nil || !s.store.IsSealed(g.slot.Offset(int(s.size))) {
 			continue
 		}
-		v, off, err := s.readIndex(g)
+		v, err := s.readIndex(g)
 		s.mu.Lock()
-		if g.kept = err != nil || !g.adopt(v, off); !g.kept {
+		if g.kept = err != nil || !s.adopt(g, v); !g.kept {
 			s.release(g)
 		}
 		s.mu.Unlock()

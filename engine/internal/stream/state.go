@@ -75,17 +75,22 @@ func (t *Stream) Find(q format.Seq) (At, error) {
 func (t *Stream) Ceil(q format.Seq) (format.Seq, At, error) { return t.ceil(t.state.Load(), q) }
 
 func (t *Stream) ceil(st *state, q format.Seq) (format.Seq, At, error) {
-	i := st.pieceAt(q)
-	if i == len(st.pieces) {
-		return 0, At{}, nil
-	}
-	p := &st.pieces[i]
-	q = max(q, p.first)
-	n, err := t.search(p.run, q)
-	if err != nil {
+	r, i, err := t.ceilIn(st, q)
+	if r == nil || err != nil {
 		return 0, At{}, err
 	}
-	return t.record(p.run, n)
+	return t.record(r, i)
+}
+
+// ceilIn returns the run of the first record at or above q, nil if there is none, and its place in it.
+func (t *Stream) ceilIn(st *state, q format.Seq) (*run, int, error) {
+	i := st.pieceAt(q)
+	if i == len(st.pieces) {
+		return nil, 0, nil
+	}
+	p := &st.pieces[i]
+	n, err := t.search(p.run, max(q, p.first))
+	return p.run, n, err
 }
 
 // floor returns the number of the last record at or below q; 0 if there is none.
@@ -106,8 +111,7 @@ func (t *Stream) floor(st *state, q format.Seq) (format.Seq, error) {
 	if err != nil || n == 0 {
 		return 0, err
 	}
-	q, _, err = t.record(p.run, n-1)
-	return q, err
+	return t.number(p.run, n-1)
 }
 
 // search returns the place in a run of its first record at or above q, or the number of its records if there is none.
@@ -138,6 +142,15 @@ func (t *Stream) record(r *run, i int) (format.Seq, At, error) {
 		return r.first + format.Seq(i), at, err
 	}
 	return t.numberAt(r, i)
+}
+
+// number returns the number of the i-th record of a run. It reads nothing if no number is missing in the run.
+func (t *Stream) number(r *run, i int) (format.Seq, error) {
+	if !r.sparse.Load() {
+		return r.first + format.Seq(i), nil
+	}
+	q, _, err := t.numberAt(r, i)
+	return q, err
 }
 
 // placeOf returns the place of the i-th record of a run.

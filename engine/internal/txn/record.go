@@ -6,7 +6,6 @@ import (
 	"unsafe"
 
 	"pagecache/engine/internal/pagestack"
-	"pagecache/engine/internal/pagetable"
 	"pagecache/internal/invariants"
 	"pagecache/segments/format"
 )
@@ -15,17 +14,20 @@ type (
 	// Head is the newest entry of a page.
 	Head = pagestack.Head
 	// Slot is the place in the table that holds a page's head, or an intent.
-	Slot = pagetable.Slot[Head]
+	Slot = pagestack.Slot
 )
 
 // Version identifies the contents of a page over the life of its slot: they are the same if the version is. 0 stands
 // for a page without a head.
 type Version uint64
 
-// VersionOf returns the version of the page with head h, which may be nil. Timestamps only rise (rule 6).
+// VersionOf returns the version of the page with head h, which may be nil, or packed. Timestamps only rise (rule 6).
 func VersionOf(h *Head) Version {
 	if h == nil {
 		return 0
+	}
+	if pagestack.IsPacked(h) {
+		return Version(pagestack.PackedTS(h) + 1)
 	}
 	return Version(h.TS() + 1)
 }
@@ -106,29 +108,29 @@ func (r *Record) Conflict() format.PageID { return format.PageID(r.cause.Load())
 // IsAborted reports whether the record was aborted. Until Decide, another goroutine may do so at any time.
 func (r *Record) IsAborted() bool { return r.state() == aborted }
 
-// intentOf returns the intent that a slot holds in place of a head, or nil if h is an entry, or nil.
+// intentOf returns the intent that a slot holds in place of a head, or nil if h is an entry, packed or not, or nil.
 func intentOf(h *Head) *intent {
-	if h == nil || !h.IsIntent() {
+	if !pagestack.IsEntry(h) || !h.IsIntent() {
 		return nil
 	}
 	return (*intent)(unsafe.Pointer(h)) // it was allocated as an intent, which begins with its Head
 }
 
-// load is Views.Load, but the head may be unstamped.
+// load is Views.Load, but the head may be unstamped, or packed.
 func load(s *Slot) *Head {
 	invariants.Jitter()
-	h := s.Load()
+	h := s.Word()
 	if i := intentOf(h); i != nil {
 		h, _ = i.resolve()
 	}
 	return h
 }
 
-// claim is Views.Claim, but the head may be unstamped.
+// claim is Views.Claim, but the head may be unstamped, or packed.
 func claim(s *Slot) *Head {
 	for { // ends: each turn but the last removes an intent, and each means that another transaction has begun to commit
 		invariants.Jitter()
-		h := s.Load()
+		h := s.Word()
 		i := intentOf(h)
 		if i == nil {
 			return h
@@ -143,7 +145,7 @@ func claim(s *Slot) *Head {
 // IsClaimed reports whether the slot holds the intent of a transaction that is not decided. Housekeeping leaves such a
 // page alone for a while. It is a hint.
 func IsClaimed(s *Slot) bool {
-	i := intentOf(s.Load())
+	i := intentOf(s.Word())
 	return i != nil && i.record.state() < committed
 }
 
@@ -192,7 +194,7 @@ func (r *Record) Install(read *Read) (*Head, bool) {
 	i := &r.intents[len(r.intents)-1]
 	for turn := 0; ; { // ends: each turn removes an intent, counts, or finds that the head has changed
 		invariants.Jitter()
-		h := s.Load()
+		h := s.Word()
 		if other := intentOf(h); other != nil {
 			if other.record.state() == preparing {
 				if r.age > other.record.age && turn < patience {
@@ -209,8 +211,9 @@ func (r *Record) Install(read *Read) (*Head, bool) {
 		}
 		if VersionOf(h) != read.version {
 			i.slot = nil
-			return h, false
+			return nil, false
 		}
+		h = r.views.unpacked(h)
 		i.below = h
 		if s.CompareAndSwap(h, &i.Head) {
 			return h, true
@@ -277,7 +280,7 @@ func (r *Record) decide() {
 func (r *Record) holds(read *Read) bool {
 	for { // ends: each turn but the last decides another transaction, and removes its intent
 		invariants.Jitter()
-		h := read.slot.Load()
+		h := read.slot.Word()
 		i := intentOf(h)
 		if i == nil {
 			return VersionOf(h) == read.version

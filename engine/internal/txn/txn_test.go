@@ -302,7 +302,7 @@ func TestChangeInProgressIsValidated(t *testing.T) {
 		}
 	}
 	s.clock.Begin(2)
-	h := s.slots[2].Load()
+	h := s.slots[2].Word()
 	s.slots[2].Store(s.entry(h, []uint64{1})) // and does not end
 	s.single(0, 2)
 	if _, page, ok := r.Read(2, &s.slots[2]); ok || page != 0 {

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"pagecache/engine/internal/pagestack"
 	"pagecache/internal/invariants"
 	"pagecache/segments/format"
 )
@@ -45,6 +46,9 @@ type Views struct {
 	// Place returns an entry in the same state for one that is kept, and may change its memory; nil: itself. Set before
 	// the first use.
 	Place func(*Head) *Head
+	// LSNAt returns the LSN of the message of a page, in one message, at an offset of the log file. Set before the
+	// first use.
+	LSNAt func(format.Offset) format.LSN
 	// kept has the chain of each slot of which something is kept: *Slot → *chain.
 	kept sync.Map
 	// count is the number of versions in kept, or a little more. It rises before a version is entered, and falls after
@@ -171,8 +175,8 @@ func (w *View) Whole(s *Slot) *Head {
 	if s == nil {
 		return nil
 	}
-	h := s.Load()
-	if h == nil || !h.IsWhole() || h.IsUnstamped() {
+	h := s.Word()
+	if !pagestack.IsEntry(h) || !h.IsWhole() || h.IsUnstamped() {
 		return nil
 	}
 	if w.of.count.Load() > 0 {
@@ -187,9 +191,22 @@ func (w *View) Whole(s *Slot) *Head {
 // sooner. It waits for nobody. If a transaction that changes the page is still preparing, the slot keeps its intent,
 // and a compare-and-swap of the head that Load returns fails.
 func (v *Views) Load(s *Slot) *Head {
-	h := load(s)
+	return v.settled(s, load(s))
+}
+
+// settled returns the head h of a slot, which may be nil: unpacked, and after its change was stamped.
+func (v *Views) settled(s *Slot, h *Head) *Head {
+	h = v.unpacked(h)
 	if h != nil && h.IsUnstamped() {
 		v.stamp(s, h)
+	}
+	return h
+}
+
+// unpacked returns the entry of a head that may be packed, or nil.
+func (v *Views) unpacked(h *Head) *Head {
+	if pagestack.IsPacked(h) {
+		return pagestack.Unpack(h, v.LSNAt)
 	}
 	return h
 }
@@ -197,11 +214,7 @@ func (v *Views) Load(s *Slot) *Head {
 // Claim is Load for a goroutine that is about to change the page by a compare-and-swap of its own. It aborts a
 // transaction that is still preparing, so the slot held the head that it returns, and no intent.
 func (v *Views) Claim(s *Slot) *Head {
-	h := claim(s)
-	if h != nil && h.IsUnstamped() {
-		v.stamp(s, h)
-	}
-	return h
+	return v.settled(s, claim(s))
 }
 
 // Swap replaces the head h of a slot, as Claim has returned it, by a new state of the page, e, which is not published.

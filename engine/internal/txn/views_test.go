@@ -105,7 +105,7 @@ func TestNothingIsKeptWithoutViews(t *testing.T) {
 		if !change(s, 0, s.value.Add(1)) {
 			t.Fatal("conflict without a reason")
 		}
-		if h := s.slots[0].Load(); h.IsIntent() || h.IsUnstamped() || h.Replaced() != nil {
+		if h := s.slots[0].Word(); h.IsIntent() || h.IsUnstamped() || h.Replaced() != nil {
 			t.Error("the entry is unstamped, or refers to the one before it")
 		}
 	}
@@ -156,7 +156,7 @@ func TestVersionKeepsNoOtherEntry(t *testing.T) {
 		w := s.clock.BeginView()
 		var old []weak.Pointer[Head]
 		for range 3 {
-			old = append(old, weak.Make(s.slots[0].Load()))
+			old = append(old, weak.Make(s.slots[0].Word()))
 			if !change(s, 0, s.value.Add(1)) {
 				t.Fatal("conflict without a reason")
 			}
@@ -298,6 +298,25 @@ func TestLateGoroutineEntersNothing(t *testing.T) {
 		t.Errorf("%d values, %d versions kept", got, s.clock.Kept())
 	}
 	second.End()
+	if s.clock.Kept() != 0 {
+		t.Errorf("%d versions kept", s.clock.Kept())
+	}
+}
+
+// Goroutines that enter the version of one change have one version, so that it gets one stamp. Proves Q8.
+func TestVersionIsEnteredOnce(t *testing.T) {
+	s := newStore(1)
+	slot := &s.slots[0]
+	w := s.clock.BeginView()
+	h := s.clock.Claim(slot)
+	e := s.entry(h, []uint64{1})
+	one, entered := s.clock.insert(slot, e, h, 0)
+	other, again := s.clock.insert(slot, e, h, 7)
+	if !entered || again || one != other || s.clock.Kept() != 1 {
+		t.Errorf("entered %v and %v, %d versions kept", entered, again, s.clock.Kept())
+	}
+	s.clock.remove(one)
+	w.End()
 	if s.clock.Kept() != 0 {
 		t.Errorf("%d versions kept", s.clock.Kept())
 	}
