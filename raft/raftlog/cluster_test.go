@@ -7,7 +7,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -17,11 +16,17 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
-	"pagecache/engine/pagetest"
+	"pagecache/internal/simdisk"
+	"pagecache/internal/vfs"
+	"pagecache/raft/internal/rafttest"
+	"pagecache/raft/raftguard"
 	"pagecache/raft/raftlog"
 )
 
-var clusterTime = flag.Duration("cluster.time", 6*time.Second, "the time for which TestCluster kills; with -short 2s")
+var (
+	clusterTime = flag.Duration("cluster.time", 8*time.Second, "how long TestCluster makes trouble; with -short 4s")
+	clusterSeed = flag.Uint64("cluster.seed", 1, "the seed of the troubles of TestCluster")
+)
 
 // listFSM is the list of the commands that were applied.
 type listFSM struct {
@@ -68,62 +73,11 @@ func (s listSnapshot) Persist(sink raft.SnapshotSink) error {
 
 func (listSnapshot) Release() {}
 
-// mortal is the store of a node. Once the node is killed, each goroutine of raft ends at its next call, or at the one
-// that it is in: it never sees what a dead disk answers.
-type mortal struct {
-	*raftlog.Store
-	dead *atomic.Bool
-}
-
-// alive ends the goroutine if the node was killed.
-func (m mortal) alive() {
-	if m.dead.Load() {
-		runtime.Goexit()
-	}
-}
-
-func (m mortal) FirstIndex() (uint64, error) {
-	defer m.alive()
-	return m.Store.FirstIndex()
-}
-
-func (m mortal) LastIndex() (uint64, error) {
-	defer m.alive()
-	return m.Store.LastIndex()
-}
-
-func (m mortal) GetLog(index uint64, l *raft.Log) error {
-	defer m.alive()
-	return m.Store.GetLog(index, l)
-}
-
-func (m mortal) StoreLog(l *raft.Log) error { return m.StoreLogs([]*raft.Log{l}) }
-
-func (m mortal) StoreLogs(logs []*raft.Log) error {
-	defer m.alive()
-	return m.Store.StoreLogs(logs)
-}
-
-func (m mortal) DeleteRange(min, max uint64) error {
-	defer m.alive()
-	return m.Store.DeleteRange(min, max)
-}
-
-func (m mortal) Set(key, val []byte) error {
-	defer m.alive()
-	return m.Store.Set(key, val)
-}
-
-func (m mortal) SetUint64(key []byte, val uint64) error {
-	defer m.alive()
-	return m.Store.SetUint64(key, val)
-}
-
 // node is a member of a cluster in this process, on a simulated disk. Its snapshots are on the real one.
 type node struct {
 	c     *cluster
 	id    raft.ServerID
-	disk  *pagetest.Disk
+	disk  *simdisk.Disk
 	snaps *raft.FileSnapshotStore
 
 	// Of the present life; nil and zero while the node is down.
@@ -131,7 +85,7 @@ type node struct {
 	store *raftlog.Store
 	fsm   *listFSM
 	trans *raft.InmemTransport
-	dead  *atomic.Bool
+	logs  rafttest.Mortal
 }
 
 type cluster struct {
@@ -140,22 +94,20 @@ type cluster struct {
 	nodes []*node
 }
 
-// start starts a node, after its first start or a kill. The caller holds c.mu.
-func (n *node) start() {
+// Start starts a node, after its first start or a kill. The caller holds c.mu.
+func (n *node) Start() {
 	t := n.c.t
 	t.Helper()
-	s, err := raftlog.Open(simDir, &raftlog.Options{Log: n.disk.Options(small())})
+	o := small()
+	o.SegmentSize = 64 << 10 // so that there is room for some votes on a full disk
+	vfs.SetFS(o, n.disk)
+	s, err := raftlog.Open(simDir, &raftlog.Options{Log: o})
 	if err != nil {
 		t.Fatalf("node %s: %v", n.id, err)
 	}
-	n.store, n.fsm, n.dead = s, &listFSM{}, new(atomic.Bool)
+	n.store, n.fsm, n.logs = s, &listFSM{}, rafttest.NewMortal(s)
 	_, n.trans = raft.NewInmemTransportWithTimeout(raft.ServerAddress(n.id), 100*time.Millisecond)
-	for _, other := range n.c.nodes {
-		if other != n && other.trans != nil {
-			n.trans.Connect(other.trans.LocalAddr(), other.trans)
-			other.trans.Connect(n.trans.LocalAddr(), n.trans)
-		}
-	}
+	n.Connect()
 	conf := raft.DefaultConfig()
 	conf.LocalID = n.id
 	conf.HeartbeatTimeout, conf.ElectionTimeout = 100*time.Millisecond, 100*time.Millisecond
@@ -163,45 +115,54 @@ func (n *node) start() {
 	conf.SnapshotInterval, conf.SnapshotThreshold, conf.TrailingLogs = 50*time.Millisecond, 300, 100
 	conf.RestoreCommittedLogs = true
 	conf.Logger = hclog.NewNullLogger()
-	m := mortal{s, n.dead}
+	m := n.logs
 	if first, _ := bounds(t, s); first == 0 {
 		if has, err := raft.HasExistingState(m, m, n.snaps); err != nil || !has {
 			must(t, err)
 			must(t, raft.BootstrapCluster(conf, m, m, n.snaps, n.trans, n.c.configuration()))
 		}
 	}
-	if n.raft, err = raft.NewRaft(conf, n.fsm, m, m, n.snaps, n.trans); err != nil {
+	guard := raftguard.New(conf.HeartbeatTimeout)
+	n.raft, err = raft.NewRaft(conf, n.fsm, guard.Logs(m), m, n.snaps, guard.Transport(n.trans))
+	if err != nil {
 		t.Fatalf("node %s: %v", n.id, err)
 	}
 }
 
-// kill cuts the power of a node. The caller holds c.mu.
-func (n *node) kill() {
-	n.dead.Store(true)
+// Kill cuts the power of a node. The caller holds c.mu.
+func (n *node) Kill() {
+	n.logs.Kill()
 	disk := n.disk
-	n.disk = disk.Crash()
-	n.disconnect()
+	n.disk = disk.Crash(rand.Uint64())
+	n.Disconnect()
 	n.raft.Shutdown()   // ends the goroutines that do not use the store
 	_ = n.store.Close() // its disk has crashed
 	n.raft, n.store, n.trans = nil, nil, nil
 }
 
-// stop stops a node in order. The caller holds c.mu.
-func (n *node) stop() {
+// Stop stops a node in order. The caller holds c.mu.
+func (n *node) Stop() {
 	must(n.c.t, n.raft.Shutdown().Error())
-	n.disconnect()
+	n.Disconnect()
 	must(n.c.t, n.store.Close())
 	n.raft, n.store, n.trans = nil, nil, nil
 }
 
-// disconnect ends the connections of a node. The caller holds c.mu.
-func (n *node) disconnect() {
-	for _, other := range n.c.nodes {
-		if other != n && other.trans != nil {
-			other.trans.Disconnect(n.trans.LocalAddr())
-		}
+// Connect connects a node with all others. The caller holds c.mu.
+func (n *node) Connect() { rafttest.Connect(n.trans, n.c.transports()...) }
+
+// Disconnect ends the connections of a node. The caller holds c.mu.
+func (n *node) Disconnect() { rafttest.Disconnect(n.trans, n.c.transports()...) }
+
+// Disk returns the disk of a node.
+func (n *node) Disk() *simdisk.Disk { return n.disk }
+
+// transports returns those of all nodes, nil for one that is down. The caller holds c.mu.
+func (c *cluster) transports() (list []*raft.InmemTransport) {
+	for _, n := range c.nodes {
+		list = append(list, n.trans)
 	}
-	n.trans.DisconnectAll()
+	return list
 }
 
 func (c *cluster) configuration() (conf raft.Configuration) {
@@ -217,13 +178,14 @@ func newCluster(t *testing.T, nodes int) *cluster {
 		snaps, err := raft.NewFileSnapshotStoreWithLogger(filepath.Join(t.TempDir(), "snapshots"), 1,
 			hclog.NewNullLogger())
 		must(t, err)
-		n := &node{c: c, id: raft.ServerID(fmt.Sprint("node", i)), disk: pagetest.NewDisk(uint64(i)), snaps: snaps}
+		n := &node{c: c, id: raft.ServerID(fmt.Sprint("node", i)), disk: simdisk.New(uint64(i), simdisk.Options{}),
+			snaps: snaps}
 		c.nodes = append(c.nodes, n)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, n := range c.nodes {
-		n.start()
+		n.Start()
 	}
 	return c
 }
@@ -258,34 +220,13 @@ func (c *cluster) apply(command string) bool {
 	}
 }
 
-// upset kills and restarts nodes until the time is over, and reports how often.
-func (c *cluster) upset(rng *rand.Rand, long time.Duration) (kills, stops int) {
-	for end := time.Now().Add(long); time.Now().Before(end); {
-		time.Sleep(time.Duration(50+rng.IntN(400)) * time.Millisecond)
-		victims := 1
-		if rng.IntN(4) == 0 { // a lost majority
-			victims = 2 + rng.IntN(2)
-		}
-		down := rng.Perm(len(c.nodes))[:victims]
-		c.mu.Lock()
-		for _, i := range down {
-			if rng.IntN(4) == 0 {
-				c.nodes[i].stop()
-				stops++
-			} else {
-				c.nodes[i].kill()
-				kills++
-			}
-		}
-		c.mu.Unlock()
-		time.Sleep(time.Duration(rng.IntN(300)) * time.Millisecond)
-		c.mu.Lock()
-		for _, i := range down {
-			c.nodes[i].start()
-		}
-		c.mu.Unlock()
+// upset makes trouble for the nodes until the time is over, and reports how often it did what.
+func (c *cluster) upset(rng *rand.Rand, long time.Duration) map[string]int {
+	var members []rafttest.Member
+	for _, n := range c.nodes {
+		members = append(members, n)
 	}
-	return kills, stops
+	return rafttest.Upset(&c.mu, members, rng, long)
 }
 
 // settled waits until all nodes have applied the same commands, and returns them.
@@ -308,9 +249,9 @@ func (c *cluster) settled() []string {
 	return nil
 }
 
-// Three nodes are killed and restarted, one at a time or more, with power cuts of their disks, while clients apply
-// commands. In the end all nodes have applied the same commands in the same order, with every one that was
-// acknowledged, and none twice.
+// Three nodes are killed and restarted, one at a time or more, with power cuts of their disks, and cut off, and their
+// disks are slow, hang, tear writes in a power cut, and are full, while clients apply commands. In the end all nodes
+// have applied the same commands in the same order, with every one that was acknowledged, and none twice.
 func TestCluster(t *testing.T) {
 	c := newCluster(t, 3)
 	var (
@@ -333,9 +274,9 @@ func TestCluster(t *testing.T) {
 	}
 	long := *clusterTime
 	if testing.Short() {
-		long = 2 * time.Second
+		long = min(long, 4*time.Second)
 	}
-	kills, stops := c.upset(rand.New(rand.NewPCG(1, 1)), long)
+	did := c.upset(rand.New(rand.NewPCG(*clusterSeed, 1)), long)
 	stop.Store(true)
 	wg.Wait()
 	for n := 0; !c.apply("last"); n++ {
@@ -355,13 +296,13 @@ func TestCluster(t *testing.T) {
 			t.Errorf("%q was acknowledged and is lost", command)
 		}
 	}
-	t.Logf("%d kills, %d stops, %d commands, %d acknowledged", kills, stops, len(list), len(acked))
-	if len(acked) < 100 || kills == 0 {
+	t.Logf("%v, %d commands, %d acknowledged", did, len(list), len(acked))
+	if len(acked) < 100 || len(did) == 0 {
 		t.Error("the cluster did next to nothing")
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, n := range c.nodes {
-		n.stop()
+		n.Stop()
 	}
 }

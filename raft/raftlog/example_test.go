@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"pagecache/engine"
+	"pagecache/raft/raftguard"
 	"pagecache/raft/raftlog"
 )
 
@@ -36,7 +37,8 @@ func Example() {
 	conf := raft.DefaultConfig()
 	conf.LocalID, conf.LogLevel = "node 1", "ERROR"
 	conf.RestoreCommittedLogs = true // the store persists the commit index
-	r, err := raft.NewRaft(conf, fsm, store, store, snapshots, transport)
+	guard := raftguard.New(conf.HeartbeatTimeout)
+	r, err := raft.NewRaft(conf, fsm, guard.Logs(store), store, snapshots, guard.Transport(transport))
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -127,7 +127,8 @@ func TestKill(t *testing.T) {
 	var now [killGroups]model
 	total := 0
 	rng := rand.New(rand.NewPCG(1, 1))
-	for range lives {
+	few := func() bool { return total < 10*lives }
+	for k.Life < uint64(lives) || few() && k.Life < 20*uint64(lives) { // on a busy machine, children do little
 		k.Life++
 		acks, err := k.run(time.Duration(20+rng.IntN(200)) * time.Millisecond)
 		if err != nil {
@@ -158,8 +159,8 @@ func TestKill(t *testing.T) {
 		}
 		must(t, m.Close())
 	}
-	t.Logf("%d changes in %d lives", total, lives)
-	if total < 10*lives {
-		t.Errorf("only %d changes were made in %d lives", total, lives)
+	t.Logf("%d changes in %d lives", total, k.Life)
+	if few() {
+		t.Errorf("only %d changes were made in %d lives", total, k.Life)
 	}
 }

@@ -1,0 +1,81 @@
+package raftpages
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"pagecache/raft/raftguard"
+)
+
+// NewRaft is Prepare and raft.NewRaft, with the FSM, its Snapshots, and a raftguard.Guard, so that a leader whose disk
+// hangs for longer than conf.HeartbeatTimeout loses the leadership. It sets NoSnapshotRestoreOnStart in a copy of conf.
+// Errors are those of both.
+func (f *FSM[P]) NewRaft(conf *raft.Config, logs raft.LogStore, stable raft.StableStore,
+	transport raft.Transport) (*raft.Raft, error) {
+	c := *conf
+	c.NoSnapshotRestoreOnStart = true
+	if err := f.Prepare(&c, logs); err != nil {
+		return nil, err
+	}
+	guard := raftguard.New(c.HeartbeatTimeout)
+	f.guard.Store(guard)
+	return raft.NewRaft(&c, f, guard.Logs(logs), stable, f.Snapshots(), guard.Transport(transport))
+}
+
+// Waiting returns for how long the call that stores raft's entries, if there is one, has been waiting for the disk, if
+// NewRaft has started raft.
+func (f *FSM[P]) Waiting() time.Duration {
+	guard := f.guard.Load()
+	if guard == nil {
+		return 0
+	}
+	return guard.Waiting()
+}
+
+// Prepare gets the FSM and raft's log ready for raft.NewRaft, which the caller calls next.
+//
+// It verifies conf: NoSnapshotRestoreOnStart must be set, since the store is the newest state already, and
+// ProtocolVersion must be 3, so that the configuration is in the log. Then it compares the log with the store. If a
+// crash has ended the installation of a snapshot after the store was replaced, and before raft has removed the entries
+// that the snapshot replaces, Prepare removes them: the log could not go on behind them. It refuses a log that begins
+// above the entries of the store, which is older than it was: this node cannot get the entries in between. Errors:
+// ErrConfig, and those of logs.
+func (f *FSM[P]) Prepare(conf *raft.Config, logs raft.LogStore) error {
+	if !conf.NoSnapshotRestoreOnStart {
+		return fmt.Errorf("%w: NoSnapshotRestoreOnStart must be set", ErrConfig)
+	}
+	if conf.ProtocolVersion < raft.ProtocolVersionMax {
+		return fmt.Errorf("%w: ProtocolVersion is %d, but must be %d", ErrConfig, conf.ProtocolVersion,
+			raft.ProtocolVersionMax)
+	}
+	first, err := logs.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := logs.LastIndex()
+	if err != nil {
+		return err
+	}
+	index, term := f.Applied()
+	switch {
+	case last == 0:
+		return nil
+	case first > index+1:
+		return fmt.Errorf("%w: the log begins with entry %d, but the store ends with entry %d; give the node a new "+
+			"directory, and the leader sends a snapshot", ErrConfig, first, index)
+	case last < index:
+		return logs.DeleteRange(first, last)
+	case index < first:
+		return nil
+	}
+	var entry raft.Log
+	if err := logs.GetLog(index, &entry); err != nil {
+		return err
+	}
+	if entry.Term != term { // the entries are of a leader whose successor has sent the snapshot
+		return logs.DeleteRange(first, last)
+	}
+	return nil
+}
