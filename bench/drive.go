@@ -161,10 +161,10 @@ func newWorker(l Workload, i int) *Worker {
 	return w
 }
 
-// loop runs op until stop is set or no operations are left.
+// loop runs op until stop is set or no operations are left, but some times at least: a rate of nothing is no figure.
 func (w *Worker) loop(stop *atomic.Bool, left *atomic.Int64, latencies bool, op func(*Worker) error) error {
 	const chunk = 16
-	for !stop.Load() {
+	for first := true; first || !stop.Load(); first = false {
 		n := min(chunk, left.Add(-chunk)+chunk)
 		if n <= 0 {
 			return nil

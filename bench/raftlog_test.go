@@ -54,12 +54,18 @@ type raftPair struct {
 	stores [2]raftStore
 	next   [2]uint64 // the index of the next entry
 	times  [2][]time.Duration
+	floor  *os.File        // nil if no floor is measured
+	floors []time.Duration // of the turns
+	wrote  int64           // bytes, to floor
 }
 
-func newRaftPair(b *testing.B) *raftPair {
+// newRaftPair returns a pair with new logs in dir.
+func newRaftPair(b *testing.B, dir string) *raftPair {
 	p := &raftPair{b: b, next: [2]uint64{1, 1}}
+	in, err := os.MkdirTemp(dir, "")
+	p.must(err)
 	for i, name := range []string{"raftlog", "raft-wal"} {
-		p.dirs[i] = filepath.Join(b.TempDir(), name)
+		p.dirs[i] = filepath.Join(in, name)
 	}
 	p.open()
 	return p
@@ -122,37 +128,76 @@ func (p *raftPair) turn(n int, before, f func(i int)) {
 	}
 }
 
-// report reports the medians of the turns, and their ratio.
-func (p *raftPair) report() {
-	median := func(i int) float64 {
-		slices.Sort(p.times[i])
-		return float64(p.times[i][len(p.times[i])/2])
+// beside opens the file that write writes to: directly, durably, and to space that was written before. No log stores or
+// deletes anything in less time than such a write takes.
+func (p *raftPair) beside(dir string) (end func()) {
+	f, err := openDirect(filepath.Join(dir, "floor"), unix.O_DSYNC)
+	p.must(err)
+	for b := aligned(floorSpace / 8); p.wrote < floorSpace; p.wrote += int64(len(b)) {
+		_, err := f.WriteAt(b, p.wrote)
+		p.must(err)
 	}
+	p.floor = f
+	return func() { p.must(f.Close()) }
+}
+
+// floorSpace is the length of the file of a floor in bytes. The writes begin again at its end.
+const floorSpace = 64 << 20
+
+// write measures n durable writes of size bytes.
+func (p *raftPair) write(n, size int) {
+	b := aligned(size)
+	start := time.Now()
+	for range n {
+		_, err := p.floor.WriteAt(b, p.wrote%floorSpace)
+		p.must(err)
+		p.wrote += int64(size)
+	}
+	p.floors = append(p.floors, time.Since(start)/time.Duration(n))
+}
+
+// report reports the medians of the turns, their ratio, and that of the floor.
+func (p *raftPair) report() {
+	median := func(t []time.Duration) float64 {
+		slices.Sort(t)
+		return float64(t[len(t)/2])
+	}
+	ours, theirs := median(p.times[0]), median(p.times[1])
 	p.b.ReportMetric(0, "ns/op") // it would be of both
-	p.b.ReportMetric(median(0), "raftlog-ns")
-	p.b.ReportMetric(median(1), "raft-wal-ns")
-	p.b.ReportMetric(median(0)/median(1), "ratio")
+	p.b.ReportMetric(ours, "raftlog-ns")
+	p.b.ReportMetric(theirs, "raft-wal-ns")
+	p.b.ReportMetric(ours/theirs, "ratio")
+	if p.floor != nil {
+		floor := median(p.floors)
+		p.b.ReportMetric(floor, "floor-ns")
+		p.b.ReportMetric(floor/theirs, "floor-ratio")
+	}
 }
 
 // The calls of raftlog and raft-wal in turns, on new logs with their default options. Each turn is some calls of each;
-// the figures are medians of turns.
+// the figures are medians of turns. The floor is one durable write of the same length, at least a block. The files
+// are removed at the end of all: a file system may tell the disk which blocks are free again, and then the disk is slow
+// for a while.
 func BenchmarkRaftLog(b *testing.B) {
+	dir := b.TempDir()
 	for _, n := range []int{1, 16, 64} {
 		for _, size := range []int{128, 1 << 10, 64 << 10} {
 			b.Run(fmt.Sprintf("store/entries=%d/bytes=%d", n, size), func(b *testing.B) {
-				p := newRaftPair(b)
+				p := newRaftPair(b, dir)
 				defer p.close()
+				defer p.beside(b.TempDir())()
 				for b.Loop() {
 					var logs []*raft.Log
 					p.turn(10, func(i int) { logs = p.logs(i, n, size) },
 						func(i int) { p.must(p.stores[i].StoreLogs(logs)) })
+					p.write(10, max(4096, n*size))
 				}
 				p.report()
 			})
 		}
 	}
 	b.Run("get", func(b *testing.B) {
-		p := newRaftPair(b)
+		p := newRaftPair(b, dir)
 		defer p.close()
 		const n = 100_000
 		for i := range p.stores {
@@ -173,8 +218,9 @@ func BenchmarkRaftLog(b *testing.B) {
 	})
 	for _, what := range []string{"front", "back", "all"} {
 		b.Run("delete/"+what, func(b *testing.B) {
-			p := newRaftPair(b)
+			p := newRaftPair(b, dir)
 			defer p.close()
+			defer p.beside(b.TempDir())()
 			const kept, n = 10_000, 1000
 			for i := range p.stores {
 				p.store(i, kept, 128)
@@ -192,6 +238,7 @@ func BenchmarkRaftLog(b *testing.B) {
 						p.must(p.stores[i].DeleteRange(1, last))
 					}
 				})
+				p.write(1, 4096)
 			}
 			p.report()
 		})
@@ -200,7 +247,7 @@ func BenchmarkRaftLog(b *testing.B) {
 
 // Opening 1 000 000 entries of 128 bytes, after a clean close and after a kill: a copy of the files of an open store.
 func BenchmarkRaftLogReopen(b *testing.B) {
-	p := newRaftPair(b)
+	p := newRaftPair(b, b.TempDir())
 	for i := range p.stores {
 		for range 1000 {
 			p.store(i, 1000, 128)
@@ -245,7 +292,7 @@ func BenchmarkRaftLogReopen(b *testing.B) {
 // each. Each turn is a second of each.
 func BenchmarkRaftLogGroups(b *testing.B) {
 	const groups = 64
-	p := newRaftPair(b)
+	p := newRaftPair(b, b.TempDir())
 	p.close()
 	m, err := raftlog.OpenMulti(filepath.Join(b.TempDir(), "multi"), nil)
 	p.must(err)

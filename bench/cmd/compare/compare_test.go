@@ -140,7 +140,7 @@ func sampleRecord() *record {
 	}
 	r := &record{Format: recordFormat, Started: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Commit: "0123456789ab",
 		Command: "compare --rounds 2", Machine: machine.Machine{Kernel: "Linux 6.18"}, Rounds: c.rounds,
-		Seconds: c.seconds, Versions: map[string]string{"fio": "3.33", "Pebble": "v2.1.7"}}
+		Seconds: c.seconds, Versions: map[string]string{"fio": "3.33", "Pebble": "v2.1.7"}, Ours: ourConfig}
 	r.fill(chosen)
 	return r
 }

@@ -157,7 +157,9 @@ func (w limitedWork) isNodes() bool { return strings.HasPrefix(w.work, "nodes") 
 
 func (w limitedWork) openNodes(c *config, dir string) (bench.NodeStore, error) {
 	if w.store == ourName {
-		return bench.OpenPagecacheNodes(dir, ourLimited(c))
+		o := ourLimited(c)
+		o.CopyOnRead = true // the kernel evicts blocks of views that the cache keeps
+		return bench.OpenPagecacheNodes(dir, o)
 	}
 	if w.store == floorName {
 		return bench.OpenFloorNodes(dir, c.part(limitedPages), popularNodes(c.part(limitedPages)))

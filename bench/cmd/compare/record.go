@@ -28,6 +28,7 @@ type record struct {
 	Command     string            `json:"command"`
 	Machine     machine.Machine   `json:"machine"`
 	Versions    map[string]string `json:"versions"` // of fio and of the peers
+	Ours        string            `json:"ours"`     // the configuration of our side, in words
 	Busy        float64           `json:"busy"`     // share of the machine that other programs used at the beginning
 	Rounds      int               `json:"rounds"`
 	Seconds     float64           `json:"seconds"`
@@ -75,7 +76,7 @@ func (s *recordSide) share(name string) string {
 func newRecord(ctx context.Context, c *config, args []string) *record {
 	r := &record{Format: recordFormat, Started: time.Now().UTC().Truncate(time.Second), Commit: commit(ctx),
 		Command: strings.Join(append([]string{"compare"}, args...), " "), Machine: machine.Describe(c.dir),
-		Versions: versions(ctx), Rounds: c.rounds, Seconds: c.seconds, LogMiB: c.logMiB}
+		Versions: versions(ctx), Ours: ourConfig, Rounds: c.rounds, Seconds: c.seconds, LogMiB: c.logMiB}
 	if c.small() {
 		r.Divide = c.divide
 	}

@@ -173,7 +173,7 @@ func (r *record) page() *htmlpage.Report {
 
 // configurations returns the settings of the stores that were measured, in words.
 func (r *record) configurations() []htmlpage.Fact {
-	list := []htmlpage.Fact{{Name: ourName, Value: ourConfig}}
+	list := []htmlpage.Fact{{Name: ourName, Value: r.Ours}}
 	for _, p := range bench.Peers() {
 		list = append(list, htmlpage.Fact{Name: p.Name, Value: p.Config})
 	}
@@ -193,5 +193,5 @@ func (r *record) measured(name string) bool {
 
 // ourConfig is the configuration of our side, in words.
 const ourConfig = "default options (segments of 8 MiB, cache of 1 GiB, flushing each 500 ms), but segments of 1 MiB " +
-	"for space and commit-recycled and smaller caches for bounded, evicted and warm-churn; callers keep the version " +
-	"that their last write returned"
+	"for space and commit-recycled, smaller caches for bounded, evicted and warm-churn, and copies of values " +
+	"read from disk for nodes; callers keep the version that their last write returned"
