@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -284,6 +285,7 @@ func (r *checkpointRun) verify(k heldCheckpoint, dir string) error {
 		if d, err = enginetest.NewDriver(pc, r.rng, k.h); err == nil {
 			err = errors.Join(d.Work(10), d.SealAll())
 		}
+		defer runtime.KeepAlive(d) // with the batches that it could not seal
 		d.End()
 	}
 	return errors.Join(err, pc.Close(), r.disk.RemoveAll(dir))

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -91,7 +92,7 @@ func sweepWork(r *crashRun, ops []int) error {
 	if err != nil {
 		return err
 	}
-	d, err := enginetest.NewDriver(pc, r.rng, r.h)
+	d, err := r.drive(pc)
 	var tx *engine.Tx[[]byte]
 	if err == nil {
 		tx, err = d.Tx()
@@ -273,6 +274,7 @@ func TestCrashFindsPlantedFaults(t *testing.T) {
 			for seed := uint64(1); seed < 500; seed++ {
 				if err := crashSeedRun(seed, p, new(crashCounts), nil); err != nil {
 					t.Logf("found by seed %d: %.200s", seed, fmt.Sprint(err))
+					runtime.GC() // finds what the run left open, with the invariants tag
 					return
 				}
 			}

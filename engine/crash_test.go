@@ -41,6 +41,11 @@ type crashRun struct {
 	trace   func(format string, args ...any)
 	crashes int
 	counts  *crashCounts
+
+	// The store that was opened last, and what may be open in it, for drop.
+	pc      *engine.PageCache[[]byte]
+	driver  *enginetest.Driver
+	workers *workers
 }
 
 // crashCounts are the counts of all runs of a test.
@@ -108,7 +113,27 @@ func (r *crashRun) fs() vfs.FS {
 // open opens the store on the present disk. If alone is set, it ignores snapshots.
 func (r *crashRun) open(alone bool) (*engine.PageCache[[]byte], error) {
 	r.seam.FS, r.seam.LogAlone = r.fs(), alone
-	return engine.Open("/store", engine.Bytes{}, enginetest.WithSeam(&r.o, r.seam))
+	pc, err := engine.Open("/store", engine.Bytes{}, enginetest.WithSeam(&r.o, r.seam))
+	r.pc, r.driver, r.workers = pc, nil, nil
+	return pc, err
+}
+
+// drive returns a Driver for the store.
+func (r *crashRun) drive(pc *engine.PageCache[[]byte]) (*enginetest.Driver, error) {
+	d, err := enginetest.NewDriver(pc, r.rng, r.h)
+	r.driver = d
+	return d, err
+}
+
+// drop closes the store of a run that has failed, so that what it leaves open is no fault. See invariants.Track.
+func (r *crashRun) drop() {
+	switch {
+	case r.driver != nil:
+		r.driver.Drop()
+	case r.pc != nil:
+		_ = r.pc.Close()
+	}
+	runtime.KeepAlive(r.workers) // with the batches that they could not seal
 }
 
 // abandon closes a store whose disk has crashed. Close must fail, and must not wait as long as its patience of 5 s.
@@ -177,7 +202,12 @@ func (r *crashRun) reopen() (*engine.PageCache[[]byte], error) {
 }
 
 // run does everything that follows from the seed.
-func (r *crashRun) run() error {
+func (r *crashRun) run() (err error) {
+	defer func() {
+		if err != nil {
+			r.drop()
+		}
+	}()
 	for range 1 + r.rng.IntN(3) {
 		if err := r.life(); err != nil {
 			return err
@@ -200,11 +230,11 @@ func (r *crashRun) life() error {
 		r.disk.CrashAfter(n)
 	}
 	if r.rng.IntN(6) == 0 {
-		w := &workers{disk: r.disk, pc: pc, h: r.h}
-		err = w.run(2+r.rng.IntN(2), 10+r.rng.IntN(40), r.rng.Uint64())
+		r.workers = &workers{disk: r.disk, pc: pc, h: r.h}
+		err = r.workers.run(2+r.rng.IntN(2), 10+r.rng.IntN(40), r.rng.Uint64())
 		return r.leave(pc, nil, err)
 	}
-	d, err := enginetest.NewDriver(pc, r.rng, r.h)
+	d, err := r.drive(pc)
 	if err == nil {
 		d.Max, d.Trace = []int{100, 3000, 9000, 16 << 10}[r.rng.IntN(4)], r.trace
 		d.Max = min(d.Max, crashSegment-200)
@@ -226,7 +256,6 @@ func (r *crashRun) lawful(err error) bool {
 
 // leave closes or crashes a store. err is the error that ended the work on it.
 func (r *crashRun) leave(pc *engine.PageCache[[]byte], d *enginetest.Driver, err error) error {
-	defer runtime.KeepAlive(d) // with the batches that are still open
 	if d != nil {
 		d.End()
 		if d.Changed != nil {
@@ -273,7 +302,7 @@ func (r *crashRun) usable() error {
 		return err
 	}
 	r.disk.SetCapacity(0)
-	d, err := enginetest.NewDriver(pc, r.rng, r.h)
+	d, err := r.drive(pc)
 	if err != nil {
 		return err
 	}
@@ -391,6 +420,8 @@ type workers struct {
 	mu   sync.Mutex
 	h    *enginetest.History // under mu
 	pids []engine.PageID     // under mu
+
+	unsealed []*workersBatch // under mu; their seals failed
 }
 
 // run lets goroutines make n changes each.
@@ -446,11 +477,12 @@ func (w *workers) seal(b *workersBatch) error {
 		w.disk.SetCapacity(0)
 		lsn, err = engine.EndBatch(b.b)
 	}
-	if err != nil {
-		return err
-	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if err != nil {
+		w.unsealed = append(w.unsealed, b)
+		return err
+	}
 	w.h.Batches[b.i].End = lsn
 	return nil
 }

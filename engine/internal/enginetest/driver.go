@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 
 	"pagecache/engine"
@@ -152,6 +153,14 @@ func (d *Driver) End() {
 		d.finish(&d.txs[i])
 	}
 	d.txs = nil
+}
+
+// Drop ends the Txs and closes the store of a run that has failed, so that the batches, too, which it leaves open are
+// no fault. See invariants.Track.
+func (d *Driver) Drop() {
+	d.End()
+	_ = d.PC.Close()
+	runtime.KeepAlive(d) // with the batches
 }
 
 // Work calls Step n times. It counts calls that fail with ErrNoSpace, and returns any other error.
