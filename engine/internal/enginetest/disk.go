@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"pagecache/engine"
 	"pagecache/engine/internal/logstore"
@@ -180,23 +181,38 @@ func DirtyStore(t testing.TB, d *simdisk.Disk) (*simdisk.Disk, engine.PageID) {
 	return next, pid
 }
 
-// Mapped returns how many bytes of the process's address space are mapped outside of the heap of Go's collector, which
-// grows by 64 MiB at a time and whenever the collector is late. With the race detector the heap counts: io buffers lie
-// there.
+// Mapped returns how many bytes of accessible memory are mapped outside of the heap of Go's collector, which grows by 64
+// MiB at a time and whenever the collector is late. (The C library reserves as much for a thread, and cannot access it.)
+// With the race detector the heap counts: io buffers lie there.
 func Mapped(t testing.TB) (n int) {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
 		t.Fatal(err)
 	}
-	const heapBegin, heapEnd = 0xc0 << 32, 0xd0 << 32 // where the runtime places its arenas on 64-bit systems
+	type area struct {
+		from, to   uintptr
+		accessible int
+	}
+	var areas []area // neighbours that touch are one
 	for line := range strings.Lines(string(b)) {
-		var from, to uint64
-		if _, err := fmt.Sscanf(line, "%x-%x", &from, &to); err != nil {
+		var from, to uintptr
+		var mode string
+		if _, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); err != nil {
 			t.Fatalf("%q: %v", line, err)
 		}
-		if Raced || from < heapBegin || from >= heapEnd {
-			n += int(to - from)
+		if k := len(areas); k == 0 || areas[k-1].to != from {
+			areas = append(areas, area{from: from})
+		}
+		a := &areas[len(areas)-1]
+		if a.to = to; mode != "---p" {
+			a.accessible += int(to - from)
+		}
+	}
+	object := uintptr(unsafe.Pointer(unsafe.SliceData(b))) // the runtime places the heap as a whole anywhere
+	for _, a := range areas {
+		if Raced || object < a.from || object >= a.to {
+			n += a.accessible
 		}
 	}
 	return n
