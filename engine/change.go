@@ -314,7 +314,7 @@ func (pc *PageCache[P]) shorten(tx *scope.Scope, pg page) {
 		if h.Depth() <= pc.limit {
 			return
 		}
-		// The page is complete without it. After an error the next Link or Get tries again.
+		// The page is complete without it. After an error the next Link tries again, or an eviction.
 		if e, err := pc.consolidate(tx, pg.id, pg.slot, h); e != nil || err != nil {
 			pc.core.opts.report.Background(notConsolidated, "", err)
 			return

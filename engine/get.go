@@ -206,33 +206,9 @@ func (f *finder) kindOf(pid PageID, h *head) PageKind {
 	return KindMaterialized
 }
 
-// consolidateLong consolidates a page that has more fragments than the limit: the writer that should have done so could
-// not. It returns nil if the page is not that long, if another goroutine is at it, or if the log cannot take it now;
-// reading goes on then.
-func (pc *PageCache[P]) consolidateLong(tx *scope.Scope, pg page) *entry[P] {
-	if pg.head.Depth() <= pc.limit || pc.core.opts.ReadOnly {
-		return nil
-	}
-	g := pc.gates.of(pg.id)
-	if !g.mu.TryLock() {
-		return nil
-	}
-	e, err := pc.consolidate(tx, pg.id, pg.slot, pg.head)
-	g.mu.Unlock()
-	if err != nil || e == nil {
-		pc.core.opts.report.Background(notConsolidated, "", err) // nil if another writer was first
-		return nil
-	}
-	pc.mem.reclaim(tx, pg.id)
-	return e
-}
-
 // materialize returns an entry for the same state as the page's head, with the whole page's value in it: the head
 // itself if it holds the value, else one that it makes resident unless another writer is first.
 func (pc *PageCache[P]) materialize(tx *scope.Scope, pg page) (*entry[P], error) {
-	if e := pc.consolidateLong(tx, pg); e != nil {
-		return e, nil
-	}
 	pid, h := pg.id, pg.head
 	if h.IsWhole() {
 		return pagestack.EntryOf[P](h), nil
@@ -304,9 +280,6 @@ func (pc *PageCache[P]) AppendFragments(tx *Tx[P], pid PageID, dst []P) (PagePtr
 	}
 	if err != nil || !pg.exists() {
 		return PagePtr[P]{}, dst, err
-	}
-	if e := pc.consolidateLong(sc, pg); e != nil {
-		return ptrTo[P](pid, &e.Head).in(&pc.pages), append(dst, e.Frag), nil
 	}
 	all := dst
 	if dst == nil {

@@ -171,16 +171,35 @@ func TestMaterializerPanics(t *testing.T) {
 		}
 	}
 	bombed(t, "the Link that consolidates", func() { _, _, _ = pc.Link(tx, pid, ptr, "c") })
-	bombed(t, "Fragments", func() { _, _, _ = pc.Fragments(tx, pid) })
+	for range 2 {
+		bombed(t, "Get of a page that is too long", func() { _, _ = pc.Get(tx, pid) })
+	}
+	if _, frags, err := pc.Fragments(tx, pid); err != nil || len(frags) != 5 { // merges nothing
+		t.Errorf("fragments %q, error %v", frags, err)
+	}
 	enginetest.Soon(t, "Flush after panics", func() {
 		if _, err := pc.Flush(); err != nil {
 			t.Errorf("flush: %v", err)
 		}
 	})
 	m.set("", false)
-	if p, err := pc.Get(tx, pid); err != nil || p.Value != "a,b,0,1,c" { // that Link had won before it panicked
+	p, err := pc.Get(tx, pid)
+	if err != nil || p.Value != "a,b,0,1,c" { // that Link had won before it panicked
 		t.Errorf("page holds %q, want \"a,b,0,1,c\", error %v", p.Value, err)
 	}
+	if n, err := pc.Flush(); err != nil || n != 0 { // a read writes nothing, however long the page is
+		t.Errorf("a Get has written %d bytes, error %v", n, err)
+	}
+	const links = 40 // more than may come before a Link waits for the goroutine that consolidates
+	want := p.Value + strings.Repeat(",d", links)
+	enginetest.Soon(t, "Links after panics", func() {
+		ptr := p.Ptr
+		for range links {
+			if ptr, won, err = pc.Link(tx, pid, ptr, "d"); err != nil || !won {
+				t.Error(won, err)
+			}
+		}
+	})
 	if other, _, err := pc.Allocate(tx, "y"); err != nil || other != pid+1 {
 		t.Errorf("allocated page %d, want %d, error %v", other, pid+1, err)
 	}
@@ -194,8 +213,8 @@ func TestMaterializerPanics(t *testing.T) {
 	m.set("Size", false)
 	bombed(t, "Get that makes the page resident", func() { _, _ = pc.Get(tx, pid) })
 	m.set("", false)
-	if p, err := pc.Get(tx, pid); err != nil || p.Value != "a,b,0,1,c" {
-		t.Errorf("page holds %q, want \"a,b,0,1,c\", error %v", p.Value, err)
+	if p, err := pc.Get(tx, pid); err != nil || p.Value != want {
+		t.Errorf("page holds %q, want %q, error %v", p.Value, want, err)
 	}
 	tx.End()
 	if n := pc.Stats().Txs.Open; n != 0 {

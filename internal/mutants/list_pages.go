@@ -239,6 +239,8 @@ var pageTargets = []target{
 		{checkDropped, "return s.state.Load() == 0 && s.state.CompareAndSwap(0,",
 			"return s.state.CompareAndSwap(s.state.Load(),", ""},
 		{checkDropped, "if s != nil && s.state.Load() == pinned {", "if s != nil {", ""},
+		{checkDropped, "\tif s != nil && pinned>>1 > began {\n\t\ts = nil\n\t}\n", "", ""},
+		{reordered, "\t\treturn began\n", "\t\treturn d.clock.Load()\n", ""},
 		{checkDropped, "} else if s.state.CompareAndSwap(0, removed) {",
 			"} else if s.state.CompareAndSwap(s.state.Load(), removed) {", ""},
 		{wakeupLost, "\t\td.sparse()\n", "", ""},

@@ -417,7 +417,8 @@ func (c *Cleaner) unseen() func(logstore.Drained) bool {
 }
 
 func (c *Cleaner) reap() int {
-	return c.c.Blobs.Reap(c.c.Store.Log.StableEnd(), c.c.Readers.Oldest())
+	stable := c.c.Store.Log.StableEnd() // before the readers: a View that ends retires blobs at an LSN that is stable
+	return c.c.Blobs.Reap(stable, c.c.Readers.Oldest())
 }
 
 // drain finds the segments in which nothing is live any more, and returns how many. Readers that may still look at them

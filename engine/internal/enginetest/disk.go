@@ -182,8 +182,8 @@ func DirtyStore(t testing.TB, d *simdisk.Disk) (*simdisk.Disk, engine.PageID) {
 }
 
 // Mapped returns how many bytes of accessible memory are mapped outside of the heap of Go's collector, which grows by
-// 64 MiB at a time and whenever the collector is late. (The C library reserves that much for a thread, but cannot access
-// it.) With the race detector the heap counts: io buffers lie there.
+// 64 MiB at a time and whenever the collector is late. The C library reserves that much for a thread, but cannot access
+// it. With the race detector the heap counts: io buffers lie there.
 func Mapped(t testing.TB) (n int) {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/maps")

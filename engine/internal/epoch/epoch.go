@@ -163,12 +163,16 @@ func (s *Slot) IsRemoved() bool { return s.state.Load() == removed }
 // Oldest is at least that epoch.
 func (d *Domain) Retire() uint64 { return d.clock.Add(1) }
 
-// Oldest returns the earliest epoch in which a reader that is inside has entered, or math.MaxUint64 if none is inside.
+// Oldest returns the earliest epoch in which a reader that is inside has entered, or the current epoch, if that is
+// earlier or no reader is inside. So it never says anything about an object that is retired after the call has begun.
 //
-// While the reader that was the oldest at the last look is inside, the result stays the same. No slot could be older:
-// an object with an epoch up to that result was retired before that look, which found no reader that could hold it, and
-// a reader that has entered since then cannot find the object, even if it read the clock long ago.
+// A look at the slots misses a reader that enters a slot behind it, and may find one in another slot that has entered
+// even later. It is right about the objects that were retired before it began: a reader that holds one of them has
+// entered before that, and one that has entered since then cannot find the object, even if it read the clock long ago.
+// So a reader is remembered only if its epoch is not later than the look. While it is inside, the result stays the
+// same: objects with an epoch up to that were retired before the look.
 func (d *Domain) Oldest() uint64 {
+	began := d.clock.Load() // before the look
 	d.mu.Lock()
 	s, pinned := d.pin, d.pinned
 	if s != nil {
@@ -184,11 +188,14 @@ func (d *Domain) Oldest() uint64 {
 			s, pinned = slot, state
 		}
 	})
+	if s != nil && pinned>>1 > began {
+		s = nil
+	}
 	d.mu.Lock()
 	d.pin, d.pinned = s, pinned
 	d.mu.Unlock()
 	if s == nil {
-		return math.MaxUint64
+		return began
 	}
 	return pinned >> 1
 }

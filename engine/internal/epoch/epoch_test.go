@@ -1,12 +1,12 @@
 package epoch
 
 import (
-	"math"
 	"math/rand/v2"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // A reader holds back objects that were retired after it entered, and none once it has left. Proves E1.
@@ -15,7 +15,7 @@ func TestReadersHoldBackRetiredObjects(t *testing.T) {
 	var a, b Slot
 	d.Register(&a)
 	d.Register(&b)
-	if d.Oldest() != math.MaxUint64 || d.Readers() != 0 {
+	if d.Oldest() != d.clock.Load() || d.Readers() != 0 {
 		t.Fatalf("without readers: oldest %d, %d readers", d.Oldest(), d.Readers())
 	}
 	if !a.TryEnter(&d) || a.TryEnter(&d) || !a.Inside() || b.Inside() {
@@ -38,7 +38,7 @@ func TestReadersHoldBackRetiredObjects(t *testing.T) {
 		t.Error("the reader inside holds nothing back")
 	}
 	b.Leave()
-	if d.Oldest() != math.MaxUint64 {
+	if d.Oldest() != d.clock.Load() {
 		t.Error("no reader is inside, and objects are held back")
 	}
 }
@@ -95,7 +95,7 @@ func TestNothingIsReclaimedUnderAReader(t *testing.T) {
 	}
 	stop.Store(true)
 	wg.Wait()
-	if reclaimed == 0 || d.Oldest() != math.MaxUint64 {
+	if reclaimed == 0 || d.Oldest() != d.clock.Load() {
 		t.Errorf("%d of %d reclaimed, oldest %d", reclaimed, swaps, d.Oldest())
 	}
 }
@@ -201,9 +201,94 @@ func TestOldestReaderIsRemembered(t *testing.T) {
 		}
 		slots[i].Leave()
 	}
-	if d.Oldest() != math.MaxUint64 {
+	if d.Oldest() != d.clock.Load() {
 		t.Error("nobody is inside, and objects are held back")
 	}
+}
+
+// A reader that enters behind a look at the slots holds back what was retired meanwhile, although the look has found a
+// later one. Proves E1.
+func TestOldestMissesNoReaderBehindTheLook(t *testing.T) {
+	var d Domain
+	var later Slot
+	d.Register(&later) // looked at last
+	guests := make([]Slot, 2*spare+2)
+	for i := range guests {
+		d.Join(&guests[i])
+	}
+	var object uint64
+	d.OnSparse(func() { // in the middle of a look
+		if object == 0 {
+			guests[0].TryEnter(&d) // finds the object
+			object = d.Retire()
+			later.TryEnter(&d)
+		}
+	})
+	if n := d.Oldest(); n >= object {
+		t.Errorf("the look that was under way says %d of an object of epoch %d, which was retired since", n, object)
+	}
+	if n := d.Oldest(); n >= object {
+		t.Fatalf("the next look says %d of an object of epoch %d, which a reader holds", n, object)
+	}
+	guests[0].Leave()
+	if n := d.Oldest(); n != object {
+		t.Errorf("only a reader of epoch %d is inside: %d", object, n)
+	}
+}
+
+// Objects of several goroutines, each of which retires its own and looks for the oldest reader, are reclaimed only when
+// no reader holds them. Proves E1.
+func TestManyReclaimers(t *testing.T) {
+	type object struct{ poisoned atomic.Bool }
+	const slots, reclaimers, long = 64, 3, 300 * time.Millisecond
+	var d Domain
+	readers := make([]Slot, slots)
+	for i := range readers {
+		d.Register(&readers[i])
+	}
+	var places [reclaimers]atomic.Pointer[object]
+	for i := range places {
+		places[i].Store(new(object))
+	}
+	stop := make(chan struct{})
+	var reading, writing sync.WaitGroup
+	for g := range 4 {
+		reading.Go(func() {
+			for i := g; ; i += 4 {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				s := &readers[i%slots]
+				if s.TryEnter(&d) {
+					o := places[i%reclaimers].Load()
+					if i%16 == 0 {
+						runtime.Gosched()
+					}
+					if o.poisoned.Load() {
+						t.Error("an object was reclaimed while a reader held it")
+					}
+					s.Leave()
+				}
+			}
+		})
+	}
+	for i := range places {
+		writing.Go(func() {
+			for start := time.Now(); time.Since(start) < long; {
+				o := places[i].Swap(new(object))
+				r := d.Retire()
+				for d.Oldest() < r {
+					runtime.Gosched()
+				}
+				o.poisoned.Store(true)
+			}
+		})
+	}
+	writing.Wait()
+	close(stop)
+	reading.Wait()
 }
 
 // Readers come and go while another goroutine trims the domain: Oldest misses none of them. Proves E1, E3.
@@ -297,7 +382,7 @@ func TestLooseReaderHoldsNothing(t *testing.T) {
 	d.Retire()
 	look("inside", 1, 1)
 	view.Loosen()
-	look("loose", 1, math.MaxUint64)
+	look("loose", 1, d.clock.Load())
 	if view.Inside() || !view.Present() || !view.IsLoose() || view.IsRemoved() || view.TryEnter(&d) {
 		t.Error("a loose slot is not what it should be")
 	}
@@ -318,9 +403,9 @@ func TestLooseReaderHoldsNothing(t *testing.T) {
 	if !d.Trim() || !view.IsLoose() {
 		t.Error("a loose slot was removed, or no other")
 	}
-	look("after Trim", 1, math.MaxUint64)
+	look("after Trim", 1, d.clock.Load())
 	if !view.Leave() || view.Leave() || view.Present() {
 		t.Error("a loose slot was not left, or twice")
 	}
-	look("outside", 0, math.MaxUint64)
+	look("outside", 0, d.clock.Load())
 }
