@@ -26,9 +26,9 @@ type Batch struct {
 }
 
 // PinLog begins a batch. If open batches that overlap began before the last flush, or MakeStable waits for them, PinLog
-// waits until all of them have ended, but at most 100 ms, and once for each batch: PinLog may be called within a batch.
-// So batches of up to 100 ms that begin without a pause hold up stability for the two longest of them at most. Longer
-// ones can overlap, and hold it up, for as long as one is always open. Errors are those of Link.
+// waits until all of them have ended, at most 100 ms. PinLog may be called within a batch, where it waits once at most.
+// So batches of up to 100 ms that begin without a pause delay stability for the two longest of them at most. Longer
+// ones can overlap without end, and delay it for as long as one is open. Errors are those of Link.
 func (pc *PageCache[P]) PinLog() (*Batch, error) { return pc.core.pinLog() }
 
 func (c *core) pinLog() (*Batch, error) {
@@ -128,7 +128,9 @@ func (pc *PageCache[P]) FlushContext(ctx context.Context) (int, error) { return 
 // MakeStable waits until the message at lsn is stable: on stable storage together with all messages before it, and in
 // no open batch. It returns how many bytes of the log became stable meanwhile. If lsn was not handed out yet, it waits
 // for everything written so far. Concurrent callers share device writes. While a full disk is cleaned, it may wait up
-// to a second longer, so that padding takes no room. Errors: ErrFailed, ErrClosed. Safe for concurrent use.
+// to a second longer, so that padding takes no room. It may wait without limit for an open Batch or Reservation
+// (Stats().Log.OldestBatch, OldestReservation), or for a disk that hangs: MakeStableContext limits the wait. Errors:
+// ErrFailed, ErrClosed. Safe for concurrent use.
 func (pc *PageCache[P]) MakeStable(lsn LSN) (int, error) {
 	return pc.core.makeStable(context.Background(), lsn)
 }

@@ -15,11 +15,12 @@ import (
 )
 
 // Link appends a delta to the page if the page is still in the state old. It returns the new state and true. If another
-// writer got there first, it returns the current state and false; that state is zero if the page does not exist. The
-// write is in memory when Link returns; MakeStable(ptr.LastLSN()) makes it durable. The store copies delta,
-// which may be, or share memory with, a value that Get returned; the caller may change it when Link has returned. After
-// an error nothing was done. Errors: ErrNoSpace, ErrFailed, ErrTooLarge, ErrClosed, ErrReadOnly, ErrTxEnded,
-// ErrReserved, ErrCorrupt, and that of Decode if it refuses what Append has written. Safe for concurrent use.
+// writer got there first, it returns the current state and false; that state is zero if the page does not exist, is
+// free or holds a root: do not retry then. The write is in memory when Link returns; MakeStable(ptr.LastLSN()) makes it
+// durable. The store copies delta, which may be, or share memory with, a value that Get returned; the caller may change
+// it when Link has returned. After an error nothing was done. Errors: ErrNoSpace, ErrFailed, ErrTooLarge, ErrClosed,
+// ErrReadOnly, ErrTxEnded, ErrReserved, ErrCorrupt, and that of Decode if it refuses what Append has written. Safe for
+// concurrent use.
 func (pc *PageCache[P]) Link(tx *Tx[P], pid PageID, old PagePtr[P], delta P) (PagePtr[P], bool, error) {
 	return pc.write(tx.base(), pid, delta, change[P]{kind: format.KindAppend, old: old})
 }

@@ -289,9 +289,10 @@ func (pc *PageCache[P]) Update(ctx context.Context, f func(tx *Tx[P]) error) (LS
 	return pc.attempts(ctx, f)
 }
 
-// View calls f, once, with a new Tx that writes nothing. All that f reads with the calls of the Tx is as it was at one
-// moment, when View began, whatever changes meanwhile: there are no conflicts, and no goroutine waits for another. For
-// that moment the store keeps at most one old version of each page that is changed before f returns (Stats().Txs).
+// View calls f, once, with a new Tx whose own writing calls return ErrReadOnly. Calls of PageCache with this Tx are no
+// part of the View: they show and change the present state. All that f reads with the calls of the Tx is as it was at
+// one moment, when View began, whatever changes meanwhile: there are no conflicts, and no goroutine waits for another.
+// For that moment the store keeps at most one old version of each page that is changed before f returns (Stats().Txs).
 // Errors are that of f, and those of Begin and of ctx, if that has ended before. Safe for concurrent use.
 func (pc *PageCache[P]) View(ctx context.Context, f func(tx *Tx[P]) error) error {
 	if err := context.Cause(ctx); err != nil {

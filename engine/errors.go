@@ -27,7 +27,8 @@ var (
 	ErrCorrupt = recovery.ErrCorrupt
 	// ErrLocked reports that another process, or another opening in this one, uses the store.
 	ErrLocked = logstore.ErrLocked
-	// ErrReadOnly reports a call that would write to a store opened with Options.ReadOnly.
+	// ErrReadOnly reports a call that would write to a store opened with Options.ReadOnly, or a writing call of a Tx
+	// that View has begun.
 	ErrReadOnly = iobuf.ErrReadOnly
 	// ErrNoSpace reports that the disk is full, or that a quota or file-size limit was reached. Nothing was done. The
 	// call may succeed once there is room.

@@ -203,8 +203,9 @@ func (tx *Tx[P]) readRoot(name string) (pagemap.RootChange, error) {
 
 // CASRoot makes new the root of that name if old is its root now. 0 means no root: old 0 requires that the name has
 // none, and new 0 removes the name. It returns the root after the call, and whether it is the one that this call set.
-// The change is durable after Flush, or after MakeStable of any later LSN. The page new need not exist, but its id must
-// be one that a page can have; otherwise ErrPageRange. Page 0 itself cannot be a root.
+// The change is durable after Flush, or after MakeStable of any later LSN; SetRoot of a Tx in Update returns an LSN to
+// wait for. The page new need not exist, but its id must be one that a page can have; otherwise ErrPageRange. Page 0
+// itself cannot be a root.
 //
 // A root costs what a page costs: a change writes one message with the name, whatever the number of roots, and the root
 // takes a page id of its own, on which Get returns KindRoot; the id is free again once the root is removed. Each name

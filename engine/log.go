@@ -96,7 +96,7 @@ func (l *Log) Write(p []byte) (LSN, DiskPtr, error) {
 }
 
 // WriteBatch appends records that are recovered all or none, and returns their LSNs. Unless they are longer together
-// than a quarter of a segment, they delay nobody else's durability, and after an error nothing was done. Longer ones
+// than a quarter of a segment, they delay nobody else's stability, and after an error nothing was done. Longer ones
 // become a Batch, and after an error those written before it stay as single records. Errors are those of Reserve.
 func (l *Log) WriteBatch(records [][]byte) ([]LSN, error) {
 	if len(records) == 0 {

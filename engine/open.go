@@ -228,7 +228,8 @@ func (pc *PageCache[P]) WasRecovered() bool { return pc.core.store.Found }
 // end, the store is closed all the same, but its memory map stays until the process ends, so that the values that the
 // Tx holds stay valid, and the error says so. If a batch does not end, it and all that was written after it began will
 // be missing, and the error is a BatchOpenError. If the directory or the log file was removed since Open, nothing is
-// written, and the error wraps fs.ErrNotExist. A second Close returns ErrClosed.
+// written, and the error wraps fs.ErrNotExist. If the log has failed, Close returns ErrFailed with the cause; the next
+// Open recovers the store. A second Close returns ErrClosed.
 func (pc *PageCache[P]) Close() error { return pc.CloseContext(context.Background()) }
 
 // CloseContext is Close that stops waiting when ctx ends. It waits for Txs and batches until 100 ms before the deadline

@@ -91,7 +91,7 @@ type Options struct {
 	// EvictionWrites limits the bytes that evictions write, in percent of those that callers write [10], up to 1000.
 	// Before a page of several messages is evicted, it may be written as one, so that the next Get reads one message.
 	// A higher number makes such reads faster and writes more; negative means that evictions write nothing. While
-	// callers read and write next to nothing, there is no other limit than that each page is written once.
+	// callers read and write next to nothing, the limit does not apply; each page is then written at most once.
 	EvictionWrites int
 	// CopyOnRead copies values read from disk into the heap. Without it, a page stored as one message may be returned
 	// as a view of the memory-mapped file (Bytes, or a Decode that aliases). Reading such a view after the disk fails
@@ -110,8 +110,9 @@ type Options struct {
 	// there opens from the log alone. Stores can share it.
 	SnapshotDir string
 	// CleanupThreshold is the live fraction below which a segment is cleaned [0.40], 0.01 … 1, once garbage exceeds 20
-	// % of live data. Above 43 %, fuller segments are cleaned too, and in a store of few segments sooner than that, so
-	// that the file stays within 1.7 times the live data. While nothing is written, so are those with garbage of 5 %.
+	// % of live data. Above 43 %, any segment is cleaned; in a store of few segments this begins earlier, so that the
+	// file stays within 1.7 times the live data. While nothing is written, any segment is cleaned until garbage is
+	// below 5 %.
 	CleanupThreshold float64
 	// CleanupSkew raises the threshold for old segments, by up to this many percent for the oldest [0], 0 … 98.
 	CleanupSkew int

@@ -34,7 +34,8 @@ const FirstUserPage = format.FirstUserPage
 // goroutines call its methods concurrently. The store keeps nothing that callers pass to it: it keeps what Decode makes
 // of the encoding (or a copy, if P is a byte string of Bytes or has no pointers). See docs/MATERIALIZER.md.
 type Materializer[P any] interface {
-	// Merge combines the fragments of a page, oldest first, at least two. The result must not alias any of them.
+	// Merge combines the fragments of a page, oldest first, at least two. The result must not alias memory that Decode
+	// was given as src; it may share memory that Decode has copied. Merge must not change frags, nor keep the slice.
 	Merge(frags []P) P
 	// Size returns the memory that a fragment occupies, in bytes, the same at any time. It must not panic.
 	Size(frag P) int

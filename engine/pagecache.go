@@ -20,19 +20,20 @@
 //	    crash. Stable bytes are never written again, the log becomes stable strictly in order, and recovery never
 //	    silently drops data that was known to be stable (rules 1, 5, 10).
 //	P2  Batches. Everything between PinLog and Seal is recovered whole or not at all (trap 1), whatever its size. An
-//	    open batch delays only the durability of messages written after it (trap 11).
+//	    open batch delays only the stability of messages written after it (trap 11).
 //	P3  One winner. Of several calls with the same PagePtr exactly one changes the page; the others return its current
 //	    state. Housekeeping never makes a caller lose (rule 6).
 //	P4  Views. A value that Get returns does not change until its Tx ends, and is never torn or half merged (rules 2,
 //	    3). Values that callers pass in are copied, and stay theirs (rule 20).
-//	P5  Ids. GenerateID and Begin never return a number twice in the life of a store, crashes included; after a crash,
-//	    only timestamps may come again that were drawn while the log took no note of them (rule 19). A page id is
-//	    used again only after its freeing has won and every Tx that could have seen the page has ended (trap 2).
+//	P5  Ids. GenerateID and Begin never return a number twice in the life of a store, crashes included, with one
+//	    exception: timestamps that were drawn while no note of ids could be written, after ErrFailed or on a full
+//	    disk, may come again after a crash (rule 19). A page id is used again only after its freeing has won and every
+//	    Tx that could have seen the page has ended (trap 2).
 //	P6  Failure. A failed write to the log wakes every waiter, and every later write is ErrFailed with the cause;
 //	    reads go on (rule 8, trap 10). A full disk fails the call that needs space and nothing else (rule 9).
 //	P7  Shown data stays. Open shows nothing that a power cut right afterwards could take back (rule 11).
 //	P8  Corruption. No bytes on disk make Open or a read panic, hang, or return a wrong value. The error is a
-//	    CorruptError that says where (rule 12).
+//	    CorruptError that says where (rule 12). Of a view this holds for the bytes that were verified.
 //	P9  Accounts. Before a message can become stable, its segment's live bytes include it (rule 7).
 //	P10 Space. Dead data is recycled in the background, in proportion to what is written, and never while a Tx, a
 //	    batch or a crash could still need it (rule 4). Opening takes time for the log written since the last snapshot,
@@ -284,7 +285,7 @@ func (pc *PageCache[P]) newScope() *scope.Scope {
 // base returns the scope of the Tx; nil if tx is nil.
 func (tx *Tx[P]) base() *scope.Scope { return (*scope.Scope)(unsafe.Pointer(tx)) }
 
-// TS returns the timestamp of the Tx: an id like those of GenerateID, unique and rising over the life of the store.
+// TS returns the timestamp of the Tx: unique and rising over the life of the store, except as Begin says.
 func (tx *Tx[P]) TS() uint64 { return tx.scope.TS() }
 
 // conflict notes a conflict on a page, which all later calls return, and returns it.

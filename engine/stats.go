@@ -141,7 +141,7 @@ var _ = PolicyStats(lru.Stats{}) // the same fields
 type TxStats struct {
 	Open   int
 	Oldest uint64 // timestamp of the oldest open Tx; 0 if there is none
-	// Age is the time since that Tx began, less the time until a look found it, which is a quarter of a second at most.
+	// Age is the time since that Tx was first seen, a quarter of a second after it began at most.
 	Age  time.Duration
 	Kept int // in memory: open, or kept for the next Begin
 	// Views are open. Versions of pages are kept for them, in some 250 bytes of memory each, and 16 for each message;
@@ -295,7 +295,7 @@ type ScrubReport = checkpoint.ScrubReport
 // written, every blob, and the snapshots, past the page cache if the file system supports that. So corruption of data
 // that nobody reads is found while backups still have it. Each problem is a Corruption event, and counted in Stats. It
 // reads rate bytes a second; with 0, as much as callers leave room for. It works in the caller's goroutine, holds
-// nothing, and delays nobody. Errors: ErrClosed, the context's, and those of the operating system; problems are none.
+// nothing, and delays nobody. Errors: ErrClosed, the context's, and those of the operating system; not problems.
 func (pc *PageCache[P]) Scrub(ctx context.Context, rate int64) (ScrubReport, error) {
 	return pc.core.scrub(ctx, max(rate, 0), pc.blobs, pc.snaps)
 }

@@ -91,6 +91,9 @@ func (b *book) put(name string, number int) error {
 				_, err = b.MakeStable(ptr.LastLSN())
 				return err
 			}
+			if err == nil && ptr.IsZero() {
+				return errors.New("the page is gone")
+			}
 		}
 		return err
 	})

@@ -150,7 +150,7 @@ func TestScansSeeOneState(t *testing.T) {
 		for ctx.Err() == nil {
 			err := store.View(ctx, func(tx *btree.Tx) error {
 				sum, err := total(tx)
-				if err == nil && sum != accounts*each { // not even in a View that would be called again
+				if err == nil && sum != accounts*each {
 					err = fmt.Errorf("a scan found %d, want %d", sum, accounts*each)
 				}
 				return err

@@ -49,9 +49,10 @@
 // # Reading
 //
 // All that a function given to View reads was current at one moment, so a scan sees either the state before a split or
-// the state after it, and the same holds for two trees that are always changed together. A View that reads many pages
-// while they are being changed may be called again, too. A long scan that needs no single moment should be cut: each
-// View reads some hundred items, and the next one begins after the last key.
+// the state after it, and the same holds for two trees that are always changed together. A View never conflicts, and
+// its function is called once, however long it takes. But a long View keeps old versions of pages, and segments. So a
+// long scan that needs no single moment should be cut: each View reads some hundred items, and the next one begins
+// after the last key.
 //
 // Keys and values that the tree returns lie in the memory of the store. They do not change, and are valid until the Tx
 // ends: copy those that are to outlive the function. The tree copies what it is given.

@@ -31,7 +31,7 @@ type Tx = engine.Tx[Node]
 
 // Tree is an ordered index. It has no state in memory but the id of its root, so any number of Trees can be open for
 // the same name. All methods are safe for concurrent use, each goroutine with a Tx of its own. Their errors are those
-// of the Tx: the functions given to Update and View return them, and are called again after a conflict.
+// of the Tx: the functions given to Update and View return them. That of Update is called again after a conflict.
 type Tree struct {
 	root engine.PageID // the same for ever: a root that is split moves its items into new pages
 	size int           // nodeSize, or less in tests

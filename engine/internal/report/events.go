@@ -37,7 +37,7 @@ type Events struct {
 	CleaningStopped func(CleaningStoppedInfo)
 	// CleaningResumed: the cleaner has made progress again after a CleaningStopped.
 	CleaningResumed func(CleaningResumedInfo)
-	// SnapshotsStopped: a snapshot could not be written. The store tries again every few seconds, unless the log has
+	// SnapshotsStopped: a snapshot could not be written. The store tries again every five seconds, unless the log has
 	// failed. Meanwhile the next Open takes longer and longer, and no data is at risk.
 	SnapshotsStopped func(SnapshotsStoppedInfo)
 	// SnapshotsResumed: a snapshot was written after a SnapshotsStopped.
