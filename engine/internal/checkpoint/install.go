@@ -85,6 +85,7 @@ type installer struct {
 	blobDir vfs.Dir  // nil: not open
 	blob    vfs.File // the blob being written; nil: none
 	cloned  int64    // its first bytes that were cloned
+	room    room     // of the snapshot or the blob
 	size    int      // of a segment in bytes
 	base    bool     // no stream was read yet
 	made    bool     // the directory is this installer's
@@ -284,14 +285,38 @@ func (x *installer) snapshot(id format.SnapshotID, size int64) (err error) {
 	if x.snap = nil; err == nil {
 		x.snap, err = x.dir.Open(id.Name(), vfs.FlagWrite|vfs.FlagCreate|vfs.FlagTrunc)
 	}
-	if err == nil && size > 0 {
-		err = x.snap.Allocate(0, size)
+	x.room = room{size: size}
+	return err
+}
+
+// roomAhead is how many bytes of disk space are reserved before the bytes come that need them: a stream may say that a file
+// is long and then end (rule 12).
+const roomAhead = 16 << 20
+
+// room is the disk space of a file that is being written.
+type room struct {
+	size int64 // of the whole file, as the stream says
+	have int64 // bytes [0, have) have space
+}
+
+// reserve makes sure that bytes [0, end) of the file have space.
+func (r *room) reserve(f vfs.File, end int64) error {
+	if end <= r.have {
+		return nil
+	}
+	to := max(end, min(r.have+roomAhead, r.size))
+	err := f.Allocate(r.have, to-r.have)
+	if err == nil {
+		r.have = to
 	}
 	return err
 }
 
 // snapshotData implements sink.
 func (x *installer) snapshotData(off int64, b []byte) error {
+	if err := x.room.reserve(x.snap, off+int64(len(b))); err != nil {
+		return err
+	}
 	_, err := x.snap.WriteAt(b, off)
 	return err
 }
@@ -331,19 +356,18 @@ func (x *installer) blobData(id format.BlobID, off int64, b []byte) (err error) 
 		if err != nil {
 			return err
 		}
-		x.cloned = n
-		if rest := format.BlobHeaderSize + ptr.Len - n; rest > 0 {
-			if err := x.blob.Allocate(n, rest); err != nil {
-				return err
-			}
-		}
+		x.cloned, x.room = n, room{size: format.BlobHeaderSize + ptr.Len, have: n}
 	}
 	if skip := min(max(x.cloned-off, 0), int64(len(b))); skip > 0 {
 		off, b = off+skip, b[skip:]
 	}
-	if len(b) > 0 {
-		_, err = x.blob.WriteAt(b, off)
+	if len(b) == 0 {
+		return nil
 	}
+	if err := x.room.reserve(x.blob, off+int64(len(b))); err != nil {
+		return err
+	}
+	_, err = x.blob.WriteAt(b, off)
 	return err
 }
 
