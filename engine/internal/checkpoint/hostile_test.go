@@ -6,10 +6,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"strings"
 	"sync"
 	"testing"
 
 	"pagecache/internal/simdisk"
+	"pagecache/recovery"
+	"pagecache/segments"
 	"pagecache/segments/format"
 )
 
@@ -97,6 +100,27 @@ func TestReserveInSteps(t *testing.T) {
 		}
 		if got := sum(); got < off+n || got > min(off+n+roomAhead, size) {
 			t.Fatalf("%d bytes are reserved after %d of %d", got, off+n, size)
+		}
+	}
+}
+
+// A log file is as long as its segments say, whatever the superblock in a stream does. Rule 12.
+func TestSlotsWithoutSegments(t *testing.T) {
+	for _, slots := range []uint32{1, segments.MaxSlots} {
+		stream := forged(t, func(b *begin) { b.super.Extent.Slots = slots }, (*partWriter).end)
+		d := simdisk.New(1, simdisk.Options{})
+		long := false
+		d.SetFault(func(op simdisk.Op) error {
+			long = long || op.Kind == simdisk.OpTruncate && op.Off > 0
+			return nil
+		})
+		_, err := Install(context.Background(), d, "/copy", func(string, Info) error { return nil },
+			[]io.Reader{bytes.NewReader(stream)})
+		if !errors.Is(err, recovery.ErrCorrupt) || !strings.Contains(err.Error(), "slots") {
+			t.Errorf("%d slots and no segments: %v", slots, err)
+		}
+		if long {
+			t.Errorf("%d slots and no segments: the log file was made longer", slots)
 		}
 	}
 }

@@ -289,8 +289,8 @@ func (x *installer) snapshot(id format.SnapshotID, size int64) (err error) {
 	return err
 }
 
-// roomAhead is how many bytes of disk space are reserved before the bytes come that need them: a stream may say that a file
-// is long and then end (rule 12).
+// roomAhead is how many bytes of disk space are reserved before the bytes come that need them: a stream may say that a
+// file is long and then end (rule 12).
 const roomAhead = 16 << 20
 
 // room is the disk space of a file that is being written.
