@@ -6,8 +6,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"pagecache/internal/simdisk"
@@ -122,5 +124,55 @@ func TestSlotsWithoutSegments(t *testing.T) {
 		if long {
 			t.Errorf("%d slots and no segments: the log file was made longer", slots)
 		}
+	}
+}
+
+// If the name cannot be made durable, there is nothing under it, and the next Install succeeds. If it cannot be taken
+// away durably either, the store is whole under one of both names, whatever the power cut leaves. Proves Z3.
+func TestInstallWithoutADurableName(t *testing.T) {
+	for fails := 1; fails <= 2; fails++ {
+		d := simdisk.New(1, simdisk.Options{})
+		left, renamed := fails, false
+		d.SetFault(func(op simdisk.Op) error {
+			renamed = renamed || op.Kind == simdisk.OpRename
+			if op.Kind == simdisk.OpSyncDir && op.Name == "/" && renamed && left > 0 {
+				left--
+				return syscall.EIO
+			}
+			return nil
+		})
+		if err := install(t, d); !errors.Is(err, syscall.EIO) {
+			t.Errorf("%d failed syncs: %v", fails, err)
+		}
+		names, err := d.ReadDir("/")
+		if err != nil || len(names) != fails-1 || slices.Contains(names, "copy") {
+			t.Errorf("%d failed syncs: left: %v, %v", fails, names, err)
+		}
+		for seed := range uint64(20) {
+			c := d.Crash(seed)
+			if names, err := c.ReadDir("/"); err == nil && slices.Contains(names, "copy") {
+				wantStoreIn(t, c, "/copy")
+			}
+		}
+	}
+}
+
+// After a failed Sync of the name, a second Install to the same place succeeds.
+func TestInstallAgainAfterAFailedName(t *testing.T) {
+	for fails := 1; fails <= 2; fails++ {
+		d := simdisk.New(1, simdisk.Options{})
+		left := fails
+		d.SetFault(func(op simdisk.Op) error {
+			if op.Kind == simdisk.OpSyncDir && op.Name == "/" && left > 0 {
+				left--
+				return syscall.EIO
+			}
+			return nil
+		})
+		_ = install(t, d)
+		if err := install(t, d); err != nil {
+			t.Errorf("%d failed syncs, then again: %v", fails, err)
+		}
+		wantStoreIn(t, d, "/copy")
 	}
 }
