@@ -20,7 +20,8 @@ const tmpSuffix = ".installing"
 // Install makes a store in dir, where nothing is, of a complete stream and of incremental ones, each of which continues
 // the one before. It verifies every byte, calls check with the path of the finished store, which has another name then,
 // makes everything durable, and renames the directory. If it fails, or a crash ends it, there is nothing under the name
-// dir. The next Install to dir removes files that a crash has left under the other name.
+// dir; but if the disk refuses to make durable that there is not, a power cut may give a whole store the name, and the
+// error says so. The next Install to dir removes files that were left under the other name.
 func Install(ctx context.Context, fsys vfs.FS, dir string, check Check, streams []io.Reader) (Info, error) {
 	return (&installer{}).install(ctx, fsys, dir, check, streams)
 }
@@ -72,7 +73,23 @@ func (x *installer) install(ctx context.Context, fsys vfs.FS, dir string, check 
 		return info, err
 	}
 	x.named = true
-	return info, parent.Sync()
+	if err := parent.Sync(); err != nil {
+		return info, errors.Join(err, x.unname(name))
+	}
+	return info, nil
+}
+
+// unname takes the name away again, since it may not be durable. The files are removed only once they are known to have
+// lost it: after a power cut the name may come back, and then the store must be whole.
+func (x *installer) unname(name string) error {
+	if err := x.parent.Rename(name, x.name); err != nil {
+		return fmt.Errorf("install: the store has its name, which a power cut may take back: %w", err)
+	}
+	if err := x.parent.Sync(); err != nil {
+		return fmt.Errorf("install: the store is left as %s; a power cut may give it its name: %w", x.name, err)
+	}
+	x.named = false
+	return nil
 }
 
 // installer writes the files of a store. It implements sink.
@@ -85,10 +102,11 @@ type installer struct {
 	blobDir vfs.Dir  // nil: not open
 	blob    vfs.File // the blob being written; nil: none
 	cloned  int64    // its first bytes that were cloned
+	room    room     // of the snapshot or the blob
 	size    int      // of a segment in bytes
 	base    bool     // no stream was read yet
 	made    bool     // the directory is this installer's
-	named   bool     // the store has its name
+	named   bool     // the store has its name, or may get it by a power cut
 	from    *origin  // where the bytes are; nil: nowhere but in the streams
 }
 
@@ -100,6 +118,11 @@ func (x *installer) makeDir() (err error) {
 	}
 	if x.dir, err = x.parent.OpenDir(x.name); err != nil {
 		return err
+	}
+	if made != nil { // an Install may have left it that could not make it durable that it has no other name
+		if err := x.parent.Sync(); err != nil {
+			return err
+		}
 	}
 	names, err := x.dir.ReadDir()
 	if err != nil {
@@ -284,14 +307,38 @@ func (x *installer) snapshot(id format.SnapshotID, size int64) (err error) {
 	if x.snap = nil; err == nil {
 		x.snap, err = x.dir.Open(id.Name(), vfs.FlagWrite|vfs.FlagCreate|vfs.FlagTrunc)
 	}
-	if err == nil && size > 0 {
-		err = x.snap.Allocate(0, size)
+	x.room = room{size: size}
+	return err
+}
+
+// roomAhead is the number of bytes of disk space that are reserved before the bytes come that need them: a stream may
+// say that a file is long and then end (rule 12).
+const roomAhead = 16 << 20
+
+// room is the disk space of a file that is being written.
+type room struct {
+	size int64 // of the whole file, as the stream says
+	have int64 // bytes [0, have) have space
+}
+
+// reserve makes sure that bytes [0, end) of the file have space.
+func (r *room) reserve(f vfs.File, end int64) error {
+	if end <= r.have {
+		return nil
+	}
+	to := max(end, min(r.have+roomAhead, r.size))
+	err := f.Allocate(r.have, to-r.have)
+	if err == nil {
+		r.have = to
 	}
 	return err
 }
 
 // snapshotData implements sink.
 func (x *installer) snapshotData(off int64, b []byte) error {
+	if err := x.room.reserve(x.snap, off+int64(len(b))); err != nil {
+		return err
+	}
 	_, err := x.snap.WriteAt(b, off)
 	return err
 }
@@ -331,19 +378,18 @@ func (x *installer) blobData(id format.BlobID, off int64, b []byte) (err error) 
 		if err != nil {
 			return err
 		}
-		x.cloned = n
-		if rest := format.BlobHeaderSize + ptr.Len - n; rest > 0 {
-			if err := x.blob.Allocate(n, rest); err != nil {
-				return err
-			}
-		}
+		x.cloned, x.room = n, room{size: format.BlobHeaderSize + ptr.Len, have: n}
 	}
 	if skip := min(max(x.cloned-off, 0), int64(len(b))); skip > 0 {
 		off, b = off+skip, b[skip:]
 	}
-	if len(b) > 0 {
-		_, err = x.blob.WriteAt(b, off)
+	if len(b) == 0 {
+		return nil
 	}
+	if err := x.room.reserve(x.blob, off+int64(len(b))); err != nil {
+		return err
+	}
+	_, err = x.blob.WriteAt(b, off)
 	return err
 }
 

@@ -229,6 +229,9 @@ func (x *reading) segments() error {
 			return err
 		}
 	}
+	if want := slotsOf(x.list); x.b.super.Extent.Slots != want {
+		return x.fail(fmt.Errorf("its log file has %d slots, and its segments need %d", x.b.super.Extent.Slots, want))
+	}
 	if err := x.continues(); err != nil {
 		return err
 	}
@@ -236,6 +239,14 @@ func (x *reading) segments() error {
 		return x.to.begin(x.b, x.list, x.old)
 	}
 	return nil
+}
+
+// slotsOf returns the number of slots up to the last one that holds a segment.
+func slotsOf(list []segment) (n uint32) {
+	for _, g := range list {
+		n = max(n, uint32(g.slot)+1)
+	}
+	return n
 }
 
 // continues checks that the segments which the stream does not have are there, unless nothing is.

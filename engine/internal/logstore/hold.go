@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	"pagecache/internal/vfs"
 	"pagecache/recovery"
@@ -56,8 +55,7 @@ func (r *Recycler) Hold() *Hold {
 		}
 	}
 	h.late = r.leaving.ids != nil && r.leaving.at >= cut
-	h.image = s.imageAt(cut)
-	h.image.Segments = slices.DeleteFunc(h.image.Segments, func(g ImageSegment) bool { return gone[g.Identity] })
+	h.image = s.imageAt(cut, gone)
 	if r.holds == nil {
 		r.holds = map[*Hold]struct{}{}
 	}
@@ -116,8 +114,9 @@ func (r *Recycler) holdsAt(lsn format.LSN) bool {
 	return false
 }
 
-// imageAt returns the log up to cut, which is at most the stable end.
-func (s *Store) imageAt(cut format.LSN) Image {
+// imageAt returns the log up to cut, which is at most the stable end, without the segments in gone. The file ends with
+// the last slot that holds a segment.
+func (s *Store) imageAt(cut format.LSN, gone map[format.Identity]bool) Image {
 	sb := s.super.current()
 	sb.Clean, sb.Begun, sb.End, sb.NextID, sb.NextPage = true, true, cut, 0, 0
 	sb.Floor, sb.Branch = min(sb.Floor, cut), min(sb.Branch, cut)
@@ -126,6 +125,9 @@ func (s *Store) imageAt(cut format.LSN) Image {
 	sb.OutOfUse, sb.Suspects, sb.Extent.Slots = format.SlotList{}, format.SlotList{}, 0
 	img := Image{}
 	for _, f := range s.Space.Below(cut) {
+		if gone[f.Identity] {
+			continue
+		}
 		g := ImageSegment{Slot: f.Slot, Base: f.Base, Identity: f.Identity, Seed: f.Seed}
 		g.Used = min(sb.Ends.Used(f.Base, sb.SegmentSize), int(cut-f.Base))
 		img.Segments = append(img.Segments, g)
