@@ -68,8 +68,9 @@ type Note = stream.Note
 func (s *Stream) Append(seq Seq, records ...[]byte) (LSN, error) { return s.AppendNoted(seq, records) }
 
 // AppendNoted is Append that also sets notes, of which a nil Value removes one. Records and notes are recovered all or
-// none. Notes are in memory: all of a log take at most a quarter of a segment. Without records, it works on a full disk
-// for some hundred calls: the log keeps a segment for that. ErrTooLarge also reports a note that is too long.
+// none. Notes are in memory: all of a log take at most a quarter of a segment, and so do those of a call. Values that
+// the call replaces do not count. Without records, it works on a full disk for some hundred calls: the log keeps a
+// segment for that. ErrTooLarge also reports a note that is too long.
 func (s *Stream) AppendNoted(seq Seq, records [][]byte, notes ...Note) (LSN, error) {
 	if len(records)+len(notes) == 0 {
 		return 0, nil

@@ -299,8 +299,10 @@ var logTargets = []target{
 		{notCounted, "\tdelete(p.pins.open, p)\n", "", ""},
 	}},
 	{"engine/internal/stream/note.go", streamTests, []bug{
-		{checkDropped, "\tif limit := t.set.store.SegmentHolds() / 4; sum > limit {",
-			"\tif limit := t.set.store.SegmentHolds() / 4; sum < 0 {", ""},
+		{checkDropped, "\tif limit := t.set.store.SegmentHolds() / 4; max(all, given) > limit {",
+			"\tif limit := t.set.store.SegmentHolds() / 4; given > limit {", ""},
+		{checkDropped, "; max(all, given) > limit {", "; all > limit {", ""},
+		{notCounted, "\t\told, earlier := set[n.Name]\n", "\t\told, earlier := set[n.Name], false\n", ""},
 		{notCounted, "\t\tt.set.noteBytes -= noteRoom(format.Note{Name: n.Name, Value: old.value})\n", "", ""},
 		{notCounted, "\t\tg.notes++\n", "", ""},
 		{inverted, "return g.notes > 0 && g.base+s.size <= low }", "return g.notes > 0 && g.base+s.size > low }", ""},
