@@ -145,8 +145,9 @@ func (s *Stream) Notes() []string { return s.s.Notes() }
 func (s *Stream) Bounds() (first, last Seq) { return s.s.Bounds() }
 
 // Get returns the record with this number. It must not be modified. It is valid until Close or DropBelow, of any stream
-// of the log: that may move the record, too. Beside a Pin it stays valid until that ends. Errors: ErrNoRecord,
-// ErrDropped, ErrCorrupt, ErrClosed.
+// of the log: that may move the record, too. Beside a Pin it stays valid until that ends. Errors: ErrDropped below the
+// first record, or, in the opening that has dropped the last one, below the numbers that come next; ErrNoRecord,
+// ErrCorrupt, ErrClosed.
 func (s *Stream) Get(seq Seq) (Record, error) {
 	call, err := s.l.core.enter()
 	if err != nil {
@@ -248,7 +249,7 @@ func (s *Stream) Records(from Seq) iter.Seq2[Record, error] {
 			}
 			// The copy of a record that was carried forward need not be stable. The record is.
 			gone := r.LSN >= s.l.core.store.Log.StableEnd() && s.s.Cuts() != cuts
-			if !found || r.Seq > last || gone || !yield(r, nil) {
+			if !found || r.Seq > last || gone || !yield(r, nil) || r.Seq == last {
 				return
 			}
 			seq = r.Seq + 1
@@ -278,9 +279,6 @@ func (s *Stream) next(seq Seq) (r Record, found bool, err error) {
 		return r, false, describe(doing, err)
 	}
 	defer call.End()
-	if first, _ := s.s.Bounds(); seq != 0 && seq < first {
-		return r, false, describe(doing, ErrDropped)
-	}
 	q, at, err := s.s.Ceil(seq)
 	if err == nil && q != 0 {
 		r, err = s.record(q, at)

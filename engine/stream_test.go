@@ -313,7 +313,8 @@ func TestStreamNoteIsReplacedNearLimit(t *testing.T) {
 			t.Errorf("notes %v: %v", names, err)
 		}
 	}
-	twice := []engine.Note{{Name: "a", Value: []byte{}}, {Name: "a", Value: value(970, 0)}, {Name: "e", Value: value(970, 0)}}
+	long := value(970, 0)
+	twice := []engine.Note{{Name: "a", Value: []byte{}}, {Name: "a", Value: long}, {Name: "e", Value: long}}
 	if _, err := s.AppendNoted(0, nil, twice...); !errors.Is(err, engine.ErrTooLarge) {
 		t.Errorf("the room of a note that is set twice is given away: %v", err)
 	}

@@ -242,7 +242,7 @@ func (t *Stream) putCopies(c *copied) error {
 	for i, q := range c.seqs {
 		t.add(g, lsns[i], q)
 	}
-	st := (&state{}).with(t.run, c.seqs[0])
+	st := (&state{dropped: t.state.Load().dropped}).with(t.run, c.seqs[0])
 	st.last.Store(uint64(c.seqs[len(c.seqs)-1]))
 	t.state.Store(st)
 	return nil

@@ -16,6 +16,9 @@ type state struct {
 	// record.
 	low  format.LSN
 	long bool
+	// dropped is a number below which records were dropped in this opening, and no newer record has a number; 0 if
+	// there is none. It tells what was in the stream if there are no pieces.
+	dropped format.Seq
 	// last is the number of the newest record, 0 if there is none. It rises as records join the newest piece. Written
 	// under Set.mu; publishes the record's offset in the table, and its bytes.
 	last atomic.Uint64
@@ -58,12 +61,12 @@ func (st *state) bounds() (first, last format.Seq) {
 
 // Find returns the place of the record with number q. Errors: ErrNoRecord, ErrDropped, and those of reading.
 func (t *Stream) Find(q format.Seq) (At, error) {
-	first, _ := t.Bounds()
-	found, at, err := t.Ceil(q)
+	st := t.state.Load()
+	found, at, err := t.ceil(st, q)
 	switch {
 	case err != nil:
 		return At{}, err
-	case q < first:
+	case st.isDropped(q):
 		return At{}, ErrDropped
 	case found != q || q.IsZero():
 		return At{}, ErrNoRecord
@@ -71,8 +74,21 @@ func (t *Stream) Find(q format.Seq) (At, error) {
 	return at, nil
 }
 
-// Ceil returns the number and place of the first record at or above q; the number is 0 if there is none.
-func (t *Stream) Ceil(q format.Seq) (format.Seq, At, error) { return t.ceil(t.state.Load(), q) }
+// Ceil returns the number and place of the first record at or above q; the number is 0 if there is none. Errors:
+// ErrDropped if q is not 0 and records at or above q were dropped, and those of reading.
+func (t *Stream) Ceil(q format.Seq) (format.Seq, At, error) {
+	st := t.state.Load() // once: between two looks, the records at q could be dropped
+	if !q.IsZero() && st.isDropped(q) {
+		return 0, At{}, ErrDropped
+	}
+	return t.ceil(st, q)
+}
+
+// isDropped reports whether the record q counts as dropped.
+func (st *state) isDropped(q format.Seq) bool {
+	first, _ := st.bounds()
+	return q < max(first, st.dropped)
+}
 
 func (t *Stream) ceil(st *state, q format.Seq) (format.Seq, At, error) {
 	r, i, err := t.ceilIn(st, q)
@@ -205,9 +221,10 @@ func (t *Stream) Below(end format.LSN) (format.Seq, error) {
 	return 0, nil
 }
 
-// clipped returns st with the records from first to last, both of which exist, or without any if first is 0.
-func (st *state) clipped(first, last format.Seq) *state {
-	c := &state{}
+// clipped returns st with the records from first to last, both of which exist, or without any if first is 0. dropped is
+// state.dropped of the result.
+func (st *state) clipped(first, last, dropped format.Seq) *state {
+	c := &state{dropped: dropped}
 	if first.IsZero() {
 		return c
 	}
@@ -227,6 +244,7 @@ func (st *state) clipped(first, last format.Seq) *state {
 // with returns st with a record q behind the others, in run r.
 func (st *state) with(r *run, q format.Seq) *state {
 	c := &state{pieces: make([]piece, len(st.pieces), len(st.pieces)+1), low: r.low, long: st.long || r.long}
+	c.dropped = min(st.dropped, q)
 	copy(c.pieces, st.pieces)
 	if n := len(c.pieces); n > 0 {
 		c.pieces[n-1].last = format.Seq(st.last.Load())
