@@ -169,6 +169,9 @@ func (t *Stream) publish(first, last format.Seq) {
 		st.last.Store(uint64(last))
 	} else {
 		c := st.with(t.run, first)
+		if n := len(c.young); n > 0 && c.young[n-1].lsn < t.set.store.Log.StableEnd() {
+			c.kept, c.young = c.young[n-1].seq, nil
+		}
 		c.last.Store(uint64(last))
 		t.replace(c, first < st.dropped, first-1)
 	}
