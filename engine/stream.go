@@ -68,8 +68,9 @@ type Note = stream.Note
 func (s *Stream) Append(seq Seq, records ...[]byte) (LSN, error) { return s.AppendNoted(seq, records) }
 
 // AppendNoted is Append that also sets notes, of which a nil Value removes one. Records and notes are recovered all or
-// none. Notes are in memory: all of a log take at most a quarter of a segment. On a full disk, calls without records
-// still work some hundred times: the log keeps a segment for that. ErrTooLarge also reports a note that is too long.
+// none. Notes are in memory: all of a log take at most a quarter of a segment, and so do those of a call. Values that
+// the call replaces do not count. On a full disk, calls without records still work some hundred times: the log keeps a
+// segment for that. ErrTooLarge also reports a note that is too long.
 func (s *Stream) AppendNoted(seq Seq, records [][]byte, notes ...Note) (LSN, error) {
 	if len(records)+len(notes) == 0 {
 		return 0, nil
@@ -144,8 +145,9 @@ func (s *Stream) Notes() []string { return s.s.Notes() }
 func (s *Stream) Bounds() (first, last Seq) { return s.s.Bounds() }
 
 // Get returns the record with this number. It must not be modified. It is valid until Close or DropBelow, of any stream
-// of the log: that may move the record, too. Beside a Pin it stays valid until that ends. Errors: ErrNoRecord,
-// ErrDropped, ErrCorrupt, ErrClosed.
+// of the log: that may move the record, too. Beside a Pin it stays valid until that ends. Errors: ErrDropped below the
+// first record, or, in the opening that has dropped the last one, below the numbers that come next; ErrNoRecord,
+// ErrCorrupt, ErrClosed.
 func (s *Stream) Get(seq Seq) (Record, error) {
 	call, err := s.l.core.enter()
 	if err != nil {
@@ -230,24 +232,24 @@ func (s *Stream) cut(ctx context.Context, doing string, cut func() (LSN, error))
 
 // Records returns the records at or above from, in order, as far as the log is stable when the iteration begins. An
 // error, which comes with a zero Record, ends the iteration: ErrDropped if records were dropped that it has not
-// returned, and those of Get. Records that are truncated meanwhile may be returned or not.
+// returned, and those of Get. Records that are truncated meanwhile may be returned or not. The LSN of a record that was
+// moved may be above StableLSN: a crash keeps the record all the same.
 func (s *Stream) Records(from Seq) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		cuts := s.s.Cuts()
 		last, err := s.lastStable()
 		for seq := from; ; {
 			var r Record
-			found := false
+			proof := LSN(0)
 			if err == nil {
-				r, found, err = s.next(seq)
+				r, proof, err = s.next(seq)
 			}
 			if err != nil {
 				yield(Record{}, err)
 				return
 			}
-			// The copy of a record that was carried forward need not be stable. The record is.
-			gone := r.LSN >= s.l.core.store.Log.StableEnd() && s.s.Cuts() != cuts
-			if !found || r.Seq > last || gone || !yield(r, nil) {
+			// A record that is not stable has the number of one that was truncated.
+			replaced := proof >= s.l.core.store.Log.StableEnd()
+			if r.Seq == 0 || r.Seq > last || replaced || !yield(r, nil) || r.Seq == last {
 				return
 			}
 			seq = r.Seq + 1
@@ -269,31 +271,30 @@ func (s *Stream) lastStable() (Seq, error) {
 	return last, nil
 }
 
-// next returns the first record at or above seq.
-func (s *Stream) next(seq Seq) (r Record, found bool, err error) {
+// next returns the first record at or above seq, and the LSN with which it is stable. The record is zero if there is
+// none.
+func (s *Stream) next(seq Seq) (r Record, proof LSN, err error) {
 	doing := fmt.Sprintf("iterate at record %d", seq)
 	call, err := s.l.core.enter()
 	if err != nil {
-		return r, false, describe(doing, err)
+		return r, 0, describe(doing, err)
 	}
 	defer call.End()
-	if first, _ := s.s.Bounds(); seq != 0 && seq < first {
-		return r, false, describe(doing, ErrDropped)
-	}
 	q, at, err := s.s.Ceil(seq)
 	if err == nil && q != 0 {
 		r, err = s.record(q, at)
 	}
 	if err != nil {
-		return Record{}, false, s.failed(doing, err)
+		return Record{}, 0, s.failed(doing, err)
 	}
-	return r, q != 0, nil
+	return r, at.Proof, nil
 }
 
 // Follow returns the records at or above from, in order, for ever: it waits for those that are not there yet, and makes
 // them stable before it returns them. 0 means the first record. An error, which comes with a zero Record, ends it: that
 // of ctx, ErrClosed, ErrTruncated if a record that it has returned was truncated, ErrDropped if records were dropped
-// that it may not have returned, and those of Get.
+// that it may not have returned, and those of Get. If other goroutines call DropBelow, use the bytes beside a Pin that
+// was opened before Follow, or AppendTo instead: a drop may come just before the loop gets the record.
 func (s *Stream) Follow(ctx context.Context, from Seq) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		for f := (follower{s: s, seq: from, seen: s.s.Cuts()}); ; {
@@ -323,15 +324,17 @@ type follower struct {
 
 // next waits for the next record and makes it stable. found is false if it must look again.
 func (f *follower) next(ctx context.Context) (r Record, found bool, err error) {
+	proof := LSN(0)
 	err = f.s.s.Wait(ctx, func() (ready bool, err error) {
 		if f.s.s.Cuts() != f.seen {
 			return true, nil
 		}
-		r, found, err = f.s.next(f.seq)
-		return found, err
+		r, proof, err = f.s.next(f.seq)
+		return r.Seq != 0, err
 	})
-	if err == nil && found {
-		_, err = f.s.l.core.makeStable(ctx, r.LSN)
+	if err == nil && r.Seq != 0 && proof >= f.s.l.core.store.Log.StableEnd() {
+		_, err = f.s.l.core.makeStable(ctx, proof)
+		return Record{}, false, err // the record may be dropped or moved by now, and its bytes with it
 	}
 	if cuts := f.s.s.Cuts(); err == nil && cuts != f.seen { // r may be gone, or a record behind those that are
 		if f.last != 0 && f.s.s.Truncated(f.seen, f.last) {
@@ -340,5 +343,5 @@ func (f *follower) next(ctx context.Context) (r Record, found bool, err error) {
 		f.seen = cuts
 		return Record{}, false, nil
 	}
-	return r, found, err
+	return r, r.Seq != 0, err
 }

@@ -236,6 +236,7 @@ func TestStreamCarryIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	enginetest.Flush(t, x.l)
 	var old [streams + 1]engine.LSN
 	moved := func() (n int) {
 		for id := engine.StreamID(1); id <= streams; id++ {
@@ -257,6 +258,11 @@ func TestStreamCarryIsBounded(t *testing.T) {
 			}
 		}
 		n := moved()
+		for id := engine.StreamID(1); id <= streams; id++ { // the copies need not be stable, the records are
+			if n, err := firstError(x.stream(id), 0); n != 1 || err != nil {
+				t.Fatalf("stream %d: %d records, %v", id, n, err)
+			}
+		}
 		if limit := 4 * int(segment()-before+1); n > limit {
 			t.Fatalf("%d streams of more than 900 bytes were carried forward, want %d at most", n, limit)
 		}

@@ -262,6 +262,85 @@ func TestStreamNoteLimits(t *testing.T) {
 	}
 }
 
+// A note may be replaced as long as the notes of the log fit with the new value: the value that it had does not count.
+// That holds for each stream, beside records, for a name that occurs twice in a call, and for a note that is removed in
+// the same call. A call that makes the notes too long does nothing. They are carried forward at their longest.
+func TestStreamNoteIsReplacedNearLimit(t *testing.T) {
+	d := simdisk.New(1, simdisk.Options{})
+	l, s := openStream(t, enginetest.SimOptions(d))
+	other, err := l.Stream(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	value := func(n int, b byte) []byte { return bytes.Repeat([]byte{b}, n) }
+	for name, s := range map[string]*engine.Stream{"a": s, "b": s, "c": other} {
+		if err := s.SetNote(ctx, name, value(970, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for round := range byte(3) {
+		for name, s := range map[string]*engine.Stream{"a": s, "b": s, "c": other} {
+			if err := s.SetNote(ctx, name, value(970, round)); err != nil {
+				t.Errorf("note %q is set again: %v", name, err)
+			}
+		}
+	}
+	set := func(n int, names ...string) error {
+		var notes []engine.Note
+		for _, name := range names {
+			notes = append(notes, engine.Note{Name: name, Value: value(n, byte(len(notes)))})
+		}
+		_, last := s.Bounds()
+		_, err := s.AppendNoted(last+1, [][]byte{recordOf(last + 1)}, notes...)
+		return err
+	}
+	if err := set(970, "a", "b"); err != nil {
+		t.Errorf("two notes are set again beside a record: %v", err)
+	}
+	if err := set(970, "a", "a"); err != nil {
+		t.Errorf("a note is set again twice: %v", err)
+	}
+	if b, _ := s.Note("a"); !bytes.Equal(b, value(970, 1)) {
+		t.Error("the first of two values in one call holds")
+	}
+	moved := []engine.Note{{Name: "d", Value: value(970, 4)}, {Name: "b"}}
+	if _, err := s.AppendNoted(0, nil, moved...); err != nil {
+		t.Errorf("a note takes the room of one that is removed: %v", err)
+	}
+	for _, names := range [][]string{{"e"}, {"a", "e"}, {"e", "e", "a"}, {"a", "a", "a", "a"}} {
+		if err := set(970, names...); !errors.Is(err, engine.ErrTooLarge) {
+			t.Errorf("notes %v: %v", names, err)
+		}
+	}
+	long := value(970, 0)
+	twice := []engine.Note{{Name: "a", Value: []byte{}}, {Name: "a", Value: long}, {Name: "e", Value: long}}
+	if _, err := s.AppendNoted(0, nil, twice...); !errors.Is(err, engine.ErrTooLarge) {
+		t.Errorf("the room of a note that is set twice is given away: %v", err)
+	}
+	if err := set(1024, "a", "d"); !errors.Is(err, engine.ErrTooLarge) {
+		t.Errorf("notes become longer than there is room: %v", err)
+	}
+	if got := fmt.Sprint(s.Notes(), other.Notes()); got != "[a d] [c]" {
+		t.Errorf("notes are %v", got)
+	}
+	x := &idleLog{t: t, l: l, s: s, q: 3}
+	x.work(10)
+	for range 2 {
+		for name, s := range map[string]*engine.Stream{"a": s, "d": s, "c": other} {
+			if b, found := s.Note(name); !found || len(b) != 970 {
+				t.Errorf("note %q has %d bytes", name, len(b))
+			}
+		}
+		enginetest.Close(t, l)
+		l, s = openStream(t, enginetest.SimOptions(d))
+		if other, err = l.Stream(1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	enginetest.Close(t, l)
+}
+
 // A ReadOnly log shows its streams and changes nothing.
 func TestStreamReadOnly(t *testing.T) {
 	d := simdisk.New(1, simdisk.Options{})

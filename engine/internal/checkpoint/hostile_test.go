@@ -63,7 +63,8 @@ func TestInstallReservesWhatComes(t *testing.T) {
 			return errors.Join(w.put(kindSnapshot, long, []byte(name)), w.put(kindSnapshotData, 0, make([]byte, 100)))
 		}),
 		"blob": forged(t, func(b *begin) { b.blobs = 1 }, func(w *partWriter) error {
-			return errors.Join(w.put(kindBlobs, 0, binary.LittleEndian.AppendUint64(nil, 7)), w.put(kindBlob, 7, header))
+			ids := binary.LittleEndian.AppendUint64(nil, 7)
+			return errors.Join(w.put(kindBlobs, 0, ids), w.put(kindBlob, 7, header))
 		}),
 	} {
 		d := simdisk.New(1, simdisk.Options{})

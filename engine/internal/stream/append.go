@@ -169,10 +169,25 @@ func (t *Stream) publish(first, last format.Seq) {
 		st.last.Store(uint64(last))
 	} else {
 		c := st.with(t.run, first)
+		if n := len(c.young); n > 0 && c.young[n-1].lsn < t.set.store.Log.StableEnd() {
+			c.kept, c.young = c.young[n-1].seq, nil
+		}
 		c.last.Store(uint64(last))
-		t.state.Store(c)
+		t.replace(c, first < st.dropped, first-1)
 	}
 	t.wake()
+}
+
+// replace makes c the state of the stream. shrinks says that numbers above last may be used again: readers that have
+// seen records of them learn that these are truncated. The caller holds Set.mu.
+func (t *Stream) replace(c *state, shrinks bool, last format.Seq) {
+	if shrinks {
+		t.mark(t.cuts.Add(1)+1, last)
+	}
+	t.state.Store(c)
+	if shrinks {
+		t.cuts.Add(1)
+	}
 }
 
 // CutAfter removes the records above q, and returns the LSN that must be stable for that to be durable; 0 if there are
@@ -254,7 +269,11 @@ func (t *Stream) cutLocked(c format.Cut, k kept) (lsn format.LSN, done bool, err
 	if c.Last >= newest && !k.first.IsZero() {
 		k.last = newest
 	}
+	dropped := st.droppedBy(c, k.first)
 	if k.first == oldest && k.last == newest {
+		if dropped != st.dropped { // there are no records
+			t.replace(st.clipped(0, 0, dropped), true, c.Last)
+		}
 		return t.lastCut, true, nil
 	}
 	reserve := s.store.Log.Reserve
@@ -275,16 +294,23 @@ func (t *Stream) cutLocked(c format.Cut, k kept) (lsn format.LSN, done bool, err
 	m.Complete()
 	g.runs = append(g.runs, nil)
 	t.run, t.owed, t.lastCut = nil, false, lsn
-	shrinks := c.Last < newest
-	if shrinks {
-		t.mark(t.cuts.Add(1)+1, k.last)
-	}
-	t.state.Store(st.clipped(k.first, k.last))
-	if shrinks {
-		t.cuts.Add(1)
-	}
+	t.replace(st.clipped(k.first, k.last, dropped), c.Last < newest, c.Last)
 	t.wake()
 	return lsn, true, nil
+}
+
+// droppedBy returns state.dropped after a cut of st that keeps the records from first on; 0 if it keeps none.
+func (st *state) droppedBy(c format.Cut, first format.Seq) format.Seq {
+	oldest, newest := st.bounds()
+	switch {
+	case c.Last < newest || c.Last < st.dropped: // the numbers above may be used again
+		return min(st.dropped, c.Last+1)
+	case newest.IsZero() || c.First <= oldest:
+		return st.dropped
+	case first.IsZero():
+		return newest + 1
+	}
+	return first
 }
 
 // Cuts returns a number that changes before and after records are removed at the end of the stream.

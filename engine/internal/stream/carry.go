@@ -3,6 +3,7 @@ package stream
 import (
 	"cmp"
 	"slices"
+	"sort"
 
 	"pagecache/engine/internal/logstore"
 	"pagecache/mmapread"
@@ -30,8 +31,9 @@ const (
 
 // copied is records that were read, in order.
 type copied struct {
-	seqs   []format.Seq
-	ends   []int // of the bytes of each record in bytes
+	proofs []proof      // of the records
+	seqs   []format.Seq // their numbers
+	ends   []int        // of the bytes of each record in bytes
 	bytes  []byte
 	size   int // of their messages in bytes
 	limit  int // of size
@@ -39,14 +41,14 @@ type copied struct {
 }
 
 // add adds a record, unless limit would be exceeded.
-func (c *copied) add(q format.Seq, m logstore.Message) error {
+func (c *copied) add(p proof, m logstore.Message) error {
 	c.size += format.AlignUp(format.HeaderSize + format.RecordHeadSize + len(m.Body))
 	if c.exceed = c.size > c.limit; c.exceed {
 		return nil
 	}
 	n := len(c.bytes)
 	c.bytes = append(c.bytes, make([]byte, len(m.Body))...)
-	c.seqs, c.ends = append(c.seqs, q), append(c.ends, len(c.bytes))
+	c.seqs, c.proofs, c.ends = append(c.seqs, p.seq), append(c.proofs, p), append(c.ends, len(c.bytes))
 	return mmapread.Guard(func() error { copy(c.bytes[n:], m.Body); return nil })
 }
 
@@ -56,6 +58,16 @@ func (c *copied) record(i int) []byte {
 		return c.bytes[:c.ends[0]]
 	}
 	return c.bytes[c.ends[i-1]:c.ends[i]]
+}
+
+// proven returns state.kept and state.young for the copies, if end is the stable end. Those in young may become stable
+// at any moment, in their old places: the copies need not be stable then.
+func (c *copied) proven(end format.LSN) (kept format.Seq, young []proof) {
+	n := sort.Search(len(c.proofs), func(i int) bool { return c.proofs[i].lsn >= end })
+	if n > 0 {
+		kept = c.proofs[n-1].seq
+	}
+	return kept, slices.Clone(c.proofs[n:])
 }
 
 // copyFrom adds the records of the present state from q on to c.
@@ -72,7 +84,7 @@ func (t *Stream) copyFrom(q format.Seq, c *copied) error {
 		t.Warm(at)
 		m, _, err := t.Read(found, at)
 		if err == nil {
-			err = c.add(found, m)
+			err = c.add(proof{found, at.Proof}, m)
 		}
 		if err != nil || c.exceed {
 			return err
@@ -242,7 +254,9 @@ func (t *Stream) putCopies(c *copied) error {
 	for i, q := range c.seqs {
 		t.add(g, lsns[i], q)
 	}
-	st := (&state{}).with(t.run, c.seqs[0])
+	old := &state{dropped: t.state.Load().dropped}
+	old.kept, old.young = c.proven(s.store.Log.StableEnd())
+	st := old.with(t.run, c.seqs[0])
 	st.last.Store(uint64(c.seqs[len(c.seqs)-1]))
 	t.state.Store(st)
 	return nil

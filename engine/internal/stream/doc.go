@@ -8,8 +8,9 @@
 //	S2  A Cut outlives the records that it cuts: they lie before it, and segments leave the log from its beginning.
 //	S3  A call that fails leaves nothing behind: whatever it appends is one message, a record or a group, and all that
 //	    may fail is done before the message is committed.
-//	S4  Nothing is kept on the heap for a record. A segment that is sealed ends with an index, which is read through
-//	    the map. The offsets of the others are in tables, in anonymous memory.
+//	S4  Nothing is kept on the heap for a record, except for one that is carried forward before it is stable. A sealed
+//	    segment ends with an index, which is read through the map. The offsets of the others are in tables, in
+//	    anonymous memory.
 //	S5  Lookups take no lock. Each sees the state of the stream at one moment.
 //	S6  The value of a note is that of its newest message. It is in memory, and is written again before the segment of
 //	    that message leaves the log.

@@ -105,7 +105,7 @@ func (t *Stream) loadCut(c format.Cut) error {
 	k := t.keep(c)
 	if k.err == nil {
 		t.run = nil // as in the index: a cut ends a run
-		t.state.Store(k.st.clipped(k.first, k.last))
+		t.state.Store(k.st.clipped(k.first, k.last, 0))
 	}
 	return k.err
 }

@@ -32,10 +32,16 @@ func (n Note) encoded() format.Note {
 // noteRoom returns the length of the message of a note in bytes.
 func noteRoom(n format.Note) int { return format.AlignUp(format.HeaderSize + n.Size()) }
 
-// checkNotes returns ErrTooLarge if one of the notes is too long, or all of the log would take more than a quarter of a
-// segment, so that they could not be carried forward at once. The caller holds Set.mu.
+// checkNotes returns ErrTooLarge if one of the notes is too long, or if all of the log, with these set, would take more
+// than a quarter of a segment, so that they could not be carried forward at once. A value that is replaced or removed
+// does not count. The messages of one call take no more than that, either, so that they fit a segment beside the
+// message of a long record. The caller holds Set.mu.
 func (t *Stream) checkNotes(notes []Note) error {
-	sum := t.set.noteBytes
+	all, given := t.set.noteBytes, 0
+	var set map[string]int // the room that the notes before take by which one of several is replaced
+	if len(notes) > 1 {
+		set = make(map[string]int, len(notes))
+	}
 	for _, n := range notes {
 		if len(n.Name) == 0 || len(n.Name) > format.MaxNoteName {
 			return tooLarge("note with a name of %d bytes, must be 1 to %d", len(n.Name), format.MaxNoteName)
@@ -43,12 +49,21 @@ func (t *Stream) checkNotes(notes []Note) error {
 		if len(n.Value) > format.MaxNoteValue {
 			return tooLarge("note %q: value of %d bytes, limit %d", n.Name, len(n.Value), format.MaxNoteValue)
 		}
+		old, earlier := set[n.Name]
+		if x, found := t.Note(n.Name); found && !earlier {
+			old = noteRoom(Note{n.Name, x}.encoded())
+		}
+		room := 0
 		if n.Value != nil {
-			sum += noteRoom(n.encoded())
+			room = noteRoom(n.encoded())
+		}
+		all, given = all+room-old, given+room
+		if set != nil {
+			set[n.Name] = room
 		}
 	}
-	if limit := t.set.store.SegmentHolds() / 4; sum > limit {
-		return tooLarge("notes of %d bytes, limit %d for all of a log", sum, limit)
+	if limit := t.set.store.SegmentHolds() / 4; max(all, given) > limit {
+		return tooLarge("notes of %d bytes, limit %d for all of a log", max(all, given), limit)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"sort"
@@ -16,6 +17,14 @@ type state struct {
 	// record.
 	low  format.LSN
 	long bool
+	// dropped is a number below which records were dropped in this opening, and no newer record has a number; 0 if
+	// there is none. It tells what was in the stream if there are no pieces.
+	dropped format.Seq
+	// kept and young are about records that were carried forward. Those up to kept were stable before: a crash leaves
+	// them in their old places or in their new ones. young are the others: each is stable once its old message is. The
+	// numbers in young rise and are above kept.
+	kept  format.Seq
+	young []proof
 	// last is the number of the newest record, 0 if there is none. It rises as records join the newest piece. Written
 	// under Set.mu; publishes the record's offset in the table, and its bytes.
 	last atomic.Uint64
@@ -27,10 +36,19 @@ type piece struct {
 	first, last format.Seq // last is 0 in the newest piece: it is state.last
 }
 
+// proof is the LSN of the message with which a record becomes stable.
+type proof struct {
+	seq format.Seq
+	lsn format.LSN
+}
+
 // At is the place of a record.
 type At struct {
 	LSN format.LSN
 	Ptr format.DiskPtr // its length is not set
+	// Proof is an LSN: the record is stable once this is. It is LSN unless the record was carried forward. Only Find
+	// and Ceil set it.
+	Proof format.LSN
 }
 
 // lastOf returns the last number of the i-th piece.
@@ -58,12 +76,12 @@ func (st *state) bounds() (first, last format.Seq) {
 
 // Find returns the place of the record with number q. Errors: ErrNoRecord, ErrDropped, and those of reading.
 func (t *Stream) Find(q format.Seq) (At, error) {
-	first, _ := t.Bounds()
-	found, at, err := t.Ceil(q)
+	st := t.state.Load()
+	found, at, err := t.ceil(st, q)
 	switch {
 	case err != nil:
 		return At{}, err
-	case q < first:
+	case st.isDropped(q):
 		return At{}, ErrDropped
 	case found != q || q.IsZero():
 		return At{}, ErrNoRecord
@@ -71,15 +89,51 @@ func (t *Stream) Find(q format.Seq) (At, error) {
 	return at, nil
 }
 
-// Ceil returns the number and place of the first record at or above q; the number is 0 if there is none.
-func (t *Stream) Ceil(q format.Seq) (format.Seq, At, error) { return t.ceil(t.state.Load(), q) }
+// Ceil returns the number and place of the first record at or above q; the number is 0 if there is none. Errors:
+// ErrDropped if q is not 0 and records at or above q were dropped, and those of reading.
+func (t *Stream) Ceil(q format.Seq) (format.Seq, At, error) {
+	st := t.state.Load() // once: between two looks, the records at q could be dropped
+	if !q.IsZero() && st.isDropped(q) {
+		return 0, At{}, ErrDropped
+	}
+	return t.ceil(st, q)
+}
+
+// isDropped reports whether the record q counts as dropped.
+func (st *state) isDropped(q format.Seq) bool {
+	first, _ := st.bounds()
+	return q < max(first, st.dropped)
+}
 
 func (t *Stream) ceil(st *state, q format.Seq) (format.Seq, At, error) {
 	r, i, err := t.ceilIn(st, q)
 	if r == nil || err != nil {
 		return 0, At{}, err
 	}
-	return t.record(r, i)
+	found, at, err := t.record(r, i)
+	at.Proof = st.proofOf(found, at.LSN)
+	return found, at, err
+}
+
+// proofOf returns the LSN with which the record q, whose message is at lsn, becomes stable.
+func (st *state) proofOf(q format.Seq, lsn format.LSN) format.LSN {
+	if q <= st.kept {
+		return 0 // the log has a stable message, so this is stable
+	}
+	i, found := slices.BinarySearchFunc(st.young, q, func(p proof, q format.Seq) int { return cmp.Compare(p.seq, q) })
+	if found {
+		return st.young[i].lsn
+	}
+	return lsn
+}
+
+// provenBelow returns the last of the records that were carried forward that is stable if end is the stable end.
+func (st *state) provenBelow(end format.LSN) format.Seq {
+	n := sort.Search(len(st.young), func(i int) bool { return st.young[i].lsn >= end })
+	if n == 0 {
+		return st.kept
+	}
+	return st.young[n-1].seq
 }
 
 // ceilIn returns the run of the first record at or above q, nil if there is none, and its place in it.
@@ -173,9 +227,15 @@ func (t *Stream) numberAt(r *run, i int) (format.Seq, At, error) {
 	return q, at, err
 }
 
-// Below returns the number of the last record that lies below an LSN; 0 if there is none.
+// Below returns the number of the last record that is stable if end is the stable end; 0 if there is none.
 func (t *Stream) Below(end format.LSN) (format.Seq, error) {
 	st := t.state.Load()
+	q, err := t.below(st, end)
+	return max(q, st.provenBelow(end)), err
+}
+
+// below returns the number of the last record whose message lies below an LSN; 0 if there is none.
+func (t *Stream) below(st *state, end format.LSN) (format.Seq, error) {
 	for i := len(st.pieces) - 1; i >= 0; i-- {
 		p, last := &st.pieces[i], st.lastOf(i)
 		if p.run.seg.base >= end {
@@ -205,9 +265,10 @@ func (t *Stream) Below(end format.LSN) (format.Seq, error) {
 	return 0, nil
 }
 
-// clipped returns st with the records from first to last, both of which exist, or without any if first is 0.
-func (st *state) clipped(first, last format.Seq) *state {
-	c := &state{}
+// clipped returns st with the records from first to last, both of which exist, or without any if first is 0. dropped is
+// state.dropped of the result.
+func (st *state) clipped(first, last, dropped format.Seq) *state {
+	c := &state{dropped: dropped}
 	if first.IsZero() {
 		return c
 	}
@@ -216,6 +277,14 @@ func (st *state) clipped(first, last format.Seq) *state {
 	c.pieces[0].first = max(c.pieces[0].first, first)
 	c.pieces[len(c.pieces)-1].last = 0
 	c.last.Store(uint64(last))
+	if st.kept >= first {
+		c.kept = min(st.kept, last)
+	}
+	for _, p := range st.young {
+		if p.seq >= first && p.seq <= last {
+			c.young = append(c.young, p)
+		}
+	}
 	c.low = c.pieces[0].run.low // those of other runs are higher, except for long records
 	for i := 0; st.long && i < len(c.pieces); i++ {
 		r := c.pieces[i].run
@@ -227,6 +296,7 @@ func (st *state) clipped(first, last format.Seq) *state {
 // with returns st with a record q behind the others, in run r.
 func (st *state) with(r *run, q format.Seq) *state {
 	c := &state{pieces: make([]piece, len(st.pieces), len(st.pieces)+1), low: r.low, long: st.long || r.long}
+	c.dropped, c.kept, c.young = min(st.dropped, q), st.kept, st.young
 	copy(c.pieces, st.pieces)
 	if n := len(c.pieces); n > 0 {
 		c.pieces[n-1].last = format.Seq(st.last.Load())
