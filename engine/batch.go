@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"runtime/trace"
-	"sync/atomic"
 	"time"
 
 	"pagecache/engine/internal/iobuf"
+	"pagecache/engine/internal/logstore"
 	"pagecache/engine/internal/pagemap"
 	"pagecache/engine/internal/scope"
 	"pagecache/engine/internal/snapshot"
@@ -301,7 +301,7 @@ func (pc *PageCache[P]) noteID(v uint64) (LSN, error) {
 // until then no record behind it becomes stable. It belongs to one goroutine.
 type Reservation struct {
 	tracker invariants.Tracker
-	open    *atomic.Int64 // the number of reservations of the log that have not ended
+	open    *logstore.Gate // the reservations of the log that have not ended
 	r       iobuf.Reservation
 	lsn     LSN // kept here because r cannot be asked once it has ended
 	ptr     DiskPtr
@@ -325,7 +325,7 @@ func (r *Reservation) Complete() (LSN, DiskPtr, error) {
 		return 0, DiskPtr{}, err
 	}
 	r.r.Complete()
-	r.open.Add(-1)
+	r.open.Leave()
 	return r.lsn, r.ptr, nil
 }
 
@@ -335,7 +335,7 @@ func (r *Reservation) Abort() error {
 		return err
 	}
 	r.r.Abort()
-	r.open.Add(-1)
+	r.open.Leave()
 	return nil
 }
 

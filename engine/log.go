@@ -16,7 +16,7 @@ import (
 // A Log is a standalone ordered log of records, without pages. DropBelow drops them. Safe for concurrent use.
 type Log struct {
 	core core
-	open atomic.Int64 // the number of reservations that have not ended
+	open logstore.Gate // the reservations that have not ended
 	// first is the base of the lowest segment that was not dropped. Only DropBelow raises it, before it recycles.
 	first    atomic.Int64
 	drop     chan struct{} // full while a DropBelow is under way
@@ -73,7 +73,10 @@ func (l *Log) Reserve(n int) (*Reservation, error) {
 	if err != nil {
 		return nil, describe("reserve", err)
 	}
-	l.open.Add(1)
+	if !l.open.Enter() {
+		r.Abort()
+		return nil, describe("reserve", ErrClosed)
+	}
 	tracker := invariants.Track("engine.Reservation", &l.core.closed)
 	return &Reservation{tracker: tracker, open: &l.open, r: r, lsn: r.LSN(), ptr: r.Ptr()}, nil
 }
@@ -283,7 +286,7 @@ func (l *Log) dropBelow(ctx context.Context, lsn LSN) error {
 		return describe("drop", err)
 	}
 	defer call.End()
-	busy := func() bool { return l.open.Load() > 0 } // the reservation may be the caller's
+	busy := func() bool { return l.open.Open() > 0 } // the reservation may be the caller's
 	unpinned := func(d logstore.Drained) bool { return d.Base < l.pins.Low() }
 	if err = l.recycler.All(unpinned, busy); err == nil {
 		err = l.core.store.Dropped()
@@ -320,17 +323,16 @@ func (l *Log) Close() error { return l.CloseContext(context.Background()) }
 
 // CloseContext is Close that stops waiting when ctx ends; see PageCache.CloseContext.
 func (l *Log) CloseContext(ctx context.Context) error {
-	if l.core.closed.Swap(true) {
+	if n, shut := l.open.Shut(); n > 0 { // calls and iterations beside this one notice nothing
+		return fmt.Errorf("close: %d reservations still open", n)
+	} else if !shut {
 		return fmt.Errorf("close: %w", ErrClosed)
 	}
+	l.core.closed.Store(true)
 	l.streams.Wake()
 	early, cancel := withGrace(ctx)
 	defer cancel()
 	l.core.calls.Wait(early)
-	if n := l.open.Load(); n != 0 {
-		l.core.closed.Store(false)
-		return fmt.Errorf("close: %d reservations still open", n)
-	}
 	l.core.store.Log.RefuseBatches()
 	return within(ctx, "close", func() error {
 		n := l.core.awaitCallers(ctx, &l.pins)

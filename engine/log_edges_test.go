@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -256,4 +258,56 @@ func TestCloseContextOfIdleStore(t *testing.T) {
 		}
 		enginetest.Close(t, enginetest.OpenLog(t, "/log", enginetest.SimOptions(d)))
 	})
+}
+
+// A Close that fails since a reservation is open closes nothing: a Follow that waits goes on, and no call beside it
+// fails.
+func TestCloseBesideReservationClosesNothing(t *testing.T) {
+	l, s := openStream(t, enginetest.SimOptions(simdisk.New(1, simdisk.Options{})))
+	appendRange(t, s, 1, 1)
+	enginetest.Flush(t, l)
+	followed := make(chan error, 1)
+	go func() {
+		for r, err := range s.Follow(context.Background(), 1) {
+			if err != nil || r.Seq == 2 {
+				followed <- err
+				return
+			}
+		}
+	}()
+	hold, err := l.Reserve(8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var done atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for !done.Load() {
+			if _, err := s.Get(1); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for range 200 {
+		if err := l.Close(); err == nil || errors.Is(err, engine.ErrClosed) {
+			t.Fatalf("close beside a reservation: %v", err)
+		}
+	}
+	done.Store(true)
+	wg.Wait()
+	if _, _, err := hold.Complete(); err != nil {
+		t.Fatal(err)
+	}
+	appendRange(t, s, 2, 2)
+	if err := <-followed; err != nil {
+		t.Errorf("follow: %v", err)
+	}
+	enginetest.Close(t, l)
+	if err := l.Close(); !errors.Is(err, engine.ErrClosed) {
+		t.Errorf("close again: %v", err)
+	}
+	if _, err := l.Reserve(8); !errors.Is(err, engine.ErrClosed) {
+		t.Errorf("reserve after Close: %v", err)
+	}
 }
