@@ -113,7 +113,6 @@ func (n *node) Start() {
 	conf.HeartbeatTimeout, conf.ElectionTimeout = 100*time.Millisecond, 100*time.Millisecond
 	conf.LeaderLeaseTimeout, conf.CommitTimeout = 100*time.Millisecond, 5*time.Millisecond
 	conf.SnapshotInterval, conf.SnapshotThreshold, conf.TrailingLogs = 50*time.Millisecond, 300, 100
-	conf.RestoreCommittedLogs = true
 	conf.Logger = hclog.NewNullLogger()
 	m := n.logs
 	if first, _ := bounds(t, s); first == 0 {

@@ -36,7 +36,6 @@ func Example() {
 	}
 	conf := raft.DefaultConfig()
 	conf.LocalID, conf.LogLevel = "node 1", "ERROR"
-	conf.RestoreCommittedLogs = true // the store persists the commit index
 	guard := raftguard.New(conf.HeartbeatTimeout)
 	r, err := raft.NewRaft(conf, fsm, guard.Logs(store), store, snapshots, guard.Transport(transport))
 	if err != nil {

@@ -107,7 +107,6 @@ func (n *node) Start() {
 		conf.HeartbeatTimeout, conf.ElectionTimeout = 2*time.Second, 2*time.Second
 		conf.LeaderLeaseTimeout = 2 * time.Second
 	}
-	conf.RestoreCommittedLogs = len(n.id)%2 == 0
 	conf.Logger = hclog.NewNullLogger()
 	trans := raft.Transport(n.trans)
 	if n.c.pass != nil {

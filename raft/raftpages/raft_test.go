@@ -59,6 +59,11 @@ func TestPrepare(t *testing.T) {
 	if err := f.Prepare(raft.DefaultConfig(), logOf(t, 1, 50, 0)); !errors.Is(err, raftpages.ErrConfig) {
 		t.Errorf("without NoSnapshotRestoreOnStart: %v", err)
 	}
+	conf = raft.DefaultConfig()
+	conf.NoSnapshotRestoreOnStart, conf.RestoreCommittedLogs = true, true
+	if err := f.Prepare(conf, logOf(t, 1, 50, 0)); !errors.Is(err, raftpages.ErrConfig) {
+		t.Errorf("with RestoreCommittedLogs: %v", err)
+	}
 }
 
 // A lost majority: one node goes on alone, with all that it has, after raft.RecoverCluster.

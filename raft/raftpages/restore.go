@@ -88,8 +88,9 @@ func (*arrived[P]) Close() error { return nil }
 
 // Restore implements raft.FSM: it puts the store of a snapshot that was received in the place of the one in use. It
 // waits for Apply, but for no reader: calls of View that are under way go on with the store as it was, which is removed
-// once they have returned. A snapshot that is not newer than the store changes nothing, nor does the store itself. If
-// it cannot be told which of the two stores the next Open will find, the FSM stops. Errors: ErrConfig for a snapshot of
+// once they have returned. As raft asks, the store is as the snapshot afterwards, also if it was newer: raft applies the
+// entries behind it again, and what the store had may be of a leader that others have not followed. Only if both are of
+// the same entry, of the same term, the store stays, and becomes durable. If it cannot be told which of the two stores the next Open will find, the FSM stops. Errors: ErrConfig for a snapshot of
 // another SnapshotStore, ErrSnapshot, ErrStopped, engine.ErrClosed, and those of the operating system.
 func (f *FSM[P]) Restore(r io.ReadCloser) error {
 	for {
@@ -122,7 +123,8 @@ func (f *FSM[P]) restore(p *received[P]) error {
 	f.writing.Lock()
 	defer f.writing.Unlock()
 	f.mu.Lock()
-	mine, older, err := f.pending == p, p.st.index <= f.st.index, f.errLocked()
+	mine, err := f.pending == p, f.errLocked()
+	same, lsn := p.st.index == f.st.index && p.st.term == f.st.term, f.lsn
 	if err == nil && mine {
 		f.pending = nil
 	}
@@ -132,8 +134,9 @@ func (f *FSM[P]) restore(p *received[P]) error {
 		return err
 	case !mine:
 		return ErrSnapshot
-	case older:
-		return p.discard(f)
+	case same: // raft removes the entries from its log
+		_, err = f.cur.Load().pc.MakeStable(lsn)
+		return errors.Join(err, p.discard(f))
 	}
 	if begun, err := writeCurrent(f.files, p.h.number); err != nil {
 		if begun { // the next Open may find it

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -26,7 +27,8 @@ func (a *api) backup(w http.ResponseWriter, r *http.Request, _ []byte) error {
 	w.Header().Set(indexHeader, strconv.FormatUint(meta.Index, 10))
 	w.Header().Set("Content-Type", "application/octet-stream")
 	if _, err := io.Copy(pacedWriter{w, http.NewResponseController(w), a.n.conf.timeout}, stream); err != nil {
-		a.n.logger.Warn("a backup was broken off", "error", err) // the reader sees that the stream has no end
+		a.n.logger.Warn("a backup was broken off", "error", err)
+		panic(http.ErrAbortHandler) // breaks the connection, so that no client takes it for the end
 	}
 	return nil
 }
@@ -92,13 +94,21 @@ func (a *api) restoreFrom(w http.ResponseWriter, r *http.Request) error {
 	if r.ContentLength < 0 {
 		return requestError{http.StatusLengthRequired, "the length of the backup is required"}
 	}
-	if err := a.n.verifyLeader(r.Context()); err != nil {
+	ctx, cancel := context.WithTimeout(r.Context(), a.n.conf.timeout)
+	defer cancel()
+	if err := a.n.verifyLeader(ctx); err != nil {
 		return err
 	}
 	control := http.NewResponseController(w)
 	if err := control.SetWriteDeadline(time.Time{}); err != nil {
 		return err
 	}
+	body := pacedReader{http.MaxBytesReader(w, r.Body, r.ContentLength), control, a.n.conf.timeout}
+	f, err := a.n.keepUpload(r.Context(), body)
+	if err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	defer discardUpload(f)
 	conf := a.n.raft.GetConfiguration()
 	if err := conf.Error(); err != nil {
 		return err
@@ -107,11 +117,72 @@ func (a *api) restoreFrom(w http.ResponseWriter, r *http.Request) error {
 		Version: raft.SnapshotVersionMax, Size: r.ContentLength,
 		Configuration: conf.Configuration(), ConfigurationIndex: conf.Index(),
 	}
-	body := pacedReader{http.MaxBytesReader(w, r.Body, r.ContentLength), control, a.n.conf.timeout}
-	if err := a.n.outcome(a.n.raft.Restore(meta, body, a.n.conf.timeout)); err != nil {
+	upload := &startedReader{r: f}
+	err = a.n.raft.Restore(meta, upload, 0) // without a limit: it would hold for the entry behind the pages, too
+	if err != nil && upload.started {
+		err = unknownOutcome{err} // the pages may have been replaced
+	} else {
+		err = a.n.outcome(err)
+	}
+	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
 	return nil
+}
+
+// startedReader notes that it was read.
+type startedReader struct {
+	r       io.Reader
+	started bool
+}
+
+func (s *startedReader) Read(b []byte) (int, error) {
+	s.started = true
+	return s.r.Read(b)
+}
+
+// uploads is the pattern of the names of files with uploads, in the directory of a node.
+const uploads = "upload-*.tmp"
+
+// keepUpload writes an upload to a file, and verifies that it is a complete backup. So raft, which reads backups in the
+// goroutine of the leader, does not wait for a client.
+func (n *node) keepUpload(ctx context.Context, r io.Reader) (*os.File, error) {
+	f, err := os.CreateTemp(n.conf.dir, uploads)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = io.Copy(f, r); err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	var info engine.CheckpointInfo
+	if err == nil {
+		if info, err = engine.VerifyCheckpoint(ctx, f); err != nil || info.Since != 0 {
+			err = requestError{http.StatusBadRequest, fmt.Sprint("not a complete backup: ", err)}
+		}
+	}
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		discardUpload(f)
+		return nil, err
+	}
+	return f, nil
+}
+
+// discardUpload removes an upload.
+func discardUpload(f *os.File) {
+	_ = f.Close()
+	_ = os.Remove(f.Name()) // the next start removes what is left
+}
+
+// removeUploads removes the uploads that a node has left that was killed.
+func removeUploads(dir string) error {
+	names, err := filepath.Glob(filepath.Join(dir, uploads))
+	for _, name := range names {
+		err = errors.Join(err, os.Remove(name))
+	}
+	return err
 }
 
 // backup writes a backup of one of the nodes to a file, which appears when it is complete and verified. It returns the

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -288,4 +289,43 @@ func TestScript(t *testing.T) {
 	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
 		t.Errorf("the script has left %v, %v", left, err)
 	}
+}
+
+// While a client uploads a backup slowly, the cluster goes on; and nothing is left of an upload that ends early.
+func TestSlowRestoreDelaysNobody(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	c.begin()
+	leader := c.leader()
+	body, upload := io.Pipe()
+	req, err := http.NewRequestWithContext(within(t, limit), http.MethodPost, "http://"+leader.addr+"/v1/restore", body)
+	must(t, err)
+	req.ContentLength = 1 << 20
+	done := make(chan error, 1)
+	go func() {
+		resp, err := c.client().http.Do(req)
+		if err == nil {
+			err = resp.Body.Close()
+		}
+		done <- err
+	}()
+	_, err = upload.Write(make([]byte, 1000))
+	must(t, err)
+	for i := range 10 {
+		c.change(opPut, fmt.Sprint("key ", i), "value")
+		_, err = upload.Write(make([]byte, 1000))
+		must(t, err)
+	}
+	if names, err := filepath.Glob(filepath.Join(leader.dir, uploads)); err != nil || len(names) != 1 {
+		t.Errorf("%v hold the upload, error %v", names, err)
+	}
+	must(t, upload.CloseWithError(io.ErrUnexpectedEOF))
+	<-done
+	for range 500 {
+		if names, _ := filepath.Glob(filepath.Join(leader.dir, uploads)); len(names) == 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("the upload is left")
 }

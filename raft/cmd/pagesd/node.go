@@ -114,6 +114,9 @@ func openNode(c *config, l net.Listener, logger hclog.Logger, permit func(dialer
 		return nil, err
 	}
 	used, err := n.disk.used()
+	if err == nil {
+		err = removeUploads(c.dir)
+	}
 	if err == nil && !used {
 		err = permit(n.dialer())
 	}
@@ -177,8 +180,8 @@ func (n *node) change(ctx context.Context, c command) (uint64, error) {
 	if err := n.outcome(await(ctx, f)); err != nil {
 		return 0, fmt.Errorf("%v: %w", c.op, err)
 	}
-	if err, ok := f.Response().(error); ok && !errors.Is(err, raftpages.ErrApplied) {
-		if errors.Is(err, raftpages.ErrStopped) { // it is committed
+	if err, ok := f.Response().(error); ok {
+		if errors.Is(err, raftpages.ErrStopped) || errors.Is(err, raftpages.ErrApplied) { // it is committed
 			err = unknownOutcome{err}
 		}
 		return 0, fmt.Errorf("%v: %w", c.op, err)
