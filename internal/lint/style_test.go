@@ -31,6 +31,7 @@ var panics = map[string]string{
 	"internal/invariants: (Tracker).Done":         "invariant: an object ended twice",
 	"internal/invariants: (record).dropped":       "invariant: an object was dropped without being ended",
 	"mmapread: asFault":                           "passes on a panic that is not a fault",
+	"raft/cmd/pagesd: (api).backup":               "net/http breaks the connection of an answer that has no end",
 	"raft/raftpages: (FSM).stop":                  "the node must not go on, and nobody else was named to stop it",
 	"recovery: decide":                            "the decision table has a hole",
 	"segments: (Space).SealSegment":               "a segment left its states",
