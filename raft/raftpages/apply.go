@@ -19,10 +19,10 @@ func (f *FSM[P]) Apply(entry *raft.Log) any { return f.ApplyBatch([]*raft.Log{en
 // ApplyBatch implements raft.BatchingFSM: it applies the entries in one transaction. If they do not fit one, or Apply
 // fails for one of them, they are applied in several. Entries that the store has already are left out: their response
 // is ErrApplied. The response to a command that Apply has rejected is the error. A command that is too large for a
-// transaction, or makes too many roots, is rejected, too, with engine.ErrTooLarge: so that all nodes agree on that, their
-// stores need the same SegmentSize. While the disk is full, ApplyBatch
-// waits for room, up to 10 s. After any other error it stops the FSM: then the response to each entry that is not
-// applied is an error that wraps ErrStopped. It does not wait for the disk.
+// transaction, or makes too many roots, is rejected, too, with engine.ErrTooLarge: so that all nodes agree on that,
+// their stores need the same SegmentSize. While the disk is full, ApplyBatch waits for room, up to 10 s. After any
+// other error it stops the FSM: then the response to each entry that is not applied is an error that wraps ErrStopped.
+// It does not wait for the disk.
 func (f *FSM[P]) ApplyBatch(entries []*raft.Log) []any {
 	f.writing.Lock()
 	defer f.writing.Unlock()

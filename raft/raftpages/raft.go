@@ -34,8 +34,8 @@ func (f *FSM[P]) checkTerm(stable raft.StableStore) error {
 		return err
 	}
 	if known < term {
-		return fmt.Errorf("%w: the log is of term %d, but entry %d of term %d was applied; give the node a new directory",
-			ErrConfig, known, index, term)
+		return fmt.Errorf("%w: the log is of term %d, but entry %d of term %d was applied; give the node a new "+
+			"directory", ErrConfig, known, index, term)
 	}
 	return nil
 }
@@ -54,17 +54,18 @@ func (f *FSM[P]) Waiting() time.Duration {
 //
 // It verifies conf: NoSnapshotRestoreOnStart must be set, since the store is the newest state already;
 // RestoreCommittedLogs must not, since raft 1.8.0 forgets the members that it replays from the log, and waits for ever
-// after some 8000 entries; and ProtocolVersion must be 3, so that the configuration is in the log. Then it compares the log with the store. If a
-// crash has ended the installation of a snapshot after the store was replaced, and before raft has removed the entries
-// that the snapshot replaces, Prepare removes them: the log could not go on behind them. It refuses a log that begins
-// above the entries of the store, which is older than it was: this node cannot get the entries in between. Errors:
-// ErrConfig, and those of logs.
+// after some 8000 entries; and ProtocolVersion must be 3, so that the configuration is in the log. Then it compares the
+// log with the store. If a crash has ended the installation of a snapshot after the store was replaced, and before raft
+// has removed the entries that the snapshot replaces, Prepare removes them: the log could not go on behind them. It
+// refuses a log that begins above the entries of the store, which is older than it was: this node cannot get the
+// entries in between. Errors: ErrConfig, and those of logs.
 func (f *FSM[P]) Prepare(conf *raft.Config, logs raft.LogStore) error {
 	if !conf.NoSnapshotRestoreOnStart {
 		return fmt.Errorf("%w: NoSnapshotRestoreOnStart must be set", ErrConfig)
 	}
 	if conf.RestoreCommittedLogs {
-		return fmt.Errorf("%w: RestoreCommittedLogs must not be set: raft passes over members that it replays", ErrConfig)
+		return fmt.Errorf("%w: RestoreCommittedLogs must not be set: raft passes over members that it replays",
+			ErrConfig)
 	}
 	if conf.ProtocolVersion < raft.ProtocolVersionMax {
 		return fmt.Errorf("%w: ProtocolVersion is %d, but must be %d", ErrConfig, conf.ProtocolVersion,

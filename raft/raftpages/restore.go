@@ -88,10 +88,11 @@ func (*arrived[P]) Close() error { return nil }
 
 // Restore implements raft.FSM: it puts the store of a snapshot that was received in the place of the one in use. It
 // waits for Apply, but for no reader: calls of View that are under way go on with the store as it was, which is removed
-// once they have returned. As raft asks, the store is as the snapshot afterwards, also if it was newer: raft applies the
-// entries behind it again, and what the store had may be of a leader that others have not followed. Only if both are of
-// the same entry, of the same term, the store stays, and becomes durable. If it cannot be told which of the two stores the next Open will find, the FSM stops. Errors: ErrConfig for a snapshot of
-// another SnapshotStore, ErrSnapshot, ErrStopped, engine.ErrClosed, and those of the operating system.
+// once they have returned. As raft asks, the store is as the snapshot afterwards, also if it was newer: raft applies
+// the entries behind it again, and what the store had may be of a leader that others have not followed. Only if both
+// are of the same entry, of the same term, the store stays, and becomes durable. If it cannot be told which of the two
+// stores the next Open will find, the FSM stops. Errors: ErrConfig for a snapshot of another SnapshotStore,
+// ErrSnapshot, ErrStopped, engine.ErrClosed, and those of the operating system.
 func (f *FSM[P]) Restore(r io.ReadCloser) error {
 	for {
 		w, ok := r.(raft.ReadCloserWrapper)

@@ -193,8 +193,8 @@ func TestReceivedStoreIsNotOpened(t *testing.T) {
 	want(t, g, m, last)
 }
 
-// A snapshot of the entry that the store ends with changes nothing, and neither does a store's own. An older one replaces
-// the store, which then takes the entries behind it again, also if they are others (raft.FSM).
+// A snapshot of the entry that the store ends with changes nothing, and neither does a store's own. An older one
+// replaces the store, which then takes the entries behind it again, also if they are others (raft.FSM).
 func TestOldSnapshot(t *testing.T) {
 	f, _ := opened(t)
 	m := model{}
