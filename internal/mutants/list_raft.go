@@ -41,7 +41,7 @@ var raftTargets = []target{
 	{"raft/raftpages/restore.go", raftStoreTests, []bug{
 		{checkDropped, "\tif !st.equal(&k.st) {", "\tif st.index == 0 {", ""},
 		{syncDropped, "\t\t\t_, err = h.pc.MakeStable(lsn)\n", "\t\t\t_ = lsn\n", ""},
-		{offByOne, "p.st.index <= f.st.index, f.errLocked()", "p.st.index < f.st.index, f.errLocked()", ""},
+		{checkDropped, "p.st.index == f.st.index && p.st.term", "p.st.index <= f.st.index || p.st.term", ""},
 		{inverted, "\t\tif begun {", "\t\tif !begun {", ""},
 		{notCounted, "f.st, f.newest, f.lsn = p.st, p.st,", "f.st, f.newest, f.lsn = p.st, f.newest,", ""},
 		{notCounted, "\t\t\t_ = f.remove(old.number)\n", "\t\t\t_ = old.number\n", ""},

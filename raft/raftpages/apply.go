@@ -18,11 +18,13 @@ func (f *FSM[P]) Apply(entry *raft.Log) any { return f.ApplyBatch([]*raft.Log{en
 
 // ApplyBatch implements raft.BatchingFSM: it applies the entries in one transaction. If they do not fit one, or Apply
 // fails for one of them, they are applied in several. Entries that the store has already are left out: their response
-// is ErrApplied. The response to a command that Apply has rejected is the error. A command that is too large for a
-// transaction, or makes too many roots, is rejected, too, with engine.ErrTooLarge: so that all nodes agree on that,
-// their stores need the same SegmentSize. While the disk is full, ApplyBatch waits for room, up to 10 s. After any
-// other error it stops the FSM: then the response to each entry that is not applied is an error that wraps ErrStopped.
-// It does not wait for the disk.
+// is ErrApplied. The response to a command that Apply has rejected is the error. While the disk is full, ApplyBatch
+// waits for room, up to 10 s. After any other error it stops the FSM: then the response to each entry that is not
+// applied is an error that wraps ErrStopped. It does not wait for the disk.
+//
+// A command that alone is too large for a transaction, or makes one root too many, is such an error, on every node and
+// at each start. Apply must reject such commands, well below the limits of package engine: the FSM has roots of its
+// own, and not always the same number on all nodes.
 func (f *FSM[P]) ApplyBatch(entries []*raft.Log) []any {
 	f.writing.Lock()
 	defer f.writing.Unlock()
@@ -58,11 +60,7 @@ func (f *FSM[P]) applyAll(entries []*raft.Log, into []any) (done int, err error)
 	full := roomWait{closing: h.ctx, most: f.room}
 	return split(len(entries), full.wait, func(from, n int, rejected bool) (bad int, err error) {
 		some := into[from : from+n]
-		bad, err = f.commit(h, entries[from:from+n], some, rejected)
-		if bad < 0 && n == 1 && !rejected && errors.Is(err, engine.ErrTooLarge) { // on every node, now and later
-			bad, err = 0, Reject(err)
-		}
-		if bad >= 0 && isRejection(err) {
+		if bad, err = f.commit(h, entries[from:from+n], some, rejected); bad >= 0 && isRejection(err) {
 			some[bad] = err
 		}
 		return bad, err

@@ -50,6 +50,8 @@ const maxKey = 1 << 10
 var (
 	errFormat = errors.New("command of another format")
 	errNoKey  = errors.New("no such key")
+
+	errTooManyKeys = fmt.Errorf("too many keys: %w", engine.ErrTooLarge)
 )
 
 // rootOf returns the name of the root of a key's page. The prefix keeps it apart from the roots of the FSM itself.
@@ -89,13 +91,47 @@ func decodeCommand(b []byte) (c command, err error) {
 type tx interface {
 	Allocate(frag []byte) (engine.PageID, error)
 	Free(pid engine.PageID) error
+	Get(pid engine.PageID) (engine.Page[[]byte], error)
 	Link(pid engine.PageID, delta []byte) error
 	Replace(pid engine.PageID, frag []byte) error
 	Root(name string) (engine.PageID, error)
 	SetRoot(name string, pid engine.PageID) error
 }
 
-// apply makes the change. errNoKey is its only error that is a result, the same on all nodes; then nothing was changed.
+// countKey counts keys that come, or go if n is negative, in a page of its own. It returns errTooManyKeys if there
+// would be more than maxKeys.
+func countKey(tx tx, n int64) error {
+	page, err := tx.Root(countRoot)
+	if errors.Is(err, engine.ErrRootNotFound) {
+		if page, err = tx.Allocate(make([]byte, 8)); err == nil {
+			err = tx.SetRoot(countRoot, page)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	p, err := tx.Get(page)
+	if err != nil {
+		return err
+	}
+	if len(p.Value) != 8 {
+		return fmt.Errorf("%w: a count of keys of %d bytes", errFormat, len(p.Value))
+	}
+	n += int64(binary.LittleEndian.Uint64(p.Value))
+	if n > maxKeys {
+		return errTooManyKeys
+	}
+	return tx.Replace(page, binary.LittleEndian.AppendUint64(nil, uint64(n)))
+}
+
+// countRoot is the name of the root of the page that has the number of keys, little endian.
+const countRoot = "keys"
+
+// maxKeys is the most keys: below the roots that a store can have, some of which are the FSM's. Tests change it.
+var maxKeys int64 = 1_000_000
+
+// apply makes the change. errNoKey and errTooManyKeys are its only errors that are results, the same on all nodes; then
+// nothing is to be changed.
 func (c command) apply(tx tx) error {
 	page, err := tx.Root(rootOf(c.key))
 	exists := err == nil
@@ -106,11 +142,11 @@ func (c command) apply(tx tx) error {
 	case c.op == opDelete && !exists:
 		return errNoKey
 	case c.op == opDelete:
-		if err := tx.SetRoot(rootOf(c.key), 0); err != nil {
+		return errors.Join(countKey(tx, -1), tx.SetRoot(rootOf(c.key), 0), tx.Free(page))
+	case !exists:
+		if err := countKey(tx, 1); err != nil {
 			return err
 		}
-		return tx.Free(page)
-	case !exists:
 		page, err := tx.Allocate(c.value)
 		if err != nil {
 			return err

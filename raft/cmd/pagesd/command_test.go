@@ -51,6 +51,9 @@ func TestApply(t *testing.T) {
 	pc, err := engine.Open("", engine.Bytes{}, &engine.Options{Temporary: true})
 	must(t, err)
 	defer pc.Close()
+	before := maxKeys
+	maxKeys = 3
+	defer func() { maxKeys = before }()
 	for _, x := range []struct {
 		commands []command
 		err      error
@@ -62,6 +65,10 @@ func TestApply(t *testing.T) {
 		{[]command{{opPut, "k", []byte("d")}, {opLink, "k", []byte("e")}}, nil, "de"},
 		{[]command{{opDelete, "k", nil}, {opLink, "k", []byte("f")}, {opDelete, "k", nil}}, nil, "-"},
 		{[]command{{opPut, "k", nil}}, nil, ""},
+		{[]command{{opPut, "l", nil}, {opPut, "m", nil}}, nil, ""},
+		{[]command{{opPut, "n", nil}}, errTooManyKeys, ""},
+		{[]command{{opDelete, "l", nil}, {opPut, "n", nil}, {opPut, "n", nil}}, nil, ""},
+		{[]command{{opLink, "l", nil}}, engine.ErrTooLarge, ""},
 	} {
 		_, err := pc.Update(t.Context(), func(tx *engine.Tx[[]byte]) error {
 			for _, c := range x.commands {
