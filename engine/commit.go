@@ -260,6 +260,13 @@ func (tx *Tx[P]) End() {
 }
 
 func (tx *Tx[P]) end() {
+	if tx.t.begun || tx.t.managed {
+		tx.reset()
+	}
+	tx.scope.End()
+}
+
+func (tx *Tx[P]) reset() {
 	if tx.t.begun && tx.scope.S().Slot.Present() {
 		tx.rollback()
 		tx.t.reads.Reset(nil)
@@ -272,11 +279,8 @@ func (tx *Tx[P]) end() {
 		}
 		tx.t.begun, tx.t.ended, tx.t.failed = false, false, nil
 	}
-	if tx.t.view != nil {
-		tx.pc.pages.EndView(tx.t.view)
-	}
+	tx.pc.pages.EndView(tx.t.view)
 	tx.t.age, tx.t.token, tx.t.managed, tx.t.view = 0, nil, false, nil
-	tx.scope.End()
 }
 
 // Update calls f with a new Tx and commits the transaction. After a conflict it does so again, with growing delays,

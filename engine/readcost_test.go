@@ -111,6 +111,22 @@ func BenchmarkBegin(b *testing.B) {
 	}
 }
 
+// BenchmarkBeginParallel measures Begin and End of goroutines on all cores.
+func BenchmarkBeginParallel(b *testing.B) {
+	pc := enginetest.Open(b, "", &engine.Options{Temporary: true})
+	b.ReportAllocs()
+	b.RunParallel(func(p *testing.PB) {
+		for p.Next() {
+			tx, err := pc.Begin()
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			tx.End()
+		}
+	})
+}
+
 // BenchmarkGenerateID measures GenerateID.
 func BenchmarkGenerateID(b *testing.B) {
 	pc := enginetest.Open(b, "", &engine.Options{Temporary: true})

@@ -336,9 +336,11 @@ var pageTargets = []target{
 		{checkDropped, "\tpc.pages.IDs.Give(&pc.txs.Domain, pid)\n", "", ""},
 		{swallowed, "\t\tpc.pages.IDs.GiveBack(pg.id)\n\t\treturn", "\t\treturn", ""},
 	}},
-	{"engine/internal/scope/set.go", pageTests, []bug{
+	{"engine/internal/scope/set.go", scopeTests, []bug{
 		{notCounted, "\t\tn += tx.S().bytes.Load()\n", "\t\tn = tx.S().bytes.Load()\n", ""},
 		{checkDropped, "\tt.Domain.Join(&tx.S().Slot)\n", "", ""},
+		{checkDropped, "if tx.S().Slot.TryEnter(&t.Domain) {", "if tx.S().Slot.TryEnter(&t.Domain) || true {", ""},
+		{notCounted, "\t\tt.solo.CompareAndSwap(tx, nil)\n", "", ""},
 	}},
 	{"engine/page.go", pageTests, []bug{
 		{checkDropped,
@@ -392,6 +394,10 @@ var pageTargets = []target{
 var (
 	pageTests = []string{
 		"engine/internal/pagemap",
+		"engine Pages|Model|Stress$|Stats|Conflict|Free|Consolidat|Accounts|Rule|Blob|Crash$",
+	}
+	scopeTests = []string{
+		"engine/internal/scope",
 		"engine Pages|Model|Stress$|Stats|Conflict|Free|Consolidat|Accounts|Rule|Blob|Crash$",
 	}
 	fallbackTests = []string{"engine/internal/txn Token", "engine Token|SlowUpdate"}

@@ -123,8 +123,11 @@ func (m *Map) BeginView(slot *epoch.Slot, nextBlob func() uint64) *View {
 	return w
 }
 
-// EndView ends a View.
+// EndView ends a View, if there is one.
 func (m *Map) EndView(w *View) {
+	if w == nil {
+		return
+	}
 	w.End()
 	m.pins.mu.Lock()
 	m.pins.open = slices.DeleteFunc(m.pins.open, func(p *pin) bool { return p == &w.pin })

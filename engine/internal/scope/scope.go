@@ -38,6 +38,7 @@ type State struct {
 	// buffer is the scratch memory of the write call that is under way; nil: it has needed none yet.
 	buffer *scratch.Buffer
 	lane   uint32 // which Buffers the Tx takes first
+	turn   uint32 // the number of its begins while Txs overlap
 	// The fields below record accesses and changes of resident bytes that the policy has not been notified of. They
 	// belong to the owner.
 	Hits     lru.Hits
@@ -99,16 +100,20 @@ func (tx *Scope) Release() {
 // End ends the Tx. A second End right after the first does nothing. The store uses an ended Tx again, so a later call
 // with it may meet another caller's Tx; in builds with the invariants tag such a call fails with ErrEnded.
 func (tx *Scope) End() {
-	if !tx.S().Slot.Present() {
+	s := tx.S()
+	if !s.Slot.Present() {
 		return
 	}
-	tx.Release() // a call that panicked has not
-	if tx.S().Slot.Leave() {
-		tx.tracker.Done()
-		owner := tx.owner
+	if s.buffer != nil {
+		tx.Release() // a call that panicked has not
+	}
+	s.Slot.Leave()
+	tx.tracker.Done()
+	owner := tx.owner
+	if owner.solo.Load() != tx {
 		owner.pool.Put(tx)
-		if owner.watchers.Load() > 0 { // after Leave: a watcher adds itself, then looks for Txs
-			owner.wake()
-		}
+	}
+	if owner.watchers.Load() > 0 { // after Leave: a watcher adds itself, then looks for Txs
+		owner.wake()
 	}
 }

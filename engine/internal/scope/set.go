@@ -24,11 +24,15 @@ var ErrEnded = errors.New("transaction has ended")
 type Set struct {
 	Domain epoch.Domain
 	pool   sync.Pool // may still hold Txs that were given up
-	mu     sync.Mutex
-	all    []*Scope // that the domain knows: the collector may empty the pool
-	next   int
-	made   uint32
-	gone   int64 // bytes of messages that Txs wrote that were given up
+	// solo is the Tx that a goroutine begins again and again while no other is open, which takes half the time of the
+	// pool; nil: some overlap, so the cores would take its memory from each other. It is a hint: whoever enters its
+	// slot has it. Set by begin with a Tx of its own, and cleared by the first begin that finds it in use.
+	solo atomic.Pointer[Scope]
+	mu   sync.Mutex
+	all  []*Scope // that the domain knows: the collector may empty the pool
+	next int
+	made uint32
+	gone int64 // bytes of messages that Txs wrote that were given up
 	// Buffers is nil if nothing is encoded in these Txs, Budget if nothing becomes resident in them. HandOver gives the
 	// policy the accesses that a Tx recorded; nil: there are none.
 	Buffers  *scratch.Buffers
@@ -95,25 +99,47 @@ func (t *Set) trim() {
 	}
 }
 
-// Begin returns a Tx that is inside the epoch. The loop ends because make returns Txs that no other goroutine has,
-// unless the pool gives the same one to another goroutine at the same time, whose begin then succeeds, or trim removes
-// it, which leaves some.
+// Begin returns a Tx that is inside the epoch.
 func (t *Set) Begin() *Scope {
+	if tx := t.solo.Load(); tx != nil {
+		if tx.S().Slot.TryEnter(&t.Domain) {
+			return t.give(tx)
+		}
+		t.solo.CompareAndSwap(tx, nil)
+	}
+	return t.beginShared()
+}
+
+// beginShared is Begin while Txs overlap. The loop ends because make returns Txs that no other goroutine has, unless
+// the pool, or solo, gives the same one to another goroutine at the same time, whose begin then succeeds, or trim
+// removes it, which leaves some.
+func (t *Set) beginShared() *Scope {
 	for {
 		tx, _ := t.pool.Get().(*Scope)
 		if tx == nil {
 			tx = t.make()
 		}
-		if tx.S().Slot.TryEnter(&t.Domain) {
-			if invariants.Enabled {
-				given := t.new()
-				given.tracker = invariants.Track("engine.Tx", t.closed)
-				tx.state.Share(&given.state)
-				return given
-			}
-			return tx
+		s := tx.S()
+		if !s.Slot.TryEnter(&t.Domain) {
+			continue
 		}
+		const turns = 4096 // after that many, it is worth a cache miss to find out whether Txs still overlap
+		if s.turn++; s.turn%turns == 0 {
+			t.solo.CompareAndSwap(nil, tx)
+		}
+		return t.give(tx)
 	}
+}
+
+// give returns the Scope that a caller of Begin gets for one whose slot it has entered.
+func (t *Set) give(tx *Scope) *Scope {
+	if invariants.Enabled {
+		given := t.new()
+		given.tracker = invariants.Track("engine.Tx", t.closed)
+		tx.state.Share(&given.state)
+		return given
+	}
+	return tx
 }
 
 // OwnTS is the timestamp of the Txs of the store's own work.
