@@ -24,9 +24,9 @@ var ErrEnded = errors.New("transaction has ended")
 type Set struct {
 	Domain epoch.Domain
 	pool   sync.Pool // may still hold Txs that were given up
-	// solo is the Tx that a goroutine begins again and again while no other is open, which takes half the time of the
-	// pool; nil: some overlap, so the cores would take its memory from each other. It is a hint: whoever enters its
-	// slot has it. Set by begin with a Tx of its own, and cleared by the first begin that finds it in use.
+	// solo is the Tx that is begun again and again while no other is open, which takes half the time of the pool; nil:
+	// some overlap, so the cores would take its memory from each other. It is a hint: a goroutine that enters its slot
+	// has it. Set by Begin to a Tx of its own, and cleared by the first Begin that finds it in use.
 	solo atomic.Pointer[Scope]
 	mu   sync.Mutex
 	all  []*Scope // that the domain knows: the collector may empty the pool
