@@ -3,6 +3,7 @@ package raftguard
 import (
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,10 +18,50 @@ type Guard struct {
 	// goroutine stores it, and all that send load it. It publishes nothing. A stale one lets one message more pass, or
 	// holds one back.
 	since atomic.Int64
+
+	mu sync.Mutex // never held for long; it guards all below
+	// followed says of each node when it last followed this one.
+	followed map[raft.ServerID]followed
+	turn     chan struct{} // closed, and replaced, when followed changes
+}
+
+// followed says that a node took this one for the leader of a term at some moment after since.
+type followed struct {
+	term  uint64
+	since time.Time
 }
 
 // New returns a guard. The limit is best the heartbeat timeout: then the others elect a leader after some three.
-func New(limit time.Duration) *Guard { return &Guard{limit: limit, epoch: time.Now()} }
+func New(limit time.Duration) *Guard {
+	return &Guard{limit: limit, epoch: time.Now(), followed: map[raft.ServerID]followed{}, turn: make(chan struct{})}
+}
+
+// Followed returns how many of the nodes took this one for the leader of the term at some moment after since: they have
+// answered a request that was sent after that. An answer alone says less: it may have waited for long, here or on its
+// way, so that its sender has another leader by now. Raft's VerifyLeader counts such answers, too. The channel is
+// closed when the result may have changed.
+func (g *Guard) Followed(nodes []raft.ServerID, term uint64, since time.Time) (n int, turn <-chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, id := range nodes {
+		if f := g.followed[id]; f.term == term && f.since.After(since) {
+			n++
+		}
+	}
+	return n, g.turn
+}
+
+// follow notes that a node has accepted a request of the term, which was sent at since.
+func (g *Guard) follow(id raft.ServerID, term uint64, since time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if f := g.followed[id]; f.term > term || f.term == term && f.since.After(since) {
+		return // a later request was faster
+	}
+	g.followed[id] = followed{term, since}
+	close(g.turn)
+	g.turn = make(chan struct{})
+}
 
 // Waiting returns for how long the call that stores entries, if there is one, has been waiting for the disk.
 func (g *Guard) Waiting() time.Duration {
@@ -103,7 +144,12 @@ func (t guardedTransport) AppendEntries(id raft.ServerID, to raft.ServerAddress,
 	if err := t.g.err(); err != nil {
 		return err
 	}
-	return t.Transport.AppendEntries(id, to, args, resp)
+	since := time.Now() // before the request is sent
+	err := t.Transport.AppendEntries(id, to, args, resp)
+	if err == nil && resp.Success {
+		t.g.follow(id, args.Term, since)
+	}
+	return err
 }
 
 // InstallSnapshot implements raft.Transport.

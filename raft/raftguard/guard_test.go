@@ -189,7 +189,8 @@ func TestHeldBack(t *testing.T) {
 	send := func() (errs int) {
 		_, err := pipe.AppendEntries(nil, nil)
 		for _, err := range []error{
-			err, trans.AppendEntries("", "", nil, nil), trans.InstallSnapshot("", "", nil, nil, nil),
+			err, trans.AppendEntries("", "", &raft.AppendEntriesRequest{}, &raft.AppendEntriesResponse{}),
+			trans.InstallSnapshot("", "", nil, nil, nil),
 		} {
 			if err != nil {
 				errs++
@@ -267,4 +268,66 @@ func TestInterfaces(t *testing.T) {
 	if err := rich.(raft.WithClose).Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// answering is a transport whose nodes answer as told.
+type answering struct {
+	raft.Transport // nil
+	success        bool
+	err            error
+	before         func() // called before the answer
+}
+
+func (a *answering) AppendEntries(_ raft.ServerID, _ raft.ServerAddress, _ *raft.AppendEntriesRequest,
+	resp *raft.AppendEntriesResponse) error {
+	if a.before != nil {
+		a.before()
+	}
+	resp.Success = a.success
+	return a.err
+}
+
+// An answer says that a node has followed in the term of the request, at some moment after it was sent.
+func TestFollowed(t *testing.T) {
+	a, guard := &answering{success: true}, raftguard.New(time.Minute)
+	trans := guard.Transport(a)
+	send := func(id raft.ServerID, term uint64) {
+		_ = trans.AppendEntries(id, "", &raft.AppendEntriesRequest{Term: term}, &raft.AppendEntriesResponse{})
+	}
+	nodes := []raft.ServerID{"a", "b"}
+	want := func(since time.Time, term uint64, want int) {
+		t.Helper()
+		if n, _ := guard.Followed(nodes, term, since); n != want {
+			t.Errorf("%d nodes follow in term %d, want %d", n, term, want)
+		}
+	}
+	began := time.Now()
+	want(began, 7, 0)
+	_, turn := guard.Followed(nodes, 7, began)
+	send("a", 7)
+	select {
+	case <-turn:
+	default:
+		t.Error("a new follower is not told")
+	}
+	send("c", 7)
+	want(began, 7, 1)
+	want(began, 6, 0)
+	want(began, 8, 0)
+	send("a", 6) // a late one
+	want(began, 7, 1)
+	a.success = false
+	send("b", 7)
+	a.success, a.err = true, errRefused
+	send("b", 7)
+	want(began, 7, 1)
+	a.err = nil
+	var since time.Time
+	a.before = func() { since = time.Now() }
+	send("b", 7)
+	want(began, 7, 2)
+	want(since, 7, 0) // the answer is to an earlier request
+	a.before = func() { a.before = nil; send("b", 7); since = time.Now() }
+	send("b", 7)
+	want(began, 7, 2)
 }

@@ -55,6 +55,8 @@ type cluster struct {
 	before func(data []byte) // called before an entry is applied; may be nil
 	// pass says whether a node's request to append entries reaches the other one; nil: all do.
 	pass func(from *node, request *raft.AppendEntriesRequest) bool
+	// answered is called when a node has got an answer to a request that has passed, before it sees it; nil: no call.
+	answered func(from *node)
 
 	seen    sync.Mutex // guards all below
 	applied map[uint64]string
@@ -168,7 +170,11 @@ func (g gated) AppendEntries(id raft.ServerID, to raft.ServerAddress, request *r
 	if !g.n.c.pass(g.n, request) {
 		return errGate
 	}
-	return g.InmemTransport.AppendEntries(id, to, request, response)
+	err := g.InmemTransport.AppendEntries(id, to, request, response)
+	if g.n.c.answered != nil {
+		g.n.c.answered(g.n)
+	}
+	return err
 }
 
 func (gated) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
@@ -629,9 +635,29 @@ func TestHangingDisk(t *testing.T) {
 }
 
 // A leader that the others have replaced, and that does not know yet, refuses Read.
-func TestReadFromOldLeader(t *testing.T) {
-	c := newCluster(t, 3)
-	old := c.nodes[0]
+func TestReadFromOldLeader(t *testing.T) { readFromOldLeader(t, false) }
+
+// The same if it finds answers that the others have sent before they had another leader, as one does that was stopped
+// for a while.
+func TestReadAfterLateAnswers(t *testing.T) { readFromOldLeader(t, true) }
+
+// readFromOldLeader reads from an old leader. If late is set, answers of the others wait until Read has begun.
+func readFromOldLeader(t *testing.T, late bool) {
+	var waiting atomic.Int32          // the number of answers that wait
+	var gate atomic.Pointer[chan int] // they wait until it is closed; nil: none waits
+	var old *node
+	c := newCluster(t, 3, func(c *cluster) {
+		c.pass = func(*node, *raft.AppendEntriesRequest) bool { return true }
+		c.answered = func(from *node) {
+			if g := gate.Load(); g != nil && from == old {
+				waiting.Add(1)
+				<-*g
+			}
+		}
+	})
+	c.mu.Lock()
+	old = c.nodes[0]
+	c.mu.Unlock()
 	c.mu.Lock()
 	old.Stop()
 	old.patient = true
@@ -654,6 +680,16 @@ func TestReadFromOldLeader(t *testing.T) {
 	if v, err := c.get("k1"); err != nil || v != "old" {
 		t.Fatalf("read %q, %v", v, err)
 	}
+	if late {
+		g := make(chan int)
+		gate.Store(&g)
+		retry(t, func() error {
+			if waiting.Load() < 2 {
+				return errors.New("no answer waits yet")
+			}
+			return nil
+		})
+	}
 	c.mu.Lock()
 	old.Disconnect()
 	c.mu.Unlock()
@@ -667,6 +703,12 @@ func TestReadFromOldLeader(t *testing.T) {
 	})
 	if old.raft.State() != raft.Leader {
 		t.Skip("the old leader has noticed it before") // on a slow machine
+	}
+	if g := gate.Load(); g != nil {
+		time.AfterFunc(50*time.Millisecond, func() { // when Read has asked the others
+			gate.Store(nil)
+			close(*g)
+		})
 	}
 	_, err := old.fsm.Read(within(t), old.raft, func(tx *engine.Tx[[]byte]) error {
 		v, err := valueIn(tx, "k1")
@@ -800,6 +842,41 @@ func TestReadWaitsForApply(t *testing.T) {
 	close(goOn)
 	if v := <-got; v != "slow<nil>" {
 		t.Errorf("read %s", v)
+	}
+	c.stop()
+}
+
+// Reads without a deadline end when raft is shut down, also those that raft has not looked at.
+func TestReadsEndWithRaft(t *testing.T) {
+	c := newCluster(t, 3)
+	var f *bytesFSM
+	var r *raft.Raft
+	retry(t, func() error {
+		_, _, err := c.do(command{Op: "set", Key: "k1", Value: "v"})
+		ok := false
+		if f, r, ok = c.leader(); !ok {
+			return raft.ErrNotLeader
+		}
+		return err
+	})
+	var reads sync.WaitGroup
+	for range 64 {
+		reads.Go(func() {
+			for {
+				if _, err := f.Read(context.Background(), r, func(*engine.Tx[[]byte]) error { return nil }); err != nil {
+					return
+				}
+			}
+		})
+	}
+	time.Sleep(20 * time.Millisecond)
+	must(t, r.Shutdown().Error())
+	ended := make(chan bool)
+	go func() { reads.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(time.Minute):
+		t.Fatal("a Read waits for a raft that was shut down")
 	}
 	c.stop()
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"pagecache/engine"
+	"pagecache/raft/raftguard"
 )
 
 // View calls fn, once, with a Tx that shows the pages as they are on this node at one moment, which may be behind other
@@ -35,8 +36,9 @@ func (f *FSM[P]) View(ctx context.Context, fn func(tx *engine.Tx[P]) error) (ind
 // Read is View that shows everything that was acknowledged anywhere before Read began: it is linearizable. r must be
 // the leader, otherwise the error is raft.ErrNotLeader, or raft.ErrLeadershipLost; then ask the leader. Read asks a
 // majority of the nodes whether r still leads, and waits until this node has applied what was committed. The first Read
-// of a term, and the first one after a call of raft.Raft.Barrier, also waits for a Barrier. Other errors are those of
-// View, of ctx, of raft, and one that wraps ErrStopped if the FSM has stopped.
+// of a term, and the first one after a call of raft.Raft.Barrier, also waits for a Barrier. If r was not made by
+// NewRaft, each Read waits for a Barrier, which takes a write of each node. Other errors are those of View, of ctx, of
+// raft, and one that wraps ErrStopped if the FSM has stopped.
 func (f *FSM[P]) Read(ctx context.Context, r *raft.Raft, fn func(tx *engine.Tx[P]) error) (index uint64, err error) {
 	if err := f.catchUp(ctx, r); err != nil {
 		return 0, fmt.Errorf("read: %w", err)
@@ -69,9 +71,28 @@ func (f *FSM[P]) Wait(ctx context.Context, index uint64) error {
 
 // barriers remembers the last barrier that has passed: all entries below it are applied.
 type barriers struct {
-	mu          sync.Mutex // held while one goroutine waits for a barrier; it guards all below
+	mu          sync.Mutex // never held for long; it guards all below
 	r           *raft.Raft
 	term, index uint64
+}
+
+// passed returns the index of the last barrier of this term, 0 if none has passed.
+func (b *barriers) passed(r *raft.Raft, term uint64) uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.r != r || b.term != term {
+		return 0
+	}
+	return b.index
+}
+
+// pass notes that a barrier has passed.
+func (b *barriers) pass(r *raft.Raft, term, index uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.r != r || b.term < term || b.term == term && b.index < index {
+		b.r, b.term, b.index = r, term, index
+	}
 }
 
 // hiddenAfter is the time after which an entry that was not applied is taken for one that the FSM is not shown, so that
@@ -85,6 +106,11 @@ const hiddenAfter = 20 * time.Millisecond
 // afterwards. The barrier of the term is its entry. Raft does not say in which term the leader is that a future was
 // answered by, so the current term is read before and after: it only grows.
 func (f *FSM[P]) catchUp(ctx context.Context, r *raft.Raft) error {
+	guard := f.guard.Load()
+	if guard == nil {
+		_, err := barrier(ctx, r)
+		return err
+	}
 	for {
 		term := r.CurrentTerm()
 		passed, err := f.barrier(ctx, r, term, 0)
@@ -92,7 +118,7 @@ func (f *FSM[P]) catchUp(ctx context.Context, r *raft.Raft) error {
 			return err
 		}
 		index := r.CommitIndex()
-		if err := wait(ctx, r.VerifyLeader()); err != nil {
+		if err := verify(ctx, r, guard, term); err != nil {
 			return err
 		}
 		if r.CurrentTerm() != term {
@@ -113,19 +139,54 @@ func (f *FSM[P]) catchUp(ctx context.Context, r *raft.Raft) error {
 	}
 }
 
+// verify returns nil once a majority of the nodes has taken r for the leader of the term after the call, or if that is
+// not the term any more. VerifyLeader alone counts answers to requests that were sent before: a leader that was stopped
+// for a while finds them when it goes on, although the others have another leader by then.
+func verify(ctx context.Context, r *raft.Raft, guard *raftguard.Guard, term uint64) error {
+	since := time.Now()
+	for {
+		if _, err := call(ctx, r, r.VerifyLeader); err != nil {
+			return err
+		}
+		conf := r.GetConfiguration()
+		if err := conf.Error(); err != nil {
+			return err
+		}
+		_, self := r.LeaderWithID()
+		voters, others := 0, []raft.ServerID(nil)
+		for _, s := range conf.Configuration().Servers {
+			if s.Suffrage != raft.Voter {
+				continue
+			}
+			voters++
+			if s.ID != self {
+				others = append(others, s.ID)
+			}
+		}
+		followers, turn := guard.Followed(others, term, since)
+		if voters-len(others)+followers > voters/2 || r.CurrentTerm() != term {
+			return nil
+		}
+		// VerifyLeader has sent requests, so a node that follows answers soon. After a while it says whether r leads.
+		select {
+		case <-turn:
+		case <-time.After(hiddenAfter):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
 // barrier returns the index of a barrier of this term that has passed and is not below index. It makes one if needed.
 func (f *FSM[P]) barrier(ctx context.Context, r *raft.Raft, term, index uint64) (uint64, error) {
-	b := &f.reads
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.r == r && b.term == term && b.index >= index {
-		return b.index, nil
+	if passed := f.reads.passed(r, term); passed != 0 && passed >= index {
+		return passed, nil
 	}
 	if r.State() != raft.Leader {
 		return 0, raft.ErrNotLeader
 	}
-	future := r.Barrier(0)
-	if err := wait(ctx, future); err != nil {
+	future, err := barrier(ctx, r)
+	if err != nil {
 		return 0, err
 	}
 	at, ok := future.(raft.IndexFuture)
@@ -133,19 +194,40 @@ func (f *FSM[P]) barrier(ctx context.Context, r *raft.Raft, term, index uint64) 
 		return 0, fmt.Errorf("%w: a barrier of raft has no index", ErrConfig)
 	}
 	if r.CurrentTerm() == term { // so it is the barrier's
-		b.r, b.term, b.index = r, term, at.Index()
+		f.reads.pass(r, term, at.Index())
 	}
 	return at.Index(), nil
 }
 
-// wait waits for a future of raft, which ends at the latest when the leader notices that it does not lead any more.
-func wait(ctx context.Context, future raft.Future) error {
-	ended := make(chan error, 1)
-	go func() { ended <- future.Error() }()
-	select {
-	case err := <-ended:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
+// barrier makes a barrier, and waits until it has passed.
+func barrier(ctx context.Context, r *raft.Raft) (raft.Future, error) {
+	return call(ctx, r, func() raft.Future { return r.Barrier(0) })
+}
+
+// call calls raft, and waits for the future that it returns. Raft answers at the latest when the leader notices that it
+// does not lead any more, but for calls that it has not looked at when it is shut down: those it never answers.
+func call[F raft.Future](ctx context.Context, r *raft.Raft, f func() F) (future F, err error) {
+	type answer struct {
+		future F
+		err    error
+	}
+	ended := make(chan answer, 1)
+	go func() { // f waits, too, while raft's disk hangs
+		future := f()
+		ended <- answer{future, future.Error()}
+	}()
+	down := time.NewTicker(time.Second)
+	defer down.Stop()
+	for {
+		select {
+		case a := <-ended:
+			return a.future, a.err
+		case <-ctx.Done():
+			return future, context.Cause(ctx)
+		case <-down.C:
+			if r.State() == raft.Shutdown {
+				return future, raft.ErrRaftShutdown
+			}
+		}
 	}
 }
