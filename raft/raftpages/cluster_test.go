@@ -863,7 +863,8 @@ func TestReadsEndWithRaft(t *testing.T) {
 	for range 64 {
 		reads.Go(func() {
 			for {
-				if _, err := f.Read(context.Background(), r, func(*engine.Tx[[]byte]) error { return nil }); err != nil {
+				_, err := f.Read(context.Background(), r, func(*engine.Tx[[]byte]) error { return nil })
+				if err != nil {
 					return
 				}
 			}
