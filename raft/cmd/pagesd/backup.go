@@ -209,7 +209,22 @@ func (c *client) backup(ctx context.Context, name string) (index uint64, err err
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return 0, fmt.Errorf("back up: %w", err)
 	}
-	return index, os.Rename(tmp, name)
+	if err := os.Rename(tmp, name); err != nil {
+		return 0, err
+	}
+	if err := syncDir(filepath.Dir(name)); err != nil { // a crash may take the name away, which must not be counted on
+		return 0, errors.Join(fmt.Errorf("back up: %w", err), os.Remove(name))
+	}
+	return index, nil
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(name string) error {
+	d, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // open sends a request and returns the answer, whose body the caller closes.

@@ -23,6 +23,9 @@ type disk struct {
 	pages *raftpages.FSM[[]byte]
 }
 
+// logDir and pagesDir are the directories of the log and the pages in that of a node.
+const logDir, pagesDir = "log", "pages"
+
 // openDisk opens the log and the pages in a directory, or makes them. failed is called if one of them stops.
 func openDisk(c *config, logger hclog.Logger, failed func(error)) (d disk, err error) {
 	options := func(what string) *engine.Options {
@@ -34,13 +37,13 @@ func openDisk(c *config, logger hclog.Logger, failed func(error)) (d disk, err e
 			}
 		})}
 	}
-	d.log, err = raftlog.Open(filepath.Join(c.dir, "log"), &raftlog.Options{
+	d.log, err = raftlog.Open(filepath.Join(c.dir, logDir), &raftlog.Options{
 		Log: options("log"), Metrics: raftlog.GoMetrics("raft", "log"),
 	})
 	if err != nil {
 		return d, fmt.Errorf("open the log: %w", err)
 	}
-	d.pages, err = raftpages.Open(filepath.Join(c.dir, "pages"), engine.Bytes{}, applyEntry, &raftpages.Options{
+	d.pages, err = raftpages.Open(filepath.Join(c.dir, pagesDir), engine.Bytes{}, applyEntry, &raftpages.Options{
 		Store: options("pages"), OnFail: failed,
 	})
 	if err != nil {

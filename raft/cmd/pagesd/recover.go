@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -29,6 +31,24 @@ func withDisk(c *config, f func(disk, hclog.Logger) error) error {
 	default:
 		return err
 	}
+}
+
+// withNode is withDisk for a directory that has a node. It removes from the log what a start would remove, too.
+func withNode(c *config, f func(disk, *raft.Config) error) error {
+	if _, err := os.Stat(filepath.Join(c.dir, logDir)); err != nil { // which withDisk would make
+		return fmt.Errorf("%s has no node: %w", c.dir, err)
+	}
+	return withDisk(c, func(d disk, logger hclog.Logger) error {
+		if used, err := d.used(); err != nil || !used {
+			return errors.Join(fmt.Errorf("%s has no node", c.dir), err)
+		}
+		conf := c.raft(logger)
+		conf.NoSnapshotRestoreOnStart = true // as NewRaft does
+		if err := d.pages.Prepare(conf, d.log); err != nil {
+			return err
+		}
+		return f(d, conf)
+	})
 }
 
 // initialize makes a new cluster with one member, whose directory must be empty.
@@ -57,10 +77,10 @@ func recoverNode(c *config, peersFile string) error {
 			return fmt.Errorf("read %s: %w", peersFile, err)
 		}
 	}
-	return withDisk(c, func(d disk, logger hclog.Logger) error {
+	return withNode(c, func(d disk, node *raft.Config) error {
 		_, trans := raft.NewInmemTransport(raft.ServerAddress(c.advertise))
 		defer trans.Close()
-		return raft.RecoverCluster(c.raft(logger), d.pages, d.log, d.log, d.pages.Snapshots(), trans, conf)
+		return raft.RecoverCluster(node, d.pages, d.log, d.log, d.pages.Snapshots(), trans, conf)
 	})
 }
 
@@ -77,15 +97,8 @@ type survivor struct {
 
 // inspect returns what a node that does not run has.
 func inspect(c *config) (s survivor, err error) {
-	err = withDisk(c, func(d disk, _ hclog.Logger) error {
+	err = withNode(c, func(d disk, _ *raft.Config) (err error) {
 		s.ID = c.id
-		used, err := d.used()
-		if err != nil {
-			return err
-		}
-		if !used {
-			return fmt.Errorf("%s has no node", c.dir)
-		}
 		if s.Term, err = d.log.GetUint64([]byte("CurrentTerm")); err != nil {
 			return err
 		}

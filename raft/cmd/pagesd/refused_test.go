@@ -255,21 +255,35 @@ func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"serve", "-id=n1", "-dir=" + dir, "-listen=127.0.0.1:0", "-tls=" + dir},
 		{"certs", dir, "king:n1"}, {"certs", dir, "node:../n1"}, {"inspect", "-id=n1", "-dir=" + dir},
+		{"inspect", "-id=n1", "-dir=" + filepath.Join(dir, "mistyped")},
 		{"recover", "-id=n1", "-dir=" + dir, "-advertise=127.0.0.1:1"},
+		{"recover", "-id=n1", "-dir=" + filepath.Join(dir, "mistyped"), "-advertise=127.0.0.1:1"},
 		{"client", "-to=127.0.0.1:1", "-insecure", "-timeout=100ms", "get", "key"},
 	} {
 		if code, _, said := pagesd(t, args...); code != exitError {
 			t.Errorf("pagesd %q: exit code %d, want %d: %s", args, code, exitError, said)
 		}
 	}
+	for _, name := range []string{"log", "pages", "mistyped"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			t.Errorf("a command that failed has made %s", name)
+		}
+	}
 }
 
 // A stop that takes longer than it may is exit code 3.
-func TestStopInTime(t *testing.T) {
+func TestStopInTime(t *testing.T) { stopBeside(t, "-stop-timeout=1ms", exitIncomplete) }
+
+// A request that takes longer than a stop may, such as a backup over a slow network, is broken off, and the rest is
+// closed in order.
+func TestStopBreaksRequestsOff(t *testing.T) { stopBeside(t, "-stop-timeout=4s", 0) }
+
+// stopBeside stops a node while a request sends nothing more.
+func stopBeside(t *testing.T, flag string, want int) {
 	t.Parallel()
 	c := newCluster(t, 1)
 	node := c.nodes[0]
-	node.flags = []string{"-stop-timeout=1ms"}
+	node.flags = []string{flag}
 	c.begin()
 	conn, err := identity(c.certs("client")).dial(within(t, limit), node.addr)
 	must(t, err)
@@ -278,8 +292,8 @@ func TestStopInTime(t *testing.T) {
 	must(t, err)
 	time.Sleep(100 * time.Millisecond)
 	node.signal(syscall.SIGTERM)
-	if code := node.wait(); code != exitIncomplete {
-		t.Errorf("exit code %d, want %d:\n%s", code, exitIncomplete, tail(node.said.String()))
+	if code := node.wait(); code != want {
+		t.Errorf("exit code %d, want %d:\n%s", code, want, tail(node.said.String()))
 	}
 	node.flags = nil
 	node.start()

@@ -144,7 +144,12 @@ func stop(n *node, requests *http.Server, healthy bool) error {
 		case <-time.After(drainTime):
 		case <-ctx.Done():
 		}
-		err = errors.Join(n.mux.refuse(ctx), n.conns.quiet(ctx), requests.Shutdown(ctx))
+		half, cancel := context.WithTimeout(ctx, n.conf.stopTimeout/2)
+		err = n.mux.refuse(half)
+		if err := errors.Join(n.conns.quiet(half), requests.Shutdown(half)); err != nil {
+			n.logger.Warn("requests are broken off", "error", err) // such as a long backup
+		}
+		cancel()
 	} else { // requests that have failed with the node are answered
 		short, cancel := context.WithTimeout(ctx, drainTime)
 		_ = n.conns.quiet(short)
