@@ -105,7 +105,10 @@ func toNewFile(name string, write func(io.Writer) (engine.LSN, int64, error)) (e
 	if err != nil {
 		return 0, 0, err
 	}
-	return end, n, errors.Join(d.Sync(), d.Close())
+	if err = errors.Join(d.Sync(), d.Close()); err != nil { // a crash may take the name away
+		return 0, 0, errors.Join(err, os.Remove(name))
+	}
+	return end, n, nil
 }
 
 // newFile makes a file and locks it. If a backup that was killed has left one, newFile removes that first.
