@@ -4,10 +4,9 @@ package iouring
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // ReadAhead starts to read the ranges and does not wait for them. It is a hint: once half the ring is in use it drops
@@ -85,7 +84,7 @@ func (r *Reader) Settle(limit time.Duration) error {
 	defer t.Stop()
 	for late := false; r.ahead > 0; {
 		if late {
-			return fmt.Errorf("settle: %d reads ahead did not end: %w", r.ahead, unix.ETIMEDOUT)
+			return fmt.Errorf("settle: %d reads ahead did not end: %w", r.ahead, os.ErrDeadlineExceeded)
 		}
 		changed := r.nextChange()
 		r.mu.Unlock()

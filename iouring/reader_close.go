@@ -5,10 +5,9 @@ package iouring
 import (
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // abandoned keeps memory alive that the kernel may still write to.
@@ -91,7 +90,7 @@ func (r *Reader) drain() error {
 		case left == 0 && idle:
 			return nil
 		case late:
-			return fmt.Errorf("close reader: %d reads did not end: %w", left, unix.ETIMEDOUT)
+			return fmt.Errorf("close reader: %d reads did not end: %w", left, os.ErrDeadlineExceeded)
 		}
 		late = expires(t, changed)
 	}

@@ -5,6 +5,7 @@ package iouring
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"time"
 	"unsafe"
@@ -54,7 +55,8 @@ func (r *Reader) Fetch(fd int, ranges []Range) error {
 	if err == nil {
 		return nil
 	}
-	if errno := unix.Errno(0); errors.As(err, &errno) && errno != unix.EIO {
+	errno := unix.Errno(0)
+	if errors.As(err, &errno) && errno != unix.EIO || errors.Is(err, os.ErrDeadlineExceeded) {
 		return r.fetchByCalls(fd, ranges) // all of it: reading blocks that are cached costs little
 	}
 	return err

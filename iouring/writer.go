@@ -3,6 +3,7 @@
 package iouring
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -21,8 +22,8 @@ const (
 	retryPause               = 100 * time.Microsecond
 	// maxPartial is the limit on rewrites of one block of which the kernel took only a part.
 	maxPartial = 3
-	// drainLimit is the limit on Close after the queue has failed: Close then awaits the writes in flight, since
-	// waiting in the kernel fails.
+	// drainLimit is the time for which Close waits for the next completion of a write in flight. After a failure of the
+	// queue it looks for it again and again, since waiting in the kernel fails.
 	drainLimit = 5 * time.Second
 )
 
@@ -228,24 +229,37 @@ func (w *Writer) Close() error {
 	return err
 }
 
-// drain waits for the writes in flight. After a failure of the queue the kernel may still be reading their buffers,
-// which the caller is about to free, so drain then awaits their completions all the same, for drainLimit at most.
+// drain waits for the writes in flight, for drainLimit after the last one that has completed. After a failure of the
+// queue it waits for them all the same, since the kernel may still be reading their buffers, which the caller is about
+// to free.
 func (w *Writer) drain() error {
 	comps := make([]Completion, 0, len(w.inFlight))
 	var failed error
-	for len(w.free) < len(w.inFlight) && w.failed == nil {
-		comps, _ = w.Do(nil, 1, comps[:0]) // its error is w.failed
-		for _, c := range comps {
-			failed = errors.Join(failed, c.Err)
-		}
-	}
 	for end, late := time.Now().Add(w.drainLimit), false; len(w.free) < len(w.inFlight); {
 		if late {
 			left := len(w.inFlight) - len(w.free)
-			return errors.Join(failed, fmt.Errorf("%w: %d of them: %w", ErrInFlight, left, w.failed))
+			return errors.Join(failed, fmt.Errorf("%w: %d of them: %w", ErrInFlight, left,
+				cmp.Or(w.failed, errNoAnswer)))
 		}
-		late = w.q.Await(time.Until(end)) != nil // the limit, or a ring that cannot be waited for
-		comps = w.reap(comps[:0])
+		before := len(w.free)
+		if comps = comps[:0]; w.failed == nil {
+			comps, _ = w.Do(nil, 0, comps) // makes what is to be made again; its error is w.failed
+		}
+		for _, c := range comps {
+			failed = errors.Join(failed, c.Err)
+		}
+		if len(w.free) == before {
+			late = w.q.Await(time.Until(end)) != nil // the limit, or a ring that cannot be waited for
+			comps = w.reap(comps[:0])
+			for _, c := range comps {
+				failed = errors.Join(failed, c.Err)
+			}
+		}
+		if len(w.free) > before {
+			end, late = time.Now().Add(w.drainLimit), false
+		}
 	}
 	return failed
 }
+
+var errNoAnswer = errors.New("the disk does not answer")

@@ -4,6 +4,7 @@ package iouring
 
 import (
 	"errors"
+	"os"
 	"time"
 	"unsafe"
 
@@ -96,7 +97,7 @@ func (c *calls) Await(time.Duration) error {
 	if len(c.done) > 0 {
 		return nil
 	}
-	return unix.ETIMEDOUT
+	return os.ErrDeadlineExceeded
 }
 
 func (c *calls) Close() error { return nil }

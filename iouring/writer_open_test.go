@@ -184,6 +184,23 @@ func TestWriterWithoutScratch(t *testing.T) {
 	}
 }
 
+// On a full disk, ways of writing are tried all the same.
+func TestScratchOnFullDisk(t *testing.T) {
+	f := logFile(t, t.TempDir(), 1<<16)
+	withLimit(t, unix.RLIMIT_FSIZE, 0, func() {
+		s, err := newScratch(int(f.Fd()), false, 4096)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.tryCalls(newCalls(int(f.Fd()), 1)); err != nil {
+			t.Error(err)
+		}
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // If few descriptors are left, the Writer works with those that it gets, and nothing leaks.
 func TestWriterFewDescriptors(t *testing.T) {
 	f := logFile(t, t.TempDir(), 1<<16)

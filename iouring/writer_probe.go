@@ -37,7 +37,11 @@ func newScratch(logFD int, direct bool, block int) (*scratch, error) {
 	if s.buf, err = AllocBuffer(block); err == nil {
 		err = unix.Fallocate(fd, 0, 0, int64(block))
 	}
-	if err != nil && err != unix.EOPNOTSUPP {
+	var errno unix.Errno
+	if errors.As(err, &errno) && (errno == unix.EOPNOTSUPP || ring.Judge(-int32(errno), 1) == ring.VerdictDiskFull) {
+		err = nil // a full disk shows in the probe's write, and is no fault of the way of writing
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"os"
 	"testing"
 	"time"
 
@@ -78,11 +79,14 @@ func (q *fakeQueue) Pop() (uint64, int32, bool) {
 
 // Await waits as if nothing else happened in the meantime.
 func (q *fakeQueue) Await(limit time.Duration) error {
+	if q.refuse == nil {
+		q.land(min(1, len(q.landing)))
+	}
 	if len(q.ready) > 0 {
 		return nil
 	}
 	time.Sleep(limit)
-	return unix.ETIMEDOUT
+	return os.ErrDeadlineExceeded
 }
 
 func (q *fakeQueue) Close() error { q.closed = true; return nil }
@@ -300,5 +304,34 @@ func TestWithoutDsync(t *testing.T) {
 		expect(one(4096), unix.EIO, "pwrite", "sync")
 		syncErr, writeErr = nil, unix.ENOSPC
 		expect(one(4096), unix.ENOSPC, "pwrite")
+	}
+}
+
+// hungQueue is the queue of a disk that does not answer, and keeps goroutines that wait for it in the kernel.
+type hungQueue struct{ *fakeQueue }
+
+func (q hungQueue) Enter(need int) error {
+	q.pushed = nil
+	if need > 0 {
+		select {}
+	}
+	return nil
+}
+
+// Close ends in bounded time although the disk does not answer, and says that writes are in flight.
+func TestCloseEndsWhileDiskHangs(t *testing.T) {
+	w := fakeWriter(hungQueue{newFakeQueue(1 << 16)}, 4096, 2)
+	if _, err := w.Do([]Write{{Buf: make([]byte, 4096)}}, 0, nil); err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- w.Close() }()
+	select {
+	case err := <-closed:
+		if !errors.Is(err, ErrInFlight) {
+			t.Errorf("Close returned %v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("Close does not end")
 	}
 }

@@ -65,9 +65,10 @@ var raftTargets = []target{
 	}},
 	{"raft/raftpages/read.go", raftReadTests, []bug{
 		{checkDropped, "\t\tif index <= passed {\n", "\t\tif index <= passed || index > 0 {\n", ""},
-		{checkDropped, "\t\tif err := wait(ctx, r.VerifyLeader()); err != nil {\n",
+		{checkDropped, "\t\tif err := verify(ctx, r, guard, term); err != nil {\n",
 			"\t\tif err := ctx.Err(); err != nil {\n", ""},
-		{checkDropped, "b.r == r && b.term == term && b.index >= index {", "b.r == r && b.index >= index {", ""},
+		{checkDropped, "+followers > voters/2 || r", "+followers > 0 || r", ""},
+		{checkDropped, "b.r != r || b.term != term {", "b.r != r {", ""},
 		{checkDropped, "passed, err := f.barrier(ctx, r, term, 0)", "passed, err := uint64(0), error(nil)", ""},
 	}},
 	{"raft/raftpages/state.go", raftApplyTests, []bug{

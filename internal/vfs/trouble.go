@@ -3,6 +3,7 @@ package vfs
 import (
 	"errors"
 	"io/fs"
+	"os"
 	"slices"
 	"syscall"
 )
@@ -49,7 +50,8 @@ func Classify(err error) Trouble {
 		return TroubleUnreadable
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, ErrBounds):
 		return TroubleDamage
-	case errors.As(err, &errno), errors.Is(err, fs.ErrClosed), errors.Is(err, fs.ErrPermission):
+	case errors.As(err, &errno), errors.Is(err, fs.ErrClosed), errors.Is(err, fs.ErrPermission),
+		errors.Is(err, os.ErrDeadlineExceeded): // a limit of our own
 		return TroubleRefused
 	case errors.Is(err, ErrFault):
 		return TroubleUnreadable

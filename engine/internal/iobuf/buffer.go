@@ -24,9 +24,7 @@ type buffer struct {
 	mem     []byte // len(mem) is the segment size; outside the Go heap except under the race detector
 	indexed bool   // its segments end with an index; set by newBuffer
 
-	// tail is the tailWord of the segment. Written by every reserving goroutine (Add), by open (Store), by openNext
-	// (Store, of one beyond len(mem), before it raises the limit of a short segment), and by padTail and sealTail
-	// (CompareAndSwap). The store in open publishes base, slot, seed and the segment header to the goroutines whose Add
+	// tail is the tailWord of the segment. Written by every reserving goroutine (Add), by open (Store), and by padTail and sealTail (CompareAndSwap). The store in open publishes base, slot, seed and the segment header to the goroutines whose Add
 	// returns a place inside. While Active it only grows. A stale read costs a turn of the caller's loop.
 	tail atomic.Uint64
 	_    [48]byte
@@ -38,10 +36,12 @@ type buffer struct {
 
 	slot format.SegmentID // written by rotate and resume, before open publishes it
 	// limit is the number of bytes of the slot that have disk space: len(mem), except in a short segment, which ends
-	// with a pad whose header lies below it. Nothing is written from it on. Written by rotate and resume, before open
-	// publishes it with base and tail. Tail and mark may read it for another segment than the tail that they have
-	// read; then base or tail has changed, and they see that.
-	limit atomic.Int64
+	// with a pad whose header lies below it. Nothing is written from it on. It never changes: a writer that has added
+	// to the tail of a full buffer compares its result with limit however much later, and must find the buffer full
+	// even if it is open for another segment by then. So the buffer of a short segment is used once.
+	limit int
+	// later is the buffer of the same mem for later segments; nil: the buffer itself.
+	later *buffer
 	seed  format.Seed // written by rotate and resume, before open publishes it
 
 	// least is the urgency below which writers have to ask for room, and the segment that this is for (see leastOf).
@@ -99,9 +99,8 @@ func (h *hole) note(pos, end, size, block int) {
 // listShare is the part of a segment's length, one over listShare, that bounds the number of entries in its page list.
 const listShare = 128
 
-func newBuffer(mem []byte, indexed bool) *buffer {
-	b := &buffer{mem: mem, indexed: indexed}
-	b.limit.Store(int64(len(mem)))
+func newBuffer(mem []byte, indexed bool, limit int) *buffer {
+	b := &buffer{mem: mem, indexed: indexed, limit: limit}
 	b.base.Store(int64(format.NoLSN))
 	b.tail.Store(uint64(makeTail(len(mem)+1, 0)))
 	return b
@@ -138,14 +137,11 @@ func (b *buffer) full(t tailWord) bool {
 	if b.isShort() {
 		end += 2 * format.HeaderSize // the part of the pad that its checksum covers fits
 	}
-	return end > b.end()
+	return end > b.limit
 }
 
-// end returns the offset in the segment at which its disk space ends.
-func (b *buffer) end() int { return int(b.limit.Load()) }
-
 // isShort reports whether only a part of the slot has disk space.
-func (b *buffer) isShort() bool { return b.end() < len(b.mem) }
+func (b *buffer) isShort() bool { return b.limit < len(b.mem) }
 
 // reserved returns the offset below which everything is reserved: all of a sealed segment.
 func (b *buffer) reserved() int {
@@ -318,7 +314,7 @@ func (b *buffer) tryPad(t tailWord, block int, k format.Known) (lsn format.LSN, 
 	if swapped && full && b.isShort() {
 		lsn = format.LSN(b.base.Load() + int64(off))
 		b.pad(off, len(b.mem), k)
-		return lsn, b.end() - off, true
+		return lsn, b.limit - off, true
 	}
 	if !swapped || full {
 		return 0, 0, swapped

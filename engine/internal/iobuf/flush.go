@@ -138,14 +138,14 @@ func (ld *leader) start(b *buffer, base format.LSN, n int) {
 	if hole.to > 0 && from < hole.from {
 		to = min(to, hole.from)
 	}
-	if to >= b.end() {
+	if to >= b.limit {
 		to = last // the rest of a short segment is not written
 	}
 	if to == last {
 		p.covered = p.boundary
 		end = base + format.LSN(p.boundary)
 	}
-	n = min(to, b.end()) - from
+	n = min(to, b.limit) - from
 	if invariants.Enabled && (from%l.block != 0 || to%l.block != 0 || to > p.walked) {
 		panic(fmt.Sprintf("iobuf: write of [%d, %d) with %d committed", from, to, p.walked))
 	}
@@ -168,7 +168,7 @@ const (
 // takes longer than the write gains: if the next one is large again, nothing but that write would use the step.
 func (ld *leader) zeroAhead(b *buffer, n int) {
 	l, p := ld.log, &b.progress
-	if l.zero == nil || p.submitted+n <= p.blank || p.blank >= b.end() || l.stopped.Load() {
+	if l.zero == nil || p.submitted+n <= p.blank || p.blank >= b.limit || l.stopped.Load() {
 		return
 	}
 	from := max(p.submitted, (p.blank+l.block-1)&^(l.block-1))
@@ -178,9 +178,9 @@ func (ld *leader) zeroAhead(b *buffer, n int) {
 	if p.large || afterLarge || from >= p.blank || ld.lent { // zeroing waits for the disk
 		return
 	}
-	to := min(max(from+l.zeroStep, p.blank), b.end())
+	to := min(max(from+l.zeroStep, p.blank), b.limit)
 	if err := l.zero(int64(b.slot.Offset(l.segmentSize))+int64(from), int64(to-from)); err != nil {
-		to = b.end() // not again in this segment. Commits are slower; an error of the device shows in the write
+		to = b.limit // not again in this segment. Commits are slower; an error of the device shows in the write
 	}
 	p.blank = to
 }
@@ -253,7 +253,7 @@ func (ld *leader) advanceLocked() {
 		w := ld.pending[n]
 		n++
 		s.stats.Flushes++
-		s.stats.BytesWritten += int64(min(w.to, w.b.end()) - w.from)
+		s.stats.BytesWritten += int64(min(w.to, w.b.limit) - w.from)
 		if failed {
 			continue
 		}

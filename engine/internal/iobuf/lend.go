@@ -12,7 +12,7 @@ func (ld *leader) park() bool {
 	l := ld.log
 	s := &l.state
 	s.mu.Lock()
-	if len(s.waiters) > 0 || l.chunkFilled.Load() {
+	if len(s.waiters) > 0 || l.chunkFilled.Load() && s.err == nil { // a log that has stopped writes no chunk
 		s.mu.Unlock()
 		return true
 	}
@@ -53,14 +53,18 @@ func (l *Log) help() {
 		ld.broken(err)
 	}
 	ld.lent = false
-	ld.comps = ld.comps[:0]                         // as it was when the leader parked
-	if len(ld.pending) == 0 || len(ld.failed) > 0 { // nothing will complete, or the leader has something to report
-		l.parker.Unpark()
-	}
+	ld.comps = ld.comps[:0] // as it was when the leader parked
+	// The leader goes on if nothing will complete, if it has something to report, or if a goroutine has begun to wait
+	// since it parked.
+	goesOn := len(ld.pending) == 0 || len(ld.failed) > 0
 	s.mu.Lock()
+	goesOn = goesOn || len(s.waiters) > 0
 	s.parked.Store(true)
 	s.mu.Unlock()
 	s.returned.Signal()
+	if goesOn {
+		l.parker.Unpark()
+	}
 }
 
 // turn takes completions and starts writes. It awaits no completion.

@@ -20,6 +20,7 @@ type heldDevice struct {
 	unpark   chan struct{} // room for one
 	unparked atomic.Int64  // calls of Unpark
 	parked   atomic.Int64  // goroutines in Park
+	parks    atomic.Int64  // calls of Park
 	beside   func()        // if set, Do calls it while a goroutine is in Park
 }
 
@@ -37,6 +38,7 @@ func (d *heldDevice) Do(writes []vfs.Write, need int, dst []vfs.Completion) ([]v
 }
 
 func (d *heldDevice) Park() bool {
+	d.parks.Add(1)
 	d.parked.Add(1)
 	defer d.parked.Add(-1)
 	<-d.unpark
@@ -183,5 +185,48 @@ func TestWaiterEndsPark(t *testing.T) {
 	}
 	if _, err := r.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A leader is woken if a goroutine has begun to wait for the log while a writer led for it: then it waits in the kernel.
+func TestWaiterWakesLeaderWhoseLeadWasLent(t *testing.T) {
+	r, d := newHeldRig(t)
+	done := make(chan error, 1)
+	waits := false
+	d.beside = func() {
+		if waits {
+			return
+		}
+		waits = true
+		go func() { done <- r.MakeStable(r.Tail() - 8) }()
+		r.within("a goroutine waits", func() bool {
+			r.state.mu.Lock()
+			defer r.state.mu.Unlock()
+			return len(r.state.waiters) > 0
+		})
+	}
+	r.fillTo(3*r.seg/4 + 400)
+	r.within("the leader is woken", func() bool { return d.unparked.Load() > 0 })
+	d.holds.Store(false)
+	d.Unpark()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if _, err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// While the writes of a log that has stopped are in flight, its leader waits, also if a chunk was filled.
+func TestStoppedLogWaitsForItsWrites(t *testing.T) {
+	r, d := newHeldRig(t)
+	r.chunkFilled.Store(true) // as the owner of a reservation does, as the log stops
+	r.fail(syscall.EIO)
+	d.Unpark()
+	r.within("the leader waits again", func() bool { return d.parks.Load() > 1 })
+	d.holds.Store(false)
+	d.Unpark()
+	if _, err := r.Close(); err == nil {
+		t.Error("Close of a log that has stopped returned nil")
 	}
 }

@@ -115,8 +115,6 @@ type Log struct {
 type rotation struct {
 	mu   sync.Mutex
 	next format.LSN // the base of the next segment
-	// limit is the number of bytes of the next segment that have disk space.
-	limit int
 }
 
 // state is the state of the log that mu guards. Methods with names that end in Locked require mu.
@@ -181,13 +179,16 @@ func New(c Config) (*Log, error) {
 	l.UnlimitPadding()
 	l.leader.init(l, c.Device.Depth())
 	for _, m := range c.Buffers {
-		b := newBuffer(m, c.Index)
+		b := newBuffer(m, c.Index, size)
 		l.bufs = append(l.bufs, b)
 		l.state.free = append(l.state.free, b)
 	}
-	l.rotation.limit = size
-	if c.Limit > 0 && !c.Index {
-		l.rotation.limit = c.Limit
+	if c.Limit > 0 && c.Limit < size && !c.Index && len(l.bufs) > 0 {
+		b := &l.state.free[len(l.state.free)-1] // the one that is opened first
+		short := newBuffer((*b).mem, false, c.Limit)
+		short.later = *b
+		l.bufs = append(l.bufs, short)
+		*b = short
 	}
 	used := int(int64(c.End) % int64(size))
 	l.rotation.next = c.End - format.LSN(used)
@@ -237,7 +238,6 @@ func (l *Log) resume(c Config, used int) error {
 		return err
 	}
 	b.slot, b.seed = c.Slot, c.Seed
-	b.limit.Store(l.takeLimit())
 	// The leader does not walk the contents, so it cannot list their pages.
 	b.progress = progress{walked: used, boundary: used, submitted: used, covered: used, listed: false,
 		blank: len(b.mem)}

@@ -255,7 +255,7 @@ func TestMarksBesideWriters(t *testing.T) {
 // and the log would hang. L8.
 func TestMarkBesideReopening(t *testing.T) {
 	for _, indexed := range []bool{false, true} {
-		b := newBuffer(aligned(16<<10), indexed)
+		b := newBuffer(aligned(16<<10), indexed, 16<<10)
 		b.base.Store(0)
 		var stop atomic.Bool
 		var wg sync.WaitGroup

@@ -1,6 +1,7 @@
 package iobuf
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"runtime/pprof"
@@ -119,20 +120,10 @@ func (l *Log) openNext(u segments.Urgency) error {
 		pages: b.progress.pages[:0], listed: l.listPages, blank: l.space.Blank(),
 		index: b.progress.index.Reset(), known: b.indexed}
 	b.sealedAt.Store(0)
-	b.tail.Store(uint64(makeTail(len(b.mem)+1, 0))) // that of a short segment would not be full with the next limit
-	b.limit.Store(l.takeLimit())
 	l.rotation.next += format.LSN(l.segmentSize)
 	l.open(b, base, makeTail(format.SegmentStart, 0))
 	l.kickFlusher()
 	return nil
-}
-
-// takeLimit returns the limit of the next segment: all have disk space but for the first one that is opened. It is
-// called by New, or with rotation.mu held.
-func (l *Log) takeLimit() int64 {
-	limit := l.rotation.limit
-	l.rotation.limit = l.segmentSize
-	return int64(limit)
 }
 
 // open makes b the active buffer, with the given tail. It holds state.mu throughout: b may be the active buffer
@@ -172,7 +163,7 @@ func (l *Log) takeFree() (*buffer, error) {
 	if len(s.free) == 0 {
 		b := s.takeUsedLocked()
 		s.mu.Unlock()
-		b.clear()
+		b = b.clear()
 		s.mu.Lock()
 		return b, nil
 	}
@@ -201,7 +192,7 @@ func (l *Log) clearUsed() {
 		b := s.takeUsedLocked()
 		s.clears = true
 		s.mu.Unlock()
-		b.clear()
+		b = b.clear()
 		s.mu.Lock()
 		s.clears = false
 		s.free = append(s.free, b)
@@ -210,17 +201,19 @@ func (l *Log) clearUsed() {
 	s.clearing = false
 }
 
-// clear makes all bytes of a used buffer zero. Those of a hole are, since nobody has written to the pad's filler.
-func (b *buffer) clear() {
+// clear makes all bytes of a used buffer zero, and returns the buffer to use them in. Those of a hole are zero, since
+// nobody has written to the pad's filler.
+func (b *buffer) clear() *buffer {
 	if h := b.progress.hole; h.to > 0 {
 		if invariants.Enabled && slices.ContainsFunc(b.mem[h.from:h.to], func(c byte) bool { return c != 0 }) {
 			panic("iobuf: the filler of a pad is not zero")
 		}
 		clear(b.mem[:h.from])
 		clear(b.mem[h.to:])
-		return
+	} else {
+		clear(b.mem)
 	}
-	clear(b.mem)
+	return cmp.Or(b.later, b)
 }
 
 // giveFree returns a buffer that takeFree took.

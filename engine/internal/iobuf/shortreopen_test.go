@@ -29,7 +29,6 @@ func TestNoPlaceInShortSegmentThatIsReopened(t *testing.T) {
 	if _, err := r.put(format.KindData, 0, body(8000, 1)); err != nil {
 		t.Fatal(err)
 	}
-	b := l.active.Load()
 	// A writer crosses the end of the short segment, and does not open the next one at once (it is preempted, or the
 	// disk is full for a while).
 	r.space.limit = 1
@@ -46,15 +45,14 @@ func TestNoPlaceInShortSegmentThatIsReopened(t *testing.T) {
 		l.state.mu.Unlock()
 	}
 	// A writer opens the next segment, and waits in open for state.mu.
-	l.space = opening{l.space, l.state.mu.Lock}
+	opened := make(chan bool)
+	l.space = opening{l.space, func() { l.state.mu.Lock(); close(opened) }}
 	done := make(chan error)
 	go func() {
 		_, err := r.put(format.KindData, 0, body(5000, 3))
 		done <- err
 	}()
-	for b.limit.Load() != segment {
-		time.Sleep(time.Millisecond)
-	}
+	<-opened
 	time.Sleep(10 * time.Millisecond)
 	got := make(chan format.LSN, 1)
 	go func() {
@@ -81,6 +79,52 @@ func TestNoPlaceInShortSegmentThatIsReopened(t *testing.T) {
 		t.Error("a writer got a place in a segment that is not open yet")
 	} else if lsn := <-got; lsn < segment {
 		t.Errorf("a writer got a place at LSN %d", lsn)
+	}
+	if _, err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A writer that has added to the tail of a short segment, beyond its end, and is preempted then, gets no place in the
+// segment that the same memory is used for next.
+func TestLateAddToShortSegmentGetsNoPlace(t *testing.T) {
+	const segment, block, limit = 64 << 10, 512, 16 << 10
+	r := newRig(t, setup{segment: segment, block: block, slots: 8, limit: limit, seed: 1})
+	l := r.Log
+	if _, err := r.put(format.KindData, 0, body(8000, 1)); err != nil {
+		t.Fatal(err)
+	}
+	b := l.active.Load()
+	if b.sealed() { // what the late writer has seen
+		t.Fatal("sealed")
+	}
+	r.space.limit = 1
+	if _, err := r.put(format.KindData, 0, body(9000, 2)); err == nil { // another writer crosses the end
+		t.Fatal("the segment has more room than expected")
+	}
+	need := makeTail(format.AlignUp(format.HeaderSize+100), 0)
+	after := tailWord(b.tail.Add(uint64(need))) // the late writer adds
+	if !b.full(after) || !b.full(after-need) {
+		t.Fatal("the late writer is not beyond the end")
+	}
+	r.space.limit = 8
+	for free := 0; free < 2; { // the leader retires the segment
+		if err := r.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		l.state.mu.Lock()
+		free = len(l.state.free)
+		l.state.mu.Unlock()
+	}
+	if _, err := r.put(format.KindData, 0, body(500, 3)); err != nil {
+		t.Fatal(err)
+	}
+	if again := l.active.Load(); &again.mem[0] != &b.mem[0] {
+		t.Fatal("other memory is used for the next segment")
+	}
+	if !b.full(after) || !b.sealed() { // the late writer compares
+		t.Errorf("the late writer gets offset %d of the next segment, of which %d bytes are reserved",
+			(after - need).off(), l.active.Load().reserved())
 	}
 	if _, err := r.Close(); err != nil {
 		t.Error(err)

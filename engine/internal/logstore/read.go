@@ -230,8 +230,8 @@ func (s *Store) readBuffered(buf []byte, lsn format.LSN) bool {
 		}
 		select {
 		case <-notice.C:
-		case <-late:
-			return true
+		case <-late: // also if the notice has come: the goroutine may have been stopped for as long
+			return s.Log.Read(buf, lsn)
 		}
 	}
 	return false

@@ -5,6 +5,7 @@ package ring
 import (
 	"errors"
 	"fmt"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -147,7 +148,7 @@ func (r *Ring) Await(limit time.Duration) error {
 	for end := time.Now().Add(limit); !r.Completed(); {
 		left := time.Until(end)
 		if left <= 0 {
-			return fmt.Errorf("no answer in %v: %w", limit, unix.ETIMEDOUT)
+			return fmt.Errorf("no answer in %v: %w", limit, os.ErrDeadlineExceeded)
 		}
 		// In small steps: a completion that the kernel's poll misses is then seen in the queue.
 		_, err := unix.Poll(fds, int(min(left, 100*time.Millisecond).Milliseconds())+1)

@@ -36,7 +36,7 @@ func TestEnterStalled(t *testing.T) {
 		if err := r.Enter(1); !errors.Is(err, unix.EAGAIN) {
 			t.Errorf("%v: %v", e, err)
 		}
-		if err := r.Await(10 * time.Millisecond); !errors.Is(err, unix.ETIMEDOUT) {
+		if err := r.Await(10 * time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%v: %v", e, err)
 		}
 		if err := r.Close(); err != nil {
