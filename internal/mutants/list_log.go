@@ -97,7 +97,9 @@ var logTargets = []target{
 		{checkDropped, "\tfor !s.parked.Load() {", "\tfor !s.parked.Load() && false {", ""},
 		{notCounted, "\tld.reap()\n\treturn nil\n", "\treturn nil\n", ""},
 		{checkDropped, "\tld.lent = true\n", "", ""},
-		{checkDropped, "if len(s.waiters) > 0 || l.chunkFilled.Load() {", "if l.chunkFilled.Load() {",
+		{wakeupLost, "goesOn = goesOn || len(s.waiters) > 0", "_ = s.waiters", ""},
+		{checkDropped, "l.chunkFilled.Load() && s.err == nil {", "l.chunkFilled.Load() {", ""},
+		{checkDropped, "if len(s.waiters) > 0 || l.chunkFilled", "if l.chunkFilled",
 			"A waiter that comes later wakes the leader; this one waits for a completion, or for 64 ms."},
 	}},
 	{"engine/internal/iobuf/flush.go", iobufTests, []bug{
