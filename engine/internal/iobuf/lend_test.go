@@ -188,7 +188,7 @@ func TestWaiterEndsPark(t *testing.T) {
 	}
 }
 
-// A leader is woken if a goroutine has begun to wait for the log while a writer led for it: then it waits in the kernel.
+// A leader is woken if a goroutine has begun to wait for the log while a writer led for it.
 func TestWaiterWakesLeaderWhoseLeadWasLent(t *testing.T) {
 	r, d := newHeldRig(t)
 	done := make(chan error, 1)
