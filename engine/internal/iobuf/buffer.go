@@ -24,8 +24,10 @@ type buffer struct {
 	mem     []byte // len(mem) is the segment size; outside the Go heap except under the race detector
 	indexed bool   // its segments end with an index; set by newBuffer
 
-	// tail is the tailWord of the segment. Written by every reserving goroutine (Add), by open (Store), and by padTail and sealTail (CompareAndSwap). The store in open publishes base, slot, seed and the segment header to the goroutines whose Add
-	// returns a place inside. While Active it only grows. A stale read costs a turn of the caller's loop.
+	// tail is the tailWord of the segment. Written by every reserving goroutine (Add), by open (Store), and by padTail
+	// and sealTail (CompareAndSwap). The store in open publishes base, slot, seed and the segment header to the
+	// goroutines whose Add returns a place inside. While Active it only grows. A stale read costs a turn of the caller's
+	// loop.
 	tail atomic.Uint64
 	_    [48]byte
 
