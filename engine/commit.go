@@ -249,12 +249,12 @@ func (tx *Tx[P]) rollback() {
 	tx.t.writes, tx.t.roots, tx.t.index = tx.t.writes[:0], tx.t.roots[:0], nil
 }
 
-// End ends the Tx. Changes of the transaction that were not committed are not made. A second End right after the first
-// does nothing. The store uses an ended Tx again, so a later call with it may meet another caller's Tx; in builds with
-// the invariants tag such a call fails with ErrTxEnded. In the function of Update or View, End does nothing: they end
-// the Tx.
+// End ends the Tx. Changes of the transaction that were not committed are not made. Call it once: the store uses an
+// ended Tx again at once, so a second End may end another caller's Tx, whose values may then change under it. In builds
+// with the invariants tag each Tx is used once: a second End does nothing, and other calls fail with ErrTxEnded. End of
+// a nil Tx does nothing. In the function of Update or View, End does nothing either: they end the Tx.
 func (tx *Tx[P]) End() {
-	if !tx.t.managed {
+	if tx != nil && !tx.t.managed {
 		tx.end()
 	}
 }
@@ -318,8 +318,8 @@ func (pc *PageCache[P]) attempts(ctx context.Context, f func(*Tx[P]) error) (LSN
 	age, b := uint64(0), txn.Backoff{Fallback: &pc.fallback}
 	defer b.End()
 	for {
-		lsn, err := pc.attempt(&age, b.Token(), f)
-		if !errors.Is(err, ErrConflict) {
+		lsn, again, err := pc.attempt(&age, b.Token(), f)
+		if !again {
 			return lsn, err
 		}
 		if cause := b.Wait(ctx); cause != nil {
@@ -328,11 +328,11 @@ func (pc *PageCache[P]) attempts(ctx context.Context, f func(*Tx[P]) error) (LSN
 	}
 }
 
-// attempt is one attempt of Update. All of them have the age of the first.
-func (pc *PageCache[P]) attempt(age *uint64, token *txn.Token, f func(*Tx[P]) error) (LSN, error) {
+// attempt is one attempt of Update. All of them have the age of the first. again says that it has met a conflict.
+func (pc *PageCache[P]) attempt(age *uint64, token *txn.Token, f func(*Tx[P]) error) (lsn LSN, again bool, err error) {
 	tx, err := pc.Begin()
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	if *age == 0 {
 		*age = tx.TS()
@@ -340,10 +340,11 @@ func (pc *PageCache[P]) attempt(age *uint64, token *txn.Token, f func(*Tx[P]) er
 	tx.t.age, tx.t.token, tx.t.managed = *age, token, true
 	defer tx.end()
 	if err = f(tx); tx.t.failed != nil {
-		return 0, tx.t.failed
+		return 0, true, tx.t.failed
 	}
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	return tx.commit()
+	lsn, err = tx.commit()
+	return lsn, errors.Is(err, ErrConflict), err
 }

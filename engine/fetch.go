@@ -208,6 +208,7 @@ func (y *memory[P]) keepAll(tx *scope.Scope, pg page, e *head) {
 		y.changed(tx, pg.id)
 	}
 	y.counts.misses.Add(1) // after the mark and before the load below: see sweep
+	y.counts.read.Add(1)
 	if won && y.exhausted.Load() >= 0 {
 		y.exhausted.Store(-1)
 	}

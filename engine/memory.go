@@ -55,8 +55,9 @@ type counts struct {
 	consolidations atomic.Int64
 	hits           atomic.Int64 // counted in steps of lru.HitsLen
 	rewritten      atomic.Int64 // bytes of messages written by consolidations
-	misses         atomic.Int64
+	misses         atomic.Int64 // values made resident: merged and read
 	merged         atomic.Int64 // of misses: everything was resident and only had to be merged
+	read           atomic.Int64 // of misses: the others. The difference could go down between two looks
 	cold           atomic.Int64 // fetches that read from disk
 }
 
@@ -188,7 +189,9 @@ func (y *memory[P]) keep(tx *scope.Scope, pg page, e *entry[P]) {
 		y.swapped(tx, pg.id, pg.head, &e.Head, w)
 	}
 	y.counts.misses.Add(1) // after the mark and before the load below: see sweep
-	if !fetched {
+	if fetched {
+		y.counts.read.Add(1)
+	} else {
 		y.counts.merged.Add(1)
 	}
 	if !won {

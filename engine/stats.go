@@ -164,7 +164,6 @@ func (pc *PageCache[P]) Stats() Stats {
 		Since: pc.snaps.Since(pc.core.store.Log), Rebuilding: pc.snaps.Rebuilding(), Rebuilt: pc.snaps.Rebuilt(),
 	}
 	n, e := &pc.mem.counts, &pc.mem.evictions
-	merged := n.merged.Load() // before misses, which counts first
 	free, roots := pc.pages.IDs.Spare(), int64(pc.pages.Roots.Len())
 	st.Pages = PageStats{
 		InUse: max(0, int64(pc.pages.IDs.Next())-int64(FirstUserPage)-free-roots), Roots: roots, Free: free,
@@ -174,7 +173,7 @@ func (pc *PageCache[P]) Stats() Stats {
 	st.Pages.FetchesWarm = st.Pages.Fetches - st.Pages.FetchesCold
 	st.Cache = CacheStats{
 		Capacity: pc.mem.budget.Capacity(),
-		Hits:     n.hits.Load() + merged, Misses: n.misses.Load() - merged, Evictions: e.pages.Load(),
+		Hits:     n.hits.Load() + n.merged.Load(), Misses: n.read.Load(), Evictions: e.pages.Load(),
 		Reclaimed: e.reclaimed.Load(), BytesRewritten: pc.mem.allowance.Written(),
 		Policy: PolicyStats(pc.mem.policy.Stats()),
 	}

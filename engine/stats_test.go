@@ -284,3 +284,59 @@ func TestMergingIsNoMiss(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Counts of what has happened never go down, so that a rate can be computed of them, while a page is merged and
+// changed in turns.
+func TestCountsNeverGoDown(t *testing.T) {
+	pc := enginetest.Open(t, "", &engine.Options{Temporary: true})
+	tx := enginetest.Begin(t, pc)
+	pid, _, err := pc.Allocate(tx, []byte("x"))
+	tx.End()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, done := make(chan bool), make(chan error)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+			}
+			if err := growOrReplace(pc, pid); err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	var last engine.CacheStats
+	for range 20_000 {
+		now := pc.Stats().Cache
+		if now.Misses < last.Misses || now.Hits < last.Hits {
+			t.Errorf("%d hits and %d misses, then %d and %d", last.Hits, last.Misses, now.Hits, now.Misses)
+			break
+		}
+		last = now
+	}
+	close(stop)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// growOrReplace reads a page and links to it, or replaces it once it is long.
+func growOrReplace(pc *engine.PageCache[[]byte], pid engine.PageID) error {
+	tx, err := pc.Begin()
+	if err != nil {
+		return err
+	}
+	defer tx.End()
+	p, err := pc.Get(tx, pid)
+	if err == nil && len(p.Value) > 64 {
+		_, _, err = pc.Replace(tx, pid, p.Ptr, []byte("x"))
+	} else if err == nil {
+		_, _, err = pc.Link(tx, pid, p.Ptr, []byte("y"))
+	}
+	return err
+}

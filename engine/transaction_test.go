@@ -655,3 +655,19 @@ func TestSlowUpdateGetsOn(t *testing.T) {
 	t.Logf("at most %d attempts", most)
 	want(t, pc, map[engine.PageID]string{a: string(bytes.Repeat([]byte("x"), slow))})
 }
+
+// An error of the function of Update is returned as it is, also if it wraps ErrConflict, as one of another store does:
+// the transaction has met no conflict.
+func TestUpdateReturnsForeignConflict(t *testing.T) {
+	pc := enginetest.Open(t, "", &engine.Options{Temporary: true})
+	own, calls := fmt.Errorf("other store: %w", engine.ErrConflict), 0
+	_, err := pc.Update(t.Context(), func(*engine.Tx[[]byte]) error {
+		if calls++; calls > 1 {
+			return nil
+		}
+		return own
+	})
+	if err != own || calls != 1 {
+		t.Errorf("%v after %d calls, want %v after one", err, calls, own)
+	}
+}

@@ -1,6 +1,7 @@
 package lru
 
 import (
+	"math"
 	"slices"
 	"strconv"
 	"sync"
@@ -104,18 +105,27 @@ func (b *Budget) Accounts() int {
 	return len(b.accounts)
 }
 
-// SetCapacity sets the capacity in bytes and settles all registered accounts. A capacity below 1 counts as 1.
+// mostCapacity is the highest capacity. With it, the resident bytes may be below zero for a moment, since each account
+// holds back some, and Excess does not overflow.
+const mostCapacity = math.MaxInt64 / 2
+
+// SetCapacity sets the capacity in bytes and settles all registered accounts. A capacity below 1 counts as 1, and one
+// above 2^62 as that.
 func (b *Budget) SetCapacity(capacity int64) {
 	b.mu.Lock()
-	b.capacity.Store(max(1, capacity))
+	b.capacity.Store(min(max(1, capacity), mostCapacity))
 	b.setGrain()
 	b.settleAll()
 	b.mu.Unlock()
 }
 
+// mostGrain is the highest grain: more would save nothing, and Stats would not show what is resident.
+const mostGrain = 1 << 20
+
 // setGrain sets grain to half of an account's share, because there are two kinds of bytes.
 func (b *Budget) setGrain() {
-	b.grain.Store(b.capacity.Load() / unsettledShare / max(minAccounts, int64(len(b.accounts))) / 2)
+	share := b.capacity.Load() / unsettledShare / max(minAccounts, int64(len(b.accounts)))
+	b.grain.Store(min(share/2, mostGrain))
 }
 
 func (b *Budget) settleAll() {

@@ -1,6 +1,7 @@
 package lru
 
 import (
+	"math"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -211,4 +212,21 @@ func BenchmarkCount(b *testing.B) {
 			budget.Count(&a, 100, 0)
 		}
 	})
+}
+
+// A budget without a limit has no pressure, also while more bytes have gone than come, as far as it knows.
+func TestUnlimitedCapacity(t *testing.T) {
+	for _, capacity := range []int64{math.MaxInt64, math.MaxInt64 - 1, math.MaxInt64 / 2} {
+		b := NewBudget(capacity)
+		var a Account
+		b.Register(&a)
+		b.Count(&a, -1<<20, -1<<20)
+		if p := b.Settle(&a); p != PressureNone || b.Excess() > 0 {
+			t.Errorf("capacity %d: pressure %v, excess %d", capacity, p, b.Excess())
+		}
+		b.Count(&a, 8<<20, 0)
+		if heap, _ := b.Resident(); heap != 7<<20 {
+			t.Errorf("capacity %d: %d bytes are resident, want %d", capacity, heap, 7<<20)
+		}
+	}
 }

@@ -25,6 +25,7 @@ var policyLabels = pprof.WithLabels(context.Background(), pprof.Labels("pagecach
 func (p *Policy) run() {
 	pprof.SetGoroutineLabels(policyLabels)
 	defer close(p.done)
+	defer p.stopAdviser() // also if a value's method ends the goroutine
 	timer := time.NewTimer(pause)
 	timer.Stop()
 	for armed := false; ; p.round() {
@@ -44,7 +45,6 @@ func (p *Policy) run() {
 			armed = false
 			p.endPause()
 		case <-p.quit:
-			p.stopAdviser()
 			return
 		}
 	}

@@ -120,6 +120,7 @@ type Cleaner struct {
 
 	spent   atomic.Bool  // budget is used up. Written under mu; a stale value delays writers, or spares them a nap
 	late    atomic.Bool  // writers wait. Written by the loop and by Pace; a stale value costs or spares a nap
+	ended   atomic.Bool  // the loop has ended. Written by it, before its last write of late: so Pace undoes its own
 	opened  atomic.Bool  // a segment was opened since Pace looked last. A stale value delays a look
 	moved   atomic.Int64 // bytes
 	cleaned atomic.Int64 // segments
@@ -237,6 +238,8 @@ func (c *Cleaner) run() {
 	pprof.SetGoroutineLabels(cleanerLabels)
 	defer close(c.done)
 	defer func() {
+		c.ended.Store(true)
+		c.late.Store(false)
 		if !c.stopping() { // code of the caller has called runtime.Goexit
 			c.c.Report.CleaningStopped(errEnded)
 		}

@@ -19,6 +19,9 @@ func (c *Cleaner) Pace() {
 	o := &c.c.Options
 	if c.opened.Load() && c.opened.Swap(false) && !o.ByHand && !o.Linear && c.behind() {
 		c.late.Store(true)
+		if c.ended.Load() { // after late: then end has cleared that before, or does now
+			c.late.Store(false)
+		}
 		c.wake()
 	}
 	if c.late.Load() {

@@ -55,3 +55,6 @@ func (c *Cleaner) HasBuffer() bool { return len(c.buf) > 0 }
 // MostSegments is the number of segments that a small store may use beside those that it needs, the io buffers, and
 // those that wait to be recycled.
 const MostSegments = fewSegments + behindSegments
+
+// State returns whether writers wait for the cleaner, and whether its loop has ended.
+func (c *Cleaner) State() (late, ended bool) { return c.late.Load(), c.ended.Load() }

@@ -26,8 +26,7 @@ type buffer struct {
 
 	// tail is the tailWord of the segment. Written by every reserving goroutine (Add), by open (Store), and by padTail
 	// and sealTail (CompareAndSwap). The store in open publishes base, slot, seed and the segment header to the
-	// goroutines whose Add returns a place inside. While Active it only grows. A stale read costs a turn of the caller's
-	// loop.
+	// goroutines whose Add returns a place inside. While Active it only grows. A stale read costs a turn of a loop.
 	tail atomic.Uint64
 	_    [48]byte
 
