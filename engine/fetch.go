@@ -203,8 +203,7 @@ func (y *memory[P]) keepAll(tx *scope.Scope, pg page, e *head) {
 		if oldHeap+oldMapped == 0 {
 			y.pages.Table.Mark(pg.id)
 		}
-		p := y.budget.Count(&tx.S().Account, heap-oldHeap, mapped-oldMapped)
-		tx.S().Pressure = max(tx.S().Pressure, p)
+		tx.S().Pressure = max(tx.S().Pressure, y.budget.Count(&tx.S().Account, heap-oldHeap, mapped-oldMapped))
 		y.changed(tx, pg.id)
 	}
 	y.counts.misses.Add(1) // after the mark and before the load below: see sweep

@@ -172,6 +172,7 @@ var storeTargets = []target{
 		{checkDropped, "stable < r.lsn || r.epoch > oldest ||", "r.epoch > oldest ||", ""},
 		{checkDropped, " || s.heldLocked(r.id) {", " {", ""},
 		{notCounted, "\ts.bytes.Add(-f.size)\n", "", ""},
+		{checkDropped, "\tif s.heldLocked(id) {\n", "\tif false {\n", ""},
 		{checkDropped, "; !known {\n", "; known || !known {\n", ""},
 		{inverted, "ok && !live(id) {", "ok && live(id) {", ""},
 	}},

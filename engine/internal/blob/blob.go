@@ -117,10 +117,16 @@ func (s *Store) Adopt(ptr format.BlobPtr) {
 	}
 }
 
-// Discard removes a blob at once, because no message points to it: the write that it was for has failed or lost its
-// race.
+// Discard removes a blob at once, because the write that it was for has failed or lost its race, so no page will ever
+// point to it. A Hold keeps it all the same: a part of a commit that points to it may be complete in the log, below
+// what the Hold is for.
 func (s *Store) Discard(id format.BlobID) {
 	s.mu.Lock()
+	if s.heldLocked(id) {
+		s.retired = append(s.retired, retiredBlob{id: id}) // for nothing but the Hold
+		s.mu.Unlock()
+		return
+	}
 	m := s.takeLocked(id)
 	s.mu.Unlock()
 	s.delete(id, m)

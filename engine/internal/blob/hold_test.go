@@ -50,6 +50,29 @@ func TestHold(t *testing.T) {
 	wantBlobs(t, s, 3, 4)
 }
 
+// A hold keeps a blob whose write is given up: a complete part of that write may lie below what the hold is for.
+func TestHoldKeepsDiscardedBlob(t *testing.T) {
+	d := simdisk.New(1, simdisk.Options{})
+	s := open(t, d, simDir)
+	for id := range format.BlobID(3) {
+		write(t, s, id, 5000)
+	}
+	h := s.Hold()
+	h.Keep(0)
+	write(t, s, 3, 5000)
+	s.Discard(1)
+	s.Discard(3) // which is later than the hold
+	if n := s.Reap(math.MaxInt64, math.MaxUint64); n != 0 {
+		t.Errorf("%d blobs were removed", n)
+	}
+	wantBlobs(t, s, 0, 1, 2)
+	h.Release()
+	if n := s.Reap(0, 0); n != 1 {
+		t.Errorf("%d blobs were removed after the hold, want 1", n)
+	}
+	wantBlobs(t, s, 0, 2)
+}
+
 // CheckFiles finds a blob that is missing, has another length, or the header of another one.
 func TestCheckFiles(t *testing.T) {
 	for name, hurt := range map[string]func(f vfs.File) error{
