@@ -328,7 +328,7 @@ func (pc *PageCache[P]) attempts(ctx context.Context, f func(*Tx[P]) error) (LSN
 	}
 }
 
-// attempt is one attempt of Update. All of them have the age of the first. again says that it has met a conflict.
+// attempt is one attempt of Update. All of them have the age of the first. again says that there was a conflict.
 func (pc *PageCache[P]) attempt(age *uint64, token *txn.Token, f func(*Tx[P]) error) (lsn LSN, again bool, err error) {
 	tx, err := pc.Begin()
 	if err != nil {

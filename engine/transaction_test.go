@@ -657,7 +657,7 @@ func TestSlowUpdateGetsOn(t *testing.T) {
 }
 
 // An error of the function of Update is returned as it is, also if it wraps ErrConflict, as one of another store does:
-// the transaction has met no conflict.
+// the transaction itself has none.
 func TestUpdateReturnsForeignConflict(t *testing.T) {
 	pc := enginetest.Open(t, "", &engine.Options{Temporary: true})
 	own, calls := fmt.Errorf("other store: %w", engine.ErrConflict), 0
