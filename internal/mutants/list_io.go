@@ -66,7 +66,7 @@ var ioTargets = []target{
 		{offByOne, "case excess > 0:", "case excess > 1<<20:", ""},
 		{inverted, "case excess > capacity/hardShare:", "case excess < capacity/hardShare:", ""},
 		{notCounted, "\tb.setGrain()\n\tif n := len", "\tif n := len", ""},
-		{checkDropped, "b.capacity.Store(min(max(1, capacity), mostCapacity))", "b.capacity.Store(max(1, capacity))", ""},
+		{checkDropped, "Store(min(max(1, capacity), mostCapacity))", "Store(max(1, capacity))", ""},
 	}},
 	{"lru/retries.go", lruTests, []bug{
 		{checkDropped, "\t\tif _, found := r.keys[key]; !found {\n\t\t\tcontinue\n\t\t}\n", "", ""},

@@ -97,8 +97,8 @@ func (tx *Scope) Release() {
 	}
 }
 
-// End ends the Tx, once. The store uses an ended Tx again at once, so a later call with it may meet another caller's Tx;
-// in builds with the invariants tag such a call fails with ErrEnded.
+// End ends the Tx, once. The store uses an ended Tx again at once, so a later call with it may meet another caller's
+// Tx; in builds with the invariants tag such a call fails with ErrEnded.
 func (tx *Scope) End() {
 	s := tx.S()
 	if !s.Slot.Present() {
