@@ -85,15 +85,10 @@ func toNewFile(name string, write func(io.Writer) (engine.LSN, int64, error)) (e
 	if err == nil {
 		err = f.Sync()
 	}
+	linked := false
 	if err == nil {
-		err = os.Link(tmp, name) // unlike a rename, it replaces nothing
-	}
-	linked := err == nil
-	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, os.ErrPermission) { // a file system without links
-		if _, err = os.Lstat(name); errors.Is(err, os.ErrNotExist) {
-			err = os.Rename(tmp, name)
-			linked = err == nil
-		}
+		err = giveName(tmp, name)
+		linked = err == nil
 	}
 	if e := os.Remove(tmp); !linked || !errors.Is(e, os.ErrNotExist) {
 		err = errors.Join(err, e)
@@ -109,6 +104,20 @@ func toNewFile(name string, write func(io.Writer) (engine.LSN, int64, error)) (e
 		return 0, 0, errors.Join(err, os.Remove(name))
 	}
 	return end, n, nil
+}
+
+// giveName gives a file another name, which must not exist. The file may lose its old name.
+func giveName(old, name string) error {
+	err := os.Link(old, name) // unlike a rename, it replaces nothing
+	if !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, os.ErrPermission) {
+		return err
+	}
+	if _, err := os.Lstat(name); err == nil {
+		return fmt.Errorf("%s exists already", name)
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.Rename(old, name) // a file system without links
 }
 
 // newFile makes a file and locks it. If a backup that was killed has left one, newFile removes that first.

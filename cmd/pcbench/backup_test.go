@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"pagecache/engine"
@@ -155,5 +157,23 @@ func TestBackupUnfinished(t *testing.T) {
 	}
 	if names, err := os.ReadDir(filepath.Dir(name)); err != nil || len(names) != 1 {
 		t.Errorf("%v, %v", names, err)
+	}
+}
+
+// Trap: an error of writing that looked like that of a file system without links had the file renamed, as if it were
+// whole.
+func TestBackupFailedIsNotPublished(t *testing.T) {
+	dir := t.TempDir()
+	for _, fault := range []error{fs.ErrPermission, errors.ErrUnsupported, syscall.EPERM, syscall.EOPNOTSUPP} {
+		_, _, err := toNewFile(filepath.Join(dir, "backup"), func(w io.Writer) (engine.LSN, int64, error) {
+			_, err := io.WriteString(w, "PCKP")
+			return 0, 4, errors.Join(err, fault)
+		})
+		if !errors.Is(err, fault) {
+			t.Errorf("%v after %v", err, fault)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Fatalf("after %v: %v, %v", fault, left, err)
+		}
 	}
 }
