@@ -19,8 +19,6 @@ func (w *worker) do(d job.Dir, i int64) (bytes int64, lsn engine.LSN, err error)
 	case d == job.DirTrim:
 		bytes, err = w.free(i)
 		return bytes, 0, err
-	case w.g.spec.Verify.Only:
-		return 0, 0, nil
 	case w.g.st.isLog:
 		lsn, bytes, err = w.g.st.log.append(w.vals, i)
 	case w.g.spec.Own.Batch > 0:
@@ -150,7 +148,10 @@ func (w *worker) change(tx tx, i int64, pid engine.PageID) (n int64, lsn engine.
 		return 0, 0, false, err
 	}
 	lsn, freed, err = changed(w.g.st.pc, tx.bytes, pid, v, w.g.spec.Own.Delta > 0)
-	return int64(len(v)), lsn, freed, err
+	if err != nil {
+		return 0, 0, false, err
+	}
+	return int64(len(v)), lsn, freed, nil
 }
 
 // changed links v to a page, or replaces the page by v. It begins without knowing the version of the page: the first
@@ -235,10 +236,11 @@ func freePage[P any](pc *engine.PageCache[P], tx *engine.Tx[P], pid engine.PageI
 	}
 }
 
-// reread verifies all pages of the job after it has written them.
+// reread verifies all pages of the job after it has written them, or with verify_only those of an earlier run.
 func (w *worker) reread() error {
 	g, s := w.g, w.g.spec
-	if w.verify == nil || !s.Verify.Reread || !s.Does[job.DirWrite] || g.stop.Load() {
+	wanted := s.Verify.Reread && s.Does[job.DirWrite] || s.Verify.Only
+	if w.verify == nil || !wanted || g.stop.Load() {
 		return nil
 	}
 	w.lane.written.Wait()
@@ -250,10 +252,9 @@ func (w *worker) reread() error {
 		if g.st.table[w.lane.first+i].Load() <= claimed {
 			continue
 		}
-		if _, err := w.get(w.lane.first + i); err != nil {
-			if err = w.tolerate(job.DirRead, err); err != nil {
-				return err
-			}
+		_, err := w.get(w.lane.first + i)
+		if _, err = w.tolerate(job.DirRead, err); err != nil {
+			return err
 		}
 		g.verified.Add(1)
 	}

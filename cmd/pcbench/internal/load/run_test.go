@@ -732,3 +732,69 @@ func TestKindOfStore(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Trap: an operation that failed, after which the job goes on, was reported as work.
+func TestFailedOperationsAreNoWork(t *testing.T) {
+	for _, line := range []string{"--rw=randrw --continue_on_error=all", "--rw=write --continue_on_error=io",
+		"--rw=write --fdatasync=1 --continue_on_error=write", "--rw=trim --continue_on_error=all"} {
+		p, err := job.Parse(append(strings.Fields(line), "--size=64k", "--directory="+t.TempDir()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := openStore(p.Jobs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := st.layout(t.Context(), p.Jobs[0], 16, nil); err != nil {
+			t.Fatal(err)
+		}
+		g, err := newSection(p.Jobs[0], st, 1, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := st.pc.Close(); err != nil { // from now on, each operation fails
+			t.Fatal(err)
+		}
+		g.run(t.Context())
+		j := g.collect(func(w *worker) *workerStats { return &w.workerStats }, g.now())[0]
+		if j.Errors != 16 || !errors.Is(j.First, engine.ErrClosed) || j.Err != nil {
+			t.Errorf("%s: %d errors, the first %v, %v", line, j.Errors, j.First, j.Err)
+		}
+		for d := range j.Dirs {
+			if j.Dirs[d].N() != 0 || j.Dirs[d].Bytes != 0 {
+				t.Errorf("%s: %d failed operations of %d bytes are reported", line, j.Dirs[d].N(), j.Dirs[d].Bytes)
+			}
+		}
+		if err := st.close(); err != nil && !errors.Is(err, engine.ErrClosed) {
+			t.Error(err)
+		}
+	}
+}
+
+// Trap: verify_only with time_based verified nothing, and its writes, which do nothing, were reported as work.
+func TestVerifyOnly(t *testing.T) {
+	for _, more := range []string{"", " --time_based --runtime=50ms", " --rw=read --time_based --runtime=50ms",
+		" --numjobs=2 --iodepth=2 --do_verify=0"} {
+		dir := t.TempDir()
+		if r, err := runIn(t, dir, "--rw=write --size=64k --verify=crc32c --unlink=0"); err != nil {
+			t.Fatal(r, err)
+		}
+		r, err := runIn(t, dir, "--rw=write --size=64k --verify=crc32c --unlink=0 --verify_only"+more)
+		if err != nil {
+			t.Fatal(more, err)
+		}
+		reads, _ := ops(r, job.DirRead)
+		writes, _ := ops(r, job.DirWrite)
+		verified := int64(0)
+		for _, j := range r.Jobs {
+			verified += j.Verified
+		}
+		if reads+writes != 0 || verified < 16 {
+			t.Errorf("%q: %d reads, %d writes, %d pages verified", more, reads, writes, verified)
+		}
+		r, err = runIn(t, dir, "--rw=write --size=64k --verify=sha256 --unlink=0 --verify_only"+more)
+		if !errors.Is(err, errVerify) {
+			t.Errorf("%q: %v, %v", more, r, err)
+		}
+	}
+}

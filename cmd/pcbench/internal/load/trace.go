@@ -46,19 +46,20 @@ func (w *worker) replay() (done bool, err error) {
 		first := t.Offset / size
 		i, bytes := l.first+first%l.pages, int64(0)
 		end := min(t.Offset+t.Bytes, (first+l.pages)*size)
+		failed := false
 		for k := first; k == first || k*size < end; k++ { // all pages that the request touches
 			n, _, err := w.do(t.Dir, l.first+k%l.pages)
-			if bytes += n; err != nil {
-				if err = w.tolerate(t.Dir, err); err != nil {
-					return false, err
-				}
+			bad, err := w.tolerate(t.Dir, err)
+			if err != nil {
+				return false, err
 			}
-			if g.stop.Load() {
+			failed = failed || bad
+			if bytes += n; g.stop.Load() {
 				break
 			}
 		}
 		if start >= g.ramp {
-			if err := w.measure(t.Dir, i, bytes, [3]int64{intended, start, g.now()}); err != nil {
+			if err := w.account(t.Dir, i, bytes, [3]int64{intended, start, g.now()}, failed); err != nil {
 				return false, err
 			}
 		}

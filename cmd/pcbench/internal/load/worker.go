@@ -154,6 +154,11 @@ func (w *worker) run() error {
 	if err := w.pin(); err != nil {
 		return err
 	}
+	if w.g.spec.Verify.Only {
+		arrived = true
+		w.lane.written.Done()
+		return w.reread()
+	}
 	work := w.work
 	if w.g.spec.Trace != nil {
 		work = w.replay
@@ -199,14 +204,13 @@ func (w *worker) work() (done bool, err error) {
 		}
 		bytes, lsn, err := w.do(d, i)
 		end = g.now()
+		failed, err := w.tolerate(d, err)
 		if err != nil {
-			if err = w.tolerate(d, err); err != nil {
-				return false, err
-			}
+			return false, err
 		}
 		if start >= g.ramp {
 			n++
-			if err := w.measure(d, i, bytes, [3]int64{intended, start, end}); err != nil {
+			if err := w.account(d, i, bytes, [3]int64{intended, start, end}, failed); err != nil {
 				return false, err
 			}
 		}
@@ -216,7 +220,7 @@ func (w *worker) work() (done bool, err error) {
 				end = 0 // copying is no part of the next operation
 			}
 		}
-		if s.FDataSync > 0 && d == job.DirWrite {
+		if s.FDataSync > 0 && d == job.DirWrite && !failed {
 			if w.since++; w.since == s.FDataSync {
 				w.since = 0
 				if err := w.stabilize(lsn, end); err != nil {
@@ -249,6 +253,15 @@ func (w *worker) finish() {
 	w.publish()
 }
 
+// account counts an operation, with the times of measure. One that failed is no work: only its end counts.
+func (w *worker) account(d job.Dir, i, bytes int64, at [3]int64, failed bool) error {
+	if failed {
+		w.end = at[2]
+		return nil
+	}
+	return w.measure(d, i, bytes, at)
+}
+
 // measure counts an operation. The times are the intended start, or −1, the start and the end.
 func (w *worker) measure(d job.Dir, i, bytes int64, at [3]int64) error {
 	c, clat := &w.dirs[d], at[2]-at[1]
@@ -276,8 +289,12 @@ func (w *worker) measure(d job.Dir, i, bytes int64, at [3]int64) error {
 	return nil
 }
 
-// tolerate counts an error after which the job goes on, or returns the error.
-func (w *worker) tolerate(d job.Dir, err error) error {
+// tolerate counts an error after which the job goes on, or returns the error. It reports whether the operation failed:
+// a page that was read is work, whatever verify finds in it.
+func (w *worker) tolerate(d job.Dir, err error) (failed bool, _ error) {
+	if err == nil {
+		return false, nil
+	}
 	on := w.g.spec.ContinueOn
 	isVerify := errors.Is(err, errVerify)
 	ok := on == "all" || isVerify && on == "verify" || !isVerify && (on == "io" || on == d.String())
@@ -286,14 +303,15 @@ func (w *worker) tolerate(d job.Dir, err error) error {
 			w.late = err
 		}
 	}
+	failed = d != job.DirRead || !isVerify
 	if !ok {
-		return err
+		return failed, err
 	}
 	w.errors++
 	if w.first == nil {
 		w.first = err
 	}
-	return nil
+	return failed, nil
 }
 
 // next returns the next page, and what to do with it.
