@@ -50,7 +50,7 @@ func backup(ctx context.Context, args []string, out, raw io.Writer) error {
 		return engine.Backup(ctx, dir, &engine.Options{SnapshotDir: *snaps}, w, engine.LSN(*since))
 	}
 	if name == "-" {
-		_, _, err := write(raw)
+		_, _, err := write(&interruptibleWriter{ctx: ctx, w: raw})
 		return interrupted(ctx, "backup", err)
 	}
 	end, n, err := toNewFile(name, write)
@@ -212,9 +212,9 @@ func restore(ctx context.Context, args []string, out io.Writer) error {
 	if f.NArg() < 2 {
 		return &usageError{errors.New("restore: name a new directory, and the files of the backup")}
 	}
-	streams, closeAll, err := openStreams(f.Args()[1:])
+	streams, closeAll, err := openStreams(ctx, f.Args()[1:])
 	if err != nil {
-		return err
+		return interrupted(ctx, "restore", err)
 	}
 	defer closeAll()
 	i, err := engine.Install(ctx, f.Arg(0), nil, streams...)
@@ -240,12 +240,15 @@ func verify(ctx context.Context, args []string, out io.Writer) error {
 	if f.NArg() < 1 {
 		return &usageError{errors.New("verify: name the files of the backup")}
 	}
-	streams, closeAll, err := openStreams(f.Args())
-	if err != nil {
-		return err
+	streams, closeAll, err := openStreams(ctx, f.Args())
+	var i engine.CheckpointInfo
+	if err == nil {
+		defer closeAll()
+		i, err = engine.VerifyCheckpoint(ctx, streams...)
 	}
-	defer closeAll()
-	i, err := engine.VerifyCheckpoint(ctx, streams...)
+	if err != nil && ctx.Err() != nil {
+		return &unfinishedError{errors.New("verify: interrupted: the backup was not verified to its end")}
+	}
 	if err != nil {
 		return err
 	}
@@ -257,8 +260,8 @@ func verify(ctx context.Context, args []string, out io.Writer) error {
 	return err
 }
 
-// openStreams opens files for reading; - is standard input.
-func openStreams(names []string) (streams []io.Reader, closeAll func(), err error) {
+// openStreams opens files for reading; - is standard input. Reads from a pipe end when ctx is done.
+func openStreams(ctx context.Context, names []string) (streams []io.Reader, closeAll func(), err error) {
 	var files []*os.File
 	closeAll = func() {
 		for _, f := range files {
@@ -266,16 +269,20 @@ func openStreams(names []string) (streams []io.Reader, closeAll func(), err erro
 		}
 	}
 	for _, name := range names {
-		if name == "-" {
-			streams = append(streams, os.Stdin)
+		f := os.Stdin
+		if name != "-" {
+			// Opening a named pipe waits for its writer.
+			if f, err = unlessDone(ctx, func() (*os.File, error) { return os.Open(name) }); err != nil {
+				closeAll()
+				return nil, nil, err
+			}
+			files = append(files, f)
+		}
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+			streams = append(streams, f)
 			continue
 		}
-		f, err := os.Open(name)
-		if err != nil {
-			closeAll()
-			return nil, nil, err
-		}
-		files, streams = append(files, f), append(streams, f)
+		streams = append(streams, &interruptibleReader{ctx: ctx, r: f})
 	}
 	return streams, closeAll, nil
 }

@@ -150,3 +150,63 @@ func explainFlag(f *pflag.FlagSet, err error) error {
 	}
 	return fmt.Errorf("%w (%s --help lists the options)", err, f.Name())
 }
+
+// interruptibleReader is a reader whose Read returns when ctx is done, even if the one below it waits for bytes. What
+// that reads afterwards is lost. Only one goroutine uses it.
+type interruptibleReader struct {
+	ctx context.Context
+	r   *os.File
+	buf []byte // of the goroutine that reads
+}
+
+// Name returns the name of the file, for errors.
+func (r *interruptibleReader) Name() string { return r.r.Name() }
+
+func (r *interruptibleReader) Read(b []byte) (int, error) {
+	if r.ctx.Err() != nil { // the buffer may be in use
+		return 0, r.ctx.Err()
+	}
+	if len(r.buf) < len(b) {
+		r.buf = make([]byte, len(b))
+	}
+	buf := r.buf[:len(b)]
+	n, err := unlessDone(r.ctx, func() (int, error) { return r.r.Read(buf) })
+	return copy(b, buf[:n]), err
+}
+
+// interruptibleWriter is a writer whose Write returns when ctx is done, even if the one below it waits for a reader.
+// How much that writes then is not known. Only one goroutine uses it.
+type interruptibleWriter struct {
+	ctx context.Context
+	w   io.Writer
+	buf []byte // of the goroutine that writes
+}
+
+func (w *interruptibleWriter) Write(b []byte) (int, error) {
+	if w.ctx.Err() != nil { // the buffer may be in use
+		return 0, w.ctx.Err()
+	}
+	w.buf = append(w.buf[:0], b...)
+	return unlessDone(w.ctx, func() (int, error) { return w.w.Write(w.buf) })
+}
+
+// unlessDone calls do in a goroutine of its own and returns its results. When ctx is done it returns the error of ctx
+// at once, and the goroutine ends with the process: the system call of a blocking descriptor cannot be ended. The
+// caller must not use what do uses after that.
+func unlessDone[T any](ctx context.Context, do func() (T, error)) (v T, err error) {
+	type results struct {
+		v   T
+		err error
+	}
+	done := make(chan results, 1)
+	go func() {
+		v, err := do()
+		done <- results{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.v, r.err
+	case <-ctx.Done():
+		return v, ctx.Err()
+	}
+}

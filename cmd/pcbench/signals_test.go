@@ -79,9 +79,20 @@ type child struct {
 // startChild starts a pcbench that is killed after a minute.
 func startChild(t *testing.T, out *os.File, args ...string) *child {
 	t.Helper()
+	return startChildReading(t, nil, out, args...)
+}
+
+// startChildReading is startChild with a standard input. A file that is nil is /dev/null.
+func startChildReading(t *testing.T, in, out *os.File, args ...string) *child {
+	t.Helper()
 	c := &child{t: t, Cmd: exec.CommandContext(t.Context(), os.Args[0], args...)}
 	c.Env = append(os.Environ(), asMain+"=1")
-	c.Stdout = out
+	if in != nil {
+		c.Stdin = in
+	}
+	if out != nil {
+		c.Stdout = out
+	}
 	pipe, err := c.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -232,5 +243,72 @@ func TestCommandsStopAtOnce(t *testing.T) {
 		if !interrupted || fastest > 100*time.Millisecond {
 			t.Errorf("%s: interrupted %t, the fastest end after %v", args[0], interrupted, fastest)
 		}
+	}
+}
+
+// Trap: backup, restore and verify did not end at the first signal while they waited for a pipe.
+func TestSignalWhileWaitingForPipe(t *testing.T) {
+	dir := t.TempDir()
+	_, errOut, status := pcbenchIn(t, dir, "run --rw=write --bs=4k --size=8m --unlink=0 --name=a")
+	if status != 0 {
+		t.Fatalf("%d, %s", status, errOut)
+	}
+	store := filepath.Join(dir, "a.pcbench", "store")
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"verify", "-"}, {"restore", filepath.Join(dir, "made"), "-"}, {"backup", store, "-"},
+		{"verify", fifo}, {"restore", filepath.Join(dir, "made"), fifo}} {
+		in, toIn, err := os.Pipe() // nothing is written to it
+		if err != nil {
+			t.Fatal(err)
+		}
+		fromOut, out, err := os.Pipe() // nobody reads it
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := startChildReading(t, in, out, args...)
+		awaitBlocked(t, c.Process.Pid)
+		c.signal(syscall.SIGTERM)
+		c.until(args[0] + ": interrupted")
+		c.ends()
+		for _, f := range []*os.File{in, toIn, fromOut, out} {
+			f.Close()
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("%v, %v", left, err)
+	}
+}
+
+// awaitBlocked waits until a process has a thread that waits for a pipe, for at most 3 s: not every kernel tells.
+func awaitBlocked(t *testing.T, pid int) {
+	t.Helper()
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		calls, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/wchan", pid))
+		for _, name := range calls {
+			b, _ := os.ReadFile(name)
+			if strings.Contains(string(b), "pipe") || strings.Contains(string(b), "wait_for_partner") {
+				return
+			}
+		}
+	}
+}
+
+// Trap: a job that waited for its startdelay did not end at the first signal.
+func TestSignalDuringStartDelay(t *testing.T) {
+	dir := t.TempDir()
+	c := startChild(t, nil, "run", "--rw=write", "--size=1m", "--startdelay=10m", "--directory="+dir)
+	awaitMarker(t, dir)
+	time.Sleep(200 * time.Millisecond) // it most likely waits now
+	began := time.Now()
+	c.signal(syscall.SIGTERM)
+	c.ends()
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it ended after %v", took)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("files left behind: %v, %v", left, err)
 	}
 }

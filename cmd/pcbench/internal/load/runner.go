@@ -254,8 +254,9 @@ func allOf(sections []*section) (sum progressState) {
 	return sum
 }
 
-// await waits until a section may begin: after the jobs of wait_for, and after its startdelay.
+// await waits until a section may begin: after the jobs of wait_for, and after its startdelay. It ends when ctx does.
 func (r *Runner) await(ctx context.Context, g *section, sections []*section) {
+	defer context.AfterFunc(ctx, func() { g.stop.Store(true) })()
 	for _, o := range sections {
 		if o != g && g.spec.WaitFor != "" && o.spec.Name == g.spec.WaitFor {
 			select {
@@ -269,9 +270,6 @@ func (r *Runner) await(ctx context.Context, g *section, sections []*section) {
 		delay += time.Duration(pick.Uniform(pick.New(g.spec.Seed, paceStream-g.number), uint64(more)))
 	}
 	until(r.started, int64(delay), &g.stop)
-	for !g.stop.Load() && ctx.Err() == nil && time.Since(r.started) < delay {
-		time.Sleep(time.Millisecond)
-	}
 }
 
 // result makes the result of all sections that have ended.
