@@ -98,6 +98,9 @@ func (r *Result) Total(group int, dir job.Dir) *Direction {
 // finish merges the jobs that are reported as one, and computes the shares of the jobs in their groups.
 func (r *Result) finish(all []*Job) {
 	for _, j := range all {
+		if r.Err == nil && j.Err != nil {
+			r.Err = &jobError{j.Spec.Name, j.Err}
+		}
 		if !j.Spec.Stats {
 			continue
 		}
@@ -108,9 +111,6 @@ func (r *Result) finish(all []*Job) {
 			r.Jobs = append(r.Jobs, j)
 		}
 		r.Groups = max(r.Groups, j.Group+1)
-		if r.Err == nil && j.Err != nil {
-			r.Err = &jobError{j.Spec.Name, j.Err}
-		}
 	}
 	for _, j := range r.Jobs {
 		for _, d := range job.Dirs {

@@ -798,3 +798,14 @@ func TestVerifyOnly(t *testing.T) {
 		}
 	}
 }
+
+// Trap: the error of a job with stats=0, which is not reported, was lost.
+func TestErrorOfUnreportedJob(t *testing.T) {
+	const fails = "--rw=write --size=64k --max_latency=0.001us "
+	for _, line := range []string{fails + "--stats=0", "--size=64k --name=a --rw=write --name=b --stonewall " + fails +
+		"--stats=0", "--name=a " + fails + "--stats=0 --name=b --stonewall --rw=write --size=64k --max_latency=0"} {
+		if r, err := runIn(t, t.TempDir(), line); !errors.Is(err, unix.ETIME) {
+			t.Errorf("%s: %v, %v", line, r, err)
+		}
+	}
+}

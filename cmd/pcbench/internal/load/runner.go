@@ -33,7 +33,7 @@ type Runner struct {
 }
 
 // Run opens the stores, runs all jobs, and closes and removes the stores. If a job fails, the result holds the
-// operations before the error. A nil result means that nothing was run. When ctx is done, the jobs end after their
+// operations before the error. A nil result means that no job ran, or none is reported. When ctx is done, the jobs end after their
 // current operation.
 func (r *Runner) Run(ctx context.Context) (*Result, error) {
 	err := checkHost(r.Jobs)
@@ -75,7 +75,7 @@ func (r *Runner) Run(ctx context.Context) (*Result, error) {
 	}
 	err = errors.Join(errs...)
 	if len(res.Jobs) == 0 {
-		return nil, err
+		return nil, errors.Join(res.Err, err)
 	}
 	return res, err
 }
