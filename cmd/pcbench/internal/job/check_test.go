@@ -118,6 +118,20 @@ var wrong = []struct {
 	{"job.fio", []string{"job.fio", "no such file"}},
 	{"--rw=write --end_fsync 1", []string{`"1"`, "--end_fsync=1"}},
 
+	// Numbers that are none, and those that fio refuses.
+	{"--bssplit=4k/nan:8k/5", []string{"--bssplit", "nan", "percentage"}},
+	{"--percentile_list=50:nan", []string{"--percentile_list", "nan", "at most 100"}},
+	{"--percentile_list=0", []string{"--percentile_list", "above 0"}},
+	{"--percentile_list=50:0:99", []string{"--percentile_list", "above 0"}},
+	{"--latency_percentile=nan", []string{"--latency_percentile", "must be a number"}},
+	{"--cleanup_threshold=nan", []string{"--cleanup_threshold", "must be a number"}},
+	{"--steadystate=iops:nan", []string{"--steadystate", "iops:3%"}},
+	{"--rw=randread --random_distribution=zoned:nan/10:40/90", []string{"--random_distribution", "0 to 100"}},
+	{"--rw=randread --random_distribution=zoned:60/nan:40/90", []string{"--random_distribution", "at most 100"}},
+	{"--rw=randread --random_distribution=zoned_abs:nan/1m:40/1m", []string{"--random_distribution", "0 to 100"}},
+	{"--rw=randread --random_distribution=zipf:nan", []string{"--random_distribution", "theta"}},
+	{"--rw=randread --random_distribution=normal:nan", []string{"--random_distribution", "deviation"}},
+
 	// One error reports all faults.
 	{"--rw=read --rwmixread=5 --fdatasync=1 --time_based", []string{"--rwmixread", "--fdatasync", "--time_based"}},
 	{"--bs=0 --size=x --direct=maybe", []string{"--bs=0", "--size", "--direct=maybe"}},

@@ -164,7 +164,7 @@ func duration(unit time.Duration, at func(*Spec) *time.Duration) setter {
 func float(least, most float64, at func(*Spec) *float64) setter {
 	return func(s *Spec, v string) error {
 		n, err := strconv.ParseFloat(strings.TrimSuffix(v, "%"), 64)
-		if err != nil || n < least || n > most {
+		if err != nil || !(n >= least && n <= most) { // it may be NaN
 			return fmt.Errorf("must be a number, %v to %v", least, most)
 		}
 		*at(s) = n

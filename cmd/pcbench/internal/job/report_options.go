@@ -36,8 +36,8 @@ var reportOptions = []Option{
 			s.Percentiles = nil
 			for _, part := range strings.Split(v, ":") {
 				p, err := strconv.ParseFloat(part, 64)
-				if err != nil || p < 0 || p > 100 {
-					return fmt.Errorf("%q is not a percentile: want 0 to 100", part)
+				if err != nil || !(p > 0 && p <= 100) { // it may be NaN
+					return fmt.Errorf("%q is not a percentile: must be above 0, at most 100", part)
 				}
 				s.Percentiles = append(s.Percentiles, p)
 			}

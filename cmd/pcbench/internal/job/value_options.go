@@ -76,7 +76,7 @@ func setSteady(s *Spec, v string) error {
 	}
 	limit, s.Steady.Percent = strings.CutSuffix(limit, "%")
 	n, err := strconv.ParseFloat(limit, 64)
-	if !ok || err != nil || n < 0 {
+	if !ok || err != nil || !(n >= 0) { // it may be NaN
 		return fmt.Errorf("must be WHAT:LIMIT, like iops:3%%")
 	}
 	s.Steady.Limit = n

@@ -98,7 +98,8 @@ func parseZones(s string, absolute bool) (zones []Zone, err error) {
 		}
 		z := Zone{Access: -1, Pages: -1, Bytes: absolute}
 		if access != "" {
-			if z.Access, err = strconv.ParseFloat(access, 64); err != nil || z.Access < 0 || z.Access > 100 {
+			if z.Access, err = strconv.ParseFloat(access, 64); err != nil ||
+				!(z.Access >= 0 && z.Access <= 100) { // it may be NaN
 				return nil, fmt.Errorf("the share %q of the accesses must be 0 to 100 percent", access)
 			}
 		}
@@ -109,7 +110,7 @@ func parseZones(s string, absolute bool) (zones []Zone, err error) {
 			}
 			z.Pages = float64(n)
 		} else if size != "" {
-			if z.Pages, err = strconv.ParseFloat(size, 64); err != nil || z.Pages <= 0 || z.Pages > 100 {
+			if z.Pages, err = strconv.ParseFloat(size, 64); err != nil || !(z.Pages > 0 && z.Pages <= 100) {
 				return nil, fmt.Errorf("the share %q of the pages must be above 0, at most 100 percent", size)
 			}
 		}

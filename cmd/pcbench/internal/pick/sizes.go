@@ -61,7 +61,7 @@ func ParseSplit(s string) (Sizes, error) {
 		}
 		p := -1.0
 		if share != "" {
-			if p, err = strconv.ParseFloat(share, 64); err != nil || p < 0 || p > 100 {
+			if p, err = strconv.ParseFloat(share, 64); err != nil || !(p >= 0 && p <= 100) {
 				return z, fmt.Errorf("%q is not a percentage", share)
 			}
 		}
