@@ -47,8 +47,9 @@ func (s *Spec) checkSizes(given map[string]bool, bad *faults) {
 	bs := s.PageSize()
 	bad.when(bs > maxPage, "--bs=%s: must be at most %s", bytes(bs), bytes(maxPage))
 	bad.when(s.Size < bs, "--size=%s: must be at least one page, --bs=%s", bytes(s.Size), bytes(bs))
-	bad.when(s.Pages() > pick.Most,
-		"--size=%s: has %d pages, must have at most %d; use a larger --bs", bytes(s.Size), s.Pages(), int64(pick.Most))
+	bad.when(s.AllPages() > pick.Most,
+		"--size=%s: has %d pages with those before its offsets, must have at most %d; use a larger --bs", bytes(s.Size),
+		s.AllPages(), int64(pick.Most))
 	bad.when(s.Own.Delta > bs, "--delta=%s: must be at most the size of a page, --bs=%s", bytes(s.Own.Delta), bytes(bs))
 	least := int64(0)
 	for _, d := range Dirs {

@@ -118,6 +118,11 @@ var wrong = []struct {
 	{"job.fio", []string{"job.fio", "no such file"}},
 	{"--rw=write --end_fsync 1", []string{`"1"`, "--end_fsync=1"}},
 
+	// Sizes that overflow.
+	{"--offset_increment=8000p --numjobs=4", []string{"--size=256m", "pages", "larger --bs"}},
+	{"--offset_increment=8191p --numjobs=64 --bs=1", []string{"--size=256m", "pages", "larger --bs"}},
+	{"--offset=8191p --size=8191p --bs=1", []string{"--size=8387584t", "pages", "larger --bs"}},
+
 	// Numbers that are none, and those that fio refuses.
 	{"--bssplit=4k/nan:8k/5", []string{"--bssplit", "nan", "percentage"}},
 	{"--percentile_list=50:nan", []string{"--percentile_list", "nan", "at most 100"}},
@@ -190,6 +195,22 @@ func TestExplainValue(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "must be one of") || !strings.Contains(err.Error(), want) ||
 			want == "" && strings.Contains(err.Error(), "mean") {
 			t.Errorf("%s: %v", line, err)
+		}
+	}
+}
+
+// Trap: the product of the operations of each loop or job wrapped, so that a job did nothing.
+func TestOperationsAreSaturated(t *testing.T) {
+	for _, line := range []string{
+		"--io_size=8191p --loops=2147483648", "--number_ios=1152921504606846976 --numjobs=16 --io_size=8191p --bs=1",
+		"--io_size=9223372036854775807 --bs=1 --loops=3", "--io_size=9223372036854775807 --bs=1",
+	} {
+		p, err := Parse(strings.Fields(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, limited := p.Jobs[0].Operations(); n < 1<<59 || !limited {
+			t.Errorf("%s: %d operations, limited: %t", line, n, limited)
 		}
 	}
 }

@@ -5,6 +5,7 @@ package job
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"pagecache/cmd/pcbench/internal/pick"
@@ -229,7 +230,36 @@ func (s *Spec) PageSize() int64 {
 }
 
 // Pages returns the number of pages that the job uses, those before its offset included.
-func (s *Spec) Pages() int64 { return s.FirstPage() + s.Size/s.PageSize() }
+func (s *Spec) Pages() int64 { return plus(s.FirstPage(), s.Size/s.PageSize()) }
+
+// AllPages returns the number of pages that all jobs of the section use, those before their offsets included.
+func (s *Spec) AllPages() int64 {
+	return plus(s.Pages(), times(s.OffsetIncrement/s.PageSize(), int64(s.NumJobs-1)))
+}
+
+// Space returns the bytes of the pages that the section lays out or writes.
+func (s *Spec) Space() int64 {
+	if s.NeedsPages() {
+		return max(s.Size, times(s.AllPages(), s.PageSize()))
+	}
+	return plus(s.Size, times(min(s.OffsetIncrement, s.Size), int64(s.NumJobs-1)))
+}
+
+// plus returns a+b, or the largest number if that is larger. Neither is negative.
+func plus(a, b int64) int64 {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
+}
+
+// times returns a·b, or the largest number if that is larger. Neither is negative.
+func times(a, b int64) int64 {
+	if b > 0 && a > math.MaxInt64/b {
+		return math.MaxInt64
+	}
+	return a * b
+}
 
 // FirstPage returns the first page of the job.
 func (s *Spec) FirstPage() int64 { return s.Offset / s.PageSize() }
@@ -268,9 +298,12 @@ func (s *Spec) Operations() (int64, bool) {
 	if s.Does[DirTrim] && !s.Does[DirWrite] {
 		other = DirTrim
 	}
-	n := int64(float64(s.IOSize)/(s.OpSize(DirRead)*r+s.OpSize(other)*(1-r))) * s.Loops
+	n := int64(math.MaxInt64)
+	if f := float64(s.IOSize) / (s.OpSize(DirRead)*r + s.OpSize(other)*(1-r)); f < math.MaxInt64 {
+		n = times(int64(f), s.Loops)
+	}
 	if s.NumberIOs > 0 {
-		n = min(n, s.NumberIOs*int64(s.NumJobs))
+		n = min(n, times(s.NumberIOs, int64(s.NumJobs)))
 	}
 	return n, true
 }

@@ -20,7 +20,7 @@ func laidOutAs(tb testing.TB, line string) *worker {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	st, err := openStore(p.Jobs)
+	st, err := openStore(p.Jobs, space{})
 	if err != nil {
 		tb.Fatal(err)
 	}

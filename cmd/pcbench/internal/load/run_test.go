@@ -75,7 +75,7 @@ func TestClaims(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	st, err := openStore(p.Jobs)
+	st, err := openStore(p.Jobs, space{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -545,7 +545,7 @@ func TestSpace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	st, err := openStore(p.Jobs)
+	st, err := openStore(p.Jobs, space{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -667,7 +667,7 @@ func TestVerifyUnnumberedPages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	st, err := openStore(p.Jobs)
+	st, err := openStore(p.Jobs, space{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -741,7 +741,7 @@ func TestFailedOperationsAreNoWork(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		st, err := openStore(p.Jobs)
+		st, err := openStore(p.Jobs, space{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -807,5 +807,32 @@ func TestErrorOfUnreportedJob(t *testing.T) {
 		if r, err := runIn(t, t.TempDir(), line); !errors.Is(err, unix.ETIME) {
 			t.Errorf("%s: %v, %v", line, r, err)
 		}
+	}
+}
+
+// Trap: the free space was compared neither with pages before an offset, which are laid out, nor with those of several
+// jobs or stores.
+func TestSpaceOfAllPages(t *testing.T) {
+	dir := t.TempDir()
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	free := int64(st.Bavail) * st.Bsize >> 30
+	for _, line := range []string{
+		fmt.Sprintf("--rw=read --bs=1m --size=1m --offset=%dg", free+1),
+		fmt.Sprintf("--rw=read --bs=1m --size=1m --offset_increment=%dg --numjobs=3", free/2+1),
+		fmt.Sprintf("--rw=write --bs=1m --size=%dg --offset_increment=%dg --numjobs=3", free/3+1, free/3+1),
+		fmt.Sprintf("--bs=1m --size=%dg --name=a --filename=a --rw=write --name=b --filename=b --rw=write", free/2+1),
+	} {
+		p, err := job.Parse(append([]string{"--directory=" + dir}, strings.Fields(line)...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // if the check lets it pass, nothing is written
+		_, err = (&Runner{Jobs: p.Jobs}).Run(ctx)
+		wantError(t, err, "the pages need", "free")
+		wantInside(t, dir)
 	}
 }

@@ -118,8 +118,9 @@ func openAll(specs []*job.Spec) (all []*opened, err error) {
 			all = append(all, &opened{jobs: []*job.Spec{s}})
 		}
 	}
+	taken := space{}
 	for i, o := range all {
-		if o.store, err = openStore(o.jobs); err != nil {
+		if o.store, err = openStore(o.jobs, taken); err != nil {
 			for _, before := range all[:i] {
 				err = errors.Join(err, before.close())
 			}
@@ -170,7 +171,7 @@ func (r *Runner) prepare(ctx context.Context, stage []*job.Spec, of map[*job.Spe
 	for _, s := range stage {
 		st := of[s]
 		if s.NeedsPages() && !s.Engine.ReadOnly && !s.Verify.Only && ctx.Err() == nil {
-			pages := min(int64(len(st.table)), s.Pages()+s.OffsetIncrement/s.PageSize()*int64(s.NumJobs-1))
+			pages := min(int64(len(st.table)), s.AllPages())
 			if st.isLog && st.log.n > 0 {
 				pages = 0
 			}

@@ -58,13 +58,13 @@ type pageStore interface {
 const claimed = 1
 
 // openStore makes the store that specs share, or opens the one that is there. All specs have the engine options of the
-// first.
-func openStore(specs []*job.Spec) (st *store, err error) {
+// first. The space that a new store needs is added to taken.
+func openStore(specs []*job.Spec, taken space) (st *store, err error) {
 	s := specs[0]
 	st = &store{opts: s.Engine, isLog: s.Own.Log, keep: !s.Unlink, first: s}
 	pages := int64(0)
 	for _, x := range specs {
-		pages = max(pages, x.Pages()+x.OffsetIncrement/x.PageSize()*int64(x.NumJobs-1))
+		pages = max(pages, x.AllPages())
 		st.patched = st.patched || x.Own.Delta > 0
 	}
 	name := s.Filename
@@ -78,7 +78,7 @@ func openStore(specs []*job.Spec) (st *store, err error) {
 	}
 	found := st.place != nil
 	if !found {
-		if err := checkSpace(specs); err != nil {
+		if err := taken.check(specs); err != nil {
 			return nil, err
 		}
 		if st.place, err = newPlace(s.Directory, name); err != nil {
@@ -153,14 +153,17 @@ func (st *store) checkKind(found bool) error {
 	return nil
 }
 
-// checkSpace compares the pages of a new store with the free space of its file system.
-func checkSpace(specs []*job.Spec) error {
+// space are the bytes that new stores need, by file system.
+type space map[unix.Fsid]int64
+
+// check compares the pages of a new store, and of those before, with the free space of its file system.
+func (taken space) check(specs []*job.Spec) error {
 	need, s := int64(0), specs[0]
 	for _, x := range specs {
 		if x.Engine.Compression != engine.CompressionNone {
 			return nil // the space is not known
 		}
-		need = max(need, x.Size)
+		need = max(need, x.Space())
 	}
 	dir := filepath.Clean(s.Directory)
 	var st unix.Statfs_t
@@ -172,11 +175,16 @@ func checkSpace(specs []*job.Spec) error {
 		}
 		dir = filepath.Dir(dir)
 	}
-	if free := int64(st.Bavail) * st.Bsize; need > free {
-		return fmt.Errorf("--size=%d: the pages need %s, and %s has %s free; use a smaller --size or another "+
-			"--directory",
-			s.Size, units.Bytes(need), s.Directory, units.Bytes(free))
+	free, before := int64(st.Bavail)*st.Bsize, taken[st.Fsid]
+	if need > free-before {
+		others := ""
+		if before > 0 {
+			others = fmt.Sprintf(" beside %s of other stores", units.Bytes(before))
+		}
+		return fmt.Errorf("--size=%d: the pages need %s%s, and %s has %s free; use a smaller --size or another "+
+			"--directory", s.Size, units.Bytes(need), others, s.Directory, units.Bytes(free))
 	}
+	taken[st.Fsid] = before + need
 	return nil
 }
 
