@@ -151,8 +151,8 @@ func explainFlag(f *pflag.FlagSet, err error) error {
 	return fmt.Errorf("%w (%s --help lists the options)", err, f.Name())
 }
 
-// interruptibleReader is a reader whose Read returns when ctx is done, even if the one below it waits for bytes. What
-// that reads afterwards is lost. Only one goroutine uses it.
+// interruptibleReader is a reader whose Read returns when ctx is done, even if the one below it waits for bytes. Bytes
+// that arrive afterwards are lost. Only one goroutine uses it.
 type interruptibleReader struct {
 	ctx context.Context
 	r   *os.File

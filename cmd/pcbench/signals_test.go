@@ -258,8 +258,9 @@ func TestSignalWhileWaitingForPipe(t *testing.T) {
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"verify", "-"}, {"restore", filepath.Join(dir, "made"), "-"}, {"backup", store, "-"},
-		{"verify", fifo}, {"restore", filepath.Join(dir, "made"), fifo}} {
+	made := filepath.Join(dir, "made")
+	for _, args := range [][]string{{"verify", "-"}, {"restore", made, "-"}, {"backup", store, "-"}, {"verify", fifo},
+		{"restore", made, fifo}} {
 		in, toIn, err := os.Pipe() // nothing is written to it
 		if err != nil {
 			t.Fatal(err)

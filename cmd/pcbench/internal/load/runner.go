@@ -33,8 +33,8 @@ type Runner struct {
 }
 
 // Run opens the stores, runs all jobs, and closes and removes the stores. If a job fails, the result holds the
-// operations before the error. A nil result means that no job ran, or none is reported. When ctx is done, the jobs end after their
-// current operation.
+// operations before the error. A nil result means that no job ran, or that none is reported. When ctx is done, the jobs
+// end after their current operation.
 func (r *Runner) Run(ctx context.Context) (*Result, error) {
 	err := checkHost(r.Jobs)
 	if err != nil {
