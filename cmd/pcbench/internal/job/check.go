@@ -47,6 +47,9 @@ func (s *Spec) checkSizes(given map[string]bool, bad *faults) {
 	bs := s.PageSize()
 	bad.when(bs > maxPage, "--bs=%s: must be at most %s", bytes(bs), bytes(maxPage))
 	bad.when(s.Size < bs, "--size=%s: must be at least one page, --bs=%s", bytes(s.Size), bytes(bs))
+	bad.when(s.Step%bs != 0 || s.Step < -s.Size || s.Step > s.Size,
+		"--rw=%s:%d: the step must be a multiple of the size of a page, --bs=%s, and at most --size=%s", s.RW, s.Step,
+		bytes(bs), bytes(s.Size))
 	bad.when(s.AllPages() > pick.Most,
 		"--size=%s: has %d pages with those before its offsets, must have at most %d; use a larger --bs", bytes(s.Size),
 		s.AllPages(), int64(pick.Most))

@@ -118,6 +118,9 @@ var wrong = []struct {
 	{"job.fio", []string{"job.fio", "no such file"}},
 	{"--rw=write --end_fsync 1", []string{`"1"`, "--end_fsync=1"}},
 
+	{"--rw=read:6k", []string{"--rw=read:6144", "multiple", "--bs=4k"}},
+	{"--rw=write:-300m", []string{"--rw=write", "at most --size=256m"}},
+
 	// Sizes that overflow.
 	{"--offset_increment=8000p --numjobs=4", []string{"--size=256m", "pages", "larger --bs"}},
 	{"--offset_increment=8191p --numjobs=64 --bs=1", []string{"--size=256m", "pages", "larger --bs"}},

@@ -36,7 +36,7 @@ var loadNames = func() (names []string) {
 }()
 
 // setLoad parses rw, with fio's suffix: of a random load, the number of operations in a row; of one in order, the bytes
-// between two operations.
+// from the end of an operation to the next.
 func setLoad(s *Spec, v string) error {
 	name, suffix, hasSuffix := strings.Cut(v, ":")
 	for _, k := range loadKinds {
@@ -122,8 +122,8 @@ var loadOptions = []Option{
 		"directories share a store", set: setFilename},
 	{Name: "rw", Aliases: []string{"readwrite"}, Arg: "kind", Values: loadNames, Default: "read",
 		Help: "kind of load: " +
-			"in order, or random pages (rand…); with :N, N pages in a row (random) or N bytes from page to page (in " +
-			"order)",
+			"in order, or random pages (rand…); with :N, N pages in a row (random) or N bytes to leave out after each " +
+			"page (in order; negative: to go back)",
 		set: setLoad},
 	{Name: "rwmixread", Arg: "percent", Default: "50", Help: "percentage of reads if the load reads and writes",
 		set: number(0, 100, func(s *Spec) *int { return &s.ReadShare })},

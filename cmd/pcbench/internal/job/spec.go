@@ -46,7 +46,7 @@ type Spec struct {
 	Does      [3]bool
 	Random    bool
 	Run       int64 // operations in a row before a new random page
-	Step      int64 // bytes between operations in order: 0 means the next page; negative goes backwards
+	Step      int64 // bytes from the end of an operation to the next one, in order; negative goes backwards
 	ReadShare int   // percent of reads where Does has both reads and writes
 
 	BS              [3]pick.Sizes

@@ -388,7 +388,7 @@ func TestSteady(t *testing.T) {
 
 func TestMaxLatency(t *testing.T) {
 	_, err := runIn(t, t.TempDir(), "--rw=randwrite --size=64k --max_latency=0.001us")
-	if !errors.Is(err, unix.ETIME) || !strings.Contains(err.Error(), "max_latency") {
+	if Errno(err) != 110 || !strings.Contains(err.Error(), "max_latency") { // as in fio: ETIMEDOUT
 		t.Error(err)
 	}
 	_, err = runIn(t, t.TempDir(), "--rw=randread --size=64k --thinktime=1ms --rate_iops_min=1000000 "+
@@ -804,7 +804,7 @@ func TestErrorOfUnreportedJob(t *testing.T) {
 	const fails = "--rw=write --size=64k --max_latency=0.001us "
 	for _, line := range []string{fails + "--stats=0", "--size=64k --name=a --rw=write --name=b --stonewall " + fails +
 		"--stats=0", "--name=a " + fails + "--stats=0 --name=b --stonewall --rw=write --size=64k --max_latency=0"} {
-		if r, err := runIn(t, t.TempDir(), line); !errors.Is(err, unix.ETIME) {
+		if r, err := runIn(t, t.TempDir(), line); !errors.Is(err, unix.ETIMEDOUT) {
 			t.Errorf("%s: %v, %v", line, r, err)
 		}
 	}
@@ -834,5 +834,38 @@ func TestSpaceOfAllPages(t *testing.T) {
 		_, err = (&Runner{Jobs: p.Jobs}).Run(ctx)
 		wantError(t, err, "the pages need", "free")
 		wantInside(t, dir)
+	}
+}
+
+// The pages of rw=KIND:N are those of fio. The sequences are from its write_iolog.
+func TestStepsLikeFio(t *testing.T) {
+	for kind, want := range map[string]string{
+		"write:4k": "0 2 4 6 8 0 2 4 6 8 0", "read:8k": "0 3 6 9 0 3 6 9 0 3 6", "write:12k": "0 4 8 0 4 8 0 4 8 0 4",
+		"read:-4k": "0 0 0 0 0 0 0 0 0 0 0", "read:-8k": "0 8 7 6 5 4 3 2 1 0 8", "write:-16k": "0 6 3 0 6 3 0 6 3 0 6",
+		"read": "0 1 2 3 4 5 6 7 8 9 0",
+	} {
+		dir := t.TempDir()
+		log := filepath.Join(dir, "log")
+		if _, err := runIn(t, dir, "--bs=4k --size=40k --io_size=44k --write_iolog="+log+" --rw="+kind); err != nil {
+			t.Fatal(err)
+		}
+		found, _ := filepath.Glob(log + "*")
+		b, err := os.ReadFile(found[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var pages []string
+		for line := range strings.Lines(string(b)) {
+			if f := strings.Fields(line); len(f) == 5 {
+				var offset int64
+				if _, err := fmt.Sscan(f[3], &offset); err != nil {
+					t.Fatal(err)
+				}
+				pages = append(pages, fmt.Sprint(offset/4096))
+			}
+		}
+		if got := strings.Join(pages, " "); got != want {
+			t.Errorf("%s: %s, fio: %s", kind, got, want)
+		}
 	}
 }

@@ -284,7 +284,7 @@ func (w *worker) measure(d job.Dir, i, bytes int64, at [3]int64) error {
 		w.logs.add(logged{at: at[2], clat: clat, lat: lat, dir: d, bytes: bytes, page: i})
 	}
 	if s.MaxLatency > 0 && clat > int64(s.MaxLatency) {
-		return fmt.Errorf("max_latency: a %s took %v: %w", d, time.Duration(clat), unix.ETIME)
+		return fmt.Errorf("max_latency: a %s took %v: %w", d, time.Duration(clat), unix.ETIMEDOUT)
 	}
 	return nil
 }
@@ -342,14 +342,7 @@ func (w *worker) next() (i int64, d job.Dir) {
 func (w *worker) page(d job.Dir) int64 {
 	s, l := w.g.spec, w.lane
 	if !s.Random {
-		at := l.cursor.Add(1) - 1
-		if s.Step != 0 {
-			at *= max(1, abs(s.Step)/s.PageSize())
-			if s.Step < 0 {
-				at = l.pages - 1 - at%l.pages
-			}
-		}
-		return l.first + at%l.pages
+		return l.first + inSteps(l.cursor.Add(1)-1, s.Step/s.PageSize(), l.pages)
 	}
 	if w.last >= 0 && (w.inRow+1 < s.Run || s.PercentRandom[d] < 100 && int(pick.Uniform(w.rng,
 		100)) >= s.PercentRandom[d]) {
@@ -363,7 +356,20 @@ func (w *worker) page(d job.Dir) int64 {
 	return l.first + w.g.picker.Next(w.rng)%l.pages
 }
 
-func abs(n int64) int64 { return max(n, -n) }
+// inSteps returns page k of a load in order that leaves out step pages after each page, as fio does. Beyond the last
+// page it begins again at the first. If step is negative it goes back by that from the end of the page before, and
+// after the first page, or before it, from the end of all pages.
+func inSteps(k, step, pages int64) int64 {
+	switch stride := 1 + step; {
+	case step >= 0:
+		return k % ((pages + stride - 1) / stride) * stride
+	case stride == 0 || k == 0:
+		return 0
+	default:
+		last := max(0, pages+step)
+		return last + (k-1)%(last/-stride+1)*stride
+	}
+}
 
 // think pauses after an operation that ended at end.
 func (w *worker) think(end int64) {
