@@ -122,8 +122,8 @@ var loadOptions = []Option{
 		"directories share a store", set: setFilename},
 	{Name: "rw", Aliases: []string{"readwrite"}, Arg: "kind", Values: loadNames, Default: "read",
 		Help: "kind of load: " +
-			"in order, or random pages (rand…); with :N, N pages in a row (random) or N bytes to leave out after each " +
-			"page (in order; negative: to go back)",
+			"in order, or random pages (rand…); with :N, N pages in a row (random) or N bytes to leave out after " +
+			"each page (in order; negative: to go back)",
 		set: setLoad},
 	{Name: "rwmixread", Arg: "percent", Default: "50", Help: "percentage of reads if the load reads and writes",
 		set: number(0, 100, func(s *Spec) *int { return &s.ReadShare })},
