@@ -265,6 +265,9 @@ func (s *Spec) derive(given map[string]bool) {
 	if s.OffsetPercent > 0 {
 		s.Offset = s.Size / 100 * int64(s.OffsetPercent)
 	}
+	if s.Think.IOTime > 0 && !given["thinktime_blocks"] { // as in fio
+		s.Think.Blocks = 0
+	}
 	if !given["io_size"] {
 		s.IOSize = s.Size
 	}

@@ -121,8 +121,8 @@ func (p *Pace) Open() bool { return p.Rate != [3]int64{} || p.IOPS != [3]int64{}
 // Think makes a goroutine pause between operations.
 type Think struct {
 	Time, Spin time.Duration
-	Blocks     int64
-	IOTime     time.Duration // work at least this long between two pauses
+	Blocks     int64         // operations between two pauses; 0: not limited
+	IOTime     time.Duration // work between two pauses; 0: not limited
 }
 
 // Target searches for the queue depth that meets a latency.

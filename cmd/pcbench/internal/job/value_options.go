@@ -39,8 +39,9 @@ var paceOptions = []Option{
 		time.Microsecond, func(s *Spec) *time.Duration { return &s.Think.Spin })},
 	{Name: "thinktime_blocks", Arg: "number", Default: "1", Help: "operations between two pauses", set: wide(1, 1<<31,
 		func(s *Spec) *int64 { return &s.Think.Blocks })},
-	{Name: "thinktime_iotime", Arg: "time", Help: "time of work between two pauses, at least", set: duration(
-		time.Microsecond, func(s *Spec) *time.Duration { return &s.Think.IOTime })},
+	{Name: "thinktime_iotime", Arg: "time", Help: "time of work between two pauses, without thinktime_blocks or " +
+		"if that takes longer; without a unit in s", set: duration(time.Second,
+		func(s *Spec) *time.Duration { return &s.Think.IOTime })},
 	{Name: "max_latency", Arg: "time", Help: "the job fails at an operation that takes longer; without a unit in us",
 		set: duration(time.Microsecond, func(s *Spec) *time.Duration { return &s.MaxLatency })},
 	{Name: "latency_target", Arg: "time", Help: "search for the largest queue depth, up to iodepth, whose operations " +

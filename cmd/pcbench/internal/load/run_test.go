@@ -869,3 +869,17 @@ func TestStepsLikeFio(t *testing.T) {
 		}
 	}
 }
+
+// As in fio, a goroutine pauses after thinktime_iotime or thinktime_blocks, whichever is first, and thinktime_iotime is
+// in seconds and has thinktime_blocks ignored unless that is given.
+func TestThinkTimeLikeFio(t *testing.T) {
+	for line, pauses := range map[string]int64{
+		"--thinktime_iotime=1": 0, "--thinktime_iotime=1h --thinktime_blocks=4": 3,
+		"--thinktime_iotime=1us --thinktime_blocks=1000": 15, "--thinktime_blocks=4": 3, "": 15,
+	} {
+		r := good(t, "--rw=read --size=64k --thinktime=150ms "+line)
+		if took, want := r.Jobs[0].Runtime, pauses*15e7; took < want || pauses == 0 && took > 19e8 {
+			t.Errorf("%q: %v, want %d pauses of 150 ms", line, time.Duration(took), pauses)
+		}
+	}
+}

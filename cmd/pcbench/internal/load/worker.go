@@ -374,7 +374,8 @@ func inSteps(k, step, pages int64) int64 {
 // think pauses after an operation that ended at end.
 func (w *worker) think(end int64) {
 	t := &w.g.spec.Think
-	if w.blocks++; w.blocks < t.Blocks || end-w.thought < int64(t.IOTime) {
+	w.blocks++
+	if (t.Blocks == 0 || w.blocks < t.Blocks) && (t.IOTime == 0 || end-w.thought < int64(t.IOTime)) {
 		return
 	}
 	w.blocks = 0
