@@ -96,14 +96,23 @@ func toNewFile(name string, write func(io.Writer) (engine.LSN, int64, error)) (e
 	if err = errors.Join(err, f.Close()); err != nil { // Close releases the lock
 		return 0, 0, err
 	}
-	d, err := os.Open(filepath.Dir(name))
-	if err != nil {
-		return 0, 0, err
-	}
-	if err = errors.Join(d.Sync(), d.Close()); err != nil { // a crash may take the name away
+	if err := syncDir(filepath.Dir(name)); err != nil { // a crash may take the name away
 		return 0, 0, errors.Join(err, os.Remove(name))
 	}
 	return end, n, nil
+}
+
+// syncDir makes the names in a directory durable, where the file system knows such a call.
+func syncDir(name string) error {
+	d, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
+		err = nil
+	}
+	return errors.Join(err, d.Close())
 }
 
 // giveName gives a file another name, which must not exist. The file may lose its old name.

@@ -65,7 +65,7 @@ var raftTargets = []target{
 	}},
 	{"raft/raftpages/read.go", raftReadTests, []bug{
 		{checkDropped, "\t\tif index <= passed {\n", "\t\tif index <= passed || index > 0 {\n", ""},
-		{checkDropped, "\t\tif err := verify(ctx, r, guard, term); err != nil {\n",
+		{checkDropped, "\t\tif err := verify(ctx, r, started.guard, term); err != nil {\n",
 			"\t\tif err := ctx.Err(); err != nil {\n", ""},
 		{checkDropped, "+followers > voters/2 || r", "+followers > 0 || r", ""},
 		{checkDropped, "b.r != r || b.term != term {", "b.r != r {", ""},

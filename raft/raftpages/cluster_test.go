@@ -710,6 +710,8 @@ func readFromOldLeader(t *testing.T, late bool) {
 			close(*g)
 		})
 	}
+	verified := make(chan error, 1)
+	go func() { verified <- old.fsm.VerifyLeader(within(t), old.raft) }()
 	_, err := old.fsm.Read(within(t), old.raft, func(tx *engine.Tx[[]byte]) error {
 		v, err := valueIn(tx, "k1")
 		t.Errorf("the old leader shows %q, %v", v, err)
@@ -717,6 +719,9 @@ func readFromOldLeader(t *testing.T, late bool) {
 	})
 	if !errors.Is(err, raft.ErrNotLeader) && !errors.Is(err, raft.ErrLeadershipLost) {
 		t.Errorf("read from the old leader: %v", err)
+	}
+	if err := <-verified; !errors.Is(err, raft.ErrNotLeader) && !errors.Is(err, raft.ErrLeadershipLost) {
+		t.Errorf("the old leader was verified: %v", err)
 	}
 	c.stop()
 }

@@ -16,7 +16,6 @@ import (
 	"pagecache/engine"
 	"pagecache/internal/osfs"
 	"pagecache/internal/vfs"
-	"pagecache/raft/raftguard"
 )
 
 // Errors of this package. Those of package engine come through, with errors.Is.
@@ -118,8 +117,8 @@ type FSM[P any] struct {
 	work    sync.WaitGroup // goroutines that close and remove stores
 
 	reads barriers
-	// guard is that of the raft that NewRaft has started, for Waiting. It publishes the guard.
-	guard atomic.Pointer[raftguard.Guard]
+	// started is the raft that NewRaft has started last, for Waiting and Read. It publishes its guard.
+	started atomic.Pointer[started]
 }
 
 var _ raft.BatchingFSM = (*FSM[[]byte])(nil)

@@ -22,8 +22,18 @@ func (f *FSM[P]) NewRaft(conf *raft.Config, logs raft.LogStore, stable raft.Stab
 		return nil, err
 	}
 	guard := raftguard.New(c.HeartbeatTimeout)
-	f.guard.Store(guard)
-	return raft.NewRaft(&c, f, guard.Logs(logs), stable, f.Snapshots(), guard.Transport(transport))
+	r, err := raft.NewRaft(&c, f, guard.Logs(logs), stable, f.Snapshots(), guard.Transport(transport))
+	if err != nil {
+		return nil, err
+	}
+	f.started.Store(&started{r, guard})
+	return r, nil
+}
+
+// started is a raft that NewRaft has started, with its guard.
+type started struct {
+	raft  *raft.Raft
+	guard *raftguard.Guard
 }
 
 // checkTerm returns ErrConfig if the stable store has lost raft's term.
@@ -43,11 +53,11 @@ func (f *FSM[P]) checkTerm(stable raft.StableStore) error {
 // Waiting returns for how long the call that stores raft's entries, if there is one, has been waiting for the disk, if
 // NewRaft has started raft.
 func (f *FSM[P]) Waiting() time.Duration {
-	guard := f.guard.Load()
-	if guard == nil {
+	s := f.started.Load()
+	if s == nil {
 		return 0
 	}
-	return guard.Waiting()
+	return s.guard.Waiting()
 }
 
 // Prepare gets the FSM and raft's log ready for raft.NewRaft, which the caller calls next.

@@ -2,12 +2,16 @@ package raftpages_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"testing"
+	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
+	"pagecache/engine"
 	"pagecache/raft/raftpages"
 )
 
@@ -166,3 +170,46 @@ func TestRestoreBackup(t *testing.T) {
 	}
 	to.stop()
 }
+
+// Read works with a raft that NewRaft has not made: then each Read waits for a Barrier. A NewRaft that fails changes
+// nothing about that.
+func TestReadWithoutNewRaft(t *testing.T) {
+	f := open(t, newDisk(1))
+	conf := raft.DefaultConfig()
+	conf.LocalID, conf.NoSnapshotRestoreOnStart, conf.Logger = "n", true, hclog.NewNullLogger()
+	conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = heartbeat, heartbeat, heartbeat
+	logs := raft.NewInmemStore()
+	addr, trans := raft.NewInmemTransport("n")
+	must(t, raft.BootstrapCluster(conf, logs, logs, f.Snapshots(), trans,
+		raft.Configuration{Servers: []raft.Server{{ID: conf.LocalID, Address: addr}}}))
+	must(t, f.Prepare(conf, logs))
+	r, err := raft.NewRaft(conf, f, logs, logs, f.Snapshots(), trans)
+	must(t, err)
+	read := func() {
+		t.Helper()
+		retry(t, func() error {
+			return r.Apply(entry(0, command{Op: "set", Key: "k1", Value: "v"}).Data, time.Second).Error()
+		})
+		v := ""
+		_, err := f.Read(within(t), r, func(tx *engine.Tx[[]byte]) (err error) {
+			v, err = valueIn(tx, "k1")
+			return err
+		})
+		if err != nil || v != "v" {
+			t.Errorf("read %q, %v", v, err)
+		}
+	}
+	read()
+	bad := *conf
+	bad.LocalID = ""
+	if _, err := f.NewRaft(&bad, logs, logs, trans); err == nil {
+		t.Fatal("a configuration without an id was accepted")
+	}
+	read()
+	must(t, r.Shutdown().Error())
+	if _, err := f.Read(context.Background(), r, func(*engine.Tx[[]byte]) error { return nil }); err == nil {
+		t.Error("a raft that was shut down reads")
+	}
+}
+
+const heartbeat = 50 * time.Millisecond

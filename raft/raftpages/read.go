@@ -46,6 +46,23 @@ func (f *FSM[P]) Read(ctx context.Context, r *raft.Raft, fn func(tx *engine.Tx[P
 	return f.View(ctx, fn)
 }
 
+// VerifyLeader returns nil if r was the leader at some moment during the call. Unlike that of raft, it does not count
+// answers of the others to requests that were sent before it. If r was not made by NewRaft, it waits for a Barrier.
+// Errors: raft.ErrNotLeader, raft.ErrLeadershipLost, that of ctx, and others of raft. Safe for concurrent use.
+func (f *FSM[P]) VerifyLeader(ctx context.Context, r *raft.Raft) error {
+	s := f.started.Load()
+	if s == nil || s.raft != r {
+		_, err := barrier(ctx, r)
+		return err
+	}
+	for {
+		term := r.CurrentTerm()
+		if err := verify(ctx, r, s.guard, term); err != nil || r.CurrentTerm() == term {
+			return err
+		}
+	}
+}
+
 // Wait waits until this node has applied the entry at index, so that a View shows it. It must be the entry of a
 // command: raft.ApplyFuture.Index of the node that has given it to raft. Errors: that of ctx, engine.ErrClosed, and one
 // that wraps ErrStopped if the FSM has stopped before that entry.
@@ -106,8 +123,8 @@ const hiddenAfter = 20 * time.Millisecond
 // afterwards. The barrier of the term is its entry. Raft does not say in which term the leader is that a future was
 // answered by, so the current term is read before and after: it only grows.
 func (f *FSM[P]) catchUp(ctx context.Context, r *raft.Raft) error {
-	guard := f.guard.Load()
-	if guard == nil {
+	started := f.started.Load()
+	if started == nil || started.raft != r {
 		_, err := barrier(ctx, r)
 		return err
 	}
@@ -118,7 +135,7 @@ func (f *FSM[P]) catchUp(ctx context.Context, r *raft.Raft) error {
 			return err
 		}
 		index := r.CommitIndex()
-		if err := verify(ctx, r, guard, term); err != nil {
+		if err := verify(ctx, r, started.guard, term); err != nil {
 			return err
 		}
 		if r.CurrentTerm() != term {
@@ -145,7 +162,7 @@ func (f *FSM[P]) catchUp(ctx context.Context, r *raft.Raft) error {
 func verify(ctx context.Context, r *raft.Raft, guard *raftguard.Guard, term uint64) error {
 	since := time.Now()
 	for {
-		if _, err := call(ctx, r, r.VerifyLeader); err != nil {
+		if _, err := call(ctx, r, r.VerifyLeader); err != nil { // which sends requests
 			return err
 		}
 		conf := r.GetConfiguration()
@@ -167,7 +184,7 @@ func verify(ctx context.Context, r *raft.Raft, guard *raftguard.Guard, term uint
 		if voters-len(others)+followers > voters/2 || r.CurrentTerm() != term {
 			return nil
 		}
-		// VerifyLeader has sent requests, so a node that follows answers soon. After a while it says whether r leads.
+		// A node that follows answers soon. If none does, VerifyLeader says after a while whether r leads.
 		select {
 		case <-turn:
 		case <-time.After(hiddenAfter):
@@ -211,22 +228,32 @@ func call[F raft.Future](ctx context.Context, r *raft.Raft, f func() F) (future 
 		future F
 		err    error
 	}
+	if r.State() == raft.Shutdown { // else f may leave a call that nothing looks at
+		return future, raft.ErrRaftShutdown
+	}
 	ended := make(chan answer, 1)
 	go func() { // f waits, too, while raft's disk hangs
 		future := f()
 		ended <- answer{future, future.Error()}
 	}()
-	down := time.NewTicker(time.Second)
-	defer down.Stop()
-	for {
+	look := time.NewTicker(time.Second)
+	defer look.Stop()
+	for others := 0; ; {
 		select {
 		case a := <-ended:
 			return a.future, a.err
 		case <-ctx.Done():
 			return future, context.Cause(ctx)
-		case <-down.C:
-			if r.State() == raft.Shutdown {
+		case <-look.C:
+			switch r.State() {
+			case raft.Shutdown:
 				return future, raft.ErrRaftShutdown
+			case raft.Leader:
+				others = 0
+			default: // one that runs has answered by now; one that is being shut down may show any state
+				if others++; others > 1 {
+					return future, raft.ErrLeadershipLost
+				}
 			}
 		}
 	}

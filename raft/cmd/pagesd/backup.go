@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -212,19 +213,23 @@ func (c *client) backup(ctx context.Context, name string) (index uint64, err err
 	if err := os.Rename(tmp, name); err != nil {
 		return 0, err
 	}
-	if err := syncDir(filepath.Dir(name)); err != nil { // a crash may take the name away, which must not be counted on
-		return 0, errors.Join(fmt.Errorf("back up: %w", err), os.Remove(name))
+	if err := syncDir(filepath.Dir(name)); err != nil { // the backup stays: it may have replaced an older one
+		return 0, fmt.Errorf("the backup is complete, but a crash may take its name away: %w", err)
 	}
 	return index, nil
 }
 
-// syncDir makes the names in a directory durable.
+// syncDir makes the names in a directory durable, where the file system knows such a call.
 func syncDir(name string) error {
 	d, err := os.Open(name)
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	err = d.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
+		err = nil
+	}
+	return errors.Join(err, d.Close())
 }
 
 // open sends a request and returns the answer, whose body the caller closes.

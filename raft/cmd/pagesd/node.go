@@ -210,7 +210,7 @@ func (n *node) verifyLeader(ctx context.Context) error {
 	if n.raft.State() != raft.Leader {
 		return errNotLeader
 	}
-	err := await(ctx, n.raft.VerifyLeader())
+	err := n.disk.pages.VerifyLeader(ctx, n.raft)
 	if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipLost) {
 		return errNotLeader
 	}

@@ -144,7 +144,8 @@ func stop(n *node, requests *http.Server, healthy bool) error {
 		case <-time.After(drainTime):
 		case <-ctx.Done():
 		}
-		half, cancel := context.WithTimeout(ctx, n.conf.stopTimeout/2)
+		end, _ := ctx.Deadline()
+		half, cancel := context.WithTimeout(ctx, time.Until(end)/2) // the rest is for closing
 		err = n.mux.refuse(half)
 		if err := errors.Join(n.conns.quiet(half), requests.Shutdown(half)); err != nil {
 			n.logger.Warn("requests are broken off", "error", err) // such as a long backup
