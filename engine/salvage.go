@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -133,13 +134,20 @@ func (s *salvager) saveLog(out string, o *Options) error {
 			continue
 		}
 		n := 1
+		var st *Stream
+		if m.Kind.OfStream() {
+			if st, err = l.Stream(StreamID(m.Page)); err != nil {
+				return errors.Join(err, l.Close())
+			}
+		}
+		torn := s.src.IsInCorruptGroup(m.LSN)
 		switch m.Kind {
 		case format.KindRecord, format.KindLongRecord:
-			b, err = saveRecord(l, StreamID(m.Page), b)
+			n, b, err = saveRecord(st, b, torn)
 		case format.KindNote:
-			n, err = 0, saveNote(l, StreamID(m.Page), b)
+			n, err = 0, saveNote(st, b)
 		case format.KindTruncate:
-			n, b, err = 0, nil, saveCut(l, StreamID(m.Page), b)
+			n, b, err = 0, nil, saveCut(st, b, torn)
 		default:
 			_, _, err = l.Write(b)
 		}
@@ -152,34 +160,31 @@ func (s *salvager) saveLog(out string, o *Options) error {
 	return l.Close()
 }
 
-// saveRecord appends a record to a stream of the new log, and returns its bytes. If its number is in use, the message
-// that had cut off the older records is lost: it is certain that they were.
-func saveRecord(l *Log, id StreamID, body []byte) ([]byte, error) {
+// saveRecord appends a record to a stream of the new log, and returns how many records that are, and its bytes. If its
+// number is in use, the message that had cut off the older records is lost: it is certain that they were. In a corrupt
+// group it may be a copy of one that is there.
+func saveRecord(s *Stream, body []byte, torn bool) (int, []byte, error) {
 	q, b, err := format.CutSeq(body)
 	if err != nil {
-		return nil, err
-	}
-	s, err := l.Stream(id)
-	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	if _, last := s.Bounds(); q <= last {
+		if old, err := s.Get(q); torn && err == nil && bytes.Equal(old.Bytes, b) {
+			return 0, nil, nil
+		}
 		if err := s.TruncateAfter(context.Background(), q-1); err != nil {
-			return nil, err
+			return 0, nil, err
 		}
 	}
 	_, err = s.Append(q, b)
-	return b, err
+	return 1, b, err
 }
 
-// saveCut removes records from a stream of the new log.
-func saveCut(l *Log, id StreamID, body []byte) error {
+// saveCut removes records from a stream of the new log. A cut of all of them in a corrupt group is left out: that group
+// was to carry records forward, and some of its copies may be missing.
+func saveCut(s *Stream, body []byte, torn bool) error {
 	c, err := format.DecodeCut(body)
-	if err != nil {
-		return err
-	}
-	s, err := l.Stream(id)
-	if err != nil {
+	if err != nil || torn && c == (format.Cut{}) {
 		return err
 	}
 	err = s.TruncateAfter(context.Background(), c.Last)
@@ -190,19 +195,16 @@ func saveCut(l *Log, id StreamID, body []byte) error {
 }
 
 // saveNote sets or removes a note of a stream of the new log.
-func saveNote(l *Log, id StreamID, body []byte) error {
+func saveNote(s *Stream, body []byte) error {
 	n, err := format.DecodeNote(body)
 	if err != nil {
 		return err
 	}
-	s, err := l.Stream(id)
-	if err == nil {
-		note := Note{Name: string(n.Name)}
-		if n.Set {
-			note.Value = n.Value
-		}
-		_, err = s.AppendNoted(0, nil, note)
+	note := Note{Name: string(n.Name)}
+	if n.Set {
+		note.Value = n.Value
 	}
+	_, err = s.AppendNoted(0, nil, note)
 	return err
 }
 

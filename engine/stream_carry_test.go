@@ -512,3 +512,69 @@ func TestStreamTablesOfDroppedSegments(t *testing.T) {
 	}
 	enginetest.Close(t, l)
 }
+
+// Salvage saves the records of a stream that were being carried forward: the group with their copies was not written to
+// its end, or is corrupt, so it does not remove what it has no copies of.
+func TestSalvageBesideTornCarry(t *testing.T) {
+	d := simdisk.New(2, simdisk.Options{})
+	x := newIdleLog(t, enginetest.SimOptions(d))
+	appendRange(t, x.stream(1), 5, 9)
+	x.work(2)
+	pin, err := x.l.Pin() // keeps the old places, as a crash between the carry and the recycling does
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.work(12)
+	x.check(1, 5, 9)
+	enginetest.Flush(t, x.l)
+	after := d.Copy()
+	pin.End()
+	copies := func(log []byte, q engine.Seq) (at []int) {
+		for i := 0; ; {
+			j := bytes.Index(log[i:], recordOf(q))
+			if j < 0 {
+				return at
+			}
+			at = append(at, i+j)
+			i += j + 1
+		}
+	}
+	log := after.ReadDurable("/store/log")
+	first, last := copies(log, 5), copies(log, 9)
+	if len(first) != 2 || len(last) != 2 {
+		t.Fatalf("records 5 and 9 lie at %v and %v, want two places each", first, last)
+	}
+	for name, damage := range map[string]func(d *simdisk.Disk){
+		"nothing": func(*simdisk.Disk) {},
+		"torn": func(d *simdisk.Disk) {
+			end := last[1] + len(recordOf(9))
+			d.Alter("/store/log", int64(first[1]), make([]byte, end-first[1]))
+		},
+		"half": func(d *simdisk.Disk) {
+			at := copies(log, 7)[1]
+			d.Alter("/store/log", int64(at), make([]byte, last[1]+len(recordOf(9))-at))
+		},
+		"flipped": func(d *simdisk.Disk) { d.FlipBit("/store/log", int64(last[1]), 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := after.Copy()
+			damage(d)
+			o := enginetest.SimOptions(d)
+			r, err := engine.Salvage("/store", "/saved", o, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := enginetest.OpenLog(t, "/saved", o)
+			defer enginetest.Close(t, l)
+			s, err := l.Stream(1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for q := engine.Seq(5); q <= 9; q++ {
+				if rec, err := s.Get(q); err != nil || !bytes.Equal(rec.Bytes, recordOf(q)) {
+					t.Errorf("record %d is not saved: %v (%+v)", q, err, r)
+				}
+			}
+		})
+	}
+}

@@ -19,6 +19,13 @@ func (r *Reader) lostBetween(a, b format.LSN) bool {
 	return i < len(r.gaps) && r.gaps[i].from < b
 }
 
+// IsInCorruptGroup reports whether the message at an LSN is in a group that is not valid as a whole: it is corrupt, or
+// was never written to its end, and then has had no effect.
+func (r *Reader) IsInCorruptGroup(lsn format.LSN) bool {
+	i, _ := slices.BinarySearchFunc(r.groups, lsn, func(g gap, lsn format.LSN) int { return cmp.Compare(g.to, lsn+1) })
+	return i < len(r.groups) && r.groups[i].from < lsn
+}
+
 // lostAbove reports whether a part of the log above LSN a is lost.
 func (r *Reader) lostAbove(a format.LSN) bool {
 	return len(r.gaps) > 0 && r.gaps[len(r.gaps)-1].to > a+1
@@ -287,8 +294,8 @@ func (r *Reader) ReportBatches() {
 		r.lose(recovery.Loss{Kind: recovery.LossBatch, Place: recovery.Place{}.WithLSN(begin),
 			Text: fmt.Sprintf("the batch that begins at LSN %v may be there in part: %s", begin, what)})
 	}
-	for _, lsn := range r.groups {
-		lose(lsn, "it is corrupt, or was never written as a whole")
+	for _, g := range r.groups {
+		lose(g.from, "it is corrupt, or was never written as a whole")
 	}
 	for _, first := range r.undecided {
 		if r.lostAbove(first) {

@@ -68,8 +68,8 @@ type Reader struct {
 	snap     *recovery.Snapshot
 	snapFile *snapFile
 
-	suspects []Message    // messages that a corrupt header claims; only Kind, LSN and Page are set
-	groups   []format.LSN // groups that are not valid as a whole, as their headers say
+	suspects []Message // messages that a corrupt header claims; only Kind, LSN and Page are set
+	groups   []gap     // groups that are not valid as a whole, as their headers say
 	// undecided are the first parts of commits in parts that are not known to have taken effect.
 	undecided []format.LSN
 	gaps      []gap      // parts of the log that are lost, in order

@@ -35,7 +35,7 @@ type part struct {
 	header   error                // why the header of the slot is not valid; nil if it is
 	messages []Message
 	suspects []Message    // see Reader.suspects
-	groups   []format.LSN // see Reader.groups
+	groups   []gap        // see Reader.groups
 	shares   []share      // parts of groups that have several
 	decided  []format.LSN // first parts of the groups that have taken effect
 	holes    []span       // without messages, between messages
@@ -286,7 +286,7 @@ func (p *part) suspect(h format.Header, b []byte, err error) {
 		p.suspects = append(p.suspects, Message{Message: recovery.Message{Kind: h.Kind, LSN: h.LSN, Page: h.Page}})
 	}
 	if errors.Is(err, format.ErrCRC) && h.Kind.IsGroup() {
-		p.groups = append(p.groups, h.LSN)
+		p.groups = append(p.groups, gap{h.LSN, h.LSN + format.LSN(h.Len)})
 		p.addShare(h, b[format.HeaderSize:h.Len], false)
 	}
 }
