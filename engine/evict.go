@@ -117,7 +117,7 @@ func (pc *PageCache[P]) consolidateFirst(tx *scope.Scope, pid PageID) bool {
 func (pc *PageCache[P]) activity() lru.Activity {
 	y := &pc.mem
 	written := pc.txs.Written() + y.counts.rewritten.Load() - y.allowance.Written()
-	return lru.Activity{Written: written, Misses: y.counts.misses.Load()}
+	return lru.Activity{Written: written, Misses: y.counts.made()}
 }
 
 // baseRatio is the least ratio of the size of a base to that of its deltas at which the base is dropped alone.

@@ -206,8 +206,7 @@ func (y *memory[P]) keepAll(tx *scope.Scope, pg page, e *head) {
 		tx.S().Pressure = max(tx.S().Pressure, y.budget.Count(&tx.S().Account, heap-oldHeap, mapped-oldMapped))
 		y.changed(tx, pg.id)
 	}
-	y.counts.misses.Add(1) // after the mark and before the load below: see sweep
-	y.counts.read.Add(1)
+	y.counts.read.Add(1) // after the mark and before the load below: see sweep
 	if won && y.exhausted.Load() >= 0 {
 		y.exhausted.Store(-1)
 	}

@@ -55,11 +55,13 @@ type counts struct {
 	consolidations atomic.Int64
 	hits           atomic.Int64 // counted in steps of lru.HitsLen
 	rewritten      atomic.Int64 // bytes of messages written by consolidations
-	misses         atomic.Int64 // values made resident: merged and read
-	merged         atomic.Int64 // of misses: everything was resident and only had to be merged
-	read           atomic.Int64 // of misses: the others. The difference could go down between two looks
+	read           atomic.Int64 // values made resident that were read
+	merged         atomic.Int64 // values made resident of fragments that were, and only had to be merged
 	cold           atomic.Int64 // fetches that read from disk
 }
+
+// made returns how many values were made resident.
+func (c *counts) made() int64 { return c.read.Load() + c.merged.Load() }
 
 // evictions are the clock of the sweeps and the counts of what was evicted.
 type evictions struct {
@@ -188,8 +190,7 @@ func (y *memory[P]) keep(tx *scope.Scope, pg page, e *entry[P]) {
 	if won {
 		y.swapped(tx, pg.id, pg.head, &e.Head, w)
 	}
-	y.counts.misses.Add(1) // after the mark and before the load below: see sweep
-	if fetched {
+	if fetched { // after the mark and before the load below: see sweep
 		y.counts.read.Add(1)
 	} else {
 		y.counts.merged.Add(1)
@@ -254,7 +255,7 @@ func (y *memory[P]) reclaimSlow(tx *scope.Scope, pid PageID) {
 // sweep evicts the pages under the clock's hand until want bytes are freed or the hand went round twice, and calls
 // evicted for each. With unstable it also evicts pages that are not stable.
 func (y *memory[P]) sweep(tx *scope.Scope, want int64, unstable bool, evicted func(PageID)) (freed int64) {
-	stable, misses, turn := int64(y.store.Log.StableEnd()), y.counts.misses.Load(), y.evictions.sweeps.Add(1)
+	stable, misses, turn := int64(y.store.Log.StableEnd()), y.counts.made(), y.evictions.sweeps.Add(1)
 	if want <= 0 || !unstable && y.exhausted.Load() == stable {
 		return 0
 	}
@@ -275,7 +276,7 @@ func (y *memory[P]) sweep(tx *scope.Scope, want int64, unstable bool, evicted fu
 	if !unstable && freed == 0 && y.evictions.sweeps.Load() == turn {
 		y.exhausted.Store(stable)
 		// Pages read meanwhile may have been missed; later reads see the store above.
-		if y.counts.misses.Load() != misses {
+		if y.counts.made() != misses {
 			y.exhausted.Store(-1)
 		}
 	}
