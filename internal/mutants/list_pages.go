@@ -87,6 +87,10 @@ var pageTargets = []target{
 		{checkDropped, "if old&stampingBit != 0 && h.stamp.CompareAndSwap(old, old&^(unstampedBit|stampingBit)) {",
 			"if h.stamp.CompareAndSwap(old, old&^stampingBit) {", ""},
 	}},
+	{"engine/salvage.go", []string{"engine Salvage"}, []bug{
+		{checkDropped, "err != nil || torn && c == (format.Cut{}) {", "err != nil {", ""},
+		{checkDropped, "torn && err == nil && bytes.Equal(", "!torn && err == nil && bytes.Equal(", ""},
+	}},
 	{"engine/internal/salvage/gaps.go", partsTests, []bug{
 		{inverted, "if !decided[s.first] && known[s.first] {", "if decided[s.first] && known[s.first] {", ""},
 		{checkDropped, "if len(void) > 0 {", "if false {", ""},

@@ -123,8 +123,8 @@ func TestLateAddToShortSegmentGetsNoPlace(t *testing.T) {
 		t.Fatal("other memory is used for the next segment")
 	}
 	if !b.full(after) || !b.sealed() { // the late writer compares
-		t.Errorf("the late writer gets offset %d of the next segment, of which %d bytes are reserved",
-			(after - need).off(), l.active.Load().reserved())
+		t.Errorf("the late writer gets offset %d; the next segment is reserved up to %d", (after - need).off(),
+			l.active.Load().reserved())
 	}
 	if _, err := r.Close(); err != nil {
 		t.Error(err)
